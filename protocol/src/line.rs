@@ -1,0 +1,117 @@
+//! Every reply that is a constant, CRLF included, byte for byte as memcached 1.6.45 sends it.
+//!
+//! What a bad line is answered is here too; [`crate::ParseError::line`] picks from it.
+
+macro_rules! lines {
+    ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {$(
+        $(#[$doc])*
+        pub const $name: &[u8] = concat!($text, "\r\n").as_bytes();
+    )*};
+}
+
+lines! {
+    /// A value was stored.
+    STORED = "STORED";
+    /// `add`, `replace`, `append`, `prepend`: the condition did not hold.
+    NOT_STORED = "NOT_STORED";
+    /// `cas`: the item changed since.
+    EXISTS = "EXISTS";
+    /// There is no such item.
+    NOT_FOUND = "NOT_FOUND";
+    /// `delete`
+    DELETED = "DELETED";
+    /// `touch`
+    TOUCHED = "TOUCHED";
+    /// Administrative commands that worked.
+    OK = "OK";
+    /// Ends the values of a retrieval line, and a list of stats.
+    END = "END";
+    /// `stats reset`
+    RESET = "RESET";
+    /// `mn`
+    META_NOOP = "MN";
+    /// `mg` and `me` without flags to return: no such item.
+    META_MISS = "EN";
+    /// Meta success without flags to return.
+    META_DONE = "HD";
+
+    /// Unknown command, and arguments of administrative commands that make no sense.
+    ERROR = "ERROR";
+    /// A line that is too short, lacks arguments, or has one that cannot be read.
+    BAD_FORMAT = "CLIENT_ERROR bad command line format";
+    /// The value is not followed by CRLF.
+    BAD_DATA_CHUNK = "CLIENT_ERROR bad data chunk";
+    /// `gat`, `gats`, `touch`, `flush_all`
+    BAD_EXPTIME = "CLIENT_ERROR invalid exptime argument";
+    /// `incr`, `decr`: the argument.
+    BAD_DELTA = "CLIENT_ERROR invalid numeric delta argument";
+    /// `incr`, `decr`, `ma`: the stored value.
+    NON_NUMERIC = "CLIENT_ERROR cannot increment or decrement non-numeric value";
+    /// `flush_all` where it is switched off (`-F`).
+    FLUSH_NOT_ALLOWED = "CLIENT_ERROR flush_all not allowed";
+    /// `watch` where it is switched off (`-W`).
+    WATCH_NOT_ALLOWED = "CLIENT_ERROR watch commands not allowed";
+    /// `shutdown` with a word other than `graceful`.
+    BAD_SHUTDOWN_MODE = "CLIENT_ERROR invalid shutdown mode";
+    /// `slabs automove_window` out of 3 to 1800.
+    BAD_AUTOMOVE_WINDOW = "CLIENT_ERROR automove window too low or too high";
+    /// `stats detail` without one of its three words.
+    STATS_DETAIL_USAGE = "CLIENT_ERROR usage: stats detail on|off|dump";
+    /// A command before the password (`-Y`).
+    UNAUTHENTICATED = "CLIENT_ERROR unauthenticated";
+    /// The wrong password (`-Y`).
+    AUTHENTICATION_FAILURE = "CLIENT_ERROR authentication failure";
+    /// No `user password` in the value (`-Y`).
+    BAD_AUTHENTICATION_TOKEN = "CLIENT_ERROR bad authentication token format";
+    /// A value over 16 KB in place of `user password` (`-Y`).
+    AUTHENTICATION_TOKEN_TOO_LONG = "CLIENT_ERROR authentication token too long";
+
+    /// Meta: a flag sent twice.
+    DUPLICATE_FLAG = "CLIENT_ERROR duplicate flag";
+    /// Meta: a letter that is no flag.
+    INVALID_FLAG = "CLIENT_ERROR invalid flag";
+    /// `ma`: anything wrong with a flag.
+    INVALID_OR_DUPLICATE_FLAG = "CLIENT_ERROR invalid or duplicate flag";
+    /// Meta: the number of a flag.
+    BAD_TOKEN = "CLIENT_ERROR bad token in command line format";
+    /// Meta: the number of `D`.
+    BAD_META_DELTA = "CLIENT_ERROR invalid numeric delta value";
+    /// Meta: the number of `J`.
+    BAD_META_INITIAL = "CLIENT_ERROR invalid numeric initial value";
+    /// Meta: base64 that is none.
+    BAD_KEY_ENCODING = "CLIENT_ERROR error decoding key";
+    /// Meta: over 31 bytes behind `O`.
+    OPAQUE_TOO_LONG = "CLIENT_ERROR opaque token too long";
+    /// Meta: over 20 words.
+    TOO_MANY_FLAGS = "CLIENT_ERROR options flags are too long";
+    /// Meta: `M` not followed by one byte.
+    BAD_MODE_LENGTH = "CLIENT_ERROR incorrect length for M token";
+    /// `ms`: a mode it does not have.
+    BAD_STORE_MODE = "CLIENT_ERROR invalid mode for ms M token";
+    /// `ma`: a mode it does not have.
+    BAD_ARITHMETIC_MODE = "CLIENT_ERROR invalid mode for ma M token";
+
+    /// The value can never be stored. A `set` has deleted the old one.
+    TOO_LARGE = "SERVER_ERROR object too large for cache";
+    /// No room for the value: nothing may or can be evicted.
+    OUT_OF_MEMORY = "SERVER_ERROR out of memory storing object";
+    /// `shutdown` without `-A`.
+    SHUTDOWN_NOT_ENABLED = "SERVER_ERROR: shutdown not enabled";
+
+    /// `cache_memlimit` under 8 MB.
+    MEMLIMIT_TOO_SMALL = "MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m";
+    /// `slabs reassign` to a class that is none.
+    BAD_SLAB_CLASS = "BADCLASS invalid src or dst class id";
+    /// `lru_crawler crawl` of a class that is none.
+    BAD_CRAWLER_CLASS = "BADCLASS invalid class id";
+    /// `lru_crawler crawl` of empty classes.
+    CRAWLER_NOT_STARTED = "NOTSTARTED no items to crawl";
+    /// `lru_crawler enable` when it already runs.
+    CRAWLER_NOT_RESTARTED = "ERROR failed to start lru crawler thread";
+    /// `lru_crawler metadump` and `mgdump` where they are switched off (`-X`).
+    METADUMP_NOT_ALLOWED = "ERROR metadump not allowed";
+    /// `lru tune` with hot and warm shares above 80 percent together.
+    BAD_LRU_SHARES = "ERROR hot and warm pcts must not exceed 80";
+    /// `refresh_certs` without TLS.
+    TLS_NOT_ENABLED = "Error TLS not enabled";
+}

@@ -1,0 +1,111 @@
+//! Keys of meta commands, which the flag `b` makes base64. Replies return the base64 that the request brought.
+
+use crate::{KEY_BYTES_MAX, Meta};
+
+/// Marks a byte that is no base64 digit in [`SEXTETS`].
+const NO_DIGIT: u8 = 0xff;
+
+/// The six bits a byte stands for.
+static SEXTETS: [u8; 256] = {
+    let digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut sextets = [NO_DIGIT; 256];
+    let mut at = 0;
+    while at < digits.len() {
+        sextets[digits[at] as usize] = at as u8;
+        at += 1;
+    }
+    sextets
+};
+
+/// Where the key that is stored comes from.
+pub struct MetaKey;
+
+impl MetaKey {
+    /// The key to look up: the one that was sent, or what its base64 stands for, decoded into `scratch`.
+    ///
+    /// The parser lets only sound base64 through. In a command made by other means, bytes that are none count as `A`.
+    #[inline]
+    #[must_use]
+    pub fn decode<'k>(meta: &Meta<'k>, scratch: &'k mut [u8; KEY_BYTES_MAX]) -> &'k [u8] {
+        if meta.flags.has(b'b') { decode(meta.key, scratch) } else { meta.key }
+    }
+}
+
+/// Whether `key` is base64 of at least a byte: groups of four digits, the last of them padded if need be.
+pub(super) fn is_base64(key: &[u8]) -> bool {
+    if key.is_empty() || !key.len().is_multiple_of(4) {
+        return false;
+    }
+    let digits = match key {
+        [digits @ .., b'=', b'='] | [digits @ .., b'='] => digits,
+        digits => digits,
+    };
+    digits.iter().fold(0, |bits, &byte| bits | SEXTETS[usize::from(byte)]) != NO_DIGIT
+        && digits.iter().all(|&byte| SEXTETS[usize::from(byte)] != NO_DIGIT)
+}
+
+fn decode<'k>(key: &[u8], scratch: &'k mut [u8; KEY_BYTES_MAX]) -> &'k [u8] {
+    let mut len = 0;
+    for group in key.chunks_exact(4) {
+        let bits = group.iter().fold(0, |bits, &byte| {
+            let sextet = SEXTETS[usize::from(byte)];
+            bits << 6 | if sextet == NO_DIGIT { 0 } else { u32::from(sextet) }
+        });
+        let bytes = match group {
+            [.., b'=', b'='] => 1,
+            [.., b'='] => 2,
+            _ => 3,
+        };
+        scratch[len..len + bytes].copy_from_slice(&bits.to_be_bytes()[1..=bytes]);
+        len += bytes;
+    }
+    &scratch[..len]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{MetaFlags, MetaVerb};
+
+    fn decoded(key: &str, flags: MetaFlags) -> Vec<u8> {
+        let meta = Meta { verb: MetaVerb::Get, key: key.as_bytes(), value_len: 0, flags };
+        MetaKey::decode(&meta, &mut [0xaa; KEY_BYTES_MAX]).to_vec()
+    }
+
+    fn base64() -> MetaFlags<'static> {
+        MetaFlags { present: MetaFlags::bit(b'b'), ..MetaFlags::default() }
+    }
+
+    #[test]
+    fn a_key_is_decoded_only_under_the_flag() {
+        for (key, bytes) in [
+            ("Zg==", &b"f"[..]),
+            ("Zm8=", b"fo"),
+            ("Zm9v", b"foo"),
+            ("Zm9vYg==", b"foob"),
+            ("+/+/", b"\xfb\xff\xbf"),
+            ("AAAA", b"\0\0\0"),
+            ("Zm9vYh==", b"foob"), // bits past the last byte are overlooked
+        ] {
+            assert!(is_base64(key.as_bytes()), "{key}");
+            assert_eq!(decoded(key, base64()), bytes, "{key}");
+            assert_eq!(decoded(key, MetaFlags::default()), key.as_bytes());
+        }
+    }
+
+    #[test]
+    fn broken_groups_foreign_bytes_and_misplaced_padding_are_no_base64() {
+        for key in [
+            "", "Z", "Zm", "Zm9", "Zm9vY", "=", "====", "Z===", "Zm=v", "Zg==Zg==", "Zm9v!!!!", "Zm_v",
+            "Zm v",
+        ] {
+            assert!(!is_base64(key.as_bytes()), "{key}");
+        }
+    }
+
+    #[test]
+    fn the_longest_key_fits() {
+        let key = "Zm9v".repeat(62);
+        assert_eq!(decoded(&key, base64()), b"foo".repeat(62));
+    }
+}

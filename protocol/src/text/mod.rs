@@ -1,0 +1,7 @@
+//! The classic commands: their grammar, and the replies that have something to fill in.
+
+mod encode;
+mod parse;
+
+pub use encode::{encode_number, encode_stat, encode_value_header, encode_version};
+pub(crate) use parse::{Retrieval, data_block_bytes, parse, parse_value_len};

@@ -1,0 +1,231 @@
+//! The grammar of the classic commands, one whole line at a time; of retrieval lines what stands in front of the keys.
+//!
+//! Words beyond those a command knows are ignored, as memcached does, and so is what it knows but does not need. A
+//! line with too few words is refused even under `noreply`; from there on `noreply` hides what is wrong with it.
+
+use crate::error::Refused;
+use crate::number::{parse_i64, parse_u64};
+use crate::parser::Keys;
+use crate::words::Words;
+use crate::{
+    AdminVerb, Arithmetic, Command, Delete, Exptime, Limits, ParseError, Store, StoreVerb, Touch,
+    VALUE_LEN_MAX,
+};
+
+/// The verbs whose lines are yielded key by key.
+#[derive(Clone, Copy)]
+pub(crate) struct Retrieval {
+    with_cas: bool,
+    touches: bool,
+}
+
+impl Retrieval {
+    #[inline]
+    pub fn of(verb: &[u8]) -> Option<Self> {
+        let (with_cas, touches) = match verb {
+            b"get" => (false, false),
+            b"gets" => (true, false),
+            b"gat" => (false, true),
+            b"gats" => (true, true),
+            _ => return None,
+        };
+        Some(Self { with_cas, touches })
+    }
+
+    /// What the keys have in common; leaves `words` in front of the first of them, which is there.
+    pub fn keys(self, words: &mut Words) -> Result<Keys, ParseError> {
+        let exptime = if self.touches { Some(words.next()) } else { None };
+        words.skip_blanks();
+        if words.len() == 0 {
+            return Err(ParseError::MissingArgument);
+        }
+        let touch =
+            exptime.map(|word| parse_i64(word).map(Exptime).ok_or(ParseError::BadExptime)).transpose()?;
+        Ok(Keys { with_cas: self.with_cas, touch, checked: 0 })
+    }
+}
+
+/// The command `verb` with the words behind it.
+pub(crate) fn parse<'a>(verb: &[u8], words: Words<'a>, limits: &Limits) -> Result<Command<'a>, Refused> {
+    match verb {
+        b"set" => store(StoreVerb::Set, words, limits),
+        b"add" => store(StoreVerb::Add, words, limits),
+        b"replace" => store(StoreVerb::Replace, words, limits),
+        b"append" => store(StoreVerb::Append, words, limits),
+        b"prepend" => store(StoreVerb::Prepend, words, limits),
+        b"cas" => store(StoreVerb::Cas, words, limits),
+        b"delete" => delete(words, limits),
+        b"incr" => arithmetic(false, words, limits),
+        b"decr" => arithmetic(true, words, limits),
+        b"touch" => touch(words, limits),
+        b"mn" => Ok(Command::MetaNoop),
+        b"version" => Ok(Command::Version),
+        b"quit" => Ok(Command::Quit),
+        b"stats" => Ok(Command::Stats { words: words.rest() }),
+        b"flush_all" => flush_all(words),
+        b"verbosity" => verbosity(words),
+        b"cache_memlimit" => cache_memlimit(words),
+        b"shutdown" => shutdown(words),
+        _ => admin(verb, words),
+    }
+}
+
+fn store<'a>(verb: StoreVerb, arguments: Words<'a>, limits: &Limits) -> Result<Command<'a>, Refused> {
+    let mut words = arguments;
+    let key = words.next_key();
+    let client_flags = words.next();
+    let exptime = words.next();
+    let value_len = words.next();
+    let cas_unique = if verb == StoreVerb::Cas { words.next() } else { b"0" };
+    if value_len.is_empty() || cas_unique.is_empty() {
+        return Err(ParseError::MissingArgument.into());
+    }
+    let value_len = parse_value_len(value_len)?;
+    // The value follows whatever else is wrong.
+    let refuse =
+        |error| Refused { error, swallow: data_block_bytes(value_len), noreply: arguments.end_in_noreply() };
+    if key.len() > limits.key_bytes_max {
+        return Err(refuse(ParseError::KeyTooLong));
+    }
+    let (Some(client_flags), Some(exptime), Some(cas_unique)) =
+        (parse_u64(client_flags), parse_i64(exptime), parse_u64(cas_unique))
+    else {
+        return Err(refuse(ParseError::BadNumber));
+    };
+    Ok(Command::Store(Store {
+        verb,
+        key,
+        client_flags: client_flags as u32, // the upper half of a larger number is dropped, as memcached does
+        exptime: Exptime(exptime),
+        value_len,
+        cas_unique,
+        noreply: words.end_in_noreply(),
+    }))
+}
+
+/// The length of a value, without its CRLF.
+#[inline]
+pub(crate) fn parse_value_len(word: &[u8]) -> Result<u32, ParseError> {
+    match parse_i64(word) {
+        Some(len) if (0..=i64::from(VALUE_LEN_MAX)).contains(&len) => Ok(len as u32),
+        _ => Err(ParseError::BadValueLen),
+    }
+}
+
+/// Bytes of a value and its CRLF.
+#[inline]
+pub(crate) fn data_block_bytes(value_len: u32) -> u64 {
+    u64::from(value_len) + 2
+}
+
+/// Refuses a line whose words end with `words`.
+fn hidden_by_noreply(error: ParseError, words: Words) -> Refused {
+    Refused { error, swallow: 0, noreply: words.end_in_noreply() }
+}
+
+fn delete<'a>(mut words: Words<'a>, limits: &Limits) -> Result<Command<'a>, Refused> {
+    let key = words.next_key();
+    if key.is_empty() {
+        return Err(ParseError::MissingArgument.into());
+    }
+    let noreply = words.end_in_noreply();
+    if key.len() > limits.key_bytes_max {
+        return Err(Refused { error: ParseError::KeyTooLong, swallow: 0, noreply });
+    }
+    Ok(Command::Delete(Delete { key, noreply }))
+}
+
+fn arithmetic<'a>(decrement: bool, words: Words<'a>, limits: &Limits) -> Result<Command<'a>, Refused> {
+    let (key, delta, noreply) = key_and_number(words, limits, parse_u64, ParseError::BadDelta)?;
+    Ok(Command::Arithmetic(Arithmetic { key, delta, decrement, noreply }))
+}
+
+fn touch<'a>(words: Words<'a>, limits: &Limits) -> Result<Command<'a>, Refused> {
+    let (key, exptime, noreply) = key_and_number(words, limits, parse_i64, ParseError::BadExptime)?;
+    Ok(Command::Touch(Touch { key, exptime: Exptime(exptime), noreply }))
+}
+
+/// A key, a number that `bad_number` stands for, and whether `noreply` ends the line.
+#[inline]
+fn key_and_number<'a, N>(
+    mut words: Words<'a>,
+    limits: &Limits,
+    parse_number: impl Fn(&[u8]) -> Option<N>,
+    bad_number: ParseError,
+) -> Result<(&'a [u8], N, bool), Refused> {
+    let key = words.next_key();
+    let from_number = words;
+    let number = words.next();
+    if number.is_empty() {
+        return Err(ParseError::MissingArgument.into());
+    }
+    if key.len() > limits.key_bytes_max {
+        return Err(hidden_by_noreply(ParseError::KeyTooLong, from_number));
+    }
+    let number = parse_number(number).ok_or_else(|| hidden_by_noreply(bad_number, from_number))?;
+    Ok((key, number, words.end_in_noreply()))
+}
+
+fn flush_all(arguments: Words<'_>) -> Result<Command<'_>, Refused> {
+    let mut words = arguments;
+    let noreply = arguments.end_in_noreply();
+    let delay = match words.next() {
+        b"" => None,
+        b"noreply" if noreply && words.rest().is_empty() => None,
+        word => match parse_i64(word) {
+            Some(delay) => Some(Exptime(delay)),
+            None => return Err(hidden_by_noreply(ParseError::BadExptime, arguments)),
+        },
+    };
+    Ok(Command::FlushAll { delay, noreply })
+}
+
+fn verbosity(arguments: Words<'_>) -> Result<Command<'_>, Refused> {
+    let mut words = arguments;
+    let word = words.next();
+    if word.is_empty() {
+        return Err(ParseError::MissingArgument.into());
+    }
+    let level = parse_u64(word).ok_or_else(|| hidden_by_noreply(ParseError::BadNumber, arguments))?;
+    Ok(Command::Verbosity {
+        level: u32::try_from(level).unwrap_or(u32::MAX),
+        noreply: words.end_in_noreply(),
+    })
+}
+
+fn cache_memlimit(arguments: Words<'_>) -> Result<Command<'_>, Refused> {
+    let mut words = arguments;
+    let megabytes =
+        parse_u64(words.next()).ok_or_else(|| hidden_by_noreply(ParseError::BadMegabytes, arguments))?;
+    Ok(Command::CacheMemlimit { megabytes, noreply: words.end_in_noreply() })
+}
+
+fn shutdown(words: Words<'_>) -> Result<Command<'_>, Refused> {
+    match words.rest() {
+        b"" => Ok(Command::Shutdown { graceful: false }),
+        b"graceful" => Ok(Command::Shutdown { graceful: true }),
+        _ => Err(ParseError::BadShutdownMode.into()),
+    }
+}
+
+fn admin<'a>(verb: &[u8], words: Words<'a>) -> Result<Command<'a>, Refused> {
+    let verb = match verb {
+        b"slabs" => AdminVerb::Slabs,
+        b"lru" => AdminVerb::Lru,
+        b"lru_crawler" => AdminVerb::LruCrawler,
+        b"watch" => AdminVerb::Watch,
+        b"refresh_certs" => AdminVerb::RefreshCerts,
+        b"extstore" => AdminVerb::Extstore,
+        b"debugtime" => AdminVerb::DebugTime,
+        _ if last_word(verb, words).starts_with(b"HTTP/") => return Err(ParseError::Http.into()),
+        _ => return Err(ParseError::UnknownCommand.into()),
+    };
+    Ok(Command::Admin { verb, words: words.rest() })
+}
+
+fn last_word<'a>(verb: &'a [u8], words: Words<'a>) -> &'a [u8] {
+    match words.rest() {
+        b"" => verb,
+        rest => memchr::memrchr(b' ', rest).map_or(rest, |blank| &rest[blank + 1..]),
+    }
+}

@@ -1,0 +1,115 @@
+//! The words of a line: runs of anything but blanks. Only the space is a blank; a tab is a byte of a word.
+
+use memchr::memchr;
+
+/// What is left of a line, read word by word.
+#[derive(Clone, Copy)]
+pub(crate) struct Words<'a>(&'a [u8]);
+
+impl<'a> Words<'a> {
+    /// The words of `line`, which holds no line end.
+    #[inline]
+    pub fn new(line: &'a [u8]) -> Self {
+        Self(line)
+    }
+
+    /// The first word of a line, which no blank may precede, and the words behind it.
+    #[inline]
+    pub fn after_verb(line: &'a [u8]) -> (&'a [u8], Self) {
+        let mut words = Self(line);
+        let end = line.iter().position(|&byte| byte == b' ').unwrap_or(line.len());
+        (words.take(end), words)
+    }
+
+    /// Bytes left, blanks included.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The next word, looked for byte by byte as numbers and flags are short; empty when there is none.
+    #[inline]
+    pub fn next(&mut self) -> &'a [u8] {
+        self.skip_blanks();
+        let end = self.0.iter().position(|&byte| byte == b' ').unwrap_or(self.0.len());
+        self.take(end)
+    }
+
+    /// The next word, looked for many bytes at a time; empty when there is none.
+    #[inline]
+    pub fn next_key(&mut self) -> &'a [u8] {
+        self.skip_blanks();
+        let end = memchr(b' ', self.0).unwrap_or(self.0.len());
+        self.take(end)
+    }
+
+    /// Everything left, without the blanks around it.
+    #[inline]
+    pub fn rest(mut self) -> &'a [u8] {
+        self.skip_blanks();
+        while let [rest @ .., b' '] = self.0 {
+            self.0 = rest;
+        }
+        self.0
+    }
+
+    /// Whether words are left and the last of them is `noreply`.
+    #[inline]
+    pub fn end_in_noreply(self) -> bool {
+        match self.rest() {
+            [] => false,
+            [before @ .., b'n', b'o', b'r', b'e', b'p', b'l', b'y'] => matches!(before, [] | [.., b' ']),
+            _ => false,
+        }
+    }
+
+    /// Goes to the next word, or to the end.
+    #[inline]
+    pub fn skip_blanks(&mut self) {
+        while let [b' ', rest @ ..] = self.0 {
+            self.0 = rest;
+        }
+    }
+
+    #[inline]
+    fn take(&mut self, end: usize) -> &'a [u8] {
+        let (word, rest) = self.0.split_at(end);
+        self.0 = rest;
+        word
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_of_blanks_part_words_and_tabs_do_not() {
+        for read in [Words::next, Words::next_key] {
+            let mut words = Words::new(b"  set a\tb   7  ");
+            assert_eq!(read(&mut words), b"set");
+            assert_eq!(read(&mut words), b"a\tb");
+            assert_eq!(words.rest(), b"7");
+            assert_eq!(read(&mut words), b"7");
+            assert_eq!(words.rest(), b"");
+            assert_eq!(read(&mut words), b"");
+            assert_eq!(read(&mut words), b"");
+        }
+    }
+
+    #[test]
+    fn noreply_counts_as_the_last_word_only_and_as_a_whole_word() {
+        for (line, noreply) in [
+            ("noreply", true),
+            (" 0 noreply  ", true),
+            ("", false),
+            ("  ", false),
+            ("noreply 0", false),
+            ("xnoreply", false),
+            ("noreplyx", false),
+            ("NOREPLY", false),
+        ] {
+            assert_eq!(Words::new(line.as_bytes()).end_in_noreply(), noreply, "{line:?}");
+        }
+    }
+}
