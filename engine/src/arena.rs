@@ -1,0 +1,140 @@
+//! The arena: one mapping in which every item of a store lives.
+//!
+//! Owns the address space and lends ranges of it. It knows nothing of segments or records. All unsafe code
+//! of the crate is here; it rests on two facts:
+//!
+//! - The mapping is readable, writable and zeroed from start to end, and lives until the last `Arc` goes.
+//! - Ranges that another thread may read (a [`View`] of a pinned value) are never lent mutably nor discarded
+//!   meanwhile. The pin counts of `segments` see to that: nothing in a pinned segment's values is written.
+
+use std::io;
+use std::ptr::{self, NonNull};
+use std::slice;
+use std::sync::Arc;
+
+/// Alignment of the mapping, bytes: a huge page.
+const ALIGN: usize = 2 << 20;
+
+/// The mapping itself, unmapped when its last user is gone.
+struct Mapping {
+    /// First usable byte, aligned to [`ALIGN`].
+    base: NonNull<u8>,
+    bytes: usize,
+    /// What `mmap` gave, for `munmap`.
+    mapped: NonNull<u8>,
+    mapped_bytes: usize,
+}
+
+// SAFETY: the mapping is plain memory, tied to no thread; who may touch which bytes is ruled by `Arena`,
+// which is not shared, and by pins for `View`s (see the head of the file).
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: exactly the range `mmap` returned; the last owner is going, so nothing refers to it.
+        unsafe { libc::munmap(self.mapped.as_ptr().cast(), self.mapped_bytes) };
+    }
+}
+
+/// Exclusive access to the mapping.
+pub(crate) struct Arena {
+    mapping: Arc<Mapping>,
+}
+
+impl Arena {
+    /// Reserves address space; memory comes page by page when it is first written.
+    pub(crate) fn new(bytes: usize, huge_pages: bool) -> io::Result<Arena> {
+        let mapped_bytes = bytes + ALIGN;
+        // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing that exists.
+        let mapped = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                mapped_bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            )
+        };
+        if mapped == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let mapped = NonNull::new(mapped.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let skip = mapped.as_ptr().align_offset(ALIGN);
+        assert!(skip < ALIGN);
+        // SAFETY: `skip` is less than the `ALIGN` bytes mapped beyond `bytes`.
+        let base = unsafe { mapped.add(skip) };
+        let advice = if huge_pages { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE };
+        // SAFETY: a range inside the mapping; advice changes no contents. Refusal only costs speed.
+        unsafe { libc::madvise(base.as_ptr().cast(), bytes, advice) };
+        Ok(Arena { mapping: Arc::new(Mapping { base, bytes, mapped, mapped_bytes }) })
+    }
+
+    /// Usable bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.mapping.bytes
+    }
+
+    #[inline]
+    fn range(&self, at: usize, len: usize) -> NonNull<u8> {
+        assert!(at <= self.mapping.bytes && len <= self.mapping.bytes - at);
+        // SAFETY: `at` lies within the mapping, as just asserted.
+        unsafe { self.mapping.base.add(at) }
+    }
+
+    /// The bytes `at..at + len`.
+    #[inline]
+    pub(crate) fn bytes(&self, at: usize, len: usize) -> &[u8] {
+        let start = self.range(at, len);
+        // SAFETY: in range and initialised (anonymous memory is zeroed); writers need `&mut self`, which
+        // the returned borrow excludes.
+        unsafe { slice::from_raw_parts(start.as_ptr(), len) }
+    }
+
+    /// The bytes `at..at + len`, to be written. Never called for bytes of a pinned value.
+    #[inline]
+    pub(crate) fn bytes_mut(&mut self, at: usize, len: usize) -> &mut [u8] {
+        let start = self.range(at, len);
+        // SAFETY: in range and initialised; `&mut self` excludes other borrows from this arena, and `View`s
+        // cover pinned values only, which are not written.
+        unsafe { slice::from_raw_parts_mut(start.as_ptr(), len) }
+    }
+
+    /// Copies `len` bytes between ranges that do not overlap.
+    #[inline]
+    pub(crate) fn copy(&mut self, from: usize, to: usize, len: usize) {
+        assert!(from + len <= to || to + len <= from);
+        let (source, target) = (self.range(from, len), self.range(to, len));
+        // SAFETY: both in range and, as asserted, disjoint; `&mut self` excludes other borrows of the target.
+        unsafe { ptr::copy_nonoverlapping(source.as_ptr(), target.as_ptr(), len) };
+    }
+
+    /// Gives the pages of a range back to the kernel. Only for segments that hold nothing and have no pin.
+    pub(crate) fn discard(&mut self, at: usize, len: usize) {
+        let start = self.range(at, len);
+        // SAFETY: in range, private and anonymous: it reads as zeroes afterwards; nothing refers to it.
+        unsafe { libc::madvise(start.as_ptr().cast(), len, libc::MADV_DONTNEED) };
+    }
+
+    /// A window on a value whose segment the caller has pinned.
+    pub(crate) fn view(&self) -> View {
+        View { mapping: Arc::clone(&self.mapping) }
+    }
+}
+
+/// Read access to pinned values from any thread; keeps the mapping alive.
+pub(crate) struct View {
+    mapping: Arc<Mapping>,
+}
+
+impl View {
+    /// The bytes `at..at + len` of a pinned value.
+    #[inline]
+    pub(crate) fn bytes(&self, at: usize, len: usize) -> &[u8] {
+        assert!(at <= self.mapping.bytes && len <= self.mapping.bytes - at);
+        // SAFETY: in range and initialised, and the pin this view stands for keeps writers away.
+        unsafe { slice::from_raw_parts(self.mapping.base.add(at).as_ptr(), len) }
+    }
+}

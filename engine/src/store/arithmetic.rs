@@ -1,0 +1,189 @@
+//! Counting: increment and decrement of values that are decimal numbers.
+
+use std::cmp::Ordering;
+
+use crate::clock::{Seconds, or_never};
+use crate::item::{self, Fields, Location, flag};
+use crate::key::Key;
+use crate::value::Item;
+
+use super::write::Source;
+use super::{Before, Store};
+
+/// How to count.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ArithmeticHow {
+    /// By how much.
+    pub delta: u64,
+    /// Down instead of up.
+    pub decrement: bool,
+    /// Create a missing item with this number and expiry; the delta is not applied.
+    pub create: Option<(u64, Option<Seconds>)>,
+    /// A new expiry for an item that was there.
+    pub expires: Option<Option<Seconds>>,
+    /// Only an item of this cas unique.
+    pub compare_cas: Option<u64>,
+    /// The cas unique to give; otherwise the store counts.
+    pub new_cas: Option<u64>,
+    /// The caller wants to know the unique: assign one.
+    pub with_cas: bool,
+    /// The client gave the key in base64; kept with a created item.
+    pub binary_key: bool,
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug)]
+pub enum Counted<'s> {
+    /// Done.
+    Value {
+        /// The number now.
+        value: u64,
+        /// The item now.
+        item: Item<'s>,
+        /// There was none before.
+        created: bool,
+    },
+    /// There is none, and none was to be created.
+    NotFound,
+    /// Its value is no number of at most 20 digits and 64 bits.
+    NotANumber,
+    /// The unique differs.
+    Exists,
+    /// No room for the longer number.
+    NoMemory,
+}
+
+/// Digits of the largest number, 2^64 - 1.
+const DIGITS_MAX: usize = 20;
+
+impl Store {
+    /// Adds to a number, wrapping at 2^64, or subtracts, stopping at 0. A text not longer than before is
+    /// written in place, padded with blanks on the right; client flags stay.
+    pub fn arithmetic(&mut self, key: Key<'_>, how: &ArithmeticHow, now: Seconds) -> Counted<'_> {
+        self.turn(now);
+        self.pay(now);
+        let Some(at) = self.find_counting(key, now) else {
+            let Some((initial, expires)) = how.create else { return Counted::NotFound };
+            return self.create_number(key, initial, expires, how, now);
+        };
+        let record = self.record(at);
+        let Some(text) = record.value(&self.log.arena).as_contiguous().filter(|text| !text.is_empty()) else {
+            return Counted::NotANumber;
+        };
+        let number = parse(text);
+        if how.compare_cas.is_some_and(|wanted| self.compare_cas(at, wanted) != Ordering::Equal) {
+            return Counted::Exists;
+        }
+        let Some(number) = number else { return Counted::NotANumber };
+        let value =
+            if how.decrement { number.saturating_sub(how.delta) } else { number.wrapping_add(how.delta) };
+        let before = Before::of(self.record(at));
+        match self.write_number(key, at, value, how, now) {
+            Some(at) => Counted::Value { value, item: self.item(at, before), created: false },
+            None => {
+                self.count_out_of_memory();
+                Counted::NoMemory
+            }
+        }
+    }
+
+    fn create_number(
+        &mut self,
+        key: Key<'_>,
+        initial: u64,
+        expires: Option<Seconds>,
+        how: &ArithmeticHow,
+        now: Seconds,
+    ) -> Counted<'_> {
+        if !key.fits() {
+            return Counted::NotFound;
+        }
+        let mut digits = [0; DIGITS_MAX];
+        let text = decimal(initial, &mut digits);
+        let marks = if how.binary_key { flag::BINARY_KEY } else { 0 };
+        let cas = self.following_cas(None, how.new_cas, how.with_cas);
+        let fields = Fields { marks, expires: or_never(expires), client_flags: 0, cas };
+        let sources = [Source::Bytes(text), Source::Bytes(&[])];
+        match self.replace(key, None, &fields, sources, text.len(), None, false, now) {
+            Some(at) => {
+                let before = Before { flags: 0, expires: fields.expires };
+                Counted::Value { value: initial, item: self.item(at, before), created: true }
+            }
+            None => {
+                self.count_out_of_memory();
+                Counted::NoMemory
+            }
+        }
+    }
+
+    /// Writes the number over the old one; where the item is now.
+    fn write_number(
+        &mut self,
+        key: Key<'_>,
+        at: Location,
+        value: u64,
+        how: &ArithmeticHow,
+        now: Seconds,
+    ) -> Option<Location> {
+        let mut digits = [0; DIGITS_MAX];
+        let text = decimal(value, &mut digits);
+        let record = self.record(at);
+        let mut fields = record.fields();
+        let value_len = record.value_len();
+        let expires = how.expires.map_or(fields.expires, or_never);
+        let new_cas = self.following_cas(fields.cas, how.new_cas, how.with_cas || fields.cas.is_some());
+        // A reader may be sending the old text from a pinned segment.
+        let pinned = self.log.segments[self.log.segments.holding(at.at())].pins > 0;
+        let large = self.record(at).is_large();
+        let in_place = text.len() <= value_len && !pinned && !large;
+        if in_place && fields.cas.is_some() == new_cas.is_some() {
+            let value_at = at.at() + self.record(at).value_at();
+            let target = self.log.arena.bytes_mut(value_at, value_len);
+            target[..text.len()].copy_from_slice(text);
+            target[text.len()..].fill(b' ');
+            if let Some(cas) = new_cas {
+                item::set_cas(&mut self.log.arena, at, cas);
+            }
+            return self.set_expires(key.hash, at, expires, now);
+        }
+        fields.expires = expires;
+        fields.cas = new_cas;
+        let mut padded = [b' '; DIGITS_MAX];
+        padded[..text.len()].copy_from_slice(text);
+        // Pad exactly where the text would have been written in place but for its place.
+        let len = if in_place { value_len.min(DIGITS_MAX) } else { text.len() };
+        if !in_place {
+            fields.marks &= !(flag::STALE | flag::WIN_SENT);
+        }
+        let sources = [Source::Bytes(&padded[..len]), Source::Bytes(&[])];
+        self.replace(key, Some(at), &fields, sources, len, None, false, now)
+    }
+}
+
+/// The number a value spells: blanks, up to 20 digits, blanks.
+fn parse(text: &[u8]) -> Option<u64> {
+    let digits = text.trim_ascii();
+    if digits.is_empty() || digits.len() > DIGITS_MAX {
+        return None;
+    }
+    digits.iter().try_fold(0u64, |number, &digit| {
+        if !digit.is_ascii_digit() {
+            return None;
+        }
+        number.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
+    })
+}
+
+/// The decimal text of a number.
+fn decimal(number: u64, digits: &mut [u8; DIGITS_MAX]) -> &[u8] {
+    let mut at = DIGITS_MAX;
+    let mut rest = number;
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            return &digits[at..];
+        }
+    }
+}

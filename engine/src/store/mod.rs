@@ -1,0 +1,425 @@
+//! The store: one core's slice and its operations.
+//!
+//! This file has the store itself, reads and the basics the other operations share. Writes, meta reads,
+//! numbers, uploads, pins, room-making and upkeep have a file each.
+
+mod arithmetic;
+mod check;
+mod delete;
+mod maintain;
+mod meta;
+mod pin;
+mod room;
+mod upload;
+mod write;
+
+use std::cell::Cell;
+use std::marker::PhantomData;
+
+use crate::arena::Arena;
+use crate::clock::{NEVER, Seconds, or_never};
+use crate::config::{ConfigError, MEMORY_BYTES_MAX, RESERVE_FACTOR, StoreConfig};
+use crate::eviction::{Ghosts, Policy};
+use crate::index::{Index, TableIndex};
+use crate::item::{self, Location, Piece, Record, flag};
+use crate::key::Key;
+use crate::log::Log;
+use crate::segment::{Place, Queue, Segment};
+use crate::stats::StoreStats;
+use crate::value::{Item, ItemHandle};
+
+pub use arithmetic::{ArithmeticHow, Counted};
+pub use delete::{DeleteHow, Deleted};
+pub use meta::{MetaGet, MetaGot};
+pub use pin::PinnedValue;
+pub use upload::{NoMemory, Upload};
+pub use write::{Mode, StoreHow, Stored};
+
+use room::Scan;
+
+/// One core's slice of the cache. May move to another thread, never be used by two.
+pub struct Store {
+    config: StoreConfig,
+    log: Log,
+    index: TableIndex,
+    ghosts: Ghosts,
+    policy: Policy,
+    /// The segment being emptied, if any.
+    scan: Option<Scan>,
+    /// Tenths of bytes that appends owe to scanning.
+    debt: usize,
+    /// Items in segments numbered below this were flushed; 0 once all of them are gone.
+    flushed_below: u64,
+    /// Segment number from which maintenance looks for flushed ones.
+    flush_cursor: u32,
+    /// When a delayed flush comes due; `NEVER` for none.
+    flush_at: u32,
+    /// The next cas unique.
+    cas_next: u64,
+    /// Bytes of values promised to uploads that are not finished.
+    upload_bytes: usize,
+    counts: StoreStats,
+    /// `Send`, not `Sync`: one thread at a time.
+    not_sync: PhantomData<Cell<()>>,
+}
+
+impl Store {
+    /// A store with no items. Reserves address space, not memory. Errors name the setting to change.
+    pub fn new(config: StoreConfig, now: Seconds) -> Result<Store, ConfigError> {
+        config.check()?;
+        let memory_bytes = config.memory_bytes;
+        let reserve_bytes = (memory_bytes * RESERVE_FACTOR).min(MEMORY_BYTES_MAX);
+        let arena = Arena::new(reserve_bytes, config.huge_pages)
+            .or_else(|_| Arena::new(memory_bytes, config.huge_pages))
+            .map_err(|_| ConfigError {
+                key: "memory_bytes",
+                value: memory_bytes as u64,
+                remedy: "the kernel refuses this much address space: raise RLIMIT_AS or lower memory_bytes",
+            })?;
+        let segment_bytes = config.segment_bytes();
+        let ghosts = Ghosts::new(if config.policy.ghosts { memory_bytes } else { 0 });
+        debug_assert!(now.0 < NEVER);
+        Ok(Store {
+            log: Log::new(arena, segment_bytes, memory_bytes / segment_bytes),
+            index: TableIndex::new(memory_bytes),
+            ghosts,
+            policy: Policy::new(&config.policy),
+            scan: None,
+            debt: 0,
+            flushed_below: 0,
+            flush_cursor: 0,
+            flush_at: NEVER,
+            cas_next: 1,
+            upload_bytes: 0,
+            counts: StoreStats::default(),
+            not_sync: PhantomData,
+            config,
+        })
+    }
+
+    /// Starts loading what an operation on a key of this hash will read.
+    #[inline]
+    pub fn prefetch(&self, hash: u64) {
+        self.index.prefetch(hash);
+    }
+
+    /// The item, counting one access.
+    #[inline]
+    pub fn get(&mut self, key: Key<'_>, now: Seconds) -> Option<Item<'_>> {
+        let at = self.find_counting(key, now)?;
+        let before = self.mark_fetched(at);
+        Some(self.item(at, before))
+    }
+
+    /// The item with a cas unique: one is assigned if it has none yet. Should memory for that be missing, the
+    /// item comes with cas 0, which compares with nothing.
+    pub fn get_with_cas(&mut self, key: Key<'_>, now: Seconds) -> Option<Item<'_>> {
+        let at = self.find_counting(key, now)?;
+        let before = self.mark_fetched(at);
+        let at = self.assign_cas(key, at, now).unwrap_or(at);
+        Some(self.item(at, before))
+    }
+
+    /// The item, given a new expiry (`None` never).
+    pub fn get_and_touch(
+        &mut self,
+        key: Key<'_>,
+        expires: Option<Seconds>,
+        with_cas: bool,
+        now: Seconds,
+    ) -> Option<Item<'_>> {
+        let at = self.find_counting(key, now)?;
+        let mut before = self.mark_fetched(at);
+        before.expires = self.record(at).expires();
+        let at = self.set_expires(key.hash, at, or_never(expires), now).unwrap_or(at);
+        let at = if with_cas { self.assign_cas(key, at, now).unwrap_or(at) } else { at };
+        Some(self.item(at, before))
+    }
+
+    /// The item, as if nobody had looked: no access counted, nothing marked.
+    pub fn peek(&self, key: Key<'_>, now: Seconds) -> Option<Item<'_>> {
+        let arena = &self.log.arena;
+        let slot = self.index.find(key.hash, |at| item::has_key(arena, at, key.bytes))?;
+        if self.is_dead(slot.location, now) || now.0 >= self.flush_at {
+            return None;
+        }
+        Some(self.item(slot.location, Before::of(self.record(slot.location))))
+    }
+
+    /// Gives the item a new expiry (`None` never). False when there is none, or no memory for the change.
+    pub fn touch(&mut self, key: Key<'_>, expires: Option<Seconds>, now: Seconds) -> bool {
+        let Some(at) = self.find_counting(key, now) else { return false };
+        self.set_expires(key.hash, at, or_never(expires), now).is_some()
+    }
+
+    /// Everything stored before `at` is dead from `at` on: at once, in constant time, when `at` is not later
+    /// than `now`, including what was stored in this second. A later call replaces one still pending.
+    pub fn flush(&mut self, at: Seconds, now: Seconds) {
+        self.turn(now);
+        if at > now {
+            self.flush_at = at.0;
+            return;
+        }
+        self.flush_now();
+    }
+
+    fn flush_now(&mut self) {
+        self.flush_at = NEVER;
+        self.log.close_all();
+        self.flushed_below = self.log.segments.sequence_next();
+        self.flush_cursor = 0;
+    }
+
+    /// What every operation that takes `&mut self` does first: a delayed flush may be due.
+    #[inline]
+    fn turn(&mut self, now: Seconds) {
+        if now.0 >= self.flush_at {
+            self.flush_now();
+        }
+    }
+
+    /// Counters and sizes, in constant time.
+    pub fn stats(&self) -> StoreStats {
+        let segments = &self.log.segments;
+        let total = self.segments_total();
+        let segment_bytes = segments.segment_bytes();
+        StoreStats {
+            segments_total: total as u64,
+            segments_free: total.saturating_sub(segments.in_use()) as u64,
+            segments_pinned: segments.pinned() as u64,
+            segment_bytes: segment_bytes as u64,
+            index_bytes: self.index.bytes() as u64,
+            ghost_bytes: self.ghosts.bytes() as u64,
+            arena_bytes: (segments.in_use() * segment_bytes) as u64,
+            memory_bytes: self.config.memory_bytes as u64,
+            ..self.counts
+        }
+    }
+
+    /// Segments the memory limit allows, what index, ghosts and bookkeeping take subtracted.
+    #[inline]
+    fn segments_total(&self) -> usize {
+        let kept = size_of::<Segment>() * self.log.segments.count() as usize;
+        let other = self.index.bytes() + self.ghosts.bytes() + kept;
+        let shift = self.log.segments.segment_bytes().ilog2();
+        (self.config.memory_bytes.saturating_sub(other) >> shift).max(SEGMENTS_MIN)
+    }
+
+    #[inline]
+    fn record(&self, at: Location) -> Record<'_> {
+        Record::read(&self.log.arena, at)
+    }
+
+    /// The live item of this key. A dead one is forgotten on the way.
+    fn find(&mut self, key: Key<'_>, now: Seconds) -> Option<Location> {
+        self.turn(now);
+        let arena = &self.log.arena;
+        let slot = self.index.find(key.hash, |at| item::has_key(arena, at, key.bytes))?;
+        self.alive_or_reclaim(key.hash, slot.location, now)
+    }
+
+    /// The same, counting one access.
+    #[inline]
+    fn find_counting(&mut self, key: Key<'_>, now: Seconds) -> Option<Location> {
+        self.turn(now);
+        let arena = &self.log.arena;
+        let at = self.index.find_counting(key.hash, |at| item::has_key(arena, at, key.bytes))?;
+        self.alive_or_reclaim(key.hash, at, now)
+    }
+
+    #[inline]
+    fn alive_or_reclaim(&mut self, hash: u64, at: Location, now: Seconds) -> Option<Location> {
+        if self.is_dead(at, now) {
+            self.reclaim(hash, at);
+            return None;
+        }
+        Some(at)
+    }
+
+    /// Whether the item has expired or was flushed.
+    #[inline]
+    fn is_dead(&self, at: Location, now: Seconds) -> bool {
+        self.record(at).expires() <= now.0 || self.is_flushed(at)
+    }
+
+    #[inline]
+    fn is_flushed(&self, at: Location) -> bool {
+        self.flushed_below != 0 && {
+            let segments = &self.log.segments;
+            segments[segments.holding(at.at())].sequence < self.flushed_below
+        }
+    }
+
+    /// Forgets a dead item.
+    fn reclaim(&mut self, hash: u64, at: Location) {
+        self.counts.reclaimed += 1;
+        self.counts.expired_unfetched += u64::from(!self.record(at).has(flag::FETCHED));
+        self.unlink(hash, at);
+    }
+
+    /// Takes an item out of index and log.
+    fn unlink(&mut self, hash: u64, at: Location) {
+        let found = self.index.remove(hash, at);
+        assert!(found); // or the index would keep pointing at a segment about to be reused
+        self.release(at);
+    }
+
+    /// The record at `at`, no longer in the index, is dead; so are its pieces.
+    fn release(&mut self, at: Location) {
+        let record = Record::read(&self.log.arena, at);
+        let (bytes, pieces) = (record.bytes(), record.piece_count());
+        // The list stays readable: its own record is forgotten last.
+        for ordinal in 0..pieces {
+            let piece = self.record(at).piece(ordinal);
+            self.release_piece(piece);
+        }
+        self.counts.items -= 1;
+        self.counts.bytes -= bytes as u64;
+        self.log.forget(at, bytes);
+    }
+
+    fn release_piece(&mut self, piece: Location) {
+        let bytes = Piece::bytes(Piece::read(&self.log.arena, piece).len);
+        self.counts.bytes -= bytes as u64;
+        self.log.forget(piece, bytes);
+    }
+
+    /// Bytes of an item in the log, pieces included.
+    fn stored_bytes(&self, at: Location) -> usize {
+        let record = self.record(at);
+        let piece_bytes = |piece| Piece::bytes(Piece::read(&self.log.arena, piece).len);
+        record.bytes() + record.pieces().map(piece_bytes).sum::<usize>()
+    }
+
+    /// The index points at `new`, a record just written, instead of `old`, which is released.
+    fn link(&mut self, hash: u64, old: Option<Location>, new: Location) {
+        self.counts.items += 1;
+        self.counts.bytes += self.stored_bytes(new) as u64;
+        match old {
+            Some(old) => {
+                let found = self.index.relocate(hash, old, new, None);
+                assert!(found); // `old` was found under this hash and pinned since
+                self.release(old);
+            }
+            None => {
+                if let Some(displaced) = self.index.insert(hash, new) {
+                    self.counts.evictions += 1;
+                    self.counts.evicted_unfetched += u64::from(!self.record(displaced).has(flag::FETCHED));
+                    self.release(displaced);
+                }
+            }
+        }
+    }
+
+    /// The queue an item is in; the one its segment came from while that is being emptied.
+    fn queue_of(&self, at: Location) -> Queue {
+        let segment = self.log.segments.holding(at.at());
+        match (self.log.segments[segment].place, &self.scan) {
+            (Place::Queued(queue), _) => queue,
+            (_, Some(scan)) => scan.queue,
+            _ => Queue::Main,
+        }
+    }
+
+    /// Marks the item as read; how it was before.
+    #[inline]
+    fn mark_fetched(&mut self, at: Location) -> Before {
+        let before = Before::of(self.record(at));
+        // Written only when it changes: a hot item's line stays clean.
+        if before.flags & flag::FETCHED == 0 {
+            item::set_flags(&mut self.log.arena, at, before.flags | flag::FETCHED);
+        }
+        before
+    }
+
+    /// Rewrites the expiry, in place if the record has room for it. `None`: no memory for another record.
+    fn set_expires(&mut self, hash: u64, at: Location, expires: u32, now: Seconds) -> Option<Location> {
+        if !item::set_expires(&mut self.log.arena, at, expires) {
+            let mut fields = self.record(at).fields();
+            fields.expires = expires;
+            return self.rewrite(hash, at, fields, now);
+        }
+        self.raise_expiry(at, expires);
+        Some(at)
+    }
+
+    /// The segments that hold this item hold something that expires then.
+    fn raise_expiry(&mut self, at: Location, expires: u32) {
+        let segments = &mut self.log.segments;
+        segments.expires(segments.holding(at.at()), expires);
+        for piece in Record::read(&self.log.arena, at).pieces() {
+            segments.expires(segments.holding(piece.at()), expires);
+        }
+    }
+
+    /// Gives the item a cas unique if it has none. `None`: no memory for another record.
+    fn assign_cas(&mut self, key: Key<'_>, at: Location, now: Seconds) -> Option<Location> {
+        let mut fields = self.record(at).fields();
+        if fields.cas.is_some() || !self.config.cas {
+            return Some(at);
+        }
+        fields.cas = Some(self.next_cas());
+        self.rewrite(key.hash, at, fields, now)
+    }
+
+    fn next_cas(&mut self) -> u64 {
+        let cas = self.cas_next;
+        self.cas_next += 1; // 580 years at 1e9 a second
+        cas
+    }
+
+    /// The cas unique of the record that follows one with `old`. `None`: nobody asked, none is stored.
+    fn following_cas(&mut self, old: Option<u64>, wish: Option<u64>, asked: bool) -> Option<u64> {
+        if !self.config.cas {
+            return None;
+        }
+        match (wish, old) {
+            (Some(wish), _) => Some(wish),
+            // A client's own number may be ahead of the counter; per key uniques only rise.
+            (None, Some(old)) if old >= self.cas_next => Some(old.saturating_add(1)),
+            // Without eviction there may be no room to add the field later.
+            (None, _) if asked || !self.config.evict => Some(self.next_cas()),
+            _ => None,
+        }
+    }
+
+    /// What a client sees of the record at `at`.
+    #[inline]
+    fn item(&self, at: Location, before: Before) -> Item<'_> {
+        let record = self.record(at);
+        let segments = &self.log.segments;
+        let segment = &segments[segments.holding(at.at())];
+        Item {
+            client_flags: record.client_flags(),
+            expires: item::seconds(record.expires()),
+            expires_before: item::seconds(before.expires),
+            cas: record.cas().unwrap_or(0),
+            value: record.value(&self.log.arena),
+            hit_before: before.flags & flag::FETCHED != 0,
+            last_access: Seconds(segment.opened_s),
+            stale: record.has(flag::STALE),
+            win: false,
+            token_sent: before.flags & flag::WIN_SENT != 0,
+            binary_key: record.has(flag::BINARY_KEY),
+            stored_bytes: if record.is_large() { self.stored_bytes(at) } else { record.bytes() } as u32,
+            handle: ItemHandle { location: at, sequence: segment.sequence },
+        }
+    }
+}
+
+/// Fewest segments the limit is taken to allow: open ones of both queues, and one to move items to.
+const SEGMENTS_MIN: usize = 8;
+
+/// An item before the operation that returns it.
+#[derive(Clone, Copy)]
+struct Before {
+    flags: u8,
+    expires: u32,
+}
+
+impl Before {
+    #[inline]
+    fn of(record: Record<'_>) -> Before {
+        Before { flags: record.flags(), expires: record.expires() }
+    }
+}

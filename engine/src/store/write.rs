@@ -1,0 +1,363 @@
+//! Storing: set, add, replace, append, prepend, compare and swap.
+
+use std::cmp::Ordering;
+
+use crate::clock::{Seconds, or_never};
+use crate::item::{Fields, INLINE_VALUE_MAX, Location, PIECE_HEADER_BYTES, Piece, flag};
+use crate::key::Key;
+use crate::segment::Queue;
+
+use super::Store;
+use super::room::Purpose;
+use super::upload::Upload;
+
+/// Which items a store applies to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Mode {
+    /// Any.
+    #[default]
+    Set,
+    /// Only where there is none.
+    Add,
+    /// Only where there is one.
+    Replace,
+    /// Adds to the end of one; keeps its client flags and expiry.
+    Append,
+    /// Adds to the front of one; keeps its client flags and expiry.
+    Prepend,
+}
+
+/// How to store a value. The default is a plain set that never expires.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StoreHow {
+    /// Which items this applies to.
+    pub mode: Mode,
+    /// The client's opaque 32 bits.
+    pub client_flags: u32,
+    /// `None` never. A second that has come is allowed: stored, and dead at once.
+    pub expires: Option<Seconds>,
+    /// Store only over an item of this cas unique. With `Add` it has no effect.
+    pub compare_cas: Option<u64>,
+    /// The cas unique to give; otherwise the store counts.
+    pub new_cas: Option<u64>,
+    /// A compare with an older unique than the item's stores all the same, but stale: the expiry and a sent
+    /// win token stay. `Set` and `Replace` only.
+    pub stale_if_older: bool,
+    /// `Append` and `Prepend` create a missing item with this expiry.
+    pub vivify: Option<Option<Seconds>>,
+    /// The caller wants to know the unique: assign one.
+    pub with_cas: bool,
+    /// The client gave the key in base64.
+    pub binary_key: bool,
+}
+
+/// What became of a store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stored {
+    /// Done.
+    Stored {
+        /// The item's unique; 0 unless asked for or known anyway.
+        cas: u64,
+        /// Bytes of the whole value, after append or prepend.
+        value_len: usize,
+    },
+    /// The mode did not allow it.
+    NotStored,
+    /// The unique differs.
+    Exists,
+    /// There is none to compare with.
+    NotFound,
+    /// Longer than `value_bytes_max`. A `Set` has dropped the old item, so that it is not taken for this one.
+    TooLarge,
+    /// There is no room and none can be made. A `Set` has dropped the old item.
+    NoMemory,
+}
+
+/// Bytes to be copied into the log.
+#[derive(Clone, Copy)]
+pub(super) enum Chunk<'a> {
+    Bytes(&'a [u8]),
+    /// In a pinned segment.
+    Arena {
+        at: usize,
+        len: usize,
+    },
+}
+
+impl Chunk<'_> {
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Chunk::Bytes(bytes) => bytes.len(),
+            Chunk::Arena { len, .. } => *len,
+        }
+    }
+}
+
+/// Where bytes of a value come from, in one or more chunks.
+#[derive(Clone, Copy)]
+pub(super) enum Source<'a> {
+    Bytes(&'a [u8]),
+    /// The value of a pinned item.
+    Item(Location),
+    /// Pieces of an upload.
+    Pieces(&'a [Location]),
+}
+
+/// A value to store and its length.
+#[derive(Clone, Copy)]
+pub(super) enum Content<'a> {
+    /// To be copied.
+    Source(Source<'a>, usize),
+    /// Pieces to be taken over as they are.
+    Pieces(&'a [Location], usize),
+}
+
+impl Store {
+    /// Stores `value` under `key`.
+    pub fn store(&mut self, key: Key<'_>, value: &[u8], how: &StoreHow, now: Seconds) -> Stored {
+        self.turn(now);
+        self.pay(now);
+        self.put(key, Content::Source(Source::Bytes(value), value.len()), how, now)
+    }
+
+    pub(super) fn put(&mut self, key: Key<'_>, content: Content<'_>, how: &StoreHow, now: Seconds) -> Stored {
+        if !key.fits() {
+            return Stored::NotStored;
+        }
+        let old = self.find(key, now);
+        let joins = matches!(how.mode, Mode::Append | Mode::Prepend);
+        let mut fields = Fields {
+            marks: if how.binary_key { flag::BINARY_KEY } else { 0 },
+            expires: or_never(how.expires),
+            client_flags: how.client_flags,
+            cas: None,
+        };
+        match (old, how.mode) {
+            (Some(_), Mode::Add) => {
+                // A failing add counts as an access, as in memcached.
+                let _ = self.find_counting(key, now);
+                return Stored::NotStored;
+            }
+            (Some(at), _) => {
+                if let Err(refused) = self.compare(at, how, &mut fields) {
+                    return refused;
+                }
+            }
+            (None, Mode::Set | Mode::Replace) if how.compare_cas.is_some() => return Stored::NotFound,
+            (None, Mode::Replace) => return Stored::NotStored,
+            (None, Mode::Append | Mode::Prepend) => match how.vivify {
+                Some(expires) if how.compare_cas.is_none() => fields.expires = or_never(expires),
+                _ => return Stored::NotStored,
+            },
+            (None, Mode::Set | Mode::Add) => {}
+        }
+
+        let (source, len) = match content {
+            Content::Source(source, len) => (source, len),
+            Content::Pieces(pieces, len) => (Source::Pieces(pieces), len),
+        };
+        let mut sources = [source, Source::Bytes(&[])];
+        let mut value_len = len;
+        if let (Some(at), true) = (old, joins) {
+            let record = self.record(at);
+            value_len += record.value_len();
+            fields.expires = record.expires();
+            fields.client_flags = record.client_flags();
+            fields.marks = record.flags() & flag::BINARY_KEY;
+            sources = match how.mode {
+                Mode::Append => [Source::Item(at), source],
+                _ => [source, Source::Item(at)],
+            };
+        }
+        if value_len > self.config.value_bytes_max {
+            self.drop_overwritten(key.hash, old, how.mode);
+            return Stored::TooLarge;
+        }
+        let old_cas = old.and_then(|at| self.record(at).cas());
+        fields.cas = self.following_cas(old_cas, how.new_cas, how.with_cas);
+        let adopted = match content {
+            Content::Pieces(pieces, _) => Some(pieces),
+            Content::Source(..) => None,
+        };
+        let done = self.replace(key, old, &fields, sources, value_len, adopted, joins, now);
+        if done.is_none() {
+            self.count_out_of_memory();
+            let old = self.find(key, now);
+            self.drop_overwritten(key.hash, old, how.mode);
+            return Stored::NoMemory;
+        }
+        let cas = fields.cas.filter(|_| how.with_cas).unwrap_or(0);
+        Stored::Stored { cas, value_len }
+    }
+
+    /// Compares the item's unique with the one wanted, if any; on a stale match `fields` become stale.
+    fn compare(&self, at: Location, how: &StoreHow, fields: &mut Fields) -> Result<(), Stored> {
+        let Some(wanted) = how.compare_cas else { return Ok(()) };
+        let replaces = matches!(how.mode, Mode::Set | Mode::Replace);
+        match self.compare_cas(at, wanted) {
+            Ordering::Equal => Ok(()),
+            Ordering::Less if how.stale_if_older && replaces => {
+                let record = self.record(at);
+                fields.expires = record.expires();
+                fields.marks |= flag::STALE | record.flags() & flag::WIN_SENT;
+                Ok(())
+            }
+            _ => Err(Stored::Exists),
+        }
+    }
+
+    /// How `wanted` relates to the item's unique. An item whose unique nobody asked for has, in effect, the
+    /// one it would get now: above all handed out, equal to none.
+    pub(super) fn compare_cas(&self, at: Location, wanted: u64) -> Ordering {
+        match self.record(at).cas() {
+            _ if !self.config.cas => Ordering::Greater,
+            Some(cas) => wanted.cmp(&cas),
+            None if wanted < self.cas_next => Ordering::Less,
+            None => Ordering::Greater,
+        }
+    }
+
+    fn drop_overwritten(&mut self, hash: u64, old: Option<Location>, mode: Mode) {
+        if let (Some(at), Mode::Set) = (old, mode) {
+            self.unlink(hash, at);
+        }
+    }
+
+    /// Writes an item over `old` or as a new one; its location. `None`: no memory; `old` is as it was, or
+    /// dropped when it was large and its bytes were not needed.
+    #[allow(clippy::too_many_arguments)] // private, and the one place where all of it meets
+    pub(super) fn replace(
+        &mut self,
+        key: Key<'_>,
+        old: Option<Location>,
+        fields: &Fields,
+        sources: [Source<'_>; 2],
+        value_len: usize,
+        adopted: Option<&[Location]>,
+        needs_old: bool,
+        now: Seconds,
+    ) -> Option<Location> {
+        let mut old = old;
+        if let Some(at) = old
+            && !needs_old
+            && self.record(at).is_large()
+        {
+            // Old and new large value side by side could be more than the store can hold.
+            self.unlink(key.hash, at);
+            old = None;
+        }
+        // Without eviction a growing index must not take what items occupy.
+        if old.is_none() && !self.config.evict && self.log.segments.in_use() > self.segments_total() {
+            return None;
+        }
+        let queue = if old.is_none() && self.ghosts.take(key.hash) { Queue::Main } else { Queue::Admission };
+        if let Some(at) = old {
+            self.pin_item(at);
+        }
+        let new = match adopted {
+            Some(pieces) => self.write_head(key, fields, value_len, pieces, queue, now),
+            None => self.write_item(key, fields, sources, value_len, queue, now),
+        };
+        if let Some(new) = new {
+            self.link(key.hash, old, new);
+            self.counts.total_items += 1;
+        }
+        if let Some(at) = old {
+            self.unpin_item(at);
+        }
+        new
+    }
+
+    /// Writes a record and, for a value that does not fit where it goes, its pieces. Not in the index yet.
+    fn write_item(
+        &mut self,
+        key: Key<'_>,
+        fields: &Fields,
+        sources: [Source<'_>; 2],
+        value_len: usize,
+        queue: Queue,
+        now: Seconds,
+    ) -> Option<Location> {
+        let lane = self.log.lane(queue, fields.expires, now.0);
+        let bytes = fields.inline_bytes(key.bytes.len(), value_len);
+        let segment_bytes = self.log.segments.segment_bytes();
+        let room = self.log.room(lane);
+        // Inline where it fits, or where closing the open segment early wastes little of it.
+        let fits =
+            bytes <= room || bytes <= segment_bytes / 16 || (room < SPLIT_ROOM_MIN && bytes <= segment_bytes);
+        if fits && value_len <= INLINE_VALUE_MAX {
+            let at = self.reserve(bytes, lane, fields.expires, Purpose::Write, now)?;
+            let mut to = fields.write_inline(&mut self.log.arena, at, key.bytes, value_len);
+            for source in sources {
+                let mut ordinal = 0;
+                while let Some(chunk) = self.chunk(source, ordinal) {
+                    match chunk {
+                        Chunk::Bytes(bytes) => {
+                            self.log.arena.bytes_mut(to, bytes.len()).copy_from_slice(bytes)
+                        }
+                        Chunk::Arena { at, len } => self.log.arena.copy(at, to, len),
+                    }
+                    to += chunk.len();
+                    ordinal += 1;
+                }
+            }
+            return Some(at);
+        }
+        let mut upload = Upload::new(value_len);
+        let mut written = Some(());
+        for source in sources {
+            let mut ordinal = 0;
+            while let (Some(()), Some(chunk)) = (written, self.chunk(source, ordinal)) {
+                written = self.fill(&mut upload, chunk, lane, fields.expires, now);
+                ordinal += 1;
+            }
+        }
+        let head = match written {
+            Some(()) => self.write_head(key, fields, value_len, &upload.pieces, queue, now),
+            None => None,
+        };
+        self.let_go(upload.pieces, head.is_some());
+        head
+    }
+
+    /// Writes the record of an item whose pieces are written and pinned.
+    fn write_head(
+        &mut self,
+        key: Key<'_>,
+        fields: &Fields,
+        value_len: usize,
+        pieces: &[Location],
+        queue: Queue,
+        now: Seconds,
+    ) -> Option<Location> {
+        let lane = self.log.lane(queue, fields.expires, now.0);
+        let bytes = fields.large_bytes(key.bytes.len(), pieces.len());
+        let head = self.reserve(bytes, lane, fields.expires, Purpose::Write, now)?;
+        fields.write_large(&mut self.log.arena, head, (key.bytes, key.hash), value_len, pieces);
+        self.raise_expiry(head, fields.expires);
+        Some(head)
+    }
+
+    /// One chunk of a source; `None` past the last.
+    fn chunk<'a>(&self, source: Source<'a>, ordinal: usize) -> Option<Chunk<'a>> {
+        let content = |piece: Location| {
+            let len = Piece::read(&self.log.arena, piece).len;
+            Chunk::Arena { at: piece.at() + PIECE_HEADER_BYTES, len }
+        };
+        match source {
+            Source::Bytes(bytes) => (ordinal == 0).then_some(Chunk::Bytes(bytes)),
+            Source::Pieces(pieces) => pieces.get(ordinal).copied().map(content),
+            Source::Item(at) => {
+                let record = self.record(at);
+                if record.is_large() {
+                    return (ordinal < record.piece_count()).then(|| content(record.piece(ordinal)));
+                }
+                let at = at.at() + record.value_at();
+                (ordinal == 0).then_some(Chunk::Arena { at, len: record.value_len() })
+            }
+        }
+    }
+}
+
+/// An open segment with less room than this is closed rather than filled with a piece, bytes.
+const SPLIT_ROOM_MIN: usize = 1024;

@@ -1,0 +1,4 @@
+//! Behaviour of the store, operation by operation and against a model.
+
+mod basics;
+mod support;
