@@ -30,3 +30,27 @@ impl Exptime {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exptimes_are_relative_for_30_days_and_absolute_above() {
+        let now = 1_700_000_000;
+        for (exptime, expiry) in [
+            (0, Expiry::Never),
+            (1, Expiry::At(now + 1)),
+            (2_592_000, Expiry::At(now + 2_592_000)),
+            (2_592_001, Expiry::Past), // a day of 1970
+            (i64::from(now), Expiry::Past),
+            (i64::from(now) + 1, Expiry::At(now + 1)),
+            (i64::MAX, Expiry::At(u32::MAX)),
+            (-1, Expiry::Past),
+            (i64::MIN, Expiry::Past),
+        ] {
+            assert_eq!(Exptime(exptime).resolve(now), expiry, "{exptime}");
+        }
+        assert_eq!(Exptime(1).resolve(u32::MAX), Expiry::At(u32::MAX));
+    }
+}

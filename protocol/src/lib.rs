@@ -47,6 +47,7 @@ pub mod line;
 pub mod meta;
 pub mod number;
 mod parser;
+mod scan;
 pub mod text;
 mod words;
 

@@ -1,6 +1,6 @@
 //! The words of a line: runs of anything but blanks. Only the space is a blank; a tab is a byte of a word.
 
-use memchr::memchr;
+use crate::scan::find_either;
 
 /// What is left of a line, read word by word.
 #[derive(Clone, Copy)]
@@ -35,11 +35,11 @@ impl<'a> Words<'a> {
         self.take(end)
     }
 
-    /// The next word, looked for many bytes at a time; empty when there is none.
+    /// The next word, looked for some bytes at a time; empty when there is none.
     #[inline]
     pub fn next_key(&mut self) -> &'a [u8] {
         self.skip_blanks();
-        let end = memchr(b' ', self.0).unwrap_or(self.0.len());
+        let end = find_either::<b' ', b' '>(self.0).unwrap_or(self.0.len());
         self.take(end)
     }
 

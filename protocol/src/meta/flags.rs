@@ -24,22 +24,18 @@ pub(super) const fn mask(letters: &[u8]) -> u64 {
     bits
 }
 
-/// The flags in `words`, of which a line may have `words_max`.
+/// Reads the flags in `words`, of which a line may have `words_max`, into `flags`.
 ///
 /// A letter that is none, or is there twice, is reported as soon as it is met; of numbers that cannot be read the last
 /// is, and after those what only `verb` can object to.
 pub(super) fn parse<'a>(
     verb: MetaVerb,
+    flags: &mut MetaFlags<'a>,
     mut words: Words<'a>,
     words_max: usize,
-) -> Result<MetaFlags<'a>, ParseError> {
-    words.skip_blanks();
-    let mut flags = MetaFlags { delta: 1, ..MetaFlags::default() };
+) -> Result<(), ParseError> {
     if verb == MetaVerb::Arithmetic {
         flags.mode = MetaMode::Increment;
-    }
-    if words.len() == 0 {
-        return Ok(flags);
     }
     flags.tokens = words.rest();
     let mut number_error = None;
@@ -57,53 +53,72 @@ pub(super) fn parse<'a>(
             return Err(ParseError::DuplicateFlag);
         }
         flags.present |= bit;
-        match letter {
-            b'T' => read(
-                parse_i64(token).map(Exptime),
-                &mut flags.exptime,
-                ParseError::BadToken,
-                &mut number_error,
-            ),
-            b'N' => read(
-                parse_i64(token).map(Exptime),
-                &mut flags.vivify,
-                ParseError::BadToken,
-                &mut number_error,
-            ),
-            b'R' => read(parse_seconds(token), &mut flags.recache_s, ParseError::BadToken, &mut number_error),
-            b'E' => read(parse_u64(token), &mut flags.new_cas, ParseError::BadToken, &mut number_error),
-            b'C' => read(parse_u64(token), &mut flags.compare_cas, ParseError::BadToken, &mut number_error),
-            b'D' => read(parse_u64(token), &mut flags.delta, ParseError::BadMetaDelta, &mut number_error),
-            b'J' => read(parse_u64(token), &mut flags.initial, ParseError::BadMetaInitial, &mut number_error),
+        let read = match letter {
+            b'T' => read(&mut flags.exptime, parse_i64(token).map(Exptime), ParseError::BadToken),
+            b'N' => read(&mut flags.vivify, parse_i64(token).map(Exptime), ParseError::BadToken),
+            b'R' => read(&mut flags.recache_s, parse_seconds(token), ParseError::BadToken),
+            b'E' => read(&mut flags.new_cas, parse_u64(token), ParseError::BadToken),
+            b'C' => read(&mut flags.compare_cas, parse_u64(token), ParseError::BadToken),
+            b'D' => read(&mut flags.delta, parse_u64(token), ParseError::BadMetaDelta),
+            b'J' => read(&mut flags.initial, parse_u64(token), ParseError::BadMetaInitial),
+            // As the classic commands: the upper half of a larger number is dropped.
             b'F' => read(
-                parse_u64(token).map(|number| number as u32), // as the classic commands: the upper half is dropped
                 &mut flags.client_flags,
+                parse_u64(token).map(|n| n as u32),
                 ParseError::BadMetaClientFlags,
-                &mut number_error,
             ),
-            b'M' => match (token, mode(verb, token)) {
-                (_, Ok(mode)) => flags.mode = mode,
-                ([_], Err(error)) => verb_error = error.or(verb_error),
-                (_, Err(_)) => number_error = Some(ParseError::BadModeLength),
+            b'M' => match (token, verb) {
+                ([mode], MetaVerb::Set | MetaVerb::Arithmetic) => {
+                    match parse_mode(verb, *mode) {
+                        Ok(mode) => flags.mode = mode,
+                        Err(error) => verb_error = Some(error),
+                    }
+                    Ok(())
+                }
+                ([_], _) => Ok(()),
+                _ => Err(ParseError::BadModeLength),
             },
             b'O' if token.len() > OPAQUE_BYTES_MAX => {
                 verb_error = verb_error.or(Some(ParseError::OpaqueTooLong));
+                Ok(())
             }
-            _ => {}
-        }
+            _ => Ok(()),
+        };
+        number_error = read.err().or(number_error);
     }
     match number_error.or(verb_error) {
         Some(error) => Err(error),
-        None => Ok(flags),
+        None => Ok(()),
+    }
+}
+
+/// Reads the flags of `me`, which looks for `b` and overlooks all else.
+pub(super) fn parse_debug(flags: &mut MetaFlags, mut words: Words) -> Result<(), ParseError> {
+    loop {
+        match words.next() {
+            [] => return Ok(()),
+            [b'b', ..] => flags.present = MetaFlags::bit(b'b'),
+            _ => {}
+        }
+    }
+}
+
+/// Whether one of `words` begins with something else than a letter. The value behind such an `ms` line is not skipped.
+#[cold]
+pub(super) fn lack_a_letter(mut words: Words) -> bool {
+    loop {
+        match words.next() {
+            [] => return false,
+            [letter, ..] if !letter.is_ascii_alphabetic() => return true,
+            _ => {}
+        }
     }
 }
 
 #[inline]
-fn read<N>(number: Option<N>, field: &mut N, or: ParseError, error: &mut Option<ParseError>) {
-    match number {
-        Some(number) => *field = number,
-        None => *error = Some(or),
-    }
+fn read<N>(field: &mut N, number: Option<N>, otherwise: ParseError) -> Result<(), ParseError> {
+    *field = number.ok_or(otherwise)?;
+    Ok(())
 }
 
 /// Seconds, which may be negative; what 32 bits cannot hold comes to the nearest that they can.
@@ -112,20 +127,18 @@ fn parse_seconds(token: &[u8]) -> Option<i32> {
     Some(seconds.clamp(i32::MIN.into(), i32::MAX.into()) as i32)
 }
 
-/// The mode `token` stands for; verbs without modes take any byte. `Err(None)` is a token of the wrong length.
-fn mode(verb: MetaVerb, token: &[u8]) -> Result<MetaMode, Option<ParseError>> {
-    let [letter] = token else { return Err(None) };
+/// The mode that `letter` is to `ms` or `ma`. Lower case is none.
+fn parse_mode(verb: MetaVerb, letter: u8) -> Result<MetaMode, ParseError> {
     match (verb, letter) {
-        (MetaVerb::Set, b'S') => Ok(MetaMode::Set),
-        (MetaVerb::Set, b'E') => Ok(MetaMode::Add),
-        (MetaVerb::Set, b'A') => Ok(MetaMode::Append),
-        (MetaVerb::Set, b'P') => Ok(MetaMode::Prepend),
-        (MetaVerb::Set, b'R') => Ok(MetaMode::Replace),
-        (MetaVerb::Set, _) => Err(Some(ParseError::BadStoreMode)),
         (MetaVerb::Arithmetic, b'I' | b'+') => Ok(MetaMode::Increment),
         (MetaVerb::Arithmetic, b'D' | b'-') => Ok(MetaMode::Decrement),
-        (MetaVerb::Arithmetic, _) => Err(Some(ParseError::BadArithmeticMode)),
-        _ => Ok(MetaMode::Set),
+        (MetaVerb::Arithmetic, _) => Err(ParseError::BadArithmeticMode),
+        (_, b'S') => Ok(MetaMode::Set),
+        (_, b'E') => Ok(MetaMode::Add),
+        (_, b'A') => Ok(MetaMode::Append),
+        (_, b'P') => Ok(MetaMode::Prepend),
+        (_, b'R') => Ok(MetaMode::Replace),
+        _ => Err(ParseError::BadStoreMode),
     }
 }
 

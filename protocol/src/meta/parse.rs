@@ -46,50 +46,27 @@ pub(crate) fn parse<'a>(
     if key.len() > limits.key_bytes_max {
         return Err(refuse(ParseError::KeyTooLong));
     }
-    if verb == MetaVerb::Debug {
-        return Ok(Command::Meta(Meta { verb, key, value_len, flags: debug_flags(key, words)? }));
+    let mut meta = Meta { verb, key, value_len, flags: MetaFlags { delta: 1, ..MetaFlags::default() } };
+    let parsed = match verb {
+        MetaVerb::Debug => flags::parse_debug(&mut meta.flags, words),
+        _ => flags::parse(verb, &mut meta.flags, words, WORDS_MAX - words_before_flags),
+    };
+    match parsed {
+        Ok(()) if meta.flags.has(b'b') && !is_base64(key) => {
+            Err(refuse(as_reported(verb, ParseError::BadKeyEncoding)))
+        }
+        Ok(()) => Ok(Command::Meta(meta)),
+        Err(ParseError::InvalidFlag) if flags::lack_a_letter(words) => Err(ParseError::InvalidFlag.into()),
+        Err(error) => Err(refuse(as_reported(verb, error))),
     }
-    let flags = flags::parse(verb, words, WORDS_MAX - words_before_flags)
-        .and_then(|flags| match flags.has(b'b') && !is_base64(key) {
-            true => Err(ParseError::BadKeyEncoding),
-            false => Ok(flags),
-        })
-        .map_err(|error| match error {
-            ParseError::InvalidFlag if holds_flag_without_letter(words) => error.into(),
-            error => refuse(as_reported(verb, error)),
-        })?;
-    Ok(Command::Meta(Meta { verb, key, value_len, flags }))
 }
 
-/// What `verb` calls `error`: `ma` tells flags that cannot be read from each other no further.
+/// What `verb` calls `error`: `ma` tells what is wrong with a flag no further, and `me` knows one answer.
 fn as_reported(verb: MetaVerb, error: ParseError) -> ParseError {
-    match error {
-        ParseError::OpaqueTooLong | ParseError::BadArithmeticMode => error,
-        _ if verb == MetaVerb::Arithmetic => ParseError::InvalidOrDuplicateFlag,
+    match (verb, error) {
+        (MetaVerb::Arithmetic, ParseError::OpaqueTooLong | ParseError::BadArithmeticMode) => error,
+        (MetaVerb::Arithmetic, _) => ParseError::InvalidOrDuplicateFlag,
+        (MetaVerb::Debug, ParseError::BadKeyEncoding) => ParseError::BadDebugKeyEncoding,
         _ => error,
-    }
-}
-
-/// Whether a flag begins with something else than a letter. The value behind such an `ms` line is not skipped.
-fn holds_flag_without_letter(mut words: Words) -> bool {
-    loop {
-        match words.next() {
-            [] => return false,
-            [letter, ..] if !letter.is_ascii_alphabetic() => return true,
-            _ => {}
-        }
-    }
-}
-
-/// `me` looks for `b` and overlooks all else.
-fn debug_flags<'a>(key: &[u8], mut words: Words<'a>) -> Result<MetaFlags<'a>, Refused> {
-    let mut flags = MetaFlags { delta: 1, ..MetaFlags::default() };
-    loop {
-        match words.next() {
-            [] => return Ok(flags),
-            [b'b', ..] if is_base64(key) => flags.present = MetaFlags::bit(b'b'),
-            [b'b', ..] => return Err(ParseError::BadDebugKeyEncoding.into()),
-            _ => {}
-        }
     }
 }

@@ -1,0 +1,66 @@
+//! Arbitrary bytes in arbitrary pieces: no panic, always progress, and the pieces make no difference.
+
+use crate::{Connection, Event, events};
+use proptest::prelude::*;
+
+/// Words that lines are made of, so that arbitrary input gets past the verb.
+fn word() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        4 => prop::sample::select(vec![
+            "get", "gets", "gat", "gats", "set", "add", "cas", "append", "delete", "incr", "touch", "mg", "ms", "md",
+            "ma", "me", "mn", "stats", "flush_all", "verbosity", "shutdown", "noreply", "HTTP/1.1", "version",
+        ]).prop_map(|word| word.as_bytes().to_vec()),
+        3 => prop::sample::select(vec![
+            "0", "1", "2", "-1", "30", "2147483645", "4294967296", "18446744073709551616", "k", "Zm9v", "b", "q", "k",
+            "v", "t", "c", "s", "f", "T30", "N0", "R5", "C7", "E9", "F1", "D2", "J3", "MA", "MI", "M", "O123", "I",
+        ]).prop_map(|word| word.as_bytes().to_vec()),
+        1 => (240usize..260).prop_map(|len| vec![b'k'; len]),
+        1 => prop::collection::vec(any::<u8>(), 0..6),
+    ]
+}
+
+fn separator() -> impl Strategy<Value = Vec<u8>> {
+    prop::sample::select(vec![" ", " ", " ", " ", " ", "  ", "\r\n", "\r\n", "\n", "\r", ""])
+        .prop_map(|separator| separator.as_bytes().to_vec())
+}
+
+fn conversation() -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec((word(), separator()), 0..60).prop_map(|parts| {
+        parts.into_iter().flat_map(|(word, separator)| [word, separator].concat()).collect()
+    })
+}
+
+/// The events of `sent`, cut where `cuts` say.
+fn cut(sent: &[u8], cuts: &[prop::sample::Index]) -> Vec<Event> {
+    let mut at: Vec<usize> = cuts.iter().map(|cut| cut.index(sent.len() + 1)).collect();
+    at.push(0);
+    at.push(sent.len());
+    at.sort_unstable();
+    events(at.windows(2).map(|ends| &sent[ends[0]..ends[1]]))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn any_bytes_in_any_pieces_get_somewhere(
+        pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 0..20),
+    ) {
+        let mut connection = Connection::default();
+        for piece in &pieces {
+            connection.receive(piece);
+        }
+    }
+
+    #[test]
+    fn the_pieces_make_no_difference(
+        sent in conversation(),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
+    ) {
+        // Of a retrieval line over 2,048 bytes it is the pieces that say how much is checked in advance.
+        prop_assume!(sent.split(|&byte| byte == b'\n').all(|line| line.len() <= 2048));
+        let whole = events([&sent[..]]);
+        prop_assert_eq!(&cut(&sent, &cuts), &whole);
+        prop_assert_eq!(&events(sent.chunks(1)), &whole);
+    }
+}
