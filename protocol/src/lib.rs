@@ -6,7 +6,7 @@
 //! | [`Command`] | what a client asked for, borrowed from the bytes it came in |
 //! | [`ParseError`], [`Rejected`] | what was wrong with a line, its answer, and where the next line begins |
 //! | [`data_block`] | the value that follows a storage line |
-//! | [`line`] | every reply that is a constant |
+//! | [`mod@line`] | every reply that is a constant |
 //! | [`text`], [`meta`] | replies with something to fill in, and the grammar of the two families |
 //! | [`number`] | decimal digits, both ways |
 //!

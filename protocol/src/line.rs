@@ -1,4 +1,4 @@
-//! Every reply that is a constant, CRLF included, byte for byte as memcached 1.6.45 sends it.
+//! Every reply that is a constant, CRLF included, byte for byte as memcached 1.6 sends it.
 //!
 //! What a bad line is answered is here too; [`crate::ParseError::line`] picks from it.
 
@@ -64,7 +64,7 @@ lines! {
     /// No `user password` in the value (`-Y`).
     BAD_AUTHENTICATION_TOKEN = "CLIENT_ERROR bad authentication token format";
     /// A value over 16 KB in place of `user password` (`-Y`).
-    AUTHENTICATION_TOKEN_TOO_LONG = "CLIENT_ERROR authentication token too long";
+    AUTHENTICATION_TOKEN_TOO_LONG = "CLIENT_ERROR auth token too long";
 
     /// Meta: a flag sent twice.
     DUPLICATE_FLAG = "CLIENT_ERROR duplicate flag";
@@ -102,8 +102,14 @@ lines! {
     MEMLIMIT_TOO_SMALL = "MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m";
     /// `slabs reassign` to a class that is none.
     BAD_SLAB_CLASS = "BADCLASS invalid src or dst class id";
+    /// `slabs reassign` from a class to itself.
+    SAME_SLAB_CLASS = "SAME src and dst class are identical";
+    /// `slabs reassign` from a class that has nothing to give.
+    NO_SPARE_PAGE = "NOSPARE source class has no spare pages";
     /// `lru_crawler crawl` of a class that is none.
     BAD_CRAWLER_CLASS = "BADCLASS invalid class id";
+    /// `lru_crawler sleep` above 1,000,000 us.
+    CRAWLER_SLEEP_TOO_LONG = "CLIENT_ERROR sleep must be one second or less";
     /// `lru_crawler crawl` of empty classes.
     CRAWLER_NOT_STARTED = "NOTSTARTED no items to crawl";
     /// `lru_crawler enable` when it already runs.
@@ -112,6 +118,8 @@ lines! {
     METADUMP_NOT_ALLOWED = "ERROR metadump not allowed";
     /// `lru tune` with hot and warm shares above 80 percent together.
     BAD_LRU_SHARES = "ERROR hot and warm pcts must not exceed 80";
+    /// `watch` when 20 already do.
+    TOO_MANY_WATCHERS = "WATCHER_TOO_MANY log watcher limit reached";
     /// `refresh_certs` without TLS.
     TLS_NOT_ENABLED = "Error TLS not enabled";
 }

@@ -123,6 +123,8 @@ impl Parser {
         end: usize,
         limits: &Limits,
     ) -> Result<Parsed<Command<'a>>, Rejected> {
+        debug_assert!(limits.key_bytes_max <= KEY_BYTES_MAX); // what `MetaKey::decode` has room for
+        debug_assert!(limits.key_bytes_max < limits.line_bytes_max); // or a key could fill the input and never end
         let consumed = end + 1;
         let reject = |error| Err(Refused::from(error).of_line(consumed));
         if consumed < LINE_BYTES_MIN {

@@ -56,7 +56,9 @@ pub(crate) fn parse<'a>(
             Err(refuse(as_reported(verb, ParseError::BadKeyEncoding)))
         }
         Ok(()) => Ok(Command::Meta(meta)),
-        Err(ParseError::InvalidFlag) if flags::lack_a_letter(words) => Err(ParseError::InvalidFlag.into()),
+        Err(error @ ParseError::InvalidFlag) if flags::lack_a_letter(words) => {
+            Err(as_reported(verb, error).into())
+        }
         Err(error) => Err(refuse(as_reported(verb, error))),
     }
 }

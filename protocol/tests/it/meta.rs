@@ -193,6 +193,8 @@ fn a_flag_that_is_no_letter_loses_the_value_of_ms() {
         let line = [&b"ms k 2 v "[..], flag, b"\r\nmn\r\n"].concat();
         check(line, &[rejected(ParseError::InvalidFlag), command(Command::MetaNoop)]);
     }
+    check_error("mg k 5", ParseError::InvalidFlag, "invalid flag");
+    check_error("ma k 5", ParseError::InvalidOrDuplicateFlag, "invalid or duplicate flag");
 }
 
 #[test]
