@@ -345,10 +345,10 @@ pub(crate) fn set_flags(arena: &mut Arena, location: Location, flags: u8) {
     *byte = flags;
 }
 
-/// Rewrites the expiry in place. False when the record has no room for it, or would waste it (`NEVER`).
+/// Rewrites the expiry in place, `NEVER` too. False when the record has no room for it.
 pub(crate) fn set_expires(arena: &mut Arena, location: Location, expires: u32) -> bool {
     let record = Record::read(arena, location);
-    if record.has(flag::EXPIRES) && expires != NEVER {
+    if record.has(flag::EXPIRES) {
         arena.bytes_mut(location.at() + HEADER_BYTES, 4).copy_from_slice(&expires.to_le_bytes());
         return true;
     }

@@ -45,7 +45,7 @@ pub enum Counted<'s> {
     },
     /// There is none, and none was to be created.
     NotFound,
-    /// Its value is no number of at most 20 digits and 64 bits.
+    /// Its value is no number of at most 20 digits and 64 bits, or over 1 KiB with its blanks.
     NotANumber,
     /// The unique differs.
     Exists,
@@ -55,6 +55,8 @@ pub enum Counted<'s> {
 
 /// Digits of the largest number, 2^64 - 1.
 const DIGITS_MAX: usize = 20;
+/// Longest text taken for a number, blanks included, bytes. Values this short always lie in one part.
+const TEXT_BYTES_MAX: usize = 1024;
 
 impl Store {
     /// Adds to a number, wrapping at 2^64, or subtracts, stopping at 0. A text not longer than before is
@@ -67,7 +69,8 @@ impl Store {
             return self.create_number(key, initial, expires, how, now);
         };
         let record = self.record(at);
-        let Some(text) = record.value(&self.log.arena).as_contiguous().filter(|text| !text.is_empty()) else {
+        let Some(text) = record.value(&self.log.arena).as_contiguous() else { return Counted::NotANumber };
+        if text.is_empty() || text.len() > TEXT_BYTES_MAX {
             return Counted::NotANumber;
         };
         let number = parse(text);
@@ -132,11 +135,10 @@ impl Store {
         let value_len = record.value_len();
         let expires = how.expires.map_or(fields.expires, or_never);
         let new_cas = self.following_cas(fields.cas, how.new_cas, how.with_cas || fields.cas.is_some());
+        let fits = text.len() <= value_len;
         // A reader may be sending the old text from a pinned segment.
         let pinned = self.log.segments[self.log.segments.holding(at.at())].pins > 0;
-        let large = self.record(at).is_large();
-        let in_place = text.len() <= value_len && !pinned && !large;
-        if in_place && fields.cas.is_some() == new_cas.is_some() {
+        if fits && !pinned && fields.cas.is_some() == new_cas.is_some() {
             let value_at = at.at() + self.record(at).value_at();
             let target = self.log.arena.bytes_mut(value_at, value_len);
             target[..text.len()].copy_from_slice(text);
@@ -148,12 +150,12 @@ impl Store {
         }
         fields.expires = expires;
         fields.cas = new_cas;
-        let mut padded = [b' '; DIGITS_MAX];
+        let mut padded = [b' '; TEXT_BYTES_MAX];
         padded[..text.len()].copy_from_slice(text);
-        // Pad exactly where the text would have been written in place but for its place.
-        let len = if in_place { value_len.min(DIGITS_MAX) } else { text.len() };
-        if !in_place {
-            fields.marks &= !(flag::STALE | flag::WIN_SENT);
+        // Elsewhere, yet the same bytes and marks as in place; a longer text is a new item.
+        let len = text.len().max(value_len);
+        if !fits {
+            fields.marks &= flag::BINARY_KEY;
         }
         let sources = [Source::Bytes(&padded[..len]), Source::Bytes(&[])];
         self.replace(key, Some(at), &fields, sources, len, None, false, now)

@@ -70,7 +70,9 @@ impl Store {
             fields.cas = self.following_cas(fields.cas, how.new_cas, true);
         }
         let kept = if how.erase_value {
-            self.replace(key, Some(at), &fields, [Source::Bytes(&[]); 2], 0, None, false, now)
+            let kept = self.replace(key, Some(at), &fields, [Source::Bytes(&[]); 2], 0, None, false, now);
+            self.counts.out_of_memory += u64::from(kept.is_none());
+            kept
         } else {
             self.rewrite(key.hash, at, fields, now)
         };

@@ -11,7 +11,7 @@ use super::{Before, Store};
 /// What a meta read asks for beside the item.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MetaGet {
-    /// Give the item this expiry (T).
+    /// Give the item this expiry (T). Should memory for that be missing, it keeps the old one.
     pub touch: Option<Option<Seconds>>,
     /// Create a missing item, empty, with this expiry; the creator wins (N).
     pub vivify: Option<Option<Seconds>>,

@@ -120,7 +120,7 @@ impl Store {
         Some(self.item(at, before))
     }
 
-    /// The item, given a new expiry (`None` never).
+    /// The item, given a new expiry (`None` never). Should memory for that be missing, it keeps the old one.
     pub fn get_and_touch(
         &mut self,
         key: Key<'_>,

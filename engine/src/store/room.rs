@@ -389,7 +389,6 @@ impl Store {
         let lane = self.lane_for(queue, fields.expires, purpose, now);
         let new = self.reserve(bytes, lane, fields.expires, purpose, now)?;
         if purpose == Purpose::Move {
-            debug_assert_eq!(bytes, old_bytes);
             self.log.arena.copy(at.at(), new.at(), bytes);
             self.counts.moved_items += 1;
             self.counts.moved_bytes += bytes as u64;

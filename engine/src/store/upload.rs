@@ -5,7 +5,7 @@
 
 use crate::clock::{NEVER, Seconds};
 use crate::item::{Location, PIECE_HEADER_BYTES, Piece};
-use crate::key::Key;
+use crate::key::{KEY_BYTES_MAX, Key};
 use crate::log::Lane;
 
 use super::room::Purpose;
@@ -86,7 +86,9 @@ impl Store {
             return Stored::NotStored;
         }
         let joined = matches!(how.mode, Mode::Append | Mode::Prepend);
-        let adopted = !joined && upload.len > 0;
+        // A small value is copied into its record: one place, whoever reads it.
+        let small = upload.len <= self.log.segments.segment_bytes() / PIECE_FRACTION - KEY_BYTES_MAX - 64;
+        let adopted = !joined && !small;
         let content = match adopted {
             true => Content::Pieces(&upload.pieces, upload.len),
             false => Content::Source(Source::Pieces(&upload.pieces), upload.len),

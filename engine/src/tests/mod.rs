@@ -1,4 +1,6 @@
 //! Behaviour of the store, operation by operation and against a model.
 
 mod basics;
+mod model;
+mod random;
 mod support;

@@ -1,0 +1,50 @@
+//! `stats conns`: every shard describes its connections, and the asking one renders them all.
+
+use std::net::SocketAddr;
+
+use corecached_protocol::line;
+
+use crate::conn::{Session, State};
+
+/// Place names are unique over shards: this many places each.
+const PLACES_PER_SHARD: usize = 1 << 20;
+
+/// The lines of one shard's connections.
+pub fn describe<'a>(shard: usize, sessions: impl Iterator<Item = &'a Session>, now_s: u32) -> Vec<u8> {
+    use std::io::Write;
+    let mut lines = Vec::new();
+    for session in sessions {
+        let name = shard * PLACES_PER_SHARD + session.conn.index as usize;
+        let address = session.peer.map_or_else(|| "unix".to_owned(), |peer| spell(&peer));
+        let state = match session.state {
+            State::Command if session.unparsed() == 0 => "conn_read",
+            State::Command => "conn_parse_cmd",
+            State::Swallow(_) => "conn_swallow",
+            State::Upload(_) => "conn_nread",
+            State::Barrier(_) | State::Gather(_) => "conn_parse_cmd",
+            State::Closing => "conn_closing",
+        };
+        let idle_s = now_s.saturating_sub(session.last_s);
+        let _ = write!(
+            lines,
+            "STAT {name}:addr {address}\r\nSTAT {name}:state {state}\r\n\
+             STAT {name}:secs_since_last_cmd {idle_s}\r\n"
+        );
+    }
+    lines
+}
+
+/// The answer, from every shard's part.
+pub fn render(parts: &[Vec<u8>], out: &mut Vec<u8>) {
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+    out.extend_from_slice(line::END);
+}
+
+fn spell(peer: &SocketAddr) -> String {
+    match peer {
+        SocketAddr::V4(peer) => format!("tcp:{peer}"),
+        SocketAddr::V6(peer) => format!("tcp6:{peer}"),
+    }
+}

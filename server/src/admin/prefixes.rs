@@ -1,0 +1,104 @@
+//! `stats detail`: gets, hits, sets and deletes by key prefix, while it is switched on.
+
+use std::collections::HashMap;
+
+use corecached_protocol::{Command, MetaVerb, line};
+
+use crate::metrics::Counters;
+
+/// Prefixes counted in one shard; keys of further ones are not. As in memcached, which also stops at 2^16.
+const PREFIXES_MAX: usize = 1 << 16;
+
+/// The counters of one prefix.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    get: u64,
+    hit: u64,
+    set: u64,
+    delete: u64,
+}
+
+/// One shard's counters by prefix.
+#[derive(Debug)]
+pub struct Prefixes {
+    delimiter: u8,
+    counts: HashMap<Box<[u8]>, Counts>,
+}
+
+impl Prefixes {
+    /// Counts what stands before the first `delimiter` of a key.
+    #[must_use]
+    pub fn new(delimiter: u8) -> Self {
+        Self { delimiter, counts: HashMap::new() }
+    }
+
+    /// `command` was carried out, which took the shard's counters from `before` to `after`.
+    pub fn count(&mut self, command: &Command<'_>, before: &Counters, after: &Counters) {
+        let key = match command {
+            Command::Retrieve(retrieve) => retrieve.key,
+            Command::Store(store) => store.key,
+            Command::Delete(delete) => delete.key,
+            Command::Meta(meta) if meta.verb != MetaVerb::Debug && !meta.flags.has(b'b') => meta.key,
+            _ => return,
+        };
+        let Some(end) = key.iter().position(|&byte| byte == self.delimiter) else { return };
+        let prefix = &key[..end];
+        if !self.counts.contains_key(prefix) && self.counts.len() >= PREFIXES_MAX {
+            return;
+        }
+        let counts = self.counts.entry(prefix.into()).or_default();
+        counts.get += after.cmd_get - before.cmd_get + after.cmd_touch - before.cmd_touch;
+        counts.hit += after.get_hits - before.get_hits + after.touch_hits - before.touch_hits;
+        counts.set += after.cmd_set - before.cmd_set;
+        counts.delete +=
+            (after.delete_hits + after.delete_misses) - (before.delete_hits + before.delete_misses);
+    }
+
+    /// The counters as bytes for another shard: a prefix and four numbers a line.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        use std::io::Write;
+        let mut lines = Vec::new();
+        for (prefix, counts) in &self.counts {
+            lines.extend_from_slice(prefix);
+            let Counts { get, hit, set, delete } = counts;
+            let _ = writeln!(lines, " {get} {hit} {set} {delete}");
+        }
+        lines
+    }
+}
+
+/// The answer to `stats detail dump`, from every shard's part.
+pub fn render(parts: &[Vec<u8>], out: &mut Vec<u8>) {
+    use std::io::Write;
+    let mut sums: std::collections::BTreeMap<&[u8], [u64; 4]> = std::collections::BTreeMap::new();
+    for line in parts.iter().flat_map(|part| part.split(|&byte| byte == b'\n')) {
+        let mut words = line.split(|&byte| byte == b' ');
+        let Some(prefix) = words.next().filter(|_| !line.is_empty()) else { continue };
+        let sum = sums.entry(prefix).or_default();
+        for (sum, word) in sum.iter_mut().zip(words) {
+            *sum += std::str::from_utf8(word).ok().and_then(|digits| digits.parse::<u64>().ok()).unwrap_or(0);
+        }
+    }
+    for (prefix, [get, hit, set, delete]) in sums {
+        out.extend_from_slice(b"PREFIX ");
+        out.extend_from_slice(prefix);
+        let _ = write!(out, " get {get} hit {hit} set {set} del {delete}\r\n");
+    }
+    out.extend_from_slice(line::END);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_all_shards_are_summed_by_prefix() {
+        let parts = [b"user 1 1 2 0\n".to_vec(), b"page 3 0 0 1\nuser 4 2 0 0\n".to_vec(), Vec::new()];
+        let mut out = Vec::new();
+        render(&parts, &mut out);
+        let expected =
+            "PREFIX page get 3 hit 0 set 0 del 1\r\nPREFIX user get 5 hit 3 set 2 del 0\r\nEND\r\n";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+}

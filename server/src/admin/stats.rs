@@ -1,0 +1,334 @@
+//! The `stats` command, in memcached's names. Numbers of machinery that does not exist here read 0; one class, number
+//! 1, stands for all memory.
+
+use std::fmt::Display;
+use std::sync::atomic::Ordering;
+
+use corecached_protocol::{line, text};
+
+use crate::config::{Config, Listen};
+use crate::metrics;
+use crate::server::Shared;
+
+/// What a `stats` line asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Topic {
+    /// `reset`
+    Reset,
+    /// `conns`
+    Conns,
+    /// `detail on`
+    DetailOn,
+    /// `detail off`
+    DetailOff,
+    /// `detail dump`
+    DetailDump,
+    /// Anything that [`render`] answers from published numbers, mistakes too.
+    Rendered,
+}
+
+/// What `words` ask for.
+#[must_use]
+pub fn topic(words: &[u8]) -> Topic {
+    match words {
+        b"reset" => Topic::Reset,
+        b"conns" => Topic::Conns,
+        b"detail on" => Topic::DetailOn,
+        b"detail off" => Topic::DetailOff,
+        b"detail dump" => Topic::DetailDump,
+        _ => Topic::Rendered,
+    }
+}
+
+/// Append the answer to `stats WORDS`.
+pub fn render(words: &[u8], shared: &Shared, out: &mut Vec<u8>) {
+    let mut list = List { out };
+    match words.split(|&byte| byte == b' ').next().unwrap_or(b"") {
+        b"" => general(&mut list, shared),
+        b"settings" => settings(&mut list, shared),
+        b"items" => items(&mut list, shared),
+        b"slabs" => slabs(&mut list, shared),
+        b"sizes" => list.put("sizes_status", "disabled"),
+        b"detail" => return out.extend_from_slice(line::STATS_DETAIL_USAGE),
+        _ => return out.extend_from_slice(line::ERROR),
+    }
+    out.extend_from_slice(line::END);
+}
+
+struct List<'o> {
+    out: &'o mut Vec<u8>,
+}
+
+impl List<'_> {
+    fn put(&mut self, name: &str, value: impl Display) {
+        text::encode_stat(self.out, name.as_bytes(), value.to_string().as_bytes());
+    }
+
+    fn put_all(&mut self, pairs: &[(&str, u64)]) {
+        for (name, value) in pairs {
+            self.put(name, value);
+        }
+    }
+
+    fn put_zeroes(&mut self, names: &[&str]) {
+        for name in names {
+            self.put(name, 0);
+        }
+    }
+}
+
+fn general(list: &mut List<'_>, shared: &Shared) {
+    let (counters, store) = metrics::sum(&shared.cells);
+    let config = &shared.config;
+    let admission = &shared.admission;
+    let connections = admission.open() as u64;
+    list.put("pid", std::process::id());
+    list.put("uptime", shared.clock.uptime_s());
+    list.put("time", shared.clock.now_s());
+    list.put("version", crate::MEMCACHED_VERSION);
+    list.put("corecached_version", crate::VERSION);
+    list.put("pointer_size", usize::BITS);
+    if let Ok(usage) = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF) {
+        let (user, system) = (usage.user_time(), usage.system_time());
+        list.put("rusage_user", format_args!("{}.{:06}", user.tv_sec(), user.tv_usec()));
+        list.put("rusage_system", format_args!("{}.{:06}", system.tv_sec(), system.tv_usec()));
+    }
+    list.put_all(&[
+        ("max_connections", config.connections_max as u64),
+        ("curr_connections", connections),
+        ("total_connections", admission.accepted()),
+        ("rejected_connections", admission.rejected()),
+        ("connection_structures", connections),
+        ("response_obj_oom", counters.response_obj_oom),
+    ]);
+    list.put_zeroes(&[
+        "response_obj_count",
+        "response_obj_bytes",
+        "read_buf_count",
+        "read_buf_bytes",
+        "read_buf_bytes_free",
+        "read_buf_oom",
+        "reserved_fds",
+    ]);
+    list.put_all(&[
+        ("cmd_get", counters.cmd_get),
+        ("cmd_set", counters.cmd_set),
+        ("cmd_flush", counters.cmd_flush),
+        ("cmd_touch", counters.cmd_touch),
+        ("cmd_meta", counters.cmd_meta),
+        ("get_hits", counters.get_hits),
+        ("get_misses", counters.get_misses),
+        ("get_expired", 0),
+        ("get_flushed", 0),
+        ("delete_misses", counters.delete_misses),
+        ("delete_hits", counters.delete_hits),
+        ("incr_misses", counters.incr_misses),
+        ("incr_hits", counters.incr_hits),
+        ("decr_misses", counters.decr_misses),
+        ("decr_hits", counters.decr_hits),
+        ("cas_misses", counters.cas_misses),
+        ("cas_hits", counters.cas_hits),
+        ("cas_badval", counters.cas_badval),
+        ("touch_hits", counters.touch_hits),
+        ("touch_misses", counters.touch_misses),
+        ("store_too_large", counters.store_too_large),
+        ("store_no_memory", counters.store_no_memory),
+        ("auth_cmds", 0),
+        ("auth_errors", 0),
+        ("bytes_read", counters.bytes_read),
+        ("bytes_written", counters.bytes_written),
+        ("limit_maxbytes", shared.memory_bytes() as u64),
+        ("accepting_conns", u64::from(!shared.stopping.load(Ordering::Relaxed))),
+        ("listen_disabled_num", counters.listen_disabled_num),
+        ("time_in_listen_disabled_us", 0),
+        ("threads", shared.cells.len() as u64),
+        ("conn_yields", counters.conn_yields),
+        ("hash_power_level", (store.items.max(1)).next_power_of_two().trailing_zeros().into()),
+        ("hash_bytes", store.index_bytes),
+    ]);
+    list.put_zeroes(&[
+        "hash_is_expanding",
+        "slab_reassign_rescues",
+        "slab_reassign_chunk_rescues",
+        "slab_reassign_evictions_nomem",
+        "slab_reassign_inline_reclaim",
+        "slab_reassign_busy_items",
+        "slab_reassign_busy_deletes",
+        "slab_reassign_running",
+        "slabs_moved",
+        "lru_crawler_running",
+        "lru_crawler_starts",
+        "lru_maintainer_juggles",
+    ]);
+    list.put("malloc_fails", store.out_of_memory);
+    list.put_zeroes(&[
+        "log_worker_dropped",
+        "log_worker_written",
+        "log_watcher_skipped",
+        "log_watcher_sent",
+        "log_watchers",
+        "unexpected_napi_ids",
+        "round_robin_fallback",
+    ]);
+    list.put_all(&[
+        ("bytes", store.bytes),
+        ("curr_items", store.items),
+        ("total_items", store.total_items),
+        ("slab_global_page_pool", store.segments_free),
+        ("expired_unfetched", store.expired_unfetched),
+        ("evicted_unfetched", store.evicted_unfetched),
+        ("evicted_active", store.evictions.saturating_sub(store.evicted_unfetched)),
+        ("evictions", store.evictions),
+        ("reclaimed", store.reclaimed),
+    ]);
+    list.put_zeroes(&[
+        "crawler_reclaimed",
+        "crawler_items_checked",
+        "lrutail_reflocked",
+        "moves_to_cold",
+        "moves_to_warm",
+    ]);
+    list.put("moves_within_lru", store.moved_items);
+    list.put_zeroes(&["direct_reclaims", "lru_bumps_dropped"]);
+    list.put("io_backend", &shared.backend);
+    list.put_all(&[
+        ("cores", shared.cells.len() as u64),
+        ("mesh_forwarded", counters.forwarded),
+        ("mesh_wakeups", counters.wakeups),
+        ("turns", counters.turns),
+        ("turns_busy", counters.turns_busy),
+        ("turns_waited", counters.waits),
+        ("index_bytes", store.index_bytes),
+        ("ghost_bytes", store.ghost_bytes),
+        ("segments", store.segments_total),
+        ("segments_free", store.segments_free),
+        ("segments_pinned", store.segments_pinned),
+        ("moved_bytes", store.moved_bytes),
+        ("uploads", store.uploads),
+    ]);
+}
+
+fn settings(list: &mut List<'_>, shared: &Shared) {
+    let config: &Config = &shared.config;
+    let shown = &config.shown;
+    let yes = |on: bool| if on { "yes" } else { "no" };
+    list.put("maxbytes", shared.memory_bytes());
+    list.put("maxconns", config.connections_max);
+    list.put("tcpport", shown.port);
+    list.put("udpport", 0);
+    list.put("inter", shown.listen.as_deref().unwrap_or("NULL"));
+    list.put("verbosity", shared.verbosity());
+    list.put("oldest", 0);
+    list.put("evictions", if config.evict { "on" } else { "off" });
+    match &config.listen {
+        Listen::Unix { path, .. } => list.put("domain_socket", path.display()),
+        Listen::Tcp(_) => list.put("domain_socket", "NULL"),
+    }
+    list.put("umask", &shown.umask);
+    list.put("shutdown_command", yes(config.allow_shutdown));
+    list.put("growth_factor", format_args!("{:.2}", shown.growth_factor));
+    list.put("chunk_size", shown.chunk_size);
+    list.put("num_threads", shared.cells.len());
+    list.put("num_threads_per_udp", shared.cells.len());
+    list.put("stat_key_prefix", config.prefix_delimiter as char);
+    list.put("detail_enabled", yes(config.count_prefixes));
+    list.put("reqs_per_event", shown.reqs_per_event);
+    list.put("cas_enabled", yes(config.cas));
+    list.put("tcp_backlog", config.listen_backlog);
+    list.put("binding_protocol", shown.protocol);
+    list.put("auth_enabled_sasl", "no");
+    list.put("auth_enabled_ascii", "no");
+    list.put("item_size_max", config.item_bytes_max);
+    list.put("maxconns_fast", "yes");
+    list.put("hashpower_init", 0);
+    list.put("slab_reassign", "no");
+    list.put("slab_automove", 0);
+    list.put("lru_crawler", "no");
+    list.put("lru_crawler_sleep", 0);
+    list.put("lru_crawler_tocrawl", 0);
+    list.put("tail_repair_time", 0);
+    list.put("flush_enabled", yes(config.allow_flush));
+    list.put("dump_enabled", yes(config.allow_dump));
+    list.put("hash_algorithm", "rapidhash");
+    list.put("lru_maintainer_thread", "no");
+    list.put("lru_segmented", "no");
+    list.put("hot_lru_pct", 0);
+    list.put("warm_lru_pct", 0);
+    list.put("hot_max_factor", "0.00");
+    list.put("warm_max_factor", "0.00");
+    list.put("temp_lru", "no");
+    list.put("temporary_ttl", 0);
+    list.put("idle_timeout", 0);
+    list.put("track_sizes", "no");
+    list.put("ssl_enabled", "no");
+    list.put("memory_file", "(null)");
+    list.put("io_backend", &shared.backend);
+    list.put("eviction_policy", "s3-fifo");
+}
+
+fn items(list: &mut List<'_>, shared: &Shared) {
+    let (_, store) = metrics::sum(&shared.cells);
+    if store.items == 0 {
+        return;
+    }
+    let mut put = |name: &str, value: u64| list.put(&format!("items:1:{name}"), value);
+    put("number", store.items);
+    for name in ["number_hot", "number_warm"] {
+        put(name, 0);
+    }
+    put("number_cold", store.items);
+    for name in ["age_hot", "age_warm", "age"] {
+        put(name, 0);
+    }
+    put("mem_requested", store.bytes);
+    put("evicted", store.evictions);
+    for name in ["evicted_nonzero", "evicted_time"] {
+        put(name, 0);
+    }
+    put("outofmemory", store.out_of_memory);
+    put("tailrepairs", 0);
+    put("reclaimed", store.reclaimed);
+    put("expired_unfetched", store.expired_unfetched);
+    put("evicted_unfetched", store.evicted_unfetched);
+    put("evicted_active", store.evictions.saturating_sub(store.evicted_unfetched));
+    for name in
+        ["crawler_reclaimed", "crawler_items_checked", "lrutail_reflocked", "moves_to_cold", "moves_to_warm"]
+    {
+        put(name, 0);
+    }
+    put("moves_within_lru", store.moved_items);
+    for name in ["direct_reclaims", "hits_to_hot", "hits_to_warm", "hits_to_cold", "hits_to_temp"] {
+        put(name, 0);
+    }
+}
+
+fn slabs(list: &mut List<'_>, shared: &Shared) {
+    let (counters, store) = metrics::sum(&shared.cells);
+    let used = store.segments_total - store.segments_free.min(store.segments_total);
+    let segment_bytes = store.segment_bytes / shared.cells.len() as u64;
+    if store.items > 0 {
+        // A chunk is a segment: the unit in which memory is given out and taken back.
+        for (name, value) in [
+            ("chunk_size", segment_bytes),
+            ("chunks_per_page", 1),
+            ("total_pages", used),
+            ("total_chunks", used),
+            ("used_chunks", used),
+            ("free_chunks", 0),
+            ("free_chunks_end", 0),
+            ("mem_requested", store.bytes),
+            ("get_hits", counters.get_hits),
+            ("cmd_set", counters.cmd_set),
+            ("delete_hits", counters.delete_hits),
+            ("incr_hits", counters.incr_hits),
+            ("decr_hits", counters.decr_hits),
+            ("cas_hits", counters.cas_hits),
+            ("cas_badval", counters.cas_badval),
+            ("touch_hits", counters.touch_hits),
+        ] {
+            list.put(&format!("1:{name}"), value);
+        }
+    }
+    list.put("active_slabs", u64::from(store.items > 0));
+    list.put("total_malloced", store.arena_bytes + store.index_bytes + store.ghost_bytes);
+}

@@ -1,0 +1,62 @@
+//! Commands that tune memcached's machinery. What they tune does not exist here: lines that memcached would take are
+//! taken, others refused in its words, and nothing changes.
+
+use corecached_protocol::{AdminVerb, line};
+
+use crate::config::Config;
+
+/// `cache_memlimit`: more than the slices can address, or less than the largest item needs.
+pub const MEMLIMIT_ADJUST_FAILED: &[u8] = b"MEMLIMIT_ADJUST_FAILED out of bounds or unable to adjust\r\n";
+const SLEEP_TOO_LONG: &[u8] = b"CLIENT_ERROR sleep must be one second or less\r\n";
+
+/// The answer to `verb` with `words`.
+#[must_use]
+pub fn answer(verb: AdminVerb, words: &[u8], config: &Config) -> &'static [u8] {
+    let mut words = words.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
+    let mut next = || words.next().unwrap_or(b"");
+    match verb {
+        AdminVerb::Slabs => match (next(), next(), next()) {
+            (b"automove", level, _) if matches!(level, b"0" | b"1" | b"2") => line::OK,
+            (b"automove", b"ratio" | b"freeratio", number) if decimal::<f64>(number).is_some() => line::OK,
+            (b"automove", b"window", number) => match decimal::<u64>(number) {
+                Some(3..=1800) => line::OK,
+                Some(_) => line::BAD_AUTOMOVE_WINDOW,
+                None => line::ERROR,
+            },
+            (b"reassign", from, to) if decimal::<i64>(from).is_some() && decimal::<i64>(to).is_some() => {
+                line::BAD_SLAB_CLASS
+            }
+            _ => line::ERROR,
+        },
+        AdminVerb::Lru => match (next(), next(), next()) {
+            (b"mode", b"flat" | b"segmented", _) => line::OK,
+            (b"temp_ttl", number, _) if decimal::<i64>(number).is_some() => line::OK,
+            (b"tune", hot, warm) => match (decimal::<u64>(hot), decimal::<u64>(warm)) {
+                (Some(hot), Some(warm)) if hot + warm <= 80 => line::OK,
+                (Some(_), Some(_)) => line::BAD_LRU_SHARES,
+                _ => line::ERROR,
+            },
+            _ => line::ERROR,
+        },
+        AdminVerb::LruCrawler => match (next(), next()) {
+            (b"enable", _) => line::CRAWLER_NOT_RESTARTED,
+            (b"disable", _) => line::OK,
+            (b"sleep", number) => match decimal::<u64>(number) {
+                Some(0..=1_000_000) => line::OK,
+                Some(_) => SLEEP_TOO_LONG,
+                None => line::ERROR,
+            },
+            (b"tocrawl", number) if decimal::<u64>(number).is_some() => line::OK,
+            // Expired items are found without crawling.
+            (b"crawl", class) if class == b"all" || decimal::<u64>(class).is_some() => line::OK,
+            (b"metadump" | b"mgdump", _) if !config.allow_dump => line::METADUMP_NOT_ALLOWED,
+            _ => line::ERROR,
+        },
+        AdminVerb::RefreshCerts => line::TLS_NOT_ENABLED,
+        AdminVerb::Watch | AdminVerb::Extstore | AdminVerb::DebugTime => line::ERROR,
+    }
+}
+
+fn decimal<T: std::str::FromStr>(word: &[u8]) -> Option<T> {
+    std::str::from_utf8(word).ok()?.parse().ok()
+}

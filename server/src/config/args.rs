@@ -1,0 +1,183 @@
+//! The command line as written: memcached's flags and our own. What they come to is decided in [`super::check`].
+
+use std::ffi::OsString;
+
+use clap::{ArgAction, Parser};
+
+/// A memcached-compatible cache: every CPU core owns a slice of the keys and shares nothing.
+///
+/// Takes memcached's command line. Flags that tune machinery this server does not have (slab classes, LRU threads,
+/// hash table) are accepted and named in one log line at -v.
+#[derive(Debug, Parser)]
+#[command(name = "corecached", disable_help_flag = true, disable_version_flag = true)]
+pub struct Args {
+    /// TCP port to listen on; 0 is off, -1 any free port
+    #[arg(short = 'p', long, value_name = "PORT", default_value = "11211", allow_hyphen_values = true)]
+    pub port: String,
+
+    /// UDP port; only 0, which is off, is supported
+    #[arg(short = 'U', long, value_name = "PORT", default_value = "0", allow_hyphen_values = true)]
+    pub udp_port: String,
+
+    /// Unix socket to listen on instead of TCP
+    #[arg(short = 's', long, value_name = "FILE")]
+    pub unix_socket: Option<String>,
+
+    /// Access mask of the Unix socket, in octal
+    #[arg(short = 'a', long, value_name = "MASK", default_value = "700")]
+    pub unix_mask: String,
+
+    /// Enable the "shutdown" command
+    #[arg(short = 'A', long)]
+    pub enable_shutdown: bool,
+
+    /// Addresses to listen on, with or without a port, separated by commas; may be repeated [default: all]
+    #[arg(short = 'l', long, value_name = "ADDR")]
+    pub listen: Vec<String>,
+
+    /// Run as a daemon
+    #[arg(short = 'd', long)]
+    pub daemon: bool,
+
+    /// Raise the core file limit
+    #[arg(short = 'r', long)]
+    pub enable_coredumps: bool,
+
+    /// User to become; only as root
+    #[arg(short = 'u', long, value_name = "USER")]
+    pub user: Option<String>,
+
+    /// Memory for items and their index, in megabytes
+    #[arg(short = 'm', long, value_name = "MB", default_value = "64", allow_hyphen_values = true)]
+    pub memory_limit: String,
+
+    /// Answer an error when memory is full instead of evicting
+    #[arg(short = 'M', long)]
+    pub disable_evictions: bool,
+
+    /// Most connections at once
+    #[arg(short = 'c', long, value_name = "NUM", default_value = "1024", allow_hyphen_values = true)]
+    pub conn_limit: String,
+
+    /// Accepted, no effect: memory is not locked
+    #[arg(short = 'k', long)]
+    pub lock_memory: bool,
+
+    /// Say more; repeat for more still
+    #[arg(short = 'v', long, action = ArgAction::Count)]
+    pub verbose: u8,
+
+    /// Print this help and exit
+    #[arg(short = 'h', long, action = ArgAction::HelpShort)]
+    pub help: Option<bool>,
+
+    /// Print the licence and exit
+    #[arg(short = 'i', long)]
+    pub license: bool,
+
+    /// Print the version and exit
+    #[arg(short = 'V', long)]
+    pub version: bool,
+
+    /// File to write the process id to
+    #[arg(short = 'P', long, value_name = "FILE")]
+    pub pidfile: Option<String>,
+
+    /// Accepted, no effect: there are no slab classes
+    #[arg(short = 'f', long, value_name = "FACTOR", default_value = "1.25", allow_hyphen_values = true)]
+    pub slab_growth_factor: String,
+
+    /// Accepted, no effect: there are no slab classes
+    #[arg(short = 'n', long, value_name = "BYTES", default_value = "48", allow_hyphen_values = true)]
+    pub slab_min_size: String,
+
+    /// Use large memory pages where the kernel offers them
+    #[arg(short = 'L', long)]
+    pub enable_largepages: bool,
+
+    /// Delimiter between key prefix and id, for "stats detail", which this turns on
+    #[arg(short = 'D', value_name = "CHAR")]
+    pub prefix_delimiter: Option<String>,
+
+    /// Cores to use [default: those this process may run on]
+    #[arg(short = 't', long, value_name = "NUM", allow_hyphen_values = true)]
+    pub threads: Option<String>,
+
+    /// Accepted, no effect: a turn is bounded in commands and bytes
+    #[arg(short = 'R', long, value_name = "NUM", default_value = "20", allow_hyphen_values = true)]
+    pub max_reqs_per_event: String,
+
+    /// Disable cas uniques
+    #[arg(short = 'C', long)]
+    pub disable_cas: bool,
+
+    /// Length of each accept queue
+    #[arg(short = 'b', long, value_name = "NUM", default_value = "1024", allow_hyphen_values = true)]
+    pub listen_backlog: String,
+
+    /// Protocol: ascii or auto
+    #[arg(short = 'B', long, value_name = "NAME", default_value = "auto")]
+    pub protocol: String,
+
+    /// Largest item: 1k to 1024m, with k, m or no suffix
+    #[arg(short = 'I', long, value_name = "SIZE", default_value = "1m", allow_hyphen_values = true)]
+    pub max_item_size: String,
+
+    /// Disable the flush_all command
+    #[arg(short = 'F', long)]
+    pub disable_flush_all: bool,
+
+    /// Disable dumps of keys
+    #[arg(short = 'X', long)]
+    pub disable_dumping: bool,
+
+    /// Disable the watch command
+    #[arg(short = 'W', long)]
+    pub disable_watch: bool,
+
+    /// Not supported yet: authentication for the text protocol
+    #[arg(short = 'Y', long, value_name = "FILE")]
+    pub auth_file: Option<String>,
+
+    /// Not supported yet: SASL authentication
+    #[arg(short = 'S', long)]
+    pub enable_sasl: bool,
+
+    /// Not supported yet: TLS
+    #[arg(short = 'Z', long)]
+    pub enable_ssl: bool,
+
+    /// Accepted, no effect: the cache starts cold
+    #[arg(short = 'e', long, value_name = "FILE")]
+    pub memory_file: Option<String>,
+
+    /// Accepted, no effect
+    #[arg(short = 'N', long, value_name = "NUM")]
+    pub napi_ids: Option<String>,
+
+    /// Memcached's extended options, separated by commas
+    #[arg(short = 'o', long, value_name = "OPTIONS")]
+    pub extended: Vec<String>,
+
+    /// How to reach the network: auto, io_uring or epoll
+    #[arg(long, value_name = "NAME", default_value = "auto")]
+    pub io_backend: String,
+}
+
+impl Args {
+    /// Read a command line, program name first. Each argument may carry leading blanks, and a flag its value after a
+    /// blank in the same argument ("-m 64"), as container manifests write them.
+    ///
+    /// # Errors
+    /// What clap says: bad usage, or the help text.
+    pub fn read(argv: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        Self::try_parse_from(argv.into_iter().map(trim_start))
+    }
+}
+
+fn trim_start(argument: OsString) -> OsString {
+    match argument.to_str() {
+        Some(text) => OsString::from(text.trim_start()),
+        None => argument,
+    }
+}

@@ -1,0 +1,175 @@
+//! The suboptions of `-o`: which exist, what they may be set to, and which mean something here.
+
+use super::ConfigError;
+
+/// What a suboption takes.
+#[derive(Clone, Copy, Debug)]
+enum Takes {
+    Nothing,
+    /// A whole number in this range.
+    Number(u64, u64),
+    /// A decimal fraction of at least this.
+    Fraction(f64),
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// Anything.
+    Text,
+}
+
+use Takes::{Fraction, Nothing, Number, Text, Word};
+
+const ANY: Takes = Number(0, u64::MAX);
+
+/// Every suboption of memcached 1.6.45.
+const SUBOPTIONS: &[(&str, Takes)] = &[
+    ("maxconns_fast", Nothing),
+    ("no_maxconns_fast", Nothing),
+    ("hashpower", Number(12, 32)),
+    ("no_hashexpand", Nothing),
+    ("slab_reassign", Nothing),
+    ("no_slab_reassign", Nothing),
+    ("slab_automove", Number(0, 2)),
+    ("no_slab_automove", Nothing),
+    ("slab_automove_ratio", Fraction(0.0)),
+    ("slab_automove_window", Number(3, u64::MAX)),
+    ("slab_automove_freeratio", Fraction(0.0)),
+    ("slab_sizes", Text),
+    ("slab_chunk_max", ANY),
+    ("tail_repair_time", Number(10, u64::MAX)),
+    ("hash_algorithm", Word(&["jenkins", "murmur3", "xxh3"])),
+    ("lru_crawler", Nothing),
+    ("no_lru_crawler", Nothing),
+    ("lru_crawler_sleep", Number(0, 1_000_000)),
+    ("lru_crawler_tocrawl", ANY),
+    ("lru_maintainer", Nothing),
+    ("no_lru_maintainer", Nothing),
+    ("hot_lru_pct", Number(1, 79)),
+    ("warm_lru_pct", Number(1, 79)),
+    ("hot_max_factor", Fraction(0.0)),
+    ("warm_max_factor", Fraction(0.0)),
+    ("temporary_ttl", ANY),
+    ("idle_timeout", ANY),
+    ("watcher_logbuf_size", ANY),
+    ("worker_logbuf_size", ANY),
+    ("read_buf_mem_limit", ANY),
+    ("resp_obj_mem_limit", ANY),
+    ("track_sizes", Nothing),
+    ("no_track_sizes", Nothing),
+    ("inline_ascii_resp", Nothing),
+    ("no_inline_ascii_resp", Nothing),
+    ("modern", Nothing),
+    ("no_modern", Nothing),
+    ("drop_privileges", Nothing),
+    ("no_drop_privileges", Nothing),
+    ("sock_cookie_id", ANY),
+    ("ext_path", Text),
+    ("ext_page_size", ANY),
+    ("ext_page_count", ANY),
+    ("ext_wbuf_size", ANY),
+    ("ext_threads", ANY),
+    ("ext_io_depth", ANY),
+    ("ext_item_size", ANY),
+    ("ext_item_age", ANY),
+    ("ext_low_ttl", ANY),
+    ("ext_recache_rate", ANY),
+    ("ext_compact_under", ANY),
+    ("ext_drop_under", ANY),
+    ("ext_max_sleep", ANY),
+    ("ext_max_frag", Fraction(0.0)),
+    ("ext_drop_unread", Nothing),
+    ("no_ext_drop_unread", Nothing),
+];
+
+/// Suboptions that would be dangerous to overlook: TLS and the proxy.
+const REFUSED_PREFIXES: &[&str] = &["ssl_", "proxy_"];
+
+/// Check every suboption of `lists`; returns the names of those without effect.
+///
+/// # Errors
+/// The first that is unknown, malformed, or must not be overlooked.
+pub fn check(lists: &[String]) -> Result<Vec<String>, ConfigError> {
+    let mut without_effect = Vec::new();
+    let options =
+        lists.iter().flat_map(|list| list.split(',')).map(str::trim).filter(|option| !option.is_empty());
+    for option in options {
+        let (name, value) = match option.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (option, None),
+        };
+        if REFUSED_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
+            let remedy = "remove it: this version speaks no TLS and has no proxy";
+            return Err(ConfigError::new("-o", option, remedy, 1));
+        }
+        let Some((_, takes)) = SUBOPTIONS.iter().find(|(known, _)| *known == name) else {
+            return Err(ConfigError::new("-o", option, "remove it: there is no such suboption", 1));
+        };
+        if let Err(remedy) = fits(*takes, value) {
+            return Err(ConfigError::new("-o", option, &remedy, 1));
+        }
+        // Rejecting at once past the connection limit is what this server does, and "modern" is what it is.
+        if !matches!(name, "maxconns_fast" | "modern") {
+            without_effect.push(format!("-o {name}"));
+        }
+    }
+    Ok(without_effect)
+}
+
+fn fits(takes: Takes, value: Option<&str>) -> Result<(), String> {
+    match (takes, value) {
+        (Nothing, _) => Ok(()),
+        (_, None | Some("")) => Err("give it a value: name=value".to_owned()),
+        (Number(least, most), Some(text)) => match text.parse::<u64>() {
+            Ok(number) if (least..=most).contains(&number) => Ok(()),
+            Ok(_) if most == u64::MAX => Err(format!("give a number of at least {least}")),
+            _ if most == u64::MAX => Err("give a whole number".to_owned()),
+            _ => Err(format!("give a number from {least} to {most}")),
+        },
+        (Fraction(least), Some(text)) => match text.parse::<f64>() {
+            Ok(number) if number >= least => Ok(()),
+            _ => Err(format!("give a number of at least {least}")),
+        },
+        (Word(words), Some(text)) if words.contains(&text) => Ok(()),
+        (Word(words), Some(_)) => Err(format!("give one of {}", words.join(", "))),
+        (Text, Some(_)) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(list: &str) -> Result<Vec<String>, String> {
+        check(&[list.to_owned()]).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_charts_and_unit_files_pass_is_accepted() {
+        for list in [
+            "modern",
+            "modern,track_sizes",
+            "modern,track_sizes,ext_path=/data/file:9G,ext_wbuf_size=16",
+            "no_maxconns_fast,hashpower=20,slab_automove=0,lru_crawler,idle_timeout=60",
+            "hash_algorithm=murmur3,warm_max_factor=3.0",
+            " modern , ",
+        ] {
+            assert!(checked(list).is_ok(), "{list}: {:?}", checked(list));
+        }
+        assert_eq!(checked("modern,track_sizes").unwrap(), ["-o track_sizes"]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_value_and_the_remedy() {
+        for (list, part) in [
+            ("nonsense", "no such suboption"),
+            ("hashpower=99", "12 to 32"),
+            ("hashpower", "name=value"),
+            ("slab_automove=7", "0 to 2"),
+            ("hash_algorithm=md5", "jenkins, murmur3, xxh3"),
+            ("idle_timeout=soon", "whole number"),
+            ("ssl_key=/k", "no TLS"),
+        ] {
+            let error = checked(list).unwrap_err();
+            assert!(error.contains(part) && error.contains(list), "{list}: {error}");
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Configuration, checked once: nothing in [`Config`] is left to be parsed or to be wrong.
+
+pub mod args;
+mod check;
+mod extended;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+pub use args::Args;
+pub use check::check;
+
+/// Everything the server relies on.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to listen.
+    pub listen: Listen,
+    /// Most connections at once, over all cores.
+    pub connections_max: usize,
+    /// Length of each accept queue.
+    pub listen_backlog: i32,
+    /// Bytes of items and index, over all cores.
+    pub memory_bytes: usize,
+    /// Largest item as memcached counts it: its header, key and value, bytes.
+    pub item_bytes_max: usize,
+    /// Make room by dropping items.
+    pub evict: bool,
+    /// Hand out cas uniques.
+    pub cas: bool,
+    /// Ask the kernel for huge pages.
+    pub huge_pages: bool,
+    /// Shards, when given with `-t`.
+    pub shards: Option<usize>,
+    /// 0, 1 or 2.
+    pub verbosity: u32,
+    /// Whether `flush_all` works.
+    pub allow_flush: bool,
+    /// Whether `shutdown` works.
+    pub allow_shutdown: bool,
+    /// Whether keys may be dumped.
+    pub allow_dump: bool,
+    /// Between the prefix and the rest of a key, for `stats detail`.
+    pub prefix_delimiter: u8,
+    /// Count by prefix from the start.
+    pub count_prefixes: bool,
+    /// How to reach the network.
+    pub io_backend: IoBackend,
+    /// User to become, when root.
+    pub user: Option<String>,
+    /// Run in the background.
+    pub daemon: bool,
+    /// Raise the core file limit.
+    pub core_dumps: bool,
+    /// File for the process id.
+    pub pid_file: Option<PathBuf>,
+    /// Flags and suboptions that were given and change nothing.
+    pub without_effect: Vec<String>,
+    /// Numbers that only `stats settings` shows.
+    pub shown: Shown,
+}
+
+/// Where to listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// On these addresses; port 0 takes a free one.
+    Tcp(Vec<SocketAddr>),
+    /// On a socket in the file system, with these permissions.
+    Unix {
+        /// Its path.
+        path: PathBuf,
+        /// Its mode, as of `chmod`.
+        mode: u32,
+    },
+}
+
+/// How to reach the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoBackend {
+    /// io_uring where it works, else epoll.
+    Auto,
+    /// io_uring or nothing.
+    IoUring,
+    /// epoll.
+    Epoll,
+}
+
+/// See [`Config::shown`].
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// `-p`, or the port that was taken.
+    pub port: u16,
+    /// `-l` as given.
+    pub listen: Option<String>,
+    /// `-f`
+    pub growth_factor: f64,
+    /// `-n`
+    pub chunk_size: u64,
+    /// `-R`
+    pub reqs_per_event: u64,
+    /// `-B`
+    pub protocol: &'static str,
+    /// `-a`, octal digits.
+    pub umask: String,
+}
+
+impl Config {
+    /// Whether a value of this length fits the item size limit, which counts what memcached's items hold besides.
+    #[inline]
+    #[must_use]
+    pub fn value_fits(&self, key_len: usize, client_flags: u32, value_len: usize) -> bool {
+        /// Header, and the byte that ends the key.
+        const FIXED: usize = 48 + 1;
+        let optional = if self.cas { 8 } else { 0 } + if client_flags != 0 { 4 } else { 0 };
+        FIXED + optional + key_len + value_len + 2 <= self.item_bytes_max
+    }
+
+    /// Whether one slice may be given this many bytes at run time.
+    #[must_use]
+    pub fn slice_limit_fits(&self, bytes: usize) -> bool {
+        bytes / 2 >= self.item_bytes_max && bytes <= SLICE_BYTES_MAX
+    }
+}
+
+/// Most memory of one slice, bytes: its locations are 32-bit numbers of 4-byte granules.
+pub const SLICE_BYTES_MAX: usize = 16 << 30;
+
+/// A setting that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    flag: String,
+    value: String,
+    remedy: String,
+    /// What memcached exits with.
+    pub exit_code: u8,
+}
+
+impl ConfigError {
+    /// `flag` was set to `value`, which does not work; `remedy` does.
+    #[must_use]
+    pub fn new(flag: &str, value: &str, remedy: &str, exit_code: u8) -> Self {
+        Self { flag: flag.into(), value: value.into(), remedy: remedy.into(), exit_code }
+    }
+}
+
+impl std::fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {:?}: {}", self.flag, self.value, self.remedy)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Every address of this machine, of both families.
+const ALL_ADDRESSES: [IpAddr; 2] =
+    [IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED)];

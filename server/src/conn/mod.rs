@@ -1,0 +1,5 @@
+//! Connections: what one has sent and not been answered, in order. Bytes come and go through [`crate::net`].
+
+pub mod session;
+
+pub use session::{Session, State};

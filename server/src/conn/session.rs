@@ -1,0 +1,275 @@
+//! One client: its parser, what it sent that could not be worked on yet, and replies that wait for earlier ones.
+//!
+//! A session does no I/O and knows no store. It keeps the order: a reply goes out at once when nothing before it is
+//! outstanding, and is held otherwise. Idle, it owns no heap memory beyond itself.
+
+use std::collections::VecDeque;
+
+use corecached_protocol::Parser;
+
+use crate::net::{ConnId, Pinned};
+use crate::shard::message::Broadcast;
+
+/// Requests of one connection that may be unanswered at once; past it, it stops being parsed.
+pub const SLOTS_MAX: usize = 256;
+
+/// Sequence numbers use these bits, so that none is [`crate::shard::message::GATHER`].
+const SEQUENCE_MASK: u32 = 0x7fff_ffff;
+/// Slots that a connection that is caught up keeps.
+const SLOTS_KEEP: usize = 4;
+/// Bytes of held replies that it keeps.
+const HELD_KEEP_BYTES: usize = 256;
+
+/// What the next bytes of a connection are.
+#[derive(Debug, Default)]
+pub enum State {
+    /// A command.
+    #[default]
+    Command,
+    /// So many bytes of a value nobody wants.
+    Swallow(u64),
+    /// A value stored piece by piece.
+    Upload(Box<Upload>),
+    /// Nothing, until all earlier replies have gone out and then this has been done.
+    Barrier(Box<Barrier>),
+    /// Nothing, until every shard has answered.
+    Gather(Box<Gather>),
+    /// Of no interest: the connection closes once its replies have gone out.
+    Closing,
+}
+
+/// A value on its way into a store.
+#[derive(Debug)]
+pub struct Upload {
+    /// The line that announced it, parsed again when the value is complete.
+    pub line: Vec<u8>,
+    /// The key's hash.
+    pub hash: u64,
+    /// The shard that stores it.
+    pub owner: usize,
+    /// Bytes of the value still to come.
+    pub left: usize,
+    /// Bytes of the CRLF that came already, and whether they were right.
+    pub terminator: usize,
+    /// Something else than CRLF followed the value.
+    pub bad_terminator: bool,
+}
+
+/// A command that touches every shard, or that must see all earlier ones done.
+#[derive(Debug)]
+pub enum Barrier {
+    /// Ask every shard, then answer.
+    Ask {
+        /// What.
+        what: Broadcast,
+        /// What to answer with.
+        then: Then,
+    },
+    /// `stats WORDS`
+    Stats(Vec<u8>),
+}
+
+/// What an answered broadcast is turned into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// One line.
+    Line(&'static [u8]),
+    /// Nothing: `noreply`.
+    Silence,
+    /// The list of connections.
+    Conns,
+    /// The list of prefixes.
+    Prefixes,
+}
+
+/// Answers to a broadcast.
+#[derive(Debug)]
+pub struct Gather {
+    /// Shards that have not answered.
+    pub missing: usize,
+    /// What the others said.
+    pub answers: Vec<Vec<u8>>,
+    /// What to make of them.
+    pub then: Then,
+}
+
+/// A reply whose turn has not come.
+#[derive(Debug, Default)]
+pub struct Slot {
+    /// False while its shard works on it.
+    pub ready: bool,
+    /// Where it lies in `held`.
+    start: u32,
+    len: u32,
+    /// A value to send between two parts of it.
+    pinned: Option<(Box<Pinned>, u32)>,
+}
+
+/// One connection, as the shard that accepted it sees it.
+#[derive(Debug)]
+pub struct Session {
+    /// Its name in the driver.
+    pub conn: ConnId,
+    /// Where it stands between two commands.
+    pub parser: Parser,
+    /// What the next bytes are.
+    pub state: State,
+    /// Received and not parsed, from `input_at` on.
+    pub input: Vec<u8>,
+    /// Bytes of `input` that are done with.
+    pub input_at: usize,
+    /// Replies outstanding, oldest first.
+    slots: VecDeque<Slot>,
+    /// Number of the oldest of them.
+    first_sequence: u32,
+    /// Bytes of those that are ready.
+    held: Vec<u8>,
+    /// The shard turn and the place in its list of sends where this connection's last output is.
+    pub output: (u64, usize),
+    /// Bytes of output in that turn.
+    pub output_bytes: usize,
+    /// The driver has been told not to receive.
+    pub paused: bool,
+    /// The socket is behind: no parsing until the driver says it caught up.
+    pub behind: bool,
+    /// Stopped with input left: others go first, a reply is due first, or there is no room.
+    pub stalled: bool,
+    /// On the shard's list of sessions to settle at the end of the turn.
+    pub touched: bool,
+    /// On the shard's list of sessions to go on with.
+    pub listed: bool,
+    /// The client will send nothing more.
+    pub ended: bool,
+    /// Second its last bytes came.
+    pub last_s: u32,
+    /// Where it connects from; `None` on a Unix socket.
+    pub peer: Option<std::net::SocketAddr>,
+}
+
+impl Session {
+    /// A session for a new connection.
+    #[must_use]
+    pub fn new(conn: ConnId, peer: Option<std::net::SocketAddr>, now_s: u32) -> Self {
+        Self {
+            conn,
+            parser: Parser::new(),
+            state: State::Command,
+            input: Vec::new(),
+            input_at: 0,
+            slots: VecDeque::new(),
+            first_sequence: 0,
+            held: Vec::new(),
+            output: (0, 0),
+            output_bytes: 0,
+            paused: false,
+            behind: false,
+            stalled: false,
+            touched: false,
+            listed: false,
+            ended: false,
+            last_s: now_s,
+            peer,
+        }
+    }
+
+    /// Whether every request so far has been answered.
+    #[inline]
+    #[must_use]
+    pub fn is_caught_up(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Whether one more request may be outstanding.
+    #[inline]
+    #[must_use]
+    pub fn has_slot(&self) -> bool {
+        self.slots.len() < SLOTS_MAX
+    }
+
+    /// Number of the next request, whose reply will come from another shard.
+    pub fn await_reply(&mut self) -> u32 {
+        let sequence = self.first_sequence.wrapping_add(self.slots.len() as u32) & SEQUENCE_MASK;
+        self.slots.push_back(Slot::default());
+        sequence
+    }
+
+    /// Hold a reply that is known already behind those that are not. `write` appends it to the buffer it is given and
+    /// returns the value to pin into it and where.
+    pub fn hold(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Option<(usize, Pinned)>) {
+        debug_assert!(!self.slots.is_empty());
+        let start = self.held.len();
+        let pinned = write(&mut self.held).map(|(at, pinned)| (Box::new(pinned), (at - start) as u32));
+        let len = (self.held.len() - start) as u32;
+        if len > 0 || pinned.is_some() {
+            self.slots.push_back(Slot { ready: true, start: start as u32, len, pinned });
+        }
+    }
+
+    /// The reply to request `sequence` has come. True when it is the oldest: the caller sends it, and then what
+    /// [`Session::next_ready`] yields. Otherwise it is held here.
+    pub fn arrived(&mut self, sequence: u32, bytes: &[u8], pinned: Option<(Pinned, usize)>) -> Arrived {
+        let at = (sequence.wrapping_sub(self.first_sequence) & SEQUENCE_MASK) as usize;
+        assert!(at < self.slots.len() && !self.slots[at].ready, "a reply nobody waits for");
+        if at == 0 {
+            self.slots.pop_front();
+            self.first_sequence = self.first_sequence.wrapping_add(1);
+            self.settle();
+            return Arrived::Due(pinned);
+        }
+        let start = self.held.len() as u32;
+        self.held.extend_from_slice(bytes);
+        let pinned = pinned.map(|(pinned, split)| (Box::new(pinned), split as u32));
+        self.slots[at] = Slot { ready: true, start, len: bytes.len() as u32, pinned };
+        Arrived::Held
+    }
+
+    /// The oldest reply, when it is ready: give its parts to `send`. False when there is none.
+    pub fn next_ready(&mut self, send: impl FnOnce(&[u8], Option<(Pinned, usize)>)) -> bool {
+        if !self.slots.front().is_some_and(|slot| slot.ready) {
+            return false;
+        }
+        let slot = self.slots.pop_front().expect("looked at it");
+        self.first_sequence = self.first_sequence.wrapping_add(1);
+        let bytes = &self.held[slot.start as usize..(slot.start + slot.len) as usize];
+        send(bytes, slot.pinned.map(|(pinned, split)| (*pinned, split as usize)));
+        self.settle();
+        true
+    }
+
+    /// Once caught up, keep no more than a shallow pipeline needs: most connections idle most of the time.
+    fn settle(&mut self) {
+        if self.slots.is_empty() {
+            self.held.clear();
+            if self.held.capacity() > HELD_KEEP_BYTES {
+                self.held = Vec::new();
+            }
+            if self.slots.capacity() > SLOTS_KEEP {
+                self.slots = VecDeque::new();
+            }
+        }
+    }
+
+    /// The connection is gone: values lent to its replies go back.
+    pub fn abandon(&mut self, mut released: impl FnMut(Pinned)) {
+        for slot in self.slots.drain(..) {
+            if let Some((pinned, _)) = slot.pinned {
+                released(*pinned);
+            }
+        }
+    }
+
+    /// Bytes received and not parsed.
+    #[must_use]
+    pub fn unparsed(&self) -> usize {
+        self.input.len() - self.input_at
+    }
+}
+
+/// What became of a reply.
+#[derive(Debug)]
+pub enum Arrived {
+    /// It goes out now.
+    Due(Option<(Pinned, usize)>),
+    /// It waits for earlier ones.
+    Held,
+}

@@ -1,0 +1,216 @@
+//! The one door to the kernel: a [`Driver`] accepts, receives, sends and wakes for one shard.
+//!
+//! A turn has two halves. [`Driver::turn`] hands what the kernel queued before to it, waits if asked to, and reports
+//! [`Event`]s; the shard works on them, writing replies into the arena it took; [`Driver::send`] takes the arena back
+//! with a list of what to send from it. What a socket does not take at once is kept in that connection's [`Outbox`],
+//! so the shard never sees a partial write.
+//!
+//! Two drivers do the same in different ways: `uring` (completions, one enter a turn) and `epoll` (readiness).
+
+mod buffer_ring;
+pub mod epoll;
+pub mod listen;
+pub mod outbox;
+pub mod uring;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use corecached_engine::PinnedValue;
+pub use outbox::Outbox;
+
+/// Names one connection of one shard. The generation tells it from an earlier one in the same place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConnId {
+    /// Place in the tables of driver and shard.
+    pub index: u32,
+    /// Raised each time the place is given out anew.
+    pub generation: u32,
+}
+
+/// What happened since the last turn, in the order it happened on each connection.
+#[derive(Debug)]
+pub enum Event {
+    /// A client connected.
+    Accepted {
+        /// Its name from now on.
+        conn: ConnId,
+    },
+    /// Bytes arrived; read them with [`Driver::received`], then give them back with [`Driver::recycle`].
+    Received {
+        /// From whom.
+        conn: ConnId,
+        /// Where they are.
+        buffer: Buffer,
+    },
+    /// The peer will send nothing more, but may still be reading.
+    Ended {
+        /// Who.
+        conn: ConnId,
+    },
+    /// The connection broke. Its name is void; nothing follows but [`Event::Released`].
+    Closed {
+        /// Which.
+        conn: ConnId,
+    },
+    /// What was waiting in the outbox fell under [`outbox::LOW_WATER_BYTES`].
+    Drained {
+        /// Whose.
+        conn: ConnId,
+    },
+    /// A pinned value was sent, or will never be: it goes back to its owner.
+    Released {
+        /// What was lent.
+        pinned: Pinned,
+    },
+}
+
+/// A buffer lent by the driver: which one, and how many of its bytes are filled.
+#[derive(Clone, Copy, Debug)]
+pub struct Buffer {
+    /// Number in the driver's set.
+    pub id: u16,
+    /// Bytes received.
+    pub len: u32,
+}
+
+/// A value lent by the shard that owns it, to be sent without a copy.
+#[derive(Debug)]
+pub struct Pinned {
+    /// The bytes.
+    pub value: PinnedValue,
+    /// The shard whose store must take it back.
+    pub owner: usize,
+}
+
+/// One thing to send, in order; made by the shard during a turn.
+#[derive(Debug)]
+pub enum Send {
+    /// A range of the arena.
+    Bytes {
+        /// To whom.
+        conn: ConnId,
+        /// First byte in the arena.
+        start: usize,
+        /// One past the last; equal to `start` when the bytes were moved into a later range.
+        end: usize,
+        /// A pinned value for the same connection follows in this turn, so the bytes must queue with it.
+        queued: bool,
+    },
+    /// A value sent from where it is stored.
+    Pinned {
+        /// To whom.
+        conn: ConnId,
+        /// What; comes back as [`Event::Released`].
+        pinned: Pinned,
+    },
+}
+
+/// How long [`Driver::turn`] may wait when nothing has happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Not at all.
+    No,
+    /// At most this long.
+    AtMost(Duration),
+}
+
+/// How a connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Close {
+    /// When everything handed to [`Driver::send`] has been taken by the socket.
+    AfterSend,
+    /// At once.
+    Now,
+}
+
+/// Network input and output of one shard. Not `Send`: made and used on the shard's own thread.
+pub trait Driver {
+    /// Hand over what is queued, wait as told if nothing is there, append what happened to `events`.
+    ///
+    /// # Errors
+    /// Only what leaves the driver unusable; errors of one connection close that connection.
+    fn turn(&mut self, wait: Wait, events: &mut Vec<Event>) -> io::Result<()>;
+
+    /// The bytes of a [`Event::Received`].
+    fn received(&self, buffer: Buffer) -> &[u8];
+
+    /// Give a buffer back. Each one, once.
+    fn recycle(&mut self, buffer: Buffer);
+
+    /// An empty buffer to write this turn's replies into; goes back by [`Driver::send`].
+    fn take_arena(&mut self) -> Vec<u8>;
+
+    /// Send what `sends` lists from `arena`. The list is left empty.
+    fn send(&mut self, arena: Vec<u8>, sends: &mut Vec<Send>);
+
+    /// Bytes handed over that the socket has not taken yet.
+    fn backlog(&self, conn: ConnId) -> usize;
+
+    /// Stop receiving on this connection; what is already under way may still arrive.
+    fn pause(&mut self, conn: ConnId);
+
+    /// Receive again.
+    fn resume(&mut self, conn: ConnId);
+
+    /// End a connection from this side. Its name is void at once; no event follows for it but [`Event::Released`].
+    fn close(&mut self, conn: ConnId, how: Close);
+
+    /// Where the peer is; `None` when the connection is gone or has no internet address.
+    fn peer(&self, conn: ConnId) -> Option<SocketAddr>;
+
+    /// Accept no more connections, and close the listening sockets.
+    fn stop_accepting(&mut self);
+
+    /// What another thread uses to end this driver's wait.
+    fn waker(&self) -> Arc<Waker>;
+
+    /// Wake another shard's driver, at the latest by the end of the next [`Driver::turn`].
+    fn wake(&mut self, other: &Waker);
+
+    /// Connections that could not be accepted for want of descriptors.
+    fn accept_failures(&self) -> u64;
+}
+
+/// Ends the wait of one driver from any thread.
+#[derive(Debug)]
+pub struct Waker {
+    /// Writing to it makes the driver's wait return: an eventfd, or one end of a socket pair.
+    signal: std::os::fd::OwnedFd,
+    /// The driver's io_uring, when it has one that takes messages from other rings.
+    ring: Option<std::os::fd::RawFd>,
+}
+
+impl Waker {
+    /// End the wait of the driver this belongs to. Costs a system call.
+    pub fn wake(&self) {
+        // A full socket or eventfd means a wake-up is pending already.
+        let _ = rustix::io::write(&self.signal, &1u64.to_ne_bytes());
+    }
+}
+
+/// What a driver of either kind needs to start.
+#[derive(Debug)]
+pub struct DriverSetup {
+    /// Listening sockets of this shard, non-blocking.
+    pub listeners: Vec<std::os::fd::OwnedFd>,
+    /// Who may connect, counted over all shards.
+    pub admission: Arc<listen::Admission>,
+}
+
+/// Bytes of reply arena kept between turns.
+const ARENA_KEEP_BYTES: usize = 1 << 20;
+
+/// Give back what one unusually large turn took.
+fn shrink_arena(arena: &mut Vec<u8>) {
+    debug_assert!(arena.is_empty());
+    if arena.capacity() > ARENA_KEEP_BYTES {
+        arena.shrink_to(ARENA_KEEP_BYTES);
+    }
+}
+
+fn peer_of(socket: std::os::fd::BorrowedFd<'_>) -> Option<SocketAddr> {
+    rustix::net::getpeername(socket).ok().flatten()?.try_into().ok()
+}

@@ -1,0 +1,98 @@
+//! What memcached does to its own process at start: limits, user, background, files that name it.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::{Uid, User};
+
+use crate::config::{Config, ConfigError};
+
+/// `EX_NOUSER` of sysexits.
+const EX_NOUSER: u8 = 67;
+/// `EX_OSERR` of sysexits.
+const EX_OSERR: u8 = 71;
+/// Descriptors beside those of connections: listeners, rings, logs.
+const DESCRIPTORS_BESIDE: u64 = 64;
+
+/// Raise the limit of descriptors to what is allowed; returns a warning when that is too few for `-c`.
+#[must_use]
+pub fn raise_descriptors(config: &Config) -> Option<String> {
+    let wanted = config.connections_max as u64 + DESCRIPTORS_BESIDE;
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+    // As root the hard limit can be raised too.
+    if hard < wanted && setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted).is_ok() {
+        return None;
+    }
+    let raised = if setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() { hard } else { soft };
+    (raised < wanted).then(|| {
+        let connections = config.connections_max;
+        format!("only {raised} files may be open, too few for -c {connections}: lower -c, or raise the limit (ulimit -n)")
+    })
+}
+
+/// Raise the core file limit (`-r`).
+pub fn allow_core_dumps() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_CORE) {
+        let _ = setrlimit(Resource::RLIMIT_CORE, hard, hard);
+    }
+}
+
+/// Become the user of `-u`, when root. Listening sockets must be bound before.
+///
+/// # Errors
+/// When there is no such user, or the kernel refuses.
+pub fn drop_privileges(config: &Config) -> Result<(), ConfigError> {
+    let Some(name) = config.user.as_deref().filter(|_| Uid::effective().is_root()) else { return Ok(()) };
+    let found = match name.parse::<u32>() {
+        Ok(number) => User::from_uid(Uid::from_raw(number)),
+        Err(_) => User::from_name(name),
+    };
+    let Ok(Some(user)) = found else {
+        return Err(ConfigError::new("-u", name, "give a user of this machine", EX_NOUSER));
+    };
+    if user.uid.is_root() {
+        return Ok(());
+    }
+    let refused =
+        |error: nix::Error| ConfigError::new("-u", name, &format!("cannot become it: {error}"), EX_OSERR);
+    nix::unistd::setgroups(&[user.gid]).map_err(refused)?;
+    nix::unistd::setgid(user.gid).map_err(refused)?;
+    nix::unistd::setuid(user.uid).map_err(refused)
+}
+
+/// Write the process id to `file`.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_pid(file: &Path) -> Result<(), ConfigError> {
+    std::fs::write(file, format!("{}\n", std::process::id())).map_err(|error| {
+        let remedy = format!("give a file that can be written: {error}");
+        ConfigError::new("-P", &file.display().to_string(), &remedy, EX_OSERR)
+    })
+}
+
+/// Tell whoever set `MEMCACHED_PORT_FILENAME` which ports were taken, one `TCP INET: 11211` a line.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_ports(addresses: &[SocketAddr]) -> Result<(), ConfigError> {
+    let Some(file) = std::env::var_os("MEMCACHED_PORT_FILENAME") else { return Ok(()) };
+    let file = std::path::PathBuf::from(file);
+    let write = || -> std::io::Result<()> {
+        // Whoever waits for the file must never see half of it.
+        let mut beside = file.clone().into_os_string();
+        beside.push(".lck");
+        let mut made = std::fs::File::create(&beside)?;
+        for address in addresses {
+            let family = if address.is_ipv4() { "INET" } else { "INET6" };
+            writeln!(made, "TCP {family}: {}", address.port())?;
+        }
+        std::fs::rename(&beside, &file)
+    };
+    write().map_err(|error| {
+        let remedy = format!("give a file that can be written: {error}");
+        ConfigError::new("MEMCACHED_PORT_FILENAME", &file.display().to_string(), &remedy, EX_OSERR)
+    })
+}

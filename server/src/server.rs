@@ -1,0 +1,357 @@
+//! The server: listening sockets, one shard a core, and what all of them share.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+
+use corecached_engine::{KeyHasher, Seconds, Store, StoreConfig};
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::config::{Config, ConfigError, IoBackend, Listen};
+use crate::metrics::Cells;
+use crate::net::epoll::Epoll;
+use crate::net::listen::{Admission, listen_on_all_shards, listen_unix};
+use crate::net::uring::{self, Uring};
+use crate::net::{Driver, DriverSetup};
+use crate::runtime::clock::Clock;
+use crate::runtime::{cores, host_glommio, host_thread, process};
+use crate::shard::mesh::{self, Presence};
+use crate::shard::{CoreSetup, Shard};
+
+/// `EX_OSERR` of sysexits: what memcached exits with when it cannot listen.
+const EX_OSERR: u8 = 71;
+
+/// What all shards share. Nothing in it is written on the data path.
+#[derive(Debug)]
+pub struct Shared {
+    /// The configuration.
+    pub config: Config,
+    /// Hashes every key, once.
+    pub hasher: KeyHasher,
+    /// The time.
+    pub clock: Clock,
+    /// Published numbers, one a shard.
+    pub cells: Box<[Cells]>,
+    /// Who may connect.
+    pub admission: Arc<Admission>,
+    /// Which shards sleep, and how to wake them.
+    pub presence: Arc<[Presence]>,
+    /// The server is stopping.
+    pub stopping: AtomicBool,
+    /// Shards that have no connection left while stopping.
+    pub drained: AtomicUsize,
+    /// How the network is reached, for `stats`.
+    pub backend: String,
+    verbosity: AtomicU32,
+    memory_bytes: AtomicUsize,
+}
+
+impl Shared {
+    /// Stop: accept nothing more, answer what was read, close.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        for presence in self.presence.iter() {
+            presence.wake();
+        }
+    }
+
+    /// `-v`, or what `verbosity` set.
+    pub fn verbosity(&self) -> u32 {
+        self.verbosity.load(Ordering::Relaxed)
+    }
+
+    /// See [`Shared::verbosity`].
+    pub fn set_verbosity(&self, level: u32) {
+        self.verbosity.store(level, Ordering::Relaxed);
+    }
+
+    /// `-m`, or what `cache_memlimit` set, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.memory_bytes.load(Ordering::Relaxed)
+    }
+
+    /// See [`Shared::memory_bytes`].
+    pub fn set_memory_bytes(&self, bytes: usize) {
+        self.memory_bytes.store(bytes, Ordering::Relaxed);
+    }
+}
+
+/// How the network is reached, and why.
+#[derive(Clone, Debug)]
+enum Backend {
+    Uring,
+    Epoll,
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    shared: Arc<Shared>,
+    addresses: Vec<SocketAddr>,
+    hosts: Vec<Host>,
+}
+
+#[derive(Debug)]
+enum Host {
+    Glommio(glommio::ExecutorJoinHandle<std::io::Result<()>>),
+    Thread(std::thread::JoinHandle<std::io::Result<()>>),
+}
+
+/// Start a server.
+///
+/// # Errors
+/// The first thing that cannot be had: an address, a user, memory, the network backend asked for.
+pub fn start(config: Config) -> Result<Server, ConfigError> {
+    let plan = cores::plan(&config)?;
+    if let Some(note) = &plan.note {
+        tracing::warn!("{note}");
+    }
+    if let Some(warning) = process::raise_descriptors(&config) {
+        tracing::warn!("{warning}");
+    }
+    let (listeners, addresses) = bind(&config, plan.cores.len())?;
+    process::drop_privileges(&config)?;
+    let first_core = plan.cores[0].id;
+    let uring = || -> Result<(), String> {
+        uring::probe()?;
+        host_glommio::probe(first_core)
+    };
+    let wanted = config.io_backend;
+    let mut config = config;
+    config.shown.port = addresses.first().map_or(0, SocketAddr::port);
+    let refused = match wanted {
+        IoBackend::Epoll => None,
+        IoBackend::Auto | IoBackend::IoUring => {
+            match uring()
+                .and_then(|()| launch(&config, &plan, &listeners, Backend::Uring, "io_uring".to_owned()))
+            {
+                Ok((shared, hosts)) => return finish(shared, addresses, hosts),
+                Err(reason) => Some(reason),
+            }
+        }
+    };
+    let name = match refused {
+        Some(reason) if wanted == IoBackend::IoUring => {
+            let remedy = format!("allow it, or use auto or epoll; this system says: {reason}");
+            return Err(ConfigError::new("--io-backend", "io_uring", &remedy, EX_OSERR));
+        }
+        Some(reason) => {
+            tracing::warn!("io_uring is not available ({reason}): serving through epoll");
+            format!("epoll (io_uring: {reason})")
+        }
+        None => "epoll".to_owned(),
+    };
+    let (shared, hosts) = launch(&config, &plan, &listeners, Backend::Epoll, name)
+        .map_err(|reason| ConfigError::new("--io-backend", "epoll", &reason, EX_OSERR))?;
+    finish(shared, addresses, hosts)
+}
+
+fn finish(shared: Arc<Shared>, addresses: Vec<SocketAddr>, hosts: Vec<Host>) -> Result<Server, ConfigError> {
+    process::write_ports(&addresses)?;
+    tracing::info!(
+        "listening on {addresses:?}, {} shards, {} MB, backend {}",
+        shared.cells.len(),
+        shared.memory_bytes() >> 20,
+        shared.backend
+    );
+    if !shared.config.without_effect.is_empty() {
+        tracing::info!("accepted without effect here: {}", shared.config.without_effect.join(" "));
+    }
+    Ok(Server { shared, addresses, hosts })
+}
+
+/// The listening sockets of each shard, and the addresses they got.
+fn bind(config: &Config, shards: usize) -> Result<(Vec<Vec<OwnedFd>>, Vec<SocketAddr>), ConfigError> {
+    let mut sockets: Vec<Vec<OwnedFd>> = (0..shards).map(|_| Vec::new()).collect();
+    let mut bound = Vec::new();
+    match &config.listen {
+        Listen::Tcp(addresses) => {
+            for &address in addresses {
+                // Where any port will do, it is the same one for both families.
+                let port = match (address.port(), bound.first()) {
+                    (0, Some(first)) => SocketAddr::port(first),
+                    (port, _) => port,
+                };
+                let address = SocketAddr::new(address.ip(), port);
+                match listen_on_all_shards(address, shards, config.listen_backlog) {
+                    Ok((made, address)) => {
+                        made.into_iter().zip(&mut sockets).for_each(|(socket, shard)| shard.push(socket));
+                        bound.push(address);
+                    }
+                    // A machine may have no IPv6 at all.
+                    Err(_) if config.shown.listen.is_none() && address.is_ipv6() && !bound.is_empty() => {}
+                    Err(error) => {
+                        let remedy = format!("free it, or listen elsewhere: {error}");
+                        return Err(ConfigError::new("-l/-p", &address.to_string(), &remedy, EX_OSERR));
+                    }
+                }
+            }
+        }
+        Listen::Unix { path, mode } => {
+            let refused = |error: std::io::Error| {
+                let remedy = format!("give a path where a socket can be made: {error}");
+                ConfigError::new("-s", &path.display().to_string(), &remedy, EX_OSERR)
+            };
+            let socket = listen_unix(path, config.listen_backlog).map_err(refused)?;
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(*mode)).map_err(refused)?;
+            for shard in &mut sockets {
+                shard.push(socket.try_clone().map_err(refused)?);
+            }
+        }
+    }
+    Ok((sockets, bound))
+}
+
+/// Start every shard on `backend`. When one cannot be made, none runs.
+fn launch(
+    config: &Config,
+    plan: &cores::Plan,
+    listeners: &[Vec<OwnedFd>],
+    backend: Backend,
+    backend_name: String,
+) -> Result<(Arc<Shared>, Vec<Host>), String> {
+    let shards = plan.cores.len();
+    let (meshes, presence) = mesh::connect(shards);
+    let hasher = KeyHasher::new(random_seed());
+    let shared = Arc::new(Shared {
+        hasher: hasher.clone(),
+        clock: Clock::start(),
+        cells: (0..shards).map(|_| Cells::default()).collect(),
+        admission: Arc::new(Admission::new(config.connections_max)),
+        presence,
+        stopping: AtomicBool::new(false),
+        drained: AtomicUsize::new(0),
+        backend: backend_name,
+        verbosity: AtomicU32::new(config.verbosity),
+        memory_bytes: AtomicUsize::new(config.memory_bytes),
+        config: config.clone(),
+    });
+    let (report, reports) = bounded::<Result<(), String>>(shards);
+    let mut hosts = Vec::new();
+    let mut starts: Vec<Sender<()>> = Vec::new();
+    for (mesh, core) in meshes.into_iter().zip(&plan.cores) {
+        let (start, started) = bounded(1);
+        starts.push(start);
+        let setup = DriverSetup {
+            listeners: duplicate(&listeners[mesh.me()]).map_err(|error| error.to_string())?,
+            admission: Arc::clone(&shared.admission),
+        };
+        let name = format!("shard-{}", mesh.me());
+        let making = Making { setup, mesh, shared: Arc::clone(&shared), report: report.clone(), started };
+        let core = *core;
+        hosts.push(match backend {
+            Backend::Uring => {
+                Host::Glommio(host_glommio::spawn(core.id, &name, move || making.make(Uring::new))?)
+            }
+            Backend::Epoll => {
+                let run = move || {
+                    core_affinity::set_for_current(core);
+                    making.make(Epoll::new).map_or(Ok(()), host_thread::run)
+                };
+                let started = std::thread::Builder::new().name(name).spawn(run);
+                Host::Thread(started.map_err(|error| error.to_string())?)
+            }
+        });
+    }
+    drop(report);
+    // Every shard reports before any runs; dropping `starts` ends those that wait.
+    for _ in 0..shards {
+        reports.recv().map_err(|_| "a shard ended at start".to_owned())??;
+    }
+    for start in starts {
+        let _ = start.send(());
+    }
+    Ok((shared, hosts))
+}
+
+/// What a shard's thread makes it from.
+struct Making {
+    setup: DriverSetup,
+    mesh: mesh::Mesh,
+    shared: Arc<Shared>,
+    report: Sender<Result<(), String>>,
+    started: Receiver<()>,
+}
+
+impl Making {
+    /// Build the shard on its own thread, report, and wait for the others; `None` when one of them failed.
+    fn make<D: Driver>(self, driver: impl FnOnce(DriverSetup) -> std::io::Result<D>) -> Option<Shard<D>> {
+        let Self { setup, mesh, shared, report, started } = self;
+        let config = &shared.config;
+        let mut store = StoreConfig::new(config.memory_bytes / mesh.shards(), shared.hasher.clone());
+        store.value_bytes_max = config.item_bytes_max;
+        store.evict = config.evict;
+        store.cas = config.cas;
+        store.huge_pages = config.huge_pages;
+        let made = Store::new(store, Seconds(shared.clock.now_s()))
+            .map_err(|error| error.to_string())
+            .and_then(|store| {
+                let driver = driver(setup).map_err(|error| error.to_string())?;
+                Ok(Shard::new(driver, CoreSetup { mesh, store, shared: Arc::clone(&shared) }))
+            });
+        match made {
+            Ok(shard) => {
+                let _ = report.send(Ok(()));
+                drop(report);
+                started.recv().ok().map(|()| shard)
+            }
+            Err(reason) => {
+                let _ = report.send(Err(reason));
+                None
+            }
+        }
+    }
+}
+
+fn duplicate(sockets: &[OwnedFd]) -> std::io::Result<Vec<OwnedFd>> {
+    sockets.iter().map(|socket| socket.as_fd().try_clone_to_owned()).collect()
+}
+
+/// From the kernel's random numbers, by way of the standard library's hasher keys.
+fn random_seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(std::process::id())
+}
+
+impl Server {
+    /// Where it listens.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// What its shards share; [`Shared::stop`] stops it.
+    #[must_use]
+    pub fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
+    /// Until it has stopped.
+    ///
+    /// # Errors
+    /// What ended a shard early.
+    pub fn wait(self) -> std::io::Result<()> {
+        let mut outcome = Ok(());
+        for host in self.hosts {
+            let ended = match host {
+                Host::Glommio(handle) => {
+                    handle.join().unwrap_or_else(|error| Err(std::io::Error::other(error.to_string())))
+                }
+                Host::Thread(handle) => {
+                    handle.join().unwrap_or_else(|_| Err(std::io::Error::other("a shard panicked")))
+                }
+            };
+            if let Err(error) = ended {
+                tracing::error!("a shard ended: {error}");
+                self.shared.stop();
+                outcome = Err(error);
+            }
+        }
+        if let Listen::Unix { path, .. } = &self.shared.config.listen {
+            let _ = std::fs::remove_file(path);
+        }
+        outcome
+    }
+}

@@ -1,0 +1,454 @@
+//! What a shard knows, apart from its driver: its store, its sessions, its ends of the mesh, and the output of the
+//! turn. Parsing and carrying out requests is in `requests.rs`.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use corecached_engine::{Seconds, Store};
+use corecached_protocol::Limits;
+
+use super::mesh::Mesh;
+use super::message::{Message, Reply};
+use crate::admin::prefixes::Prefixes;
+use crate::conn::session::Arrived;
+use crate::conn::{Session, State};
+use crate::metrics::Counters;
+use crate::net::{Close, ConnId, Driver, Pinned, Send, Waker, outbox};
+use crate::server::Shared;
+
+/// Batches taken from the mesh in one turn, so that a flood of requests does not keep a shard from its own clients.
+const BATCHES_PER_TURN: usize = 16;
+
+/// What a shard is made from.
+pub struct CoreSetup {
+    /// Its ends of the mesh.
+    pub mesh: Mesh,
+    /// Its slice.
+    pub store: Store,
+    /// What all shards share.
+    pub shared: Arc<Shared>,
+}
+
+/// See the head of the file.
+pub struct Core {
+    pub(super) me: usize,
+    pub(super) shared: Arc<Shared>,
+    pub(super) store: Store,
+    pub(super) mesh: Mesh,
+    pub(super) limits: Limits,
+    pub(super) counters: Counters,
+    pub(super) prefixes: Option<Box<Prefixes>>,
+    /// Values being stored piece by piece: the shard and connection they come from. `None` once there was no room.
+    pub(super) uploads: HashMap<(usize, ConnId), Option<corecached_engine::Upload>>,
+    pub(super) now: Seconds,
+    sessions: Vec<Option<Box<Session>>>,
+    open: usize,
+    /// Sessions with input to go on with, oldest first.
+    run_list: VecDeque<ConnId>,
+    /// Sessions something happened to in this turn.
+    touched: Vec<u32>,
+    pub(super) out: Vec<u8>,
+    sends: Vec<Send>,
+    turn: u64,
+    /// The upkeep of the store was cut short.
+    upkeep_left: bool,
+    drained: bool,
+}
+
+impl Core {
+    pub(super) fn new(setup: CoreSetup) -> Self {
+        let CoreSetup { mesh, store, shared } = setup;
+        Self {
+            me: mesh.me(),
+            now: Seconds(shared.clock.now_s()),
+            shared,
+            store,
+            mesh,
+            limits: Limits::default(),
+            counters: Counters::default(),
+            prefixes: None,
+            uploads: HashMap::new(),
+            sessions: Vec::new(),
+            open: 0,
+            run_list: VecDeque::new(),
+            touched: Vec::new(),
+            out: Vec::new(),
+            sends: Vec::new(),
+            turn: 0,
+            upkeep_left: false,
+            drained: false,
+        }
+    }
+
+    pub(super) fn set_waker(&self, waker: Arc<Waker>) {
+        self.shared.presence[self.me].set_waker(waker);
+    }
+
+    pub(super) fn now_s(&self) -> u32 {
+        self.now.0
+    }
+
+    // --- the turn ---
+
+    pub(super) fn has_work(&self) -> bool {
+        !self.run_list.is_empty() || self.upkeep_left || self.stopping()
+    }
+
+    pub(super) fn park(&self) -> bool {
+        self.mesh.park()
+    }
+
+    pub(super) fn unpark(&self) {
+        self.mesh.unpark();
+    }
+
+    pub(super) fn begin_turn(&mut self, arena: Vec<u8>, waited: bool) {
+        debug_assert!(arena.is_empty() && self.sends.is_empty());
+        self.out = arena;
+        self.turn += 1;
+        self.counters.waits += u64::from(waited);
+        self.now = Seconds(self.shared.clock.now_s());
+    }
+
+    /// Replies and requests of the other shards. True when there were any.
+    pub(super) fn take_messages(&mut self) -> bool {
+        let mut any = false;
+        while let Some((from, batch)) = self.mesh.take_replies() {
+            any = true;
+            self.take_batch(from, batch);
+        }
+        for _ in 0..BATCHES_PER_TURN {
+            let Some((from, batch)) = self.mesh.take_requests() else { break };
+            any = true;
+            self.take_batch(from, batch);
+        }
+        any
+    }
+
+    fn take_batch(&mut self, from: usize, mut batch: super::message::Batch) {
+        for value in batch.returned.drain(..) {
+            self.store.unpin(value);
+        }
+        batch.drain(|message| match message {
+            Message::Request { to, request } => self.serve(from, to, &request),
+            Message::Reply(reply) => self.deliver(from, reply),
+        });
+        self.mesh.recycle(batch);
+    }
+
+    /// Sessions that had to stop. True when there were any.
+    pub(super) fn go_on(&mut self) -> bool {
+        let count = self.run_list.len();
+        for _ in 0..count {
+            let Some(conn) = self.run_list.pop_front() else { break };
+            let Some(mut session) = self.take(conn) else { continue };
+            session.listed = false;
+            if !session.behind {
+                self.consume_saved(&mut session);
+            }
+            self.put(session);
+        }
+        count > 0
+    }
+
+    /// Expiry and other upkeep of the store, a little at a time. True when there is more.
+    pub(super) fn upkeep(&mut self, items: usize) -> bool {
+        self.upkeep_left = self.store.maintain(self.now, items);
+        self.upkeep_left
+    }
+
+    /// Show counters, requests and replies to the others; `wake` is called for those that sleep.
+    pub(super) fn publish(&mut self, mut wake: impl FnMut(&Waker)) {
+        self.counters.bytes_written += self.out.len() as u64;
+        self.shared.cells[self.me].publish(&self.counters, &self.store.stats());
+        let wakeups = &mut self.counters.wakeups;
+        self.mesh.publish(|waker| {
+            *wakeups += 1;
+            wake(waker);
+        });
+    }
+
+    pub(super) fn end_turn(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.out)
+    }
+
+    pub(super) fn sends(&mut self) -> &mut Vec<Send> {
+        &mut self.sends
+    }
+
+    pub(super) fn count_turn(&mut self, worked: bool, accept_failures: u64) {
+        self.counters.turns += 1;
+        self.counters.turns_busy += u64::from(worked);
+        self.counters.listen_disabled_num = accept_failures;
+    }
+
+    pub(super) fn next_touched(&mut self) -> Option<u32> {
+        self.touched.pop()
+    }
+
+    /// After the turn's output was handed over: tell the driver what this session needs from it.
+    pub(super) fn settle(&mut self, index: u32, driver: &mut impl Driver) {
+        let Some(session) = self.sessions[index as usize].as_mut() else { return };
+        let conn = session.conn;
+        session.touched = false;
+        session.behind |= driver.backlog(conn) > outbox::HIGH_WATER_BYTES;
+        let pause = session.behind || (session.stalled && session.unparsed() > 0);
+        if pause != session.paused {
+            session.paused = pause;
+            if pause { driver.pause(conn) } else { driver.resume(conn) }
+        }
+        let finished = match session.state {
+            State::Closing => true,
+            State::Barrier(_) | State::Gather(_) => false,
+            State::Command | State::Swallow(_) | State::Upload(_) => session.ended && !session.stalled,
+        };
+        if finished && session.is_caught_up() && !session.behind {
+            driver.close(conn, Close::AfterSend);
+            self.closed(conn);
+        }
+    }
+
+    // --- stopping ---
+
+    pub(super) fn stopping(&self) -> bool {
+        self.shared.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Connections that wait for nothing, or simply all of them.
+    pub(super) fn answered_conns(&self, all: bool) -> Vec<ConnId> {
+        let sessions = self.sessions.iter().flatten();
+        sessions.filter(|s| all || (s.is_caught_up() && !s.stalled && !s.behind)).map(|s| s.conn).collect()
+    }
+
+    pub(super) fn has_no_conns(&self) -> bool {
+        self.open == 0
+    }
+
+    /// Whether all shards are without connections: until then one may still need another's keys.
+    pub(super) fn others_drained(&mut self) -> bool {
+        if !self.drained {
+            self.drained = true;
+            self.shared.drained.fetch_add(1, Ordering::AcqRel);
+        }
+        self.shared.drained.load(Ordering::Acquire) == self.mesh.shards()
+    }
+
+    // --- connections ---
+
+    pub(super) fn accepted(&mut self, conn: ConnId, peer: Option<std::net::SocketAddr>) {
+        let index = conn.index as usize;
+        if index >= self.sessions.len() {
+            self.sessions.resize_with(index + 1, || None);
+        }
+        debug_assert!(self.sessions[index].is_none());
+        self.sessions[index] = Some(Box::new(Session::new(conn, peer, self.now.0)));
+        self.open += 1;
+    }
+
+    pub(super) fn received(&mut self, conn: ConnId, data: &[u8]) {
+        let Some(mut session) = self.take(conn) else { return };
+        self.counters.bytes_read += data.len() as u64;
+        session.last_s = self.now.0;
+        if session.unparsed() == 0 {
+            let used = self.consume(&mut session, data);
+            session.input.extend_from_slice(&data[used..]);
+        } else {
+            session.input.extend_from_slice(data);
+            if !session.stalled {
+                self.consume_saved(&mut session);
+            }
+        }
+        self.put(session);
+    }
+
+    pub(super) fn consume_saved(&mut self, session: &mut Session) {
+        let input = std::mem::take(&mut session.input);
+        let used = self.consume(session, &input[session.input_at..]);
+        session.input_at += used;
+        if session.input_at == input.len() {
+            session.input_at = 0; // and the buffer goes: most connections never need it
+        } else {
+            session.input = input;
+        }
+    }
+
+    pub(super) fn ended(&mut self, conn: ConnId) {
+        if let Some(mut session) = self.take(conn) {
+            session.ended = true;
+            self.put(session);
+        }
+    }
+
+    /// The connection is gone for the driver, or is about to be.
+    pub(super) fn closed(&mut self, conn: ConnId) {
+        let Some(mut session) = self.take(conn) else { return };
+        self.open -= 1;
+        session.abandon(|pinned| self.give_back(pinned));
+        self.break_off(&session);
+    }
+
+    pub(super) fn drained(&mut self, conn: ConnId) {
+        if let Some(mut session) = self.take(conn) {
+            session.behind = false;
+            self.list(&mut session);
+            self.put(session);
+        }
+    }
+
+    /// A value that was lent has been sent.
+    pub(super) fn give_back(&mut self, pinned: Pinned) {
+        if pinned.owner == self.me {
+            self.store.unpin(pinned.value);
+        } else {
+            self.mesh.replies(pinned.owner).returned.push(pinned.value);
+        }
+    }
+
+    /// Every session, for `stats conns`.
+    pub(super) fn sessions(&self) -> impl Iterator<Item = &Session> {
+        self.sessions.iter().flatten().map(|session| &**session)
+    }
+
+    /// Take a session out to work on it; [`Core::put`] brings it back.
+    fn take(&mut self, conn: ConnId) -> Option<Box<Session>> {
+        let place = self.sessions.get_mut(conn.index as usize)?;
+        if place.as_ref()?.conn != conn {
+            return None;
+        }
+        place.take()
+    }
+
+    fn put(&mut self, mut session: Box<Session>) {
+        let index = session.conn.index;
+        if !session.touched {
+            session.touched = true;
+            self.touched.push(index);
+        }
+        self.sessions[index as usize] = Some(session);
+    }
+
+    /// Go on with this session in the next turn.
+    pub(super) fn list(&mut self, session: &mut Session) {
+        if !session.listed {
+            session.listed = true;
+            self.run_list.push_back(session.conn);
+        }
+    }
+
+    // --- output ---
+
+    /// Bytes this session was given in this turn.
+    pub(super) fn output_len(&self, session: &Session) -> usize {
+        if session.output.0 == self.turn { session.output_bytes } else { 0 }
+    }
+
+    /// Make the end of the arena the place where this session's output goes on: one send a connection and turn.
+    pub(super) fn open_range(&mut self, session: &mut Session) {
+        let (turn, at) = session.output;
+        let mut queued = false;
+        if turn == self.turn {
+            match &mut self.sends[at] {
+                Send::Bytes { end, .. } if *end == self.out.len() => return,
+                Send::Bytes { start, end, queued, .. } if !*queued => {
+                    let moved = *start..*end;
+                    *end = *start;
+                    let start = self.out.len();
+                    self.out.extend_from_within(moved);
+                    let end = self.out.len();
+                    session.output.1 = self.sends.len();
+                    self.sends.push(Send::Bytes { conn: session.conn, start, end, queued: false });
+                    return;
+                }
+                Send::Bytes { .. } | Send::Pinned { .. } => queued = true,
+            }
+        }
+        if turn != self.turn {
+            session.output_bytes = 0;
+        }
+        let (start, end) = (self.out.len(), self.out.len());
+        session.output = (self.turn, self.sends.len());
+        self.sends.push(Send::Bytes { conn: session.conn, start, end, queued });
+    }
+
+    /// The bytes written to the arena since [`Core::open_range`] are this session's, with a pinned value in them at
+    /// the arena's byte `.0`, if any.
+    pub(super) fn close_range(&mut self, session: &mut Session, large: Option<(usize, Pinned)>) {
+        let len = self.out.len();
+        let Send::Bytes { end, queued, .. } = &mut self.sends[session.output.1] else {
+            unreachable!("a range is open")
+        };
+        session.output_bytes += len - *end;
+        let Some((split, pinned)) = large else {
+            *end = len;
+            return;
+        };
+        session.output_bytes += pinned.value.len();
+        *end = split;
+        *queued = true;
+        self.counters.bytes_written += pinned.value.len() as u64;
+        let conn = session.conn;
+        self.sends.push(Send::Pinned { conn, pinned });
+        session.output.1 = self.sends.len();
+        self.sends.push(Send::Bytes { conn, start: split, end: len, queued: true });
+    }
+
+    /// Answer with what `write` appends: at once, or when earlier replies have gone out.
+    pub(super) fn reply(&mut self, session: &mut Session, write: impl FnOnce(&mut Vec<u8>)) {
+        if session.is_caught_up() {
+            self.open_range(session);
+            write(&mut self.out);
+            self.close_range(session, None);
+        } else {
+            session.hold(|held| {
+                write(held);
+                None
+            });
+        }
+    }
+
+    /// A reply from another shard.
+    fn deliver(&mut self, from: usize, reply: Reply<'_>) {
+        let Reply { to, bytes, split, pinned } = reply;
+        let pinned = pinned.map(|value| Pinned { value, owner: from });
+        let Some(mut session) = self.take(to.conn) else {
+            if let Some(pinned) = pinned {
+                self.give_back(pinned);
+            }
+            return;
+        };
+        if to.sequence == super::message::GATHER {
+            self.gathered(&mut session, bytes.to_vec());
+        } else if let Arrived::Due(pinned) =
+            session.arrived(to.sequence, bytes, pinned.map(|pinned| (pinned, split)))
+        {
+            self.send_reply(&mut session, bytes, pinned);
+            loop {
+                let mut next = None;
+                // The held bytes are copied to the arena inside; only the pinned value comes out.
+                self.open_range(&mut session);
+                let out = &mut self.out;
+                let any = session.next_ready(|bytes, pinned| {
+                    let start = out.len();
+                    out.extend_from_slice(bytes);
+                    next = pinned.map(|(pinned, split)| (start + split, pinned));
+                });
+                self.close_range(&mut session, next);
+                if !any {
+                    break;
+                }
+            }
+        }
+        if session.stalled || matches!(session.state, State::Barrier(_)) {
+            self.list(&mut session);
+        }
+        self.put(session);
+    }
+
+    fn send_reply(&mut self, session: &mut Session, bytes: &[u8], pinned: Option<(Pinned, usize)>) {
+        self.open_range(session);
+        let start = self.out.len();
+        self.out.extend_from_slice(bytes);
+        self.close_range(session, pinned.map(|(pinned, split)| (start + split, pinned)));
+    }
+}

@@ -1,0 +1,532 @@
+//! A command on a key, carried out on the store that owns it, and its reply in the words of the protocol.
+//!
+//! The one file that knows a `Command` and a `Store` together.
+
+use corecached_engine::{
+    ArithmeticHow, Counted, DeleteHow, Deleted, Item, Key, MetaGet, MetaGot, Mode, PinnedValue, Seconds,
+    Store, StoreHow, Stored,
+};
+use corecached_protocol::{
+    Arithmetic, Command, Delete, Expiry, Exptime, Meta, MetaFlags, MetaKey, MetaMode, MetaVerb, Retrieve,
+    StoreVerb, Touch, line,
+    meta::{self, MetaCode, MetaDebug, MetaItem},
+    number, text,
+};
+
+use crate::metrics::Counters;
+
+/// Longest value, in bytes, copied into a reply on the shard that stores it; a longer one is sent from where it lies.
+pub const COPY_MAX: usize = 16 * 1024;
+/// The same for a reply that crosses the mesh, where it is copied twice and may be held.
+pub const COPY_ACROSS_MAX: usize = 4 * 1024;
+
+/// A second that has always passed: what a negative exptime comes to.
+const LONG_AGO: Seconds = Seconds(1);
+
+/// A value to be sent from where it lies, and the place in the reply where it goes.
+pub type Large = Option<(usize, PinnedValue)>;
+
+/// Where a command is carried out.
+pub struct Context<'s> {
+    /// The slice that owns the key.
+    pub store: &'s mut Store,
+    /// What the shard counts.
+    pub counters: &'s mut Counters,
+    /// The turn's time.
+    pub now: Seconds,
+    /// Longest value to copy, in bytes.
+    pub copy_max: usize,
+}
+
+impl Context<'_> {
+    /// Carry out `command` on its key, whose hash is `hash`, with the data block `data`; append the reply to `out`.
+    ///
+    /// Nothing is appended where nothing is to be said. A value over `copy_max` is not appended but returned.
+    pub fn execute(&mut self, command: &Command<'_>, hash: u64, data: &[u8], out: &mut Vec<u8>) -> Large {
+        match command {
+            Command::Retrieve(retrieve) => return self.retrieve(retrieve, hash, out),
+            Command::Store(store) => {
+                let key = Key { bytes: store.key, hash };
+                self.counters.cmd_set += 1;
+                let stored = self.store.store(key, data, &how_to_store(store, self.now), self.now);
+                self.store_reply(store, stored, out);
+            }
+            Command::Delete(delete) => self.delete(delete, hash, out),
+            Command::Arithmetic(arithmetic) => self.arithmetic(arithmetic, hash, out),
+            Command::Touch(touch) => self.touch(touch, hash, out),
+            Command::Meta(meta) => {
+                let mut scratch = [0; _];
+                let key = Key { bytes: MetaKey::decode(meta, &mut scratch), hash };
+                self.counters.cmd_meta += 1;
+                match meta.verb {
+                    MetaVerb::Get => return self.meta_get(meta, key, out),
+                    MetaVerb::Set => {
+                        self.counters.cmd_set += 1;
+                        let stored = self.store.store(key, data, &how_to_meta_set(meta, self.now), self.now);
+                        self.meta_set_reply(meta, stored, out);
+                    }
+                    MetaVerb::Delete => self.meta_delete(meta, key, out),
+                    MetaVerb::Arithmetic => self.meta_arithmetic(meta, key, out),
+                    MetaVerb::Debug => self.meta_debug(meta, key, out),
+                }
+            }
+            _ => unreachable!("a command without a key has no owner"),
+        }
+        None
+    }
+
+    /// The same for a value that came in pieces.
+    pub fn commit(
+        &mut self,
+        command: &Command<'_>,
+        hash: u64,
+        upload: Option<corecached_engine::Upload>,
+        out: &mut Vec<u8>,
+    ) {
+        self.counters.cmd_set += 1;
+        match command {
+            Command::Store(store) => {
+                let key = Key { bytes: store.key, hash };
+                let how = how_to_store(store, self.now);
+                let stored = self.commit_upload(upload, key, &how);
+                self.store_reply(store, stored, out);
+            }
+            Command::Meta(meta) => {
+                let mut scratch = [0; _];
+                let key = Key { bytes: MetaKey::decode(meta, &mut scratch), hash };
+                self.counters.cmd_meta += 1;
+                let how = how_to_meta_set(meta, self.now);
+                let stored = self.commit_upload(upload, key, &how);
+                self.meta_set_reply(meta, stored, out);
+            }
+            _ => unreachable!("only storage commands carry a value"),
+        }
+    }
+
+    fn commit_upload(
+        &mut self,
+        upload: Option<corecached_engine::Upload>,
+        key: Key<'_>,
+        how: &StoreHow,
+    ) -> Stored {
+        match upload {
+            Some(upload) => self.store.upload_commit(upload, key, how, self.now),
+            None => {
+                // As memcached does: better no value than one that a client believes replaced.
+                if how.mode == Mode::Set {
+                    self.unlink(key);
+                }
+                Stored::NoMemory
+            }
+        }
+    }
+
+    /// Drop the key without a word.
+    pub fn unlink(&mut self, key: Key<'_>) {
+        let _ = self.store.delete(key, &DeleteHow::default(), self.now);
+    }
+
+    fn retrieve(&mut self, retrieve: &Retrieve<'_>, hash: u64, out: &mut Vec<u8>) -> Large {
+        let Retrieve { with_cas, touch, last, .. } = *retrieve;
+        let key = Key { bytes: retrieve.key, hash };
+        let found = match touch {
+            Some(exptime) => self.store.get_and_touch(key, expires(exptime, self.now), with_cas, self.now),
+            None if with_cas => self.store.get_with_cas(key, self.now),
+            None => self.store.get(key, self.now),
+        };
+        let mut large = None;
+        let mut hit = found.is_some();
+        if let Some(item) = found {
+            let start = out.len();
+            let cas = with_cas.then_some(item.cas);
+            text::encode_value_header(out, retrieve.key, item.client_flags, item.value.len() as u32, cas);
+            if item.value.len() <= self.copy_max {
+                item.value.copy_to(out);
+            } else {
+                let handle = item.handle();
+                match self.store.pin(handle) {
+                    Some(value) => large = Some((out.len(), value)),
+                    None => {
+                        // Too much of the store is being sent already. A miss is what any client can bear.
+                        out.truncate(start);
+                        self.counters.response_obj_oom += 1;
+                        hit = false;
+                    }
+                }
+            }
+            if hit {
+                out.extend_from_slice(b"\r\n");
+            }
+        }
+        let counters = &mut *self.counters;
+        if touch.is_some() {
+            counters.cmd_touch += 1;
+            *if hit { &mut counters.touch_hits } else { &mut counters.touch_misses } += 1;
+        } else {
+            counters.cmd_get += 1;
+            *if hit { &mut counters.get_hits } else { &mut counters.get_misses } += 1;
+        }
+        if last {
+            out.extend_from_slice(line::END);
+        }
+        large
+    }
+
+    fn store_reply(&mut self, store: &corecached_protocol::Store<'_>, stored: Stored, out: &mut Vec<u8>) {
+        let counters = &mut *self.counters;
+        let answer = match stored {
+            Stored::Stored { .. } => line::STORED,
+            Stored::NotStored => line::NOT_STORED,
+            Stored::Exists => line::EXISTS,
+            Stored::NotFound if store.verb == StoreVerb::Cas => line::NOT_FOUND,
+            Stored::NotFound => line::NOT_STORED,
+            Stored::TooLarge => {
+                counters.store_too_large += 1;
+                line::TOO_LARGE
+            }
+            Stored::NoMemory => {
+                counters.store_no_memory += 1;
+                line::OUT_OF_MEMORY
+            }
+        };
+        if store.verb == StoreVerb::Cas {
+            match stored {
+                Stored::Stored { .. } => counters.cas_hits += 1,
+                Stored::NotFound => counters.cas_misses += 1,
+                Stored::Exists => counters.cas_badval += 1,
+                _ => {}
+            }
+        }
+        if !store.noreply {
+            out.extend_from_slice(answer);
+        }
+    }
+
+    fn delete(&mut self, delete: &Delete<'_>, hash: u64, out: &mut Vec<u8>) {
+        let key = Key { bytes: delete.key, hash };
+        let deleted = self.store.delete(key, &DeleteHow::default(), self.now) == Deleted::Deleted;
+        let counters = &mut *self.counters;
+        *if deleted { &mut counters.delete_hits } else { &mut counters.delete_misses } += 1;
+        if !delete.noreply {
+            out.extend_from_slice(if deleted { line::DELETED } else { line::NOT_FOUND });
+        }
+    }
+
+    fn arithmetic(&mut self, arithmetic: &Arithmetic<'_>, hash: u64, out: &mut Vec<u8>) {
+        let Arithmetic { delta, decrement, noreply, .. } = *arithmetic;
+        let key = Key { bytes: arithmetic.key, hash };
+        let how = ArithmeticHow { delta, decrement, ..ArithmeticHow::default() };
+        let start = out.len();
+        let found = match self.store.arithmetic(key, &how, self.now) {
+            Counted::Value { value, .. } => {
+                text::encode_number(out, value);
+                Some(true)
+            }
+            Counted::NotFound => {
+                out.extend_from_slice(line::NOT_FOUND);
+                Some(false)
+            }
+            Counted::NotANumber | Counted::Exists => {
+                out.extend_from_slice(line::NON_NUMERIC);
+                None
+            }
+            Counted::NoMemory => {
+                out.extend_from_slice(line::OUT_OF_MEMORY);
+                None
+            }
+        };
+        self.count_arithmetic(decrement, found);
+        if noreply {
+            out.truncate(start);
+        }
+    }
+
+    fn count_arithmetic(&mut self, decrement: bool, found: Option<bool>) {
+        let counters = &mut *self.counters;
+        *match (decrement, found) {
+            (false, Some(true)) => &mut counters.incr_hits,
+            (false, Some(false)) => &mut counters.incr_misses,
+            (true, Some(true)) => &mut counters.decr_hits,
+            (true, Some(false)) => &mut counters.decr_misses,
+            (_, None) => return,
+        } += 1;
+    }
+
+    fn touch(&mut self, touch: &Touch<'_>, hash: u64, out: &mut Vec<u8>) {
+        let key = Key { bytes: touch.key, hash };
+        let touched = self.store.touch(key, expires(touch.exptime, self.now), self.now);
+        let counters = &mut *self.counters;
+        counters.cmd_touch += 1;
+        *if touched { &mut counters.touch_hits } else { &mut counters.touch_misses } += 1;
+        if !touch.noreply {
+            out.extend_from_slice(if touched { line::TOUCHED } else { line::NOT_FOUND });
+        }
+    }
+
+    fn meta_get(&mut self, meta: &Meta<'_>, key: Key<'_>, out: &mut Vec<u8>) -> Large {
+        let (flags, now) = (&meta.flags, self.now);
+        let ask = MetaGet {
+            touch: flags.has(b'T').then(|| expires(flags.exptime, now)),
+            vivify: flags.has(b'N').then(|| expires(flags.vivify, now)),
+            recache_below_s: flags.has(b'R').then_some(flags.recache_s.max(0) as u32),
+            new_cas: flags.has(b'E').then_some(flags.new_cas),
+            with_cas: flags.has(b'c') || flags.has(b'C'),
+            bump: !flags.has(b'u'),
+            binary_key: flags.has(b'b'),
+        };
+        let old_expires = if ask.touch.is_some() && shows_old_ttl(flags) {
+            self.store.peek(key, now).map(|item| item.expires)
+        } else {
+            None
+        };
+        let start = out.len();
+        let mut large = None;
+        let mut hit = true;
+        match self.store.meta_get(key, &ask, now) {
+            MetaGot::Hit(item) | MetaGot::Vivified(item) => {
+                let mut shown = describe(&item, now);
+                if let Some(expires) = old_expires {
+                    shown.ttl_s = ttl_s(expires, now);
+                }
+                let unchanged = flags.has(b'C') && item.cas == flags.compare_cas;
+                if flags.has(b'v') && !unchanged {
+                    meta::encode_header(out, MetaCode::Value, Some(shown.size), meta, &shown);
+                    if item.value.len() <= self.copy_max {
+                        item.value.copy_to(out);
+                        out.extend_from_slice(b"\r\n");
+                    } else {
+                        let handle = item.handle();
+                        match self.store.pin(handle) {
+                            Some(value) => {
+                                large = Some((out.len(), value));
+                                out.extend_from_slice(b"\r\n");
+                            }
+                            None => {
+                                out.truncate(start);
+                                self.counters.response_obj_oom += 1;
+                                hit = false;
+                            }
+                        }
+                    }
+                } else {
+                    meta::encode_header(out, MetaCode::Done, None, meta, &shown);
+                }
+            }
+            MetaGot::Miss => hit = false,
+            MetaGot::NoMemory => {
+                out.extend_from_slice(line::OUT_OF_MEMORY);
+                self.counters.store_no_memory += 1;
+                return None;
+            }
+        }
+        let counters = &mut *self.counters;
+        if ask.touch.is_some() {
+            counters.cmd_touch += 1;
+            *if hit { &mut counters.touch_hits } else { &mut counters.touch_misses } += 1;
+        } else {
+            counters.cmd_get += 1;
+            *if hit { &mut counters.get_hits } else { &mut counters.get_misses } += 1;
+        }
+        if !hit && !meta::is_hidden(meta, MetaCode::Miss) {
+            meta::encode_header(out, MetaCode::Miss, None, meta, &MetaItem::default());
+        }
+        large
+    }
+
+    fn meta_set_reply(&mut self, meta: &Meta<'_>, stored: Stored, out: &mut Vec<u8>) {
+        let (code, item) = match stored {
+            Stored::Stored { cas, value_len } => {
+                (MetaCode::Done, MetaItem { cas, size: value_len as u32, ..MetaItem::default() })
+            }
+            Stored::NotStored => (MetaCode::NotStored, MetaItem::default()),
+            Stored::Exists => (MetaCode::Exists, MetaItem::default()),
+            Stored::NotFound => (MetaCode::NotFound, MetaItem::default()),
+            Stored::TooLarge => {
+                self.counters.store_too_large += 1;
+                return out.extend_from_slice(line::TOO_LARGE);
+            }
+            Stored::NoMemory => {
+                self.counters.store_no_memory += 1;
+                return out.extend_from_slice(line::OUT_OF_MEMORY);
+            }
+        };
+        if meta.flags.has(b'C') {
+            match code {
+                MetaCode::Done => self.counters.cas_hits += 1,
+                MetaCode::Exists => self.counters.cas_badval += 1,
+                _ => self.counters.cas_misses += 1,
+            }
+        }
+        if !meta::is_hidden(meta, code) {
+            // A failed `ms` shows the size it was sent.
+            let item = MetaItem { size: if code.is_success() { item.size } else { meta.value_len }, ..item };
+            meta::encode_header(out, code, None, meta, &item);
+        }
+    }
+
+    fn meta_delete(&mut self, meta: &Meta<'_>, key: Key<'_>, out: &mut Vec<u8>) {
+        let (flags, now) = (&meta.flags, self.now);
+        let how = DeleteHow {
+            compare_cas: flags.has(b'C').then_some(flags.compare_cas),
+            new_cas: flags.has(b'E').then_some(flags.new_cas),
+            invalidate: flags.has(b'I'),
+            expires: flags.has(b'T').then(|| expires(flags.exptime, now)),
+            erase_value: flags.has(b'x'),
+        };
+        let code = match self.store.delete(key, &how, now) {
+            Deleted::Deleted => MetaCode::Done,
+            Deleted::NotFound => MetaCode::NotFound,
+            Deleted::Exists => MetaCode::Exists,
+            Deleted::NoMemory => return out.extend_from_slice(line::OUT_OF_MEMORY),
+        };
+        match code {
+            MetaCode::Done => self.counters.delete_hits += 1,
+            MetaCode::NotFound => self.counters.delete_misses += 1,
+            _ => {}
+        }
+        if !meta::is_hidden(meta, code) {
+            meta::encode_header(out, code, None, meta, &MetaItem::default());
+        }
+    }
+
+    fn meta_arithmetic(&mut self, meta: &Meta<'_>, key: Key<'_>, out: &mut Vec<u8>) {
+        let (flags, now) = (&meta.flags, self.now);
+        let decrement = flags.mode == MetaMode::Decrement;
+        let how = ArithmeticHow {
+            delta: flags.delta,
+            decrement,
+            create: flags.has(b'N').then(|| (flags.initial, expires(flags.vivify, now))),
+            expires: flags.has(b'T').then(|| expires(flags.exptime, now)),
+            compare_cas: flags.has(b'C').then_some(flags.compare_cas),
+            new_cas: flags.has(b'E').then_some(flags.new_cas),
+            with_cas: flags.has(b'c'),
+            binary_key: flags.has(b'b'),
+        };
+        let mut found = None;
+        let code = match self.store.arithmetic(key, &how, now) {
+            Counted::Value { value, item, created } => {
+                found = Some(!created);
+                let code = if flags.has(b'v') { MetaCode::Value } else { MetaCode::Done };
+                if !meta::is_hidden(meta, code) {
+                    let mut digits = Vec::new();
+                    let shown = describe(&item, now);
+                    let value_len = (code == MetaCode::Value).then(|| {
+                        number::put_decimal(&mut digits, value);
+                        digits.len() as u32
+                    });
+                    meta::encode_header(out, code, value_len, meta, &shown);
+                    if value_len.is_some() {
+                        out.extend_from_slice(&digits);
+                        out.extend_from_slice(b"\r\n");
+                    }
+                }
+                None
+            }
+            Counted::NotFound => {
+                found = Some(false);
+                Some(MetaCode::NotFound)
+            }
+            Counted::Exists => Some(MetaCode::Exists),
+            Counted::NotANumber => {
+                out.extend_from_slice(line::NON_NUMERIC);
+                None
+            }
+            Counted::NoMemory => {
+                out.extend_from_slice(line::OUT_OF_MEMORY);
+                None
+            }
+        };
+        self.count_arithmetic(decrement, found);
+        if let Some(code) = code
+            && !meta::is_hidden(meta, code)
+        {
+            meta::encode_header(out, code, None, meta, &MetaItem::default());
+        }
+    }
+
+    fn meta_debug(&mut self, meta: &Meta<'_>, key: Key<'_>, out: &mut Vec<u8>) {
+        match self.store.peek(key, self.now) {
+            Some(item) => {
+                let debug = MetaDebug {
+                    ttl_s: ttl_s(item.expires, self.now),
+                    last_access_s: self.now.0.saturating_sub(item.last_access.0),
+                    cas: item.cas,
+                    fetched: item.hit_before,
+                    class: 1,
+                    size: u64::from(item.stored_bytes),
+                };
+                meta::encode_debug(out, meta, &debug);
+            }
+            None => out.extend_from_slice(line::META_MISS),
+        }
+    }
+}
+
+/// The moment an exptime comes to, as the store takes it.
+pub fn expires(exptime: Exptime, now: Seconds) -> Option<Seconds> {
+    match exptime.resolve(now.0) {
+        Expiry::Never => None,
+        Expiry::At(second) => Some(Seconds(second)),
+        Expiry::Past => Some(LONG_AGO),
+    }
+}
+
+fn ttl_s(expires: Option<Seconds>, now: Seconds) -> Option<u32> {
+    expires.map(|at| at.0.saturating_sub(now.0))
+}
+
+fn describe(item: &Item<'_>, now: Seconds) -> MetaItem {
+    MetaItem {
+        client_flags: item.client_flags,
+        cas: item.cas,
+        size: item.value.len() as u32,
+        ttl_s: ttl_s(item.expires, now),
+        hit_before: item.hit_before,
+        last_access_s: now.0.saturating_sub(item.last_access.0),
+        win: item.win,
+        stale: item.stale,
+        token_sent: item.token_sent,
+    }
+}
+
+/// Whether `t` stands in front of `T`, and so shows what was before the touch.
+fn shows_old_ttl(flags: &MetaFlags<'_>) -> bool {
+    flags.iter().map(|(letter, _)| letter).find(|letter| matches!(letter, b't' | b'T')) == Some(b't')
+}
+
+fn how_to_store(store: &corecached_protocol::Store<'_>, now: Seconds) -> StoreHow {
+    StoreHow {
+        mode: match store.verb {
+            StoreVerb::Set | StoreVerb::Cas => Mode::Set,
+            StoreVerb::Add => Mode::Add,
+            StoreVerb::Replace => Mode::Replace,
+            StoreVerb::Append => Mode::Append,
+            StoreVerb::Prepend => Mode::Prepend,
+        },
+        client_flags: store.client_flags,
+        expires: expires(store.exptime, now),
+        compare_cas: (store.verb == StoreVerb::Cas).then_some(store.cas_unique),
+        ..StoreHow::default()
+    }
+}
+
+fn how_to_meta_set(meta: &Meta<'_>, now: Seconds) -> StoreHow {
+    let flags = &meta.flags;
+    StoreHow {
+        mode: match flags.mode {
+            MetaMode::Add => Mode::Add,
+            MetaMode::Append => Mode::Append,
+            MetaMode::Prepend => Mode::Prepend,
+            MetaMode::Replace => Mode::Replace,
+            MetaMode::Set | MetaMode::Increment | MetaMode::Decrement => Mode::Set,
+        },
+        client_flags: flags.client_flags,
+        expires: expires(flags.exptime, now),
+        compare_cas: flags.has(b'C').then_some(flags.compare_cas),
+        new_cas: flags.has(b'E').then_some(flags.new_cas),
+        stale_if_older: flags.has(b'I'),
+        vivify: flags.has(b'N').then(|| expires(flags.vivify, now)),
+        with_cas: flags.has(b'c'),
+        binary_key: flags.has(b'b'),
+    }
+}

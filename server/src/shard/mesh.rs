@@ -1,0 +1,238 @@
+//! The channels between shards.
+//!
+//! Messages for another shard gather in a batch and are published once a turn, requests and replies apart, so that
+//! replies always get through. Both directions are bounded: when a peer's request channel is full and the batch for
+//! it too, connections that need that peer stop parsing; a shard takes no more requests from a peer that does not take
+//! its replies. A peer is woken only when it is parked.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
+
+use super::message::Batch;
+use crate::net::Waker;
+
+/// Batches under way from one shard to another.
+const BATCHES_MAX: usize = 32;
+/// Bytes gathered for a peer that has no room, before parsing for it stops.
+const PENDING_BYTES_MAX: usize = 256 * 1024;
+/// Emptied batches kept for use again.
+const SPARES_MAX: usize = 16;
+/// Bytes of a batch kept for use again; a larger one is dropped.
+const SPARE_BYTES_MAX: usize = 512 * 1024;
+
+/// What all shards know of each.
+#[derive(Debug, Default)]
+pub struct Presence {
+    /// Set while it waits for the kernel: whoever publishes to it then must wake it.
+    parked: AtomicBool,
+    /// How; set once its driver is up.
+    waker: std::sync::OnceLock<Arc<Waker>>,
+}
+
+impl Presence {
+    /// Its driver is up.
+    pub fn set_waker(&self, waker: Arc<Waker>) {
+        let _ = self.waker.set(waker);
+    }
+
+    /// Wake it from outside the mesh.
+    pub fn wake(&self) {
+        if let Some(waker) = self.waker.get() {
+            waker.wake();
+        }
+    }
+}
+
+/// One shard's ends of all its channels.
+#[derive(Debug)]
+pub struct Mesh {
+    me: usize,
+    presence: Arc<[Presence]>,
+    peers: Vec<Peer>,
+    spares: Vec<Batch>,
+}
+
+#[derive(Debug)]
+struct Peer {
+    shard: usize,
+    requests_out: Lane,
+    replies_out: Lane,
+    requests_in: Receiver<Batch>,
+    replies_in: Receiver<Batch>,
+}
+
+/// An outgoing channel and what waits to be published on it.
+#[derive(Debug)]
+struct Lane {
+    sender: Sender<Batch>,
+    pending: Batch,
+}
+
+impl Lane {
+    /// Publish what waits; true when something was.
+    fn publish(&mut self, spares: &mut Vec<Batch>) -> bool {
+        if self.pending.is_empty() {
+            return false;
+        }
+        let batch = std::mem::replace(&mut self.pending, spares.pop().unwrap_or_default());
+        match self.sender.try_send(batch) {
+            Ok(()) => true,
+            Err(TrySendError::Full(batch)) => {
+                // Nothing was added to the replacement: it goes back, and the batch waits for the next turn.
+                spares.push(std::mem::replace(&mut self.pending, batch));
+                false
+            }
+            Err(TrySendError::Disconnected(_)) => false, // the peer has ended: so will we
+        }
+    }
+}
+
+/// The ends of every shard among `shards`, and what they know of each other.
+#[must_use]
+pub fn connect(shards: usize) -> (Vec<Mesh>, Arc<[Presence]>) {
+    let presence: Arc<[Presence]> = (0..shards).map(|_| Presence::default()).collect();
+    let mut meshes: Vec<Mesh> = (0..shards)
+        .map(|me| Mesh { me, presence: Arc::clone(&presence), peers: Vec::new(), spares: Vec::new() })
+        .collect();
+    for one in 0..shards {
+        for other in one + 1..shards {
+            let lane = || bounded::<Batch>(BATCHES_MAX);
+            let (asks, asked) = (lane(), lane());
+            let (answers, answered) = (lane(), lane());
+            meshes[one].peers.push(Peer {
+                shard: other,
+                requests_out: Lane { sender: asks.0, pending: Batch::default() },
+                requests_in: asked.1,
+                replies_out: Lane { sender: answers.0, pending: Batch::default() },
+                replies_in: answered.1,
+            });
+            meshes[other].peers.push(Peer {
+                shard: one,
+                requests_out: Lane { sender: asked.0, pending: Batch::default() },
+                requests_in: asks.1,
+                replies_out: Lane { sender: answered.0, pending: Batch::default() },
+                replies_in: answers.1,
+            });
+        }
+    }
+    for mesh in &mut meshes {
+        mesh.peers.sort_by_key(|peer| peer.shard);
+    }
+    (meshes, presence)
+}
+
+impl Mesh {
+    /// The shard these ends belong to.
+    #[must_use]
+    pub const fn me(&self) -> usize {
+        self.me
+    }
+
+    /// Shards in the mesh, this one included.
+    #[must_use]
+    pub fn shards(&self) -> usize {
+        self.presence.len()
+    }
+
+    fn peer(&mut self, shard: usize) -> &mut Peer {
+        debug_assert_ne!(shard, self.me);
+        &mut self.peers[shard - usize::from(shard > self.me)]
+    }
+
+    /// Whether a request for `shard` may be added.
+    #[must_use]
+    pub fn has_room(&self, shard: usize) -> bool {
+        let peer = &self.peers[shard - usize::from(shard > self.me)];
+        peer.requests_out.pending.len_bytes() < PENDING_BYTES_MAX
+    }
+
+    /// Requests for `shard`, published with the rest of this turn.
+    pub fn requests(&mut self, shard: usize) -> &mut Batch {
+        &mut self.peer(shard).requests_out.pending
+    }
+
+    /// Replies and returned values for `shard`, published with the rest of this turn.
+    pub fn replies(&mut self, shard: usize) -> &mut Batch {
+        &mut self.peer(shard).replies_out.pending
+    }
+
+    /// The next batch of replies from any peer, with its shard.
+    pub fn take_replies(&mut self) -> Option<(usize, Batch)> {
+        self.peers.iter().find_map(|peer| Some((peer.shard, receive(&peer.replies_in)?)))
+    }
+
+    /// The next batch of requests from a peer that takes our replies, with its shard.
+    pub fn take_requests(&mut self) -> Option<(usize, Batch)> {
+        self.peers.iter().find_map(|peer| {
+            if peer.replies_out.pending.len_bytes() >= PENDING_BYTES_MAX {
+                return None;
+            }
+            Some((peer.shard, receive(&peer.requests_in)?))
+        })
+    }
+
+    /// Give back an emptied batch.
+    pub fn recycle(&mut self, batch: Batch) {
+        debug_assert!(batch.is_empty());
+        if self.spares.len() < SPARES_MAX && batch.capacity_bytes() <= SPARE_BYTES_MAX {
+            self.spares.push(batch);
+        }
+    }
+
+    /// Show the peers what was added since; `wake` is called for those that sleep.
+    pub fn publish(&mut self, mut wake: impl FnMut(&Waker)) {
+        for peer in &mut self.peers {
+            let replied = peer.replies_out.publish(&mut self.spares);
+            let asked = peer.requests_out.publish(&mut self.spares);
+            if replied || asked {
+                // Pairs with the fence of `park`: either we see the flag, or the peer sees the batch.
+                fence(Ordering::SeqCst);
+                let presence = &self.presence[peer.shard];
+                if presence.parked.load(Ordering::Relaxed)
+                    && presence.parked.swap(false, Ordering::AcqRel)
+                    && let Some(waker) = presence.waker.get()
+                {
+                    wake(waker);
+                }
+            }
+        }
+    }
+
+    /// Whether something waits that this shard could work on.
+    #[must_use]
+    pub fn pending(&self) -> bool {
+        self.peers.iter().any(|peer| {
+            !peer.replies_in.is_empty()
+                || !peer.requests_in.is_empty()
+                || !peer.replies_out.pending.is_empty()
+                || !peer.requests_out.pending.is_empty()
+        })
+    }
+
+    /// About to wait for the kernel: peers wake us from now on. False when there is work after all.
+    #[must_use]
+    pub fn park(&self) -> bool {
+        let presence = &self.presence[self.me];
+        presence.parked.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        if self.pending() {
+            self.unpark();
+            return false;
+        }
+        true
+    }
+
+    /// Awake again.
+    pub fn unpark(&self) {
+        self.presence[self.me].parked.store(false, Ordering::Relaxed);
+    }
+}
+
+fn receive(channel: &Receiver<Batch>) -> Option<Batch> {
+    match channel.try_recv() {
+        Ok(batch) => Some(batch),
+        Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
+    }
+}
