@@ -88,8 +88,9 @@ fn parse_long(digits: &[u8]) -> Option<u64> {
     digits.iter().try_fold(0u64, |n, &byte| n.checked_mul(10)?.checked_add(u64::from(digit(byte)?)))
 }
 
+/// What a decimal digit stands for.
 #[inline]
-fn digit(byte: u8) -> Option<u8> {
+pub(crate) fn digit(byte: u8) -> Option<u8> {
     let digit = byte.wrapping_sub(b'0');
     (digit < 10).then_some(digit)
 }

@@ -99,7 +99,7 @@ impl Parser {
 
     #[inline]
     fn line<'a>(&mut self, input: &'a [u8], limits: &Limits) -> Result<Parsed<Command<'a>>, Rejected> {
-        // By far the most common line, and the one where every nanosecond shows: `get` and one key.
+        // By far the most common lines, and those where every nanosecond shows: `get` and one key, and a plain `set`.
         if let Some(rest) = input.strip_prefix(b"get ")
             && let Some(end) = find_either::<b' ', b'\n'>(rest)
             && rest[end] == b'\n'
@@ -109,6 +109,9 @@ impl Parser {
                 let value = Command::Retrieve(Retrieve { key, with_cas: false, touch: None, last: true });
                 return Ok(Parsed::Complete { value, consumed: b"get ".len() + end + 1 });
             }
+        }
+        if let Some((store, consumed)) = text::plain_set(input, limits) {
+            return Ok(Parsed::Complete { value: Command::Store(store), consumed });
         }
         let Some(end) = memchr(b'\n', input) else { return self.unended_line(input, limits) };
         let line = without_cr(&input[..end]);

@@ -53,6 +53,24 @@ proptest! {
     }
 
     #[test]
+    fn a_plain_line_is_what_it_is_with_a_blank_at_its_end(
+        verb in prop::sample::select(vec!["get", "set"]),
+        key in "[a-z\r\t]{1,3}|k{248,252}",
+        numbers in prop::collection::vec("[0-9]{1,3}|[0-9]{9,11}|21474836[0-9]{2}|[-+x][0-9]|[0-9]x", 2..5),
+        noreply: bool,
+    ) {
+        let line = match verb {
+            "set" => format!("set {key} {}{}", numbers.join(" "), if noreply { " noreply" } else { "" }),
+            _ => format!("get {key}"),
+        };
+        prop_assert_eq!(
+            events([format!("{line}\r\n").as_bytes()]),
+            events([format!("{line} \r\n").as_bytes()]),
+            "{:?}", line
+        );
+    }
+
+    #[test]
     fn the_pieces_make_no_difference(
         sent in conversation(),
         cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
