@@ -16,7 +16,7 @@ pub fn answer(verb: AdminVerb, words: &[u8], config: &Config) -> &'static [u8] {
     let mut next = || words.next().unwrap_or(b"");
     match verb {
         AdminVerb::Slabs => match (next(), next(), next()) {
-            (b"automove", level, _) if matches!(level, b"0" | b"1" | b"2") => line::OK,
+            (b"automove", b"0" | b"1" | b"2", _) => line::OK,
             (b"automove", b"ratio" | b"freeratio", number) if decimal::<f64>(number).is_some() => line::OK,
             (b"automove", b"window", number) => match decimal::<u64>(number) {
                 Some(3..=1800) => line::OK,

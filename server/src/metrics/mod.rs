@@ -19,11 +19,6 @@ macro_rules! counters {
             /// How many there are.
             pub const COUNT: usize = [$(stringify!($name)),*].len();
 
-            /// `stats reset`: start again.
-            pub fn reset(&mut self) {
-                *self = Self::default();
-            }
-
             fn to_array(self) -> [u64; Self::COUNT] {
                 [$(self.$name),*]
             }
@@ -169,6 +164,22 @@ impl Cells {
             Counters::from_array(self.counters.each_ref().map(load)),
             store_from_array(self.store.each_ref().map(load)),
         )
+    }
+}
+
+/// `stats` with what it counts (not what it measures) taken from `reset` on.
+#[must_use]
+pub fn since(stats: &StoreStats, reset: &StoreStats) -> StoreStats {
+    StoreStats {
+        total_items: stats.total_items - reset.total_items,
+        evictions: stats.evictions - reset.evictions,
+        evicted_unfetched: stats.evicted_unfetched - reset.evicted_unfetched,
+        reclaimed: stats.reclaimed - reset.reclaimed,
+        expired_unfetched: stats.expired_unfetched - reset.expired_unfetched,
+        moved_items: stats.moved_items - reset.moved_items,
+        moved_bytes: stats.moved_bytes - reset.moved_bytes,
+        out_of_memory: stats.out_of_memory - reset.out_of_memory,
+        ..*stats
     }
 }
 

@@ -142,7 +142,7 @@ mod tests {
         outbox.push_bytes(b"ghi");
         assert_eq!(gathered(&mut outbox), b"cdefghi");
         outbox.advance(7, |_| ());
-        assert!(outbox.is_empty() && outbox.len() == 0);
+        assert!(outbox.is_empty());
     }
 
     #[test]

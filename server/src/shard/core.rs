@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use corecached_engine::{Seconds, Store};
+use corecached_engine::{Seconds, Store, StoreStats};
 use corecached_protocol::Limits;
 
 use super::mesh::Mesh;
@@ -13,7 +13,7 @@ use super::message::{Message, Reply};
 use crate::admin::prefixes::Prefixes;
 use crate::conn::session::Arrived;
 use crate::conn::{Session, State};
-use crate::metrics::Counters;
+use crate::metrics::{self, Counters};
 use crate::net::{Close, ConnId, Driver, Pinned, Send, Waker, outbox};
 use crate::server::Shared;
 
@@ -39,6 +39,8 @@ pub struct Core {
     pub(super) limits: Limits,
     pub(super) counters: Counters,
     pub(super) prefixes: Option<Box<Prefixes>>,
+    /// The store's own counts at the last `stats reset`; they never go back.
+    store_at_reset: StoreStats,
     /// Values being stored piece by piece: the shard and connection they come from. `None` once there was no room.
     pub(super) uploads: HashMap<(usize, ConnId), Option<corecached_engine::Upload>>,
     pub(super) now: Seconds,
@@ -59,6 +61,8 @@ pub struct Core {
 impl Core {
     pub(super) fn new(setup: CoreSetup) -> Self {
         let CoreSetup { mesh, store, shared } = setup;
+        let config = &shared.config;
+        let prefixes = config.count_prefixes.then(|| Box::new(Prefixes::new(config.prefix_delimiter)));
         Self {
             me: mesh.me(),
             now: Seconds(shared.clock.now_s()),
@@ -67,7 +71,8 @@ impl Core {
             mesh,
             limits: Limits::default(),
             counters: Counters::default(),
-            prefixes: None,
+            prefixes,
+            store_at_reset: StoreStats::default(),
             uploads: HashMap::new(),
             sessions: Vec::new(),
             open: 0,
@@ -161,12 +166,23 @@ impl Core {
     /// Show counters, requests and replies to the others; `wake` is called for those that sleep.
     pub(super) fn publish(&mut self, mut wake: impl FnMut(&Waker)) {
         self.counters.bytes_written += self.out.len() as u64;
-        self.shared.cells[self.me].publish(&self.counters, &self.store.stats());
+        self.publish_counters();
         let wakeups = &mut self.counters.wakeups;
         self.mesh.publish(|waker| {
             *wakeups += 1;
             wake(waker);
         });
+    }
+
+    pub(super) fn publish_counters(&mut self) {
+        let store = metrics::since(&self.store.stats(), &self.store_at_reset);
+        self.shared.cells[self.me].publish(&self.counters, &store);
+    }
+
+    /// `stats reset`
+    pub(super) fn reset_counters(&mut self) {
+        self.counters = Counters::default();
+        self.store_at_reset = self.store.stats();
     }
 
     pub(super) fn end_turn(&mut self) -> Vec<u8> {

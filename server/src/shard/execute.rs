@@ -7,8 +7,8 @@ use corecached_engine::{
     Store, StoreHow, Stored,
 };
 use corecached_protocol::{
-    Arithmetic, Command, Delete, Expiry, Exptime, Meta, MetaFlags, MetaKey, MetaMode, MetaVerb, Retrieve,
-    StoreVerb, Touch, line,
+    Arithmetic, Command, Delete, Expiry, Exptime, Meta, MetaKey, MetaMode, MetaVerb, Retrieve, StoreVerb,
+    Touch, line,
     meta::{self, MetaCode, MetaDebug, MetaItem},
     number, text,
 };
@@ -274,7 +274,7 @@ impl Context<'_> {
             bump: !flags.has(b'u'),
             binary_key: flags.has(b'b'),
         };
-        let old_expires = if ask.touch.is_some() && shows_old_ttl(flags) {
+        let old_expires = if ask.touch.is_some() && flags.in_order(b't', b'T') {
             self.store.peek(key, now).map(|item| item.expires)
         } else {
             None
@@ -487,11 +487,6 @@ fn describe(item: &Item<'_>, now: Seconds) -> MetaItem {
         stale: item.stale,
         token_sent: item.token_sent,
     }
-}
-
-/// Whether `t` stands in front of `T`, and so shows what was before the touch.
-fn shows_old_ttl(flags: &MetaFlags<'_>) -> bool {
-    flags.iter().map(|(letter, _)| letter).find(|letter| matches!(letter, b't' | b'T')) == Some(b't')
 }
 
 fn how_to_store(store: &corecached_protocol::Store<'_>, now: Seconds) -> StoreHow {

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::message::Batch;
 use crate::net::Waker;
@@ -160,7 +160,7 @@ impl Mesh {
 
     /// The next batch of replies from any peer, with its shard.
     pub fn take_replies(&mut self) -> Option<(usize, Batch)> {
-        self.peers.iter().find_map(|peer| Some((peer.shard, receive(&peer.replies_in)?)))
+        self.peers.iter().find_map(|peer| Some((peer.shard, peer.replies_in.try_recv().ok()?)))
     }
 
     /// The next batch of requests from a peer that takes our replies, with its shard.
@@ -169,7 +169,7 @@ impl Mesh {
             if peer.replies_out.pending.len_bytes() >= PENDING_BYTES_MAX {
                 return None;
             }
-            Some((peer.shard, receive(&peer.requests_in)?))
+            Some((peer.shard, peer.requests_in.try_recv().ok()?))
         })
     }
 
@@ -227,12 +227,5 @@ impl Mesh {
     /// Awake again.
     pub fn unpark(&self) {
         self.presence[self.me].parked.store(false, Ordering::Relaxed);
-    }
-}
-
-fn receive(channel: &Receiver<Batch>) -> Option<Batch> {
-    match channel.try_recv() {
-        Ok(batch) => Some(batch),
-        Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
     }
 }

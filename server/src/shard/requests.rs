@@ -2,8 +2,8 @@
 
 use corecached_engine::Key;
 use corecached_protocol::{
-    AdminVerb, BadDataChunk, Command, Meta, MetaKey, MetaMode, MetaVerb, Parsed, Rejected, StoreVerb,
-    data_block, line, text,
+    AdminVerb, BadDataChunk, Command, Meta, MetaKey, MetaMode, MetaVerb, ParseError, Parsed, Rejected,
+    StoreVerb, data_block, line, text,
 };
 
 use super::core::Core;
@@ -116,8 +116,12 @@ impl Core {
     }
 
     fn reject(&mut self, session: &mut Session, rejected: &Rejected) {
-        if !rejected.noreply && !rejected.error.line().is_empty() {
-            self.reply(session, |out| out.extend_from_slice(rejected.error.line()));
+        let answer = match rejected.error {
+            ParseError::BadShutdownMode if !self.shared.config.allow_shutdown => line::SHUTDOWN_NOT_ENABLED,
+            error => error.line(),
+        };
+        if !rejected.noreply && !answer.is_empty() {
+            self.say(session, answer);
         }
         if rejected.close {
             session.state = State::Closing;
@@ -451,7 +455,7 @@ impl Core {
                 // Checked before it was sent out.
                 let _ = self.store.set_memory_bytes(bytes, self.now);
             }
-            Broadcast::ResetCounters => self.counters.reset(),
+            Broadcast::ResetCounters => self.reset_counters(),
             Broadcast::CountPrefixes { on } => {
                 let delimiter = self.shared.config.prefix_delimiter;
                 self.prefixes = on.then(|| Box::new(Prefixes::new(delimiter)));
@@ -532,8 +536,7 @@ impl Core {
         match *barrier {
             Barrier::Stats(words) => {
                 let shared = std::sync::Arc::clone(&self.shared);
-                // Its own numbers are as fresh as those the others published before they answered.
-                shared.cells[self.me].publish(&self.counters, &self.store.stats());
+                self.publish_counters(); // the others published theirs before they answered
                 self.reply(session, |out| admin::stats::render(&words, &shared, out));
             }
             Barrier::Ask { what, then } => {
