@@ -66,7 +66,9 @@ impl Store {
             rest.extend(ranges);
             first
         } else {
-            Range { at: location.at() + record.value_at(), len: value_len }
+            // An empty value may end where its segment does; its record never lies past that.
+            let at = if value_len == 0 { 0 } else { record.value_at() };
+            Range { at: location.at() + at, len: value_len }
         };
         let pinned = PinnedValue { view: self.log.arena.view(), len: value_len, first, rest };
         for range in std::iter::once(&pinned.first).chain(&pinned.rest) {

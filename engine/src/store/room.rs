@@ -384,8 +384,11 @@ impl Store {
         let record = self.record(at);
         let (old_bytes, key_len, pieces) = (record.bytes(), record.key().len(), record.piece_count());
         let (large, value_len) = (record.is_large(), record.value_len());
-        let bytes =
-            if large { fields.large_bytes(key_len, pieces) } else { fields.inline_bytes(key_len, value_len) };
+        let bytes = match purpose {
+            Purpose::Move => old_bytes,
+            Purpose::Write if large => fields.large_bytes(key_len, pieces),
+            Purpose::Write => fields.inline_bytes(key_len, value_len),
+        };
         let lane = self.lane_for(queue, fields.expires, purpose, now);
         let new = self.reserve(bytes, lane, fields.expires, purpose, now)?;
         if purpose == Purpose::Move {

@@ -55,7 +55,6 @@ pub(crate) struct Model {
     value_bytes: u32,
     keys: u32,
     steps: u32,
-    last: u32,
 }
 
 impl Model {
@@ -75,7 +74,6 @@ impl Model {
             value_bytes,
             keys,
             steps: 0,
-            last: 0,
         }
     }
 
@@ -84,9 +82,7 @@ impl Model {
         let name = format!("key-{}", choices.below(self.keys)).into_bytes();
         self.turn();
         self.sync(&name);
-        let pick = choices.below(32);
-        self.last = pick;
-        match pick {
+        match choices.below(32) {
             0..8 => self.store(&name, choices),
             8..12 => self.get(&name, choices),
             12..16 => self.meta_get(&name, choices),
@@ -106,8 +102,7 @@ impl Model {
         self.turn();
         self.sync(&name);
         self.steps += 1;
-        if self.steps > 0 {
-            eprintln!("op {} at step {}", self.last, self.steps);
+        if self.steps.is_multiple_of(128) {
             self.store.check_invariants();
         }
     }
@@ -155,7 +150,10 @@ impl Model {
         let Some(item) = self.store.peek(key, self.now) else {
             if self.entries.remove(name).is_some() {
                 let stats = self.store.stats();
-                assert!(self.lossy && stats.evictions + stats.out_of_memory > 0, "lost without need");
+                assert!(
+                    self.lossy && stats.evictions + stats.out_of_memory > 0,
+                    "lost without need: {stats:?}"
+                );
             }
             return;
         };

@@ -1,0 +1,95 @@
+//! Memory: what the store may use, and what happens past it.
+
+use super::support::{Bench, stored};
+use crate::{KeyHasher, Seconds, Store, StoreConfig, Stored};
+
+#[test]
+fn a_bad_setting_is_named_with_its_remedy() {
+    let check = |adjust: fn(&mut StoreConfig), key: &str| {
+        let mut config = StoreConfig::new(8 << 20, KeyHasher::new(1));
+        adjust(&mut config);
+        let error = Store::new(config, Seconds(1)).err().unwrap();
+        assert_eq!(error.key, key);
+        assert!(error.to_string().starts_with(key) && !error.remedy.is_empty());
+    };
+    check(|config| config.memory_bytes = 1000, "memory_bytes");
+    check(|config| config.memory_bytes = 17 << 30, "memory_bytes");
+    check(|config| config.value_bytes_max = 5 << 20, "value_bytes_max");
+    check(|config| config.value_bytes_max = 0, "value_bytes_max");
+    check(|config| config.policy.admission_percent = 0, "policy.admission_percent");
+}
+
+#[test]
+fn a_store_that_may_not_evict_refuses_when_full_and_takes_again_after_deletes() {
+    let mut bench = Bench::with(1 << 20, |config| config.evict = false);
+    let mut held = 0;
+    while stored(bench.set(&format!("k:{held}"), &[1; 100])) {
+        held += 1;
+    }
+    assert!(held > 5_000, "{held}");
+    assert_eq!(bench.set("more", &[1; 100]), Stored::NoMemory);
+    assert!((0..held).all(|n| bench.get(&format!("k:{n}")).is_some()));
+    for n in (0..held).step_by(2) {
+        let name = format!("k:{n}");
+        let key = bench.key(name.as_bytes());
+        bench.store.delete(key, &Default::default(), bench.now);
+    }
+    // Every segment is half dead: only compaction can make room.
+    let mut more = 0;
+    while stored(bench.set(&format!("m:{more}"), &[1; 100])) {
+        more += 1;
+    }
+    assert!(more > held / 4, "{more} of {held}");
+    assert!((1..held).step_by(2).all(|n| bench.get(&format!("k:{n}")).is_some()));
+    assert_eq!(bench.store.stats().evictions, 0);
+    bench.store.check_invariants();
+}
+
+#[test]
+fn a_lowered_limit_is_reached_by_upkeep_and_a_raised_one_used() {
+    let mut bench = Bench::new(8 << 20);
+    let fill = |bench: &mut Bench| {
+        for n in 0..100_000 {
+            bench.set(&format!("k:{n}"), &[1; 100]);
+        }
+    };
+    fill(&mut bench);
+    let items = bench.store.stats().items;
+    bench.store.set_memory_bytes(4 << 20, bench.now).unwrap();
+    bench.settle();
+    let stats = bench.store.stats();
+    assert!(stats.arena_bytes + stats.index_bytes + stats.ghost_bytes <= 4 << 20);
+    bench.store.set_memory_bytes(32 << 20, bench.now).unwrap();
+    fill(&mut bench);
+    assert!(bench.store.stats().items > items);
+    bench.store.check_invariants();
+    let error = bench.store.set_memory_bytes(65 << 20, bench.now).unwrap_err();
+    assert_eq!(error.key, "memory_bytes");
+}
+
+#[test]
+fn after_a_shift_in_value_size_the_new_size_fits_at_once() {
+    let mut bench = Bench::new(64 << 20);
+    for n in 0..400_000 {
+        bench.set(&format!("small:{n}"), &[1; 100]);
+    }
+    for n in 0..50_000 {
+        bench.set(&format!("large:{n}"), &[1; 1000]);
+    }
+    let present = (0..50_000).filter(|n| bench.get(&format!("large:{n}")).is_some()).count();
+    assert!(present >= 49_500, "{present} of 50000");
+}
+
+#[test]
+fn keys_read_often_survive_a_scan() {
+    let mut bench = Bench::new(4 << 20);
+    for n in 0..1000 {
+        bench.set(&format!("hot:{n}"), &[1; 100]);
+    }
+    for n in 0..200_000 {
+        bench.set(&format!("cold:{n}"), &[1; 100]);
+        bench.get(&format!("hot:{}", n % 1000));
+    }
+    let present = (0..1000).filter(|n| bench.get(&format!("hot:{n}")).is_some()).count();
+    assert!(present > 990, "{present} of 1000");
+}
