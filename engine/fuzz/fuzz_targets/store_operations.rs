@@ -34,7 +34,7 @@ fuzz_target!(|bytes: &[u8]| {
     let config = StoreConfig { evict, ..StoreConfig::new(memory_bytes, KeyHasher::new(1)) };
     let mut model = Model::new(config, lossy, keys, value_bytes);
     let mut choices = Bytes(rest);
-    while !choices.0.is_empty() {
+    while choices.0.len() >= 2 {
         model.step(&mut choices);
     }
     model.finish();

@@ -76,7 +76,7 @@ impl Store {
     }
 
     /// Gives back one free segment's memory that the limit no longer covers. True while there are more.
-    fn discard_surplus(&mut self) -> bool {
+    pub(super) fn discard_surplus(&mut self) -> bool {
         let segments = &self.log.segments;
         let surplus = segments.in_use() + segments.resident_free() > self.segments_total();
         surplus && self.log.discard_one()

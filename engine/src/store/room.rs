@@ -119,7 +119,10 @@ impl Store {
                 }
             }
         }
-        self.log.open_next(lane, now.0).then_some(())
+        let opened = self.log.open_next(lane, now.0);
+        // A grown index takes segments away for good: their memory goes back, one per segment opened.
+        self.discard_surplus();
+        opened.then_some(())
     }
 
     /// Empties segments until a write may take one. False: everything is pinned, or nothing may be dropped.
