@@ -19,6 +19,8 @@ pub mod net;
 pub mod runtime;
 pub mod server;
 pub mod shard;
+#[cfg(test)]
+mod sim;
 
 /// This server's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -49,6 +49,24 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// What `shards` shards share before they start; `seed` is the hasher's.
+    #[must_use]
+    pub fn new(config: Config, shards: usize, presence: Arc<[Presence]>, seed: u64, backend: String) -> Self {
+        Self {
+            hasher: KeyHasher::new(seed),
+            clock: Clock::start(),
+            cells: (0..shards).map(|_| Cells::default()).collect(),
+            admission: Arc::new(Admission::new(config.connections_max)),
+            presence,
+            stopping: AtomicBool::new(false),
+            drained: AtomicUsize::new(0),
+            backend,
+            verbosity: AtomicU32::new(config.verbosity),
+            memory_bytes: AtomicUsize::new(config.memory_bytes),
+            config,
+        }
+    }
+
     /// Stop: accept nothing more, answer what was read, close.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
@@ -214,20 +232,7 @@ fn launch(
 ) -> Result<(Arc<Shared>, Vec<Host>), String> {
     let shards = plan.cores.len();
     let (meshes, presence) = mesh::connect(shards);
-    let hasher = KeyHasher::new(random_seed());
-    let shared = Arc::new(Shared {
-        hasher: hasher.clone(),
-        clock: Clock::start(),
-        cells: (0..shards).map(|_| Cells::default()).collect(),
-        admission: Arc::new(Admission::new(config.connections_max)),
-        presence,
-        stopping: AtomicBool::new(false),
-        drained: AtomicUsize::new(0),
-        backend: backend_name,
-        verbosity: AtomicU32::new(config.verbosity),
-        memory_bytes: AtomicUsize::new(config.memory_bytes),
-        config: config.clone(),
-    });
+    let shared = Arc::new(Shared::new(config.clone(), shards, presence, random_seed(), backend_name));
     let (report, reports) = bounded::<Result<(), String>>(shards);
     let mut hosts = Vec::new();
     let mut starts: Vec<Sender<()>> = Vec::new();

@@ -184,6 +184,13 @@ pub struct Waker {
 }
 
 impl Waker {
+    /// A waker that wakes nobody.
+    #[cfg(test)]
+    pub(crate) fn for_tests() -> Self {
+        let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
+        Self { signal: rustix::event::eventfd(0, flags).expect("an eventfd"), ring: None }
+    }
+
     /// End the wait of the driver this belongs to. Costs a system call.
     pub fn wake(&self) {
         // A full socket or eventfd means a wake-up is pending already.

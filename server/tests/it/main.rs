@@ -1,0 +1,8 @@
+//! The server as its clients and operators meet it: the real binary, over real sockets, next to a real memcached.
+//!
+//! Every test starts the servers it needs on free ports of the loopback interface and ends them, so that all of them
+//! may run at once. What is waited for is polled with a deadline.
+
+mod support;
+
+mod transcripts;

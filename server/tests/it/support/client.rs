@@ -1,0 +1,265 @@
+//! A client: a blocking socket on which nothing waits longer than the deadline.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixStream;
+
+use super::{DEADLINE, Server, shorten};
+
+/// What `stats` listed.
+pub type Stats = BTreeMap<String, String>;
+
+#[derive(Debug)]
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// See the head of the file. What was read and not yet asked for is kept.
+#[derive(Debug)]
+pub struct Client {
+    stream: Stream,
+    input: Vec<u8>,
+    at: usize,
+}
+
+impl Client {
+    /// Connect to `server`.
+    #[track_caller]
+    pub fn connect(server: &Server) -> Self {
+        match server.unix_socket() {
+            Some(path) => {
+                let stream = UnixStream::connect(path).expect("the server listens");
+                stream.set_read_timeout(Some(DEADLINE)).unwrap();
+                stream.set_write_timeout(Some(DEADLINE)).unwrap();
+                Self { stream: Stream::Unix(stream), input: Vec::new(), at: 0 }
+            }
+            None => Self::connect_to(server.address),
+        }
+    }
+
+    /// Connect to an address.
+    #[track_caller]
+    pub fn connect_to(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect_timeout(&address, DEADLINE).expect("the server listens");
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.set_write_timeout(Some(DEADLINE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream: Stream::Tcp(stream), input: Vec::new(), at: 0 }
+    }
+
+    /// Take no more than about this much from the network before it is read.
+    pub fn set_receive_buffer(&self, bytes: i32) {
+        let size = size_of::<i32>() as u32;
+        // SAFETY: the option is an int, which is what is there.
+        let set = unsafe {
+            libc::setsockopt(self.fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, (&raw const bytes).cast(), size)
+        };
+        assert_eq!(set, 0);
+    }
+
+    /// Have the connection reset when it is dropped: no orderly end, and no port kept back for a minute.
+    pub fn reset_on_drop(&self) {
+        let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+        let size = size_of::<libc::linger>() as u32;
+        // SAFETY: the option is a `linger`, which is what is there.
+        let set = unsafe {
+            libc::setsockopt(self.fd(), libc::SOL_SOCKET, libc::SO_LINGER, (&raw const linger).cast(), size)
+        };
+        assert_eq!(set, 0);
+    }
+
+    fn fd(&self) -> RawFd {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.as_raw_fd(),
+            Stream::Unix(stream) => stream.as_raw_fd(),
+        }
+    }
+
+    /// Send all of `bytes`.
+    #[track_caller]
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.try_send(bytes.as_ref()).expect("the server reads");
+    }
+
+    /// Send all of `bytes`, if the server reads them.
+    ///
+    /// # Errors
+    /// What the socket says.
+    pub fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match &mut self.stream {
+            Stream::Tcp(stream) => stream.write_all(bytes),
+            Stream::Unix(stream) => stream.write_all(bytes),
+        }
+    }
+
+    /// Send nothing more.
+    pub fn end_sending(&self) {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
+        }
+        .expect("the connection is open");
+    }
+
+    /// Whatever comes next, appended to what is kept; 0 at the end.
+    ///
+    /// # Errors
+    /// What the socket says, `WouldBlock` past the deadline.
+    pub fn fill(&mut self) -> io::Result<usize> {
+        if self.at == self.input.len() {
+            self.input.clear();
+            self.at = 0;
+        }
+        let len = self.input.len();
+        self.input.resize(len + 64 * 1024, 0);
+        let read = match &mut self.stream {
+            Stream::Tcp(stream) => stream.read(&mut self.input[len..]),
+            Stream::Unix(stream) => stream.read(&mut self.input[len..]),
+        };
+        self.input.truncate(len + *read.as_ref().unwrap_or(&0));
+        read
+    }
+
+    #[track_caller]
+    fn fill_for(&mut self, wanted: &str) {
+        match self.fill() {
+            Ok(1..) => {}
+            Ok(0) => panic!("closed while waiting for {wanted}; got {}", shorten(&self.input[self.at..])),
+            Err(error) => {
+                panic!("{error} while waiting for {wanted}; got {}", shorten(&self.input[self.at..]))
+            }
+        }
+    }
+
+    /// The next `len` bytes.
+    #[track_caller]
+    pub fn read(&mut self, len: usize) -> Vec<u8> {
+        while self.input.len() - self.at < len {
+            self.fill_for(&format!("{len} bytes"));
+        }
+        self.at += len;
+        self.input[self.at - len..self.at].to_vec()
+    }
+
+    /// The next line, without its CRLF.
+    #[track_caller]
+    pub fn line(&mut self) -> String {
+        let line = self.through(b"\r\n");
+        String::from_utf8(line[..line.len() - 2].to_vec()).expect("a line is text")
+    }
+
+    /// Everything through the next `ending`.
+    #[track_caller]
+    pub fn through(&mut self, ending: &[u8]) -> Vec<u8> {
+        let mut looked = self.at;
+        loop {
+            let found = self.input[looked..].windows(ending.len()).position(|window| window == ending);
+            if let Some(found) = found {
+                let end = looked + found + ending.len();
+                let bytes = self.input[self.at..end].to_vec();
+                self.at = end;
+                return bytes;
+            }
+            let kept = self.input.len() - self.at;
+            self.fill_for(&format!("{:?}", ending.escape_ascii().to_string()));
+            looked = (self.at + kept.saturating_sub(ending.len() - 1)).min(self.input.len());
+        }
+    }
+
+    /// The next bytes are `expected`.
+    #[track_caller]
+    pub fn expect(&mut self, expected: impl AsRef<[u8]>) {
+        let expected = expected.as_ref();
+        let got = self.read(expected.len());
+        assert!(got == expected, "expected {}, got {}", shorten(expected), shorten(&got));
+    }
+
+    /// Send `request`; the answer is `expected`.
+    #[track_caller]
+    pub fn check(&mut self, request: impl AsRef<[u8]>, expected: impl AsRef<[u8]>) {
+        self.send(request);
+        self.expect(expected);
+    }
+
+    /// Send a line, CRLF added; its answer is one line.
+    #[track_caller]
+    pub fn ask(&mut self, line: &str) -> String {
+        self.send(format!("{line}\r\n"));
+        self.line()
+    }
+
+    /// Everything until the server closes.
+    #[track_caller]
+    pub fn rest(&mut self) -> Vec<u8> {
+        loop {
+            match self.fill() {
+                Ok(0) => return self.input.split_off(self.at),
+                Ok(_) => {}
+                Err(error) => panic!("{error} instead of the end; got {}", shorten(&self.input[self.at..])),
+            }
+        }
+    }
+
+    /// The server closes, in order or not, within the deadline; whatever it still says is dropped.
+    #[track_caller]
+    pub fn drain_to_end(&mut self) {
+        loop {
+            self.at = self.input.len();
+            match self.fill() {
+                Ok(1..) => {}
+                Ok(0) => return,
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return,
+                Err(error) => panic!("{error} instead of the end"),
+            }
+        }
+    }
+
+    /// `set key value`, stored.
+    #[track_caller]
+    pub fn set(&mut self, key: &str, value: &[u8]) {
+        self.send([format!("set {key} 0 0 {}\r\n", value.len()).as_bytes(), value, b"\r\n"].concat());
+        assert_eq!(self.line(), "STORED", "set {key}, {} bytes", value.len());
+    }
+
+    /// `get key`
+    #[track_caller]
+    pub fn get(&mut self, key: &str) -> Option<Vec<u8>> {
+        let header = self.ask(&format!("get {key}"));
+        if header == "END" {
+            return None;
+        }
+        let words: Vec<&str> = header.split(' ').collect();
+        assert!(words.len() == 4 && words[0] == "VALUE" && words[1] == key, "get {key} got {header}");
+        let value = self.read(words[3].parse().expect("a length"));
+        self.expect("\r\nEND\r\n");
+        Some(value)
+    }
+
+    /// `stats`, or `stats words`.
+    #[track_caller]
+    pub fn stats(&mut self, words: &str) -> Stats {
+        self.send(if words.is_empty() { "stats\r\n".to_owned() } else { format!("stats {words}\r\n") });
+        let mut stats = Stats::new();
+        loop {
+            let line = self.line();
+            if line == "END" {
+                return stats;
+            }
+            let pair = line.strip_prefix("STAT ").and_then(|pair| pair.split_once(' '));
+            let (name, value) = pair.unwrap_or_else(|| panic!("stats {words} said {line:?}"));
+            let earlier = stats.insert(name.to_owned(), value.to_owned());
+            assert_eq!(earlier, None, "stats {words} lists {name} twice");
+        }
+    }
+
+    /// One number of `stats`.
+    #[track_caller]
+    pub fn stat(&mut self, name: &str) -> u64 {
+        let stats = self.stats("");
+        let value = stats.get(name).unwrap_or_else(|| panic!("stats has no {name}"));
+        value.parse().unwrap_or_else(|_| panic!("stats: {name} is {value}, not a number"))
+    }
+}

@@ -1,0 +1,59 @@
+//! What the tests stand on: servers as child processes, clients with deadlines, seeded random numbers.
+
+mod client;
+mod folder;
+mod random;
+mod server;
+
+use std::time::{Duration, Instant};
+
+pub use client::{Client, Stats};
+pub use folder::Folder;
+pub use random::Random;
+pub use server::{Backend, Exit, Launch, Server};
+
+/// How long anything at all may take before a test gives up on it: far above what a loaded machine needs.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Pause between two looks at something that is waited for.
+const POLL_PAUSE: Duration = Duration::from_millis(2);
+
+/// Look until `found` yields something.
+///
+/// # Panics
+/// When it has not within [`DEADLINE`]; `what` is named.
+#[track_caller]
+pub fn wait_for<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = found() {
+            return value;
+        }
+        assert!(start.elapsed() < DEADLINE, "waited {DEADLINE:?} in vain for {what}");
+        std::thread::sleep(POLL_PAUSE);
+    }
+}
+
+/// Look until `holds`.
+///
+/// # Panics
+/// As [`wait_for`].
+#[track_caller]
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    wait_for(what, || holds().then_some(()));
+}
+
+/// `text` for messages: a long one is cut in the middle.
+pub fn shorten(bytes: &[u8]) -> String {
+    const SHOWN_MAX: usize = 600;
+    if bytes.len() <= SHOWN_MAX {
+        return format!("{:?}", bytes.escape_ascii().to_string());
+    }
+    let (head, tail) = (&bytes[..SHOWN_MAX / 2], &bytes[bytes.len() - SHOWN_MAX / 2..]);
+    format!(
+        "{:?} .. {} bytes .. {:?}",
+        head.escape_ascii().to_string(),
+        bytes.len(),
+        tail.escape_ascii().to_string()
+    )
+}

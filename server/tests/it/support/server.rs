@@ -1,0 +1,363 @@
+//! A server as a child process: this one or Debian's memcached, on a free port, ended with its value.
+
+use std::ffi::OsString;
+use std::io::Read;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::{DEADLINE, Folder, wait_for};
+
+/// How the server reaches the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// `--io-backend=io_uring`
+    IoUring,
+    /// `--io-backend=epoll`
+    Epoll,
+}
+
+impl Backend {
+    /// Those that this machine has: epoll, and io_uring unless the kernel refuses it to everybody.
+    pub fn all() -> &'static [Self] {
+        static REFUSED: OnceLock<Option<std::io::Error>> = OnceLock::new();
+        match REFUSED.get_or_init(io_uring_refused) {
+            None => &[Self::IoUring, Self::Epoll],
+            Some(error) => {
+                eprintln!("this kernel refuses io_uring_setup ({error}): only epoll is tested");
+                &[Self::Epoll]
+            }
+        }
+    }
+
+    /// The flag that asks for it.
+    pub fn flag(self) -> &'static str {
+        match self {
+            Self::IoUring => "--io-backend=io_uring",
+            Self::Epoll => "--io-backend=epoll",
+        }
+    }
+}
+
+/// What the kernel says when this process asks for a ring.
+fn io_uring_refused() -> Option<std::io::Error> {
+    let mut parameters = [0u64; 15]; // struct io_uring_params is 120 bytes
+    // SAFETY: the kernel reads and writes 120 bytes at the pointer, which is what is there.
+    let made = unsafe { libc::syscall(libc::SYS_io_uring_setup, 8, parameters.as_mut_ptr()) };
+    if made < 0 {
+        return Some(std::io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor was just made and is nobody else's.
+    unsafe { libc::close(made as i32) };
+    None
+}
+
+/// How a process ended, and what it had said.
+#[derive(Debug)]
+pub struct Exit {
+    /// Exit code or signal.
+    pub status: ExitStatus,
+    /// What it wrote.
+    pub stdout: String,
+    /// What it complained about.
+    pub stderr: String,
+}
+
+/// Something to start.
+#[derive(Debug)]
+pub struct Launch {
+    command: Command,
+    folder: Folder,
+    unix_socket: Option<PathBuf>,
+}
+
+impl Launch {
+    /// This server with `args` and nothing else.
+    pub fn bare(args: &[&str]) -> Self {
+        Self::of(env!("CARGO_BIN_EXE_corecached"), args)
+    }
+
+    /// This server with `args`, on a free port.
+    pub fn new(args: &[&str]) -> Self {
+        let mut launch = Self::bare(&["-l", "127.0.0.1", "-p", "-1"]);
+        launch.command.args(args);
+        launch
+    }
+
+    /// A real memcached with `args`, on a free port.
+    pub fn memcached(args: &[&str]) -> Self {
+        let mut launch = Self::of("memcached", &["-u", "root", "-l", "127.0.0.1", "-p", "-1"]);
+        launch.command.args(args);
+        launch
+    }
+
+    fn of(program: &str, args: &[&str]) -> Self {
+        let folder = Folder::new();
+        let mut command = Command::new(program);
+        command.args(args).env("MEMCACHED_PORT_FILENAME", folder.file("ports"));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // SAFETY: between fork and exec only a system call is made. It has the child killed when the thread that
+        // started it ends, should the test itself be killed.
+        unsafe {
+            command.pre_exec(|| {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                Ok(())
+            });
+        }
+        Self { command, folder, unix_socket: None }
+    }
+
+    /// Listen on a socket in the file system, which [`Server::unix_socket`] names.
+    pub fn on_unix_socket(mut self) -> Self {
+        let path = self.folder.file("socket");
+        self.command.arg("-s").arg(&path);
+        self.unix_socket = Some(path);
+        self
+    }
+
+    /// One more argument.
+    pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
+        self.command.arg(arg.into());
+        self
+    }
+
+    /// Run `prepare` in the child before it becomes the server. It may only make system calls.
+    pub fn prepare(mut self, prepare: fn() -> std::io::Result<()>) -> Self {
+        // SAFETY: the caller keeps to system calls, as asked.
+        unsafe { self.command.pre_exec(prepare) };
+        self
+    }
+
+    /// Start it and wait until it serves.
+    ///
+    /// # Panics
+    /// When it ends instead.
+    #[track_caller]
+    pub fn serve(self) -> Server {
+        match self.try_serve() {
+            Ok(server) => server,
+            Err(exit) => panic!("the server ended at start with {}:\n{}", exit.status, exit.stderr),
+        }
+    }
+
+    /// Start it and wait until it serves or ends.
+    ///
+    /// # Errors
+    /// When it ends.
+    pub fn try_serve(mut self) -> Result<Server, Exit> {
+        let mut running = Running::start(&mut self.command);
+        let ports = self.folder.file("ports");
+        let start = Instant::now();
+        let address = loop {
+            if let Some(exit) = running.ended() {
+                return Err(exit);
+            }
+            let text = std::fs::read_to_string(&ports).unwrap_or_default();
+            let port = text.lines().find_map(|line| line.strip_prefix("TCP INET: ")?.parse::<u16>().ok());
+            let unix_ready = || {
+                self.unix_socket
+                    .as_ref()
+                    .is_some_and(|path| std::os::unix::net::UnixStream::connect(path).is_ok())
+            };
+            if let Some(port) = port {
+                break SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+            }
+            if unix_ready() {
+                break SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+            }
+            assert!(start.elapsed() < DEADLINE, "not serving within {DEADLINE:?}: {}", running.stderr());
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        Ok(Server { running, address, folder: self.folder, unix_socket: self.unix_socket })
+    }
+
+    /// Run it to its end.
+    ///
+    /// # Panics
+    /// When it does not end within [`DEADLINE`].
+    #[track_caller]
+    pub fn exit(mut self) -> Exit {
+        let mut running = Running::start(&mut self.command);
+        wait_for("the process to end", || running.ended())
+    }
+}
+
+/// A child process whose output is collected.
+#[derive(Debug)]
+struct Running {
+    child: Child,
+    stdout: Collected,
+    stderr: Collected,
+}
+
+#[derive(Debug)]
+struct Collected {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Collected {
+    fn from(mut pipe: impl Read + Send + 'static) -> Self {
+        let bytes = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&bytes);
+        let reader = std::thread::spawn(move || {
+            let mut chunk = [0; 4096];
+            while let Ok(len @ 1..) = pipe.read(&mut chunk) {
+                sink.lock().unwrap().extend_from_slice(&chunk[..len]);
+            }
+        });
+        Self { bytes, reader: Some(reader) }
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes.lock().unwrap()).into_owned()
+    }
+
+    /// All of it, once the process has ended.
+    fn finish(&mut self) -> String {
+        if let Some(reader) = self.reader.take() {
+            reader.join().unwrap();
+        }
+        self.text()
+    }
+}
+
+impl Running {
+    #[track_caller]
+    fn start(command: &mut Command) -> Self {
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+        let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        Self { child, stdout: Collected::from(stdout), stderr: Collected::from(stderr) }
+    }
+
+    fn stderr(&self) -> String {
+        self.stderr.text()
+    }
+
+    fn ended(&mut self) -> Option<Exit> {
+        let status = self.child.try_wait().unwrap()?;
+        Some(Exit { status, stdout: self.stdout.finish(), stderr: self.stderr.finish() })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A server that serves.
+#[derive(Debug)]
+pub struct Server {
+    running: Running,
+    /// Where, if on TCP.
+    pub address: SocketAddr,
+    folder: Folder,
+    unix_socket: Option<PathBuf>,
+}
+
+impl Server {
+    /// This server with `args`, on a free port.
+    #[track_caller]
+    pub fn start(args: &[&str]) -> Self {
+        Launch::new(args).serve()
+    }
+
+    /// This server on `backend` with so many shards.
+    #[track_caller]
+    pub fn start_on(backend: Backend, shards: usize, args: &[&str]) -> Self {
+        Launch::new(&[backend.flag(), "-t", &shards.to_string()]).args(args).serve()
+    }
+
+    /// A real memcached.
+    #[track_caller]
+    pub fn memcached(args: &[&str]) -> Self {
+        Launch::memcached(args).serve()
+    }
+
+    /// Its socket in the file system, if it has one.
+    pub fn unix_socket(&self) -> Option<&PathBuf> {
+        self.unix_socket.as_ref()
+    }
+
+    /// A folder that lives as long as the server.
+    pub fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.running.child.id()
+    }
+
+    /// What it has written to stderr so far.
+    pub fn stderr(&self) -> String {
+        self.running.stderr()
+    }
+
+    /// Resident memory, bytes.
+    pub fn resident_bytes(&self) -> usize {
+        self.status_kib("VmRSS:") << 10
+    }
+
+    /// The most resident memory it ever had, bytes.
+    pub fn peak_resident_bytes(&self) -> usize {
+        self.status_kib("VmHWM:") << 10
+    }
+
+    #[track_caller]
+    fn status_kib(&self, name: &str) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a running process has it");
+        line.trim().trim_end_matches(" kB").parse().expect("a number of kB")
+    }
+
+    /// Send `signal`.
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: no memory is touched. The process is our child and not yet waited for, so the id is still its own.
+        let sent = unsafe { libc::kill(self.pid() as i32, signal) };
+        assert_eq!(sent, 0, "kill: {}", std::io::Error::last_os_error());
+    }
+
+    /// Whether it runs.
+    pub fn is_running(&mut self) -> bool {
+        self.running.child.try_wait().unwrap().is_none()
+    }
+
+    /// Wait until it ends of itself.
+    ///
+    /// # Panics
+    /// When it does not within `limit`.
+    #[track_caller]
+    pub fn exit_within(&mut self, limit: Duration) -> Exit {
+        let start = Instant::now();
+        loop {
+            if let Some(exit) = self.running.ended() {
+                return exit;
+            }
+            assert!(start.elapsed() < limit, "still running after {limit:?}; stderr: {}", self.stderr());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+impl Launch {
+    /// More arguments.
+    pub fn args(mut self, args: &[&str]) -> Self {
+        self.command.args(args);
+        self
+    }
+}
+
+impl Exit {
+    /// What the process returned; `None` when a signal ended it.
+    pub fn code(&self) -> Option<i32> {
+        debug_assert!(self.status.code().is_some() || self.status.signal().is_some());
+        self.status.code()
+    }
+}

@@ -1,0 +1,495 @@
+//! Conversations from files: what a client sends and what it must get back, however its bytes are cut.
+//!
+//! A file of `tests/transcripts/` is a list of cases:
+//!
+//! ```text
+//! # a comment
+//! ! args -I 1k            every case of the file runs on servers with these arguments
+//! == what the case shows
+//! ! serial                it touches more than its own keys: nothing else runs beside it
+//! ! closes                the server closes when it has answered
+//! ! since 1.6.19: reason  a memcached 1.6.18 answers differently
+//! > set {k}a 0 0 1        a line that is sent, CRLF added
+//! >> x\r\n                bytes that are sent
+//! < STORED                a line that comes back, CRLF added
+//! << bytes                bytes that come back
+//! ```
+//!
+//! In the text `{k}` is a prefix of 8 bytes that no other replay uses, `{b64 text}` the base64 of a text, `{x*9}` nine
+//! times `x`, `{any}` bytes that are not compared (without blanks and line ends), and `\r \n \t \0 \\ \x7f` are bytes.
+//! Behind a case that does not close goes `mn`, so that nothing is left unread and nothing comes too much.
+//!
+//! Every case is replayed with its bytes cut in two at every place, and once byte by byte. The second part is sent
+//! when the server has read the first: `stats` says so on another connection.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::net::TcpStream;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use crate::support::{Backend, Client, DEADLINE, Server, shorten};
+
+/// Replays that are under way at once, each on a connection of its own.
+const REPLAYS_AT_ONCE: usize = 400;
+
+#[derive(Clone, Debug, Default)]
+struct Case {
+    /// File, line and what it shows.
+    name: String,
+    args: Vec<String>,
+    serial: bool,
+    closes: bool,
+    since: bool,
+    sent: String,
+    expected: String,
+}
+
+/// The cases of all files.
+fn cases() -> Vec<Case> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts");
+    let mut files: Vec<_> = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|p| p.extension().is_some_and(|e| e == "txt"))
+        .collect();
+    files.sort();
+    files.iter().flat_map(|file| parse(file)).collect()
+}
+
+fn parse(file: &Path) -> Vec<Case> {
+    let text = std::fs::read_to_string(file).unwrap();
+    let mut of_file = Case::default();
+    let mut cases: Vec<Case> = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let place = format!("{}:{}", file.file_name().unwrap().display(), number + 1);
+        let (mark, rest) = line.split_once(' ').unwrap_or((line, ""));
+        let case = cases.last_mut();
+        match (mark, case) {
+            ("", _) | ("#", _) => {}
+            ("==", _) => cases.push(Case { name: format!("{place} {rest}"), ..of_file.clone() }),
+            ("!", None) => directive(&mut of_file, rest, &place),
+            ("!", Some(case)) => directive(case, rest, &place),
+            (">", Some(case)) => case.sent += &format!("{rest}\\r\\n"),
+            (">>", Some(case)) => case.sent += rest,
+            ("<", Some(case)) => case.expected += &format!("{rest}\\r\\n"),
+            ("<<", Some(case)) => case.expected += rest,
+            _ => panic!("{place}: {line:?} is nothing a transcript may say here"),
+        }
+    }
+    for case in cases.iter_mut().filter(|case| !case.closes) {
+        case.sent += "mn\\r\\n";
+        case.expected += "MN\\r\\n";
+    }
+    cases
+}
+
+fn directive(case: &mut Case, text: &str, place: &str) {
+    match text.split_once(' ').unwrap_or((text, "")) {
+        ("args", args) => case.args = args.split(' ').map(str::to_owned).collect(),
+        ("serial", _) => case.serial = true,
+        ("closes", _) => case.closes = true,
+        ("since", reason) if reason.contains(": ") => case.since = true,
+        _ => panic!("{place}: ! {text} is no directive"),
+    }
+}
+
+/// A prefix that was never given out before, always of the same length.
+fn fresh_prefix() -> String {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    format!("k{:06}.", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// The bytes that `text` stands for.
+fn expand(text: &str, prefix: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut rest = text;
+    while let Some(next) = rest.chars().next() {
+        rest = &rest[next.len_utf8()..];
+        match next {
+            '\\' => {
+                let (byte, len) = match rest.as_bytes()[0] {
+                    b'r' => (b'\r', 1),
+                    b'n' => (b'\n', 1),
+                    b't' => (b'\t', 1),
+                    b'0' => (0, 1),
+                    b'\\' => (b'\\', 1),
+                    b'x' => (u8::from_str_radix(&rest[1..3], 16).unwrap(), 3),
+                    other => panic!("\\{} in {text:?}", other as char),
+                };
+                bytes.push(byte);
+                rest = &rest[len..];
+            }
+            '{' => {
+                let end = closing_brace(rest);
+                let inner = &rest[..end];
+                rest = &rest[end + 1..];
+                if inner == "k" {
+                    bytes.extend_from_slice(prefix.as_bytes());
+                } else if let Some(inner) = inner.strip_prefix("b64 ") {
+                    bytes.extend_from_slice(base64(&expand(inner, prefix)).as_bytes());
+                } else if let Some((inner, times)) = inner.rsplit_once('*') {
+                    bytes.extend_from_slice(&expand(inner, prefix).repeat(times.parse().unwrap()));
+                } else {
+                    panic!("{{{inner}}} in {text:?}");
+                }
+            }
+            next => bytes.extend_from_slice(next.encode_utf8(&mut [0; 4]).as_bytes()),
+        }
+    }
+    bytes
+}
+
+/// Where the brace closes that opened in front of `text`.
+fn closing_brace(text: &str) -> usize {
+    let mut depth = 1;
+    text.bytes()
+        .position(|byte| {
+            depth += i32::from(byte == b'{') - i32::from(byte == b'}');
+            depth == 0
+        })
+        .unwrap_or_else(|| panic!("a brace is not closed before {text:?}"))
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let group = (0..3).fold(0, |group, at| group << 8 | u32::from(chunk.get(at).copied().unwrap_or(0)));
+        for digit in 0..4 {
+            let shown = digit <= chunk.len();
+            text.push(if shown { DIGITS[(group >> (18 - 6 * digit)) as usize & 63] as char } else { '=' });
+        }
+    }
+    text
+}
+
+/// How far what came back agrees with what should.
+#[derive(Debug, PartialEq)]
+enum Agreement {
+    Whole,
+    SoFar,
+    Not,
+}
+
+/// Compare; the gaps between `pieces` are bytes that are not compared.
+fn agree(pieces: &[Vec<u8>], got: &[u8]) -> Agreement {
+    let (first, others) = pieces.split_first().expect("at least one piece");
+    let common = first.len().min(got.len());
+    if first[..common] != got[..common] {
+        return Agreement::Not;
+    }
+    if got.len() < first.len() {
+        return Agreement::SoFar;
+    }
+    let mut got = &got[first.len()..];
+    if others.is_empty() {
+        return if got.is_empty() { Agreement::Whole } else { Agreement::Not };
+    }
+    let mut best = Agreement::Not;
+    loop {
+        match agree(others, got) {
+            Agreement::Not => {}
+            found => best = found,
+        }
+        match got {
+            [b' ' | b'\r' | b'\n', ..] => return best,
+            _ if best == Agreement::Whole => return best,
+            [_, rest @ ..] => got = rest,
+            [] => return Agreement::SoFar,
+        }
+    }
+}
+
+/// A case with its keys filled in.
+#[derive(Debug)]
+struct Replay<'c> {
+    case: &'c Case,
+    how: String,
+    sent: Vec<u8>,
+    expected: Vec<Vec<u8>>,
+}
+
+impl<'c> Replay<'c> {
+    fn new(case: &'c Case) -> Self {
+        let prefix = fresh_prefix();
+        let expected = case.expected.split("{any}").map(|piece| expand(piece, &prefix)).collect();
+        Self { case, how: String::new(), sent: expand(&case.sent, &prefix), expected }
+    }
+
+    /// Read the answer from `stream`; what is wrong with it, if anything.
+    fn compare(&self, stream: &mut TcpStream) -> Result<(), String> {
+        let mut got = Vec::new();
+        let mut chunk = [0; 16 * 1024];
+        let closes = self.case.closes;
+        loop {
+            match agree(&self.expected, &got) {
+                Agreement::Whole if !closes => return Ok(()),
+                Agreement::Not => return Err(self.differs(&got, "a wrong answer")),
+                Agreement::Whole | Agreement::SoFar => {}
+            }
+            match stream.read(&mut chunk) {
+                Ok(len @ 1..) => got.extend_from_slice(&chunk[..len]),
+                Err(error) if error.kind() != std::io::ErrorKind::ConnectionReset => {
+                    return Err(self.differs(&got, &format!("no more answer: {error}")));
+                }
+                Ok(0) | Err(_) if closes && agree(&self.expected, &got) == Agreement::Whole => return Ok(()),
+                Ok(0) | Err(_) => return Err(self.differs(&got, "the connection closed")),
+            }
+        }
+    }
+
+    fn differs(&self, got: &[u8], what: &str) -> String {
+        let expected = self.expected.join(&b"{any}"[..]);
+        format!(
+            "{}, {}: {what}\n  sent     {}\n  expected {}\n  got      {}",
+            self.case.name,
+            self.how,
+            shorten(&self.sent),
+            shorten(&expected),
+            shorten(got)
+        )
+    }
+}
+
+/// A server and how much of what it was sent it has read.
+struct Stage {
+    server: Server,
+    control: Client,
+    /// Bytes that went to the server on all connections.
+    sent: u64,
+    idle: Vec<TcpStream>,
+    failures: Vec<String>,
+    replays: usize,
+}
+
+impl Stage {
+    fn new(server: Server) -> Self {
+        let control = Client::connect(&server);
+        Self { server, control, sent: 0, idle: Vec::new(), failures: Vec::new(), replays: 0 }
+    }
+
+    fn connection(&mut self) -> TcpStream {
+        self.idle.pop().unwrap_or_else(|| {
+            let stream = TcpStream::connect_timeout(&self.server.address, DEADLINE).unwrap();
+            stream.set_nodelay(true).unwrap();
+            stream.set_read_timeout(Some(DEADLINE)).unwrap();
+            stream.set_write_timeout(Some(DEADLINE)).unwrap();
+            stream
+        })
+    }
+
+    fn send(&mut self, stream: &mut TcpStream, bytes: &[u8], closes: bool) {
+        use std::io::Write;
+        match stream.write_all(bytes) {
+            Ok(()) => self.sent += bytes.len() as u64,
+            Err(_) if closes => {} // it has closed already, as it should
+            Err(error) => panic!("cannot send: {error}"),
+        }
+    }
+
+    /// Bytes the server has read, this question included.
+    fn read(&mut self) -> u64 {
+        self.sent += "stats\r\n".len() as u64;
+        self.control.stat("bytes_read")
+    }
+
+    /// Wait until the server has read everything.
+    fn wait(&mut self) {
+        let start = Instant::now();
+        while self.read() < self.sent {
+            assert!(start.elapsed() < DEADLINE, "the server does not read what it was sent");
+        }
+    }
+
+    /// The same where `stream` may be closed at any time, which leaves bytes that will never be read.
+    fn wait_or_close(&mut self, stream: &TcpStream) {
+        let start = Instant::now();
+        while self.read() < self.sent {
+            stream.set_nonblocking(true).unwrap();
+            let peeked = stream.peek(&mut [0]);
+            stream.set_nonblocking(false).unwrap();
+            let closed = match peeked {
+                Ok(len) => len == 0,
+                Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+            };
+            if closed {
+                self.sent = self.read();
+                return;
+            }
+            assert!(start.elapsed() < DEADLINE, "the server does not read what it was sent");
+        }
+    }
+
+    fn finish(&mut self, replay: &Replay<'_>, mut stream: TcpStream) {
+        self.replays += 1;
+        match replay.compare(&mut stream) {
+            Ok(()) if !replay.case.closes => self.idle.push(stream),
+            // What it had not read when it closed it never will.
+            Ok(()) => self.sent = self.read(),
+            Err(failure) => self.failures.push(failure),
+        }
+    }
+
+    /// Every case that can bear others beside it, in two parts, cut at every place.
+    fn cut_in_two(&mut self, cases: &[&Case]) {
+        let mut jobs = cases.iter().flat_map(|case| {
+            let len = Replay::new(case).sent.len();
+            (1..=len).map(move |cut| (*case, cut))
+        });
+        loop {
+            let mut batch: Vec<(Replay<'_>, usize, TcpStream)> = Vec::new();
+            for (case, cut) in jobs.by_ref().take(REPLAYS_AT_ONCE) {
+                let how = format!("cut behind byte {cut}");
+                batch.push((Replay { how, ..Replay::new(case) }, cut, self.connection()));
+            }
+            if batch.is_empty() || !self.failures.is_empty() {
+                return;
+            }
+            for (replay, cut, stream) in &mut batch {
+                self.send(stream, &replay.sent[..*cut], false);
+            }
+            self.wait();
+            for (replay, cut, stream) in &mut batch {
+                self.send(stream, &replay.sent[*cut..], false);
+            }
+            for (replay, _, stream) in batch {
+                self.finish(&replay, stream);
+            }
+        }
+    }
+
+    /// All of them, byte by byte.
+    fn byte_by_byte(&mut self, cases: &[&Case]) {
+        for cases in cases.chunks(REPLAYS_AT_ONCE) {
+            let replay = |case| Replay { how: "byte by byte".to_owned(), ..Replay::new(case) };
+            let mut batch: Vec<_> = cases.iter().map(|case| (replay(case), self.connection())).collect();
+            let longest = batch.iter().map(|(replay, _)| replay.sent.len()).max().unwrap_or(0);
+            for at in 0..longest {
+                for (replay, stream) in &mut batch {
+                    if let Some(byte) = replay.sent.get(at) {
+                        self.send(stream, &[*byte], false);
+                    }
+                }
+                self.wait();
+            }
+            for (replay, stream) in batch {
+                self.finish(&replay, stream);
+            }
+        }
+    }
+
+    /// A case alone, cut behind each of the bytes `cuts` and sent on when the server has read what came before.
+    fn alone(&mut self, case: &Case, cuts: &[usize]) {
+        let replay = Replay { how: format!("alone, cut behind {cuts:?}"), ..Replay::new(case) };
+        let mut stream = self.connection();
+        let mut from = 0;
+        for &to in cuts.iter().chain([&replay.sent.len()]) {
+            self.send(&mut stream, &replay.sent[from..to], case.closes);
+            if to < replay.sent.len() {
+                self.wait_or_close(&stream);
+            }
+            from = to;
+        }
+        self.finish(&replay, stream);
+    }
+
+    /// Every case in one piece.
+    fn whole(&mut self, cases: &[&Case]) {
+        for case in cases {
+            self.alone(case, &[]);
+        }
+    }
+
+    #[track_caller]
+    fn close(mut self, what: &str) {
+        if !self.failures.is_empty() {
+            let shown = 12;
+            let list = self.failures.iter().take(shown).map(String::as_str).collect::<Vec<_>>().join("\n");
+            panic!("{what}: {} of {} replays differ\n{list}", self.failures.len(), self.replays);
+        }
+        assert!(self.server.is_running());
+    }
+}
+
+/// Cases by the arguments their server needs.
+fn by_args(cases: &[Case]) -> BTreeMap<Vec<&str>, Vec<&Case>> {
+    let mut groups: BTreeMap<Vec<&str>, Vec<&Case>> = BTreeMap::new();
+    for case in cases {
+        groups.entry(case.args.iter().map(String::as_str).collect()).or_default().push(case);
+    }
+    groups
+}
+
+fn replay_all(shards: usize) {
+    let cases = cases();
+    for &backend in Backend::all() {
+        let start = Instant::now();
+        let mut replays = 0;
+        for (args, cases) in by_args(&cases) {
+            let what = format!("{backend:?}, {shards} shards, {args:?}");
+            let mut stage = Stage::new(Server::start_on(backend, shards, &args));
+            stage.whole(&cases);
+            if stage.failures.is_empty() {
+                let (alone, beside): (Vec<&Case>, Vec<&Case>) =
+                    cases.into_iter().partition(|case| case.serial || case.closes);
+                stage.cut_in_two(&beside);
+                stage.byte_by_byte(&beside);
+                for case in alone {
+                    let len = Replay::new(case).sent.len();
+                    for cut in 1..len {
+                        stage.alone(case, &[cut]);
+                    }
+                    stage.alone(case, &(1..len).collect::<Vec<_>>());
+                }
+            }
+            replays += stage.replays;
+            stage.close(&what);
+        }
+        println!(
+            "{backend:?}, {shards} shards: {} cases, {replays} replays, {:?}",
+            cases.len(),
+            start.elapsed()
+        );
+    }
+}
+
+#[test]
+fn transcripts_hold_on_one_shard_however_they_are_cut() {
+    replay_all(1);
+}
+
+#[test]
+fn transcripts_hold_on_two_shards_however_they_are_cut() {
+    replay_all(2);
+}
+
+#[test]
+fn transcripts_hold_on_four_shards_however_they_are_cut() {
+    replay_all(4);
+}
+
+/// What the transcripts claim is what a memcached does, but for what came after its version 1.6.18.
+#[test]
+fn transcripts_hold_on_memcached() {
+    let cases = cases();
+    for (args, mut cases) in by_args(&cases) {
+        cases.retain(|case| !case.since);
+        let mut stage = Stage::new(Server::memcached(&args));
+        stage.whole(&cases);
+        println!("memcached {args:?}: {} cases", stage.replays);
+        stage.close(&format!("memcached {args:?}"));
+    }
+}
+
+#[test]
+fn placeholders_of_transcripts_are_filled_in() {
+    assert_eq!(expand("a{k}\\r\\n{xy*2}\\x41{b64 {k}}", "k1"), b"ak1\r\nxyxyAazE=");
+    assert_eq!(expand("{{k}*2}", "k1"), b"k1k1");
+    let pieces = [b"ME ".to_vec(), b" x\r\n".to_vec()];
+    assert_eq!(agree(&pieces, b"ME 12 x\r\n"), Agreement::Whole);
+    assert_eq!(agree(&pieces, b"ME 12"), Agreement::SoFar);
+    assert_eq!(agree(&pieces, b"ME 1 y"), Agreement::Not);
+    assert_eq!(agree(&pieces, b"ME 1 x\r\nz"), Agreement::Not);
+}
