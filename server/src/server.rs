@@ -18,6 +18,7 @@ use crate::net::{Driver, DriverSetup};
 use crate::runtime::clock::Clock;
 use crate::runtime::{cores, host_glommio, host_thread, process};
 use crate::shard::mesh::{self, Presence};
+use crate::shard::slice::Slices;
 use crate::shard::{CoreSetup, Shard};
 
 /// `EX_OSERR` of sysexits: what memcached exits with when it cannot listen.
@@ -234,6 +235,7 @@ fn launch(
     let (meshes, presence) = mesh::connect(shards);
     let shared = Arc::new(Shared::new(config.clone(), shards, presence, random_seed(), backend_name));
     let (report, reports) = bounded::<Result<(), String>>(shards);
+    let slices = Slices::new(shards);
     let mut hosts = Vec::new();
     let mut starts: Vec<Sender<()>> = Vec::new();
     for (mesh, core) in meshes.into_iter().zip(&plan.cores) {
@@ -244,7 +246,9 @@ fn launch(
             admission: Arc::clone(&shared.admission),
         };
         let name = format!("shard-{}", mesh.me());
-        let making = Making { setup, mesh, shared: Arc::clone(&shared), report: report.clone(), started };
+        let slices = slices.clone();
+        let making =
+            Making { setup, mesh, slices, shared: Arc::clone(&shared), report: report.clone(), started };
         let core = *core;
         hosts.push(match backend {
             Backend::Uring => {
@@ -275,6 +279,7 @@ fn launch(
 struct Making {
     setup: DriverSetup,
     mesh: mesh::Mesh,
+    slices: Slices<Store>,
     shared: Arc<Shared>,
     report: Sender<Result<(), String>>,
     started: Receiver<()>,
@@ -283,7 +288,7 @@ struct Making {
 impl Making {
     /// Build the shard on its own thread, report, and wait for the others; `None` when one of them failed.
     fn make<D: Driver>(self, driver: impl FnOnce(DriverSetup) -> std::io::Result<D>) -> Option<Shard<D>> {
-        let Self { setup, mesh, shared, report, started } = self;
+        let Self { setup, mesh, slices, shared, report, started } = self;
         let config = &shared.config;
         let mut store = StoreConfig::new(config.memory_bytes / mesh.shards(), shared.hasher.clone());
         store.value_bytes_max = config.item_bytes_max;
@@ -294,7 +299,7 @@ impl Making {
             .map_err(|error| error.to_string())
             .and_then(|store| {
                 let driver = driver(setup).map_err(|error| error.to_string())?;
-                Ok(Shard::new(driver, CoreSetup { mesh, store, shared: Arc::clone(&shared) }))
+                Ok(Shard::new(driver, CoreSetup { mesh, store, slices, shared: Arc::clone(&shared) }))
             });
         match made {
             Ok(shard) => {

@@ -194,6 +194,7 @@ fn general(list: &mut List<'_>, shared: &Shared) {
     list.put_all(&[
         ("cores", shared.cells.len() as u64),
         ("mesh_forwarded", counters.forwarded),
+        ("mesh_borrowed", counters.borrowed),
         ("mesh_wakeups", counters.wakeups),
         ("turns", counters.turns),
         ("turns_busy", counters.turns_busy),

@@ -84,6 +84,8 @@ counters! {
     listen_disabled_num,
     /// Requests sent to another shard.
     forwarded,
+    /// Requests carried out on the slice of another shard while it slept.
+    borrowed,
     /// Times the shard looked at its driver.
     turns,
     /// Turns that found something to do.
@@ -137,48 +139,63 @@ store_cells!(
 pub struct Cells {
     counters: [AtomicU64; Counters::COUNT],
     store: [AtomicU64; STORE_COUNT],
+    /// What the store had counted at the last `stats reset`: its own counts never go back.
+    store_at_reset: [AtomicU64; STORE_COUNT],
 }
 
 impl Default for Cells {
     fn default() -> Self {
-        Self { counters: [const { AtomicU64::new(0) }; _], store: [const { AtomicU64::new(0) }; _] }
+        Self {
+            counters: [const { AtomicU64::new(0) }; _],
+            store: [const { AtomicU64::new(0) }; _],
+            store_at_reset: [const { AtomicU64::new(0) }; _],
+        }
     }
 }
 
 impl Cells {
-    /// Show `counters` and `store` to readers.
-    pub fn publish(&self, counters: &Counters, store: &StoreStats) {
-        for (cell, value) in self.counters.iter().zip(counters.to_array()) {
-            cell.store(value, Ordering::Relaxed);
-        }
-        for (cell, value) in self.store.iter().zip(store_to_array(store)) {
-            cell.store(value, Ordering::Relaxed);
-        }
+    /// Show `counters` to readers. By their shard.
+    pub fn publish(&self, counters: &Counters) {
+        write(&self.counters, counters.to_array());
+    }
+
+    /// Show `store` to readers. By whoever holds the slice.
+    pub fn publish_store(&self, store: &StoreStats) {
+        write(&self.store, store_to_array(store));
+    }
+
+    /// What the store counts (not what it measures) is shown from `store` on.
+    pub fn reset_store(&self, store: &StoreStats) {
+        write(&self.store_at_reset, store_to_array(store));
     }
 
     /// What was published last.
     #[must_use]
     pub fn read(&self) -> (Counters, StoreStats) {
         let load = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
-        (
-            Counters::from_array(self.counters.each_ref().map(load)),
-            store_from_array(self.store.each_ref().map(load)),
-        )
+        let store = store_from_array(self.store.each_ref().map(load));
+        let at_reset = store_from_array(self.store_at_reset.each_ref().map(load));
+        (Counters::from_array(self.counters.each_ref().map(load)), since(&store, &at_reset))
+    }
+}
+
+fn write<const N: usize>(cells: &[AtomicU64; N], values: [u64; N]) {
+    for (cell, value) in cells.iter().zip(values) {
+        cell.store(value, Ordering::Relaxed);
     }
 }
 
 /// `stats` with what it counts (not what it measures) taken from `reset` on.
-#[must_use]
-pub fn since(stats: &StoreStats, reset: &StoreStats) -> StoreStats {
+fn since(stats: &StoreStats, reset: &StoreStats) -> StoreStats {
     StoreStats {
-        total_items: stats.total_items - reset.total_items,
-        evictions: stats.evictions - reset.evictions,
-        evicted_unfetched: stats.evicted_unfetched - reset.evicted_unfetched,
-        reclaimed: stats.reclaimed - reset.reclaimed,
-        expired_unfetched: stats.expired_unfetched - reset.expired_unfetched,
-        moved_items: stats.moved_items - reset.moved_items,
-        moved_bytes: stats.moved_bytes - reset.moved_bytes,
-        out_of_memory: stats.out_of_memory - reset.out_of_memory,
+        total_items: stats.total_items.saturating_sub(reset.total_items),
+        evictions: stats.evictions.saturating_sub(reset.evictions),
+        evicted_unfetched: stats.evicted_unfetched.saturating_sub(reset.evicted_unfetched),
+        reclaimed: stats.reclaimed.saturating_sub(reset.reclaimed),
+        expired_unfetched: stats.expired_unfetched.saturating_sub(reset.expired_unfetched),
+        moved_items: stats.moved_items.saturating_sub(reset.moved_items),
+        moved_bytes: stats.moved_bytes.saturating_sub(reset.moved_bytes),
+        out_of_memory: stats.out_of_memory.saturating_sub(reset.out_of_memory),
         ..*stats
     }
 }

@@ -5,15 +5,16 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use corecached_engine::{Seconds, Store, StoreStats};
+use corecached_engine::{Seconds, Store};
 use corecached_protocol::Limits;
 
 use super::mesh::Mesh;
 use super::message::{Message, Reply};
+use super::slice::{Lent, Slices};
 use crate::admin::prefixes::Prefixes;
 use crate::conn::session::Arrived;
 use crate::conn::{Session, State};
-use crate::metrics::{self, Counters};
+use crate::metrics::Counters;
 use crate::net::{Close, ConnId, Driver, Pinned, Send, Waker, outbox};
 use crate::server::Shared;
 
@@ -24,8 +25,10 @@ const BATCHES_PER_TURN: usize = 16;
 pub struct CoreSetup {
     /// Its ends of the mesh.
     pub mesh: Mesh,
-    /// Its slice.
+    /// Its store.
     pub store: Store,
+    /// Where it goes, beside those of the other shards.
+    pub slices: Slices<Store>,
     /// What all shards share.
     pub shared: Arc<Shared>,
 }
@@ -34,13 +37,16 @@ pub struct CoreSetup {
 pub struct Core {
     pub(super) me: usize,
     pub(super) shared: Arc<Shared>,
-    pub(super) store: Store,
+    /// Its own slice; held except while parked.
+    pub(super) store: Lent<Store>,
+    /// The others' slices, by shard; held for the rest of a batch at most.
+    pub(super) others: Vec<Lent<Store>>,
+    /// Some of `others` are held.
+    pub(super) borrowing: bool,
     pub(super) mesh: Mesh,
     pub(super) limits: Limits,
     pub(super) counters: Counters,
     pub(super) prefixes: Option<Box<Prefixes>>,
-    /// The store's own counts at the last `stats reset`; they never go back.
-    store_at_reset: StoreStats,
     /// Values being stored piece by piece: the shard and connection they come from. `None` once there was no room.
     pub(super) uploads: HashMap<(usize, ConnId), Option<corecached_engine::Upload>>,
     pub(super) now: Seconds,
@@ -60,7 +66,9 @@ pub struct Core {
 
 impl Core {
     pub(super) fn new(setup: CoreSetup) -> Self {
-        let CoreSetup { mesh, store, shared } = setup;
+        let CoreSetup { mesh, store, slices, shared } = setup;
+        let store = slices.fill(mesh.me(), store);
+        let others = (0..mesh.shards()).map(|shard| slices.other(shard)).collect();
         let config = &shared.config;
         let prefixes = config.count_prefixes.then(|| Box::new(Prefixes::new(config.prefix_delimiter)));
         Self {
@@ -68,11 +76,12 @@ impl Core {
             now: Seconds(shared.clock.now_s()),
             shared,
             store,
+            others,
+            borrowing: false,
             mesh,
             limits: Limits::default(),
             counters: Counters::default(),
             prefixes,
-            store_at_reset: StoreStats::default(),
             uploads: HashMap::new(),
             sessions: Vec::new(),
             open: 0,
@@ -100,11 +109,17 @@ impl Core {
         !self.run_list.is_empty() || self.upkeep_left || self.stopping()
     }
 
-    pub(super) fn park(&self) -> bool {
-        self.mesh.park()
+    /// About to wait: peers wake us when they have something, or help themselves. False when there is work after all.
+    pub(super) fn park(&mut self) -> bool {
+        let parked = self.mesh.park();
+        if parked {
+            self.store.give_up();
+        }
+        parked
     }
 
-    pub(super) fn unpark(&self) {
+    pub(super) fn unpark(&mut self) {
+        self.store.take();
         self.mesh.unpark();
     }
 
@@ -165,6 +180,7 @@ impl Core {
 
     /// Show counters, requests and replies to the others; `wake` is called for those that sleep.
     pub(super) fn publish(&mut self, mut wake: impl FnMut(&Waker)) {
+        debug_assert!(!self.borrowing);
         self.counters.bytes_written += self.out.len() as u64;
         self.publish_counters();
         let wakeups = &mut self.counters.wakeups;
@@ -174,15 +190,29 @@ impl Core {
         });
     }
 
+    /// End the loans of this session's commands: their owners may be waiting to wake up. What borrowing changed in a store its owner cannot publish while it sleeps.
+    fn give_back_slices(&mut self) {
+        if !std::mem::take(&mut self.borrowing) {
+            return;
+        }
+        for (shard, other) in self.others.iter_mut().enumerate() {
+            if other.held() {
+                self.shared.cells[shard].publish_store(&other.stats());
+                other.give_up();
+            }
+        }
+    }
+
     pub(super) fn publish_counters(&mut self) {
-        let store = metrics::since(&self.store.stats(), &self.store_at_reset);
-        self.shared.cells[self.me].publish(&self.counters, &store);
+        let cells = &self.shared.cells[self.me];
+        cells.publish(&self.counters);
+        cells.publish_store(&self.store.stats());
     }
 
     /// `stats reset`
     pub(super) fn reset_counters(&mut self) {
         self.counters = Counters::default();
-        self.store_at_reset = self.store.stats();
+        self.shared.cells[self.me].reset_store(&self.store.stats());
     }
 
     pub(super) fn end_turn(&mut self) -> Vec<u8> {
@@ -268,6 +298,7 @@ impl Core {
         session.last_s = self.now.0;
         if session.unparsed() == 0 {
             let used = self.consume(&mut session, data);
+            self.give_back_slices();
             session.input.extend_from_slice(&data[used..]);
         } else {
             session.input.extend_from_slice(data);
@@ -281,6 +312,7 @@ impl Core {
     pub(super) fn consume_saved(&mut self, session: &mut Session) {
         let input = std::mem::take(&mut session.input);
         let used = self.consume(session, &input[session.input_at..]);
+        self.give_back_slices();
         session.input_at += used;
         if session.input_at == input.len() {
             session.input_at = 0; // and the buffer goes: most connections never need it

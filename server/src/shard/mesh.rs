@@ -5,11 +5,11 @@
 //! it too, connections that need that peer stop parsing; a shard takes no more requests from a peer that does not take
 //! its replies. A peer is woken only when it is parked.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::{Arc, OnceLock};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
+use super::lock::Bell;
 use super::message::Batch;
 use crate::net::Waker;
 
@@ -23,12 +23,12 @@ const SPARES_MAX: usize = 16;
 const SPARE_BYTES_MAX: usize = 512 * 1024;
 
 /// What all shards know of each.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Presence {
-    /// Set while it waits for the kernel: whoever publishes to it then must wake it.
-    parked: AtomicBool,
+    /// Armed while it waits for the kernel: whoever publishes to it then must wake it.
+    bell: Bell,
     /// How; set once its driver is up.
-    waker: std::sync::OnceLock<Arc<Waker>>,
+    waker: OnceLock<Arc<Waker>>,
 }
 
 impl Presence {
@@ -92,7 +92,8 @@ impl Lane {
 /// The ends of every shard among `shards`, and what they know of each other.
 #[must_use]
 pub fn connect(shards: usize) -> (Vec<Mesh>, Arc<[Presence]>) {
-    let presence: Arc<[Presence]> = (0..shards).map(|_| Presence::default()).collect();
+    let presence: Arc<[Presence]> =
+        (0..shards).map(|_| Presence { bell: Bell::silent(), waker: OnceLock::new() }).collect();
     let mut meshes: Vec<Mesh> = (0..shards)
         .map(|me| Mesh { me, presence: Arc::clone(&presence), peers: Vec::new(), spares: Vec::new() })
         .collect();
@@ -148,6 +149,13 @@ impl Mesh {
         peer.requests_out.pending.len_bytes() < PENDING_BYTES_MAX
     }
 
+    /// Whether everything asked of `shard` has been taken by it: with its slice free, it has been done.
+    #[must_use]
+    pub fn is_quiet(&self, shard: usize) -> bool {
+        let lane = &self.peers[shard - usize::from(shard > self.me)].requests_out;
+        lane.pending.is_empty() && lane.sender.is_empty()
+    }
+
     /// Requests for `shard`, published with the rest of this turn.
     pub fn requests(&mut self, shard: usize) -> &mut Batch {
         &mut self.peer(shard).requests_out.pending
@@ -187,11 +195,8 @@ impl Mesh {
             let replied = peer.replies_out.publish(&mut self.spares);
             let asked = peer.requests_out.publish(&mut self.spares);
             if replied || asked {
-                // Pairs with the fence of `park`: either we see the flag, or the peer sees the batch.
-                fence(Ordering::SeqCst);
                 let presence = &self.presence[peer.shard];
-                if presence.parked.load(Ordering::Relaxed)
-                    && presence.parked.swap(false, Ordering::AcqRel)
+                if presence.bell.must_ring()
                     && let Some(waker) = presence.waker.get()
                 {
                     wake(waker);
@@ -214,9 +219,7 @@ impl Mesh {
     /// About to wait for the kernel: peers wake us from now on. False when there is work after all.
     #[must_use]
     pub fn park(&self) -> bool {
-        let presence = &self.presence[self.me];
-        presence.parked.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
+        self.presence[self.me].bell.arm();
         if self.pending() {
             self.unpark();
             return false;
@@ -226,6 +229,6 @@ impl Mesh {
 
     /// Awake again.
     pub fn unpark(&self) {
-        self.presence[self.me].parked.store(false, Ordering::Relaxed);
+        self.presence[self.me].bell.disarm();
     }
 }

@@ -6,10 +6,12 @@
 
 pub mod core;
 pub mod execute;
+pub mod lock;
 pub mod mesh;
 pub mod message;
 pub mod owner;
 mod requests;
+pub mod slice;
 
 use std::io;
 use std::time::Duration;

@@ -180,17 +180,17 @@ impl Core {
     #[inline]
     fn keyed(&mut self, session: &mut Session, command: &Command<'_>, hash: u64, data: &[u8]) -> Step {
         let owner = owner_of(hash, self.mesh.shards());
-        if owner == self.me {
+        if owner == self.me || self.borrow(owner) {
             if session.is_caught_up() {
                 self.open_range(session);
                 let mut out = std::mem::take(&mut self.out);
-                let large = self.execute(command, hash, data, execute::COPY_MAX, &mut out);
+                let large = self.execute(owner, command, hash, data, execute::COPY_MAX, &mut out);
                 self.out = out;
                 let large = large.map(|(at, value)| (at, Pinned { value, owner }));
                 self.close_range(session, large);
             } else {
                 session.hold(|held| {
-                    let large = self.execute(command, hash, data, execute::COPY_ACROSS_MAX, held);
+                    let large = self.execute(owner, command, hash, data, execute::COPY_ACROSS_MAX, held);
                     large.map(|(at, value)| (at, Pinned { value, owner }))
                 });
             }
@@ -203,14 +203,35 @@ impl Core {
         Step::Took(0)
     }
 
+    /// Whether we may work on the slice of `owner` ourselves: it sleeps, and has done all we asked of it before.
+    #[inline]
+    fn borrow(&mut self, owner: usize) -> bool {
+        let other = &mut self.others[owner];
+        if !other.held() {
+            // The lock first: what was taken from the channel before it was free has been done.
+            if !other.try_take() {
+                return false;
+            }
+            if !self.mesh.is_quiet(owner) {
+                other.give_up();
+                return false;
+            }
+            self.borrowing = true;
+        }
+        self.counters.borrowed += 1;
+        true
+    }
+
     fn forward(&mut self, session: &mut Session, owner: usize, request: &Request<'_>) {
         let to = ReplyTo { conn: session.conn, sequence: session.await_reply() };
         self.counters.forwarded += 1;
         self.mesh.requests(owner).push_request(to, request);
     }
 
+    /// Carry out a command on the slice of `owner`, which is ours or borrowed.
     fn execute(
         &mut self,
+        owner: usize,
         command: &Command<'_>,
         hash: u64,
         data: &[u8],
@@ -218,7 +239,8 @@ impl Core {
         out: &mut Vec<u8>,
     ) -> execute::Large {
         let before = self.prefixes.is_some().then_some(self.counters);
-        let Self { store, counters, now, .. } = self;
+        let Self { me, store, others, counters, now, .. } = self;
+        let store = if owner == *me { &mut **store } else { &mut *others[owner] };
         let large = Context { store, counters, now: *now, copy_max }.execute(command, hash, data, out);
         if let (Some(before), Some(prefixes)) = (before, &mut self.prefixes) {
             prefixes.count(command, &before, &self.counters);
@@ -419,7 +441,9 @@ impl Core {
             Request::Execute { command, hash, data } => {
                 // The batch is taken out to write into it while the store is at work.
                 let mut batch = std::mem::take(self.mesh.replies(from));
-                batch.push_reply(to, |out| self.execute(&command, hash, data, execute::COPY_ACROSS_MAX, out));
+                batch.push_reply(to, |out| {
+                    self.execute(self.me, &command, hash, data, execute::COPY_ACROSS_MAX, out)
+                });
                 *self.mesh.replies(from) = batch;
             }
             Request::Unlink { key, hash, base64 } => {

@@ -15,6 +15,7 @@ use corecached_engine::{Seconds, Store, StoreConfig};
 
 use crate::config::{Args, check};
 use crate::server::Shared;
+use crate::shard::slice::Slices;
 use crate::shard::{CoreSetup, Progress, Shard, mesh};
 use clients::Client;
 use network::{Network, SimDriver};
@@ -36,13 +37,17 @@ impl World {
         let (meshes, presence) = mesh::connect(shards);
         let shared = Arc::new(Shared::new(config, shards, presence, seed, "simulated".to_owned()));
         let network = Rc::new(RefCell::new(Network::new(seed, shards)));
+        let slices = Slices::new(shards);
         let shards: Vec<_> = meshes
             .into_iter()
             .map(|mesh| {
                 let driver = SimDriver::new(mesh.me(), Rc::clone(&network), Arc::clone(&shared.admission));
                 let config = StoreConfig::new(shared.config.memory_bytes / shards, shared.hasher.clone());
                 let store = Store::new(config, Seconds(shared.clock.now_s())).unwrap();
-                Shard::new(driver, CoreSetup { mesh, store, shared: Arc::clone(&shared) })
+                Shard::new(
+                    driver,
+                    CoreSetup { mesh, store, slices: slices.clone(), shared: Arc::clone(&shared) },
+                )
             })
             .collect();
         let mut random = fastrand::Rng::with_seed(seed);
