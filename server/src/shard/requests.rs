@@ -2,9 +2,11 @@
 
 use corecached_engine::Key;
 use corecached_protocol::{
-    AdminVerb, BadDataChunk, Command, Meta, MetaKey, MetaMode, MetaVerb, ParseError, Parsed, Rejected,
-    StoreVerb, data_block, line, text,
+    AdminVerb, BadDataChunk, Command, Meta, MetaKey, MetaMode, MetaVerb, ParseError, Parsed, Parser,
+    Rejected, StoreVerb, data_block, line, text,
 };
+
+use arrayvec::ArrayVec;
 
 use super::core::Core;
 use super::execute::{self, Context};
@@ -25,6 +27,21 @@ const UPLOAD_MIN_BYTES: usize = 16 * 1024;
 const PIECE_BYTES: usize = 64 * 1024;
 /// `-o verbosity` goes no higher, as in memcached.
 const VERBOSITY_MAX: u32 = 2;
+
+/// Commands parsed, hashed and prefetched before the first of them is carried out: enough for the memory to keep up,
+/// few enough to stay in the first-level cache.
+const BATCH: usize = 16;
+
+/// A command on a key that is all there.
+struct Ready<'a> {
+    command: Command<'a>,
+    hash: u64,
+    data: &'a [u8],
+    /// Bytes of line and data block.
+    consumed: usize,
+    /// The parser behind it.
+    parser: Parser,
+}
 
 /// What became of a command.
 enum Step {
@@ -85,6 +102,19 @@ impl Core {
                         self.list(session);
                         return at;
                     }
+                    let batch = self.look_ahead(session.parser, rest);
+                    if !batch.is_empty() {
+                        commands += batch.len();
+                        match self.carry_out(session, &batch) {
+                            Ok(taken) => at += taken,
+                            Err(taken) => {
+                                session.stalled = true;
+                                self.list(session);
+                                return at + taken;
+                            }
+                        }
+                        continue;
+                    }
                     commands += 1;
                     let before = session.parser;
                     match session.parser.parse(rest, &self.limits) {
@@ -115,6 +145,74 @@ impl Core {
         }
     }
 
+    /// The commands on keys at the front of `input`, as far as they are all there; what they will read is on its way
+    /// into the cache.
+    #[inline]
+    fn look_ahead<'a>(&self, mut parser: Parser, input: &'a [u8]) -> ArrayVec<Ready<'a>, BATCH> {
+        let mut batch = ArrayVec::new();
+        let mut at = 0;
+        while !batch.is_full() && at < input.len() {
+            let Some(ready) = self.ready(&mut parser, &input[at..]) else { break };
+            at += ready.consumed;
+            if owner_of(ready.hash, self.mesh.shards()) == self.me {
+                self.store.prefetch(ready.hash);
+            }
+            batch.push(ready);
+        }
+        batch
+    }
+
+    #[inline]
+    fn ready<'a>(&self, parser: &mut Parser, input: &'a [u8]) -> Option<Ready<'a>> {
+        let Ok(Parsed::Complete { value: command, mut consumed }) = parser.parse(input, &self.limits) else {
+            return None;
+        };
+        let hasher = &self.shared.hasher;
+        let mut value = None;
+        let hash = match &command {
+            Command::Retrieve(retrieve) => hasher.hash(retrieve.key),
+            Command::Delete(delete) => hasher.hash(delete.key),
+            Command::Arithmetic(arithmetic) => hasher.hash(arithmetic.key),
+            Command::Touch(touch) => hasher.hash(touch.key),
+            Command::Store(store) => {
+                value = Some((store.key.len(), store.client_flags, store.value_len));
+                hasher.hash(store.key)
+            }
+            Command::Meta(meta) => {
+                if meta.verb == MetaVerb::Set {
+                    value = Some((meta.key.len(), meta.flags.client_flags, meta.value_len));
+                }
+                hasher.hash(MetaKey::decode(meta, &mut [0; _]))
+            }
+            _ => return None,
+        };
+        let mut data: &[u8] = &[];
+        if let Some((key_len, client_flags, value_len)) = value {
+            let block = data_block(&input[consumed..], value_len);
+            let Parsed::Complete { value: Ok(value), consumed: block_len } = block else { return None };
+            if !self.shared.config.value_fits(key_len, client_flags, value_len as usize) {
+                return None;
+            }
+            data = value;
+            consumed += block_len;
+        }
+        Some(Ready { command, hash, data, consumed, parser: *parser })
+    }
+
+    /// Carry out a batch; the bytes it took, or, as an error, those of the commands there was room for.
+    #[inline]
+    fn carry_out(&mut self, session: &mut Session, batch: &[Ready<'_>]) -> Result<usize, usize> {
+        let mut taken = 0;
+        for ready in batch {
+            if !session.has_slot() || !self.keyed(session, &ready.command, ready.hash, ready.data) {
+                return Err(taken);
+            }
+            session.parser = ready.parser;
+            taken += ready.consumed;
+        }
+        Ok(taken)
+    }
+
     fn reject(&mut self, session: &mut Session, rejected: &Rejected) {
         let answer = match rejected.error {
             ParseError::BadShutdownMode if !self.shared.config.allow_shutdown => line::SHUTDOWN_NOT_ENABLED,
@@ -130,15 +228,10 @@ impl Core {
         }
     }
 
-    /// One command, its `line`, and the input `behind` it.
-    #[inline]
+    /// A command that [`Core::look_ahead`] leaves alone, its `line`, and the input `behind` it.
     fn command(&mut self, session: &mut Session, command: &Command<'_>, line: &[u8], behind: &[u8]) -> Step {
         let hasher = &self.shared.hasher;
         match command {
-            Command::Retrieve(retrieve) => self.keyed(session, command, hasher.hash(retrieve.key), &[]),
-            Command::Delete(delete) => self.keyed(session, command, hasher.hash(delete.key), &[]),
-            Command::Arithmetic(arithmetic) => self.keyed(session, command, hasher.hash(arithmetic.key), &[]),
-            Command::Touch(touch) => self.keyed(session, command, hasher.hash(touch.key), &[]),
             Command::Store(store) => {
                 let hash = hasher.hash(store.key);
                 let too_large = !self.shared.config.value_fits(
@@ -150,13 +243,10 @@ impl Core {
                     let unlink = matches!(store.verb, StoreVerb::Set).then_some((store.key, false));
                     return self.too_large(session, hash, store.value_len, store.noreply, unlink);
                 }
-                self.with_data(session, command, hash, store.value_len, store.noreply, line, behind)
+                self.with_data(session, hash, store.value_len, store.noreply, line, behind)
             }
-            Command::Meta(meta) => {
+            Command::Meta(meta) if meta.verb == MetaVerb::Set => {
                 let hash = hasher.hash(MetaKey::decode(meta, &mut [0; _]));
-                if meta.verb != MetaVerb::Set {
-                    return self.keyed(session, command, hash, &[]);
-                }
                 let too_large = !self.shared.config.value_fits(
                     meta.key.len(),
                     meta.flags.client_flags,
@@ -167,7 +257,7 @@ impl Core {
                         (meta.flags.mode == MetaMode::Set).then_some((meta.key, meta.flags.has(b'b')));
                     return self.too_large(session, hash, meta.value_len, false, unlink);
                 }
-                self.with_data(session, command, hash, meta.value_len, false, line, behind)
+                self.with_data(session, hash, meta.value_len, false, line, behind)
             }
             _ => {
                 self.keyless(session, command);
@@ -176,9 +266,9 @@ impl Core {
         }
     }
 
-    /// A command that may go on: here, or in the mesh.
+    /// Carry out a command on a key, here or through the mesh. False when there is no room on the way.
     #[inline]
-    fn keyed(&mut self, session: &mut Session, command: &Command<'_>, hash: u64, data: &[u8]) -> Step {
+    fn keyed(&mut self, session: &mut Session, command: &Command<'_>, hash: u64, data: &[u8]) -> bool {
         let owner = owner_of(hash, self.mesh.shards());
         if owner == self.me || self.borrow(owner) {
             if session.is_caught_up() {
@@ -194,13 +284,13 @@ impl Core {
                     large.map(|(at, value)| (at, Pinned { value, owner }))
                 });
             }
-            return Step::Took(0);
+            return true;
         }
         if !self.mesh.has_room(owner) {
-            return Step::Full;
+            return false;
         }
         self.forward(session, owner, &Request::Execute { command: *command, hash, data });
-        Step::Took(0)
+        true
     }
 
     /// Whether we may work on the slice of `owner` ourselves: it sleeps, and has done all we asked of it before.
@@ -250,11 +340,10 @@ impl Core {
 
     // --- commands with a value ---
 
-    #[expect(clippy::too_many_arguments, reason = "one call, two callers; the parts of one request")]
+    #[expect(clippy::too_many_arguments, reason = "the parts of one request, for two callers")]
     fn with_data(
         &mut self,
         session: &mut Session,
-        command: &Command<'_>,
         hash: u64,
         value_len: u32,
         noreply: bool,
@@ -262,11 +351,8 @@ impl Core {
         behind: &[u8],
     ) -> Step {
         match data_block(behind, value_len) {
-            Parsed::Complete { value: Ok(data), consumed } => {
-                match self.keyed(session, command, hash, data) {
-                    Step::Took(_) => Step::Took(consumed),
-                    other => other,
-                }
+            Parsed::Complete { value: Ok(_), .. } => {
+                unreachable!("a command that is all there was carried out")
             }
             Parsed::Complete { value: Err(BadDataChunk), consumed } => {
                 if !noreply {
