@@ -1,0 +1,179 @@
+//! The `load` subcommand: its options, and what they come to.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::Args;
+
+use super::{Pace, Plan, Progress, Target, Work, run};
+use crate::popularity::Popularity;
+use crate::sizes::Sizes;
+use crate::ttl::TtlMix;
+use crate::wire::Protocol;
+use crate::{Failure, place, process};
+
+/// Drive one server and report throughput, latency, hit ratio and CPU.
+#[derive(Debug, Args)]
+pub struct LoadArgs {
+    /// The server: host:port or unix:PATH
+    #[arg(long, default_value = "127.0.0.1:11211")]
+    target: Target,
+    /// Commands to speak
+    #[arg(long, value_enum, default_value_t)]
+    protocol: Protocol,
+    /// Connections
+    #[arg(short, long, default_value_t = 50)]
+    connections: usize,
+    /// Requests sent together on a connection
+    #[arg(short, long, default_value_t = 1)]
+    pipeline: usize,
+    /// Keys in one get
+    #[arg(short, long, default_value_t = 1)]
+    multiget: usize,
+    /// Share of requests that are sets, 0 to 1
+    #[arg(long, default_value_t = 0.1)]
+    sets: f64,
+    /// Number of keys
+    #[arg(short, long, default_value_t = 1_000_000)]
+    keys: u32,
+    /// Number of the first key; runs over disjoint numbers do not meet
+    #[arg(long, default_value_t = 0)]
+    first_key: u32,
+    /// uniform, zipf:ALPHA, gauss, gauss:SHARE or file:PATH (CacheLib popularity histogram, plain or xz)
+    #[arg(long, default_value = "uniform")]
+    popularity: Popularity,
+    /// Bytes of keys, 8 to 250: N, MIN-MAX, N:WEIGHT,..., etc-key or file:PATH
+    #[arg(long, default_value = "20")]
+    key_size: Sizes,
+    /// Bytes of values: N, MIN-MAX, N:WEIGHT,..., etc-value or file:PATH (CacheLib size histogram, plain or xz)
+    #[arg(long, default_value = "100")]
+    value_size: Sizes,
+    /// Give each set of a key another size of the distribution
+    #[arg(long)]
+    resize: bool,
+    /// Lifetimes: 300, 12h, never, or a mix such as 1d:65,14d:27,12h:8
+    #[arg(long, default_value = "never")]
+    ttl: TtlMix,
+    /// Open loop: requests a second at Poisson instants; without it, closed loop
+    #[arg(long)]
+    rate: Option<f64>,
+    /// Open loop: sleep until the next instant instead of polling, to leave the core to others
+    #[arg(long)]
+    sleep: bool,
+    /// Close and reopen a connection after this many requests
+    #[arg(long)]
+    churn: Option<u64>,
+    /// Compare every byte of every value and its version with what was written
+    #[arg(long)]
+    verify: bool,
+    /// Seconds measured; 0 with --fill only fills
+    #[arg(short, long, default_value_t = 5.0)]
+    seconds: f64,
+    /// Seconds before that
+    #[arg(long, default_value_t = 0.4)]
+    warmup: f64,
+    /// Seconds of one point of throughput over time
+    #[arg(long, default_value_t = 1.0)]
+    interval: f64,
+    /// Set every key once before
+    #[arg(long)]
+    fill: bool,
+    /// Generator threads, each with its share of connections
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+    /// Cores of the threads in turn, such as 1 or 2,3
+    #[arg(long, value_delimiter = ',')]
+    cores: Vec<usize>,
+    /// Run generator threads before ordinary ones (SCHED_FIFO; needs the privilege)
+    #[arg(long)]
+    fifo: bool,
+    /// The server's process; found by its port when it runs here
+    #[arg(long)]
+    server_pid: Option<u32>,
+    /// Where random numbers begin
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Write the report to this file as JSON; - is standard output
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+impl LoadArgs {
+    fn plan(&self) -> Result<Plan, Failure> {
+        let seconds = |value: f64, what: &str| {
+            Duration::try_from_secs_f64(value).map_err(|_| Failure::new(format!("{what}: not a time")))
+        };
+        let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(Plan {
+            target: self.target.clone(),
+            protocol: self.protocol,
+            work: Work::Mix,
+            connections: self.connections,
+            depth: self.pipeline,
+            keys_per_get: self.multiget,
+            set_share: self.sets,
+            keys: self.keys,
+            first_key: self.first_key,
+            popularity: self.popularity.clone(),
+            key_sizes: self.key_size.clone(),
+            value_sizes: self.value_size.clone(),
+            resize: self.resize,
+            ttl: self.ttl.clone(),
+            pace: match self.rate {
+                Some(rate_per_s) => Pace::Open { rate_per_s, sleep: self.sleep },
+                None => Pace::Closed,
+            },
+            requests_per_connection: self.churn,
+            verify: self.verify,
+            threads: self.threads,
+            cores: self.cores.clone(),
+            fifo: self.fifo,
+            duration: seconds(self.seconds, "--seconds")?,
+            warmup: seconds(self.warmup, "--warmup")?,
+            interval: seconds(self.interval.max(0.001), "--interval")?,
+            seed: self.seed,
+            run: started.as_nanos() as u32 ^ std::process::id(),
+            server_pid: self.server_pid.or_else(|| self.target.local_port().and_then(process::listening_on)),
+        })
+    }
+}
+
+/// Do what the options say; the exit code tells whether every reply was right.
+///
+/// # Errors
+/// What kept the run from being done.
+pub fn main(args: &LoadArgs) -> Result<ExitCode, Failure> {
+    place::allow_many_files();
+    let plan = args.plan()?;
+    let mut clean = true;
+    if args.fill {
+        let filling = plan.filling();
+        let progress = Progress::of_requests("filling", u64::from(plan.keys));
+        let report = run(&filling, &progress)?;
+        progress.done();
+        clean = report.is_clean();
+        if plan.duration.is_zero() || !clean {
+            return finish(args, &report, clean);
+        }
+        eprintln!("filled {} keys at {:.0}/s", report.sets, report.requests_per_s);
+    }
+    let progress = Progress::of_time("running", plan.warmup + plan.duration);
+    let report = run(&plan, &progress)?;
+    progress.done();
+    clean &= report.is_clean();
+    finish(args, &report, clean)
+}
+
+fn finish(args: &LoadArgs, report: &super::Report, clean: bool) -> Result<ExitCode, Failure> {
+    let json = serde_json::to_string_pretty(report).map_err(|error| Failure::new(error.to_string()))?;
+    match &args.json {
+        Some(path) if path.as_os_str() == "-" => println!("{json}"),
+        Some(path) => {
+            println!("{report}");
+            std::fs::write(path, json).map_err(|error| Failure::from(error).during(path.display()))?;
+        }
+        None => println!("{report}"),
+    }
+    Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

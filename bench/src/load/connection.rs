@@ -1,0 +1,309 @@
+//! One connection: the burst of requests it waits for, and the replies as far as they have come.
+//!
+//! It never touches its socket: the worker receives into a buffer that all connections share and shows it the bytes. A
+//! reply that is whole in there is judged where it lies; only what is cut off is copied.
+
+use super::Dataset;
+use super::tally::Tally;
+use super::versions::{Age, Versions};
+use crate::payload::{STAMP_BYTES, Stamp, Wrong};
+use crate::wire::{self, Line, Protocol};
+
+/// Longest line of a reply, bytes: a key, two numbers and a cas fit.
+const LINE_BYTES_MAX: usize = 2048;
+/// Line end behind a value, bytes.
+const CRLF: usize = 2;
+
+/// What replies are held against, and where that is counted.
+#[derive(Debug)]
+pub struct Judge<'p> {
+    /// Keys and values.
+    pub dataset: &'p Dataset,
+    /// Commands spoken.
+    pub protocol: Protocol,
+    /// What was written, when every byte is to be compared.
+    pub versions: Option<Versions>,
+    /// Counters.
+    pub tally: Tally,
+}
+
+/// A reply that makes no sense: after it, nothing on that connection does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Garbled(pub String);
+
+/// Replies of one connection.
+#[derive(Debug, Default)]
+pub struct Replies {
+    /// Keys of the burst, in order.
+    asked: Vec<Asked>,
+    /// Requests of the burst, in order.
+    requests: Vec<Request>,
+    /// First key and first request that are not answered.
+    asked_at: usize,
+    request_at: usize,
+    state: State,
+    /// A line, or the value that `state` says, as far as it came before.
+    held: Vec<u8>,
+    /// Gets and sets answered since they were last taken.
+    answered: (u64, u64),
+}
+
+/// A key of a request, and the version written, or the oldest that may be read.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    id: u32,
+    version: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Request {
+    is_set: bool,
+    /// One past its last key in `asked`.
+    keys_end: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+enum State {
+    /// A line comes next.
+    #[default]
+    Line,
+    /// A value of `len` bytes for `asked[index]`; `None` for a key nobody asked for. `left` of its bytes, line end
+    /// included, have not come.
+    Value { index: Option<u32>, len: usize, left: usize },
+}
+
+impl Replies {
+    /// The next request of the burst is a get, of the keys added behind it.
+    pub fn expect_get(&mut self, keys: impl Iterator<Item = (u32, u32)>) {
+        self.asked.extend(keys.map(|(id, version)| Asked { id, version }));
+        self.requests.push(Request { is_set: false, keys_end: self.asked.len() as u32 });
+    }
+
+    /// The next request of the burst is a set of this version.
+    pub fn expect_set(&mut self, id: u32, version: u32) {
+        self.asked.push(Asked { id, version });
+        self.requests.push(Request { is_set: true, keys_end: self.asked.len() as u32 });
+    }
+
+    /// Requests not answered.
+    pub fn outstanding(&self) -> usize {
+        self.requests.len() - self.request_at
+    }
+
+    /// Gets and sets answered since this was last asked.
+    pub fn take_answered(&mut self) -> (u64, u64) {
+        std::mem::take(&mut self.answered)
+    }
+
+    /// Forget a burst that is answered, or whose connection is lost.
+    pub fn clear(&mut self) {
+        self.asked.clear();
+        self.requests.clear();
+        self.held.clear();
+        (self.asked_at, self.request_at) = (0, 0);
+        self.state = State::Line;
+    }
+
+    /// Read what has come.
+    ///
+    /// # Errors
+    /// Bytes that are no reply to what was asked.
+    pub fn take(&mut self, mut bytes: &[u8], judge: &mut Judge<'_>) -> Result<(), Garbled> {
+        while !bytes.is_empty() {
+            bytes = match self.state {
+                State::Line => self.take_line(bytes, judge)?,
+                State::Value { index, len, left } => self.take_value(bytes, index, len, left, judge)?,
+            };
+        }
+        Ok(())
+    }
+
+    fn take_line<'b>(&mut self, bytes: &'b [u8], judge: &mut Judge<'_>) -> Result<&'b [u8], Garbled> {
+        let Some(end) = memchr::memchr(b'\n', bytes) else {
+            self.held.extend_from_slice(bytes);
+            return if self.held.len() > LINE_BYTES_MAX {
+                Err(garbled("an endless line", &self.held))
+            } else {
+                Ok(&[])
+            };
+        };
+        let rest = &bytes[end + 1..];
+        if self.held.is_empty() {
+            self.line(without_cr(&bytes[..end])?, judge)?;
+        } else {
+            let mut line = std::mem::take(&mut self.held);
+            line.extend_from_slice(&bytes[..end]);
+            self.line(without_cr(&line)?, judge)?;
+            line.clear();
+            self.held = line;
+        }
+        Ok(rest)
+    }
+
+    fn line(&mut self, line: &[u8], judge: &mut Judge<'_>) -> Result<(), Garbled> {
+        let Some(request) = self.requests.get(self.request_at).copied() else {
+            return Err(garbled("a reply to nothing", line));
+        };
+        let keys_end = request.keys_end as usize;
+        match (wire::line(line), request.is_set) {
+            (Line::Value { key, len }, false) => {
+                let index = match key {
+                    Some(key) => (self.asked_at..keys_end)
+                        .find(|&index| judge.dataset.keys.is(key, self.asked[index].id)),
+                    None => (self.asked_at < keys_end).then_some(self.asked_at),
+                };
+                if let Some(index) = index {
+                    judge.tally.counts.misses += (index - self.asked_at) as u64;
+                    self.asked_at = index + 1;
+                } else {
+                    judge.tally.counts.wrong += 1;
+                    judge
+                        .tally
+                        .example(|| format!("a value of a key not asked for: {}", line.escape_ascii()));
+                }
+                self.state = State::Value { index: index.map(|index| index as u32), len, left: len + CRLF };
+            }
+            (Line::End, false) => {
+                judge.tally.counts.misses += (keys_end - self.asked_at) as u64;
+                self.answered_get(keys_end);
+            }
+            (Line::Stored, true) => self.answered_set(true, judge),
+            (Line::NotStored, true) => {
+                judge.tally.counts.not_stored += 1;
+                self.answered_set(false, judge);
+            }
+            (Line::ServerError, is_set) => {
+                judge.tally.counts.server_errors += 1;
+                judge.tally.example(|| line.escape_ascii().to_string());
+                // Of several quiet mg one has failed; the mn behind them is still to be answered.
+                let quiet = judge.protocol == Protocol::Meta && keys_end - self.first_key_of_request() > 1;
+                match is_set {
+                    true => self.answered_set(false, judge),
+                    false if quiet => {}
+                    false => self.answered_get(keys_end),
+                }
+            }
+            _ => return Err(garbled("not a reply to what was asked", line)),
+        }
+        Ok(())
+    }
+
+    fn first_key_of_request(&self) -> usize {
+        self.request_at.checked_sub(1).map_or(0, |before| self.requests[before].keys_end as usize)
+    }
+
+    fn answered_get(&mut self, keys_end: usize) {
+        self.asked_at = keys_end;
+        self.request_at += 1;
+        self.answered.0 += 1;
+    }
+
+    fn answered_set(&mut self, stored: bool, judge: &mut Judge<'_>) {
+        let asked = self.asked[self.asked_at];
+        if let Some(versions) = &mut judge.versions {
+            versions.answered(asked.id, asked.version, stored);
+        }
+        self.asked_at += 1;
+        self.request_at += 1;
+        self.answered.1 += 1;
+    }
+
+    fn take_value<'b>(
+        &mut self,
+        bytes: &'b [u8],
+        index: Option<u32>,
+        len: usize,
+        left: usize,
+        judge: &mut Judge<'_>,
+    ) -> Result<&'b [u8], Garbled> {
+        let count = left.min(bytes.len());
+        let (part, rest) = bytes.split_at(count);
+        if count == len + CRLF {
+            if !part.ends_with(b"\r\n") {
+                return Err(garbled("no line end behind a value", &part[len..]));
+            }
+            self.value(index, &part[..len], len, judge);
+            return Ok(rest);
+        }
+        // Cut off: keep what judging it takes.
+        let keep = if judge.versions.is_some() { len + CRLF } else { STAMP_BYTES.min(len) };
+        let room = keep - self.held.len().min(keep);
+        self.held.extend_from_slice(&part[..room.min(count)]);
+        if count < left {
+            self.state = State::Value { index, len, left: left - count };
+            return Ok(rest);
+        }
+        let held = std::mem::take(&mut self.held);
+        if held.len() == len + CRLF && !held.ends_with(b"\r\n") {
+            return Err(garbled("no line end behind a value", &held[len..]));
+        }
+        self.value(index, &held[..len.min(held.len())], len, judge);
+        self.held = held;
+        self.held.clear();
+        Ok(rest)
+    }
+
+    /// A value has come: `beginning` is all of it, or as much as is needed to tell whose it is.
+    fn value(&mut self, index: Option<u32>, beginning: &[u8], len: usize, judge: &mut Judge<'_>) {
+        self.state = State::Line;
+        if let Some(index) = index {
+            judge.tally.counts.hits += 1;
+            judge.value(self.asked[index as usize], beginning, len);
+        }
+        let keys_end = self.requests[self.request_at].keys_end as usize;
+        if judge.protocol == Protocol::Meta && keys_end - self.first_key_of_request() == 1 {
+            self.answered_get(keys_end);
+        }
+    }
+}
+
+impl Judge<'_> {
+    fn value(&mut self, asked: Asked, beginning: &[u8], len: usize) {
+        let values = &self.dataset.values;
+        let judged = match &self.versions {
+            Some(_) => values.check(beginning, asked.id),
+            None => values.check_stamp(beginning, len, asked.id),
+        };
+        match judged {
+            Err(wrong) => {
+                self.tally.counts.wrong += 1;
+                self.tally.example(|| format!("key {:08x}: {}", asked.id, words(wrong, beginning)));
+            }
+            Ok(Some(stamp)) => self.age(stamp, asked.version),
+            Ok(None) => {}
+        }
+    }
+
+    fn age(&mut self, stamp: Stamp, floor: u32) {
+        let Some(versions) = &mut self.versions else { return };
+        match versions.judge(stamp, floor) {
+            Age::Right => {}
+            Age::Stale => {
+                self.tally.counts.stale += 1;
+                self.tally.example(|| format!("stale: {stamp:?} read, {floor} was written before"));
+            }
+            Age::Unwritten => {
+                self.tally.counts.wrong += 1;
+                self.tally.example(|| format!("never written: {stamp:?}"));
+            }
+        }
+    }
+}
+
+fn words(wrong: Wrong, value: &[u8]) -> String {
+    let what = match wrong {
+        Wrong::OtherKey => "another key's value",
+        Wrong::Length => "a value of another length",
+        Wrong::Torn => "a torn or corrupt value",
+    };
+    format!("{what}: {}", value[..value.len().min(40)].escape_ascii())
+}
+
+fn without_cr(line: &[u8]) -> Result<&[u8], Garbled> {
+    line.strip_suffix(b"\r").ok_or_else(|| garbled("a line that ends in a bare newline", line))
+}
+
+#[cold]
+fn garbled(what: &str, bytes: &[u8]) -> Garbled {
+    Garbled(format!("{what}: {}", bytes[..bytes.len().min(80)].escape_ascii()))
+}

@@ -1,0 +1,319 @@
+//! What came of a run: for people, and as JSON.
+
+use std::fmt;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use super::tally::Counts;
+use super::worker::Outcome;
+use super::{Dataset, Pace, Plan};
+
+/// Microseconds from the instant a request was due (open loop) or sent (closed loop) to its last byte.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Latency {
+    /// Mean.
+    pub mean_us: f64,
+    /// Half are faster.
+    pub p50_us: f64,
+    /// 90 of 100 are faster.
+    pub p90_us: f64,
+    /// 99 of 100.
+    pub p99_us: f64,
+    /// 999 of 1000.
+    pub p999_us: f64,
+    /// 9999 of 10000.
+    pub p9999_us: f64,
+    /// The slowest.
+    pub max_us: f64,
+}
+
+impl Latency {
+    fn of(histogram: &Histogram<u64>) -> Option<Self> {
+        if histogram.is_empty() {
+            return None;
+        }
+        let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1000.0;
+        Some(Self {
+            mean_us: histogram.mean() / 1000.0,
+            p50_us: at(0.5),
+            p90_us: at(0.9),
+            p99_us: at(0.99),
+            p999_us: at(0.999),
+            p9999_us: at(0.9999),
+            max_us: histogram.max() as f64 / 1000.0,
+        })
+    }
+}
+
+/// One interval of the measured time.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Interval {
+    /// Seconds from the beginning of the measured time to that of the interval.
+    pub at_s: f64,
+    /// Requests answered.
+    pub requests: u64,
+    /// The slowest of them.
+    pub max_us: f64,
+}
+
+/// Replies and values that should not have been.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Faults {
+    /// Values that are not what was written.
+    pub wrong: u64,
+    /// Values that had been overwritten before the read was sent.
+    pub stale: u64,
+    /// Connections given up because a reply made no sense or the server closed them.
+    pub broken_connections: u64,
+    /// Requests answered SERVER_ERROR.
+    pub server_errors: u64,
+    /// Requests without an answer at the end.
+    pub unanswered: u64,
+    /// The first few, in words.
+    pub examples: Vec<String>,
+}
+
+/// What came of a run. Rates are per second of the measured time.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// host:port.
+    pub target: String,
+    /// What was done, in words.
+    pub workload: String,
+    /// Measured time, seconds.
+    pub seconds: f64,
+    /// Requests answered; a get of several keys is one.
+    pub requests: u64,
+    /// Gets among them.
+    pub gets: u64,
+    /// Sets among them.
+    pub sets: u64,
+    /// Requests a second.
+    pub requests_per_s: f64,
+    /// Keys a second: those of gets, and one a set.
+    pub keys_per_s: f64,
+    /// Requests a second that an open loop was asked for.
+    pub asked_per_s: Option<f64>,
+    /// Whether an open loop got less than 98 % of that.
+    pub saturated: bool,
+    /// Keys found.
+    pub hits: u64,
+    /// Keys not found.
+    pub misses: u64,
+    /// Hits of all keys asked for; `None` without gets.
+    pub hit_ratio: Option<f64>,
+    /// Sets answered NOT_STORED.
+    pub not_stored: u64,
+    /// What should not have been.
+    pub faults: Faults,
+    /// Of all requests.
+    pub latency: Latency,
+    /// Of gets alone, if there were any.
+    pub get_latency: Option<Latency>,
+    /// Of sets alone.
+    pub set_latency: Option<Latency>,
+    /// Bytes received a second.
+    pub in_bytes_per_s: f64,
+    /// Bytes sent a second.
+    pub out_bytes_per_s: f64,
+    /// Server CPU time a request, microseconds; over all its threads.
+    pub server_cpu_us: Option<f64>,
+    /// Cores the server kept busy.
+    pub server_cores: Option<f64>,
+    /// Resident memory of the server at the end, bytes.
+    pub server_rss_bytes: Option<u64>,
+    /// This generator's own CPU time a request, microseconds. An open loop that polls spends all there is.
+    pub own_cpu_us: f64,
+    /// Cores this generator kept busy.
+    pub own_cores: f64,
+    /// Throughput over time.
+    pub intervals: Vec<Interval>,
+}
+
+impl Report {
+    pub(super) fn new(plan: &Plan, dataset: &Dataset, outcomes: &[Outcome], rss_bytes: Option<u64>) -> Self {
+        let mut gets: Option<Histogram<u64>> = None;
+        let mut sets: Option<Histogram<u64>> = None;
+        let mut counts = Counts::default();
+        let mut intervals: Vec<(u64, u64)> = Vec::new();
+        let mut examples = Vec::new();
+        for Outcome { tally, .. } in outcomes {
+            merge(&mut gets, &tally.get_ns);
+            merge(&mut sets, &tally.set_ns);
+            counts.add(&tally.counts);
+            intervals.resize(intervals.len().max(tally.intervals.len()), (0, 0));
+            for (all, one) in intervals.iter_mut().zip(&tally.intervals) {
+                *all = (all.0 + one.0, all.1.max(one.1));
+            }
+            examples.extend(tally.examples.iter().cloned());
+        }
+        let mut all = gets.clone();
+        if let Some(sets) = &sets {
+            merge(&mut all, sets);
+        }
+        let longest = outcomes.iter().map(|outcome| outcome.measured).max().unwrap_or_default();
+        let seconds = longest.as_secs_f64().max(1e-9);
+        let requests = counts.gets + counts.sets;
+        let own_cpu: f64 = outcomes.iter().map(|outcome| outcome.own_cpu.as_secs_f64()).sum();
+        let server_cpu = outcomes.iter().find_map(|outcome| outcome.server_cpu);
+        let per_request = |seconds: f64| seconds * 1e6 / requests.max(1) as f64;
+        let keys = counts.gets * plan.keys_per_get as u64 + counts.sets;
+        let asked_per_s = match plan.pace {
+            Pace::Open { rate_per_s, .. } => Some(rate_per_s),
+            Pace::Closed => None,
+        };
+        let requests_per_s = requests as f64 / seconds;
+        let fell_behind = outcomes.iter().any(|outcome| outcome.fell_behind);
+        Self {
+            target: plan.target.to_string(),
+            workload: workload(plan, dataset),
+            seconds,
+            requests,
+            gets: counts.gets,
+            sets: counts.sets,
+            requests_per_s,
+            keys_per_s: keys as f64 / seconds,
+            asked_per_s,
+            saturated: fell_behind || asked_per_s.is_some_and(|asked| requests_per_s < 0.98 * asked),
+            hits: counts.hits,
+            misses: counts.misses,
+            hit_ratio: (counts.hits + counts.misses > 0)
+                .then(|| counts.hits as f64 / (counts.hits + counts.misses) as f64),
+            not_stored: counts.not_stored,
+            faults: Faults {
+                wrong: counts.wrong,
+                stale: counts.stale,
+                broken_connections: counts.broken,
+                server_errors: counts.server_errors,
+                unanswered: counts.unanswered,
+                examples,
+            },
+            latency: all.as_ref().and_then(Latency::of).unwrap_or_default(),
+            get_latency: gets.as_ref().and_then(Latency::of),
+            set_latency: sets.as_ref().and_then(Latency::of),
+            in_bytes_per_s: counts.bytes_in as f64 / seconds,
+            out_bytes_per_s: counts.bytes_out as f64 / seconds,
+            server_cpu_us: server_cpu.map(|cpu| per_request(cpu.as_secs_f64())),
+            server_cores: server_cpu.map(|cpu| cpu.as_secs_f64() / seconds),
+            server_rss_bytes: rss_bytes,
+            own_cpu_us: per_request(own_cpu),
+            own_cores: own_cpu / seconds,
+            intervals: intervals
+                .iter()
+                .enumerate()
+                .map(|(index, &(requests, max_ns))| Interval {
+                    at_s: index as f64 * plan.interval.as_secs_f64(),
+                    requests,
+                    max_us: max_ns as f64 / 1000.0,
+                })
+                .collect(),
+        }
+    }
+
+    /// Whether every reply was one that a correct server may give.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        let faults = &self.faults;
+        faults.wrong + faults.stale + faults.broken_connections + faults.server_errors + faults.unanswered
+            == 0
+    }
+}
+
+impl Counts {
+    fn add(&mut self, other: &Self) {
+        self.gets += other.gets;
+        self.sets += other.sets;
+        self.hits += other.hits;
+        self.misses += other.misses;
+        self.not_stored += other.not_stored;
+        self.server_errors += other.server_errors;
+        self.wrong += other.wrong;
+        self.stale += other.stale;
+        self.broken += other.broken;
+        self.unanswered += other.unanswered;
+        self.bytes_in += other.bytes_in;
+        self.bytes_out += other.bytes_out;
+    }
+}
+
+/// Histograms of all threads have the same bounds, so adding cannot fail.
+fn merge(into: &mut Option<Histogram<u64>>, other: &Histogram<u64>) {
+    match into {
+        Some(histogram) => drop(histogram.add(other)),
+        None => *into = Some(other.clone()),
+    }
+}
+
+fn workload(plan: &Plan, dataset: &Dataset) -> String {
+    let pace = match plan.pace {
+        Pace::Closed => "closed loop".to_owned(),
+        Pace::Open { rate_per_s, .. } => format!("open loop at {rate_per_s:.0}/s"),
+    };
+    format!(
+        "{:?}, {:?}, {pace}, {} connections, pipeline {}, {} keys a get, {:.0} % sets, {} keys {:?}, \
+         key bytes {:?}, value bytes {:?} (mean {:.0}){}{}",
+        plan.work,
+        plan.protocol,
+        plan.connections,
+        plan.depth,
+        plan.keys_per_get,
+        plan.set_share * 100.0,
+        plan.keys,
+        plan.popularity,
+        plan.key_sizes,
+        plan.value_sizes,
+        dataset.values.mean_len(),
+        if plan.verify { ", verified" } else { "" },
+        plan.requests_per_connection.map(|count| format!(", churn {count}")).unwrap_or_default(),
+    )
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}: {}", self.target, self.workload)?;
+        write!(f, "  {:.0} requests/s, {:.0} keys/s", self.requests_per_s, self.keys_per_s)?;
+        if let Some(ratio) = self.hit_ratio {
+            write!(f, ", hit ratio {ratio:.4}")?;
+        }
+        if self.saturated {
+            write!(f, ", SATURATED")?;
+        }
+        writeln!(f, ", {:.1} s", self.seconds)?;
+        let kinds = [("all", Some(self.latency)), ("get", self.get_latency), ("set", self.set_latency)];
+        for (name, latency) in kinds {
+            let Some(latency) = latency else { continue };
+            writeln!(
+                f,
+                "  {name} us: p50 {:.0}  p90 {:.0}  p99 {:.0}  p99.9 {:.0}  p99.99 {:.0}  max {:.0}",
+                latency.p50_us,
+                latency.p90_us,
+                latency.p99_us,
+                latency.p999_us,
+                latency.p9999_us,
+                latency.max_us
+            )?;
+        }
+        if let (Some(cpu_us), Some(cores)) = (self.server_cpu_us, self.server_cores) {
+            let rss = self.server_rss_bytes.unwrap_or(0) as f64 / f64::from(1 << 20);
+            writeln!(f, "  server: {cpu_us:.2} us CPU/request, {cores:.2} cores, RSS {rss:.1} MiB")?;
+        }
+        write!(f, "  generator: {:.2} us CPU/request, {:.2} cores", self.own_cpu_us, self.own_cores)?;
+        if !self.is_clean() {
+            let faults = &self.faults;
+            write!(
+                f,
+                "\n  FAULTS: {} wrong, {} stale, {} broken connections, {} server errors, {} unanswered",
+                faults.wrong,
+                faults.stale,
+                faults.broken_connections,
+                faults.server_errors,
+                faults.unanswered
+            )?;
+            for example in &faults.examples {
+                write!(f, "\n    {example}")?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,137 @@
+//! Which versions of each key a read may see.
+//!
+//! A read must not be older than the newest write that was answered before it was sent. Writes of one key that were
+//! under way together may take effect in any order, so none of them raises that bar; the next lone write does.
+
+use crate::payload::Stamp;
+
+/// The writes of a run, by key.
+#[derive(Debug)]
+pub struct Versions {
+    run: u32,
+    first_key: u32,
+    keys: Vec<Writes>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Writes {
+    /// Version of the last write sent; 0 for none.
+    sent: u32,
+    /// Oldest version a read sent now may see; 0: anything.
+    floor: u32,
+    /// Writes not answered yet.
+    under_way: u16,
+    /// Whether two of those met.
+    met: bool,
+}
+
+/// How a value read compares with what was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Age {
+    /// One of those it may be.
+    Right,
+    /// Overwritten before the read was sent.
+    Stale,
+    /// Never written.
+    Unwritten,
+}
+
+impl Versions {
+    /// No key written yet by this run.
+    #[must_use]
+    pub fn new(run: u32, first_key: u32, keys: u32) -> Self {
+        Self { run, first_key, keys: vec![Writes::default(); keys as usize] }
+    }
+
+    fn of(&mut self, id: u32) -> &mut Writes {
+        &mut self.keys[(id - self.first_key) as usize]
+    }
+
+    /// A write of this key is about to be sent: its version.
+    pub fn sending(&mut self, id: u32) -> u32 {
+        let writes = self.of(id);
+        writes.met |= writes.under_way > 0;
+        writes.under_way += 1;
+        writes.sent += 1;
+        writes.sent
+    }
+
+    /// It was answered. (One that never is keeps the bar where it was.)
+    pub fn answered(&mut self, id: u32, version: u32, stored: bool) {
+        let writes = self.of(id);
+        writes.under_way -= 1;
+        if stored && !writes.met {
+            writes.floor = version;
+        }
+        writes.met &= writes.under_way > 0;
+    }
+
+    /// The oldest version that a read sent now may see.
+    pub fn floor(&mut self, id: u32) -> u32 {
+        self.of(id).floor
+    }
+
+    /// Judge a value that a read saw which was sent when the floor was this.
+    pub fn judge(&mut self, stamp: Stamp, floor: u32) -> Age {
+        if stamp.run != self.run {
+            return if floor == 0 { Age::Right } else { Age::Stale };
+        }
+        match stamp.version {
+            version if version > self.of(stamp.id).sent => Age::Unwritten,
+            version if version < floor => Age::Stale,
+            _ => Age::Right,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RUN: u32 = 9;
+
+    fn judge(versions: &mut Versions, run: u32, version: u32, floor: u32) -> Age {
+        versions.judge(Stamp { id: 5, run, version }, floor)
+    }
+
+    #[test]
+    fn an_answered_write_makes_older_values_stale() {
+        let mut versions = Versions::new(RUN, 5, 1);
+        assert_eq!(judge(&mut versions, 3, 44, 0), Age::Right, "an earlier run's, before any write");
+        let first = versions.sending(5);
+        assert_eq!(judge(&mut versions, RUN, first, 0), Age::Right, "under way");
+        assert_eq!(versions.floor(5), 0);
+        versions.answered(5, first, true);
+        let floor = versions.floor(5);
+        assert_eq!(judge(&mut versions, RUN, first, floor), Age::Right);
+        assert_eq!(judge(&mut versions, RUN, 0, floor), Age::Stale);
+        assert_eq!(judge(&mut versions, 3, 44, floor), Age::Stale, "an earlier run's, after a write");
+        assert_eq!(judge(&mut versions, RUN, first + 1, floor), Age::Unwritten);
+    }
+
+    #[test]
+    fn writes_that_met_may_end_in_either_order() {
+        let mut versions = Versions::new(RUN, 5, 1);
+        let (one, other) = (versions.sending(5), versions.sending(5));
+        versions.answered(5, other, true);
+        versions.answered(5, one, true);
+        let floor = versions.floor(5);
+        assert_eq!(judge(&mut versions, RUN, one, floor), Age::Right);
+        assert_eq!(judge(&mut versions, RUN, other, floor), Age::Right);
+        let third = versions.sending(5);
+        versions.answered(5, third, true);
+        let floor = versions.floor(5);
+        assert_eq!(judge(&mut versions, RUN, other, floor), Age::Stale);
+    }
+
+    #[test]
+    fn a_refused_write_is_not_awaited() {
+        let mut versions = Versions::new(RUN, 5, 1);
+        let first = versions.sending(5);
+        versions.answered(5, first, true);
+        let second = versions.sending(5);
+        versions.answered(5, second, false);
+        let floor = versions.floor(5);
+        assert_eq!(judge(&mut versions, RUN, first, floor), Age::Right);
+    }
+}

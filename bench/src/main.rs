@@ -1,0 +1,31 @@
+//! The binary: one subcommand a way to measure.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use corecached_bench::{load, replay};
+
+/// Load generator, trace replay and comparisons for corecached and its peers.
+#[derive(Debug, Parser)]
+#[command(name = "corecached-bench", version)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Load(load::LoadArgs),
+    Replay(replay::ReplayArgs),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Args::parse().command {
+        Command::Load(args) => load::main(&args),
+        Command::Replay(args) => replay::main(&args),
+    };
+    outcome.unwrap_or_else(|failure| {
+        eprintln!("corecached-bench: {failure}");
+        ExitCode::FAILURE
+    })
+}
