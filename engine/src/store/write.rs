@@ -49,6 +49,9 @@ pub struct StoreHow {
     pub with_cas: bool,
     /// The client gave the key in base64.
     pub binary_key: bool,
+    /// Longest value to come to, joined with the old one if need be, where that depends on the key; never more
+    /// than the store's own `value_bytes_max`.
+    pub value_bytes_max: Option<usize>,
 }
 
 /// What became of a store.
@@ -169,7 +172,7 @@ impl Store {
                 _ => [source, Source::Item(at)],
             };
         }
-        if value_len > self.config.value_bytes_max {
+        if value_len > self.config.value_bytes_max.min(how.value_bytes_max.unwrap_or(usize::MAX)) {
             self.drop_overwritten(key.hash, old, how.mode);
             return Stored::TooLarge;
         }

@@ -296,9 +296,9 @@ mod tests {
     #[test]
     fn the_item_size_limit_counts_as_memcached_does() {
         let config = read("").unwrap();
-        assert!(config.value_fits(3, 0, (1 << 20) - 59 - 3));
-        assert!(!config.value_fits(3, 0, (1 << 20) - 59 - 3 + 1));
-        assert!(!config.value_fits(3, 1, (1 << 20) - 59 - 3));
+        assert_eq!(config.value_bytes_max(3, 0), (1 << 20) - 59 - 3);
+        assert_eq!(config.value_bytes_max(3, 1), (1 << 20) - 63 - 3);
+        assert_eq!(read("-C").unwrap().value_bytes_max(3, 0), (1 << 20) - 51 - 3);
     }
 
     #[test]

@@ -104,14 +104,14 @@ pub struct Shown {
 }
 
 impl Config {
-    /// Whether a value of this length fits the item size limit, which counts what memcached's items hold besides.
+    /// Longest value, bytes, under the item size limit, which counts what memcached's items hold besides.
     #[inline]
     #[must_use]
-    pub fn value_fits(&self, key_len: usize, client_flags: u32, value_len: usize) -> bool {
-        /// Header, and the byte that ends the key.
-        const FIXED: usize = 48 + 1;
+    pub fn value_bytes_max(&self, key_len: usize, client_flags: u32) -> usize {
+        /// Header, the byte that ends the key, the CRLF that ends the value.
+        const FIXED: usize = 48 + 1 + 2;
         let optional = if self.cas { 8 } else { 0 } + if client_flags != 0 { 4 } else { 0 };
-        FIXED + optional + key_len + value_len + 2 <= self.item_bytes_max
+        self.item_bytes_max.saturating_sub(FIXED + optional + key_len)
     }
 
     /// Whether one slice may be given this many bytes at run time.

@@ -13,6 +13,7 @@ use corecached_protocol::{
     number, text,
 };
 
+use crate::config::Config;
 use crate::metrics::Counters;
 
 /// Longest value, in bytes, copied into a reply on the shard that stores it; a longer one is sent from where it lies.
@@ -32,6 +33,8 @@ pub struct Context<'s> {
     pub store: &'s mut Store,
     /// What the shard counts.
     pub counters: &'s mut Counters,
+    /// Limits.
+    pub config: &'s Config,
     /// The turn's time.
     pub now: Seconds,
     /// Longest value to copy, in bytes.
@@ -48,7 +51,8 @@ impl Context<'_> {
             Command::Store(store) => {
                 let key = Key { bytes: store.key, hash };
                 self.counters.cmd_set += 1;
-                let stored = self.store.store(key, data, &how_to_store(store, self.now), self.now);
+                let stored =
+                    self.store.store(key, data, &how_to_store(store, self.config, self.now), self.now);
                 self.store_reply(store, stored, out);
             }
             Command::Delete(delete) => self.delete(delete, hash, out),
@@ -62,7 +66,12 @@ impl Context<'_> {
                     MetaVerb::Get => return self.meta_get(meta, key, out),
                     MetaVerb::Set => {
                         self.counters.cmd_set += 1;
-                        let stored = self.store.store(key, data, &how_to_meta_set(meta, self.now), self.now);
+                        let stored = self.store.store(
+                            key,
+                            data,
+                            &how_to_meta_set(meta, self.config, self.now),
+                            self.now,
+                        );
                         self.meta_set_reply(meta, stored, out);
                     }
                     MetaVerb::Delete => self.meta_delete(meta, key, out),
@@ -87,7 +96,7 @@ impl Context<'_> {
         match command {
             Command::Store(store) => {
                 let key = Key { bytes: store.key, hash };
-                let how = how_to_store(store, self.now);
+                let how = how_to_store(store, self.config, self.now);
                 let stored = self.commit_upload(upload, key, &how);
                 self.store_reply(store, stored, out);
             }
@@ -95,7 +104,7 @@ impl Context<'_> {
                 let mut scratch = [0; _];
                 let key = Key { bytes: MetaKey::decode(meta, &mut scratch), hash };
                 self.counters.cmd_meta += 1;
-                let how = how_to_meta_set(meta, self.now);
+                let how = how_to_meta_set(meta, self.config, self.now);
                 let stored = self.commit_upload(upload, key, &how);
                 self.meta_set_reply(meta, stored, out);
             }
@@ -489,7 +498,7 @@ fn describe(item: &Item<'_>, now: Seconds) -> MetaItem {
     }
 }
 
-fn how_to_store(store: &corecached_protocol::Store<'_>, now: Seconds) -> StoreHow {
+fn how_to_store(store: &corecached_protocol::Store<'_>, config: &Config, now: Seconds) -> StoreHow {
     StoreHow {
         mode: match store.verb {
             StoreVerb::Set | StoreVerb::Cas => Mode::Set,
@@ -501,11 +510,12 @@ fn how_to_store(store: &corecached_protocol::Store<'_>, now: Seconds) -> StoreHo
         client_flags: store.client_flags,
         expires: expires(store.exptime, now),
         compare_cas: (store.verb == StoreVerb::Cas).then_some(store.cas_unique),
+        value_bytes_max: Some(config.value_bytes_max(store.key.len(), store.client_flags)),
         ..StoreHow::default()
     }
 }
 
-fn how_to_meta_set(meta: &Meta<'_>, now: Seconds) -> StoreHow {
+fn how_to_meta_set(meta: &Meta<'_>, config: &Config, now: Seconds) -> StoreHow {
     let flags = &meta.flags;
     StoreHow {
         mode: match flags.mode {
@@ -523,5 +533,6 @@ fn how_to_meta_set(meta: &Meta<'_>, now: Seconds) -> StoreHow {
         vivify: flags.has(b'N').then(|| expires(flags.vivify, now)),
         with_cas: flags.has(b'c'),
         binary_key: flags.has(b'b'),
+        value_bytes_max: Some(config.value_bytes_max(meta.key.len(), flags.client_flags)),
     }
 }

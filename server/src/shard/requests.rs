@@ -190,7 +190,7 @@ impl Core {
         if let Some((key_len, client_flags, value_len)) = value {
             let block = data_block(&input[consumed..], value_len);
             let Parsed::Complete { value: Ok(value), consumed: block_len } = block else { return None };
-            if !self.shared.config.value_fits(key_len, client_flags, value_len as usize) {
+            if value_len as usize > self.shared.config.value_bytes_max(key_len, client_flags) {
                 return None;
             }
             data = value;
@@ -234,12 +234,8 @@ impl Core {
         match command {
             Command::Store(store) => {
                 let hash = hasher.hash(store.key);
-                let too_large = !self.shared.config.value_fits(
-                    store.key.len(),
-                    store.client_flags,
-                    store.value_len as usize,
-                );
-                if too_large {
+                let most = self.shared.config.value_bytes_max(store.key.len(), store.client_flags);
+                if store.value_len as usize > most {
                     let unlink = matches!(store.verb, StoreVerb::Set).then_some((store.key, false));
                     return self.too_large(session, hash, store.value_len, store.noreply, unlink);
                 }
@@ -247,12 +243,8 @@ impl Core {
             }
             Command::Meta(meta) if meta.verb == MetaVerb::Set => {
                 let hash = hasher.hash(MetaKey::decode(meta, &mut [0; _]));
-                let too_large = !self.shared.config.value_fits(
-                    meta.key.len(),
-                    meta.flags.client_flags,
-                    meta.value_len as usize,
-                );
-                if too_large {
+                let most = self.shared.config.value_bytes_max(meta.key.len(), meta.flags.client_flags);
+                if meta.value_len as usize > most {
                     let unlink =
                         (meta.flags.mode == MetaMode::Set).then_some((meta.key, meta.flags.has(b'b')));
                     return self.too_large(session, hash, meta.value_len, false, unlink);
@@ -329,9 +321,10 @@ impl Core {
         out: &mut Vec<u8>,
     ) -> execute::Large {
         let before = self.prefixes.is_some().then_some(self.counters);
-        let Self { me, store, others, counters, now, .. } = self;
+        let Self { me, store, others, counters, now, shared, .. } = self;
         let store = if owner == *me { &mut **store } else { &mut *others[owner] };
-        let large = Context { store, counters, now: *now, copy_max }.execute(command, hash, data, out);
+        let large = Context { store, counters, config: &shared.config, now: *now, copy_max }
+            .execute(command, hash, data, out);
         if let (Some(before), Some(prefixes)) = (before, &mut self.prefixes) {
             prefixes.count(command, &before, &self.counters);
         }
@@ -418,8 +411,8 @@ impl Core {
         let flags = corecached_protocol::MetaFlags { present, ..Default::default() };
         let meta = Meta { verb: MetaVerb::Delete, key, value_len: 0, flags };
         let key = Key { bytes: MetaKey::decode(&meta, &mut scratch), hash };
-        let Self { store, counters, now, .. } = self;
-        Context { store, counters, now: *now, copy_max: 0 }.unlink(key);
+        let Self { store, counters, now, shared, .. } = self;
+        Context { store, counters, config: &shared.config, now: *now, copy_max: 0 }.unlink(key);
     }
 
     /// More of a value that is stored piece by piece; returns the bytes taken, or `None` when there is no room.
@@ -509,8 +502,9 @@ impl Core {
 
     fn upload_commit(&mut self, from: (usize, ConnId), command: &Command<'_>, hash: u64, out: &mut Vec<u8>) {
         let upload = self.uploads.remove(&from).flatten();
-        let Self { store, counters, now, .. } = self;
-        Context { store, counters, now: *now, copy_max: 0 }.commit(command, hash, upload, out);
+        let Self { store, counters, now, shared, .. } = self;
+        Context { store, counters, config: &shared.config, now: *now, copy_max: 0 }
+            .commit(command, hash, upload, out);
     }
 
     fn upload_abort(&mut self, from: (usize, ConnId)) {
