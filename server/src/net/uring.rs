@@ -682,7 +682,8 @@ impl Driver for Uring {
             }
         }
         events.append(&mut self.deferred);
-        if !events.is_empty() {
+        // A connection being closed is let go after the enter, which must not sleep on it.
+        if !events.is_empty() || !self.closings.is_empty() {
             wait = Wait::No;
         }
         self.enter(wait)?;
