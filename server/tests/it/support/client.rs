@@ -115,9 +115,14 @@ impl Client {
         }
         let len = self.input.len();
         self.input.resize(len + 64 * 1024, 0);
-        let read = match &mut self.stream {
-            Stream::Tcp(stream) => stream.read(&mut self.input[len..]),
-            Stream::Unix(stream) => stream.read(&mut self.input[len..]),
+        let read = loop {
+            let read = match &mut self.stream {
+                Stream::Tcp(stream) => stream.read(&mut self.input[len..]),
+                Stream::Unix(stream) => stream.read(&mut self.input[len..]),
+            };
+            if !matches!(&read, Err(error) if error.kind() == io::ErrorKind::Interrupted) {
+                break read;
+            }
         };
         self.input.truncate(len + *read.as_ref().unwrap_or(&0));
         read

@@ -1,0 +1,50 @@
+"""A server for every pair of shards and backend, started from the binary that CORECACHED names."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import time
+
+import pytest
+
+SERVERS = [(shards, backend) for shards in (1, 2) for backend in ("io_uring", "epoll")]
+DEADLINE_S = 30
+
+
+class Server:
+    """A server on a free port of the loopback interface."""
+
+    def __init__(self, folder, shards, backend):
+        ports = folder / "ports"
+        arguments = [
+            os.environ["CORECACHED"],
+            "-l", "127.0.0.1", "-p", "-1", "-t", str(shards), f"--io-backend={backend}",
+        ]  # fmt: skip
+        environment = dict(os.environ, MEMCACHED_PORT_FILENAME=str(ports))
+        self.process = subprocess.Popen(arguments, env=environment)
+        deadline = time.monotonic() + DEADLINE_S
+        while not ports.exists():
+            assert self.process.poll() is None, f"ended with {self.process.returncode}: {arguments}"
+            assert time.monotonic() < deadline, f"not serving: {arguments}"
+            time.sleep(0.01)
+        self.host = "127.0.0.1"
+        self.port = int(ports.read_text().splitlines()[0].split()[-1])
+        self.address = f"{self.host}:{self.port}"
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(DEADLINE_S) == 0
+
+
+@pytest.fixture(scope="session", params=SERVERS, ids=lambda pair: f"{pair[0]}-{pair[1]}")
+def server(request, tmp_path_factory):
+    running = Server(tmp_path_factory.mktemp("server"), *request.param)
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="session")
+def tools():
+    """The folder in which .ci/clients put what is not written in Python."""
+    return pathlib.Path(os.environ["CLIENTS_FOLDER"])
