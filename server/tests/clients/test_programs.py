@@ -1,0 +1,45 @@
+"""Clients that are programs, and the test suite that pymemcache brings."""
+
+import re
+import subprocess
+import sys
+
+TIMEOUT_S = 120
+
+
+def run(command, **more):
+    """What `command` prints; it must succeed."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, **more)
+    assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+    return done.stdout + done.stderr
+
+
+def test_memccapable(server):
+    output = run(["memccapable", "-a", "-h", server.host, "-p", str(server.port)])
+    assert output.count("[pass]") == 27 and "FAIL" not in output, output
+
+
+def test_memcping_and_memcstat(server):
+    run(["memcping", f"--servers={server.address}"])
+    assert "version: 1.6.45" in run(["memcstat", f"--servers={server.address}"])
+
+
+def test_suite_of_pymemcache(server, tools):
+    command = [
+        sys.executable, "-m", "pytest", "-q", "-o", "addopts=", "-m", "integration",
+        "pymemcache/test/test_integration.py", "--server", server.host, "--port", str(server.port),
+        # It has a server of its own for TLS, which is another matter.
+        "-k", "not tls",
+    ]  # fmt: skip
+    output = run(command, cwd=tools / "pymemcache")
+    passed = int(re.search(r"(\d+) passed", output).group(1))
+    print(f"pymemcache's own suite: {passed} passed")
+    assert passed >= 100, output
+
+
+def test_go(server, tools):
+    assert run([tools / "gomemcache", server.address]).endswith("ok\n")
+
+
+def test_node(server, tools):
+    assert run(["node", "client.js", server.address], cwd=tools / "node").endswith("ok\n")
