@@ -1,9 +1,8 @@
 //! `stats conns`: every shard describes its connections, and the asking one renders them all.
 
-use std::net::SocketAddr;
-
 use corecached_protocol::line;
 
+use crate::conn::session::Peer;
 use crate::conn::{Session, State};
 
 /// Place names are unique over shards: this many places each.
@@ -15,7 +14,7 @@ pub fn describe<'a>(shard: usize, sessions: impl Iterator<Item = &'a Session>, n
     let mut lines = Vec::new();
     for session in sessions {
         let name = shard * PLACES_PER_SHARD + session.conn.index as usize;
-        let address = session.peer.map_or_else(|| "unix".to_owned(), |peer| spell(&peer));
+        let address = spell(&session.peer);
         let state = match session.state {
             State::Command if session.unparsed() == 0 => "conn_read",
             State::Command => "conn_parse_cmd",
@@ -42,9 +41,10 @@ pub fn render(parts: &[Vec<u8>], out: &mut Vec<u8>) {
     out.extend_from_slice(line::END);
 }
 
-fn spell(peer: &SocketAddr) -> String {
+fn spell(peer: &Peer) -> String {
     match peer {
-        SocketAddr::V4(peer) => format!("tcp:{peer}"),
-        SocketAddr::V6(peer) => format!("tcp6:{peer}"),
+        Peer::Unix => "unix".to_owned(),
+        Peer::V4(peer) => format!("tcp:{peer}"),
+        Peer::V6(peer) => format!("tcp6:{peer}"),
     }
 }

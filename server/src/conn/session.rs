@@ -4,6 +4,7 @@
 //! outstanding, and is held otherwise. Idle, it owns no heap memory beyond itself.
 
 use std::collections::VecDeque;
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 
 use corecached_protocol::Parser;
 
@@ -15,10 +16,11 @@ pub const SLOTS_MAX: usize = 256;
 
 /// Sequence numbers use these bits, so that none is [`crate::shard::message::GATHER`].
 const SEQUENCE_MASK: u32 = 0x7fff_ffff;
-/// Slots that a connection that is caught up keeps.
-const SLOTS_KEEP: usize = 4;
-/// Bytes of held replies that it keeps.
-const HELD_KEEP_BYTES: usize = 256;
+/// Largest buffers worth keeping for the next connection that has to wait: slots, and bytes of held replies.
+const SPARE_SLOTS: usize = 64;
+const SPARE_HELD_BYTES: usize = 16 * 1024;
+/// Spares kept by a shard.
+const SPARES_MAX: usize = 64;
 
 /// What the next bytes of a connection are.
 #[derive(Debug, Default)]
@@ -105,6 +107,55 @@ pub struct Slot {
     pinned: Option<(Box<Pinned>, u32)>,
 }
 
+/// Replies of one connection that are outstanding or held behind such.
+#[derive(Debug, Default)]
+struct Waiting {
+    /// Oldest first.
+    slots: VecDeque<Slot>,
+    /// Bytes of those that are ready.
+    held: Vec<u8>,
+}
+
+/// Buffers for connections that wait, lent to them by their shard: most connections idle most of the time.
+#[derive(Debug, Default)]
+pub struct Spares(Vec<Box<Waiting>>);
+
+impl Spares {
+    fn take(&mut self) -> Box<Waiting> {
+        self.0.pop().unwrap_or_default()
+    }
+
+    fn put(&mut self, mut waiting: Box<Waiting>) {
+        debug_assert!(waiting.slots.is_empty());
+        waiting.held.clear();
+        let modest = waiting.slots.capacity() <= SPARE_SLOTS && waiting.held.capacity() <= SPARE_HELD_BYTES;
+        if modest && self.0.len() < SPARES_MAX {
+            self.0.push(waiting);
+        }
+    }
+}
+
+/// Where a client connects from, in few bytes.
+#[derive(Debug)]
+pub enum Peer {
+    /// A file system socket.
+    Unix,
+    /// IPv4
+    V4(SocketAddrV4),
+    /// IPv6
+    V6(Box<SocketAddrV6>),
+}
+
+impl From<Option<SocketAddr>> for Peer {
+    fn from(address: Option<SocketAddr>) -> Self {
+        match address {
+            None => Self::Unix,
+            Some(SocketAddr::V4(address)) => Self::V4(address),
+            Some(SocketAddr::V6(address)) => Self::V6(Box::new(address)),
+        }
+    }
+}
+
 /// One connection, as the shard that accepted it sees it.
 #[derive(Debug)]
 pub struct Session {
@@ -118,12 +169,10 @@ pub struct Session {
     pub input: Vec<u8>,
     /// Bytes of `input` that are done with.
     pub input_at: usize,
-    /// Replies outstanding, oldest first.
-    slots: VecDeque<Slot>,
+    /// Replies outstanding; `None` when all have gone out.
+    waiting: Option<Box<Waiting>>,
     /// Number of the oldest of them.
     first_sequence: u32,
-    /// Bytes of those that are ready.
-    held: Vec<u8>,
     /// The shard turn and the place in its list of sends where this connection's last output is.
     pub output: (u64, usize),
     /// Bytes of output in that turn.
@@ -142,23 +191,22 @@ pub struct Session {
     pub ended: bool,
     /// Second its last bytes came.
     pub last_s: u32,
-    /// Where it connects from; `None` on a Unix socket.
-    pub peer: Option<std::net::SocketAddr>,
+    /// Where it connects from.
+    pub peer: Peer,
 }
 
 impl Session {
     /// A session for a new connection.
     #[must_use]
-    pub fn new(conn: ConnId, peer: Option<std::net::SocketAddr>, now_s: u32) -> Self {
+    pub fn new(conn: ConnId, peer: Peer, now_s: u32) -> Self {
         Self {
             conn,
             parser: Parser::new(),
             state: State::Command,
             input: Vec::new(),
             input_at: 0,
-            slots: VecDeque::new(),
+            waiting: None,
             first_sequence: 0,
-            held: Vec::new(),
             output: (0, 0),
             output_bytes: 0,
             paused: false,
@@ -176,82 +224,91 @@ impl Session {
     #[inline]
     #[must_use]
     pub fn is_caught_up(&self) -> bool {
-        self.slots.is_empty()
+        self.waiting.is_none()
     }
 
     /// Whether one more request may be outstanding.
     #[inline]
     #[must_use]
     pub fn has_slot(&self) -> bool {
-        self.slots.len() < SLOTS_MAX
+        self.waiting.as_ref().is_none_or(|waiting| waiting.slots.len() < SLOTS_MAX)
     }
 
     /// Number of the next request, whose reply will come from another shard.
-    pub fn await_reply(&mut self) -> u32 {
-        let sequence = self.first_sequence.wrapping_add(self.slots.len() as u32) & SEQUENCE_MASK;
-        self.slots.push_back(Slot::default());
+    pub fn await_reply(&mut self, spares: &mut Spares) -> u32 {
+        let slots = &mut self.waiting.get_or_insert_with(|| spares.take()).slots;
+        let sequence = self.first_sequence.wrapping_add(slots.len() as u32) & SEQUENCE_MASK;
+        slots.push_back(Slot::default());
         sequence
     }
 
     /// Hold a reply that is known already behind those that are not. `write` appends it to the buffer it is given and
     /// returns the value to pin into it and where.
     pub fn hold(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Option<(usize, Pinned)>) {
-        debug_assert!(!self.slots.is_empty());
-        let start = self.held.len();
-        let pinned = write(&mut self.held).map(|(at, pinned)| (Box::new(pinned), (at - start) as u32));
-        let len = (self.held.len() - start) as u32;
+        let Waiting { slots, held } = &mut **self.waiting.as_mut().expect("something is outstanding");
+        let start = held.len();
+        let pinned = write(held).map(|(at, pinned)| (Box::new(pinned), (at - start) as u32));
+        let len = (held.len() - start) as u32;
         if len > 0 || pinned.is_some() {
-            self.slots.push_back(Slot { ready: true, start: start as u32, len, pinned });
+            slots.push_back(Slot { ready: true, start: start as u32, len, pinned });
         }
     }
 
-    /// The reply to request `sequence` has come. True when it is the oldest: the caller sends it, and then what
+    /// The reply to request `sequence` has come. When it is the oldest the caller sends it, and then what
     /// [`Session::next_ready`] yields. Otherwise it is held here.
-    pub fn arrived(&mut self, sequence: u32, bytes: &[u8], pinned: Option<(Pinned, usize)>) -> Arrived {
+    pub fn arrived(
+        &mut self,
+        sequence: u32,
+        bytes: &[u8],
+        pinned: Option<(Pinned, usize)>,
+        spares: &mut Spares,
+    ) -> Arrived {
+        let Waiting { slots, held } = &mut **self.waiting.as_mut().expect("a reply nobody waits for");
         let at = (sequence.wrapping_sub(self.first_sequence) & SEQUENCE_MASK) as usize;
-        assert!(at < self.slots.len() && !self.slots[at].ready, "a reply nobody waits for");
+        assert!(at < slots.len() && !slots[at].ready, "a reply nobody waits for");
         if at == 0 {
-            self.slots.pop_front();
+            slots.pop_front();
             self.first_sequence = self.first_sequence.wrapping_add(1);
-            self.settle();
+            self.settle(spares);
             return Arrived::Due(pinned);
         }
-        let start = self.held.len() as u32;
-        self.held.extend_from_slice(bytes);
+        let start = held.len() as u32;
+        held.extend_from_slice(bytes);
         let pinned = pinned.map(|(pinned, split)| (Box::new(pinned), split as u32));
-        self.slots[at] = Slot { ready: true, start, len: bytes.len() as u32, pinned };
+        slots[at] = Slot { ready: true, start, len: bytes.len() as u32, pinned };
         Arrived::Held
     }
 
     /// The oldest reply, when it is ready: give its parts to `send`. False when there is none.
-    pub fn next_ready(&mut self, send: impl FnOnce(&[u8], Option<(Pinned, usize)>)) -> bool {
-        if !self.slots.front().is_some_and(|slot| slot.ready) {
+    pub fn next_ready(
+        &mut self,
+        spares: &mut Spares,
+        send: impl FnOnce(&[u8], Option<(Pinned, usize)>),
+    ) -> bool {
+        let Some(Waiting { slots, held }) = self.waiting.as_deref_mut() else { return false };
+        if !slots.front().is_some_and(|slot| slot.ready) {
             return false;
         }
-        let slot = self.slots.pop_front().expect("looked at it");
+        let slot = slots.pop_front().expect("looked at it");
         self.first_sequence = self.first_sequence.wrapping_add(1);
-        let bytes = &self.held[slot.start as usize..(slot.start + slot.len) as usize];
+        let bytes = &held[slot.start as usize..(slot.start + slot.len) as usize];
         send(bytes, slot.pinned.map(|(pinned, split)| (*pinned, split as usize)));
-        self.settle();
+        self.settle(spares);
         true
     }
 
-    /// Once caught up, keep no more than a shallow pipeline needs: most connections idle most of the time.
-    fn settle(&mut self) {
-        if self.slots.is_empty() {
-            self.held.clear();
-            if self.held.capacity() > HELD_KEEP_BYTES {
-                self.held = Vec::new();
-            }
-            if self.slots.capacity() > SLOTS_KEEP {
-                self.slots = VecDeque::new();
-            }
+    /// Once caught up, give the buffers back.
+    fn settle(&mut self, spares: &mut Spares) {
+        if self.waiting.as_ref().is_some_and(|waiting| waiting.slots.is_empty())
+            && let Some(waiting) = self.waiting.take()
+        {
+            spares.put(waiting);
         }
     }
 
     /// The connection is gone: values lent to its replies go back.
     pub fn abandon(&mut self, mut released: impl FnMut(Pinned)) {
-        for slot in self.slots.drain(..) {
+        for slot in self.waiting.take().into_iter().flat_map(|waiting| waiting.slots) {
             if let Some((pinned, _)) = slot.pinned {
                 released(*pinned);
             }

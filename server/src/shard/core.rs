@@ -12,7 +12,7 @@ use super::mesh::Mesh;
 use super::message::{Message, Reply};
 use super::slice::{Lent, Slices};
 use crate::admin::prefixes::Prefixes;
-use crate::conn::session::Arrived;
+use crate::conn::session::{Arrived, Spares};
 use crate::conn::{Session, State};
 use crate::metrics::Counters;
 use crate::net::{Close, ConnId, Driver, Pinned, Send, Waker, outbox};
@@ -51,6 +51,7 @@ pub struct Core {
     pub(super) uploads: HashMap<(usize, ConnId), Option<corecached_engine::Upload>>,
     pub(super) now: Seconds,
     sessions: Vec<Option<Box<Session>>>,
+    pub(super) spares: Spares,
     open: usize,
     /// Sessions with input to go on with, oldest first.
     run_list: VecDeque<ConnId>,
@@ -84,6 +85,7 @@ impl Core {
             prefixes,
             uploads: HashMap::new(),
             sessions: Vec::new(),
+            spares: Spares::default(),
             open: 0,
             run_list: VecDeque::new(),
             touched: Vec::new(),
@@ -288,7 +290,7 @@ impl Core {
             self.sessions.resize_with(index + 1, || None);
         }
         debug_assert!(self.sessions[index].is_none());
-        self.sessions[index] = Some(Box::new(Session::new(conn, peer, self.now.0)));
+        self.sessions[index] = Some(Box::new(Session::new(conn, peer.into(), self.now.0)));
         self.open += 1;
     }
 
@@ -468,7 +470,7 @@ impl Core {
         if to.sequence == super::message::GATHER {
             self.gathered(&mut session, bytes.to_vec());
         } else if let Arrived::Due(pinned) =
-            session.arrived(to.sequence, bytes, pinned.map(|pinned| (pinned, split)))
+            session.arrived(to.sequence, bytes, pinned.map(|pinned| (pinned, split)), &mut self.spares)
         {
             self.send_reply(&mut session, bytes, pinned);
             loop {
@@ -476,7 +478,7 @@ impl Core {
                 // The held bytes are copied to the arena inside; only the pinned value comes out.
                 self.open_range(&mut session);
                 let out = &mut self.out;
-                let any = session.next_ready(|bytes, pinned| {
+                let any = session.next_ready(&mut self.spares, |bytes, pinned| {
                     let start = out.len();
                     out.extend_from_slice(bytes);
                     next = pinned.map(|(pinned, split)| (start + split, pinned));

@@ -305,7 +305,7 @@ impl Core {
     }
 
     fn forward(&mut self, session: &mut Session, owner: usize, request: &Request<'_>) {
-        let to = ReplyTo { conn: session.conn, sequence: session.await_reply() };
+        let to = ReplyTo { conn: session.conn, sequence: session.await_reply(&mut self.spares) };
         self.counters.forwarded += 1;
         self.mesh.requests(owner).push_request(to, request);
     }
