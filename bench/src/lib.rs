@@ -4,6 +4,10 @@
 //! | --- | --- |
 //! | [`load`] | a run of load against one server, closed or open loop, and its report |
 //! | [`replay`] | a recorded trace played look-aside against a server or the engine alone |
+//! | [`compare`] | servers against each other: CPU, throughput and latency of the README's workloads |
+//! | [`memory`] | items held and memory taken at a limit, and the size-shift test |
+//! | [`generators`] | this load generator's own CPU beside memcaslap's |
+//! | [`peer`], [`machine`] | a server started to be measured; what it was measured on |
 //! | [`wire`], [`payload`] | requests and replies as bytes; keys and values that say whose they are |
 //! | [`popularity`], [`sizes`], [`ttl`], [`rng`] | what a workload draws from |
 //! | [`trace`], [`input`] | files: CTR1 traces, JSON histograms, xz |
@@ -11,9 +15,14 @@
 //!
 //! Method and caveats are in the crate's README.
 
+pub mod compare;
+pub mod generators;
 pub mod input;
 pub mod load;
+pub mod machine;
+pub mod memory;
 pub mod payload;
+pub mod peer;
 pub mod place;
 pub mod popularity;
 pub mod process;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use corecached_bench::{load, replay};
+use corecached_bench::{compare, generators, load, memory, replay};
 
 /// Load generator, trace replay and comparisons for corecached and its peers.
 #[derive(Debug, Parser)]
@@ -17,12 +17,18 @@ struct Args {
 enum Command {
     Load(load::LoadArgs),
     Replay(replay::ReplayArgs),
+    Compare(compare::CompareArgs),
+    Memory(memory::MemoryArgs),
+    Generators(generators::GeneratorsArgs),
 }
 
 fn main() -> ExitCode {
     let outcome = match Args::parse().command {
         Command::Load(args) => load::main(&args),
         Command::Replay(args) => replay::main(&args),
+        Command::Compare(args) => compare::main(&args),
+        Command::Memory(args) => memory::main(&args),
+        Command::Generators(args) => generators::main(&args),
     };
     outcome.unwrap_or_else(|failure| {
         eprintln!("corecached-bench: {failure}");

@@ -58,7 +58,7 @@ pub struct LoadArgs {
     /// Open loop: requests a second at Poisson instants; without it, closed loop
     #[arg(long)]
     rate: Option<f64>,
-    /// Open loop: sleep until the next instant instead of polling, to leave the core to others
+    /// Open loop: sleep until the next instant instead of polling, to leave the core to others; so does --fifo
     #[arg(long)]
     sleep: bool,
     /// Close and reopen a connection after this many requests
@@ -121,7 +121,8 @@ impl LoadArgs {
             resize: self.resize,
             ttl: self.ttl.clone(),
             pace: match self.rate {
-                Some(rate_per_s) => Pace::Open { rate_per_s, sleep: self.sleep },
+                // The kernel takes 50 ms of each second from a thread that polls under SCHED_FIFO.
+                Some(rate_per_s) => Pace::Open { rate_per_s, sleep: self.sleep || self.fifo },
                 None => Pace::Closed,
             },
             requests_per_connection: self.churn,

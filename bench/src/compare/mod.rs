@@ -1,0 +1,329 @@
+//! Servers against each other: started here, pinned alike, driven in turn within each round.
+//!
+//! A shared machine drifts by more than servers differ, so what counts is the ratio of two servers within one round, and
+//! of those the median over rounds. To compare something else than caches (a proxy before caches, say), give [`measure`]
+//! servers that are up: it asks of them only where they listen, which process they are, and that they were filled.
+
+mod markdown;
+mod plot;
+mod table;
+mod workloads;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+
+pub use table::{Cell, Comparison, Ratio, Row, ServerLine, median};
+pub use workloads::{ALL, Data, QUICK, Rate, Spoken, Workload};
+
+use crate::load::{self, Plan, Progress, Report, Target};
+use crate::machine::Machine;
+use crate::peer::{Peer, Server, Setting};
+use crate::{Failure, place};
+
+/// Compare corecached with memcached, and with others, under the workloads of the README.
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// The corecached binary [default: beside this one]
+    #[arg(long)]
+    corecached: Option<PathBuf>,
+    /// Backends of corecached to compare
+    #[arg(long, value_delimiter = ',', default_value = "io_uring,epoll")]
+    backends: Vec<String>,
+    /// The memcached binary; the reference
+    #[arg(long, default_value = "memcached")]
+    memcached: PathBuf,
+    /// Another server, name=path:arguments, with {port}, {threads} and {memory} (MiB) in them; may be repeated
+    #[arg(long)]
+    peer: Vec<Peer>,
+    /// Workloads by name [default: all, or with --quick w1,w2,w3,w6,w7,half]
+    #[arg(long, value_delimiter = ',')]
+    workloads: Vec<String>,
+    /// Less than three minutes: fewer workloads, shorter rounds
+    #[arg(long)]
+    quick: bool,
+    /// Rounds
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Seconds measured, each round, workload and server [default: 2, or with --quick 1]
+    #[arg(long)]
+    seconds: Option<f64>,
+    /// Cores and threads of each server; with a core left over, the generator has the last to itself
+    #[arg(long, default_value_t = 1)]
+    server_cores: usize,
+    /// Memory limit of each server, MiB
+    #[arg(long, default_value_t = 2048)]
+    memory: usize,
+    /// Run server workers and the generator before ordinary threads (SCHED_FIFO): for machines that do other work. Not
+    /// with every core in use
+    #[arg(long)]
+    fifo: bool,
+    /// Requests a second of `half` [default: half of what the reference reaches in w1]
+    #[arg(long)]
+    half_rate: Option<f64>,
+    /// Compare every byte of every value
+    #[arg(long)]
+    verify: bool,
+    /// Write DATE-compare.md, .json and .svg into this directory
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
+/// How servers are measured.
+#[derive(Debug)]
+pub struct Method {
+    /// What each run of load has in common.
+    pub base: Plan,
+    /// Workloads in order.
+    pub workloads: Vec<Workload>,
+    /// Rounds.
+    pub rounds: usize,
+    /// Requests a second of [`Rate::HalfOfReference`]; measured when there is none.
+    pub half_rate_per_s: Option<f64>,
+    /// Open loops sleep between requests: servers share the generator's core, or it runs first (SCHED_FIFO), where the
+    /// kernel takes 50 ms of each second from a thread that polls.
+    pub sleep: bool,
+}
+
+/// A server that is up.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// What tables call it.
+    pub name: String,
+    /// Where it listens.
+    pub target: Target,
+    /// Its process.
+    pub pid: u32,
+}
+
+/// Do what the options say; the exit code tells whether all replies were right.
+///
+/// # Errors
+/// What kept the comparison from being made.
+pub fn main(args: &CompareArgs) -> Result<ExitCode, Failure> {
+    place::allow_many_files();
+    let machine = Machine::read();
+    let (setting, method) = (args.setting()?, args.method()?);
+    let servers = args.peers()?.iter().map(|peer| peer.start(&setting)).collect::<Result<Vec<_>, _>>()?;
+    let lines = servers.iter().map(line).collect();
+    let subjects: Vec<Subject> = servers
+        .iter()
+        .map(|server| Subject { name: server.name.clone(), target: server.target(), pid: server.pid() })
+        .collect();
+    let rows = measure(&subjects, &method)?;
+    drop(servers);
+    let comparison = Comparison {
+        machine,
+        command: std::env::args().map(|word| quoted(&word)).collect::<Vec<_>>().join(" "),
+        method: args.words(&setting, &method),
+        servers: lines,
+        rows,
+    };
+    let markdown = markdown::render(&comparison);
+    println!("{markdown}");
+    if let Some(directory) = &args.out {
+        write(directory, &comparison, &markdown)?;
+    }
+    let cells = || comparison.rows.iter().flat_map(|row| &row.cells);
+    Ok(if cells().any(|cell| cell.faults > 0) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// The last part of a word that is a path: where things lie on this machine tells nobody anything.
+fn quoted(word: &str) -> String {
+    let short = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
+    match word.split_once('=') {
+        Some((name, rest)) => match rest.split_once(':') {
+            Some((program, arguments)) => format!("'{name}={}:{arguments}'", short(program)),
+            None => format!("{name}={}", short(rest)),
+        },
+        None => short(word),
+    }
+}
+
+fn line(server: &Server) -> ServerLine {
+    let version = server.ask("version").unwrap_or_else(|failure| failure.to_string());
+    let version = version.trim_start_matches("VERSION ").to_owned();
+    ServerLine { name: server.name.clone(), version, arguments: server.arguments.join(" ") }
+}
+
+impl CompareArgs {
+    fn peers(&self) -> Result<Vec<Peer>, Failure> {
+        let corecached = match &self.corecached {
+            Some(path) => path.clone(),
+            None => std::env::current_exe()?.with_file_name("corecached"),
+        };
+        if !corecached.exists() {
+            let path = corecached.display();
+            return Err(Failure::new(format!(
+                "{path}: no such file: build the server, or say --corecached PATH"
+            )));
+        }
+        let mut peers = vec![Peer::memcached("memcached", &self.memcached)];
+        peers.extend(self.backends.iter().map(|backend| Peer::corecached(&corecached, backend)));
+        peers.extend(self.peer.iter().cloned());
+        Ok(peers)
+    }
+
+    fn setting(&self) -> Result<Setting, Failure> {
+        let cores = place::cores();
+        if self.server_cores == 0 || self.server_cores > cores.len() {
+            return Err(Failure::new(format!("--server-cores is 1 to {}", cores.len())));
+        }
+        let shared = self.server_cores == cores.len();
+        Ok(Setting {
+            cores: if shared { Vec::new() } else { cores[..self.server_cores].to_vec() },
+            threads: self.server_cores,
+            memory_mib: self.memory,
+            fifo: self.fifo && !shared,
+        })
+    }
+
+    fn method(&self) -> Result<Method, Failure> {
+        let cores = place::cores();
+        let shared_cores = self.server_cores == cores.len();
+        let seconds = self.seconds.unwrap_or(if self.quick { 1.0 } else { 2.0 });
+        let duration =
+            Duration::try_from_secs_f64(seconds).map_err(|_| Failure::new("--seconds: not a time"))?;
+        let base = Plan {
+            cores: if shared_cores { Vec::new() } else { cores[cores.len() - 1..].to_vec() },
+            fifo: self.fifo && !shared_cores,
+            duration,
+            warmup: Duration::from_millis(if self.quick { 200 } else { 400 }),
+            verify: self.verify,
+            ..Plan::new("127.0.0.1:1".parse()?)
+        };
+        let all: Vec<&str> = ALL.iter().map(|workload| workload.name).collect();
+        let names: Vec<&str> = match self.workloads.is_empty() {
+            false => self.workloads.iter().map(String::as_str).collect(),
+            true if self.quick => QUICK.to_vec(),
+            true => all.clone(),
+        };
+        if let Some(unknown) = names.iter().find(|name| !all.contains(name)) {
+            return Err(Failure::new(format!("no workload {unknown}: there are {}", all.join(", "))));
+        }
+        let workloads = ALL.iter().filter(|workload| names.contains(&workload.name)).copied().collect();
+        let sleep = shared_cores || base.fifo;
+        Ok(Method { base, workloads, rounds: self.rounds.max(1), half_rate_per_s: self.half_rate, sleep })
+    }
+
+    fn words(&self, setting: &Setting, method: &Method) -> String {
+        format!(
+            "{} rounds of {:?} ({:?} warm-up), servers in turn within a round; loopback; {} server thread(s) on cores \
+             {}, generator on {}{}{}",
+            method.rounds,
+            method.base.duration,
+            method.base.warmup,
+            setting.threads,
+            if setting.cores.is_empty() {
+                "shared with the generator".to_owned()
+            } else {
+                format!("{:?}", setting.cores)
+            },
+            if method.base.cores.is_empty() { "any".to_owned() } else { format!("{:?}", method.base.cores) },
+            if setting.fifo { "; SCHED_FIFO for server workers and generator" } else { "" },
+            if self.verify { "; every value verified" } else { "" },
+        )
+    }
+}
+
+fn write(directory: &Path, comparison: &Comparison, markdown: &str) -> Result<(), Failure> {
+    fs::create_dir_all(directory)?;
+    let stem = format!("{}-compare", comparison.machine.date);
+    let json = serde_json::to_string(comparison).map_err(|error| Failure::new(error.to_string()))?;
+    let svg = plot::render(comparison)?;
+    let linked = format!("{markdown}\n![bars of the ratios and latencies]({stem}.svg)\n");
+    for (ending, content) in [("md", &linked), ("json", &json), ("svg", &svg)] {
+        let path = directory.join(format!("{stem}.{ending}"));
+        fs::write(&path, content).map_err(|error| Failure::from(error).during(path.display()))?;
+    }
+    Ok(())
+}
+
+/// Measure servers, of which the first is the reference. What a server cannot do, such as a protocol it does not speak,
+/// leaves an empty cell.
+///
+/// # Errors
+/// When a server cannot be filled, or the reference fails.
+pub fn measure(subjects: &[Subject], method: &Method) -> Result<Vec<Row>, Failure> {
+    fill(subjects, method)?;
+    let half_rate_per_s = half_rate(subjects, method)?;
+    let steps = method.rounds * method.workloads.len() * subjects.len();
+    let progress = Progress::of_requests("measuring", steps as u64);
+    let mut reports: Vec<Vec<Result<Vec<Report>, Failure>>> =
+        method.workloads.iter().map(|_| subjects.iter().map(|_| Ok(Vec::new())).collect()).collect();
+    let mut step = 0;
+    for round in 0..method.rounds {
+        for (workload, reports) in method.workloads.iter().zip(&mut reports) {
+            // Another server goes first in each round, so that none always follows the same one.
+            for turn in 0..subjects.len() {
+                let server = (turn + round) % subjects.len();
+                let plan = workload.plan(&method.base, server == 0, half_rate_per_s, method.sleep);
+                let plan = aimed(plan, &subjects[server], (round * subjects.len() + server) as u64);
+                if let Ok(rounds) = &mut reports[server] {
+                    match load::run(&plan, &Progress::hidden()) {
+                        Ok(report) => rounds.push(report),
+                        Err(failure) => reports[server] = Err(failure),
+                    }
+                }
+                step += 1;
+                progress.advance(step, 0);
+            }
+        }
+    }
+    progress.done();
+    method.workloads.iter().zip(reports).map(|(workload, reports)| row(workload, &reports)).collect()
+}
+
+fn row(workload: &Workload, reports: &[Result<Vec<Report>, Failure>]) -> Result<Row, Failure> {
+    let reference = reports[0].as_ref().map_err(|failure| failure.clone().during(workload.name))?;
+    let cell = |reports: &Result<Vec<Report>, Failure>| match reports {
+        Ok(rounds) => Cell::new(rounds, reference),
+        Err(failure) => Cell { failure: Some(failure.to_string()), ..Cell::default() },
+    };
+    Ok(Row {
+        workload: workload.name.to_owned(),
+        what: workload.what.to_owned(),
+        cells: reports.iter().map(cell).collect(),
+    })
+}
+
+/// The plan for one server. Each of its runs writes values that no other run wrote.
+fn aimed(plan: Plan, subject: &Subject, number: u64) -> Plan {
+    let run = plan.run.wrapping_add(number as u32 + 1);
+    Plan { target: subject.target.clone(), server_pid: Some(subject.pid), seed: number + 1, run, ..plan }
+}
+
+fn fill(subjects: &[Subject], method: &Method) -> Result<(), Failure> {
+    let mut filled: Vec<Data> = Vec::new();
+    for workload in &method.workloads {
+        if filled.contains(&workload.data) {
+            continue;
+        }
+        filled.push(workload.data);
+        for subject in subjects {
+            let plan = aimed(workload.plan(&method.base, false, 1.0, false), subject, 0).filling();
+            let progress = Progress::of_requests(&format!("filling {}", subject.name), u64::from(plan.keys));
+            let report = load::run(&plan, &progress).map_err(|failure| failure.during(&subject.name))?;
+            progress.done();
+            if !report.is_clean() {
+                let faults = report.faults.examples.join("; ");
+                return Err(Failure::new(format!("{} cannot be filled: {faults}", subject.name)));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn half_rate(subjects: &[Subject], method: &Method) -> Result<f64, Failure> {
+    if let Some(rate_per_s) = method.half_rate_per_s {
+        return Ok(rate_per_s);
+    }
+    if !method.workloads.iter().any(|workload| workload.rate == Rate::HalfOfReference) {
+        return Ok(1.0);
+    }
+    let plan = ALL[0].plan(&method.base, true, 1.0, false);
+    Ok(load::run(&aimed(plan, &subjects[0], 0), &Progress::hidden())?.requests_per_s / 2.0)
+}

@@ -1,0 +1,147 @@
+//! The workloads of a comparison.
+
+use crate::load::{Pace, Plan};
+use crate::popularity::Popularity;
+use crate::sizes::Sizes;
+use crate::wire::Protocol;
+
+/// Keys and values that workloads share, filled once a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Data {
+    /// 1 M values of 100 bytes.
+    Small,
+    /// 300 k values of 1 KiB.
+    Middle,
+    /// 4 k values of 64 KiB.
+    Large,
+}
+
+impl Data {
+    /// Number of the first key, keys, bytes of a value.
+    const fn shape(self) -> (u32, u32, u32) {
+        match self {
+            Self::Small => (0, 1_000_000, 100),
+            Self::Middle => (1 << 24, 300_000, 1 << 10),
+            Self::Large => (1 << 25, 4_000, 64 << 10),
+        }
+    }
+}
+
+/// Which commands a workload speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spoken {
+    /// get and set.
+    Text,
+    /// mg and ms.
+    Meta,
+    /// mg and ms to the reference, get and set to all others. Memcached before 1.6.35 answers pipelined gets with a
+    /// system call each, but never did so for mg: its best against our plainest.
+    MetaToReference,
+}
+
+/// When a workload sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rate {
+    /// As fast as it is answered.
+    Saturated,
+    /// At half of what the reference reaches in w1.
+    HalfOfReference,
+}
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Workload {
+    /// Its name, such as `w1`.
+    pub name: &'static str,
+    /// What it is, in words.
+    pub what: &'static str,
+    /// Keys and values.
+    pub data: Data,
+    /// Commands.
+    pub spoken: Spoken,
+    /// Connections.
+    pub connections: usize,
+    /// Requests sent together.
+    pub depth: usize,
+    /// Keys in a get.
+    pub keys_per_get: usize,
+    /// Share of sets.
+    pub set_share: f64,
+    /// Exponent of the popularity; 0 is uniform.
+    pub zipf: f64,
+    /// When it sends.
+    pub rate: Rate,
+}
+
+/// w1, which the others vary.
+const W1: Workload = Workload {
+    name: "w1",
+    what: "50 connections, 90/10 get/set of 100 B, no pipelining",
+    data: Data::Small,
+    spoken: Spoken::Text,
+    connections: 50,
+    depth: 1,
+    keys_per_get: 1,
+    set_share: 0.1,
+    zipf: 0.0,
+    rate: Rate::Saturated,
+};
+
+/// All of them, in the order of the table.
+pub const ALL: [Workload; 12] = [
+    W1,
+    Workload { name: "w2", what: "w1, pipeline 16", depth: 16, ..W1 },
+    Workload {
+        name: "w2m",
+        what: "w2, the reference by mg and ms",
+        depth: 16,
+        spoken: Spoken::MetaToReference,
+        ..W1
+    },
+    Workload { name: "w3", what: "multiget of 50 keys", keys_per_get: 50, set_share: 0.0, ..W1 },
+    Workload { name: "w4", what: "w1, 1 KiB values", data: Data::Middle, ..W1 },
+    Workload { name: "w5", what: "w1, 64 KiB values", data: Data::Large, ..W1 },
+    Workload { name: "w6", what: "w1, 1000 connections", connections: 1000, ..W1 },
+    Workload { name: "w7", what: "w1, sets only", set_share: 1.0, ..W1 },
+    Workload { name: "w8", what: "w1 by mg and ms", spoken: Spoken::Meta, ..W1 },
+    Workload { name: "w8p", what: "w8, pipeline 16", spoken: Spoken::Meta, depth: 16, ..W1 },
+    Workload { name: "w9", what: "w1, Zipf 0.99", zipf: 0.99, ..W1 },
+    Workload {
+        name: "half",
+        what: "w1, open loop at half of the reference's w1",
+        rate: Rate::HalfOfReference,
+        ..W1
+    },
+];
+
+/// Those of a quick comparison.
+pub const QUICK: [&str; 6] = ["w1", "w2", "w3", "w6", "w7", "half"];
+
+impl Workload {
+    /// `plan` with this workload in it. `half_rate_per_s` is for [`Rate::HalfOfReference`].
+    #[must_use]
+    pub fn plan(&self, plan: &Plan, is_reference: bool, half_rate_per_s: f64, sleep: bool) -> Plan {
+        let (first_key, keys, value_bytes) = self.data.shape();
+        let meta = match self.spoken {
+            Spoken::Text => false,
+            Spoken::Meta => true,
+            Spoken::MetaToReference => is_reference,
+        };
+        Plan {
+            protocol: if meta { Protocol::Meta } else { Protocol::Text },
+            connections: self.connections,
+            depth: self.depth,
+            keys_per_get: self.keys_per_get,
+            set_share: self.set_share,
+            first_key,
+            keys,
+            value_sizes: Sizes::Fixed(value_bytes),
+            popularity: if self.zipf > 0.0 { Popularity::Zipf(self.zipf) } else { Popularity::Uniform },
+            pace: match self.rate {
+                Rate::Saturated => Pace::Closed,
+                Rate::HalfOfReference => Pace::Open { rate_per_s: half_rate_per_s, sleep },
+            },
+            ..plan.clone()
+        }
+    }
+}

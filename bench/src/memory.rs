@@ -1,0 +1,220 @@
+//! What a memory limit buys: items held, share of it that is payload, resident memory; and what a change of sizes does.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::load::{self, Plan, Progress};
+use crate::machine::Machine;
+use crate::peer::{Peer, Server, Setting};
+use crate::sizes::Sizes;
+use crate::{Failure, process};
+
+/// Key bytes of every item here.
+const KEY_BYTES: u32 = 20;
+/// Value bytes of the three fills.
+const VALUE_BYTES: [u32; 3] = [10, 100, 1000];
+/// Payload written, to the limit: enough that every server has evicted for long.
+const OVERFILL: f64 = 1.5;
+/// The size shift: limit in MiB, values of the first size, values of the second and how many, how often they are set.
+const SHIFT_MIB: usize = 64;
+const SHIFT_FIRST: (u32, u32) = (1_000_000, 100);
+const SHIFT_SECOND: (u32, u32) = (50_000, 1000);
+const SHIFT_ROUNDS: usize = 6;
+
+/// Compare what corecached and memcached hold within one memory limit.
+#[derive(Debug, Args)]
+pub struct MemoryArgs {
+    /// The corecached binary [default: beside this one]
+    #[arg(long)]
+    corecached: Option<PathBuf>,
+    /// The memcached binary
+    #[arg(long, default_value = "memcached")]
+    memcached: PathBuf,
+    /// Another server, name=path:arguments, with {port}, {threads} and {memory} (MiB) in them; may be repeated
+    #[arg(long)]
+    peer: Vec<Peer>,
+    /// Memory limit, MiB
+    #[arg(long, default_value_t = 256)]
+    memory: usize,
+    /// Worker threads of each server
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+    /// Write DATE-memory.md and .json into this directory
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
+/// All results.
+#[derive(Clone, Debug, Serialize)]
+struct Results {
+    machine: Machine,
+    limit_mib: usize,
+    fills: Vec<Fill>,
+    shifts: Vec<Shift>,
+}
+
+/// A server filled beyond its limit with items of one size.
+#[derive(Clone, Debug, Serialize)]
+struct Fill {
+    server: String,
+    version: String,
+    value_bytes: u32,
+    /// Items held at the end, by its own count.
+    items: u64,
+    /// Their keys and values, of the limit.
+    payload_share: f64,
+    /// Resident memory, of the limit.
+    rss_share: f64,
+    /// Bytes of the limit an item takes beyond key and value.
+    overhead_bytes: f64,
+    /// Sets answered SERVER_ERROR.
+    refused: u64,
+}
+
+/// A server full of small items, then given larger ones again and again.
+#[derive(Clone, Debug, Serialize)]
+struct Shift {
+    server: String,
+    /// Share of the larger items found after each round of setting all of them.
+    present: Vec<f64>,
+    rss_bytes: u64,
+}
+
+/// Do what the options say.
+///
+/// # Errors
+/// What kept it from being done.
+pub fn main(args: &MemoryArgs) -> Result<ExitCode, Failure> {
+    let corecached = match &args.corecached {
+        Some(path) => path.clone(),
+        None => std::env::current_exe()?.with_file_name("corecached"),
+    };
+    let mut peers =
+        vec![Peer::memcached("memcached", &args.memcached), Peer::corecached(&corecached, "auto")];
+    peers[1].name = "corecached".to_owned();
+    peers.extend(args.peer.iter().cloned());
+    let mut results =
+        Results { machine: Machine::read(), limit_mib: args.memory, fills: Vec::new(), shifts: Vec::new() };
+    for peer in &peers {
+        for value_bytes in VALUE_BYTES {
+            results.fills.push(fill(&start(peer, args, args.memory)?, args.memory, value_bytes)?);
+        }
+        results.shifts.push(shift(&start(peer, args, SHIFT_MIB)?)?);
+    }
+    let markdown = render(&results);
+    println!("{markdown}");
+    if let Some(directory) = &args.out {
+        fs::create_dir_all(directory)?;
+        let json = serde_json::to_string_pretty(&results).map_err(|error| Failure::new(error.to_string()))?;
+        for (ending, content) in [("md", &markdown), ("json", &json)] {
+            let path = directory.join(format!("{}-memory.{ending}", results.machine.date));
+            fs::write(&path, content).map_err(|error| Failure::from(error).during(path.display()))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn start(peer: &Peer, args: &MemoryArgs, memory_mib: usize) -> Result<Server, Failure> {
+    peer.start(&Setting { cores: Vec::new(), threads: args.threads, memory_mib, fifo: false })
+}
+
+fn plan(server: &Server, first_key: u32, keys: u32, value_bytes: u32) -> Result<Plan, Failure> {
+    Ok(Plan {
+        first_key,
+        keys,
+        key_sizes: Sizes::Fixed(KEY_BYTES),
+        value_sizes: Sizes::Fixed(value_bytes),
+        server_pid: Some(server.pid()),
+        ..Plan::new(server.target())
+    })
+}
+
+fn fill(server: &Server, limit_mib: usize, value_bytes: u32) -> Result<Fill, Failure> {
+    let limit_bytes = (limit_mib << 20) as f64;
+    let payload_bytes = f64::from(KEY_BYTES + value_bytes);
+    let keys = (OVERFILL * limit_bytes / payload_bytes) as u32;
+    let plan = plan(server, 0, keys, value_bytes)?;
+    let progress =
+        Progress::of_requests(&format!("{} values of {value_bytes} B", server.name), u64::from(keys));
+    let report = load::run(&plan.filling(), &progress)?;
+    progress.done();
+    let items = server.stat("curr_items")?;
+    let rss_bytes = process::rss_bytes(server.pid()).unwrap_or(0);
+    Ok(Fill {
+        server: server.name.clone(),
+        version: server.ask("version")?.trim_start_matches("VERSION ").to_owned(),
+        value_bytes,
+        items,
+        payload_share: items as f64 * payload_bytes / limit_bytes,
+        rss_share: rss_bytes as f64 / limit_bytes,
+        overhead_bytes: limit_bytes / items.max(1) as f64 - payload_bytes,
+        refused: report.faults.server_errors,
+    })
+}
+
+fn shift(server: &Server) -> Result<Shift, Failure> {
+    let first = plan(server, 0, SHIFT_FIRST.0, SHIFT_FIRST.1)?;
+    load::run(&first.filling(), &Progress::hidden())?;
+    let second = plan(server, SHIFT_FIRST.0, SHIFT_SECOND.0, SHIFT_SECOND.1)?;
+    let mut present = Vec::new();
+    for _ in 0..SHIFT_ROUNDS {
+        load::run(&second.filling(), &Progress::hidden())?;
+        let report = load::run(&second.reading_back(), &Progress::hidden())?;
+        present.push(report.hits as f64 / f64::from(SHIFT_SECOND.0));
+    }
+    Ok(Shift {
+        server: server.name.clone(),
+        present,
+        rss_bytes: process::rss_bytes(server.pid()).unwrap_or(0),
+    })
+}
+
+fn render(results: &Results) -> String {
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "# Memory, {}\n\n- machine: {}", results.machine.date, results.machine.line());
+    let _ = writeln!(
+        text,
+        "- each server limited to {} MiB, filled with {OVERFILL} times that in keys of {KEY_BYTES} B and values\n",
+        results.limit_mib
+    );
+    let _ = writeln!(
+        text,
+        "| server | value | items held | payload, of the limit | bytes beyond payload an item | RSS, of the limit |"
+    );
+    let _ = writeln!(text, "|---|---|---|---|---|---|");
+    for fill in &results.fills {
+        let refused =
+            if fill.refused > 0 { format!(" ({} sets refused)", fill.refused) } else { String::new() };
+        let _ = writeln!(
+            text,
+            "| {} {} | {} B | {}{refused} | {:.1} % | {:.1} | {:.1} % |",
+            fill.server,
+            fill.version,
+            fill.value_bytes,
+            fill.items,
+            fill.payload_share * 100.0,
+            fill.overhead_bytes,
+            fill.rss_share * 100.0
+        );
+    }
+    let _ = writeln!(
+        text,
+        "\nSize shift at {SHIFT_MIB} MiB: {} values of {} B, then the same {} values of {} B set {SHIFT_ROUNDS} times; share \
+         of those found after each time.\n",
+        SHIFT_FIRST.0, SHIFT_FIRST.1, SHIFT_SECOND.0, SHIFT_SECOND.1
+    );
+    let _ = writeln!(text, "| server | found | RSS |\n|---|---|---|");
+    for shift in &results.shifts {
+        let present: Vec<String> =
+            shift.present.iter().map(|share| format!("{:.1} %", share * 100.0)).collect();
+        let rss_mib = shift.rss_bytes as f64 / f64::from(1 << 20);
+        let _ = writeln!(text, "| {} | {} | {rss_mib:.1} MiB |", shift.server, present.join(", "));
+    }
+    text
+}

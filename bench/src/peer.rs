@@ -1,0 +1,282 @@
+//! A server to be measured: how it is started, where it runs, and its end.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::load::Target;
+use crate::{Failure, place, process};
+
+/// A server that does not take connections this long after its start has failed.
+const START_LIMIT: Duration = Duration::from_secs(30);
+/// One that has not ended this long after SIGTERM is killed.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+/// How often either is looked at.
+const POLL: Duration = Duration::from_millis(10);
+
+/// How to start a server. `{port}`, `{threads}` and `{memory}` (MiB) in arguments are filled in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// What tables call it.
+    pub name: String,
+    /// The binary; looked up in PATH when it has no slash.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+    /// What names of its worker threads begin with; those alone may run before ordinary threads.
+    pub worker_prefix: String,
+}
+
+/// Where servers run and what they may use.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// Their cores; empty: any.
+    pub cores: Vec<usize>,
+    /// Worker threads.
+    pub threads: usize,
+    /// Memory limit, MiB.
+    pub memory_mib: usize,
+    /// Run workers before ordinary threads (SCHED_FIFO).
+    pub fifo: bool,
+}
+
+impl Peer {
+    /// Corecached on one of its backends, `io_uring` or `epoll`.
+    #[must_use]
+    pub fn corecached(program: &Path, backend: &str) -> Self {
+        let arguments =
+            format!("-l 127.0.0.1 -p {{port}} -t {{threads}} -m {{memory}} -c 16384 --io-backend {backend}");
+        Self {
+            name: format!("corecached {backend}"),
+            program: program.to_owned(),
+            arguments: words(&arguments),
+            worker_prefix: "shard-".to_owned(),
+        }
+    }
+
+    /// Memcached with its defaults, under a name of your choice.
+    #[must_use]
+    pub fn memcached(name: &str, program: &Path) -> Self {
+        let user = if rustix::process::geteuid().is_root() { "-u root " } else { "" };
+        let arguments = format!("{user}-U 0 -l 127.0.0.1 -p {{port}} -t {{threads}} -m {{memory}} -c 16384");
+        Self {
+            name: name.to_owned(),
+            program: program.to_owned(),
+            arguments: words(&arguments),
+            // Its background threads share locks with the workers: run first, they would block those for 50 ms.
+            worker_prefix: "mc-worker".to_owned(),
+        }
+    }
+
+    /// Start it and wait until it takes connections.
+    ///
+    /// # Errors
+    /// When it cannot be started or ends at once.
+    pub fn start(&self, setting: &Setting) -> Result<Server, Failure> {
+        let failed =
+            |words: String| Failure::new(format!("{} ({}): {words}", self.name, self.program.display()));
+        let port = free_port()?;
+        let fill = |argument: &String| {
+            argument
+                .replace("{port}", &port.to_string())
+                .replace("{threads}", &setting.threads.to_string())
+                .replace("{memory}", &setting.memory_mib.to_string())
+        };
+        let arguments: Vec<String> = self.arguments.iter().map(fill).collect();
+        let null = || File::options().read(true).write(true).open("/dev/null");
+        let mut command = Command::new(&self.program);
+        command
+            .args(&arguments)
+            .stdin(Stdio::from(null()?))
+            .stdout(Stdio::from(null()?))
+            .stderr(Stdio::piped());
+        // A child runs where the thread runs that starts it.
+        let child = std::thread::scope(|scope| {
+            let start = || -> Result<Child, Failure> {
+                if !setting.cores.is_empty() {
+                    place::pin(&setting.cores)?;
+                }
+                command.spawn().map_err(|error| failed(error.to_string()))
+            };
+            scope.spawn(start).join().unwrap_or_else(|_| Err(Failure::new("the starting thread panicked")))
+        })?;
+        let mut server = Server { name: self.name.clone(), child, port, arguments };
+        server.wait_until_up().map_err(failed)?;
+        if let Some(mut errors) = server.child.stderr.take() {
+            // What it says from now on is not looked at, but must not fill the pipe.
+            std::thread::spawn(move || std::io::copy(&mut errors, &mut std::io::sink()));
+        }
+        if setting.fifo {
+            server.run_workers_first(&self.worker_prefix)?;
+        }
+        Ok(server)
+    }
+}
+
+impl FromStr for Peer {
+    type Err = Failure;
+
+    /// `name=path:arguments`, the arguments separated by blanks.
+    fn from_str(text: &str) -> Result<Self, Failure> {
+        let bad =
+            || Failure::new(format!("{text}: not a peer: write name=path:arguments, with {{port}} in them"));
+        let (name, rest) = text.split_once('=').ok_or_else(bad)?;
+        let (program, arguments) = rest.split_once(':').ok_or_else(bad)?;
+        if name.is_empty() || program.is_empty() || !arguments.contains("{port}") {
+            return Err(bad());
+        }
+        let is_memcached = Path::new(program).file_name().is_some_and(|file| file == "memcached");
+        Ok(Self {
+            name: name.to_owned(),
+            program: PathBuf::from(program),
+            arguments: words(arguments),
+            worker_prefix: if is_memcached { "mc-worker".to_owned() } else { String::new() },
+        })
+    }
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split_ascii_whitespace().map(str::to_owned).collect()
+}
+
+fn free_port() -> Result<u16, Failure> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+/// A server that runs; ended when dropped.
+#[derive(Debug)]
+pub struct Server {
+    /// What tables call it.
+    pub name: String,
+    child: Child,
+    port: u16,
+    /// What it was started with.
+    pub arguments: Vec<String>,
+}
+
+impl Server {
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn target(&self) -> Target {
+        Target::Tcp(self.address())
+    }
+
+    fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+
+    fn wait_until_up(&mut self) -> Result<(), String> {
+        let began = Instant::now();
+        while TcpStream::connect(self.address()).is_err() {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                let mut said = String::new();
+                if let Some(mut errors) = self.child.stderr.take() {
+                    let _ = std::io::Read::read_to_string(&mut errors, &mut said);
+                }
+                return Err(format!("ended with {status}: {}", said.trim()));
+            }
+            if began.elapsed() > START_LIMIT {
+                return Err(format!("takes no connections after {} s", START_LIMIT.as_secs()));
+            }
+            std::thread::sleep(POLL);
+        }
+        Ok(())
+    }
+
+    fn run_workers_first(&self, prefix: &str) -> Result<(), Failure> {
+        for task in process::threads(self.pid()) {
+            if process::thread_name(self.pid(), task).starts_with(prefix) {
+                place::run_first(task).map_err(|failure| failure.during(&self.name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One line command, one line answer.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn ask(&self, command: &str) -> Result<String, Failure> {
+        Ok(self.lines(command, |_| true)?.pop().unwrap_or_default())
+    }
+
+    /// A figure of `stats`.
+    ///
+    /// # Errors
+    /// When the server does not answer, or has no such figure.
+    pub fn stat(&self, name: &str) -> Result<u64, Failure> {
+        let lines = self.lines("stats", |line| line == "END" || line.starts_with("ERROR"))?;
+        let figure =
+            lines.iter().find_map(|line| line.strip_prefix("STAT ")?.strip_prefix(name)?.strip_prefix(' '));
+        figure
+            .and_then(|figure| figure.parse().ok())
+            .ok_or_else(|| Failure::new(format!("{}: stats has no number {name}", self.name)))
+    }
+
+    fn lines(&self, command: &str, is_last: impl Fn(&str) -> bool) -> Result<Vec<String>, Failure> {
+        let mut stream = TcpStream::connect(self.address())?;
+        stream.set_read_timeout(Some(STOP_LIMIT))?;
+        stream.write_all(format!("{command}\r\n").as_bytes())?;
+        let mut lines = Vec::new();
+        for line in BufReader::new(stream).lines() {
+            lines.push(line?);
+            if lines.last().is_some_and(|line| is_last(line)) {
+                break;
+            }
+        }
+        Ok(lines)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let began = Instant::now();
+        let _ = place::signal(self.pid(), Signal::TERM);
+        while matches!(self.child.try_wait(), Ok(None)) {
+            if began.elapsed() > STOP_LIMIT {
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+                return;
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_read_from_one_argument() {
+        let peer: Peer =
+            "old=/opt/memcached:-p {port} -t {threads} -m {memory} -o no_lru_crawler".parse().unwrap();
+        assert_eq!((peer.name.as_str(), peer.program.as_path()), ("old", Path::new("/opt/memcached")));
+        assert_eq!(peer.arguments.len(), 8);
+        assert_eq!(peer.worker_prefix, "mc-worker");
+        for text in ["", "x", "x=y", "x=y:-p 11211", "=y:{port}", "x=:{port}"] {
+            assert!(text.parse::<Peer>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_cannot_start_says_why() {
+        let setting = Setting { cores: Vec::new(), threads: 1, memory_mib: 64, fifo: false };
+        let peer: Peer = "none=/does/not/exist:-p {port}".parse().unwrap();
+        assert!(peer.start(&setting).unwrap_err().to_string().contains("No such file"));
+        let peer: Peer = "ends=/bin/sh:-c exit {port}".parse().unwrap();
+        assert!(peer.start(&setting).unwrap_err().to_string().contains("ended with"));
+    }
+}
