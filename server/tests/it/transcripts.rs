@@ -34,6 +34,8 @@ use crate::support::{Backend, Client, DEADLINE, Server, shorten};
 
 /// Replays that are under way at once, each on a connection of its own.
 const REPLAYS_AT_ONCE: usize = 400;
+/// Differences after which a server is not asked further, and the most that are shown.
+const FAILURES_MAX: usize = 12;
 
 #[derive(Clone, Debug, Default)]
 struct Case {
@@ -339,7 +341,7 @@ impl Stage {
                 let how = format!("cut behind byte {cut}");
                 batch.push((Replay { how, ..Replay::new(case) }, cut, self.connection()));
             }
-            if batch.is_empty() || !self.failures.is_empty() {
+            if batch.is_empty() || self.failures.len() > FAILURES_MAX {
                 return;
             }
             for (replay, cut, stream) in &mut batch {
@@ -390,18 +392,20 @@ impl Stage {
         self.finish(&replay, stream);
     }
 
-    /// Every case in one piece.
-    fn whole(&mut self, cases: &[&Case]) {
-        for case in cases {
+    /// Every case in one piece; yields those that went well.
+    fn whole<'c>(&mut self, mut cases: Vec<&'c Case>) -> Vec<&'c Case> {
+        cases.retain(|case| {
+            let failed = self.failures.len();
             self.alone(case, &[]);
-        }
+            self.failures.len() == failed
+        });
+        cases
     }
 
     #[track_caller]
     fn close(mut self, what: &str) {
         if !self.failures.is_empty() {
-            let shown = 12;
-            let list = self.failures.iter().take(shown).map(String::as_str).collect::<Vec<_>>().join("\n");
+            let list = self.failures.iter().take(FAILURES_MAX).map(String::as_str).collect::<Vec<_>>().join("\n");
             panic!("{what}: {} of {} replays differ\n{list}", self.failures.len(), self.replays);
         }
         assert!(self.server.is_running());
@@ -434,19 +438,17 @@ fn replay_all(shards: usize) {
         for (args, cases) in by_args(&cases) {
             let what = format!("{backend:?}, {shards} shards, {args:?}");
             let mut stage = Stage::new(Server::start_on(backend, shards, &args));
-            stage.whole(&cases);
-            if stage.failures.is_empty() {
-                let (alone, beside): (Vec<&Case>, Vec<&Case>) =
-                    cases.into_iter().partition(|case| case.serial || case.closes);
-                stage.cut_in_two(&beside);
-                stage.byte_by_byte(&beside);
-                for case in alone {
-                    let len = Replay::new(case).sent.len();
-                    for cut in 1..len {
-                        stage.alone(case, &[cut]);
-                    }
-                    stage.alone(case, &(1..len).collect::<Vec<_>>());
+            // What is wrong in one piece need not be shown again in two.
+            let (alone, beside): (Vec<&Case>, Vec<&Case>) =
+                stage.whole(cases).into_iter().partition(|case| case.serial || case.closes);
+            stage.cut_in_two(&beside);
+            stage.byte_by_byte(&beside);
+            for case in alone {
+                let len = Replay::new(case).sent.len();
+                for cut in 1..len {
+                    stage.alone(case, &[cut]);
                 }
+                stage.alone(case, &(1..len).collect::<Vec<_>>());
             }
             replays += stage.replays;
             stage.close(&what);
@@ -484,7 +486,7 @@ fn transcripts_hold_on_memcached() {
             args.extend(["-o", "slab_chunk_max=512"]); // its default is too large for small items
         }
         let mut stage = Stage::new(Server::memcached(&args));
-        stage.whole(&cases);
+        stage.whole(cases);
         println!("memcached {args:?}: {} cases", stage.replays);
         stage.close(&format!("memcached {args:?}"));
     }
