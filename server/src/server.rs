@@ -16,7 +16,7 @@ use crate::net::listen::{Admission, listen_on_all_shards, listen_unix};
 use crate::net::uring::{self, Uring};
 use crate::net::{Driver, DriverSetup};
 use crate::runtime::clock::Clock;
-use crate::runtime::{cores, host_glommio, host_thread, process};
+use crate::runtime::{budget, cores, host_glommio, host_thread, process};
 use crate::shard::mesh::{self, Presence};
 use crate::shard::slice::Slices;
 use crate::shard::{CoreSetup, Shard};
@@ -45,6 +45,8 @@ pub struct Shared {
     pub drained: AtomicUsize,
     /// How the network is reached, for `stats`.
     pub backend: String,
+    /// Bytes for each shard's store: its part of the limit, less what the process takes beside the stores.
+    pub slice_bytes: AtomicUsize,
     verbosity: AtomicU32,
     memory_bytes: AtomicUsize,
 }
@@ -64,6 +66,7 @@ impl Shared {
             backend,
             verbosity: AtomicU32::new(config.verbosity),
             memory_bytes: AtomicUsize::new(config.memory_bytes),
+            slice_bytes: AtomicUsize::new(config.memory_bytes / shards),
             config,
         }
     }
@@ -93,6 +96,7 @@ impl Shared {
 
     /// See [`Shared::memory_bytes`].
     pub fn set_memory_bytes(&self, bytes: usize) {
+        self.slice_bytes.store(bytes / self.cells.len(), Ordering::Relaxed);
         self.memory_bytes.store(bytes, Ordering::Relaxed);
     }
 }
@@ -169,6 +173,8 @@ pub fn start(config: Config) -> Result<Server, ConfigError> {
 
 fn finish(shared: Arc<Shared>, addresses: Vec<SocketAddr>, hosts: Vec<Host>) -> Result<Server, ConfigError> {
     process::write_ports(&addresses)?;
+    let watched = Arc::clone(&shared);
+    std::thread::spawn(move || budget::run(&watched));
     tracing::info!(
         "listening on {addresses:?}, {} shards, {} MB, backend {}",
         shared.cells.len(),

@@ -2,6 +2,7 @@
 //!
 //! Everything that differs between the hosts is here; shards and sessions never see it.
 
+pub mod budget;
 pub mod clock;
 pub mod cores;
 pub mod host_glommio;

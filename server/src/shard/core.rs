@@ -60,6 +60,8 @@ pub struct Core {
     pub(super) out: Vec<u8>,
     sends: Vec<Send>,
     turn: u64,
+    /// The store's memory limit, as last set.
+    slice_bytes: usize,
     /// The upkeep of the store was cut short.
     upkeep_left: bool,
     drained: bool,
@@ -71,6 +73,7 @@ impl Core {
         let store = slices.fill(mesh.me(), store);
         let others = (0..mesh.shards()).map(|shard| slices.other(shard)).collect();
         let config = &shared.config;
+        let slice_bytes = shared.slice_bytes.load(Ordering::Relaxed);
         let prefixes = config.count_prefixes.then(|| Box::new(Prefixes::new(config.prefix_delimiter)));
         Self {
             me: mesh.me(),
@@ -92,6 +95,7 @@ impl Core {
             out: Vec::new(),
             sends: Vec::new(),
             turn: 0,
+            slice_bytes,
             upkeep_left: false,
             drained: false,
         }
@@ -130,7 +134,21 @@ impl Core {
         self.out = arena;
         self.turn += 1;
         self.counters.waits += u64::from(waited);
-        self.now = Seconds(self.shared.clock.now_s());
+        let now = Seconds(self.shared.clock.now_s());
+        if now != self.now {
+            self.now = now;
+            self.resize_store();
+        }
+    }
+
+    /// Once a second: the store gets what the memory limit leaves it.
+    fn resize_store(&mut self) {
+        let bytes = self.shared.slice_bytes.load(Ordering::Relaxed);
+        if bytes != self.slice_bytes {
+            self.slice_bytes = bytes;
+            // Refused when the largest item would not fit any more: then the old limit stays.
+            let _ = self.store.set_memory_bytes(bytes, self.now);
+        }
     }
 
     /// Replies and requests of the other shards. True when there were any.
