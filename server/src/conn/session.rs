@@ -117,6 +117,7 @@ struct Waiting {
 }
 
 /// Buffers for connections that wait, lent to them by their shard: most connections idle most of the time.
+#[expect(clippy::vec_box, reason = "the boxes move between here and the sessions")]
 #[derive(Debug, Default)]
 pub struct Spares(Vec<Box<Waiting>>);
 

@@ -333,7 +333,6 @@ impl Core {
 
     // --- commands with a value ---
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of one request, for two callers")]
     fn with_data(
         &mut self,
         session: &mut Session,
