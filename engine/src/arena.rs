@@ -1,7 +1,7 @@
 //! The arena: one mapping in which every item of a store lives.
 //!
-//! Owns the address space and lends ranges of it. It knows nothing of segments or records. All unsafe code
-//! of the crate is here; it rests on two facts:
+//! Owns the address space and lends ranges of it. It knows nothing of segments or records. It rests
+//! on two facts:
 //!
 //! - The mapping is readable, writable and zeroed from start to end, and lives until the last `Arc` goes.
 //! - Ranges that another thread may read (a [`View`] of a pinned value) are never lent mutably nor discarded
@@ -12,8 +12,9 @@ use std::ptr::{self, NonNull};
 use std::slice;
 use std::sync::Arc;
 
-/// Alignment of the mapping, bytes: a huge page.
-const ALIGN: usize = 2 << 20;
+/// Bytes of a huge page, and alignment of the mapping.
+pub(crate) const HUGE_PAGE_BYTES: usize = 2 << 20;
+const ALIGN: usize = HUGE_PAGE_BYTES;
 
 /// The mapping itself, unmapped when its last user is gone.
 struct Mapping {
@@ -45,7 +46,7 @@ pub(crate) struct Arena {
 
 impl Arena {
     /// Reserves address space; memory comes page by page when it is first written.
-    pub(crate) fn new(bytes: usize, huge_pages: bool) -> io::Result<Arena> {
+    pub(crate) fn new(bytes: usize) -> io::Result<Arena> {
         let mapped_bytes = bytes + ALIGN;
         // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing that exists.
         let mapped = unsafe {
@@ -66,15 +67,56 @@ impl Arena {
         assert!(skip < ALIGN);
         // SAFETY: `skip` is less than the `ALIGN` bytes mapped beyond `bytes`.
         let base = unsafe { mapped.add(skip) };
-        let advice = if huge_pages { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE };
-        // SAFETY: a range inside the mapping; advice changes no contents. Refusal only costs speed.
-        unsafe { libc::madvise(base.as_ptr().cast(), bytes, advice) };
+        // Small pages until told otherwise: what is resident is then what was touched.
+        // SAFETY: a range inside the mapping; advice changes no contents. Refusal only costs memory.
+        unsafe { libc::madvise(base.as_ptr().cast(), bytes, libc::MADV_NOHUGEPAGE) };
         Ok(Arena { mapping: Arc::new(Mapping { base, bytes, mapped, mapped_bytes }) })
     }
 
     /// Usable bytes.
     pub(crate) fn len(&self) -> usize {
         self.mapping.bytes
+    }
+
+    /// First byte, aligned to a huge page. For whoever lays out a whole arena of their own.
+    #[inline]
+    pub(crate) fn start(&self) -> NonNull<u8> {
+        self.mapping.base
+    }
+
+    /// Asks for huge pages in a range of whole ones, before it is first touched. Where the kernel has none,
+    /// it stays with small ones.
+    pub(crate) fn advise_huge(&mut self, at: usize, len: usize) {
+        if len == 0 {
+            return;
+        }
+        assert!(at.is_multiple_of(ALIGN) && len.is_multiple_of(ALIGN));
+        let start = self.range(at, len);
+        // SAFETY: in range; advice changes no contents. Refusal only costs speed.
+        unsafe { libc::madvise(start.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
+    }
+
+    /// Starts loading the cache line at `at`; past the end, nothing.
+    #[inline]
+    pub(crate) fn prefetch(&self, at: usize) {
+        if at >= self.mapping.bytes {
+            return;
+        }
+        // SAFETY: `at` lies within the mapping, as just checked.
+        let line = unsafe { self.mapping.base.add(at) }.as_ptr();
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a hint: it neither faults nor changes anything; SSE is part of x86-64.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T0>(line.cast())
+        };
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: a hint: it neither faults nor changes anything.
+        unsafe {
+            std::arch::asm!("prfm pldl1keep, [{line}]", line = in(reg) line, options(nostack, readonly, preserves_flags))
+        };
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        let _ = line;
     }
 
     #[inline]

@@ -18,15 +18,17 @@
 //!
 //! | module | noun |
 //! | --- | --- |
-//! | `arena` | the one mapping all items live in; all of the crate's unsafe code |
+//! | `arena` | the one mapping all items live in |
 //! | `item` | the record: header, optional fields, key, value, drawn byte by byte |
 //! | `segment` | what is known of one segment of the arena |
 //! | `segments` | all of them: free list, queues, expiry order, pins |
 //! | `log` | appending: which open segment a record goes to |
 //! | `ttl_class` | items of like life together, so that segments expire whole |
-//! | `index` | hash -> location and access count |
+//! | `index` | hash -> location and access count: one-line buckets in a table that stretches in place |
 //! | `eviction` | what to keep when a segment is given up; ghosts of what was not kept |
 //! | `store` | the operations |
+//!
+//! Unsafe code is in `arena`, `index::line` and `index::lines` alone.
 //!
 //! # Invariants
 //!
@@ -34,7 +36,7 @@
 //! 2. A segment's live bytes are the sum of its records that the index (or an unfinished upload) holds.
 //! 3. Each segment is in exactly one place: free, in a queue, or being scanned.
 //! 4. Bytes of a pinned segment's values are neither moved, overwritten nor reused.
-//! 5. Segments, index and ghosts together stay within `memory_bytes`, apart from one table's growth.
+//! 5. Segments, index and ghosts together stay within `memory_bytes`.
 
 #![deny(clippy::undocumented_unsafe_blocks)]
 

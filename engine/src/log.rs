@@ -3,7 +3,7 @@
 //! A lane is one open segment per queue and life class, plus one for uploads, whose life is not known yet.
 //! Whether another segment may be taken, and what is dropped for it, is the store's business.
 
-use crate::arena::Arena;
+use crate::arena::{Arena, HUGE_PAGE_BYTES};
 use crate::item::Location;
 use crate::segment::{NONE, Place, Queue};
 use crate::segments::Segments;
@@ -50,13 +50,24 @@ pub(crate) struct Log {
     /// Most lanes with expiry open at once in one queue.
     timed_max: u32,
     ageing: bool,
+    /// Bytes from the start of the arena for which the kind of page is settled.
+    advised: usize,
+    huge_pages: bool,
 }
 
 impl Log {
-    pub(crate) fn new(arena: Arena, segment_bytes: usize, segments_total: usize) -> Log {
+    pub(crate) fn new(arena: Arena, segment_bytes: usize, segments_total: usize, huge_pages: bool) -> Log {
         let segments = Segments::new(arena.len() / segment_bytes, segment_bytes);
-        let mut log =
-            Log { arena, segments, open: [[NONE; LANES]; 2], timed: [0; 2], timed_max: 1, ageing: false };
+        let mut log = Log {
+            arena,
+            segments,
+            open: [[NONE; LANES]; 2],
+            timed: [0; 2],
+            timed_max: 1,
+            ageing: false,
+            advised: 0,
+            huge_pages,
+        };
         log.set_segments_total(segments_total);
         log
     }
@@ -115,15 +126,28 @@ impl Log {
         Location::of(at)
     }
 
-    /// Closes the lane's segment and opens another. False when the arena is used up.
-    pub(crate) fn open_next(&mut self, lane: Lane, now: u32) -> bool {
+    /// Closes the lane's segment and opens another. False when the arena is used up. The memory limit allows
+    /// `segments_total` now.
+    pub(crate) fn open_next(&mut self, lane: Lane, segments_total: usize, now: u32) -> bool {
         self.close(lane);
         let Some(segment) = self.segments.take(lane.queue, lane.number, now) else { return false };
+        self.choose_pages(self.segments.start(segment + 1), segments_total);
         self.open[lane.queue as usize][lane.number as usize] = segment;
         if lane.number != 0 && lane != Lane::UPLOADS {
             self.timed[lane.queue as usize] |= 1 << lane.number;
         }
         true
+    }
+
+    /// Settles the kind of page for the arena up to `end`: huge where all of it is within the limit, so that no
+    /// more becomes resident than that.
+    fn choose_pages(&mut self, end: usize, segments_total: usize) {
+        while self.huge_pages && self.advised < end && self.advised + HUGE_PAGE_BYTES <= self.arena.len() {
+            if self.advised + HUGE_PAGE_BYTES <= segments_total * self.segments.segment_bytes() {
+                self.arena.advise_huge(self.advised, HUGE_PAGE_BYTES);
+            }
+            self.advised += HUGE_PAGE_BYTES;
+        }
     }
 
     fn close(&mut self, lane: Lane) {

@@ -31,8 +31,10 @@ fuzz_target!(|bytes: &[u8]| {
         2 => (1 << 20, false, true, 40, 60_000),
         _ => (2 << 20, true, true, 20, 65_000),
     };
-    let config = StoreConfig { evict, ..StoreConfig::new(memory_bytes, KeyHasher::new(1)) };
-    let mut model = Model::new(config, lossy, keys, value_bytes);
+    let hasher = KeyHasher::new(1);
+    let config = StoreConfig { evict, ..StoreConfig::new(memory_bytes, hasher.clone()) };
+    let store = Store::new(config, Model::START).unwrap();
+    let mut model = Model::new(store, hasher, lossy, keys, value_bytes);
     let mut choices = Bytes(rest);
     while choices.0.len() >= 2 {
         model.step(&mut choices);

@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 
 use crate::clock::{Seconds, or_never};
+use crate::index::Index;
 use crate::item::{self, Fields, Location, flag};
 use crate::key::Key;
 use crate::value::Item;
@@ -58,7 +59,7 @@ const DIGITS_MAX: usize = 20;
 /// Longest text taken for a number, blanks included, bytes. Values this short always lie in one part.
 const TEXT_BYTES_MAX: usize = 1024;
 
-impl Store {
+impl<I: Index> Store<I> {
     /// Adds to a number, wrapping at 2^64, or subtracts, stopping at 0. A text not longer than before is
     /// written in place, padded with blanks on the right; client flags stay.
     pub fn arithmetic(&mut self, key: Key<'_>, how: &ArithmeticHow, now: Seconds) -> Counted<'_> {

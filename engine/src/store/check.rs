@@ -6,9 +6,9 @@ use crate::index::Index;
 use crate::item::{self, Location, Met, Piece, Record};
 use crate::segment::Place;
 
-use super::Store;
+use super::{LogKeys, Store};
 
-impl Store {
+impl<I: Index> Store<I> {
     /// Panics unless every index entry points at a record whose key hashes there, live bytes add up per
     /// segment, each segment is in exactly one place, and counters agree. Takes time in proportion to the
     /// store, and memory: not for production.
@@ -44,6 +44,7 @@ impl Store {
             }
             assert!(!record.is_large() || len == record.value_len(), "pieces of another length");
         });
+        self.index.check_invariants(&LogKeys { arena: &self.log.arena, hasher: &self.config.hasher });
         assert_eq!(items, self.index.len());
         assert_eq!(items as u64, self.counts.items);
         assert_eq!(bytes as u64, self.counts.bytes);

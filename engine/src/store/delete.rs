@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 
 use crate::clock::{NEVER, Seconds, or_never};
+use crate::index::Index;
 use crate::item::flag;
 use crate::key::Key;
 
@@ -37,7 +38,7 @@ pub enum Deleted {
     NoMemory,
 }
 
-impl Store {
+impl<I: Index> Store<I> {
     /// Deletes, invalidates or erases an item.
     pub fn delete(&mut self, key: Key<'_>, how: &DeleteHow, now: Seconds) -> Deleted {
         self.turn(now);

@@ -2,6 +2,7 @@
 
 use crate::clock::Seconds;
 use crate::config::{ConfigError, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN};
+use crate::index::Index;
 use crate::segment::Place;
 
 use super::Store;
@@ -9,7 +10,7 @@ use super::Store;
 /// Records per slice of upkeep, about 5 microseconds.
 const SLICE_RECORDS: usize = 64;
 
-impl Store {
+impl<I: Index> Store<I> {
     /// Does what is due, passing at most about `budget_items` records: frees expired and flushed segments and
     /// shrinks to a lowered limit. True when there is more to do now.
     pub fn maintain(&mut self, now: Seconds, budget_items: usize) -> bool {

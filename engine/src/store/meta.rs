@@ -1,6 +1,7 @@
 //! The meta read: leases, serve-stale and early refill decided in one look.
 
 use crate::clock::{NEVER, Seconds, or_never};
+use crate::index::Index;
 use crate::item::{self, Fields, flag};
 use crate::key::Key;
 use crate::value::Item;
@@ -40,7 +41,7 @@ pub enum MetaGot<'s> {
     NoMemory,
 }
 
-impl Store {
+impl<I: Index> Store<I> {
     /// Reads an item and does what was asked with it.
     pub fn meta_get(&mut self, key: Key<'_>, ask: &MetaGet, now: Seconds) -> MetaGot<'_> {
         let found = if ask.bump { self.find_counting(key, now) } else { self.find(key, now) };

@@ -14,15 +14,16 @@ mod upload;
 mod write;
 
 use std::cell::Cell;
+use std::io;
 use std::marker::PhantomData;
 
 use crate::arena::Arena;
 use crate::clock::{NEVER, Seconds, or_never};
 use crate::config::{ConfigError, MEMORY_BYTES_MAX, RESERVE_FACTOR, StoreConfig};
 use crate::eviction::{Ghosts, Policy};
-use crate::index::{Index, TableIndex};
+use crate::index::{BucketIndex, Index, Keys, Wish};
 use crate::item::{self, Location, Piece, Record, flag};
-use crate::key::Key;
+use crate::key::{Key, KeyHasher};
 use crate::log::Log;
 use crate::segment::{Place, Queue, Segment};
 use crate::stats::StoreStats;
@@ -38,10 +39,12 @@ pub use write::{Mode, StoreHow, Stored};
 use room::Scan;
 
 /// One core's slice of the cache. May move to another thread, never be used by two.
-pub struct Store {
+///
+/// `I` is the index; the one stores are made with is the default.
+pub struct Store<I: Index = BucketIndex> {
     config: StoreConfig,
     log: Log,
-    index: TableIndex,
+    index: I,
     ghosts: Ghosts,
     policy: Policy,
     /// The segment being emptied, if any.
@@ -59,6 +62,9 @@ pub struct Store {
     /// Bytes of values promised to uploads that are not finished.
     upload_bytes: usize,
     counts: StoreStats,
+    /// Hashes of what was dropped while it lived, in order.
+    #[cfg(test)]
+    pub(crate) evicted: Vec<u64>,
     /// `Send`, not `Sync`: one thread at a time.
     not_sync: PhantomData<Cell<()>>,
 }
@@ -66,22 +72,32 @@ pub struct Store {
 impl Store {
     /// A store with no items. Reserves address space, not memory. Errors name the setting to change.
     pub fn new(config: StoreConfig, now: Seconds) -> Result<Store, ConfigError> {
+        Store::with_index(config, now)
+    }
+}
+
+impl<I: Index> Store<I> {
+    /// `new`, for any kind of index.
+    pub(crate) fn with_index(config: StoreConfig, now: Seconds) -> Result<Store<I>, ConfigError> {
         config.check()?;
+        debug_assert!(now.0 < NEVER);
         let memory_bytes = config.memory_bytes;
+        let huge_pages = config.wants_huge_pages();
         let reserve_bytes = (memory_bytes * RESERVE_FACTOR).min(MEMORY_BYTES_MAX);
-        let arena = Arena::new(reserve_bytes, config.huge_pages)
-            .or_else(|_| Arena::new(memory_bytes, config.huge_pages))
-            .map_err(|_| ConfigError {
-                key: "memory_bytes",
-                value: memory_bytes as u64,
-                remedy: "the kernel refuses this much address space: raise RLIMIT_AS or lower memory_bytes",
-            })?;
+        let make = |bytes: usize| -> io::Result<(Arena, I)> {
+            Ok((Arena::new(bytes)?, I::new(memory_bytes, bytes, huge_pages)?))
+        };
+        let made = make(reserve_bytes).or_else(|_| make(memory_bytes));
+        let (arena, index) = made.map_err(|_| ConfigError {
+            key: "memory_bytes",
+            value: memory_bytes as u64,
+            remedy: "the kernel refuses this much address space: raise RLIMIT_AS or lower memory_bytes",
+        })?;
         let segment_bytes = config.segment_bytes();
         let ghosts = Ghosts::new(if config.policy.ghosts { memory_bytes } else { 0 });
-        debug_assert!(now.0 < NEVER);
         Ok(Store {
-            log: Log::new(arena, segment_bytes, memory_bytes / segment_bytes),
-            index: TableIndex::new(memory_bytes),
+            log: Log::new(arena, segment_bytes, memory_bytes / segment_bytes, huge_pages),
+            index,
             ghosts,
             policy: Policy::new(&config.policy),
             scan: None,
@@ -92,15 +108,29 @@ impl Store {
             cas_next: 1,
             upload_bytes: 0,
             counts: StoreStats::default(),
+            #[cfg(test)]
+            evicted: Vec::new(),
             not_sync: PhantomData,
             config,
         })
     }
 
-    /// Starts loading what an operation on a key of this hash will read.
+    /// Starts loading the index line an operation on a key of this hash will read. With a batch of keys: this
+    /// for all of them, then `prefetch_item` for all, then the operations. Sixteen at a time are enough.
     #[inline]
     pub fn prefetch(&self, hash: u64) {
         self.index.prefetch(hash);
+    }
+
+    /// Starts loading the first two cache lines of the item of this hash, if there seems to be one. Reads the
+    /// index line, which `prefetch` should have begun to load.
+    #[inline]
+    pub fn prefetch_item(&self, hash: u64) {
+        let arena = &self.log.arena;
+        self.index.candidates(hash, |at| {
+            arena.prefetch(at.at());
+            arena.prefetch(at.at() + CACHE_LINE_BYTES);
+        });
     }
 
     /// The item, counting one access.
@@ -262,6 +292,7 @@ impl Store {
         let found = self.index.remove(hash, at);
         assert!(found); // or the index would keep pointing at a segment about to be reused
         self.release(at);
+        self.adapt_index();
     }
 
     /// The record at `at`, no longer in the index, is dead; so are its pieces.
@@ -302,13 +333,39 @@ impl Store {
                 self.release(old);
             }
             None => {
-                if let Some(displaced) = self.index.insert(hash, new) {
-                    self.counts.evictions += 1;
-                    self.counts.evicted_unfetched += u64::from(!self.record(displaced).has(flag::FETCHED));
+                let keys = LogKeys { arena: &self.log.arena, hasher: &self.config.hasher };
+                if let Some(displaced) = self.index.insert(hash, new, &keys) {
+                    self.count_eviction(displaced);
                     self.release(displaced);
                 }
+                self.adapt_index();
             }
         }
+    }
+
+    /// An item is dropped while it lives.
+    fn count_eviction(&mut self, at: Location) {
+        self.counts.evictions += 1;
+        #[cfg(test)]
+        self.evicted.push(self.config.hasher.hash(self.record(at).key()));
+        self.counts.evicted_unfetched += u64::from(!self.record(at).has(flag::FETCHED));
+    }
+
+    /// Lets the index grow or shrink a little. Growing waits for memory as long as it can.
+    #[inline]
+    fn adapt_index(&mut self) -> bool {
+        match self.index.wish() {
+            Wish::Rest => return false,
+            Wish::Grow if self.available() == 0 => return false,
+            Wish::Grow | Wish::GrowNow | Wish::Shrink => {}
+        }
+        let keys = LogKeys { arena: &self.log.arena, hasher: &self.config.hasher };
+        let more = self.index.adapt(ADAPT_SLICES, &keys);
+        while let Some(orphan) = self.index.orphan() {
+            self.count_eviction(orphan);
+            self.release(orphan);
+        }
+        more
     }
 
     /// The queue an item is in; the one its segment came from while that is being emptied.
@@ -409,6 +466,29 @@ impl Store {
 
 /// Fewest segments the limit is taken to allow: open ones of both queues, and one to move items to.
 const SEGMENTS_MIN: usize = 8;
+
+/// Slices of index growth or shrinkage per item that comes or goes: at 3 a growth by a sixteenth is done within
+/// a thirtieth more items.
+const ADAPT_SLICES: usize = 3;
+const CACHE_LINE_BYTES: usize = 64;
+
+/// The keys of the log's items, for the index.
+struct LogKeys<'s> {
+    arena: &'s Arena,
+    hasher: &'s KeyHasher,
+}
+
+impl Keys for LogKeys<'_> {
+    #[inline]
+    fn hash(&self, at: Location) -> u64 {
+        self.hasher.hash(Record::read(self.arena, at).key())
+    }
+
+    #[inline]
+    fn prefetch(&self, at: Location) {
+        self.arena.prefetch(at.at());
+    }
+}
 
 /// An item before the operation that returns it.
 #[derive(Clone, Copy)]

@@ -1,6 +1,7 @@
 //! Values sent without a copy: pinned in their segments until the send is over.
 
 use crate::arena::View;
+use crate::index::Index;
 use crate::item::{Location, PIECE_HEADER_BYTES, Piece};
 use crate::value::ItemHandle;
 
@@ -47,7 +48,7 @@ impl std::fmt::Debug for PinnedValue {
     }
 }
 
-impl Store {
+impl<I: Index> Store<I> {
     /// Pins the value of an item just read. `None` when more than half of the segments would be pinned: copy
     /// it instead.
     pub fn pin(&mut self, at: ItemHandle) -> Option<PinnedValue> {

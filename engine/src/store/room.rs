@@ -7,7 +7,7 @@
 use crate::clock::Seconds;
 use crate::eviction::Verdict;
 use crate::index::Index;
-use crate::item::{self, Location, Met, Piece, Record, flag};
+use crate::item::{self, Location, Met, Piece, Record};
 use crate::key::KEY_BYTES_MAX;
 use crate::log::Lane;
 use crate::segment::{Place, Queue};
@@ -45,7 +45,7 @@ pub(super) struct Scan {
     keep_all: bool,
 }
 
-impl Store {
+impl<I: Index> Store<I> {
     /// Segments that may still be taken within the limit.
     #[inline]
     pub(super) fn available(&self) -> usize {
@@ -119,7 +119,8 @@ impl Store {
                 }
             }
         }
-        let opened = self.log.open_next(lane, now.0);
+        let segments_total = self.segments_total();
+        let opened = self.log.open_next(lane, segments_total, now.0);
         // A grown index takes segments away for good: their memory goes back, one per segment opened.
         self.discard_surplus();
         opened.then_some(())
@@ -340,8 +341,7 @@ impl Store {
 
     /// Drops a living item to make room.
     fn drop_item(&mut self, hash: u64, at: Location) {
-        self.counts.evictions += 1;
-        self.counts.evicted_unfetched += u64::from(!self.record(at).has(flag::FETCHED));
+        self.count_eviction(at);
         self.unlink(hash, at);
     }
 

@@ -4,6 +4,7 @@
 //! pinned until the item exists. Slow uploads share segments, so each costs what it has received, and a piece.
 
 use crate::clock::{NEVER, Seconds};
+use crate::index::Index;
 use crate::item::{Location, PIECE_HEADER_BYTES, Piece};
 use crate::key::{KEY_BYTES_MAX, Key};
 use crate::log::Lane;
@@ -48,7 +49,7 @@ const PIECE_BYTES_MIN: usize = 512;
 /// most some 16 + 4 n pieces for its n segments, and its list fits in a record.
 const PIECE_FRACTION: usize = 16;
 
-impl Store {
+impl<I: Index> Store<I> {
     /// Begins a value of `value_len` bytes. It may hold up to half of the store's memory together with other
     /// unfinished ones; past that, or over `value_bytes_max`, there is no memory.
     pub fn upload_begin(&mut self, value_len: usize, now: Seconds) -> Result<Upload, NoMemory> {

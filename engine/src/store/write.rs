@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 
 use crate::clock::{Seconds, or_never};
+use crate::index::Index;
 use crate::item::{Fields, INLINE_VALUE_MAX, Location, PIECE_HEADER_BYTES, Piece, flag};
 use crate::key::Key;
 use crate::segment::Queue;
@@ -115,7 +116,7 @@ pub(super) enum Content<'a> {
     Pieces(&'a [Location], usize),
 }
 
-impl Store {
+impl<I: Index> Store<I> {
     /// Stores `value` under `key`.
     pub fn store(&mut self, key: Key<'_>, value: &[u8], how: &StoreHow, now: Seconds) -> Stored {
         self.turn(now);
@@ -250,7 +251,8 @@ impl Store {
             old = None;
         }
         // Without eviction a growing index must not take what items occupy.
-        if old.is_none() && !self.config.evict && self.log.segments.in_use() > self.segments_total() {
+        let full = self.log.segments.in_use() > self.segments_total();
+        if old.is_none() && !self.config.evict && (full || !self.index.has_room(key.hash)) {
             return None;
         }
         let queue = if old.is_none() && self.ghosts.take(key.hash) { Queue::Main } else { Queue::Admission };

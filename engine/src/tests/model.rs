@@ -2,13 +2,15 @@
 //!
 //! [`Model::step`] draws one operation from a source of choices, does it on the store and on the map, and
 //! compares. The source is a seeded generator here, bytes from proptest or from the fuzzer elsewhere, so this
-//! file names nothing but the crate's public face.
+//! file names nothing but the crate's public face; the module it is in says which kind of `Store` it drives.
 
 use std::collections::BTreeMap;
 
+use super::Store;
+
 use crate::{
     ArithmeticHow, Counted, DeleteHow, Deleted, Item, Key, KeyHasher, MetaGet, MetaGot, Mode, PinnedValue,
-    Seconds, Store, StoreConfig, StoreHow, Stored, Upload,
+    Seconds, StoreHow, Stored, Upload,
 };
 
 /// Choices: a number below the bound given.
@@ -58,14 +60,14 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    pub(crate) fn new(config: StoreConfig, lossy: bool, keys: u32, value_bytes: u32) -> Model {
-        let now = Seconds(1_000_000);
-        let hasher = config.hasher.clone();
-        let store = Store::new(config, now).unwrap();
+    /// When a model begins: the store is to be made then.
+    pub(crate) const START: Seconds = Seconds(1_000_000);
+
+    pub(crate) fn new(store: Store, hasher: KeyHasher, lossy: bool, keys: u32, value_bytes: u32) -> Model {
         Model {
             store,
             hasher,
-            now,
+            now: Model::START,
             entries: BTreeMap::new(),
             flush_at: None,
             uploads: Vec::new(),
@@ -192,6 +194,7 @@ impl Model {
             vivify: choices.maybe(4, |choices| self.expires(choices)),
             with_cas: choices.chance(3),
             binary_key: false,
+            value_bytes_max: None,
         }
     }
 

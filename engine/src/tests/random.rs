@@ -3,10 +3,16 @@
 use proptest::prelude::*;
 
 use super::model::{Choices, Model};
-use crate::{KeyHasher, StoreConfig};
+use crate::{KeyHasher, Store, StoreConfig};
 
 /// xorshift64*: the same numbers for the same seed.
-struct Seeded(u64);
+pub(super) struct Seeded(u64);
+
+impl Seeded {
+    pub(super) fn new(seed: u64) -> Seeded {
+        Seeded(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+}
 
 impl Choices for Seeded {
     fn below(&mut self, bound: u32) -> u32 {
@@ -27,15 +33,17 @@ impl Choices for Listed {
     }
 }
 
-fn config(memory_bytes: usize, evict: bool) -> StoreConfig {
-    StoreConfig { evict, ..StoreConfig::new(memory_bytes, KeyHasher::new(3)) }
+fn model(memory_bytes: usize, evict: bool, lossy: bool, keys: u32, value_bytes: u32) -> Model {
+    let hasher = KeyHasher::new(3);
+    let config = StoreConfig { evict, ..StoreConfig::new(memory_bytes, hasher.clone()) };
+    Model::new(Store::new(config, Model::START).unwrap(), hasher, lossy, keys, value_bytes)
 }
 
 fn run(memory_bytes: usize, evict: bool, lossy: bool, keys: u32, value_bytes: u32, steps: u32) {
     for seed in 1..=6u64 {
         eprintln!("memory {memory_bytes} evict {evict} keys {keys} values to {value_bytes} seed {seed}");
-        let mut choices = Seeded(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let mut model = Model::new(config(memory_bytes, evict), lossy, keys, value_bytes);
+        let mut choices = Seeded::new(seed);
+        let mut model = model(memory_bytes, evict, lossy, keys, value_bytes);
         for _ in 0..steps {
             model.step(&mut choices);
         }
@@ -69,7 +77,7 @@ proptest! {
     fn any_sequence_of_operations_agrees_with_a_map(list in prop::collection::vec(any::<u16>(), 0..4000)) {
         let steps = list.len() / 6;
         let mut choices = Listed(list.into_iter());
-        let mut model = Model::new(config(16 << 20, true), false, 6, 3000);
+        let mut model = model(16 << 20, true, false, 6, 3000);
         for _ in 0..steps {
             model.step(&mut choices);
         }

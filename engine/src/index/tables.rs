@@ -1,45 +1,11 @@
-//! The index: key hash -> where the item lies and how often it was read.
-//!
-//! Owns no keys: whoever asks brings a predicate that reads the log. [`TableIndex`] is the plain one, a fixed
-//! directory of small hash tables, so that growth never stops the store for long.
+//! The plain index: a directory of small hash tables, safe code all of it. What the other is checked against.
+
+use std::io;
 
 use hashbrown::HashTable;
 
+use super::{FREQUENCY_MAX, Index, Keys, Slot, Wish};
 use crate::item::Location;
-
-/// Highest access count; it saturates there.
-pub(crate) const FREQUENCY_MAX: u8 = 7;
-
-/// What the index knows of an item.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Slot {
-    pub(crate) location: Location,
-    /// Accesses since it was stored or last judged, 0 to [`FREQUENCY_MAX`].
-    pub(crate) frequency: u8,
-}
-
-/// Key hash -> item. One entry per key; `matches` decides among entries of like hash.
-pub(crate) trait Index {
-    /// The entry of this hash that `matches`.
-    fn find(&self, hash: u64, matches: impl FnMut(Location) -> bool) -> Option<Slot>;
-    /// The same, counting one access.
-    fn find_counting(&mut self, hash: u64, matches: impl FnMut(Location) -> bool) -> Option<Location>;
-    /// Adds an entry of frequency 0. At the bound of its table another entry has to go: it is taken out and
-    /// returned, and the caller forgets that item.
-    fn insert(&mut self, hash: u64, location: Location) -> Option<Location>;
-    /// Points the entry of `old` at `new`, its frequency kept or replaced. False if there is none.
-    fn relocate(&mut self, hash: u64, old: Location, new: Location, frequency: Option<u8>) -> bool;
-    /// Takes the entry of `location` out. False if there is none.
-    fn remove(&mut self, hash: u64, location: Location) -> bool;
-    /// Starts loading what `find` of this hash will need.
-    fn prefetch(&self, hash: u64);
-    /// Entries.
-    fn len(&self) -> usize;
-    /// Bytes allocated.
-    fn bytes(&self) -> usize;
-    /// Calls `visit` for every entry. Walks everything.
-    fn for_each(&self, visit: impl FnMut(Location));
-}
 
 /// Location in the low half; access count (3 bits) and hash tag (29 bits) in the high half. The tag is all
 /// the hash a table needs, so growing one never reads keys from the log.
@@ -107,7 +73,14 @@ fn table_hash(tag: u32) -> u64 {
 }
 
 impl TableIndex {
-    pub(crate) fn new(memory_bytes: usize) -> TableIndex {
+    #[inline]
+    fn number(&self, hash: u64) -> usize {
+        (hash >> TAG_BITS) as usize & (self.tables.len() - 1)
+    }
+}
+
+impl Index for TableIndex {
+    fn new(memory_bytes: usize, _reserve_bytes: usize, _huge_pages: bool) -> io::Result<TableIndex> {
         let tables = (memory_bytes / MEMORY_PER_TABLE).next_power_of_two();
         // Bits 29 to 47 of the hash choose the table.
         assert!(tables <= 1 << (48 - TAG_BITS));
@@ -118,22 +91,15 @@ impl TableIndex {
             allocated: 0,
         };
         index.set_memory_bytes(memory_bytes);
-        index
+        Ok(index)
     }
 
-    /// The memory limit changed: so does the bound of a table.
-    pub(crate) fn set_memory_bytes(&mut self, memory_bytes: usize) {
+    /// The bound of a table changes.
+    fn set_memory_bytes(&mut self, memory_bytes: usize) {
         let scale = memory_bytes.div_ceil(MEMORY_PER_TABLE * self.tables.len()).max(1);
         self.entries_max = TABLE_ENTRIES_MAX * scale;
     }
 
-    #[inline]
-    fn number(&self, hash: u64) -> usize {
-        (hash >> TAG_BITS) as usize & (self.tables.len() - 1)
-    }
-}
-
-impl Index for TableIndex {
     #[inline]
     fn find(&self, hash: u64, mut matches: impl FnMut(Location) -> bool) -> Option<Slot> {
         let tag = tag_of(hash);
@@ -154,7 +120,11 @@ impl Index for TableIndex {
         Some(entry.location())
     }
 
-    fn insert(&mut self, hash: u64, location: Location) -> Option<Location> {
+    fn has_room(&self, hash: u64) -> bool {
+        self.tables[self.number(hash)].len() < self.entries_max
+    }
+
+    fn insert(&mut self, hash: u64, location: Location, _keys: &impl Keys) -> Option<Location> {
         let tag = tag_of(hash);
         let number = self.number(hash);
         let table = &mut self.tables[number];
@@ -206,9 +176,28 @@ impl Index for TableIndex {
         true
     }
 
-    #[inline]
-    fn prefetch(&self, _hash: u64) {
-        // hashbrown shows no addresses; the one-line buckets to come will.
+    /// Tables grow and shrink by themselves.
+    fn adapt(&mut self, _slices: usize, _keys: &impl Keys) -> bool {
+        false
+    }
+
+    fn wish(&self) -> Wish {
+        Wish::Rest
+    }
+
+    fn orphan(&mut self) -> Option<Location> {
+        None
+    }
+
+    /// hashbrown shows no addresses.
+    fn prefetch(&self, _hash: u64) {}
+
+    fn candidates(&self, hash: u64, mut visit: impl FnMut(Location)) {
+        let tag = tag_of(hash);
+        let same = |entry: &Entry8| entry.tag() == tag;
+        if let Some(entry) = self.tables[self.number(hash)].find(table_hash(tag), same) {
+            visit(entry.location());
+        }
     }
 
     fn len(&self) -> usize {
@@ -224,5 +213,9 @@ impl Index for TableIndex {
         for entry in self.tables.iter().flat_map(|table| table.iter()) {
             visit(entry.location());
         }
+    }
+
+    fn check_invariants(&self, keys: &impl Keys) {
+        self.for_each(|at| assert!(self.find(keys.hash(at), |other| other == at).is_some()));
     }
 }
