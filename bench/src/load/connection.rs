@@ -307,3 +307,53 @@ fn without_cr(line: &[u8]) -> Result<&[u8], Garbled> {
 fn garbled(what: &str, bytes: &[u8]) -> Garbled {
     Garbled(format!("{what}: {}", bytes[..bytes.len().min(80)].escape_ascii()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::Plan;
+
+    const STAMP: Stamp = Stamp { id: 3, run: 7, version: 0 };
+
+    /// The reply to a get of keys 1 to 5, of which 3 is found, and to a set.
+    fn reply(dataset: &Dataset) -> Vec<u8> {
+        let mut reply = b"VALUE ".to_vec();
+        dataset.keys.put(&mut reply, 3);
+        reply.extend_from_slice(b" 0 100\r\n");
+        dataset.values.put(&mut reply, STAMP);
+        reply.extend_from_slice(b"\r\nEND\r\nSTORED\r\n");
+        reply
+    }
+
+    #[test]
+    fn replies_are_understood_wherever_they_are_cut() {
+        let plan = Plan { keys: 10, ..Plan::new("127.0.0.1:1".parse().unwrap()) };
+        let dataset = plan.dataset().unwrap();
+        let reply = reply(&dataset);
+        for versions in [false, true] {
+            for first in 0..reply.len() {
+                for second in [first, (first + 1).min(reply.len()), (first + 40).min(reply.len())] {
+                    let versions = versions.then(|| Versions::new(1, 0, 10));
+                    let protocol = Protocol::Text;
+                    let mut judge =
+                        Judge { dataset: &dataset, protocol, versions, tally: Tally::new().unwrap() };
+                    let mut replies = Replies::default();
+                    replies.expect_get((1..6).map(|id| (id, 0)));
+                    let version = judge.versions.as_mut().map_or(1, |versions| versions.sending(9));
+                    replies.expect_set(9, version);
+                    for part in [&reply[..first], &reply[first..second], &reply[second..]] {
+                        replies.take(part, &mut judge).unwrap();
+                    }
+                    let counts = judge.tally.counts;
+                    assert_eq!(
+                        (counts.hits, counts.misses, counts.wrong),
+                        (1, 4, 0),
+                        "cut at {first}, {second}"
+                    );
+                    assert_eq!((replies.take_answered(), replies.outstanding()), ((1, 1), 0));
+                    assert!(replies.take(b"END\r\n", &mut judge).is_err(), "a reply to nothing");
+                }
+            }
+        }
+    }
+}

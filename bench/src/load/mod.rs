@@ -17,7 +17,7 @@ use std::time::Duration;
 
 pub use args::{LoadArgs, main};
 pub use progress::Progress;
-pub use report::{Latency, Report};
+pub use report::{Faults, Interval, Latency, Report};
 pub use target::Target;
 
 use crate::Failure;

@@ -1,0 +1,88 @@
+//! What a run says of servers that go wrong.
+
+use std::time::Duration;
+
+use corecached_bench::load::{Faults, Plan, Progress, Report, run};
+use corecached_bench::sizes::Sizes;
+
+use crate::fake_server::{FakeServer, Fault};
+
+/// Gets and sets of few keys, each filled before, every byte compared.
+fn report_of(fault: Fault) -> Report {
+    let server = FakeServer::start(fault);
+    let plan = Plan {
+        connections: 4,
+        depth: 4,
+        set_share: 0.3,
+        keys: 50,
+        value_sizes: Sizes::Fixed(100),
+        verify: true,
+        warmup: Duration::ZERO,
+        duration: Duration::from_millis(300),
+        ..Plan::new(server.target())
+    };
+    run(&plan.filling(), &Progress::hidden()).unwrap();
+    // The run's own number, so that it knows the values written by the filling for an earlier run's.
+    run(&Plan { run: plan.run.wrapping_add(1), ..plan }, &Progress::hidden()).unwrap()
+}
+
+fn faults_of(fault: Fault) -> Faults {
+    let report = report_of(fault);
+    assert!(report.requests > 100, "{report}");
+    report.faults
+}
+
+#[test]
+fn a_right_server_is_found_right() {
+    let report = report_of(Fault::None);
+    assert!(report.is_clean(), "{report}");
+    assert!(report.gets > 0 && report.sets > 0);
+    assert_eq!(report.hit_ratio, Some(1.0));
+}
+
+#[test]
+fn wrong_values_are_found() {
+    for fault in [Fault::OtherKey, Fault::ChangedByte, Fault::Short, Fault::Torn] {
+        let faults = faults_of(fault);
+        assert!(faults.wrong > 0, "{fault:?}: {faults:?}");
+        assert!(!faults.examples.is_empty());
+        assert_eq!((faults.stale, faults.broken_connections), (0, 0), "{fault:?}");
+    }
+}
+
+#[test]
+fn stale_values_are_told_from_wrong_ones() {
+    let faults = faults_of(Fault::KeepsFirst);
+    assert!(faults.stale > 0, "{faults:?}");
+    assert_eq!(faults.wrong, 0, "{faults:?}");
+}
+
+#[test]
+fn a_miss_is_no_fault() {
+    let report = report_of(Fault::Forgets);
+    assert!(report.is_clean(), "{report}");
+    assert!(report.misses > 0);
+}
+
+#[test]
+fn refused_sets_are_counted() {
+    let faults = faults_of(Fault::Refuses);
+    assert!(faults.server_errors > 0);
+    assert_eq!((faults.wrong, faults.stale), (0, 0), "{faults:?}");
+}
+
+#[test]
+fn a_server_that_breaks_every_connection_ends_the_run() {
+    for fault in [Fault::Garbles, Fault::HangsUp] {
+        let server = FakeServer::start(fault);
+        let plan = Plan { warmup: Duration::ZERO, keys: 10, ..Plan::new(server.target()) };
+        let words = run(&plan, &Progress::hidden()).unwrap_err().to_string();
+        assert!(words.contains("connections broke"), "{fault:?}: {words}");
+    }
+}
+
+#[test]
+fn no_server_is_said_to_be_none() {
+    let words = run(&Plan::new("127.0.0.1:1".parse().unwrap()), &Progress::hidden()).unwrap_err().to_string();
+    assert!(words.contains("cannot connect to 127.0.0.1:1"), "{words}");
+}

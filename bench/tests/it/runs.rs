@@ -1,0 +1,144 @@
+//! Runs against a server that does everything right.
+
+use std::process::Command;
+use std::time::Duration;
+
+use corecached_bench::load::{Pace, Plan, Progress, Report, run};
+use corecached_bench::sizes::Sizes;
+use corecached_bench::wire::Protocol;
+use serde_json::Value;
+
+use crate::fake_server::{FakeServer, Fault};
+
+fn plan(server: &FakeServer) -> Plan {
+    Plan {
+        keys: 200,
+        verify: true,
+        warmup: Duration::ZERO,
+        duration: Duration::from_millis(200),
+        ..Plan::new(server.target())
+    }
+}
+
+fn clean(plan: &Plan) -> Report {
+    let report = run(plan, &Progress::hidden()).unwrap();
+    assert!(report.is_clean() && report.requests > 0, "{report}");
+    report
+}
+
+#[test]
+fn every_shape_of_request_is_understood() {
+    for protocol in [Protocol::Text, Protocol::Meta] {
+        for keys_per_get in [1, 7] {
+            for depth in [1, 16] {
+                for size in ["0", "5", "24", "100", "1-70000"] {
+                    let server = FakeServer::start(Fault::None);
+                    let plan = Plan {
+                        protocol,
+                        keys_per_get,
+                        depth,
+                        connections: 3,
+                        set_share: 0.5,
+                        key_sizes: "8-250".parse().unwrap(),
+                        value_sizes: size.parse::<Sizes>().unwrap(),
+                        resize: size.contains('-'),
+                        duration: Duration::from_millis(50),
+                        ..plan(&server)
+                    };
+                    let report = clean(&plan);
+                    assert!(report.hits > 0, "{protocol:?} {keys_per_get} {depth} {size}: {report}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn threads_share_connections_and_keep_their_keys_apart() {
+    let server = FakeServer::start(Fault::None);
+    let plan = Plan { threads: 3, connections: 7, set_share: 0.5, keys: 20, ..plan(&server) };
+    clean(&plan);
+    assert_eq!(server.connections(), 7);
+}
+
+#[test]
+fn churn_opens_connections_anew() {
+    let server = FakeServer::start(Fault::None);
+    let plan = Plan { connections: 2, depth: 4, requests_per_connection: Some(10), ..plan(&server) };
+    let report = clean(&plan);
+    let expected = report.requests / 10;
+    let connections = server.connections() as u64;
+    assert!(
+        (expected - 2..=expected + 4).contains(&connections),
+        "{connections} for {} requests",
+        report.requests
+    );
+}
+
+#[test]
+fn filling_sets_and_reading_back_finds_every_key_once() {
+    let server = FakeServer::start(Fault::None);
+    let plan = Plan { keys: 1001, first_key: 50, ..plan(&server) };
+    let filled = clean(&plan.filling());
+    assert_eq!((filled.sets, filled.gets), (1001, 0));
+    let read = clean(&plan.reading_back());
+    assert_eq!((read.hits, read.misses), (1001, 0));
+    let elsewhere = clean(&Plan { first_key: 5000, ..plan }.reading_back());
+    assert_eq!((elsewhere.hits, elsewhere.misses), (0, 1001));
+}
+
+#[test]
+fn an_open_loop_counts_what_a_stopped_server_delays() {
+    const STOP: Duration = Duration::from_millis(200);
+    let stopped = |pace| {
+        let server = FakeServer::start(Fault::None);
+        let plan = Plan { pace, connections: 4, duration: Duration::from_secs(1), ..plan(&server) };
+        server.stop_for(Duration::from_millis(400), STOP);
+        clean(&plan)
+    };
+    let open = stopped(Pace::Open { rate_per_s: 1000.0, sleep: true });
+    assert!(open.latency.max_us > 180_000.0, "{open}");
+    // A fifth of all requests were due while it was stopped: half of those waited more than half of the stop.
+    assert!(open.latency.p90_us > 50_000.0, "{open}");
+    // A closed loop sends nothing meanwhile, so all but four requests look fast: why open loops exist.
+    let closed = stopped(Pace::Closed);
+    assert!(closed.latency.max_us > 180_000.0, "{closed}");
+    assert!(closed.latency.p90_us < 50_000.0, "{closed}");
+}
+
+#[test]
+fn an_open_loop_reports_what_was_asked_of_it() {
+    let server = FakeServer::start(Fault::None);
+    let plan =
+        Plan { pace: Pace::Open { rate_per_s: 2000.0, sleep: false }, connections: 4, ..plan(&server) };
+    let report = clean(&plan);
+    assert_eq!(report.asked_per_s, Some(2000.0));
+    // 400 are expected, with a deviation of 20.
+    assert!((280..=520).contains(&report.requests), "{report}");
+}
+
+fn command(server: &FakeServer, more: &[&str]) -> (bool, Value) {
+    let target = server.target().to_string();
+    let output = Command::new(env!("CARGO_BIN_EXE_corecached-bench"))
+        .args(["load", "--target", &target, "-k", "50", "-s", "0.2", "--warmup", "0.05", "--sets", "0.5"])
+        .args(["--fill", "--verify", "--json", "-", "--interval", "0.1"])
+        .args(more)
+        .output()
+        .unwrap();
+    let json = serde_json::from_slice(&output.stdout);
+    (output.status.success(), json.unwrap_or_else(|error| panic!("{error}: {output:?}")))
+}
+
+#[test]
+fn the_command_writes_json_and_exits_by_what_it_found() {
+    let (success, json) = command(&FakeServer::start(Fault::None), &["-c", "3", "-p", "2"]);
+    assert!(success, "{json}");
+    assert!(json["requests_per_s"].as_f64().unwrap() > 0.0);
+    assert!(json["latency"]["p9999_us"].as_f64().unwrap() > 0.0);
+    assert!(json["server_cpu_us"].as_f64().is_some(), "the server was not found by its port");
+    assert_eq!(json["faults"]["wrong"], 0);
+    assert_eq!(json["intervals"].as_array().unwrap().len(), 2);
+    let (success, json) = command(&FakeServer::start(Fault::ChangedByte), &[]);
+    assert!(!success, "{json}");
+    assert!(json["faults"]["wrong"].as_u64().unwrap() > 0);
+}
