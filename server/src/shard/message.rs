@@ -195,6 +195,14 @@ impl Batch {
         self.messages.push(Packed::Reply { to, len, split, pinned });
     }
 
+    /// Hashes of the keys asked for, in order.
+    pub fn hashes(&self) -> impl Iterator<Item = u64> {
+        self.messages.iter().filter_map(|message| match message {
+            Packed::Request { hash, request: Request::Execute { .. }, .. } => Some(*hash),
+            _ => None,
+        })
+    }
+
     /// Give every message to `each`, in order, and leave the batch empty.
     pub fn drain(&mut self, mut each: impl FnMut(Message<'_>)) {
         let mut at = 0;

@@ -159,6 +159,14 @@ impl Core {
             }
             batch.push(ready);
         }
+        // Their index lines have had the time of the parsing to arrive. One command alone would only wait twice.
+        if batch.len() > 1 {
+            for ready in &batch {
+                if owner_of(ready.hash, self.mesh.shards()) == self.me {
+                    self.store.prefetch_item(ready.hash);
+                }
+            }
+        }
         batch
     }
 
