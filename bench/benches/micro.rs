@@ -1,0 +1,18 @@
+//! Time per operation: `cargo bench -p corecached-bench`, with a filter behind `--` if wanted.
+
+mod cases;
+
+use criterion::{Criterion, Throughput};
+
+fn main() {
+    let mut criterion = Criterion::default().sample_size(30).configure_from_args();
+    for case in cases::all() {
+        let mut group = criterion.benchmark_group(case.name);
+        group.throughput(Throughput::Elements(case.operations));
+        // Prepared when first run, so that a filter saves the work.
+        let mut call = None;
+        group.bench_function("call", |bencher| bencher.iter(call.get_or_insert_with(case.prepare)));
+        group.finish();
+    }
+    criterion.final_summary();
+}
