@@ -49,6 +49,7 @@ pub fn render(words: &[u8], shared: &Shared, out: &mut Vec<u8>) {
         b"items" => items(&mut list, shared),
         b"slabs" => slabs(&mut list, shared),
         b"sizes" => list.put("sizes_status", "disabled"),
+        b"cores" => cores(&mut list, shared),
         b"detail" => return out.extend_from_slice(line::STATS_DETAIL_USAGE),
         _ => return out.extend_from_slice(line::ERROR),
     }
@@ -207,6 +208,31 @@ fn general(list: &mut List<'_>, shared: &Shared) {
         ("moved_bytes", store.moved_bytes),
         ("uploads", store.uploads),
     ]);
+}
+
+/// `stats cores`, our own: what each core did.
+fn cores(list: &mut List<'_>, shared: &Shared) {
+    list.put("io_backend", &shared.backend);
+    for (core, cells) in shared.cells.iter().enumerate() {
+        let (counters, store) = cells.read();
+        let requests = counters.cmd_get + counters.cmd_set + counters.cmd_touch;
+        for (name, value) in [
+            ("items", store.items),
+            ("bytes", store.bytes),
+            ("memory_bytes", store.memory_bytes),
+            ("requests", requests),
+            ("forwarded", counters.forwarded),
+            ("borrowed", counters.borrowed),
+            ("wakeups", counters.wakeups),
+            ("turns", counters.turns),
+            ("turns_busy", counters.turns_busy),
+            ("turns_waited", counters.waits),
+            ("requests_per_busy_turn", requests / counters.turns_busy.max(1)),
+            ("conn_yields", counters.conn_yields),
+        ] {
+            list.put(&format!("{core}:{name}"), value);
+        }
+    }
 }
 
 fn settings(list: &mut List<'_>, shared: &Shared) {
