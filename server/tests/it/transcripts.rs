@@ -405,7 +405,8 @@ impl Stage {
     #[track_caller]
     fn close(mut self, what: &str) {
         if !self.failures.is_empty() {
-            let list = self.failures.iter().take(FAILURES_MAX).map(String::as_str).collect::<Vec<_>>().join("\n");
+            let list =
+                self.failures.iter().take(FAILURES_MAX).map(String::as_str).collect::<Vec<_>>().join("\n");
             panic!("{what}: {} of {} replays differ\n{list}", self.failures.len(), self.replays);
         }
         assert!(self.server.is_running());

@@ -104,6 +104,52 @@ impl Client {
         .expect("the connection is open");
     }
 
+    /// Send all of `bytes` while reading what comes, until all is sent and `done` says of everything read that it is
+    /// enough. Neither side waits for the other, however much there is. Nothing may be kept from before.
+    #[track_caller]
+    pub fn exchange(&mut self, bytes: &[u8], mut done: impl FnMut(&[u8]) -> bool) -> Vec<u8> {
+        assert_eq!(self.at, self.input.len(), "nothing is kept");
+        let Stream::Tcp(stream) = &mut self.stream else { panic!("exchange is for TCP") };
+        let mut got = Vec::new();
+        let mut chunk = vec![0; 256 * 1024];
+        let mut sent = 0;
+        while sent < bytes.len() || !done(&got) {
+            let writable = if sent < bytes.len() { libc::POLLOUT } else { 0 };
+            let mut polled =
+                libc::pollfd { fd: stream.as_raw_fd(), events: libc::POLLIN | writable, revents: 0 };
+            // SAFETY: one `pollfd` is what is there.
+            let ready = unsafe { libc::poll(&raw mut polled, 1, DEADLINE.as_millis() as i32) };
+            assert!(
+                ready != 0,
+                "nothing comes any more; {} of {} sent, got {}",
+                sent,
+                bytes.len(),
+                shorten(&got)
+            );
+            if polled.revents & libc::POLLOUT != 0 {
+                // What does not fit now goes in the next round; the socket itself stays blocking.
+                let rest = &bytes[sent..];
+                // SAFETY: `rest` is that many bytes.
+                let wrote = unsafe {
+                    libc::send(stream.as_raw_fd(), rest.as_ptr().cast(), rest.len(), libc::MSG_DONTWAIT)
+                };
+                match wrote {
+                    0.. => sent += wrote as usize,
+                    _ => assert_eq!(io::Error::last_os_error().kind(), io::ErrorKind::WouldBlock),
+                }
+            }
+            if polled.revents & (libc::POLLIN | libc::POLLHUP | libc::POLLERR) != 0 {
+                match stream.read(&mut chunk) {
+                    Ok(0) => panic!("closed; got {}", shorten(&got)),
+                    Ok(len) => got.extend_from_slice(&chunk[..len]),
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => panic!("{error}; got {}", shorten(&got)),
+                }
+            }
+        }
+        got
+    }
+
     /// Whatever comes next, appended to what is kept; 0 at the end.
     ///
     /// # Errors

@@ -1,0 +1,464 @@
+//! Commands from a seed: valid ones mostly, some that are not.
+
+use super::canonical::Uniques;
+use crate::support::Random;
+
+/// Keys there are: few, so that commands meet.
+const KEYS: usize = 10;
+/// Largest value.
+const VALUE_BYTES_MAX: usize = 100_000;
+
+/// Times to live that items are given, in ascending order and far from each other: a test is over before one passes.
+pub const TTLS: &[i64] = &[1_000, 20_000, 100_000, 2_592_000];
+/// Exptimes: none, past, relative, and unix times past and to come.
+const EXPTIMES: &[&str] = &[
+    "0",
+    "0",
+    "0",
+    "-1",
+    "1000",
+    "20000",
+    "100000",
+    "2592000",
+    "2592001",
+    "4000000",
+    "2000000000",
+    "-100000",
+];
+/// A unique that no server hands out.
+const NO_UNIQUE: u64 = 1 << 60;
+
+/// A part of a command.
+#[derive(Clone, Debug)]
+enum Part {
+    Bytes(Vec<u8>),
+    /// The unique last shown for the command's key.
+    Unique,
+}
+
+/// What is sent, apart from uniques, which every server has its own of.
+#[derive(Clone, Debug, Default)]
+pub struct Command {
+    parts: Vec<Part>,
+    /// The key it is about, if it is one.
+    pub key: Vec<u8>,
+    /// It goes in no batch: memcached loses replies in front of some errors, and pads the result of arithmetic with
+    /// blanks unless a value of the key is still on its way to a client.
+    alone: bool,
+}
+
+impl Command {
+    fn text(text: impl Into<Vec<u8>>) -> Self {
+        Self { parts: vec![Part::Bytes(text.into())], ..Self::default() }
+    }
+
+    fn push(&mut self, text: impl AsRef<[u8]>) {
+        match self.parts.last_mut() {
+            Some(Part::Bytes(bytes)) => bytes.extend_from_slice(text.as_ref()),
+            _ => self.parts.push(Part::Bytes(text.as_ref().to_vec())),
+        }
+    }
+
+    /// What a server is sent that showed `uniques`.
+    pub fn bytes(&self, uniques: &Uniques) -> Vec<u8> {
+        let unique = || uniques.last_of(&self.key).unwrap_or(NO_UNIQUE).to_string().into_bytes();
+        self.parts
+            .iter()
+            .flat_map(|part| match part {
+                Part::Bytes(bytes) => bytes.clone(),
+                Part::Unique => unique(),
+            })
+            .collect()
+    }
+
+    /// Whether replies to it are those of a meta command.
+    pub fn is_meta(&self) -> bool {
+        matches!(self.parts.first(), Some(Part::Bytes(bytes)) if [b"mg ", b"ms ", b"md ", b"ma "].iter().any(|verb| bytes.starts_with(*verb)))
+    }
+}
+
+/// See the head of the file.
+pub struct Grammar {
+    random: Random,
+    held: Option<Command>,
+}
+
+impl Grammar {
+    /// The commands of `seed`.
+    pub fn new(seed: u64) -> Self {
+        Self { random: Random::new(seed), held: None }
+    }
+
+    /// The next commands to be sent at once, at most `max`.
+    pub fn batch(&mut self, max: usize) -> Vec<Command> {
+        let count = 1 + self.random.below(max);
+        let mut batch = Vec::new();
+        while batch.len() < count {
+            let command = self.held.take().unwrap_or_else(|| self.command());
+            if command.alone && !batch.is_empty() {
+                self.held = Some(command);
+                break;
+            }
+            let alone = command.alone;
+            batch.push(command);
+            if alone {
+                break;
+            }
+        }
+        batch
+    }
+
+    fn command(&mut self) -> Command {
+        match self.random.below(100) {
+            0..18 => self.get(),
+            18..24 => self.get_and_touch(),
+            24..44 => self.store(),
+            44..49 => self.cas(),
+            49..53 => self.delete(),
+            53..61 => self.arithmetic(),
+            61..64 => self.touch(),
+            64..76 => self.meta_get(),
+            76..84 => self.meta_set(),
+            84..88 => self.meta_delete(),
+            88..92 => self.meta_arithmetic(),
+            92..94 => self.keyed("me "),
+            94..95 => self.rare(),
+            _ => self.broken(),
+        }
+    }
+
+    fn key(&mut self) -> Vec<u8> {
+        match self.random.below(40) {
+            0 => b"l".repeat(250),
+            1 => b"odd\x01\xff\x7fkey".to_vec(),
+            _ => format!("key{}", self.random.below(KEYS)).into_bytes(),
+        }
+    }
+
+    /// `verb` and a key.
+    fn keyed(&mut self, verb: &str) -> Command {
+        let key = self.key();
+        let mut command = Command::text([verb.as_bytes(), &key].concat());
+        command.key = key;
+        if verb == "me " {
+            command.push("\r\n");
+        }
+        command
+    }
+
+    fn blanks(&mut self) -> &'static str {
+        if self.random.once_in(20) { "   " } else { " " }
+    }
+
+    fn line_end(&mut self) -> &'static str {
+        if self.random.once_in(10) { "\n" } else { "\r\n" }
+    }
+
+    fn noreply(&mut self) -> &'static str {
+        if self.random.once_in(6) { " noreply" } else { "" }
+    }
+
+    /// A number, or a text.
+    fn value(&mut self) -> Vec<u8> {
+        const NUMBERS: &[&[u8]] =
+            &[b"0", b"7", b"10", b"99", b"1000", b"18446744073709551615", b"18446744073709551616"];
+        if self.random.below(5) < 2 { self.random.pick(NUMBERS).to_vec() } else { self.text() }
+    }
+
+    /// Begins with no digit and no blank, or is empty: 1.6.18 counts much that begins with them and is no number.
+    fn text(&mut self) -> Vec<u8> {
+        let len = match self.random.below(24) {
+            0 => return Vec::new(),
+            1..14 => self.random.below(20),
+            14..21 => self.random.below(300),
+            21..23 => self.random.below(5_000),
+            _ => self.random.below(VALUE_BYTES_MAX),
+        };
+        let alphabet: &[u8] =
+            if self.random.once_in(4) { b"\r\n\0\xff get" } else { b"abcdefghijklmnopqrstuvwxyz 0123456789" };
+        std::iter::once(b'x').chain((0..len).map(|_| *self.random.pick(alphabet))).collect()
+    }
+
+    fn keys_to(&mut self, command: &mut Command) {
+        for _ in 0..1 + self.random.below(5) {
+            let (blanks, key) = (self.blanks(), self.key());
+            command.push(blanks);
+            command.push(key);
+        }
+        let end = self.line_end();
+        command.push(end);
+    }
+
+    fn get(&mut self) -> Command {
+        let mut command = Command::text(*self.random.pick(&["get", "get", "gets"]));
+        self.keys_to(&mut command);
+        command
+    }
+
+    fn get_and_touch(&mut self) -> Command {
+        let mut command = Command::text(*self.random.pick(&["gat ", "gats "]));
+        let exptime = *self.random.pick(EXPTIMES);
+        command.push(exptime);
+        self.keys_to(&mut command);
+        command
+    }
+
+    fn flags(&mut self) -> &'static str {
+        *self.random.pick(&["0", "0", "0", "1", "4294967295", "77"])
+    }
+
+    fn store(&mut self) -> Command {
+        let verb = *self.random.pick(&["set ", "set ", "set ", "add ", "replace ", "append ", "prepend "]);
+        let mut command = self.keyed(verb);
+        let (blanks, flags, exptime) = (self.blanks(), self.flags(), *self.random.pick(EXPTIMES));
+        let value = if verb.ends_with("pend ") { self.text() } else { self.value() };
+        let (noreply, end) = (self.noreply(), self.line_end());
+        command.push(format!("{blanks}{flags} {exptime} {}{noreply}{end}", value.len()));
+        command.push(value);
+        command.push("\r\n");
+        command
+    }
+
+    fn cas(&mut self) -> Command {
+        let mut command = self.keyed("cas ");
+        let (flags, value, noreply) = (self.flags(), self.value(), self.noreply());
+        command.push(format!(" {flags} 0 {} ", value.len()));
+        self.unique_to(&mut command);
+        command.push(format!("{noreply}\r\n"));
+        command.push(value);
+        command.push("\r\n");
+        command
+    }
+
+    fn unique_to(&mut self, command: &mut Command) {
+        if self.random.once_in(4) {
+            command.push(NO_UNIQUE.to_string());
+        } else {
+            command.parts.push(Part::Unique);
+        }
+    }
+
+    fn delete(&mut self) -> Command {
+        let mut command = self.keyed("delete ");
+        let more = *self.random.pick(&["", "", "", " 0", " noreply", " 0 noreply"]);
+        command.push(format!("{more}\r\n"));
+        command
+    }
+
+    fn arithmetic(&mut self) -> Command {
+        let verb = *self.random.pick(&["incr ", "decr "]);
+        let mut command = Command { alone: true, ..self.keyed(verb) };
+        let delta =
+            *self.random.pick(&["1", "1", "5", "0", "100", "18446744073709551615", "9223372036854775808"]);
+        let (noreply, end) = (self.noreply(), self.line_end());
+        command.push(format!(" {delta}{noreply}{end}"));
+        command
+    }
+
+    fn touch(&mut self) -> Command {
+        let mut command = self.keyed("touch ");
+        let (exptime, noreply) = (*self.random.pick(EXPTIMES), self.noreply());
+        command.push(format!(" {exptime}{noreply}\r\n"));
+        command
+    }
+
+    /// Some of `flags`, in any order, each at most once; `C` compares with a unique.
+    fn meta_flags_to(&mut self, command: &mut Command, flags: &[&str]) {
+        let mut left: Vec<&str> = flags.to_vec();
+        for _ in 0..self.random.below(6) {
+            let at = self.random.below(left.len());
+            let flag = left.swap_remove(at);
+            left.retain(|other| other.as_bytes()[0] != flag.as_bytes()[0]);
+            let blanks = self.blanks();
+            command.push(blanks);
+            command.push(flag);
+            if flag == "C" {
+                self.unique_to(command);
+            }
+            if left.is_empty() {
+                break;
+            }
+        }
+    }
+
+    fn meta_get(&mut self) -> Command {
+        let mut command = self.keyed("mg ");
+        let flags = [
+            "v", "v", "v", "k", "Oabc", "f", "s", "t", "h", "q", "u", "c", "T0", "T1000", "T-1", "N0",
+            "N1000", "R500", "R30000", "L", "P",
+        ];
+        self.meta_flags_to(&mut command, &flags);
+        let end = self.line_end();
+        command.push(end);
+        command
+    }
+
+    fn meta_set(&mut self) -> Command {
+        let mut command = self.keyed("ms ");
+        let extends = self.random.once_in(3);
+        let value = if extends { self.text() } else { self.value() };
+        let len = value.len();
+        command.push(format!(" {len}"));
+        let mut flags =
+            vec!["F5", "F0", "T0", "T1000", "T-1", "I", "C", "C", "q", "k", "Oabc", "MS", "ME", "MR", "L"];
+        if extends {
+            flags.extend(["MA", "MA", "MP", "MP"]);
+        }
+        self.meta_flags_to(&mut command, &flags);
+        command.push("\r\n");
+        command.push(value);
+        command.push("\r\n");
+        command
+    }
+
+    fn meta_delete(&mut self) -> Command {
+        let mut command = self.keyed("md ");
+        self.meta_flags_to(&mut command, &["q", "I", "I", "T0", "T1000", "C", "k", "Oabc", "L"]);
+        command.push("\r\n");
+        command
+    }
+
+    fn meta_arithmetic(&mut self) -> Command {
+        let mut command = Command { alone: true, ..self.keyed("ma ") };
+        let mut flags = vec![
+            "v",
+            "v",
+            "t",
+            "N0",
+            "N1000",
+            "J5",
+            "J0",
+            "D1",
+            "D18446744073709551615",
+            "T0",
+            "T1000",
+            "MI",
+            "MD",
+            "M+",
+            "M-",
+            "C",
+            "k",
+            "Oabc",
+        ];
+        // Not both: under q 1.6.18 shows the unique of what was created, which would shift the numbers of later ones.
+        flags.push(*self.random.pick(&["c", "q"]));
+        self.meta_flags_to(&mut command, &flags);
+        command.push("\r\n");
+        command
+    }
+
+    fn rare(&mut self) -> Command {
+        let lines = [
+            "flush_all",
+            "flush_all 0",
+            "flush_all noreply",
+            "verbosity 0",
+            "verbosity 0 noreply",
+            "version",
+        ];
+        Command::text(format!("{}\r\n", self.random.pick(&lines)))
+    }
+
+    fn broken(&mut self) -> Command {
+        let key = self.key();
+        let spell = |template: &str| {
+            let mut parts = template.split("{k}");
+            let mut bytes = parts.next().unwrap().as_bytes().to_vec();
+            for part in parts {
+                bytes.extend_from_slice(&key);
+                bytes.extend_from_slice(part.as_bytes());
+            }
+            bytes
+        };
+        let long = "x".repeat(251);
+        let templates = [
+            "nothing",
+            "GET {k}",
+            "get",
+            "gets",
+            "gat",
+            "gat 0",
+            "gat x {k}",
+            "set",
+            "set {k}",
+            "set {k} 0 0",
+            "set {k} 0 0 x",
+            "set {k} 0 0 -1",
+            "add {k} 0 0 1x",
+            "cas {k} 0 0 1",
+            "delete",
+            "delete {k} 5",
+            "delete {k} x noreply",
+            "incr",
+            "incr {k}",
+            "incr {k} x",
+            "decr {k} -1",
+            "incr {k} 18446744073709551616",
+            "incr {k} x noreply",
+            "touch",
+            "touch {k}",
+            "touch {k} x",
+            "touch {k} x noreply",
+            "flush_all x",
+            "verbosity",
+            "verbosity x",
+            "mg",
+            "md",
+            "ma",
+            "me",
+            "ms",
+            "ms {k}",
+            "ms {k} x",
+            "ms {k} -1",
+            "mg {k} v v",
+            "mg {k} z",
+            "mg {k} Tx",
+            "mg {k} O{L}",
+            "md {k} q q",
+            "md {k} z",
+            "ma {k} z",
+            "ma {k} Dx",
+            "ma {k} v v",
+            "ma {k} Jx",
+            "stats nothing",
+            "version foo",
+            "stats detail",
+            "a",
+            "",
+            "quit2",
+            "mx {k}",
+            "cache_memlimit x",
+            "lru",
+            "lru mode x",
+            "slabs",
+            "lru_crawler",
+            "set {k} 0 0 3\r\nabcdefgh",
+            "ms {k} 3\r\nabcdefgh",
+            "set {k} 0 0 3 noreply\r\nabcdefgh",
+            "set {k} x 0 4\r\nzzzz",
+            "set {k} 0 x 4\r\nzzzz",
+            "ms {k} 4 v v\r\nzzzz",
+            "ms {k} 4 z\r\nzzzz",
+            "ms {k} 4 Tx\r\nzzzz",
+            "ms {k} 4 Fx\r\nzzzz",
+            "ms {k} 4 MX\r\nzzzz",
+            "ms {k} 4 M\r\nzzzz",
+            "ms {k} 4 I v\r\nzzzz",
+            "cas {k} 0 0 4 x\r\nzzzz",
+            "get {LL}",
+            "set {LL} 0 0 4\r\nzzzz",
+            "delete {LL}",
+            "incr {LL} 1",
+            "touch {LL} 0",
+            "mg {LL} v",
+            "md {LL}",
+            "ma {LL}",
+        ];
+        let template = *self.random.pick(&templates);
+        let text = template.replace("{LL}", &long).replace("{L}", &"o".repeat(32));
+        let mut command = Command { alone: template.contains("{LL}"), ..Command::text(spell(&text)) };
+        command.key = key.clone();
+        command.push("\r\n");
+        command
+    }
+}

@@ -1,0 +1,68 @@
+//! What Debian's memcached 1.6.18 answers otherwise than the version this server speaks, and why.
+
+/// One difference between the versions.
+struct Known {
+    reason: &'static str,
+    /// Whether it is what is seen: what was sent, the reply of memcached, ours.
+    holds: fn(&[u8], &[u8], &[u8]) -> bool,
+}
+
+const BAD_FORMAT: &[u8] = b"CLIENT_ERROR bad command line format\r\n";
+const ERROR: &[u8] = b"ERROR\r\n";
+
+fn is_meta(sent: &[u8]) -> bool {
+    sent.starts_with(b"mg ")
+        || sent.starts_with(b"ms ")
+        || sent.starts_with(b"md ")
+        || sent.starts_with(b"ma ")
+}
+
+const KNOWN: &[Known] = &[
+    Known {
+        reason: "missing words and lines under four bytes are ERROR there",
+        holds: |_, theirs, ours| theirs == ERROR && ours == BAD_FORMAT,
+    },
+    Known {
+        reason: "gat without a key finds nothing there",
+        holds: |sent, theirs, ours| {
+            sent.starts_with(b"gat 0\r\n") && theirs == b"END\r\n" && ours == BAD_FORMAT
+        },
+    },
+    Known {
+        reason: "q does not hide that ma created an item there",
+        holds: |sent, theirs, ours| {
+            sent.starts_with(b"ma ")
+                && ours.is_empty()
+                && (theirs.starts_with(b"HD ") || theirs.starts_with(b"VA "))
+        },
+    },
+    Known {
+        reason: "the version",
+        holds: |sent, _, ours| sent.starts_with(b"version") && ours == b"VERSION 1.6.45\r\n",
+    },
+    Known {
+        reason: "the value behind a storage line with a wrong word is not skipped there, and taken for a command",
+        holds: |sent, theirs, ours| sent.ends_with(b"\r\nzzzz\r\n") && theirs == [ours, ERROR].concat(),
+    },
+    Known {
+        reason: "md has one text for all that is wrong with its flags there",
+        holds: |sent, theirs, ours| {
+            sent.starts_with(b"md ")
+                && theirs == b"CLIENT_ERROR invalid or duplicate flag\r\n"
+                && ours.starts_with(b"CLIENT_ERROR ")
+        },
+    },
+    Known {
+        reason: "opaque and key do not come back from what failed there",
+        holds: |sent, theirs, ours| {
+            let failed =
+                |reply: &[u8]| [b"EN ", b"NF ", b"NS ", b"EX "].iter().any(|code| reply.starts_with(*code));
+            is_meta(sent) && failed(theirs) && failed(ours) && theirs[..2] == ours[..2]
+        },
+    },
+];
+
+/// Why the replies to `sent` may differ as they do.
+pub fn reason(sent: &[u8], theirs: &[u8], ours: &[u8]) -> Option<&'static str> {
+    KNOWN.iter().find(|known| (known.holds)(sent, theirs, ours)).map(|known| known.reason)
+}
