@@ -16,8 +16,10 @@ pub struct MetaGet {
     pub touch: Option<Option<Seconds>>,
     /// Create a missing item, empty, with this expiry; the creator wins (N).
     pub vivify: Option<Option<Seconds>>,
-    /// Win when less than this many seconds are left, before any touch, and nobody won yet (R).
+    /// Win when less than this many seconds are left and nobody won yet (R).
     pub recache_below_s: Option<u32>,
+    /// Of the expiry just given, not of the old one (T in front of R).
+    pub recache_after_touch: bool,
     /// Unique for a created item (E).
     pub new_cas: Option<u64>,
     /// Assign a unique if the item has none (c).
@@ -52,9 +54,13 @@ impl<I: Index> Store<I> {
         let mut before = if ask.bump { self.mark_fetched(at) } else { Before::of(self.record(at)) };
         before.expires = self.record(at).expires();
         let sent = before.flags & flag::WIN_SENT != 0;
+        let judged = match ask.touch {
+            Some(expires) if ask.recache_after_touch => or_never(expires),
+            _ => before.expires,
+        };
         let early = ask
             .recache_below_s
-            .is_some_and(|below_s| before.expires != NEVER && before.expires.saturating_sub(now.0) < below_s);
+            .is_some_and(|below_s| judged != NEVER && judged.saturating_sub(now.0) < below_s);
         let win = !sent && (early || before.flags & flag::STALE != 0);
         if win {
             let flags = self.record(at).flags();

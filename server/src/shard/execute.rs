@@ -274,27 +274,37 @@ impl Context<'_> {
 
     fn meta_get(&mut self, meta: &Meta<'_>, key: Key<'_>, out: &mut Vec<u8>) -> Large {
         let (flags, now) = (&meta.flags, self.now);
+        let touch = flags.has(b'T').then(|| expires(flags.exptime, now));
+        let created = flags.has(b'N').then(|| expires(flags.vivify, now));
         let ask = MetaGet {
-            touch: flags.has(b'T').then(|| expires(flags.exptime, now)),
-            vivify: flags.has(b'N').then(|| expires(flags.vivify, now)),
+            touch,
+            // Flags act in the order they are sent: of an item that is created the last of N and T decides.
+            vivify: created.map(|expires| touch.filter(|_| flags.in_order(b'N', b'T')).unwrap_or(expires)),
             recache_below_s: flags.has(b'R').then_some(flags.recache_s.max(0) as u32),
+            recache_after_touch: flags.in_order(b'T', b'R'),
             new_cas: flags.has(b'E').then_some(flags.new_cas),
             with_cas: flags.has(b'c') || flags.has(b'C'),
             bump: !flags.has(b'u'),
             binary_key: flags.has(b'b'),
         };
-        let old_expires = if ask.touch.is_some() && flags.in_order(b't', b'T') {
-            self.store.peek(key, now).map(|item| item.expires)
-        } else {
-            None
-        };
         let start = out.len();
         let mut large = None;
         let mut hit = true;
-        match self.store.meta_get(key, &ask, now) {
+        let got = self.store.meta_get(key, &ask, now);
+        let is_created = matches!(got, MetaGot::Vivified(_));
+        match got {
             MetaGot::Hit(item) | MetaGot::Vivified(item) => {
                 let mut shown = describe(&item, now);
-                if let Some(expires) = old_expires {
+                if flags.has(b't') {
+                    // As of its place among the flags that set it.
+                    let mut expires = if is_created { None } else { item.expires_before };
+                    for (letter, _) in flags.iter().take_while(|&(letter, _)| letter != b't') {
+                        match letter {
+                            b'T' => expires = touch.flatten(),
+                            b'N' if is_created => expires = created.flatten(),
+                            _ => {}
+                        }
+                    }
                     shown.ttl_s = ttl_s(expires, now);
                 }
                 let unchanged = flags.has(b'C') && item.cas == flags.compare_cas;
