@@ -18,8 +18,9 @@ const HUGE_PAGES_FROM: usize = 64 << 20;
 
 const SEGMENT_BYTES_MIN: usize = 64 << 10;
 const SEGMENT_BYTES_MAX: usize = 2 << 20;
-/// Segments aimed at: fewer than 64 cost hits, many more make ends and bookkeeping dear.
-const SEGMENTS_AIM: usize = 1024;
+/// Segments aimed at. Fewer than 64 cost hits; each one free in reserve or part-filled is memory without items;
+/// many more make ends and bookkeeping dear.
+const SEGMENTS_AIM: usize = 2048;
 
 /// Everything a store is made from.
 #[derive(Clone, Debug)]
@@ -117,7 +118,7 @@ impl StoreConfig {
         self.huge_pages && self.memory_bytes >= HUGE_PAGES_FROM
     }
 
-    /// Bytes of one segment: a power of two near memory / 1024.
+    /// Bytes of one segment: a power of two near memory / 2048.
     pub(crate) fn segment_bytes(&self) -> usize {
         let aim = (self.memory_bytes / SEGMENTS_AIM).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
         1 << aim.ilog2()

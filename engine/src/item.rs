@@ -71,7 +71,7 @@ const FIELD_BYTES: [usize; 16] = {
 };
 
 /// Where a record starts: arena offset in granules of 4 bytes, so that 32 bits reach 16 GiB.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Location(pub(crate) u32);
 
 impl Location {

@@ -18,64 +18,136 @@ struct Line([u32; LINE]);
 
 const _: () = assert!(size_of::<Line>() == 64);
 
+/// Until ghosts prove useful, only hashes with these bits 0 are remembered, in an eighth of the memory.
+const SAMPLE_BITS: u32 = 3;
+const SAMPLE_SHIFT: u32 = 45;
+/// Additions after which usefulness is judged, while sampling.
+const TRIAL: u32 = 256;
+/// Worth the memory if one ghost in this many is met again.
+const TRIAL_FRACTION: u32 = 64;
+
 /// The memory of what was dropped.
 pub(crate) struct Ghosts {
     lines: Vec<Line>,
+    /// Lines once they have proved useful.
+    lines_max: usize,
+    sampling: bool,
+    /// Of the trial: additions and hits.
+    added: u32,
+    hits: u32,
     epoch: u32,
     /// Additions left in this epoch.
     epoch_left: usize,
+    /// Lines charged to the store's memory: after the trial they come one by one, as they fill, so that room is
+    /// made for them at the pace of eviction.
+    charged: usize,
+    charged_left: usize,
 }
 
 impl Ghosts {
     /// Sized for a store of this many bytes; 0 keeps none.
     pub(crate) fn new(store_bytes: usize) -> Ghosts {
-        let lines = store_bytes / STORE_BYTES_PER_GHOST / LINE;
-        Ghosts { lines: vec![Line([0; LINE]); lines], epoch: 1, epoch_left: 0 }
+        let lines_max = store_bytes / STORE_BYTES_PER_GHOST / LINE;
+        let lines = lines_max.div_ceil(1 << SAMPLE_BITS);
+        Ghosts {
+            lines: vec![Line([0; LINE]); lines],
+            lines_max,
+            sampling: true,
+            added: 0,
+            hits: 0,
+            epoch: 1,
+            epoch_left: 0,
+            charged: lines,
+            charged_left: LINE,
+        }
     }
 
-    /// Bytes allocated.
+    /// Bytes taken.
     pub(crate) fn bytes(&self) -> usize {
-        self.lines.len() * size_of::<Line>()
+        self.charged * size_of::<Line>()
     }
 
     fn line_of(&self, hash: u64) -> usize {
         ((hash & u64::from(u32::MAX)) as usize * self.lines.len()) >> 32
     }
 
-    /// 20 bits, disjoint from those that choose the line in all but the largest stores.
+    /// 20 bits that the rest of the hash, which chooses the line, does not tell.
     fn fingerprint(hash: u64) -> u32 {
-        ((hash >> 28) as u32) << EPOCH_BITS
+        let mixed = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed >> (64 - 20)) as u32 * (1 << EPOCH_BITS)
+    }
+
+    fn is_kept(&self, hash: u64) -> bool {
+        let sampled = hash >> SAMPLE_SHIFT & ((1 << SAMPLE_BITS) - 1) == 0;
+        !self.lines.is_empty() && (sampled || !self.sampling)
+    }
+
+    fn epoch_additions(&self) -> usize {
+        (self.lines.len() * LINE / EPOCHS_PER_TURN).max(1)
     }
 
     /// Remembers a dropped item.
     pub(crate) fn add(&mut self, hash: u64) {
-        if self.lines.is_empty() {
+        if !self.is_kept(hash) {
             return;
         }
+        self.judge_trial();
         if self.epoch_left == 0 {
-            self.epoch_left = (self.lines.len() * LINE / EPOCHS_PER_TURN).max(1);
+            self.epoch_left = self.epoch_additions();
             self.epoch = (self.epoch & EPOCH_MASK) % EPOCH_MASK + 1;
         }
         self.epoch_left -= 1;
         let epoch = self.epoch;
         let at = self.line_of(hash);
-        let age = |ghost: &u32| if *ghost == 0 { u32::MAX } else { epoch.wrapping_sub(*ghost) & EPOCH_MASK };
+        let age = |ghost: &u32| if *ghost == 0 { u32::MAX } else { age(epoch, *ghost) };
         if let Some(oldest) = self.lines[at].0.iter_mut().max_by_key(|ghost| age(ghost)) {
             *oldest = Ghosts::fingerprint(hash) | epoch;
         }
     }
 
-    /// Whether the item was dropped lately; its ghost goes.
-    pub(crate) fn take(&mut self, hash: u64) -> bool {
-        if self.lines.is_empty() {
+    /// Counts an addition: while sampling towards the end of the trial, then towards the next line charged.
+    fn judge_trial(&mut self) {
+        if !self.sampling {
+            self.charged_left -= 1;
+            if self.charged_left == 0 {
+                self.charged = (self.charged + 1).min(self.lines.len());
+                self.charged_left = LINE;
+            }
+            return;
+        }
+        self.added += 1;
+        if self.added < TRIAL {
+            return;
+        }
+        if self.hits * TRIAL_FRACTION > self.added {
+            self.sampling = false;
+            self.lines = vec![Line([0; LINE]); self.lines_max];
+        }
+        (self.added, self.hits) = (0, 0);
+    }
+
+    /// Whether the item was dropped lately: not longer ago than as many drops as the store holds `items`. Its
+    /// ghost goes.
+    pub(crate) fn take(&mut self, hash: u64, items: u64) -> bool {
+        if !self.is_kept(hash) {
             return false;
         }
         let fingerprint = Ghosts::fingerprint(hash);
-        let at = self.line_of(hash);
+        let items = if self.sampling { items >> SAMPLE_BITS } else { items };
+        let age_max = items / self.epoch_additions() as u64 + 1;
+        let (at, epoch) = (self.line_of(hash), self.epoch);
         let same = |ghost: &&mut u32| **ghost != 0 && **ghost & !EPOCH_MASK == fingerprint;
-        let ghost = self.lines[at].0.iter_mut().find(same);
-        ghost.map(|ghost| *ghost = 0).is_some()
+        let Some(ghost) = self.lines[at].0.iter_mut().find(same) else { return false };
+        let known = u64::from(age(epoch, *ghost)) <= age_max;
+        *ghost = 0;
+        self.hits += u32::from(known);
+        known
     }
+}
+
+/// Epochs since a ghost was added.
+fn age(epoch: u32, ghost: u32) -> u32 {
+    epoch.wrapping_sub(ghost) & EPOCH_MASK
 }
 
 #[cfg(test)]
@@ -86,31 +158,60 @@ mod tests {
         n.wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 
+    /// Past its trial: items that come back at once.
+    fn tried(store_bytes: usize) -> Ghosts {
+        let mut ghosts = Ghosts::new(store_bytes);
+        let mut n = 1 << 40;
+        while ghosts.sampling {
+            ghosts.add(hash(n));
+            ghosts.take(hash(n), u64::MAX);
+            n += 1;
+        }
+        ghosts
+    }
+
     #[test]
     fn a_dropped_item_is_known_once() {
-        let mut ghosts = Ghosts::new(1 << 20);
+        let mut ghosts = tried(1 << 20);
         ghosts.add(hash(5));
-        assert!(ghosts.take(hash(5)));
-        assert!(!ghosts.take(hash(5)));
+        assert!(ghosts.take(hash(5), 1));
+        assert!(!ghosts.take(hash(5), 1));
     }
 
     #[test]
     fn the_oldest_ghosts_go_first() {
-        let mut ghosts = Ghosts::new(1 << 20);
+        let mut ghosts = tried(1 << 20);
         for n in 0..100_000 {
             ghosts.add(hash(n));
         }
-        let known = (99_000..100_000).filter(|&n| ghosts.take(hash(n))).count();
+        let known = (99_000..100_000).filter(|&n| ghosts.take(hash(n), 100_000)).count();
         assert!(known > 950, "{known} of the last 1000");
-        let old = (0..50_000).filter(|&n| ghosts.take(hash(n))).count();
+        let old = (0..50_000).filter(|&n| ghosts.take(hash(n), 100_000)).count();
         assert!(old < 100, "{old} of the first 50000");
+        assert_eq!(ghosts.bytes(), (1 << 20) / STORE_BYTES_PER_GHOST / LINE * 64);
+    }
+
+    #[test]
+    fn what_was_dropped_longer_ago_than_the_store_turns_over_is_not_known() {
+        let mut ghosts = tried(1 << 20);
+        (0..2_000).for_each(|n| ghosts.add(hash(n)));
+        let known = (0..1_000).filter(|&n| ghosts.take(hash(n), 100)).count();
+        assert!(known == 0, "{known} of those before the last 1000");
+        assert!(ghosts.take(hash(1_999), 100));
+    }
+
+    #[test]
+    fn without_use_they_take_an_eighth_of_the_memory() {
+        let mut ghosts = Ghosts::new(1 << 24);
+        (0..100_000).for_each(|n| ghosts.add(hash(n)));
+        assert!(ghosts.sampling && ghosts.bytes() * 7 < tried(1 << 24).lines_max * 64);
     }
 
     #[test]
     fn no_memory_no_ghosts() {
         let mut ghosts = Ghosts::new(0);
         ghosts.add(1);
-        assert!(!ghosts.take(1));
+        assert!(!ghosts.take(1, 1));
         assert_eq!(ghosts.bytes(), 0);
     }
 }

@@ -56,6 +56,11 @@ impl Policy {
         }
     }
 
+    /// Share of segments meant for admission, in thousandths.
+    pub(crate) fn admission_permille(&self) -> usize {
+        self.admission_percent * 10
+    }
+
     /// The queue that gives up its oldest segment next.
     pub(crate) fn giving(&self, admission: usize, main: usize, total: usize) -> Queue {
         let share = (total * self.admission_percent / 100).max(1);

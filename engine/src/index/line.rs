@@ -184,7 +184,7 @@ impl Line {
         self.state >> PASSED_SHIFT
     }
 
-    /// One more goes past. At most 160 do: those of sixteen lines.
+    /// One more goes past. At most 230 do: those of a page.
     pub(super) fn pass(&mut self) {
         self.state += 1 << PASSED_SHIFT;
     }

@@ -46,7 +46,7 @@ pub enum Counted<'s> {
     },
     /// There is none, and none was to be created.
     NotFound,
-    /// Its value is no number of at most 20 digits and 64 bits, or over 1 KiB with its blanks.
+    /// Its value does not begin with a number of 64 bits, or is longer than 1 KiB.
     NotANumber,
     /// The unique differs.
     Exists,
@@ -163,18 +163,26 @@ impl<I: Index> Store<I> {
     }
 }
 
-/// The number a value spells: blanks, up to 20 digits, blanks.
+/// The number a value begins with, read as memcached does, by strtoull: blanks, a sign, digits, then the end, a
+/// blank or a NUL, and whatever follows ("12 abc" is 12). A minus wraps, and counts if that gives less than 2^63.
 fn parse(text: &[u8]) -> Option<u64> {
-    let digits = text.trim_ascii();
-    if digits.is_empty() || digits.len() > DIGITS_MAX {
+    let is_blank = |byte: u8| matches!(byte, b' ' | b'\t'..=b'\r');
+    let start = text.iter().position(|&byte| !is_blank(byte))?;
+    let (negative, rest) = match &text[start..] {
+        [b'-', rest @ ..] => (true, rest),
+        [b'+', rest @ ..] => (false, rest),
+        rest => (false, rest),
+    };
+    let digits = rest.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(rest.len());
+    if digits == 0 || rest.get(digits).is_some_and(|&byte| byte != 0 && !is_blank(byte)) {
         return None;
     }
-    digits.iter().try_fold(0u64, |number, &digit| {
-        if !digit.is_ascii_digit() {
-            return None;
-        }
-        number.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
-    })
+    let add = |number: u64, &digit: &u8| number.checked_mul(10)?.checked_add(u64::from(digit - b'0'));
+    let number = rest[..digits].iter().try_fold(0, add)?;
+    if !negative {
+        return Some(number);
+    }
+    Some(number.wrapping_neg()).filter(|number| number >> 63 == 0)
 }
 
 /// The decimal text of a number.

@@ -59,7 +59,7 @@ impl<I: Index> Store<I> {
             fields.client_flags = 0;
             fields.expires = NEVER;
             if self.config.cas {
-                fields.cas = how.new_cas.or(fields.cas);
+                fields.cas = how.new_cas.map(|wish| self.chosen_cas(wish)).or(fields.cas);
             }
         }
         if let Some(expires) = how.expires {

@@ -36,7 +36,7 @@ pub use pin::PinnedValue;
 pub use upload::{NoMemory, Upload};
 pub use write::{Mode, StoreHow, Stored};
 
-use room::Scan;
+use room::{RESERVE_SEGMENTS, Scan};
 
 /// One core's slice of the cache. May move to another thread, never be used by two.
 ///
@@ -226,6 +226,11 @@ impl<I: Index> Store<I> {
         }
     }
 
+    /// Share of segments that new items pass before they have to have been read, in thousandths.
+    pub fn admission_permille(&self) -> usize {
+        self.policy.admission_permille()
+    }
+
     /// Segments the memory limit allows, what index, ghosts and bookkeeping take subtracted.
     #[inline]
     fn segments_total(&self) -> usize {
@@ -351,12 +356,13 @@ impl<I: Index> Store<I> {
         self.counts.evicted_unfetched += u64::from(!self.record(at).has(flag::FETCHED));
     }
 
-    /// Lets the index grow or shrink a little. Growing waits for memory as long as it can.
+    /// Lets the index grow or shrink a little. A full store keeps its index fuller before it
+    /// gives up items for it.
     #[inline]
     fn adapt_index(&mut self) -> bool {
         match self.index.wish() {
             Wish::Rest => return false,
-            Wish::Grow if self.available() == 0 => return false,
+            Wish::Grow if self.available() <= RESERVE_SEGMENTS => return false,
             Wish::Grow | Wish::GrowNow | Wish::Shrink => {}
         }
         let keys = LogKeys { arena: &self.log.arena, hasher: &self.config.hasher };
@@ -431,13 +437,23 @@ impl<I: Index> Store<I> {
             return None;
         }
         match (wish, old) {
-            (Some(wish), _) => Some(wish),
+            (Some(wish), _) => Some(self.chosen_cas(wish)),
             // A client's own number may be ahead of the counter; per key uniques only rise.
             (None, Some(old)) if old >= self.cas_next => Some(old.saturating_add(1)),
             // Without eviction there may be no room to add the field later.
             (None, _) if asked || !self.config.evict => Some(self.next_cas()),
             _ => None,
         }
+    }
+
+    /// A client's own number. The counter goes past it, so that uniques only rise for this key even if the item
+    /// goes and comes back; but not past half of all numbers, which would leave none to count with: above that
+    /// they rise while the item lives.
+    fn chosen_cas(&mut self, wish: u64) -> u64 {
+        if wish < CHOSEN_CAS_MAX {
+            self.cas_next = self.cas_next.max(wish + 1);
+        }
+        wish
     }
 
     /// What a client sees of the record at `at`.
@@ -466,6 +482,9 @@ impl<I: Index> Store<I> {
 
 /// Fewest segments the limit is taken to allow: open ones of both queues, and one to move items to.
 const SEGMENTS_MIN: usize = 8;
+
+/// Numbers chosen by clients below this move the counter.
+const CHOSEN_CAS_MAX: u64 = 1 << 63;
 
 /// Slices of index growth or shrinkage per item that comes or goes: at 3 a growth by a sixteenth is done within
 /// a thirtieth more items.

@@ -12,14 +12,16 @@ use crate::key::KEY_BYTES_MAX;
 use crate::log::Lane;
 use crate::segment::{Place, Queue};
 
-use super::Store;
+use super::{CACHE_LINE_BYTES, Store};
 
 /// Records per step of a scan.
 const STEP_RECORDS: usize = 16;
+/// Cache lines of records to come that are prefetched at each step.
+const READ_AHEAD_LINES: usize = 24;
 /// Segments ordinary writes leave for moving items to, without which nothing could be emptied.
 const MOVE_SEGMENTS: usize = 1;
 /// Free segments aimed at by paying appends; below it they pay.
-const RESERVE_SEGMENTS: usize = 3;
+pub(super) const RESERVE_SEGMENTS: usize = 2;
 /// Tenths of a byte scanned per byte appended, for each segment the reserve is short of.
 const PACE_TENTHS: usize = 13;
 /// A closed segment with less than one in this many bytes live is compacted before anything is dropped.
@@ -43,6 +45,16 @@ pub(super) struct Scan {
     at: usize,
     /// Keep whatever lives.
     keep_all: bool,
+}
+
+/// A record a scan has come to.
+#[derive(Clone, Copy, Default)]
+struct Passed {
+    location: Location,
+    bytes: usize,
+    hash: u64,
+    /// If it is a piece of a large item.
+    piece: Option<Piece>,
 }
 
 impl<I: Index> Store<I> {
@@ -219,19 +231,24 @@ impl<I: Index> Store<I> {
         let mut at = from;
         let mut left = records;
         while at < end && left > 0 && self.log.segments[segment].live > 0 {
-            left -= 1;
-            let location = Location::of(start + at);
-            let (met, bytes) = item::meet(&self.log.arena, location);
-            let kept = match met {
-                Met::Item => self.scan_item(location, queue, keep_all, now),
-                Met::Piece(piece) => self.scan_piece(location, piece, queue, keep_all, now),
-            };
-            if !kept {
-                // No room to keep what must be kept: the segment stays as it is.
-                self.scan_end(segment, queue);
-                return at - from;
+            let mut batch = [Passed::default(); STEP_RECORDS];
+            let passed = self.read_ahead(&mut batch[..left.min(STEP_RECORDS)], start + at, start + end);
+            for passed in &batch[..passed] {
+                let kept = match passed.piece {
+                    None => self.scan_item(passed.location, passed.hash, queue, keep_all, now),
+                    Some(piece) => self.scan_piece(passed.location, piece, queue, keep_all, now),
+                };
+                if !kept {
+                    // No room to keep what must be kept: the segment stays as it is.
+                    self.scan_end(segment, queue);
+                    return at - from;
+                }
+                at += passed.bytes;
+                if self.log.segments[segment].live == 0 {
+                    break;
+                }
             }
-            at += bytes;
+            left -= passed;
         }
         if at >= end || self.log.segments[segment].live == 0 {
             self.scan_end(segment, queue);
@@ -239,6 +256,32 @@ impl<I: Index> Store<I> {
             scan.at = at;
         }
         (at - from).max(item::GRANULE)
+    }
+
+    /// Reads the records from arena offset `at` on, and starts loading what judging them will need: their index
+    /// lines, and the records after them. How many there were.
+    fn read_ahead(&self, batch: &mut [Passed], mut at: usize, end: usize) -> usize {
+        let arena = &self.log.arena;
+        let mut count = 0;
+        for passed in batch {
+            if at >= end {
+                break;
+            }
+            let location = Location::of(at);
+            let (met, bytes) = item::meet(arena, location);
+            let (hash, piece) = match met {
+                Met::Item => (self.config.hasher.hash(self.record(location).key()), None),
+                Met::Piece(piece) => (piece.hash, Some(piece)),
+            };
+            self.index.prefetch(hash);
+            *passed = Passed { location, bytes, hash, piece };
+            at += bytes;
+            count += 1;
+        }
+        for line in 0..READ_AHEAD_LINES {
+            arena.prefetch(at + line * CACHE_LINE_BYTES);
+        }
+        count
     }
 
     /// Frees the segment, or puts it back when something in it has to stay.
@@ -256,8 +299,7 @@ impl<I: Index> Store<I> {
     }
 
     /// Judges the record at `at`. False if it had to be kept and could not.
-    fn scan_item(&mut self, at: Location, queue: Queue, keep_all: bool, now: Seconds) -> bool {
-        let hash = self.config.hasher.hash(self.record(at).key());
+    fn scan_item(&mut self, at: Location, hash: u64, queue: Queue, keep_all: bool, now: Seconds) -> bool {
         let Some(slot) = self.index.find(hash, |other| other == at) else { return true };
         if self.is_dead(at, now) {
             self.reclaim(hash, at);

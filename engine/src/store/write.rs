@@ -255,7 +255,11 @@ impl<I: Index> Store<I> {
         if old.is_none() && !self.config.evict && (full || !self.index.has_room(key.hash)) {
             return None;
         }
-        let queue = if old.is_none() && self.ghosts.take(key.hash) { Queue::Main } else { Queue::Admission };
+        let queue = if old.is_none() && self.ghosts.take(key.hash, self.counts.items) {
+            Queue::Main
+        } else {
+            Queue::Admission
+        };
         if let Some(at) = old {
             self.pin_item(at);
         }

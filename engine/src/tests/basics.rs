@@ -1,7 +1,7 @@
 //! Each mode of storing, once right and once wrong.
 
 use super::support::{Bench, stored};
-use crate::{Mode, StoreHow, Stored};
+use crate::{ArithmeticHow, Counted, Mode, StoreHow, Stored};
 
 fn how(mode: Mode) -> StoreHow {
     StoreHow { mode, ..StoreHow::default() }
@@ -61,4 +61,35 @@ fn a_small_store_keeps_working_however_much_is_stored() {
         assert!(stats.evictions > 0);
         assert!(stats.arena_bytes + stats.index_bytes + stats.ghost_bytes <= memory_bytes as u64);
     }
+}
+
+#[test]
+fn counting_takes_the_number_a_value_begins_with_as_memcached_does() {
+    let mut bench = Bench::new(1 << 20);
+    // Answers of memcached 1.6.18.
+    let mut check = |value: &[u8], expected: Option<u64>| {
+        bench.store_how("n", value, StoreHow::default());
+        let key = bench.key(b"n");
+        let how = ArithmeticHow { delta: 1, ..ArithmeticHow::default() };
+        let got = match bench.store.arithmetic(key, &how, bench.now) {
+            Counted::Value { value, .. } => Some(value),
+            _ => None,
+        };
+        assert_eq!(got, expected, "{:?}", value.escape_ascii().to_string());
+    };
+    check(b"12", Some(13));
+    check(b"12 abc", Some(13));
+    check(b"12\t3", Some(13));
+    check(b"12\0a", Some(13));
+    check(b" 12", Some(13));
+    check(b"\t\n9", Some(10));
+    check(b"+12", Some(13));
+    check(b"000000000000000000012", Some(13));
+    check(b"12abc", None);
+    check(b"-12", None);
+    check(b"- ", None);
+    check(b"", None);
+    check(b" ", None);
+    check(b"18446744073709551615", Some(0));
+    check(b"18446744073709551616", None);
 }

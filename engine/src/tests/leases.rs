@@ -7,6 +7,7 @@ const READ: MetaGet = MetaGet {
     touch: None,
     vivify: None,
     recache_below_s: None,
+    recache_after_touch: false,
     new_cas: None,
     with_cas: false,
     bump: true,

@@ -291,6 +291,7 @@ impl Model {
             touch: choices.maybe(4, |choices| self.expires(choices)),
             vivify: choices.maybe(3, |choices| self.expires(choices)),
             recache_below_s: choices.maybe(4, |choices| choices.below(20)),
+            recache_after_touch: false,
             new_cas: choices.maybe(8, |choices| 1 + u64::from(choices.below(100))),
             with_cas: choices.chance(3),
             bump: !choices.chance(4),
@@ -387,8 +388,7 @@ impl Model {
         let lossy = self.lossy;
         let old = self.entries.get(name).cloned();
         let got = self.store.arithmetic(key, &how, now);
-        let number: Option<u64> =
-            old.as_ref().and_then(|entry| std::str::from_utf8(&entry.value).ok()?.trim().parse().ok());
+        let number = old.as_ref().and_then(|entry| number(&entry.value));
         let mismatch =
             how.compare_cas.is_some_and(|cas| old.as_ref().is_some_and(|old| old.cas != Some(cas)));
         match got {
@@ -583,4 +583,19 @@ fn stored_entry(old: Option<&Entry>, value: &[u8], how: &StoreHow) -> Result<Ent
     new.cas_above = old.cas_above;
     change_cas(&mut new, how.new_cas);
     Ok(new)
+}
+
+/// The number a text begins with, as C's strtoull and memcached's rules on what may surround it have it.
+fn number(text: &[u8]) -> Option<u64> {
+    let text: String = text.iter().map(|&byte| char::from(byte)).collect();
+    let text = text.trim_start_matches([' ', '\t', '\n', '\x0b', '\x0c', '\r']);
+    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let end = unsigned.find(|c: char| !c.is_ascii_digit()).unwrap_or(unsigned.len());
+    let number: u64 = unsigned[..end].parse().ok()?;
+    let ends = [' ', '\t', '\n', '\x0b', '\x0c', '\r', '\0'];
+    if unsigned[end..].starts_with(|c| !ends.contains(&c)) {
+        return None;
+    }
+    let number = if text.starts_with('-') { number.wrapping_neg() } else { number };
+    (!text.starts_with('-') || number <= i64::MAX as u64).then_some(number)
 }

@@ -52,6 +52,25 @@ fn a_client_chosen_unique_is_followed_by_a_higher_one() {
 }
 
 #[test]
+fn uniques_rise_past_a_chosen_one_even_if_the_item_goes_in_between() {
+    let mut bench = Bench::new(1 << 20);
+    let check = |bench: &mut Bench, chosen: u64, rises: bool| {
+        let how = StoreHow { new_cas: Some(chosen), with_cas: true, ..StoreHow::default() };
+        assert_eq!(bench.store_how("k", b"a", how), Stored::Stored { cas: chosen, value_len: 1 });
+        let key = bench.key(b"k");
+        bench.store.delete(key, &Default::default(), bench.now);
+        bench.set("k", b"b");
+        assert_eq!(bench.cas("k").unwrap() > chosen, rises, "{chosen}");
+    };
+    check(&mut bench, 1 << 40, true);
+    check(&mut bench, 7, true);
+    // In the upper half only while the item lives.
+    check(&mut bench, 1 << 63, false);
+    check(&mut bench, u64::MAX, false);
+    check(&mut bench, (1 << 63) - 1, true);
+}
+
+#[test]
 fn without_uniques_every_one_reads_0_and_compares_with_none() {
     let mut bench = Bench::with(1 << 20, |config| config.cas = false);
     let how = StoreHow { with_cas: true, ..StoreHow::default() };

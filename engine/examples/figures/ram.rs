@@ -1,0 +1,120 @@
+//! Gets and sets in batches of 16, beside a map of boxes with the same items in the same run.
+
+use std::hash::{BuildHasher, Hasher};
+
+use corecached_engine::{Key, StoreHow};
+use hashbrown::HashMap;
+
+use crate::support::{START, Subject, cpu_s, mix, name};
+
+const BATCH: usize = 16;
+const VALUE_BYTES: usize = 100;
+const OPERATIONS: usize = 4_000_000;
+
+/// Hashes a key with the store's hasher, so that both sides hash alike.
+#[derive(Clone)]
+struct SameHash(corecached_engine::KeyHasher);
+
+struct State(corecached_engine::KeyHasher, u64);
+
+impl BuildHasher for SameHash {
+    type Hasher = State;
+    fn build_hasher(&self) -> State {
+        State(self.0.clone(), 0)
+    }
+}
+
+impl Hasher for State {
+    fn finish(&self) -> u64 {
+        self.1
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        self.1 = self.0.hash(bytes);
+    }
+    fn write_usize(&mut self, _length: usize) {}
+}
+
+/// Best of three, nanoseconds an operation.
+fn best(mut run: impl FnMut(u64)) -> f64 {
+    let times = (0..3).map(|round| {
+        let start = cpu_s();
+        run(round);
+        (cpu_s() - start) * 1e9 / OPERATIONS as f64
+    });
+    times.fold(f64::MAX, f64::min)
+}
+
+/// Keys of random items, sixteen at a time, made before the clock runs.
+fn picks(items: usize, round: u64) -> Vec<[u8; 20]> {
+    let pick = |n: usize| name(mix((n as u64) << 8 | round | 1 << 60) % items as u64);
+    (0..OPERATIONS).map(pick).collect()
+}
+
+/// 20-byte keys and 100-byte values; a get copies the value out, a set overwrites it.
+pub fn batches(items: usize) {
+    let mut subject = Subject::new((items * 256).max(64 << 20));
+    let value = [7u8; VALUE_BYTES];
+    for number in 0..items as u64 {
+        subject.set(number, &value);
+    }
+    assert_eq!(subject.store.stats().items, items as u64);
+    let picked: Vec<Vec<[u8; 20]>> = (0..3).map(|round| picks(items, round)).collect();
+    let mut out = Vec::with_capacity(BATCH * VALUE_BYTES);
+    let mut found = 0;
+    let mut get = |subject: &mut Subject, names: &[[u8; 20]]| {
+        for names in names.chunks_exact(BATCH) {
+            let keys: [Key<'_>; BATCH] = std::array::from_fn(|n| subject.key(&names[n]));
+            keys.iter().for_each(|key| subject.store.prefetch(key.hash));
+            keys.iter().for_each(|key| subject.store.prefetch_item(key.hash));
+            out.clear();
+            for key in keys {
+                if let Some(item) = subject.store.get(key, START) {
+                    item.value.copy_to(&mut out);
+                    found += 1;
+                }
+            }
+            std::hint::black_box(&out);
+        }
+    };
+    let get_ns = best(|round| get(&mut subject, &picked[round as usize]));
+    assert_eq!(found, 3 * OPERATIONS);
+    let set_ns = best(|round| {
+        for names in picked[round as usize].chunks_exact(BATCH) {
+            let keys: [Key<'_>; BATCH] = std::array::from_fn(|n| subject.key(&names[n]));
+            keys.iter().for_each(|key| subject.store.prefetch(key.hash));
+            keys.iter().for_each(|key| subject.store.prefetch_item(key.hash));
+            for key in keys {
+                subject.store.store(key, &value, &StoreHow::default(), START);
+            }
+        }
+    });
+    let hasher = subject.hasher.clone();
+    drop(subject);
+
+    let mut map: HashMap<Box<[u8]>, Box<[u8]>, SameHash> = HashMap::with_hasher(SameHash(hasher));
+    for number in 0..items as u64 {
+        map.insert(name(number).into(), value.as_slice().into());
+    }
+    let box_get_ns = best(|round| {
+        for names in picked[round as usize].chunks_exact(BATCH) {
+            out.clear();
+            for name in names {
+                if let Some(value) = map.get(name.as_slice()) {
+                    out.extend_from_slice(value);
+                }
+            }
+            std::hint::black_box(&out);
+        }
+    });
+    let box_set_ns = best(|round| {
+        for name in &picked[round as usize] {
+            map.insert(name.as_slice().into(), value.as_slice().into());
+        }
+    });
+    println!(
+        "{items} items, batch 16: get {get_ns:.0} ns, map of boxes {box_get_ns:.0}: {:.2} x; set {set_ns:.0} ns, map of \
+         boxes {box_set_ns:.0}: {:.2} x",
+        box_get_ns / get_ns,
+        box_set_ns / set_ns
+    );
+}
