@@ -5,5 +5,15 @@
 
 mod support;
 
+mod attribution;
+mod backend;
+mod command_line;
+mod connections;
 mod differential;
+mod expiry;
+mod large_values;
+mod memory;
+mod pipelining;
+mod shutdown;
+mod stats;
 mod transcripts;

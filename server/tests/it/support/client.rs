@@ -254,20 +254,6 @@ impl Client {
         }
     }
 
-    /// The server closes, in order or not, within the deadline; whatever it still says is dropped.
-    #[track_caller]
-    pub fn drain_to_end(&mut self) {
-        loop {
-            self.at = self.input.len();
-            match self.fill() {
-                Ok(1..) => {}
-                Ok(0) => return,
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return,
-                Err(error) => panic!("{error} instead of the end"),
-            }
-        }
-    }
-
     /// `set key value`, stored.
     #[track_caller]
     pub fn set(&mut self, key: &str, value: &[u8]) {

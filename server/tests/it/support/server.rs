@@ -1,6 +1,5 @@
 //! A server as a child process: this one or Debian's memcached, on a free port, ended with its value.
 
-use std::ffi::OsString;
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -73,6 +72,7 @@ pub struct Launch {
     command: Command,
     folder: Folder,
     unix_socket: Option<PathBuf>,
+    ports: PathBuf,
 }
 
 impl Launch {
@@ -97,8 +97,9 @@ impl Launch {
 
     fn of(program: &str, args: &[&str]) -> Self {
         let folder = Folder::new();
+        let ports = folder.file("ports");
         let mut command = Command::new(program);
-        command.args(args).env("MEMCACHED_PORT_FILENAME", folder.file("ports"));
+        command.args(args).env("MEMCACHED_PORT_FILENAME", &ports);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // SAFETY: between fork and exec only a system call is made. It has the child killed when the thread that
         // started it ends, should the test itself be killed.
@@ -108,7 +109,7 @@ impl Launch {
                 Ok(())
             });
         }
-        Self { command, folder, unix_socket: None }
+        Self { command, folder, unix_socket: None, ports }
     }
 
     /// Listen on a socket in the file system, which [`Server::unix_socket`] names.
@@ -119,9 +120,10 @@ impl Launch {
         self
     }
 
-    /// One more argument.
-    pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
-        self.command.arg(arg.into());
+    /// Have it tell its ports in `file` instead of in a folder of its own.
+    pub fn ports_to(mut self, file: &std::path::Path) -> Self {
+        self.command.env("MEMCACHED_PORT_FILENAME", file);
+        self.ports = file.to_owned();
         self
     }
 
@@ -150,13 +152,12 @@ impl Launch {
     /// When it ends.
     pub fn try_serve(mut self) -> Result<Server, Exit> {
         let mut running = Running::start(&mut self.command);
-        let ports = self.folder.file("ports");
         let start = Instant::now();
         let address = loop {
             if let Some(exit) = running.ended() {
                 return Err(exit);
             }
-            let text = std::fs::read_to_string(&ports).unwrap_or_default();
+            let text = std::fs::read_to_string(&self.ports).unwrap_or_default();
             let port = text.lines().find_map(|line| line.strip_prefix("TCP INET: ")?.parse::<u16>().ok());
             let unix_ready = || {
                 self.unix_socket

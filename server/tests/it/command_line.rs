@@ -1,0 +1,161 @@
+//! The command line, as memcached's users write it.
+
+use crate::support::{Client, Exit, Folder, Launch, Server, wait_until};
+
+fn refused(args: &[&str], code: i32) -> Exit {
+    let exit = Launch::bare(args).exit();
+    assert_eq!(exit.code(), Some(code), "{args:?}: {}", exit.stderr);
+    assert!(!exit.stderr.contains("panicked"), "{args:?}: {}", exit.stderr);
+    exit
+}
+
+#[test]
+fn wrong_values_end_it_with_memcacheds_code_and_name_flag_and_value() {
+    for (flag, value, code) in [
+        ("-c", "0", 1),
+        ("-c", "-5", 1),
+        ("-t", "0", 1),
+        ("-t", "abc", 1),
+        ("-R", "0", 1),
+        ("-m", "-1", 1),
+        ("-m", "lots", 1),
+        ("-f", "0.5", 1),
+        ("-n", "0", 1),
+        ("-b", "x", 1),
+        ("-D", "ab", 1),
+        ("-U", "11211", 1),
+        ("-o", "nonsense", 1),
+        ("-o", "hashpower=99", 1),
+        ("-o", "ssl_key=/k", 1),
+        ("-Y", "/etc/users", 1),
+        ("-I", "1", 64),
+        ("-I", "10g", 64),
+        ("-p", "99999", 64),
+        ("-B", "foo", 64),
+        ("-l", "999.1.1.1", 71),
+    ] {
+        let exit = refused(&[flag, value], code);
+        assert!(exit.stderr.contains(flag) && exit.stderr.contains(value), "{flag} {value}: {}", exit.stderr);
+    }
+    let exit = refused(&["--io-backend=dpdk"], 1);
+    assert!(exit.stderr.contains("--io-backend") && exit.stderr.contains("dpdk"), "{}", exit.stderr);
+}
+
+#[test]
+fn flags_that_do_not_exist_are_refused() {
+    for args in [&["--nonsense"][..], &["-z"], &["extra"], &["-c"]] {
+        let exit = refused(args, 1);
+        assert!(!exit.stderr.is_empty());
+    }
+}
+
+#[test]
+fn an_unknown_user_is_refused_as_root() {
+    // SAFETY: a system call without arguments.
+    if unsafe { libc::geteuid() } != 0 {
+        println!("skipped: only root may become another user");
+        return;
+    }
+    let exit = refused(&["-l", "127.0.0.1", "-p", "-1", "-u", "no-such-user"], 67);
+    assert!(exit.stderr.contains("no-such-user"), "{}", exit.stderr);
+}
+
+#[test]
+fn the_user_is_changed_once_it_listens() {
+    // SAFETY: a system call without arguments.
+    if unsafe { libc::geteuid() } != 0 {
+        println!("skipped: only root may become another user");
+        return;
+    }
+    // It reports its port to a file that only root may write.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let folder = Folder::new();
+    std::os::unix::fs::chown(folder.path(), Some(65_534), Some(65_534)).unwrap();
+    let file = folder.file("ports");
+    let launch = Launch::bare(&["-l", "127.0.0.1", "-p", &port.to_string(), "-u", "nobody"]);
+    let server = launch.ports_to(&file).serve();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+    let uids = status.lines().find(|line| line.starts_with("Uid:")).unwrap();
+    assert!(uids.split_whitespace().skip(1).all(|uid| uid == "65534"), "{uids}");
+    Client::connect(&server).check("mn\r\n", "MN\r\n");
+}
+
+#[test]
+fn help_mentions_every_flag() {
+    let exit = Launch::bare(&["--help"]).exit();
+    assert_eq!(exit.code(), Some(0));
+    let flags = "p U s a A l d r u m M c k v h i V P f n L D t R C b B I F X W Y S Z e N o";
+    for flag in flags.split(' ') {
+        assert!(exit.stdout.contains(&format!("-{flag}")), "-{flag} is not in the help");
+    }
+    for flag in ["--io-backend", "--port", "--memory-limit", "--conn-limit", "--threads", "--max-item-size"] {
+        assert!(exit.stdout.contains(flag), "{flag} is not in the help");
+    }
+    assert_eq!(Launch::bare(&["-h"]).exit().code(), Some(0));
+}
+
+#[test]
+fn the_version_is_told() {
+    for flag in ["-V", "--version"] {
+        let exit = Launch::bare(&[flag]).exit();
+        assert_eq!(exit.code(), Some(0));
+        assert!(exit.stdout.starts_with("memcached 1.6.45"), "{}", exit.stdout);
+    }
+    assert!(Launch::bare(&["-i"]).exit().stdout.contains("Apache License"));
+}
+
+#[test]
+fn what_manifests_write_is_understood() {
+    for args in [
+        &["-m 64", "--extended=modern,track_sizes", "-I 2m", "-c 1000", "-v"][..],
+        &["-m", "64", "-o", "modern", "-vv", "-t2", "-c200"],
+        &["--memory-limit=64", "--conn-limit=500", "--threads=1", "--max-item-size=2m"],
+        &["-U", "0", "-R", "200", "-b", "512", "-k", "-f", "1.1", "-n", "100", "-B", "ascii"],
+    ] {
+        let server = Server::start(args);
+        Client::connect(&server).check("mn\r\n", "MN\r\n");
+    }
+}
+
+#[test]
+fn settings_show_what_was_given() {
+    let server = Server::start(&["-m", "100", "-c", "77", "-t", "2", "-I", "2m", "-C", "-F", "-M"]);
+    let settings = Client::connect(&server).stats("settings");
+    for (name, value) in [
+        ("maxbytes", "104857600"),
+        ("maxconns", "77"),
+        ("num_threads", "2"),
+        ("item_size_max", "2097152"),
+        ("cas_enabled", "no"),
+        ("flush_enabled", "no"),
+        ("evictions", "off"),
+        ("inter", "127.0.0.1"),
+        ("tcpport", &server.address.port().to_string()),
+    ] {
+        assert_eq!(settings[name], value, "{name}");
+    }
+}
+
+#[test]
+fn the_process_id_is_written_and_removed() {
+    let folder = Folder::new();
+    let file = folder.file("pid");
+    let mut server = Launch::new(&[]).args(&["-P", file.to_str().unwrap()]).serve();
+    let pid = || std::fs::read_to_string(&file).unwrap_or_default();
+    wait_until("the process id", || pid().trim() == server.pid().to_string());
+    server.signal(libc::SIGTERM);
+    assert_eq!(server.exit_within(crate::support::DEADLINE).code(), Some(0));
+    assert!(!file.exists());
+}
+
+#[test]
+fn several_addresses_are_listened_on() {
+    let server = Launch::bare(&["-p", "-1", "-l", "127.0.0.1,127.0.0.2", "-t", "2"]).serve();
+    let ports = std::fs::read_to_string(server.folder().file("ports")).unwrap();
+    assert_eq!(ports.lines().count(), 2, "{ports}");
+    for (address, line) in ["127.0.0.1", "127.0.0.2"].iter().zip(ports.lines()) {
+        let port: u16 = line.rsplit(' ').next().unwrap().parse().unwrap();
+        let mut client = Client::connect_to(format!("{address}:{port}").parse().unwrap());
+        client.check("mn\r\n", "MN\r\n");
+    }
+}
