@@ -204,7 +204,7 @@ impl Grammar {
     }
 
     fn flags(&mut self) -> &'static str {
-        *self.random.pick(&["0", "0", "0", "1", "4294967295", "77"])
+        self.random.pick(&["0", "0", "0", "1", "4294967295", "77"])
     }
 
     fn store(&mut self) -> Command {
