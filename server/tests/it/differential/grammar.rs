@@ -25,6 +25,8 @@ const EXPTIMES: &[&str] = &[
     "2000000000",
     "-100000",
 ];
+/// Client flags.
+const FLAGS: &[&str] = &["0", "0", "0", "1", "4294967295", "77"];
 /// A unique that no server hands out.
 const NO_UNIQUE: u64 = 1 << 60;
 
@@ -204,7 +206,7 @@ impl Grammar {
     }
 
     fn flags(&mut self) -> &'static str {
-        self.random.pick(&["0", "0", "0", "1", "4294967295", "77"])
+        self.random.pick(FLAGS)
     }
 
     fn store(&mut self) -> Command {
