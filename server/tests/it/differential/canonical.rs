@@ -7,6 +7,9 @@ use super::grammar::{Command, TTLS};
 /// Seconds that a test may take; times to live are compared no more exactly.
 const TTL_SLACK_S: i64 = 600;
 
+/// How long before the start of a server the moments lie that exptimes of the past come to, seconds.
+const PAST_MAX_S: i64 = 10_000;
+
 /// The uniques that a server showed, and the last of each key.
 #[derive(Debug, Default)]
 pub struct Uniques {
@@ -90,6 +93,9 @@ fn flag(word: &str, key: &[u8], uniques: &mut Uniques) -> String {
 /// The time to live that was set, from what is left of it.
 fn ttl(digits: &str) -> String {
     let Ok(left) = digits.parse::<i64>() else { return digits.to_owned() };
+    if left > i64::from(u32::MAX) - TTL_SLACK_S - PAST_MAX_S {
+        return "0".to_owned(); // 1.6.18 shows what has passed as 32 bits that wrapped
+    }
     let set = TTLS.iter().find(|&&ttl| left > ttl - TTL_SLACK_S && left <= ttl);
     match set {
         Some(ttl) => format!("~{ttl}"),

@@ -206,7 +206,7 @@ impl Grammar {
     }
 
     fn flags(&mut self) -> &'static str {
-        self.random.pick(FLAGS)
+        self.random.pick::<&str>(FLAGS)
     }
 
     fn store(&mut self) -> Command {
