@@ -202,10 +202,12 @@ impl Uring {
         }
     }
 
-    /// Whether a turn would find something without waiting. No system call.
+    /// Whether a turn has something to hand over, or would find something without waiting. No system call.
     pub fn pending(&mut self) -> bool {
-        let deferred_work = self.ring.submission().taskrun();
-        deferred_work || !self.ring.completion().is_empty() || !self.deferred.is_empty()
+        let queue = self.ring.submission();
+        let (deferred_work, queued) = (queue.taskrun(), !queue.is_empty());
+        drop(queue);
+        deferred_work || queued || !self.ring.completion().is_empty() || !self.deferred.is_empty()
     }
 
     fn push(&mut self, entry: &squeue::Entry) {

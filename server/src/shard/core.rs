@@ -348,6 +348,11 @@ impl Core {
             session.input_at = 0; // and the buffer goes: most connections never need it
         } else {
             session.input = input;
+            // What is done with goes before it outgrows the rest, so each byte is moved once on average.
+            if session.input_at >= session.unparsed() {
+                session.input.drain(..session.input_at);
+                session.input_at = 0;
+            }
         }
     }
 
