@@ -1,17 +1,20 @@
-//! Ghosts: fingerprints of items dropped from the admission queue.
+//! Ghosts: fingerprints of items dropped, all those of the admission queue and a sample of the main queue's.
 //!
 //! One that comes back while its ghost is there was dropped too early and goes to the main queue. Lines of
 //! 16, the oldest replaced; 4 bytes each. A false match (1 in 65,000 per lookup) only admits an item early.
+
+use crate::segment::Queue;
 
 /// Bytes of store per ghost: about one for every second item of a production trace.
 const STORE_BYTES_PER_GHOST: usize = 460;
 const LINE: usize = 16;
 const EPOCH_BITS: u32 = 12;
 const EPOCH_MASK: u32 = (1 << EPOCH_BITS) - 1;
+const FINGERPRINT_MASK: u32 = !0 << (EPOCH_BITS + 1);
 /// Epochs per turn-over of all ghosts: how finely "oldest" is told.
 const EPOCHS_PER_TURN: usize = 64;
 
-/// A cache line of ghosts: fingerprint in the high 20 bits, epoch in the low 12; 0 is empty.
+/// A cache line of ghosts: fingerprint in the high 19 bits, then a bit for the queue, epoch in the low 12; 0 is empty.
 #[derive(Clone)]
 #[repr(align(64))]
 struct Line([u32; LINE]);
@@ -71,24 +74,24 @@ impl Ghosts {
         ((hash & u64::from(u32::MAX)) as usize * self.lines.len()) >> 32
     }
 
-    /// 20 bits that the rest of the hash, which chooses the line, does not tell.
+    /// 19 bits that the rest of the hash, which chooses the line, does not tell; below them the queue.
     fn fingerprint(hash: u64) -> u32 {
         let mixed = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (mixed >> (64 - 20)) as u32 * (1 << EPOCH_BITS)
+        (mixed >> (64 - 19)) as u32 * (1 << (EPOCH_BITS + 1))
     }
 
     fn is_kept(&self, hash: u64) -> bool {
-        let sampled = hash >> SAMPLE_SHIFT & ((1 << SAMPLE_BITS) - 1) == 0;
-        !self.lines.is_empty() && (sampled || !self.sampling)
+        !self.lines.is_empty() && (!self.sampling || is_sampled(hash))
     }
 
     fn epoch_additions(&self) -> usize {
         (self.lines.len() * LINE / EPOCHS_PER_TURN).max(1)
     }
 
-    /// Remembers a dropped item.
-    pub(crate) fn add(&mut self, hash: u64) {
-        if !self.is_kept(hash) {
+    /// Remembers an item dropped from this queue. Of those from the main queue only a sample: they are not let
+    /// in early, but tell what a longer main queue would have kept.
+    pub(crate) fn add(&mut self, hash: u64, queue: Queue) {
+        if !self.is_kept(hash) || (queue == Queue::Main && !is_sampled(hash)) {
             return;
         }
         self.judge_trial();
@@ -101,7 +104,7 @@ impl Ghosts {
         let at = self.line_of(hash);
         let age = |ghost: &u32| if *ghost == 0 { u32::MAX } else { age(epoch, *ghost) };
         if let Some(oldest) = self.lines[at].0.iter_mut().max_by_key(|ghost| age(ghost)) {
-            *oldest = Ghosts::fingerprint(hash) | epoch;
+            *oldest = Ghosts::fingerprint(hash) | u32::from(queue == Queue::Main) << EPOCH_BITS | epoch;
         }
     }
 
@@ -126,23 +129,29 @@ impl Ghosts {
         (self.added, self.hits) = (0, 0);
     }
 
-    /// Whether the item was dropped lately: not longer ago than as many drops as the store holds `items`. Its
-    /// ghost goes.
-    pub(crate) fn take(&mut self, hash: u64, items: u64) -> bool {
+    /// The queue the item was dropped from lately: not longer ago than as many drops as the store holds `items`.
+    /// Its ghost goes.
+    pub(crate) fn take(&mut self, hash: u64, items: u64) -> Option<Queue> {
         if !self.is_kept(hash) {
-            return false;
+            return None;
         }
         let fingerprint = Ghosts::fingerprint(hash);
         let items = if self.sampling { items >> SAMPLE_BITS } else { items };
         let age_max = items / self.epoch_additions() as u64 + 1;
         let (at, epoch) = (self.line_of(hash), self.epoch);
-        let same = |ghost: &&mut u32| **ghost != 0 && **ghost & !EPOCH_MASK == fingerprint;
-        let Some(ghost) = self.lines[at].0.iter_mut().find(same) else { return false };
+        let same = |ghost: &&mut u32| **ghost != 0 && **ghost & FINGERPRINT_MASK == fingerprint;
+        let ghost = self.lines[at].0.iter_mut().find(same)?;
         let known = u64::from(age(epoch, *ghost)) <= age_max;
+        let queue = if *ghost & 1 << EPOCH_BITS == 0 { Queue::Admission } else { Queue::Main };
         *ghost = 0;
         self.hits += u32::from(known);
-        known
+        known.then_some(queue)
     }
+}
+
+/// Whether a hash is one of the eighth that is remembered in any case.
+pub(crate) fn is_sampled(hash: u64) -> bool {
+    hash >> SAMPLE_SHIFT & ((1 << SAMPLE_BITS) - 1) == 0
 }
 
 /// Epochs since a ghost was added.
@@ -163,7 +172,7 @@ mod tests {
         let mut ghosts = Ghosts::new(store_bytes);
         let mut n = 1 << 40;
         while ghosts.sampling {
-            ghosts.add(hash(n));
+            ghosts.add(hash(n), Queue::Admission);
             ghosts.take(hash(n), u64::MAX);
             n += 1;
         }
@@ -173,20 +182,20 @@ mod tests {
     #[test]
     fn a_dropped_item_is_known_once() {
         let mut ghosts = tried(1 << 20);
-        ghosts.add(hash(5));
-        assert!(ghosts.take(hash(5), 1));
-        assert!(!ghosts.take(hash(5), 1));
+        ghosts.add(hash(5), Queue::Admission);
+        assert_eq!(ghosts.take(hash(5), 1), Some(Queue::Admission));
+        assert_eq!(ghosts.take(hash(5), 1), None);
     }
 
     #[test]
     fn the_oldest_ghosts_go_first() {
         let mut ghosts = tried(1 << 20);
         for n in 0..100_000 {
-            ghosts.add(hash(n));
+            ghosts.add(hash(n), Queue::Admission);
         }
-        let known = (99_000..100_000).filter(|&n| ghosts.take(hash(n), 100_000)).count();
+        let known = (99_000..100_000).filter(|&n| ghosts.take(hash(n), 100_000).is_some()).count();
         assert!(known > 950, "{known} of the last 1000");
-        let old = (0..50_000).filter(|&n| ghosts.take(hash(n), 100_000)).count();
+        let old = (0..50_000).filter(|&n| ghosts.take(hash(n), 100_000).is_some()).count();
         assert!(old < 100, "{old} of the first 50000");
         assert_eq!(ghosts.bytes(), (1 << 20) / STORE_BYTES_PER_GHOST / LINE * 64);
     }
@@ -194,24 +203,24 @@ mod tests {
     #[test]
     fn what_was_dropped_longer_ago_than_the_store_turns_over_is_not_known() {
         let mut ghosts = tried(1 << 20);
-        (0..2_000).for_each(|n| ghosts.add(hash(n)));
-        let known = (0..1_000).filter(|&n| ghosts.take(hash(n), 100)).count();
+        (0..2_000).for_each(|n| ghosts.add(hash(n), Queue::Admission));
+        let known = (0..1_000).filter(|&n| ghosts.take(hash(n), 100).is_some()).count();
         assert!(known == 0, "{known} of those before the last 1000");
-        assert!(ghosts.take(hash(1_999), 100));
+        assert!(ghosts.take(hash(1_999), 100).is_some());
     }
 
     #[test]
     fn without_use_they_take_an_eighth_of_the_memory() {
         let mut ghosts = Ghosts::new(1 << 24);
-        (0..100_000).for_each(|n| ghosts.add(hash(n)));
+        (0..100_000).for_each(|n| ghosts.add(hash(n), Queue::Admission));
         assert!(ghosts.sampling && ghosts.bytes() * 7 < tried(1 << 24).lines_max * 64);
     }
 
     #[test]
     fn no_memory_no_ghosts() {
         let mut ghosts = Ghosts::new(0);
-        ghosts.add(1);
-        assert!(!ghosts.take(1, 1));
+        ghosts.add(1, Queue::Admission);
+        assert_eq!(ghosts.take(1, 1), None);
         assert_eq!(ghosts.bytes(), 0);
     }
 }

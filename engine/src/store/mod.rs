@@ -208,6 +208,17 @@ impl<I: Index> Store<I> {
         }
     }
 
+    /// Gives key, bytes of value and expiry of every live item to `visit`, in no order. Takes time in proportion to
+    /// the store: for dumps that an operator asks for.
+    pub fn for_each_item(&self, now: Seconds, mut visit: impl FnMut(&[u8], usize, Option<Seconds>)) {
+        self.index.for_each(|at| {
+            if !self.is_dead(at, now) {
+                let record = self.record(at);
+                visit(record.key(), record.value_len(), item::seconds(record.expires()));
+            }
+        });
+    }
+
     /// Counters and sizes, in constant time.
     pub fn stats(&self) -> StoreStats {
         let segments = &self.log.segments;

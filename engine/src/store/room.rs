@@ -5,7 +5,7 @@
 //! dropped. Appends pay for scanning as they go, so that a call rarely empties a whole segment.
 
 use crate::clock::Seconds;
-use crate::eviction::Verdict;
+use crate::eviction::{Verdict, is_sampled};
 use crate::index::Index;
 use crate::item::{self, Location, Met, Piece, Record};
 use crate::key::KEY_BYTES_MAX;
@@ -341,9 +341,10 @@ impl<I: Index> Store<I> {
             Verdict::Drop => Err(at),
         };
         if let Err(at) = kept {
-            if queue == Queue::Admission {
-                self.ghosts.add(hash);
+            if is_sampled(hash) {
+                self.policy.dropped(queue);
             }
+            self.ghosts.add(hash, queue);
             self.drop_item(hash, at);
         }
     }

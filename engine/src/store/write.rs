@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 
 use crate::clock::{Seconds, or_never};
+use crate::eviction::is_sampled;
 use crate::index::Index;
 use crate::item::{Fields, INLINE_VALUE_MAX, Location, PIECE_HEADER_BYTES, Piece, flag};
 use crate::key::Key;
@@ -255,11 +256,7 @@ impl<I: Index> Store<I> {
         if old.is_none() && !self.config.evict && (full || !self.index.has_room(key.hash)) {
             return None;
         }
-        let queue = if old.is_none() && self.ghosts.take(key.hash, self.counts.items) {
-            Queue::Main
-        } else {
-            Queue::Admission
-        };
+        let queue = if old.is_none() { self.queue_for_new(key.hash) } else { Queue::Admission };
         if let Some(at) = old {
             self.pin_item(at);
         }
@@ -275,6 +272,19 @@ impl<I: Index> Store<I> {
             self.unpin_item(at);
         }
         new
+    }
+
+    /// Where a new item goes: to the main queue if it was dropped from admission lately.
+    fn queue_for_new(&mut self, hash: u64) -> Queue {
+        let items = self.counts.items;
+        let Some(dropped_from) = self.ghosts.take(hash, items) else { return Queue::Admission };
+        if is_sampled(hash) {
+            self.policy.came_back(dropped_from);
+        }
+        match dropped_from {
+            Queue::Admission => Queue::Main,
+            Queue::Main => Queue::Admission,
+        }
     }
 
     /// Writes a record and, for a value that does not fit where it goes, its pieces. Not in the index yet.
