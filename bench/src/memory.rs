@@ -147,7 +147,7 @@ fn fill(server: &Server, limit_mib: usize, value_bytes: u32) -> Result<Fill, Fai
     let rss_bytes = process::rss_bytes(server.pid()).unwrap_or(0);
     Ok(Fill {
         server: server.name.clone(),
-        version: server.ask("version")?.trim_start_matches("VERSION ").to_owned(),
+        version: server.version.clone(),
         value_bytes,
         items,
         payload_share: items as f64 * payload_bytes / limit_bytes,
@@ -193,7 +193,7 @@ fn render(results: &Results) -> String {
             if fill.refused > 0 { format!(" ({} sets refused)", fill.refused) } else { String::new() };
         let _ = writeln!(
             text,
-            "| {} {} | {} B | {}{refused} | {:.1} % | {:.1} | {:.1} % |",
+            "| {} ({}) | {} B | {}{refused} | {:.1} % | {:.1} | {:.1} % |",
             fill.server,
             fill.version,
             fill.value_bytes,

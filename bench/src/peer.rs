@@ -29,6 +29,8 @@ pub struct Peer {
     pub program: PathBuf,
     /// Its arguments.
     pub arguments: Vec<String>,
+    /// What makes it print its version; without, a client's `version` is asked for.
+    pub version_flag: Option<&'static str>,
     /// What names of its worker threads begin with; those alone may run before ordinary threads.
     pub worker_prefix: String,
 }
@@ -56,6 +58,7 @@ impl Peer {
             name: format!("corecached {backend}"),
             program: program.to_owned(),
             arguments: words(&arguments),
+            version_flag: Some("-V"),
             worker_prefix: "shard-".to_owned(),
         }
     }
@@ -69,6 +72,7 @@ impl Peer {
             name: name.to_owned(),
             program: program.to_owned(),
             arguments: words(&arguments),
+            version_flag: Some("-V"),
             // Its background threads share locks with the workers: run first, they would block those for 50 ms.
             worker_prefix: "mc-worker".to_owned(),
         }
@@ -106,16 +110,35 @@ impl Peer {
             };
             scope.spawn(start).join().unwrap_or_else(|_| Err(Failure::new("the starting thread panicked")))
         })?;
-        let mut server = Server { name: self.name.clone(), child, port, arguments };
+        let mut server = Server { name: self.name.clone(), version: String::new(), child, port, arguments };
         server.wait_until_up().map_err(failed)?;
         if let Some(mut errors) = server.child.stderr.take() {
             // What it says from now on is not looked at, but must not fill the pipe.
             std::thread::spawn(move || std::io::copy(&mut errors, &mut std::io::sink()));
         }
+        server.version = self.version(&server);
         if setting.fifo {
             server.run_workers_first(&self.worker_prefix)?;
         }
         Ok(server)
+    }
+
+    /// What it says it is, in one line; empty when it says nothing.
+    fn version(&self, server: &Server) -> String {
+        match self.version_flag {
+            Some(flag) => {
+                let said = Command::new(&self.program).arg(flag).output().map(|output| output.stdout);
+                String::from_utf8_lossy(&said.unwrap_or_default())
+                    .lines()
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned()
+            }
+            None => {
+                let said = server.ask("version").unwrap_or_default();
+                said.strip_prefix("VERSION ").map(str::to_owned).unwrap_or_default()
+            }
+        }
     }
 }
 
@@ -136,6 +159,7 @@ impl FromStr for Peer {
             name: name.to_owned(),
             program: PathBuf::from(program),
             arguments: words(arguments),
+            version_flag: is_memcached.then_some("-V"),
             worker_prefix: if is_memcached { "mc-worker".to_owned() } else { String::new() },
         })
     }
@@ -154,6 +178,8 @@ fn free_port() -> Result<u16, Failure> {
 pub struct Server {
     /// What tables call it.
     pub name: String,
+    /// What it says it is.
+    pub version: String,
     child: Child,
     port: u16,
     /// What it was started with.
@@ -208,7 +234,7 @@ impl Server {
     ///
     /// # Errors
     /// When it does not answer.
-    pub fn ask(&self, command: &str) -> Result<String, Failure> {
+    fn ask(&self, command: &str) -> Result<String, Failure> {
         Ok(self.lines(command, |_| true)?.pop().unwrap_or_default())
     }
 

@@ -21,7 +21,7 @@ pub fn render(comparison: &Comparison) -> String {
     let _ = writeln!(
         text,
         "Median of the ratios within a round [least-greatest]: CPU a request (below 1 is better), requests a second \
-         (above 1 is better), 99th percentile (below 1 is better).\n"
+         (above 1 is better), 99th percentile (below 1 is better; in `half` that of the median tenth of a second).\n"
     );
     let _ = writeln!(text, "| workload | figure |{} |", names[1..].join(" | "));
     let _ = writeln!(text, "|---|---|{}", "---|".repeat(names.len() - 1));
@@ -67,6 +67,9 @@ fn figures(cell: &Cell) -> String {
         cell.p999_us,
         cell.generator_cpu_us
     );
+    if let Some(steady_us) = cell.steady_p99_us {
+        let _ = write!(text, " steady p99 {steady_us:.0}");
+    }
     if cell.saturated {
         text.push_str(" saturated");
     }

@@ -144,9 +144,11 @@ fn quoted(word: &str) -> String {
 }
 
 fn line(server: &Server) -> ServerLine {
-    let version = server.ask("version").unwrap_or_else(|failure| failure.to_string());
-    let version = version.trim_start_matches("VERSION ").to_owned();
-    ServerLine { name: server.name.clone(), version, arguments: server.arguments.join(" ") }
+    ServerLine {
+        name: server.name.clone(),
+        version: server.version.clone(),
+        arguments: server.arguments.join(" "),
+    }
 }
 
 impl CompareArgs {

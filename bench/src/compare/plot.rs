@@ -51,8 +51,8 @@ fn ratios(row: &Row) -> Group {
 }
 
 fn latencies(row: &Row) -> Vec<Group> {
-    let figures = |cell: &Cell| [cell.p50_us, cell.p99_us, cell.p999_us];
-    ["p50", "p99", "p99.9"]
+    let figures = |cell: &Cell| [cell.p50_us, cell.steady_p99_us.unwrap_or(cell.p99_us), cell.p99_us];
+    ["p50", "p99, median tenth", "p99"]
         .iter()
         .enumerate()
         .map(|(index, name)| {

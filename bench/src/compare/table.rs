@@ -25,7 +25,7 @@ pub struct Comparison {
 pub struct ServerLine {
     /// What tables call it.
     pub name: String,
-    /// What it answers to `version`.
+    /// What it says it is.
     pub version: String,
     /// Its arguments.
     pub arguments: String,
@@ -61,11 +61,13 @@ pub struct Cell {
     pub p99_us: f64,
     /// The same.
     pub p999_us: f64,
+    /// 99th percentile of the median tenth of a second; of open loops only.
+    pub steady_p99_us: Option<f64>,
     /// CPU of this server to that of the reference in the same round.
     pub cpu_ratio: Ratio,
     /// Throughput, likewise.
     pub throughput_ratio: Ratio,
-    /// 99th percentile, likewise.
+    /// 99th percentile, likewise; of open loops that of the median tenth of a second.
     pub p99_ratio: Ratio,
     /// CPU of the generator, microseconds a request.
     pub generator_cpu_us: f64,
@@ -135,14 +137,23 @@ impl Cell {
             p50_us: middle(|report| report.latency.p50_us),
             p99_us: middle(|report| report.latency.p99_us),
             p999_us: middle(|report| report.latency.p999_us),
+            steady_p99_us: rounds
+                .iter()
+                .all(|report| report.steady_p99_us.is_some())
+                .then(|| middle(steady_or_all)),
             cpu_ratio: Ratio::of(rounds, reference, cpu),
             throughput_ratio: Ratio::of(rounds, reference, |report| report.requests_per_s),
-            p99_ratio: Ratio::of(rounds, reference, |report| report.latency.p99_us),
+            p99_ratio: Ratio::of(rounds, reference, steady_or_all),
             generator_cpu_us: middle(|report| report.own_cpu_us),
             saturated: rounds.iter().any(|report| report.saturated),
             rounds: rounds.to_vec(),
         }
     }
+}
+
+/// The 99th percentile that servers are compared by.
+fn steady_or_all(report: &Report) -> f64 {
+    report.steady_p99_us.unwrap_or(report.latency.p99_us)
 }
 
 #[cfg(test)]

@@ -70,6 +70,9 @@ pub struct LoadArgs {
     /// Seconds measured; 0 with --fill only fills
     #[arg(short, long, default_value_t = 5.0)]
     seconds: f64,
+    /// Make this many requests instead, however long that takes
+    #[arg(long)]
+    requests: Option<u64>,
     /// Seconds before that
     #[arg(long, default_value_t = 0.4)]
     warmup: f64,
@@ -132,6 +135,7 @@ impl LoadArgs {
             fifo: self.fifo,
             duration: seconds(self.seconds, "--seconds")?,
             warmup: seconds(self.warmup, "--warmup")?,
+            requests: self.requests,
             interval: seconds(self.interval.max(0.001), "--interval")?,
             seed: self.seed,
             run: started.as_nanos() as u32 ^ std::process::id(),
@@ -159,7 +163,10 @@ pub fn main(args: &LoadArgs) -> Result<ExitCode, Failure> {
         }
         eprintln!("filled {} keys at {:.0}/s", report.sets, report.requests_per_s);
     }
-    let progress = Progress::of_time("running", plan.warmup + plan.duration);
+    let progress = match plan.requests {
+        Some(requests) => Progress::of_requests("running", requests),
+        None => Progress::of_time("running", plan.warmup + plan.duration),
+    };
     let report = run(&plan, &progress)?;
     progress.done();
     clean &= report.is_clean();

@@ -97,10 +97,13 @@ pub struct Plan {
     pub cores: Vec<usize>,
     /// Run them before ordinary threads (SCHED_FIFO).
     pub fifo: bool,
-    /// Time measured; not of [`Work::Fill`] and [`Work::ReadBack`], which end by themselves.
+    /// Time measured, unless [`Plan::requests`] bounds the run.
     pub duration: Duration,
     /// Time before that.
     pub warmup: Duration,
+    /// Requests made in all, however long that takes, without a warm-up; a run over keys in order makes as many as
+    /// there are keys.
+    pub requests: Option<u64>,
     /// One figure of throughput is kept for each of these.
     pub interval: Duration,
     /// Where random numbers begin.
@@ -145,6 +148,7 @@ impl Plan {
             fifo: false,
             duration: Duration::from_secs(2),
             warmup: Duration::from_millis(400),
+            requests: None,
             interval: Duration::from_secs(1),
             seed: 1,
             run: std::process::id(),
@@ -168,7 +172,7 @@ impl Plan {
         Self {
             pace: Pace::Closed,
             threads: 1,
-            warmup: Duration::ZERO,
+            requests: Some(u64::from(self.keys)),
             requests_per_connection: None,
             verify: false,
             ..self.clone()

@@ -22,6 +22,11 @@ pub struct Tally {
     pub counts: Counts,
     /// By interval of the measured time: requests answered, longest latency in nanoseconds.
     pub intervals: Vec<(u64, u64)>,
+    /// 99th percentiles of the tenths of a second that an open loop has finished, nanoseconds.
+    pub tenths_p99_ns: Vec<u64>,
+    /// The tenth that is going on, and its latencies.
+    tenth: u64,
+    tenth_ns: Histogram<u64>,
     /// What was wrong, in words, the first few times.
     pub examples: Vec<String>,
 }
@@ -70,6 +75,9 @@ impl Tally {
             set_ns: histogram()?,
             counts: Counts::default(),
             intervals: Vec::new(),
+            tenths_p99_ns: Vec::new(),
+            tenth: 0,
+            tenth_ns: histogram()?,
             examples: Vec::new(),
         })
     }
@@ -79,6 +87,8 @@ impl Tally {
         self.get_ns.reset();
         self.set_ns.reset();
         self.intervals.clear();
+        self.tenths_p99_ns.clear();
+        self.tenth_ns.reset();
         let was = std::mem::take(&mut self.counts);
         self.counts.wrong = was.wrong;
         self.counts.stale = was.stale;
@@ -107,6 +117,24 @@ impl Tally {
         let interval = &mut self.intervals[index];
         interval.0 += requests;
         interval.1 = interval.1.max(latency_ns);
+    }
+
+    /// The same in this tenth of a second of the run. A request that is late for its tenth counts in the next.
+    #[inline]
+    pub fn in_tenth(&mut self, index: u64, requests: u64, latency_ns: u64) {
+        if index > self.tenth {
+            self.end_tenth();
+            self.tenth = index;
+        }
+        self.tenth_ns.saturating_record_n(latency_ns.max(1), requests);
+    }
+
+    /// The tenth that is going on is over.
+    pub fn end_tenth(&mut self) {
+        if !self.tenth_ns.is_empty() {
+            self.tenths_p99_ns.push(self.tenth_ns.value_at_quantile(0.99));
+            self.tenth_ns.reset();
+        }
     }
 
     /// Keep what was wrong in words, unless enough are kept.

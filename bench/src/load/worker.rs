@@ -4,16 +4,14 @@
 //! recv and answers a finished burst with one send of the next.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::ptr;
 use std::time::{Duration, Instant};
 
-use rustix::event::{Timespec, epoll};
+use rustix::event::epoll;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
-use rustix::time::{
-    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, clock_gettime, timerfd_create,
-    timerfd_settime,
-};
+use rustix::time::{ClockId, clock_gettime};
 
 use super::connection::{Garbled, Judge, Replies};
 use super::tally::Tally;
@@ -36,10 +34,10 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(60);
 const BROKEN_MAX: u64 = 100;
 /// Requests due and not sent, above which an open loop that has fallen behind makes no more.
 const BACKLOG_MAX: usize = 1 << 22;
+/// What a tenth of a second is.
+const TENTH_NS: u64 = 100_000_000;
 /// Turns between two movements of the progress bar.
 const TURNS_PER_STEP: u32 = 256;
-/// Names the timer among the sockets.
-const TIMER: u64 = u64::MAX;
 
 /// What a thread brings home.
 #[derive(Debug)]
@@ -52,8 +50,9 @@ pub struct Outcome {
     pub own_cpu: Duration,
     /// CPU time of the server in it; read by the first thread only.
     pub server_cpu: Option<Duration>,
-    /// Whether an open loop fell so far behind that it had to leave requests out.
-    pub fell_behind: bool,
+    /// Requests of an open loop that were due and not sent when the measured time ended, or were left out for want of
+    /// room to note them.
+    pub behind: u64,
 }
 
 /// Run thread `number` of a plan.
@@ -69,6 +68,11 @@ pub fn run(plan: &Plan, dataset: &Dataset, number: usize, progress: &Progress) -
         place::run_first(0)?;
     }
     worker.run()
+}
+
+/// Part `number` of `count`, dealt out to `parts`.
+fn share(count: u64, parts: usize, number: usize) -> u64 {
+    count / parts as u64 + u64::from((number as u64) < count % parts as u64)
 }
 
 struct Connection {
@@ -95,13 +99,14 @@ struct Worker<'p> {
     progress: &'p Progress,
     start: Instant,
     epoll: OwnedFd,
-    timer: OwnedFd,
     connections: Vec<Connection>,
     judge: Judge<'p>,
     draws: KeyDraws,
     rng: Rng,
     /// Keys in order: the next one, of [`Work::Fill`] and [`Work::ReadBack`].
     next_key: u32,
+    /// Requests it may still make.
+    requests_left: u64,
     /// Version of the next set that nobody keeps book of.
     next_version: u32,
     /// Ids drawn for the request being made.
@@ -112,7 +117,8 @@ struct Worker<'p> {
     /// Open loop: when the next burst is due, and those due that found no idle connection.
     next_due_ns: f64,
     backlog: VecDeque<u64>,
-    fell_behind: bool,
+    /// See [`Outcome::behind`].
+    behind: u64,
     /// The measured time, on the run's clock.
     measure_from_ns: u64,
     measure_until_ns: u64,
@@ -129,10 +135,6 @@ impl<'p> Worker<'p> {
     ) -> Result<Self, Failure> {
         let failed = |what: &'static str| move |error: Errno| Failure::new(format!("{what}: {error}"));
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(failed("epoll"))?;
-        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)
-            .map_err(failed("timer"))?;
-        let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
-        epoll::add(&epoll, &timer, epoll::EventData::new_u64(TIMER), edge).map_err(failed("epoll"))?;
         let mut rng = Rng::new(plan.seed ^ mix(number as u64));
         let draws = match plan.work {
             Work::Mix => KeyDraws::new(&plan.popularity, plan.keys, &mut rng)?,
@@ -147,26 +149,25 @@ impl<'p> Worker<'p> {
             progress,
             start: Instant::now(),
             epoll,
-            timer,
             connections: Vec::new(),
             judge: Judge { dataset, protocol: plan.protocol, versions, tally: Tally::new()? },
             draws,
             rng,
             next_key: 0,
+            requests_left: plan.requests.map_or(u64::MAX, |requests| share(requests, plan.threads, number)),
             next_version: 1,
             ids: Vec::with_capacity(plan.keys_per_get),
             out: Vec::with_capacity(RECV_BYTES),
             idle: VecDeque::new(),
             next_due_ns: 0.0,
             backlog: VecDeque::new(),
-            fell_behind: false,
+            behind: 0,
             measure_from_ns: 0,
             measure_until_ns: u64::MAX,
             begun: None,
             under_way: 0,
         };
-        let share = plan.connections / plan.threads + usize::from(number < plan.connections % plan.threads);
-        for index in 0..share {
+        for index in 0..share(plan.connections as u64, plan.threads, number) as usize {
             let socket = worker.open(index)?;
             worker.connections.push(Connection {
                 socket,
@@ -194,7 +195,7 @@ impl<'p> Worker<'p> {
 
     fn run(mut self) -> Result<Outcome, Failure> {
         self.start = Instant::now();
-        if self.plan.work == Work::Mix {
+        if self.plan.requests.is_none() {
             self.measure_from_ns = self.plan.warmup.as_nanos() as u64;
             self.measure_until_ns = self.measure_from_ns + self.plan.duration.as_nanos() as u64;
         }
@@ -213,19 +214,15 @@ impl<'p> Worker<'p> {
                 self.begun = Some(self.sample());
             }
             let over = now_ns >= self.measure_until_ns || self.ran_out();
-            if over && ended.is_none() && (self.plan.work == Work::Mix || self.under_way == 0) {
+            if over && ended.is_none() && (self.plan.requests.is_none() || self.under_way == 0) {
                 ended = Some(self.sample());
+                self.behind += (self.backlog.len() * self.plan.depth) as u64;
             }
-            if !over {
-                self.send_what_is_due(now_ns)?;
-            }
-            let drained = self.under_way == 0 && self.backlog.is_empty();
+            self.send_what_is_due(now_ns, over)?;
+            let drained = self.under_way == 0 && (self.backlog.is_empty() || self.ran_out());
             let late = now_ns > self.measure_until_ns.saturating_add(DRAIN_LIMIT.as_nanos() as u64);
             if over && (drained || late) {
                 break;
-            }
-            if over && !self.backlog.is_empty() {
-                self.send_backlog()?;
             }
             self.wait(&mut events, now_ns, over)?;
             if !events.is_empty() {
@@ -233,11 +230,8 @@ impl<'p> Worker<'p> {
             } else if self.under_way > 0 && now_ns - last_event_ns > SILENCE_LIMIT.as_nanos() as u64 {
                 return Err(Failure::new(format!("{} answers nothing", self.plan.target)));
             }
-            for event in events.drain(..) {
-                let (data, flags): (u64, epoll::EventFlags) = event;
-                if data != TIMER {
-                    self.serve(data as usize, flags, &mut buffer)?;
-                }
+            for event in &events {
+                self.serve(event.u64 as usize, event.events & libc::EPOLLOUT as u32 != 0, &mut buffer)?;
             }
             turns = turns.wrapping_add(1);
             if turns.is_multiple_of(TURNS_PER_STEP) {
@@ -247,18 +241,18 @@ impl<'p> Worker<'p> {
         self.outcome(ended)
     }
 
-    /// Whether a run over keys in order has asked for the last.
+    /// Whether it has made its last request.
     fn ran_out(&self) -> bool {
-        self.plan.work != Work::Mix && self.next_key >= self.plan.keys
+        self.requests_left == 0
     }
 
     fn show(&self, now_ns: u64) {
         if self.number == 0 {
-            let position = match self.plan.work {
-                Work::Mix => now_ns / 1_000_000,
-                Work::Fill | Work::ReadBack => u64::from(self.next_key),
-            };
             let counts = &self.judge.tally.counts;
+            let position = match self.plan.requests {
+                None => now_ns / 1_000_000,
+                Some(_) => counts.gets + counts.sets,
+            };
             self.progress.advance(position, counts.gets + counts.sets);
         }
     }
@@ -287,16 +281,20 @@ impl<'p> Worker<'p> {
                 self.judge.tally.get_ns.saturating_record_n(now_ns - connection.due_ns, count);
             }
         }
+        if self.ran_out() {
+            self.backlog.clear(); // due, but more than were to be made
+        }
         for due_ns in &self.backlog {
             self.judge.tally.counts.unanswered += self.plan.depth as u64;
             self.judge.tally.get_ns.saturating_record_n(now_ns - due_ns, self.plan.depth as u64);
         }
+        self.judge.tally.end_tenth();
         let first = self.number == 0 && self.plan.server_pid.is_some();
         Ok(Outcome {
             measured: Duration::from_nanos(ended.at_ns - begun.at_ns),
             own_cpu: ended.own.saturating_sub(begun.own),
             server_cpu: first.then(|| Duration::from_nanos(ended.server_ns.saturating_sub(begun.server_ns))),
-            fell_behind: self.fell_behind,
+            behind: self.behind,
             tally: self.judge.tally,
         })
     }
@@ -312,10 +310,11 @@ impl<'p> Worker<'p> {
         }
     }
 
-    fn send_what_is_due(&mut self, now_ns: u64) -> Result<(), Failure> {
+    fn send_what_is_due(&mut self, now_ns: u64, over: bool) -> Result<(), Failure> {
         match self.plan.pace {
             Pace::Closed => {
-                while !self.ran_out()
+                while !over
+                    && !self.ran_out()
                     && let Some(index) = self.idle.pop_front()
                 {
                     self.send_burst(index as usize, now_ns)?;
@@ -323,11 +322,12 @@ impl<'p> Worker<'p> {
                 Ok(())
             }
             Pace::Open { .. } => {
-                while self.next_due_ns <= now_ns as f64 {
+                // What was due before the end is sent even if this thread was stopped until after it.
+                while self.next_due_ns <= now_ns.min(self.measure_until_ns) as f64 {
                     if self.backlog.len() < BACKLOG_MAX {
                         self.backlog.push_back(self.next_due_ns as u64);
                     } else {
-                        self.fell_behind = true;
+                        self.behind += self.plan.depth as u64;
                     }
                     self.next_due_ns += self.gap_ns();
                 }
@@ -337,7 +337,8 @@ impl<'p> Worker<'p> {
     }
 
     fn send_backlog(&mut self) -> Result<(), Failure> {
-        while !self.backlog.is_empty()
+        while !self.ran_out()
+            && !self.backlog.is_empty()
             && let Some(index) = self.idle.pop_front()
         {
             let due_ns = self.backlog.pop_front().unwrap_or_default();
@@ -347,44 +348,45 @@ impl<'p> Worker<'p> {
     }
 
     /// Wait until a socket is ready or a burst is due.
-    fn wait(
-        &mut self,
-        events: &mut Vec<(u64, epoll::EventFlags)>,
-        now_ns: u64,
-        over: bool,
-    ) -> Result<(), Failure> {
-        const LONGEST: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
-        const SHORTEST: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
-        /// A timer for less than this would be late already.
+    fn wait(&mut self, events: &mut Vec<libc::epoll_event>, now_ns: u64, over: bool) -> Result<(), Failure> {
+        /// A shorter sleep would end late.
         const SLEEP_NS_MIN: f64 = 2_000.0;
-        let mut limit = LONGEST;
-        if let Pace::Open { sleep, .. } = self.plan.pace
-            && !over
-        {
-            let gap_ns = self.next_due_ns - now_ns as f64;
-            if sleep && gap_ns > SLEEP_NS_MIN {
-                let gap = Timespec { tv_sec: (gap_ns / 1e9) as i64, tv_nsec: (gap_ns % 1e9) as i64 };
-                let once = Itimerspec { it_interval: SHORTEST, it_value: gap };
-                timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once)
-                    .map_err(|error| Failure::new(format!("timer: {error}")))?;
-            } else {
-                limit = SHORTEST;
+        /// The end of the measured time is noticed this late at most.
+        const SLEEP_NS_MAX: f64 = 100e6;
+        let sleep_ns = match self.plan.pace {
+            Pace::Open { sleep, .. } if !over => {
+                let gap_ns = self.next_due_ns - now_ns as f64;
+                if sleep && gap_ns > SLEEP_NS_MIN { gap_ns.min(SLEEP_NS_MAX) } else { 0.0 }
             }
-        }
-        let mut ready = [const { std::mem::MaybeUninit::uninit() }; EVENTS_MAX];
-        match epoll::wait(&self.epoll, &mut ready[..], Some(&limit)) {
-            Ok((ready, _)) => {
-                events.extend(ready.iter().map(|event| (event.data.u64(), event.flags)));
-                Ok(())
-            }
-            Err(Errno::INTR) => Ok(()),
-            Err(error) => Err(Failure::new(format!("epoll: {error}"))),
-        }
+            _ => SLEEP_NS_MAX,
+        };
+        let limit = libc::timespec { tv_sec: 0, tv_nsec: sleep_ns as i64 };
+        events.clear();
+        // SAFETY: the kernel writes at most EVENTS_MAX events, for which there is room, and reads the limit.
+        let count = unsafe {
+            let room = EVENTS_MAX as i32;
+            libc::epoll_pwait2(
+                self.epoll.as_raw_fd(),
+                events.as_mut_ptr(),
+                room,
+                &raw const limit,
+                ptr::null(),
+            )
+        };
+        let Ok(count) = usize::try_from(count) else {
+            return match std::io::Error::last_os_error() {
+                error if error.kind() == std::io::ErrorKind::Interrupted => Ok(()),
+                error => Err(Failure::from(error).during("epoll_pwait2 (Linux 5.11)")),
+            };
+        };
+        // SAFETY: the kernel has written that many.
+        unsafe { events.set_len(count) };
+        Ok(())
     }
 
     /// Read a connection, and send its next burst if the last one is answered.
-    fn serve(&mut self, index: usize, flags: epoll::EventFlags, buffer: &mut [u8]) -> Result<(), Failure> {
-        if flags.contains(epoll::EventFlags::OUT) && !self.connections[index].unsent.is_empty() {
+    fn serve(&mut self, index: usize, writable: bool, buffer: &mut [u8]) -> Result<(), Failure> {
+        if writable && !self.connections[index].unsent.is_empty() {
             self.send_rest(index)?;
         }
         loop {
@@ -430,6 +432,10 @@ impl<'p> Worker<'p> {
             let interval_ns = self.plan.interval.as_nanos().max(1) as u64;
             let interval = (counts_at - self.measure_from_ns) / interval_ns;
             self.judge.tally.in_interval(interval as usize, gets + sets, latency_ns);
+            if self.plan.pace != Pace::Closed {
+                let tenth = (counts_at - self.measure_from_ns) / TENTH_NS;
+                self.judge.tally.in_tenth(tenth, gets + sets, latency_ns);
+            }
         }
     }
 
@@ -511,6 +517,7 @@ impl<'p> Worker<'p> {
         let plan = self.plan;
         let connection = &mut self.connections[index];
         connection.requests_left -= 1;
+        self.requests_left -= 1;
         let is_set = match plan.work {
             Work::Mix => plan.set_share > 0.0 && self.rng.unit() < plan.set_share,
             Work::Fill => true,

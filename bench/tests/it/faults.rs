@@ -1,7 +1,5 @@
 //! What a run says of servers that go wrong.
 
-use std::time::Duration;
-
 use corecached_bench::load::{Faults, Plan, Progress, Report, run};
 use corecached_bench::sizes::Sizes;
 
@@ -17,8 +15,7 @@ fn report_of(fault: Fault) -> Report {
         keys: 50,
         value_sizes: Sizes::Fixed(100),
         verify: true,
-        warmup: Duration::ZERO,
-        duration: Duration::from_millis(300),
+        requests: Some(2000),
         ..Plan::new(server.target())
     };
     run(&plan.filling(), &Progress::hidden()).unwrap();
@@ -28,7 +25,7 @@ fn report_of(fault: Fault) -> Report {
 
 fn faults_of(fault: Fault) -> Faults {
     let report = report_of(fault);
-    assert!(report.requests > 100, "{report}");
+    assert_eq!(report.requests, 2000, "{report}");
     report.faults
 }
 
@@ -75,7 +72,7 @@ fn refused_sets_are_counted() {
 fn a_server_that_breaks_every_connection_ends_the_run() {
     for fault in [Fault::Garbles, Fault::HangsUp] {
         let server = FakeServer::start(fault);
-        let plan = Plan { warmup: Duration::ZERO, keys: 10, ..Plan::new(server.target()) };
+        let plan = Plan { requests: Some(5000), keys: 10, ..Plan::new(server.target()) };
         let words = run(&plan, &Progress::hidden()).unwrap_err().to_string();
         assert!(words.contains("connections broke"), "{fault:?}: {words}");
     }
