@@ -11,7 +11,7 @@ import pytest
 def flushed(server):
     import pymemcache
 
-    pymemcache.Client((server.host, server.port)).flush_all()
+    pymemcache.Client((server.host, server.port)).flush_all(noreply=False)
 
 
 def expires(get):
@@ -52,7 +52,7 @@ def test_pymemcache(server):
     assert client.get("big") == big
     stats = client.stats()
     assert stats[b"curr_items"] == 201 and client.version() == b"1.6.45"
-    client.flush_all()
+    client.flush_all(noreply=False)
     assert client.get_many(list(many)) == {}
     # without waiting for answers
     for i in range(1000):
