@@ -37,6 +37,8 @@ pub enum ParseError {
     BadNumber,
     /// The exptime of `gat`, `gats`, `touch`, `flush_all`.
     BadExptime,
+    /// `delete` with other words behind the key than `0` and `noreply`.
+    DeleteUsage,
     /// The number of `incr`, `decr`.
     BadDelta,
     /// The number of `cache_memlimit`.
@@ -94,6 +96,7 @@ impl ParseError {
             | Self::BadMetaClientFlags
             | Self::BadDebugKeyEncoding => line::BAD_FORMAT,
             Self::BadExptime => line::BAD_EXPTIME,
+            Self::DeleteUsage => line::DELETE_USAGE,
             Self::BadDelta => line::BAD_DELTA,
             Self::BadShutdownMode => line::BAD_SHUTDOWN_MODE,
             Self::DuplicateFlag => line::DUPLICATE_FLAG,

@@ -43,6 +43,8 @@ lines! {
     BAD_DATA_CHUNK = "CLIENT_ERROR bad data chunk";
     /// `gat`, `gats`, `touch`, `flush_all`
     BAD_EXPTIME = "CLIENT_ERROR invalid exptime argument";
+    /// `delete` with words it does not know.
+    DELETE_USAGE = "CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]";
     /// `incr`, `decr`: the argument.
     BAD_DELTA = "CLIENT_ERROR invalid numeric delta argument";
     /// `incr`, `decr`, `ma`: the stored value.
@@ -55,6 +57,8 @@ lines! {
     BAD_SHUTDOWN_MODE = "CLIENT_ERROR invalid shutdown mode";
     /// `slabs automove_window` out of 3 to 1800.
     BAD_AUTOMOVE_WINDOW = "CLIENT_ERROR automove window too low or too high";
+    /// `stats cachedump` where dumps are switched off (`-X`).
+    STATS_CACHEDUMP_NOT_ALLOWED = "CLIENT_ERROR stats cachedump not allowed";
     /// `stats detail` without one of its three words.
     STATS_DETAIL_USAGE = "CLIENT_ERROR usage: stats detail on|off|dump";
     /// A command before the password (`-Y`).

@@ -122,7 +122,7 @@ impl<I: Index> Store<I> {
         self.index.prefetch(hash);
     }
 
-    /// Starts loading the first two cache lines of the item of this hash, if there seems to be one. Reads the
+    /// Starts loading the first three cache lines of the item of this hash, if there seems to be one. Reads the
     /// index line, which `prefetch` should have begun to load.
     #[inline]
     pub fn prefetch_item(&self, hash: u64) {
@@ -130,6 +130,7 @@ impl<I: Index> Store<I> {
         self.index.candidates(hash, |at| {
             arena.prefetch(at.at());
             arena.prefetch(at.at() + CACHE_LINE_BYTES);
+            arena.prefetch(at.at() + 2 * CACHE_LINE_BYTES);
         });
     }
 
@@ -308,7 +309,7 @@ impl<I: Index> Store<I> {
         let found = self.index.remove(hash, at);
         assert!(found); // or the index would keep pointing at a segment about to be reused
         self.release(at);
-        self.adapt_index();
+        self.adapt_index(SHRINK_SLICES);
     }
 
     /// The record at `at`, no longer in the index, is dead; so are its pieces.
@@ -354,7 +355,7 @@ impl<I: Index> Store<I> {
                     self.count_eviction(displaced);
                     self.release(displaced);
                 }
-                self.adapt_index();
+                self.adapt_index(GROW_SLICES);
             }
         }
     }
@@ -370,14 +371,14 @@ impl<I: Index> Store<I> {
     /// Lets the index grow or shrink a little. A full store keeps its index fuller before it
     /// gives up items for it.
     #[inline]
-    fn adapt_index(&mut self) -> bool {
+    fn adapt_index(&mut self, slices: usize) -> bool {
         match self.index.wish() {
             Wish::Rest => return false,
             Wish::Grow if self.available() <= RESERVE_SEGMENTS => return false,
             Wish::Grow | Wish::GrowNow | Wish::Shrink => {}
         }
         let keys = LogKeys { arena: &self.log.arena, hasher: &self.config.hasher };
-        let more = self.index.adapt(ADAPT_SLICES, &keys);
+        let more = self.index.adapt(slices, &keys);
         while let Some(orphan) = self.index.orphan() {
             self.count_eviction(orphan);
             self.release(orphan);
@@ -497,9 +498,10 @@ const SEGMENTS_MIN: usize = 8;
 /// Numbers chosen by clients below this move the counter.
 const CHOSEN_CAS_MAX: u64 = 1 << 63;
 
-/// Slices of index growth or shrinkage per item that comes or goes: at 3 a growth by a sixteenth is done within
-/// a thirtieth more items.
-const ADAPT_SLICES: usize = 3;
+/// Slices of index growth per item that comes: at 3 a growth by a sixteenth is done within a thirtieth more items.
+const GROW_SLICES: usize = 3;
+/// Slices of shrinking per item that goes. Many go at once, and nothing waits for it; upkeep does the rest.
+const SHRINK_SLICES: usize = 1;
 const CACHE_LINE_BYTES: usize = 64;
 
 /// The keys of the log's items, for the index.

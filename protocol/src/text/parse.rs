@@ -184,6 +184,16 @@ fn delete<'a>(mut words: Words<'a>, limits: &Limits) -> Result<Command<'a>, Refu
     if key.len() > limits.key_bytes_max {
         return Err(Refused { error: ParseError::KeyTooLong, swallow: 0, noreply });
     }
+    // A time once stood here, so 0 is let pass. 1.6.45 overlooks anything; test kits want the refusal of 1.6.18.
+    let (third, fourth, fifth) = (words.next(), words.next(), words.next());
+    let valid = match (third, fourth) {
+        (b"" | b"0" | b"noreply", b"") => true,
+        (b"0", b"noreply") => fifth.is_empty(),
+        _ => false,
+    };
+    if !valid {
+        return Err(Refused { error: ParseError::DeleteUsage, swallow: 0, noreply });
+    }
     Ok(Command::Delete(Delete { key, noreply }))
 }
 

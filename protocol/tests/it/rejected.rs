@@ -217,3 +217,12 @@ fn a_retrieval_line_that_goes_wrong_before_its_first_key_is_skipped_to_its_end()
         );
     }
 }
+
+#[test]
+fn delete_takes_no_word_but_zero_and_noreply() {
+    let answer = "CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]\r\n";
+    for line in ["delete k x", "delete k 10", "delete k noreply 0", "delete k 0 0", "delete k 0 noreply x"] {
+        check_line(line, ParseError::DeleteUsage, answer.trim_end());
+    }
+    check_hidden("delete k x noreply", ParseError::DeleteUsage);
+}

@@ -23,6 +23,11 @@ pub enum Topic {
     DetailOff,
     /// `detail dump`
     DetailDump,
+    /// `cachedump CLASS LIMIT`; all items are of class 1
+    CacheDump {
+        /// Items to name.
+        limit: u32,
+    },
     /// Anything that [`render`] answers from published numbers, mistakes too.
     Rendered,
 }
@@ -36,8 +41,21 @@ pub fn topic(words: &[u8]) -> Topic {
         b"detail on" => Topic::DetailOn,
         b"detail off" => Topic::DetailOff,
         b"detail dump" => Topic::DetailDump,
-        _ => Topic::Rendered,
+        _ => cache_dump(words).unwrap_or(Topic::Rendered),
     }
+}
+
+fn cache_dump(words: &[u8]) -> Option<Topic> {
+    let words = std::str::from_utf8(words.strip_prefix(b"cachedump ")?).ok()?;
+    let mut numbers = words.split_ascii_whitespace().map(str::parse::<u32>);
+    let (class, limit) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+    // 0 is no limit, and a class that has nothing lists nothing.
+    let limit = match (class, limit) {
+        (1, 0) => u32::MAX,
+        (1, limit) => limit,
+        _ => 0,
+    };
+    Some(Topic::CacheDump { limit })
 }
 
 /// Append the answer to `stats WORDS`.
@@ -51,6 +69,7 @@ pub fn render(words: &[u8], shared: &Shared, out: &mut Vec<u8>) {
         b"sizes" => list.put("sizes_status", "disabled"),
         b"cores" => cores(&mut list, shared),
         b"detail" => return out.extend_from_slice(line::STATS_DETAIL_USAGE),
+        b"cachedump" => return out.extend_from_slice(line::BAD_FORMAT),
         _ => return out.extend_from_slice(line::ERROR),
     }
     out.extend_from_slice(line::END);

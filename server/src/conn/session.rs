@@ -78,6 +78,8 @@ pub enum Then {
     Line(&'static [u8]),
     /// Nothing: `noreply`.
     Silence,
+    /// A list of so many items.
+    Items(u32),
     /// The list of connections.
     Conns,
     /// The list of prefixes.

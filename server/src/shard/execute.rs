@@ -7,8 +7,8 @@ use corecached_engine::{
     Store, StoreHow, Stored,
 };
 use corecached_protocol::{
-    Arithmetic, Command, Delete, Expiry, Exptime, Meta, MetaKey, MetaMode, MetaVerb, Retrieve, StoreVerb,
-    Touch, line,
+    Arithmetic, Command, Delete, Expiry, Exptime, Meta, MetaFlags, MetaKey, MetaMode, MetaVerb, Retrieve,
+    StoreVerb, Touch, line,
     meta::{self, MetaCode, MetaDebug, MetaItem},
     number, text,
 };
@@ -295,18 +295,9 @@ impl Context<'_> {
         match got {
             MetaGot::Hit(item) | MetaGot::Vivified(item) => {
                 let mut shown = describe(&item, now);
-                if flags.has(b't') {
-                    // As of its place among the flags that set it.
-                    let mut expires = if is_created { None } else { item.expires_before };
-                    for (letter, _) in flags.iter().take_while(|&(letter, _)| letter != b't') {
-                        match letter {
-                            b'T' => expires = touch.flatten(),
-                            b'N' if is_created => expires = created.flatten(),
-                            _ => {}
-                        }
-                    }
-                    shown.ttl_s = ttl_s(expires, now);
-                }
+                let before = if is_created { None } else { item.expires_before };
+                let created = created.filter(|_| is_created);
+                shown.ttl_s = ttl_s(expires_at_t(flags, before, touch, created), now);
                 let unchanged = flags.has(b'C') && item.cas == flags.compare_cas;
                 if flags.has(b'v') && !unchanged {
                     meta::encode_header(out, MetaCode::Value, Some(shown.size), meta, &shown);
@@ -411,11 +402,14 @@ impl Context<'_> {
     fn meta_arithmetic(&mut self, meta: &Meta<'_>, key: Key<'_>, out: &mut Vec<u8>) {
         let (flags, now) = (&meta.flags, self.now);
         let decrement = flags.mode == MetaMode::Decrement;
+        let touch = flags.has(b'T').then(|| expires(flags.exptime, now));
+        let created = flags.has(b'N').then(|| expires(flags.vivify, now));
+        let last = |expires| touch.filter(|_| flags.in_order(b'N', b'T')).unwrap_or(expires);
         let how = ArithmeticHow {
             delta: flags.delta,
             decrement,
-            create: flags.has(b'N').then(|| (flags.initial, expires(flags.vivify, now))),
-            expires: flags.has(b'T').then(|| expires(flags.exptime, now)),
+            create: created.map(|expires| (flags.initial, last(expires))),
+            expires: touch,
             compare_cas: flags.has(b'C').then_some(flags.compare_cas),
             new_cas: flags.has(b'E').then_some(flags.new_cas),
             with_cas: flags.has(b'c'),
@@ -423,12 +417,15 @@ impl Context<'_> {
         };
         let mut found = None;
         let code = match self.store.arithmetic(key, &how, now) {
-            Counted::Value { value, item, created } => {
-                found = Some(!created);
+            Counted::Value { value, item, created: is_created } => {
+                found = Some(!is_created);
                 let code = if flags.has(b'v') { MetaCode::Value } else { MetaCode::Done };
                 if !meta::is_hidden(meta, code) {
                     let mut digits = Vec::new();
-                    let shown = describe(&item, now);
+                    let mut shown = describe(&item, now);
+                    let before = if is_created { None } else { item.expires_before };
+                    let created = created.filter(|_| is_created);
+                    shown.ttl_s = ttl_s(expires_at_t(flags, before, touch, created), now);
                     let value_len = (code == MetaCode::Value).then(|| {
                         number::put_decimal(&mut digits, value);
                         digits.len() as u32
@@ -488,6 +485,20 @@ pub fn expires(exptime: Exptime, now: Seconds) -> Option<Seconds> {
         Expiry::At(second) => Some(Seconds(second)),
         Expiry::Past => Some(LONG_AGO),
     }
+}
+
+/// What `t` shows: flags act in the order they are sent, so the expiry as of its place among those that set it.
+fn expires_at_t(
+    flags: &MetaFlags<'_>,
+    before: Option<Seconds>,
+    touch: Option<Option<Seconds>>,
+    created: Option<Option<Seconds>>,
+) -> Option<Seconds> {
+    flags.iter().take_while(|&(letter, _)| letter != b't').fold(before, |expires, (letter, _)| match letter {
+        b'T' => touch.unwrap_or(expires),
+        b'N' => created.unwrap_or(expires),
+        _ => expires,
+    })
 }
 
 fn ttl_s(expires: Option<Seconds>, now: Seconds) -> Option<u32> {

@@ -76,6 +76,11 @@ pub enum Broadcast {
     },
     /// Counters start again.
     ResetCounters,
+    /// Name some of your items.
+    DescribeItems {
+        /// How many at most.
+        limit: u32,
+    },
     /// Describe your connections.
     DescribeConns,
     /// Describe your prefix counters.

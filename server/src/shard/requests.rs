@@ -571,6 +571,9 @@ impl Core {
                 let delimiter = self.shared.config.prefix_delimiter;
                 self.prefixes = on.then(|| Box::new(Prefixes::new(delimiter)));
             }
+            Broadcast::DescribeItems { limit } => {
+                return admin::cachedump::describe(&self.store, limit, self.now);
+            }
             Broadcast::DescribePrefixes => {
                 return self.prefixes.as_ref().map_or_else(Vec::new, |prefixes| prefixes.encode());
             }
@@ -681,6 +684,9 @@ impl Core {
         match gather.then {
             Then::Silence => {}
             Then::Line(line) => self.say(session, line),
+            Then::Items(limit) => {
+                self.reply(session, |out| admin::cachedump::render(&gather.answers, limit, out));
+            }
             Then::Conns => self.reply(session, |out| admin::conns::render(&gather.answers, out)),
             Then::Prefixes => self.reply(session, |out| admin::prefixes::render(&gather.answers, out)),
         }
@@ -707,6 +713,12 @@ impl Core {
             admin::stats::Topic::Reset => {
                 self.shared.admission.reset_counts();
                 ask(Broadcast::ResetCounters, Then::Line(line::RESET))
+            }
+            admin::stats::Topic::CacheDump { limit } if self.shared.config.allow_dump => {
+                ask(Broadcast::DescribeItems { limit }, Then::Items(limit))
+            }
+            admin::stats::Topic::CacheDump { .. } => {
+                return self.say(session, line::STATS_CACHEDUMP_NOT_ALLOWED);
             }
             admin::stats::Topic::Conns => ask(Broadcast::DescribeConns, Then::Conns),
             admin::stats::Topic::DetailOn => ask(Broadcast::CountPrefixes { on: true }, Then::Line(line::OK)),

@@ -1,0 +1,38 @@
+//! `stats cachedump`: some keys, their sizes and expiries, as memcached's debugging aid lists them.
+
+use corecached_engine::{Seconds, Store};
+use corecached_protocol::line;
+
+/// Most bytes of one answer, as in memcached.
+const ANSWER_BYTES_MAX: usize = 2 << 20;
+
+/// The lines of one shard's items, at most `limit`.
+pub fn describe(store: &Store, limit: u32, now: Seconds) -> Vec<u8> {
+    use std::io::Write;
+    let mut lines = Vec::new();
+    let mut left = limit;
+    if limit > 0 {
+        store.for_each_item(now, |key, value_len, expires| {
+            if left > 0 && lines.len() < ANSWER_BYTES_MAX {
+                left -= 1;
+                lines.extend_from_slice(b"ITEM ");
+                lines.extend_from_slice(key);
+                let _ = write!(lines, " [{value_len} b; {} s]\r\n", expires.map_or(0, |at| at.0));
+            }
+        });
+    }
+    lines
+}
+
+/// The answer, from every shard's part.
+pub fn render(parts: &[Vec<u8>], limit: u32, out: &mut Vec<u8>) {
+    let end = out.len() + ANSWER_BYTES_MAX;
+    let lines = parts.iter().flat_map(|part| part.split_inclusive(|&byte| byte == b'\n'));
+    for line in lines.take(limit as usize) {
+        if out.len() + line.len() > end {
+            break;
+        }
+        out.extend_from_slice(line);
+    }
+    out.extend_from_slice(line::END);
+}
