@@ -19,7 +19,9 @@ impl<I: Index> Store<I> {
         let mut left = budget_items;
         while left > 0 {
             if self.scan.is_none() && !self.upkeep_start(now) {
-                return self.discard_surplus();
+                // What slices of the index cost is near what records do.
+                let more = self.adapt_index(left.min(SLICE_RECORDS) / 8);
+                return self.discard_surplus() || more;
             }
             let records = left.min(SLICE_RECORDS);
             self.scan_step(now, records);

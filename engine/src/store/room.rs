@@ -16,6 +16,8 @@ use super::{CACHE_LINE_BYTES, Store};
 
 /// Records per step of a scan.
 const STEP_RECORDS: usize = 16;
+/// Steps of scanning a call pays at most.
+const PAY_STEPS_MAX: usize = 2;
 /// Cache lines of records to come that are prefetched at each step.
 const READ_AHEAD_LINES: usize = 24;
 /// Segments ordinary writes leave for moving items to, without which nothing could be emptied.
@@ -74,7 +76,11 @@ impl<I: Index> Store<I> {
             self.debt = 0;
             return;
         }
-        while self.debt > 0 {
+        // At most a few microseconds of it: the rest is paid by the calls that follow.
+        for _ in 0..PAY_STEPS_MAX {
+            if self.debt == 0 {
+                return;
+            }
             if self.scan.is_none() && (self.available() >= RESERVE_SEGMENTS || !self.scan_start(now)) {
                 self.debt = 0;
                 return;
