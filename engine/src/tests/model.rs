@@ -585,8 +585,12 @@ fn stored_entry(old: Option<&Entry>, value: &[u8], how: &StoreHow) -> Result<Ent
     Ok(new)
 }
 
-/// The number a text begins with, as C's strtoull and memcached's rules on what may surround it have it.
+/// The number a text begins with, as C's strtoull and memcached's rules on what may surround it have it. Values
+/// over 1 KiB are none to this store.
 fn number(text: &[u8]) -> Option<u64> {
+    if text.len() > 1024 {
+        return None;
+    }
     let text: String = text.iter().map(|&byte| char::from(byte)).collect();
     let text = text.trim_start_matches([' ', '\t', '\n', '\x0b', '\x0c', '\r']);
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
