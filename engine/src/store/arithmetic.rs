@@ -70,11 +70,11 @@ impl<I: Index> Store<I> {
             return self.create_number(key, initial, expires, how, now);
         };
         let record = self.record(at);
-        let Some(text) = record.value(&self.log.arena).as_contiguous() else { return Counted::NotANumber };
-        if text.is_empty() || text.len() > TEXT_BYTES_MAX {
+        if record.value_len() == 0 {
             return Counted::NotANumber;
-        };
-        let number = parse(text);
+        }
+        let text = record.value(&self.log.arena).as_contiguous();
+        let number = text.filter(|text| text.len() <= TEXT_BYTES_MAX).and_then(parse);
         if how.compare_cas.is_some_and(|wanted| self.compare_cas(at, wanted) != Ordering::Equal) {
             return Counted::Exists;
         }
@@ -164,7 +164,7 @@ impl<I: Index> Store<I> {
 }
 
 /// The number a value begins with, read as memcached does, by strtoull: blanks, a sign, digits, then the end, a
-/// blank or a NUL, and whatever follows ("12 abc" is 12). A minus wraps, and counts if that gives less than 2^63.
+/// blank or a NUL, and whatever follows ("12 abc" is 12). Of 20 digits at most, zeros in front included. A minus wraps, and counts if that gives less than 2^63.
 fn parse(text: &[u8]) -> Option<u64> {
     let is_blank = |byte: u8| matches!(byte, b' ' | b'\t'..=b'\r');
     let start = text.iter().position(|&byte| !is_blank(byte))?;
@@ -174,7 +174,9 @@ fn parse(text: &[u8]) -> Option<u64> {
         rest => (false, rest),
     };
     let digits = rest.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(rest.len());
-    if digits == 0 || rest.get(digits).is_some_and(|&byte| byte != 0 && !is_blank(byte)) {
+    if !(1..=DIGITS_MAX).contains(&digits)
+        || rest.get(digits).is_some_and(|&byte| byte != 0 && !is_blank(byte))
+    {
         return None;
     }
     let add = |number: u64, &digit: &u8| number.checked_mul(10)?.checked_add(u64::from(digit - b'0'));

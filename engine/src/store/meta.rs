@@ -80,7 +80,10 @@ impl<I: Index> Store<I> {
             return MetaGot::Miss;
         }
         self.pay(now);
-        let marks = flag::WIN_SENT | if ask.binary_key { flag::BINARY_KEY } else { 0 };
+        // Its making counts as a read of it.
+        let marks = flag::WIN_SENT
+            | if ask.bump { flag::FETCHED } else { 0 }
+            | if ask.binary_key { flag::BINARY_KEY } else { 0 };
         let cas = self.following_cas(None, ask.new_cas, ask.with_cas);
         let fields = Fields { marks, expires: or_never(expires), client_flags: 0, cas };
         match self.replace(key, None, &fields, [Source::Bytes(&[]); 2], 0, None, false, now) {

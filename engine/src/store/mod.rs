@@ -180,6 +180,7 @@ impl<I: Index> Store<I> {
     /// Gives the item a new expiry (`None` never). False when there is none, or no memory for the change.
     pub fn touch(&mut self, key: Key<'_>, expires: Option<Seconds>, now: Seconds) -> bool {
         let Some(at) = self.find_counting(key, now) else { return false };
+        self.mark_fetched(at);
         self.set_expires(key.hash, at, or_never(expires), now).is_some()
     }
 

@@ -319,7 +319,8 @@ impl Model {
             MetaGot::Vivified(item) => {
                 let lost = self.entries.remove(name).is_some();
                 assert!(!lost || self.lossy);
-                let mut entry = Entry { win_sent: true, expires: ask.vivify.unwrap(), ..Entry::default() };
+                let expires = ask.vivify.unwrap();
+                let mut entry = Entry { win_sent: true, fetched: ask.bump, expires, ..Entry::default() };
                 entry.cas = ask.new_cas;
                 assert!(item.win);
                 check_item(&item, &mut entry);
@@ -431,10 +432,13 @@ impl Model {
         let got = self.store.touch(self.key(name), expires, self.now);
         let present = self.entries.contains_key(name);
         if !got && present {
+            // Looked up, and then without memory for the field; or already gone.
+            self.entries.get_mut(name).expect("present").fetched = true;
             return assert!(self.lossy);
         }
         assert_eq!(got, present);
         if let Some(entry) = self.entries.get_mut(name) {
+            entry.fetched = true;
             entry.expires = expires;
         }
     }
@@ -595,6 +599,9 @@ fn number(text: &[u8]) -> Option<u64> {
     let text = text.trim_start_matches([' ', '\t', '\n', '\x0b', '\x0c', '\r']);
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
     let end = unsigned.find(|c: char| !c.is_ascii_digit()).unwrap_or(unsigned.len());
+    if end > 20 {
+        return None;
+    }
     let number: u64 = unsigned[..end].parse().ok()?;
     let ends = [' ', '\t', '\n', '\x0b', '\x0c', '\r', '\0'];
     if unsigned[end..].starts_with(|c| !ends.contains(&c)) {

@@ -313,6 +313,8 @@ impl Core {
     }
 
     fn forward(&mut self, session: &mut Session, owner: usize, request: &Request<'_>) {
+        // What follows would overtake it.
+        debug_assert!(!self.others[owner].held());
         let to = ReplyTo { conn: session.conn, sequence: session.await_reply(&mut self.spares) };
         self.counters.forwarded += 1;
         self.mesh.requests(owner).push_request(to, request);
@@ -395,8 +397,8 @@ impl Core {
     ) -> Step {
         if let Some((key, base64)) = unlink {
             let owner = owner_of(hash, self.mesh.shards());
-            if owner == self.me {
-                self.unlink(key, hash, base64);
+            if owner == self.me || self.borrow(owner) {
+                self.unlink(owner, key, hash, base64);
             } else if self.mesh.has_room(owner) {
                 self.forward(session, owner, &Request::Unlink { key, hash, base64 });
             } else {
@@ -412,13 +414,14 @@ impl Core {
         Step::Took(0)
     }
 
-    fn unlink(&mut self, key: &[u8], hash: u64, base64: bool) {
+    fn unlink(&mut self, owner: usize, key: &[u8], hash: u64, base64: bool) {
         let mut scratch = [0; _];
         let present = if base64 { corecached_protocol::MetaFlags::bit(b'b') } else { 0 };
         let flags = corecached_protocol::MetaFlags { present, ..Default::default() };
         let meta = Meta { verb: MetaVerb::Delete, key, value_len: 0, flags };
         let key = Key { bytes: MetaKey::decode(&meta, &mut scratch), hash };
-        let Self { store, counters, now, shared, .. } = self;
+        let Self { me, store, others, counters, now, shared, .. } = self;
+        let store = if owner == *me { &mut **store } else { &mut *others[owner] };
         Context { store, counters, config: &shared.config, now: *now, copy_max: 0 }.unlink(key);
     }
 
@@ -534,7 +537,7 @@ impl Core {
                 *self.mesh.replies(from) = batch;
             }
             Request::Unlink { key, hash, base64 } => {
-                self.unlink(key, hash, base64);
+                self.unlink(self.me, key, hash, base64);
                 self.mesh.replies(from).push_reply(to, |_| None);
             }
             Request::UploadBegin { value_len } => self.upload_begin((from, to.conn), value_len),
