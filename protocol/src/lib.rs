@@ -8,6 +8,7 @@
 //! | [`data_block`] | the value that follows a storage line |
 //! | [`mod@line`] | every reply that is a constant |
 //! | [`text`], [`meta`] | replies with something to fill in, and the grammar of the two families |
+//! | [`Reply`] | what a destination answers to a proxy |
 //! | [`number`] | decimal digits, both ways |
 //!
 //! A server reads commands like this; a reply goes to the output of the connection, a `Vec<u8>`.
@@ -47,6 +48,7 @@ pub mod line;
 pub mod meta;
 pub mod number;
 mod parser;
+mod reply;
 mod scan;
 pub mod text;
 mod words;
@@ -57,6 +59,7 @@ pub use error::{ParseError, Rejected};
 pub use exptime::*;
 pub use meta::MetaKey;
 pub use parser::{Limits, Parser};
+pub use reply::{ErrorKind, Reply};
 
 /// Largest value length a storage line may announce, in bytes: with its CRLF it still fits a signed 32-bit number.
 /// A larger one is a bad line, not a large value, and nothing of it is skipped.
