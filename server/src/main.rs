@@ -1,5 +1,6 @@
 //! The binary: arguments, logging, signals, exit code.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use corecached::config::{Args, ConfigError, check};
@@ -31,7 +32,12 @@ fn main() -> ExitCode {
         1 => tracing::Level::INFO,
         _ => tracing::Level::DEBUG,
     };
-    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -84,6 +84,10 @@ struct Conn {
     finished: bool,
     closing: bool,
     dirty: bool,
+    /// Accepted from a client, and counted as such; false for a connection to a server.
+    client: bool,
+    /// Begun by [`Driver::connect`] and not there yet.
+    connecting: bool,
 }
 
 impl Epoll {
@@ -180,6 +184,16 @@ impl Epoll {
             let _ = rustix::net::send(&socket, listen::TOO_MANY, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
             return None;
         }
+        let conn = self.open_place(socket, true);
+        if conn.is_none() {
+            self.accept_failures += 1;
+            self.admission.leave();
+        }
+        conn
+    }
+
+    /// A place for the socket, and the kernel's word for what happens to it; `None` when memory is short.
+    fn open_place(&mut self, socket: OwnedFd, client: bool) -> Option<ConnId> {
         let index = self.free.pop().unwrap_or_else(|| {
             self.conns.push(Place { generation: 0, conn: None });
             self.conns.len() as u32 - 1
@@ -192,8 +206,6 @@ impl Epoll {
         let token = u64::from(conn.generation) << 32 | u64::from(conn.index);
         let token = epoll::EventData::new_u64(token & !(1 << 63));
         if epoll::add(&self.epoll, &socket, token, interest).is_err() {
-            self.accept_failures += 1;
-            self.admission.leave();
             self.free.push(index);
             return None;
         }
@@ -207,8 +219,23 @@ impl Epoll {
             finished: false,
             closing: false,
             dirty: false,
+            client,
+            connecting: !client,
         });
         Some(conn)
+    }
+
+    /// A connection that was begun is writable or broken: which of the two. True when it stands.
+    fn connected(&mut self, conn: ConnId, events: &mut Vec<Event>) -> bool {
+        let Some(open) = self.get(conn) else { return false };
+        open.connecting = false;
+        if matches!(rustix::net::sockopt::socket_error(&open.socket), Ok(Ok(()))) {
+            events.push(Event::Connected { conn });
+            return true;
+        }
+        self.forget(conn, |event| events.push(event));
+        events.push(Event::Closed { conn });
+        false
     }
 
     /// Forget the connection. Its socket closes with it, which takes it off the epoll set.
@@ -221,7 +248,9 @@ impl Epoll {
             }
             place.generation = place.generation.wrapping_add(1);
             self.free.push(conn.index);
-            self.admission.leave();
+            if gone.client {
+                self.admission.leave();
+            }
         }
     }
 
@@ -389,6 +418,10 @@ impl Driver for Epoll {
                 let Some(open) = self.get(conn) else { continue };
                 let ended = epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR;
                 let readable = epoll::EventFlags::IN | ended;
+                if open.connecting && !self.connected(conn, events) {
+                    continue;
+                }
+                let Some(open) = self.get(conn) else { continue };
                 if flags.intersects(readable) {
                     open.readable = true;
                     open.ended |= flags.intersects(ended);
@@ -497,6 +530,17 @@ impl Driver for Epoll {
         let mut found = std::mem::take(&mut self.deferred);
         self.forget(conn, |event| found.push(event));
         self.deferred = found;
+    }
+
+    fn connect(&mut self, address: &socket2::SockAddr) -> io::Result<ConnId> {
+        let socket = super::socket_for(address, true)?;
+        match socket.connect(address) {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+            Err(error) => return Err(error),
+        }
+        // Added when the attempt is under way: its outcome is the first edge.
+        self.open_place(socket.into(), false).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
     }
 
     fn peer(&self, conn: ConnId) -> Option<SocketAddr> {

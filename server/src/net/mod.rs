@@ -11,6 +11,8 @@ mod buffer_ring;
 pub mod epoll;
 pub mod listen;
 pub mod outbox;
+#[cfg(test)]
+mod tests;
 pub mod uring;
 
 use std::io;
@@ -36,6 +38,11 @@ pub enum Event {
     /// A client connected.
     Accepted {
         /// Its name from now on.
+        conn: ConnId,
+    },
+    /// A connection begun by [`Driver::connect`] stands. When it cannot, [`Event::Closed`] comes instead.
+    Connected {
+        /// Which.
         conn: ConnId,
     },
     /// Bytes arrived; read them with [`Driver::received`], then give them back with [`Driver::recycle`].
@@ -158,6 +165,13 @@ pub trait Driver {
     /// End a connection from this side. Its name is void at once; no event follows for it but [`Event::Released`].
     fn close(&mut self, conn: ConnId, how: Close);
 
+    /// Begin a connection to a server. Its name may be given to the other functions at once, but bytes may be sent
+    /// only after [`Event::Connected`]. There is no time limit: whoever wants one closes it.
+    ///
+    /// # Errors
+    /// What can be said at once: no descriptors, no route, no such socket file.
+    fn connect(&mut self, address: &socket2::SockAddr) -> io::Result<ConnId>;
+
     /// Where the peer is; `None` when the connection is gone or has no internet address.
     fn peer(&self, conn: ConnId) -> Option<SocketAddr>;
 
@@ -216,6 +230,16 @@ fn shrink_arena(arena: &mut Vec<u8>) {
     if arena.capacity() > ARENA_KEEP_BYTES {
         arena.shrink_to(ARENA_KEEP_BYTES);
     }
+}
+
+/// A socket for a connection to `address`.
+fn socket_for(address: &socket2::SockAddr, nonblocking: bool) -> io::Result<socket2::Socket> {
+    let socket = socket2::Socket::new(address.domain(), socket2::Type::STREAM.cloexec(), None)?;
+    socket.set_nonblocking(nonblocking)?;
+    if !address.is_unix() {
+        socket.set_tcp_nodelay(true)?;
+    }
+    Ok(socket)
 }
 
 fn peer_of(socket: std::os::fd::BorrowedFd<'_>) -> Option<SocketAddr> {

@@ -48,6 +48,7 @@ mod kind {
     pub const WAKE_POLL: u64 = 5 << 56;
     /// A message from another shard's ring.
     pub const MESSAGE: u64 = 6 << 56;
+    pub const CONNECT: u64 = 7 << 56;
     pub const MASK: u64 = 0xff << 56;
 }
 const GENERATION_MASK: u32 = 0xff_ffff;
@@ -114,6 +115,10 @@ struct Conn {
     ended: bool,
     /// A cancellation of the receive is under way.
     cancelling: bool,
+    /// Accepted from a client, and counted as such; false for a connection to a server.
+    client: bool,
+    /// The address of a connection that was begun and is not there yet: the kernel reads it until then.
+    connecting: Option<Box<socket2::SockAddr>>,
 }
 
 /// What a connection needs while its socket is behind. The kernel may read all of it while a send is under way.
@@ -240,7 +245,8 @@ impl Uring {
 
     fn arm_receive(&mut self, id: ConnId) {
         let Some(conn) = self.place(id) else { return };
-        if conn.receiving || conn.paused || conn.ended || conn.closing.is_some() {
+        if conn.receiving || conn.paused || conn.ended || conn.connecting.is_some() || conn.closing.is_some()
+        {
             return;
         }
         conn.receiving = true;
@@ -328,6 +334,7 @@ impl Uring {
             kind::RECEIVE => self.received_bytes(data, result, flags, events),
             kind::ARENA_SEND => self.arena_send_cut((data & !kind::MASK) as usize, result, events),
             kind::OUTBOX_SEND => self.outbox_sent(data, result, events),
+            kind::CONNECT => self.connected(data, result, events),
             kind::ACCEPT => self.accepted((data & !kind::MASK) as usize, result, flags, events),
             kind::WAKE_POLL => {
                 let mut sink = [0u8; 256];
@@ -383,6 +390,8 @@ impl Uring {
             closing: None,
             ended: false,
             cancelling: false,
+            client: true,
+            connecting: None,
         });
         ConnId { index, generation: place.generation }
     }
@@ -486,6 +495,21 @@ impl Uring {
         }
     }
 
+    /// The outcome of a connection that was begun.
+    fn connected(&mut self, data: u64, result: i32, events: &mut Vec<Event>) {
+        let id = self.conn_of(data);
+        let conn = self.place(id).expect("kept until its operations are done");
+        conn.connecting = None;
+        if conn.closing.is_some() {
+            self.release(id);
+        } else if result < 0 {
+            self.fail(id, events);
+        } else {
+            events.push(Event::Connected { conn: id });
+            self.arm_receive(id);
+        }
+    }
+
     /// The connection broke: tell the shard, which then knows it no more.
     fn fail(&mut self, id: ConnId, events: &mut Vec<Event>) {
         if let Some(conn) = self.open(id) {
@@ -504,12 +528,20 @@ impl Uring {
             let _ = rustix::net::shutdown(&conn.socket, rustix::net::Shutdown::Both);
             return;
         }
+        if conn.connecting.is_some() {
+            // As does this one's.
+            let cancel = opcode::AsyncCancel::new(tag(kind::CONNECT, id)).build();
+            return self.push(&cancel.user_data(kind::IGNORED));
+        }
+        let client = conn.client;
         let place = &mut self.conns[id.index as usize];
         if let Some(mut behind) = place.conn.take().and_then(|gone| gone.outbox) {
             behind.outbox.clear(|pinned| self.deferred.push(Event::Released { pinned }));
         }
         self.free.push(id.index);
-        self.admission.leave();
+        if client {
+            self.admission.leave();
+        }
     }
 
     fn mark_dirty(&mut self, id: ConnId) {
@@ -594,7 +626,9 @@ impl Drop for Uring {
         // The kernel lets go of sockets and memory only when nothing is under way, and closing the ring does not wait.
         for conn in self.conns.iter().filter_map(|place| place.conn.as_ref()) {
             let _ = rustix::net::shutdown(&conn.socket, rustix::net::Shutdown::Both);
-            self.admission.leave();
+            if conn.client {
+                self.admission.leave();
+            }
         }
         let _ = self.ring.submit();
         let _ = self.ring.submitter().register_sync_cancel(None, types::CancelBuilder::any());
@@ -789,6 +823,17 @@ impl Driver for Uring {
         open.closing = Some(how);
         // Something may be queued for it: it is let go after the next enter.
         self.closings.push(conn);
+    }
+
+    fn connect(&mut self, address: &socket2::SockAddr) -> io::Result<ConnId> {
+        let socket = super::socket_for(address, false)?;
+        let (fd, address) = (types::Fd(socket.as_raw_fd()), Box::new(address.clone()));
+        let entry = opcode::Connect::new(fd, address.as_ptr().cast(), address.len()).build();
+        let id = self.open_place(socket.into());
+        let conn = self.place(id).expect("just opened");
+        (conn.client, conn.connecting) = (false, Some(address));
+        self.push(&entry.user_data(tag(kind::CONNECT, id)));
+        Ok(id)
     }
 
     fn peer(&self, conn: ConnId) -> Option<SocketAddr> {

@@ -103,6 +103,7 @@ impl<D: Driver> Shard<D> {
                     self.driver.recycle(buffer);
                 }
                 Event::Accepted { conn } => self.core.accepted(conn, self.driver.peer(conn)),
+                Event::Connected { conn: _ } => {}
                 Event::Ended { conn } => self.core.ended(conn),
                 Event::Closed { conn } => self.core.closed(conn),
                 Event::Drained { conn } => self.core.drained(conn),

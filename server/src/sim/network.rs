@@ -293,6 +293,10 @@ impl Driver for SimDriver {
         }
     }
 
+    fn connect(&mut self, _address: &socket2::SockAddr) -> io::Result<ConnId> {
+        Err(io::ErrorKind::NetworkUnreachable.into()) // there are only clients here
+    }
+
     fn peer(&self, _conn: ConnId) -> Option<SocketAddr> {
         None
     }
