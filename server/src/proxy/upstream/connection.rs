@@ -6,7 +6,9 @@
 use std::collections::VecDeque;
 
 use corecached_protocol::client::{Expected, Framing, ReplyEvent, ReplyParser, RetrievalLine, encode};
-use corecached_protocol::{Command, ErrorKind, KEY_BYTES_MAX, Meta, MetaVerb, Parsed, Reply, Retrieve, Store};
+use corecached_protocol::{
+    Command, ErrorKind, KEY_BYTES_MAX, Meta, MetaVerb, Parsed, Reply, Retrieve, Store,
+};
 
 use super::failure::failure;
 
@@ -150,7 +152,9 @@ impl Connection {
             return Err(failure(ErrorKind::BadKey));
         }
         let waiting_bytes = self.output.len() - self.output_at + self.keys.len();
-        if self.requests.len() >= self.limits.requests_max || waiting_bytes + data.len() > self.limits.bytes_max {
+        if self.requests.len() >= self.limits.requests_max
+            || waiting_bytes + data.len() > self.limits.bytes_max
+        {
             return Err(failure(ErrorKind::Busy));
         }
         match command {
@@ -177,7 +181,8 @@ impl Connection {
             && let Some(last) = self.lines.back_mut()
             && line.takes(retrieve)
             && (self.limits.inflight_max == 0 || last.requests < self.limits.inflight_max)
-            && (*seen & bit == 0 || !self.keys.last(&self.requests, last.requests).any(|key| key == retrieve.key))
+            && (*seen & bit == 0
+                || !self.keys.last(&self.requests, last.requests).any(|key| key == retrieve.key))
         {
             line.push(retrieve.key, &mut self.output);
             *seen |= bit;
@@ -392,13 +397,7 @@ impl Connection {
         self.output_at = 0;
     }
 
-    fn fail_lines(
-        &mut self,
-        lines: usize,
-        kind: ErrorKind,
-        now_ms: u64,
-        sink: &mut impl FnMut(Answer<'_>),
-    ) {
+    fn fail_lines(&mut self, lines: usize, kind: ErrorKind, now_ms: u64, sink: &mut impl FnMut(Answer<'_>)) {
         for line in self.lines.drain(..lines) {
             for request in self.requests.drain(..line.requests) {
                 self.keys.pop(request.key_bytes);

@@ -4,6 +4,7 @@
 //! [`Destination::next_action`] says; whoever asks is told through a sink what came of it. Times are milliseconds of
 //! any one clock, read once a turn, and never go back.
 
+use std::io;
 use std::rc::Rc;
 
 use corecached_protocol::client::ReplyEvent;
@@ -236,10 +237,20 @@ impl Destination {
         }
     }
 
-    /// The connection asked for cannot be made: refused, unreachable, or a name that is not known.
-    pub fn connect_failed(&mut self, now_ms: u64, sink: &mut impl FnMut(u64, ReplyEvent<'_>)) {
+    /// The connection asked for cannot be made: refused, unreachable, or a name that is not known. Everything that waits
+    /// gets `SERVER_ERROR connection error`, or `connection timeout` when the kernel gave up waiting.
+    pub fn connect_failed(
+        &mut self,
+        error: io::ErrorKind,
+        now_ms: u64,
+        sink: &mut impl FnMut(u64, ReplyEvent<'_>),
+    ) {
         if let Link::Connecting { .. } = self.link {
-            self.not_connected(Reason::Connect, ErrorKind::Connect, now_ms, sink);
+            let (reason, kind) = match error {
+                io::ErrorKind::TimedOut => (Reason::ConnectTimeout, ErrorKind::ConnectTimeout),
+                _ => (Reason::Connect, ErrorKind::Connect),
+            };
+            self.not_connected(reason, kind, now_ms, sink);
         }
     }
 
@@ -273,7 +284,9 @@ impl Destination {
         self.expire(now_ms, sink);
         let is_due = |since_ms: u64, limit_ms| limit_ms > 0 && since_ms.saturating_add(limit_ms) <= now_ms;
         match self.link {
-            Link::Connecting { since_ms, retries_left } if is_due(since_ms, self.options.connect_timeout_ms) => {
+            Link::Connecting { since_ms, retries_left }
+                if is_due(since_ms, self.options.connect_timeout_ms) =>
+            {
                 self.close = true;
                 match retries_left.checked_sub(1) {
                     Some(left) => {
@@ -391,8 +404,7 @@ fn settle(
     let Answer { waiter, waited_ms, event } = answer;
     let Some(waiter) = waiter else {
         // The waiter went with a timeout; nothing is made of the reply, as mcrouter does not either.
-        counters.late_replies +=
-            u64::from(matches!(event, ReplyEvent::Reply(_) | ReplyEvent::ValueEnd));
+        counters.late_replies += u64::from(matches!(event, ReplyEvent::Reply(_) | ReplyEvent::ValueEnd));
         return;
     };
     match &event {

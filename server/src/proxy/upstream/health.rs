@@ -130,7 +130,9 @@ impl Health {
     /// A request went without a reply for too long. Returns whether that ejects it.
     pub fn timed_out(&mut self, now_ms: u64) -> bool {
         self.timeouts = self.timeouts.saturating_add(1);
-        self.timeouts >= self.options.timeouts_max && self.ejected.is_none() && self.eject(Reason::Timeout, now_ms)
+        self.timeouts >= self.options.timeouts_max
+            && self.ejected.is_none()
+            && self.eject(Reason::Timeout, now_ms)
     }
 
     /// Something that ejects at once. Returns whether it did, and the destination was not ejected before; one that was
@@ -153,7 +155,9 @@ impl Health {
 
     /// Whether to send a probe now. While one is on its way the answer is no, and the next is due later.
     pub fn start_probe(&mut self, now_ms: u64) -> bool {
-        let Some(ejected) = self.ejected.filter(|ejected| ejected.probe_at_ms <= now_ms) else { return false };
+        let Some(ejected) = self.ejected.filter(|ejected| ejected.probe_at_ms <= now_ms) else {
+            return false;
+        };
         let (probe_at_ms, delay_ms) = self.schedule(ejected.delay_ms, now_ms);
         self.ejected = Some(Ejected { probe_at_ms, delay_ms, probing: true, ..ejected });
         !ejected.probing
@@ -304,8 +308,12 @@ mod tests {
     #[test]
     fn odd_options_do_no_harm() {
         for probe_ms in [0, 1, 2, 3] {
-            let options =
-                HealthOptions { timeouts_max: 0, probe_initial_ms: probe_ms, probe_max_ms: probe_ms, ejects: true };
+            let options = HealthOptions {
+                timeouts_max: 0,
+                probe_initial_ms: probe_ms,
+                probe_max_ms: probe_ms,
+                ejects: true,
+            };
             let mut health = health(options);
             assert!(health.timed_out(0));
             for _ in 0..10 {
