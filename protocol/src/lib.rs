@@ -1,4 +1,5 @@
-//! Bytes to commands and replies, both directions. No I/O, no storage, no allocation, no unsafe.
+//! Bytes to commands and replies, both directions. No I/O, no storage, no unsafe; no allocation, but for
+//! the bytes of a [`Reply`].
 //!
 //! | module | what it is |
 //! | --- | --- |
@@ -8,6 +9,7 @@
 //! | [`data_block`] | the value that follows a storage line |
 //! | [`mod@line`] | every reply that is a constant |
 //! | [`text`], [`meta`] | replies with something to fill in, and the grammar of the two families |
+//! | [`client`] | the side of a proxy: commands to the wire, replies from it |
 //! | [`Reply`] | what a destination answers to a proxy |
 //! | [`number`] | decimal digits, both ways |
 //!
@@ -40,6 +42,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod client;
 mod command;
 mod data;
 mod error;

@@ -1,0 +1,125 @@
+//! A retrieval line of several keys, written key by key.
+
+use super::encode::put_retrieval_head;
+use crate::{Exptime, Limits, Retrieve};
+
+/// Most keys of a line: a value that comes late holds up no more replies than these.
+const KEYS_MAX: usize = 64;
+
+/// An open retrieval line at the end of an output, to which nothing else may be appended before
+/// [`RetrievalLine::close`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RetrievalLine {
+    with_cas: bool,
+    touch: Option<Exptime>,
+    keys: usize,
+    /// So far, without its CRLF.
+    bytes: usize,
+}
+
+impl RetrievalLine {
+    /// Most bytes of a line with its CRLF: all that a memcached reads of `gat` and `gats`.
+    pub const BYTES_MAX: usize = Limits::MEMCACHED.line_bytes_max;
+
+    /// Appends the line up to its first key.
+    #[inline]
+    #[must_use]
+    pub fn open(first: &Retrieve, out: &mut Vec<u8>) -> Self {
+        let before = out.len();
+        put_retrieval_head(out, first);
+        out.push(b' ');
+        out.extend_from_slice(first.key);
+        Self { with_cas: first.with_cas, touch: first.touch, keys: 1, bytes: out.len() - before }
+    }
+
+    /// Whether `next` asks for the same of its key, and there is room for it. That the key is not in the line already
+    /// is the caller's to know: a key that is there twice is answered twice.
+    #[inline]
+    #[must_use]
+    pub fn takes(&self, next: &Retrieve) -> bool {
+        self.with_cas == next.with_cas
+            && self.touch == next.touch
+            && self.keys < KEYS_MAX
+            && self.bytes + 1 + next.key.len() + 2 <= Self::BYTES_MAX
+    }
+
+    /// Appends a key that the line [takes](Self::takes).
+    #[inline]
+    pub fn push(&mut self, key: &[u8], out: &mut Vec<u8>) {
+        out.push(b' ');
+        out.extend_from_slice(key);
+        self.keys += 1;
+        self.bytes += 1 + key.len();
+    }
+
+    /// Appends the end of the line.
+    #[inline]
+    pub fn close(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Command, Parsed, Parser};
+
+    fn retrieve(key: &str) -> Retrieve<'_> {
+        Retrieve { key: key.as_bytes(), with_cas: false, touch: None, last: true }
+    }
+
+    #[test]
+    fn keys_of_one_verb_share_a_line() {
+        for (first, expected) in [
+            (retrieve("a"), "get a b cc\r\n"),
+            (Retrieve { with_cas: true, ..retrieve("a") }, "gets a b cc\r\n"),
+            (Retrieve { touch: Some(Exptime(-1)), ..retrieve("a") }, "gat -1 a b cc\r\n"),
+            (Retrieve { touch: Some(Exptime(30)), with_cas: true, ..retrieve("a") }, "gats 30 a b cc\r\n"),
+        ] {
+            let mut out = Vec::new();
+            let mut line = RetrievalLine::open(&first, &mut out);
+            for key in [&b"b"[..], b"cc"] {
+                assert!(line.takes(&Retrieve { key, ..first }));
+                line.push(key, &mut out);
+            }
+            line.close(&mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn another_verb_or_exptime_is_refused() {
+        let line = RetrievalLine::open(&retrieve("a"), &mut Vec::new());
+        assert!(!line.takes(&Retrieve { with_cas: true, ..retrieve("b") }));
+        assert!(!line.takes(&Retrieve { touch: Some(Exptime(0)), ..retrieve("b") }));
+        let touching = Retrieve { touch: Some(Exptime(1)), ..retrieve("a") };
+        assert!(!RetrievalLine::open(&touching, &mut Vec::new()).takes(&retrieve("b")));
+    }
+
+    #[test]
+    fn a_full_line_takes_no_more_and_is_read_back_whole() {
+        for key_bytes in [1, 20, 250] {
+            let key = "k".repeat(key_bytes);
+            let mut out = Vec::new();
+            let mut line = RetrievalLine::open(&retrieve(&key), &mut out);
+            let mut keys = 1;
+            while line.takes(&retrieve(&key)) {
+                line.push(key.as_bytes(), &mut out);
+                keys += 1;
+            }
+            line.close(&mut out);
+            assert!(out.len() <= RetrievalLine::BYTES_MAX && keys <= KEYS_MAX);
+            assert!(keys == KEYS_MAX || out.len() + 1 + key_bytes > RetrievalLine::BYTES_MAX);
+
+            let (mut parser, mut rest, mut read) = (Parser::new(), &out[..], 0);
+            while let Ok(Parsed::Complete { value: Command::Retrieve(one), consumed }) =
+                parser.parse(rest, &Limits::default())
+            {
+                assert_eq!(one.key, key.as_bytes());
+                rest = &rest[consumed..];
+                read += 1;
+            }
+            assert_eq!((read, rest), (keys, &b""[..]));
+        }
+    }
+}

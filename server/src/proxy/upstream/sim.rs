@@ -1,0 +1,718 @@
+//! Destinations against seeded servers that answer, split their bytes, stall, break off in a value, answer wrongly,
+//! reset, vanish and come back: every request gets exactly one reply, never that of another request or key.
+//!
+//! A server's reply is a function of the request alone, so that each can be checked without a model of its state.
+
+use std::collections::HashMap;
+use std::io;
+use std::rc::Rc;
+
+use corecached_protocol::client::{ReplyEvent, encode};
+use corecached_protocol::{
+    Arithmetic, Command, Delete, ErrorKind, Exptime, Limits as LineLimits, Meta, MetaFlags, MetaVerb, Parsed,
+    Parser, Reply, Retrieve, Store, StoreVerb, Touch, data_block, text,
+};
+
+use super::*;
+
+/// A request, owned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Asked {
+    Get { key: String, with_cas: bool, touch: Option<i64> },
+    Set { key: String, len: u32 },
+    Delete { key: String },
+    Incr { key: String, delta: u64 },
+    Touch { key: String, exptime: i64 },
+    Mg { key: String },
+    Version,
+}
+
+impl Asked {
+    fn random(random: &mut fastrand::Rng) -> Self {
+        let key = format!("key{}", random.u32(..40));
+        match random.u32(..12) {
+            0..=5 => {
+                let touch = if random.u32(..4) == 0 { Some(random.i64(-1..2)) } else { None };
+                Self::Get { key, with_cas: random.u32(..4) == 0, touch }
+            }
+            6 => Self::Set { key, len: random.u32(..300) },
+            7 => Self::Delete { key },
+            8 => Self::Incr { key, delta: random.u64(..1000) },
+            9 => Self::Touch { key, exptime: random.i64(0..100) },
+            _ => Self::Mg { key },
+        }
+    }
+
+    /// Calls `each` with the command and the value that goes with it.
+    fn with_command<R>(&self, each: impl FnOnce(&Command, &[u8]) -> R) -> R {
+        let noreply = true; // which never goes out
+        match self {
+            Self::Get { key, with_cas, touch } => {
+                let touch = touch.map(Exptime);
+                let key = key.as_bytes();
+                each(&Command::Retrieve(Retrieve { key, with_cas: *with_cas, touch, last: false }), b"")
+            }
+            Self::Set { key, len } => {
+                let store = Store {
+                    verb: StoreVerb::Set,
+                    key: key.as_bytes(),
+                    client_flags: 1,
+                    exptime: Exptime(0),
+                    value_len: *len,
+                    cas_unique: 0,
+                    noreply,
+                };
+                each(&Command::Store(store), &vec![b'\n'; *len as usize])
+            }
+            Self::Delete { key } => each(&Command::Delete(Delete { key: key.as_bytes(), noreply }), b""),
+            Self::Incr { key, delta } => {
+                let (key, delta) = (key.as_bytes(), *delta);
+                each(&Command::Arithmetic(Arithmetic { key, delta, decrement: false, noreply }), b"")
+            }
+            Self::Touch { key, exptime } => {
+                let (key, exptime) = (key.as_bytes(), Exptime(*exptime));
+                each(&Command::Touch(Touch { key, exptime, noreply }), b"")
+            }
+            Self::Mg { key } => {
+                let flags =
+                    MetaFlags { tokens: b"v k q", present: MetaFlags::bit(b'q'), ..MetaFlags::default() };
+                each(
+                    &Command::Meta(Meta { verb: MetaVerb::Get, key: key.as_bytes(), value_len: 0, flags }),
+                    b"",
+                )
+            }
+            Self::Version => each(&Command::Version, b""),
+        }
+    }
+
+    /// The request that a server reads.
+    fn read(command: &Command) -> Self {
+        let text = |key: &[u8]| String::from_utf8(key.to_vec()).unwrap();
+        match *command {
+            Command::Retrieve(Retrieve { key, with_cas, touch, .. }) => {
+                Self::Get { key: text(key), with_cas, touch: touch.map(|exptime| exptime.0) }
+            }
+            Command::Store(Store { key, value_len, noreply: false, .. }) => {
+                Self::Set { key: text(key), len: value_len }
+            }
+            Command::Delete(Delete { key, noreply: false }) => Self::Delete { key: text(key) },
+            Command::Arithmetic(Arithmetic { key, delta, noreply: false, .. }) => {
+                Self::Incr { key: text(key), delta }
+            }
+            Command::Touch(Touch { key, exptime, noreply: false }) => {
+                Self::Touch { key: text(key), exptime: exptime.0 }
+            }
+            Command::Meta(Meta { key, flags, .. }) if !flags.has(b'q') => Self::Mg { key: text(key) },
+            Command::Version => Self::Version,
+            other => panic!("a server was sent {other:?}"),
+        }
+    }
+
+    /// The one right reply.
+    fn truth(&self) -> Reply {
+        let chance = self.fingerprint();
+        match self {
+            Self::Get { with_cas, .. } if chance % 3 != 0 => Reply::Value {
+                client_flags: chance as u32,
+                cas_unique: with_cas.then_some(chance),
+                value: self.value().into(),
+            },
+            Self::Get { .. } => Reply::Miss,
+            Self::Set { .. } if chance % 2 == 0 => Reply::Stored,
+            Self::Set { .. } => Reply::NotStored,
+            Self::Delete { .. } if chance % 2 == 0 => Reply::Deleted,
+            Self::Touch { .. } if chance % 2 == 0 => Reply::Touched,
+            Self::Incr { .. } if chance % 4 != 0 => Reply::Number(chance),
+            Self::Delete { .. } | Self::Touch { .. } | Self::Incr { .. } => Reply::NotFound,
+            Self::Mg { .. } if chance % 3 == 0 => Reply::Meta { line: "EN".into(), value: None },
+            Self::Mg { key } => {
+                let value = self.value();
+                Reply::Meta { line: format!("VA {} k{key}", value.len()).into(), value: Some(value.into()) }
+            }
+            Self::Version => Reply::Done,
+        }
+    }
+
+    /// Line ends and all, of any length up to 600.
+    fn value(&self) -> Vec<u8> {
+        let len = match self.fingerprint() % 5 {
+            0 => 0,
+            1 => 600,
+            _ => self.fingerprint() % 200,
+        };
+        format!("{self:?}\r\nEND\r\n").into_bytes().into_iter().cycle().take(len as usize).collect()
+    }
+
+    /// FNV-1a of its debug text.
+    fn fingerprint(&self) -> u64 {
+        let hash = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        format!("{self:?}").bytes().fold(0xcbf2_9ce4_8422_2325, hash) >> 7
+    }
+}
+
+/// What a server does wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Fault {
+    /// Says nothing for a while, and then all of it.
+    Stall,
+    /// A line that answers nothing.
+    Garbage,
+    /// A value for another key, or with something else behind it than CRLF.
+    WrongValue,
+    /// An error instead of a reply.
+    ErrorReply,
+    /// Part of a reply, and then the end of the connection.
+    BreakOff,
+    /// The connection is reset, with all that was on its way.
+    Reset,
+    /// Takes no connection, and says so.
+    Refuse,
+    /// Says nothing any more, and takes no connection.
+    Vanish,
+    /// All is well again.
+    Return,
+}
+
+const FAULTS: [Fault; 9] = [
+    Fault::Stall,
+    Fault::Garbage,
+    Fault::WrongValue,
+    Fault::ErrorReply,
+    Fault::BreakOff,
+    Fault::Reset,
+    Fault::Refuse,
+    Fault::Vanish,
+    Fault::Return,
+];
+
+/// A server and the one connection to it.
+#[derive(Default)]
+struct Server {
+    /// Sent to it, not read by it.
+    input: Vec<u8>,
+    parser: Parser,
+    /// Sent by it, not delivered.
+    output: Vec<u8>,
+    /// Delivered no more of than this, and then the end.
+    break_off: Option<usize>,
+    connected: bool,
+    connecting: bool,
+    refuses: bool,
+    vanished: bool,
+    stalled_until_ms: u64,
+    next_reply: Option<Fault>,
+}
+
+impl Server {
+    fn disconnect(&mut self) {
+        self.input.clear();
+        self.output.clear();
+        self.parser = Parser::new();
+        self.break_off = None;
+        self.connected = false;
+        self.connecting = false;
+    }
+
+    /// Reads commands and answers them.
+    fn work(&mut self, random: &mut fastrand::Rng) {
+        let mut at = 0;
+        loop {
+            let input = &self.input[at..];
+            let before = self.parser;
+            let (command, mut consumed) = match self.parser.parse(input, &LineLimits::default()) {
+                Ok(Parsed::Complete { value, consumed }) => (value, consumed),
+                Ok(Parsed::NeedMore) => break,
+                Err(rejected) => {
+                    panic!("a server cannot read {:?}: {rejected:?}", String::from_utf8_lossy(input))
+                }
+            };
+            if let Command::Store(store) = command {
+                match data_block(&input[consumed..], store.value_len) {
+                    Parsed::Complete { value, consumed: block } => {
+                        assert!(value.is_ok());
+                        consumed += block;
+                    }
+                    Parsed::NeedMore => {
+                        self.parser = before;
+                        break;
+                    }
+                }
+            }
+            let last = match command {
+                Command::Retrieve(retrieve) => Some(retrieve.last),
+                _ => None,
+            };
+            let asked = Asked::read(&command);
+            at += consumed;
+            self.answer(&asked, last, random);
+        }
+        self.input.drain(..at);
+    }
+
+    /// `last` is that of a retrieval.
+    fn answer(&mut self, asked: &Asked, last: Option<bool>, random: &mut fastrand::Rng) {
+        let mut bytes = Vec::new();
+        match asked.truth() {
+            Reply::Value { client_flags, cas_unique, value } => {
+                let Asked::Get { key, .. } = asked else { unreachable!() };
+                text::encode_value_header(
+                    &mut bytes,
+                    key.as_bytes(),
+                    client_flags,
+                    value.len() as u32,
+                    cas_unique,
+                );
+                bytes.extend_from_slice(&value);
+                bytes.extend_from_slice(b"\r\n");
+            }
+            Reply::Miss => {}
+            Reply::Number(number) => text::encode_number(&mut bytes, number),
+            Reply::Meta { line, value } => {
+                for part in [&line[..], b"\r\n"] {
+                    bytes.extend_from_slice(part);
+                }
+                if let Some(value) = value {
+                    bytes.extend_from_slice(&value);
+                    bytes.extend_from_slice(b"\r\n");
+                }
+            }
+            other => bytes.extend_from_slice(match other {
+                Reply::Stored => b"STORED\r\n",
+                Reply::NotStored => b"NOT_STORED\r\n",
+                Reply::NotFound => b"NOT_FOUND\r\n",
+                Reply::Deleted => b"DELETED\r\n",
+                Reply::Touched => b"TOUCHED\r\n",
+                Reply::Done => b"VERSION 1.6.45\r\n",
+                _ => unreachable!(),
+            }),
+        }
+        match self.next_reply.take() {
+            Some(Fault::Garbage) => {
+                bytes = [&b"GARBAGE\r\n"[..], b"\n", &[b'x'; 5000], b"HDX\r\n"][random.usize(..4)].to_vec()
+            }
+            Some(Fault::WrongValue) => match (asked, random.bool()) {
+                (Asked::Get { .. }, true) => bytes = b"VALUE other 0 1\r\nx\r\n".to_vec(),
+                _ if bytes.ends_with(b"\r\n") => {
+                    bytes.truncate(bytes.len() - 2);
+                    bytes.extend_from_slice(b"\n\n");
+                }
+                _ => bytes = b"VALUE\r\n".to_vec(),
+            },
+            Some(Fault::ErrorReply) => {
+                let line: &[u8] = match random.u32(..8) {
+                    0 => b"SERVER_ERROR 301 shutdown\r\n",
+                    1 => b"SERVER_ERROR 302 try again\r\n",
+                    2 | 3 => b"SERVER_ERROR 307 busy\r\n",
+                    4 => b"ERROR\r\n",
+                    _ => b"SERVER_ERROR out of memory\r\n",
+                };
+                // Of a retrieval it ends the whole line: the keys behind it are not read as another's.
+                if last != Some(false) {
+                    self.output.extend_from_slice(line);
+                    return;
+                }
+                self.next_reply = Some(Fault::ErrorReply);
+            }
+            Some(Fault::BreakOff) => {
+                self.break_off = Some(self.output.len() + random.usize(..=bytes.len()));
+            }
+            _ => {}
+        }
+        self.output.extend_from_slice(&bytes);
+        if last == Some(true) {
+            self.output.extend_from_slice(b"END\r\n");
+        }
+    }
+}
+
+/// What was seen over all runs.
+#[derive(Debug, Default)]
+struct Tally {
+    requests: u64,
+    right: u64,
+    streamed: u64,
+    refused: u64,
+    errors: HashMap<ErrorKind, u64>,
+    faults: HashMap<Fault, u64>,
+    connects: u64,
+    ejections: u64,
+    returns: u64,
+    late: u64,
+    lines: u64,
+}
+
+/// A request without a reply.
+struct Waiting {
+    asked: Asked,
+    /// Of a value that comes in pieces.
+    head: Option<Reply>,
+    pieces: Vec<u8>,
+}
+
+/// Those who asked, and what they are told.
+#[derive(Default)]
+struct Waiters {
+    waiting: HashMap<u64, Waiting>,
+    next: u64,
+    tally: Tally,
+}
+
+impl Waiters {
+    fn told(&mut self, waiter: u64, event: ReplyEvent<'_>) {
+        let Some(one) = self.waiting.get_mut(&waiter) else {
+            panic!("{waiter} is told twice, or never asked: {event:?}")
+        };
+        let reply = match event {
+            ReplyEvent::ValueHead { client_flags, cas_unique, .. } => {
+                one.head = Some(Reply::Value { client_flags, cas_unique, value: Default::default() });
+                return;
+            }
+            ReplyEvent::MetaHead { line, .. } => {
+                one.head = Some(Reply::Meta { line, value: None });
+                return;
+            }
+            ReplyEvent::ValuePiece(piece) => {
+                assert!(one.head.is_some());
+                one.pieces.extend_from_slice(piece);
+                return;
+            }
+            ReplyEvent::ValueEnd => {
+                self.tally.streamed += 1;
+                let pieces = std::mem::take(&mut one.pieces).into();
+                match one.head.take().expect("a head comes first") {
+                    Reply::Value { client_flags, cas_unique, .. } => {
+                        Reply::Value { client_flags, cas_unique, value: pieces }
+                    }
+                    Reply::Meta { line, .. } => Reply::Meta { line, value: Some(pieces) },
+                    other => panic!("{other:?} has no pieces"),
+                }
+            }
+            ReplyEvent::Reply(reply) => {
+                assert!(one.head.is_none() || matches!(reply, Reply::Error { .. }));
+                reply
+            }
+            ReplyEvent::End => panic!("the end of a line is nobody's reply"),
+        };
+        match reply {
+            Reply::Error { kind, .. } => *self.tally.errors.entry(kind).or_default() += 1,
+            reply => {
+                assert_eq!(reply, one.asked.truth(), "to {:?}", one.asked);
+                self.tally.right += 1;
+            }
+        }
+        self.waiting.remove(&waiter);
+    }
+}
+
+struct World {
+    now_ms: u64,
+    destinations: Vec<Destination>,
+    servers: Vec<Server>,
+    waiters: Waiters,
+    faults: bool,
+    random: fastrand::Rng,
+}
+
+impl World {
+    fn new(seed: u64, faults: bool) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let options = Options {
+            server_timeout_ms: random.choice([100, 1000]).unwrap(),
+            connect_timeout_ms: random.choice([100, 1000, 3000]).unwrap(),
+            connect_retries: random.u32(..2),
+            inactive_reset_ms: random.choice([0, 5000]).unwrap(),
+            limits: Limits {
+                requests_max: random.choice([8, 100_000]).unwrap(),
+                bytes_max: random.choice([2000, 1 << 20]).unwrap(),
+                inflight_max: random.choice([0, 0, 1, 5]).unwrap(),
+                whole_value_bytes_max: random.choice([0, 100, 1000]).unwrap(),
+            },
+            health: HealthOptions {
+                ejects: random.u32(..5) > 0,
+                timeouts_max: random.u32(1..4),
+                ..HealthOptions::default()
+            },
+            ..Options::default()
+        };
+        let count = random.usize(1..4);
+        let pool = random.bool().then(|| PoolHealth::new(Thresholds { upper: 2, lower: 1 }));
+        let destinations = (0..count)
+            .map(|number| {
+                let address = format!("server{number}:11211");
+                Destination::new(address, options, pool.as_ref().map(Rc::clone), seed ^ number as u64)
+            })
+            .collect();
+        let servers = (0..count).map(|_| Server::default()).collect();
+        Self { now_ms: 0, destinations, servers, waiters: Waiters::default(), faults, random }
+    }
+
+    fn step(&mut self) {
+        let number = self.random.usize(..self.destinations.len());
+        match self.random.u32(..20) {
+            0..=4 => self.ask(number),
+            5..=8 => self.turn(number),
+            9..=11 => self.serve(number),
+            12..=16 => self.deliver(number),
+            17 => self.connect(number),
+            18 => self.pass_time(),
+            _ if self.faults && self.random.u32(..8) == 0 => self.go_wrong(number),
+            _ => {}
+        }
+    }
+
+    fn ask(&mut self, number: usize) {
+        for _ in 0..self.random.u32(1..12) {
+            let asked = Asked::random(&mut self.random);
+            let waiter = self.waiters.next;
+            self.waiters.next += 1;
+            self.waiters.tally.requests += 1;
+            let (destination, now_ms) = (&mut self.destinations[number], self.now_ms);
+            match asked.with_command(|command, data| destination.request(command, data, waiter, now_ms)) {
+                Ok(()) => {
+                    let one = Waiting { asked, head: None, pieces: Vec::new() };
+                    assert!(self.waiters.waiting.insert(waiter, one).is_none());
+                }
+                Err(Reply::Error { kind, .. }) => {
+                    assert!(matches!(kind, ErrorKind::Busy | ErrorKind::Ejected), "{kind:?}");
+                    self.waiters.tally.refused += 1;
+                    *self.waiters.tally.errors.entry(kind).or_default() += 1;
+                }
+                Err(other) => panic!("refused with {other:?}"),
+            }
+        }
+    }
+
+    /// What a driver does in a turn.
+    fn turn(&mut self, number: usize) {
+        let (destination, server) = (&mut self.destinations[number], &mut self.servers[number]);
+        while let Some(action) = destination.next_action(self.now_ms) {
+            match action {
+                Action::Connect => {
+                    assert!(!server.connected && !server.connecting, "one connection at a time");
+                    server.connecting = true;
+                }
+                Action::Send => {
+                    assert!(server.connected);
+                    let before = server.input.len();
+                    destination.take_output(&mut server.input, self.now_ms);
+                    assert!(server.input.len() > before);
+                    self.waiters.tally.lines +=
+                        server.input[before..].iter().filter(|&&byte| byte == b'\n').count() as u64;
+                }
+                Action::Close => server.disconnect(),
+            }
+        }
+    }
+
+    fn connect(&mut self, number: usize) {
+        let (destination, server) = (&mut self.destinations[number], &mut self.servers[number]);
+        if !server.connecting || server.vanished {
+            return;
+        }
+        server.connecting = false;
+        if server.refuses {
+            let error =
+                self.random.choice([io::ErrorKind::ConnectionRefused, io::ErrorKind::TimedOut]).unwrap();
+            let waiters = &mut self.waiters;
+            destination.connect_failed(error, self.now_ms, &mut |waiter, event| waiters.told(waiter, event));
+        } else {
+            server.connected = true;
+            destination.connected(self.now_ms);
+        }
+    }
+
+    fn serve(&mut self, number: usize) {
+        let server = &mut self.servers[number];
+        if server.connected && !server.vanished && server.stalled_until_ms <= self.now_ms {
+            server.work(&mut self.random);
+        }
+    }
+
+    fn deliver(&mut self, number: usize) {
+        let (destination, server) = (&mut self.destinations[number], &mut self.servers[number]);
+        if !server.connected || server.vanished || server.stalled_until_ms > self.now_ms {
+            return;
+        }
+        let waiters = &mut self.waiters;
+        let mut sink = |waiter, event: ReplyEvent<'_>| waiters.told(waiter, event);
+        let until = server.break_off.unwrap_or(usize::MAX).min(server.output.len());
+        if until > 0 {
+            let len = if self.random.bool() { until } else { self.random.usize(1..=until.min(40)) };
+            destination.received(&server.output[..len], self.now_ms, &mut sink);
+            server.output.drain(..len);
+            server.break_off = server.break_off.map(|left| left - len);
+        } else if server.break_off.is_some() {
+            destination.closed(self.now_ms, &mut sink);
+            server.disconnect();
+        }
+    }
+
+    fn pass_time(&mut self) {
+        let jump_ms = match self.random.u32(..4) {
+            0 => self.random.u64(..10),
+            1 => self.random.u64(..100),
+            2 => self.random.u64(..2000),
+            _ => {
+                let next = self.destinations.iter().filter_map(Destination::next_deadline).min();
+                next.map_or(0, |next| next.saturating_sub(self.now_ms))
+            }
+        };
+        self.now_ms += jump_ms;
+        self.tick();
+    }
+
+    fn tick(&mut self) {
+        for destination in &mut self.destinations {
+            let waiters = &mut self.waiters;
+            destination.tick(self.now_ms, &mut |waiter, event| waiters.told(waiter, event));
+            assert!(
+                destination.next_deadline().is_none_or(|deadline_ms| deadline_ms > self.now_ms),
+                "what was due is done: {destination:?}"
+            );
+        }
+    }
+
+    fn go_wrong(&mut self, number: usize) {
+        let fault = self.random.choice(FAULTS).unwrap();
+        *self.waiters.tally.faults.entry(fault).or_default() += 1;
+        let (destination, server) = (&mut self.destinations[number], &mut self.servers[number]);
+        match fault {
+            Fault::Stall => server.stalled_until_ms = self.now_ms + self.random.u64(..3000),
+            Fault::Garbage | Fault::WrongValue | Fault::ErrorReply | Fault::BreakOff => {
+                server.next_reply = Some(fault);
+            }
+            Fault::Reset if server.connected => {
+                let waiters = &mut self.waiters;
+                destination.closed(self.now_ms, &mut |waiter, event| waiters.told(waiter, event));
+                server.disconnect();
+            }
+            Fault::Reset => {}
+            Fault::Refuse => server.refuses = true,
+            Fault::Vanish => server.vanished = true,
+            Fault::Return => {
+                server.refuses = false;
+                server.vanished = false;
+            }
+        }
+    }
+
+    /// Everything works again: everybody is answered, and every destination comes back.
+    fn finish(&mut self) {
+        for server in &mut self.servers {
+            server.refuses = false;
+            server.vanished = false;
+            server.stalled_until_ms = 0;
+            server.next_reply = None;
+        }
+        for round in 0.. {
+            assert!(round < 10_000, "never done: {:?}", self.destinations);
+            let is_quiet = self.destinations.iter().all(|destination| {
+                destination.pending() == 0 && !matches!(destination.status(), Status::Ejected(_))
+            });
+            if is_quiet {
+                break;
+            }
+            for number in 0..self.destinations.len() {
+                self.turn(number);
+                self.connect(number);
+                self.serve(number);
+                self.deliver(number);
+            }
+            self.now_ms += 20;
+            self.tick();
+        }
+        assert!(self.waiters.waiting.is_empty(), "somebody was never told");
+        for destination in &self.destinations {
+            let counters = destination.counters();
+            assert_eq!((destination.pending(), destination.inflight()), (0, 0));
+            assert_eq!(counters.ejections, counters.returns, "{counters:?}");
+            let tally = &mut self.waiters.tally;
+            tally.connects += counters.connects;
+            tally.ejections += counters.ejections;
+            tally.returns += counters.returns;
+            tally.late += counters.late_replies;
+        }
+    }
+}
+
+fn simulate(seeds: u64, faults: bool) -> Tally {
+    let mut total = Tally::default();
+    for seed in 0..seeds {
+        let outcome = std::panic::catch_unwind(|| {
+            let mut world = World::new(seed, faults);
+            for _ in 0..400 {
+                world.step();
+            }
+            world.finish();
+            world.waiters.tally
+        });
+        let Ok(tally) = outcome else { panic!("failed with seed {seed}, faults {faults}") };
+        total.requests += tally.requests;
+        total.right += tally.right;
+        total.streamed += tally.streamed;
+        total.refused += tally.refused;
+        total.connects += tally.connects;
+        total.ejections += tally.ejections;
+        total.returns += tally.returns;
+        total.late += tally.late;
+        total.lines += tally.lines;
+        for (kind, count) in tally.errors {
+            *total.errors.entry(kind).or_default() += count;
+        }
+        for (fault, count) in tally.faults {
+            *total.faults.entry(fault).or_default() += count;
+        }
+    }
+    println!("{seeds} runs: {total:?}");
+    assert_eq!(total.requests, total.right + total.errors.values().sum::<u64>(), "one reply each");
+    total
+}
+
+/// Seeds from `CORECACHED_SIM_SEEDS` (a count), or so many.
+fn seeds(default: u64) -> u64 {
+    std::env::var("CORECACHED_SIM_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+#[test]
+fn every_request_gets_its_own_reply_while_all_is_well() {
+    let total = simulate(seeds(500), false);
+    assert!(total.right > 0 && total.streamed > 0 && total.lines < total.requests);
+}
+
+#[test]
+fn every_request_gets_one_reply_and_never_anothers_whatever_goes_wrong() {
+    let total = simulate(seeds(3000), true);
+    for fault in FAULTS {
+        assert!(total.faults.contains_key(&fault), "{fault:?} never happened");
+    }
+    for kind in [
+        ErrorKind::Busy,
+        ErrorKind::Timeout,
+        ErrorKind::ConnectTimeout,
+        ErrorKind::Connect,
+        ErrorKind::Ejected,
+        ErrorKind::Shutdown,
+        ErrorKind::TryAgain,
+        ErrorKind::Remote,
+        ErrorKind::Client,
+    ] {
+        assert!(total.errors.contains_key(&kind), "{kind:?} never happened");
+    }
+    assert!(total.ejections > 0 && total.late > 0);
+}
+
+#[test]
+fn a_command_goes_out_as_it_is_encoded() {
+    let mut random = fastrand::Rng::with_seed(1);
+    for _ in 0..200 {
+        let asked = Asked::random(&mut random);
+        let mut connection = Connection::new(Limits::default());
+        let (mut expected, mut out) = (Vec::new(), Vec::new());
+        asked.with_command(|command, data| {
+            encode(command, data, &mut expected);
+            connection.enqueue(command, data, 1, 0).unwrap();
+        });
+        connection.take_output(&mut out);
+        assert_eq!(out, expected);
+    }
+}
