@@ -18,6 +18,8 @@ pub mod destination;
 pub mod failure;
 pub mod health;
 #[cfg(test)]
+mod real;
+#[cfg(test)]
 mod sim;
 #[cfg(test)]
 mod tests;
