@@ -262,7 +262,8 @@ impl Destination {
         }
     }
 
-    /// Bytes came.
+    /// Bytes came. A driver goes on receiving however slow a waiter is: a connection that is not read from cannot be
+    /// told from a destination that is silent, and other waiters stand behind the slow one.
     pub fn received(&mut self, bytes: &[u8], now_ms: u64, sink: &mut impl FnMut(u64, ReplyEvent<'_>)) {
         if !matches!(self.link, Link::Up) {
             return; // of a connection that was given up

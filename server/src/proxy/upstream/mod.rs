@@ -7,7 +7,7 @@
 //! | [`connection`] | requests on one connection, and replies matched to them in order |
 //! | [`health`] | ejection after failures, and the probes that end it |
 //! | [`counters`] | what a destination counts |
-//! | [`failure`] | the replies that are made here, for want of one |
+//! | [`mod@failure`] | the replies that are made here, for want of one |
 //!
 //! Once a turn, for each destination that was touched, a driver does what [`Destination::next_action`] says until it
 //! says nothing; it sleeps no longer than to [`Destination::next_deadline`], and then calls [`Destination::tick`].
@@ -17,6 +17,8 @@ pub mod counters;
 pub mod destination;
 pub mod failure;
 pub mod health;
+#[cfg(test)]
+mod real;
 #[cfg(test)]
 mod sim;
 #[cfg(test)]

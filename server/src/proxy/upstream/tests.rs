@@ -132,7 +132,7 @@ fn a_connection_is_made_for_the_first_request_and_carries_what_waited() {
     let counters = bench.destination.counters();
     assert_eq!((counters.requests, counters.replies, counters.found, counters.stored), (2, 2, 1, 1));
     assert_eq!((counters.connects, counters.reply_mean_us()), (1, 8000));
-    assert_eq!((counters.bytes_sent, counters.bytes_received), (28, 29));
+    assert_eq!((counters.bytes_sent, counters.bytes_received), (24, 29));
 }
 
 #[test]
@@ -313,6 +313,8 @@ fn a_reply_that_is_none_closes_the_connection() {
         bench.receive("END\r\nSTORED\r\n", 2);
         assert_eq!(bench.told(), [""; 0]);
         assert_eq!((bench.action(2), bench.action(2)), (Some(Action::Close), None));
+        bench.receive("END\r\n", 3);
+        assert_eq!((bench.action(3), bench.destination.counters().closes), (None, 1), "{bytes:?}");
     }
     let mut bench = Bench::up(Options::default());
     bench.receive("END\r\n", 1);
@@ -453,6 +455,20 @@ fn timeouts_in_a_row_eject_and_busy_replies_do_not() {
     assert_eq!(bench.told().len(), 3);
     assert_eq!(bench.destination.status(), Status::Ejected(Reason::Timeout));
     assert_eq!(bench.destination.counters().ejections, 1);
+}
+
+#[test]
+fn an_ejected_destination_is_not_connected_to_for_what_was_not_sent() {
+    let limits = Limits { inflight_max: 1, ..Limits::default() };
+    let health = HealthOptions { timeouts_max: 1, ..HealthOptions::default() };
+    let mut bench = Bench::up(Options { limits, health, ..Options::default() });
+    bench.ask(&get("a"), 1, 0);
+    bench.ask(&get("b"), 2, 500);
+    assert_eq!(bench.sent(500), "get a\r\n");
+    bench.tick(1000);
+    assert_eq!(bench.told(), ["1 SERVER_ERROR timeout", "2 SERVER_ERROR unavailable"]);
+    assert_eq!((bench.action(1000), bench.action(1000)), (Some(Action::Close), None));
+    assert_eq!(bench.destination.status(), Status::Ejected(Reason::Timeout));
 }
 
 #[test]
