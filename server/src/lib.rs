@@ -16,6 +16,7 @@ pub mod config;
 pub mod conn;
 pub mod metrics;
 pub mod net;
+pub mod proxy;
 pub mod runtime;
 pub mod server;
 pub mod shard;
