@@ -220,7 +220,7 @@ fn jenkins(key: &[u8]) -> u32 {
     // The last block, whole or not, is mixed in another way.
     let whole = key.len().saturating_sub(1) / 12 * 12;
     let (blocks, rest) = key.split_at(whole);
-    let mut add = |block: &[u8], a: &mut u32, b: &mut u32, c: &mut u32| {
+    let add = |block: &[u8], a: &mut u32, b: &mut u32, c: &mut u32| {
         let mut padded = [0; 12];
         padded[..block.len()].copy_from_slice(block);
         let (words, _) = padded.as_chunks::<4>();
