@@ -2,8 +2,8 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use corecached_protocol::{
-    Arithmetic, Command, Delete, Exptime, KEY_BYTES_MAX, Meta, MetaFlags, MetaKey, MetaMode, MetaVerb, Retrieve, Store,
-    StoreVerb, Touch,
+    Arithmetic, Command, Delete, Exptime, KEY_BYTES_MAX, Meta, MetaFlags, MetaKey, MetaMode, MetaVerb,
+    Retrieve, Store, StoreVerb, Touch,
 };
 
 /// A command on a key. Cloning it copies no bytes.
@@ -24,13 +24,30 @@ pub struct OwnedRequest {
 
 #[derive(Clone, Debug, PartialEq)]
 enum Verb {
-    Retrieve { with_cas: bool, touch: Option<Exptime> },
-    Store { verb: StoreVerb, client_flags: u32, exptime: Exptime, cas_unique: u64 },
+    Retrieve {
+        with_cas: bool,
+        touch: Option<Exptime>,
+    },
+    Store {
+        verb: StoreVerb,
+        client_flags: u32,
+        exptime: Exptime,
+        cas_unique: u64,
+    },
     Delete,
-    Arithmetic { delta: u64, decrement: bool },
-    Touch { exptime: Exptime },
+    Arithmetic {
+        delta: u64,
+        decrement: bool,
+    },
+    Touch {
+        exptime: Exptime,
+    },
     /// Flags with empty tokens, and the tokens.
-    Meta { verb: MetaVerb, flags: MetaFlags<'static>, tokens: Bytes },
+    Meta {
+        verb: MetaVerb,
+        flags: MetaFlags<'static>,
+        tokens: Bytes,
+    },
 }
 
 /// What a request does, by the names that mcrouter's configuration gives it.
@@ -440,7 +457,9 @@ mod tests {
     fn request(line: &str, data: &'static [u8]) -> OwnedRequest {
         let input = format!("{line}\r\n");
         match Parser::new().parse(input.as_bytes(), &Limits::default()) {
-            Ok(Parsed::Complete { value, .. }) => OwnedRequest::new(&value, Bytes::from_static(data)).unwrap(),
+            Ok(Parsed::Complete { value, .. }) => {
+                OwnedRequest::new(&value, Bytes::from_static(data)).unwrap()
+            }
             other => panic!("{line}: {other:?}"),
         }
     }
@@ -459,7 +478,8 @@ mod tests {
             ("ms Zm9v 3 b MA T9", b"abc"),
         ] {
             let input = format!("{line}\r\n");
-            let Ok(Parsed::Complete { value, .. }) = Parser::new().parse(input.as_bytes(), &Limits::default())
+            let Ok(Parsed::Complete { value, .. }) =
+                Parser::new().parse(input.as_bytes(), &Limits::default())
             else {
                 panic!("{line}");
             };

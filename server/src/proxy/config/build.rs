@@ -7,7 +7,8 @@ use corecached_protocol::ErrorKind;
 use super::super::hash::{Ring, RingSpec, WEIGHT_MISSING};
 use super::super::request::Operation;
 use super::handle::{
-    Child, ErrorSet, FailoverErrors, FailoverPolicy, Handle, HandleId, Hash, Limit, PoolId, Rates, Shadow, Wait,
+    Child, ErrorSet, FailoverErrors, FailoverPolicy, Handle, HandleId, Hash, Limit, PoolId, Rates, Shadow,
+    Wait,
 };
 use super::hash::Written;
 use super::json::{Json, Node, Sources};
@@ -71,7 +72,9 @@ impl<'a> Builder<'a> {
         let written: Vec<(String, Json)> = match (json.get("route"), json.get("routes")) {
             (Some(route), None) => vec![(default_prefix.clone(), route.clone())],
             (None, Some(routes)) => self.aliases(routes)?,
-            (None, None) => return Err(self.fault(json, "route", "", "is missing: \"route\": \"PoolRoute|A\"")),
+            (None, None) => {
+                return Err(self.fault(json, "route", "", "is missing: \"route\": \"PoolRoute|A\""));
+            }
             (Some(route), Some(_)) => {
                 return Err(self.fault(route, "route", "", "give either \"route\" or \"routes\""));
             }
@@ -108,8 +111,13 @@ impl<'a> Builder<'a> {
         }
         let options = Options { route_prefix: default_prefix, ..self.options.clone() };
         let pools: Option<Vec<Pool>> = self.pools.into_iter().collect();
-        let config =
-            Config { pools: pools.unwrap_or_default(), handles: self.handles, names: self.names_in_order, routes, options };
+        let config = Config {
+            pools: pools.unwrap_or_default(),
+            handles: self.handles,
+            names: self.names_in_order,
+            routes,
+            options,
+        };
         check_rings(&config, |key, remedy| self.sources.error(json.place, key, "", remedy))?;
         Ok(config)
     }
@@ -156,7 +164,9 @@ impl<'a> Builder<'a> {
         match json.get(key).map(|value| (value, &value.node)) {
             None => Ok(None),
             Some((_, Node::Int(int))) if (min..=max).contains(int) => Ok(Some(*int)),
-            Some((value, _)) => Err(self.wrong(value, key, &format!("must be a whole number from {min} to {max}"))),
+            Some((value, _)) => {
+                Err(self.wrong(value, key, &format!("must be a whole number from {min} to {max}")))
+            }
         }
     }
 
@@ -190,7 +200,8 @@ impl<'a> Builder<'a> {
     /// `routes` as pairs of prefix and handle.
     fn aliases(&self, routes: &Json) -> Checked<Vec<(String, Json)>> {
         let normal = |value: &Json, prefix: &str| {
-            normal_prefix(prefix).ok_or_else(|| self.fault(value, "routes", prefix, "must be \"/region/cluster/\""))
+            normal_prefix(prefix)
+                .ok_or_else(|| self.fault(value, "routes", prefix, "must be \"/region/cluster/\""))
         };
         let mut found = Vec::new();
         if let Some(members) = routes.as_object() {
@@ -200,8 +211,10 @@ impl<'a> Builder<'a> {
             return Ok(found);
         }
         for one in self.list(routes, "routes")? {
-            let route = one.get("route").ok_or_else(|| self.wrong(one, "routes", "each needs a \"route\""))?;
-            let aliases = one.get("aliases").ok_or_else(|| self.wrong(one, "routes", "each needs \"aliases\""))?;
+            let route =
+                one.get("route").ok_or_else(|| self.wrong(one, "routes", "each needs a \"route\""))?;
+            let aliases =
+                one.get("aliases").ok_or_else(|| self.wrong(one, "routes", "each needs \"aliases\""))?;
             for alias in self.list(aliases, "aliases")? {
                 found.push((normal(alias, self.text(alias, "aliases")?)?, route.clone()));
             }
@@ -215,7 +228,12 @@ impl<'a> Builder<'a> {
                 if let Some(own) = handle.get("name").and_then(Json::as_str)
                     && own != name
                 {
-                    return Err(self.fault(handle, "named_handles", own, &format!("must be named \"{name}\", as its key")));
+                    return Err(self.fault(
+                        handle,
+                        "named_handles",
+                        own,
+                        &format!("must be named \"{name}\", as its key"),
+                    ));
                 }
                 self.named_written.insert(name.clone(), handle.clone());
             }
@@ -306,10 +324,32 @@ impl<'a> Builder<'a> {
     fn read_pool(&mut self, name: &str, json: &Json) -> Checked<Pool> {
         let key = |part: &str| format!("pools.{name}.{part}");
         let known = [
-            "servers", "inherit", "protocol", "server_timeout", "connect_timeout", "keep_routing_prefix", "region",
-            "cluster", "weights", "tags", "hostnames", "failure_domains", "qos", "use_ssl", "security_mech",
-            "port_override", "enable_compression", "tko_tracker", "additional_fanout", "error_on_empty", "resolve",
-            "name", "pool_locality", "pool_routing", "jitter_params", "failover_connection_timeout",
+            "servers",
+            "inherit",
+            "protocol",
+            "server_timeout",
+            "connect_timeout",
+            "keep_routing_prefix",
+            "region",
+            "cluster",
+            "weights",
+            "tags",
+            "hostnames",
+            "failure_domains",
+            "qos",
+            "use_ssl",
+            "security_mech",
+            "port_override",
+            "enable_compression",
+            "tko_tracker",
+            "additional_fanout",
+            "error_on_empty",
+            "resolve",
+            "name",
+            "pool_locality",
+            "pool_routing",
+            "jitter_params",
+            "failover_connection_timeout",
         ];
         if let Some((unknown, value)) =
             json.as_object().unwrap_or_default().iter().find(|(part, _)| !known.contains(&part.as_str()))
@@ -340,7 +380,8 @@ impl<'a> Builder<'a> {
                 members.push(Member::Handle(self.handle(server, &key, false)?));
                 continue;
             };
-            let written = read_server(text, port_override).map_err(|remedy| self.wrong(server, &key, remedy))?;
+            let written =
+                read_server(text, port_override).map_err(|remedy| self.wrong(server, &key, remedy))?;
             members.push(Member::Server(Server {
                 address: written.address,
                 tls: written.tls.unwrap_or(tls),
@@ -370,13 +411,18 @@ impl<'a> Builder<'a> {
         let Some(tracker) = json.get("tko_tracker") else { return Ok(None) };
         let servers = json.get("servers").and_then(Json::as_array).map_or(0, <[Json]>::len);
         let bound = |which: &str| -> Checked<Option<u32>> {
-            let count = self.int_at(tracker, &format!("num_tko_threshold_{which}"), 0, i64::from(u32::MAX))?;
+            let count =
+                self.int_at(tracker, &format!("num_tko_threshold_{which}"), 0, i64::from(u32::MAX))?;
             let percent = self.int_at(tracker, &format!("percent_tko_threshold_{which}"), 0, 100)?;
             let of_percent = percent.map(|percent| (servers as i64 * percent) / 100);
             Ok(count.or(of_percent).map(|bound| bound as u32))
         };
         let Some(upper) = bound("upper")? else {
-            return Err(self.wrong(tracker, "tko_tracker", "needs num_tko_threshold_upper or percent_tko_threshold_upper"));
+            return Err(self.wrong(
+                tracker,
+                "tko_tracker",
+                "needs num_tko_threshold_upper or percent_tko_threshold_upper",
+            ));
         };
         let lower = bound("lower")?.unwrap_or(upper).min(upper);
         Ok(Some(EjectedLimit { upper, lower }))
@@ -424,9 +470,11 @@ impl<'a> Builder<'a> {
                 if let Some(handle) = self.named(text, json)? {
                     return Ok(vec![Child::Handle(handle)]);
                 }
-                let (kind, argument) = text.split_once('|').map_or((text.as_str(), None), |(kind, rest)| (kind, Some(rest)));
+                let (kind, argument) =
+                    text.split_once('|').map_or((text.as_str(), None), |(kind, rest)| (kind, Some(rest)));
                 if kind == "Pool" {
-                    let name = argument.ok_or_else(|| self.wrong(json, key, "a pool's name is missing: \"Pool|NAME\""))?;
+                    let name = argument
+                        .ok_or_else(|| self.wrong(json, key, "a pool's name is missing: \"Pool|NAME\""))?;
                     return Ok(vec![Child::PoolMembers(self.pool(name, json)?)]);
                 }
                 let written = short_form(kind, argument, json);
@@ -508,7 +556,11 @@ impl<'a> Builder<'a> {
             "FailoverWithExptimeRoute" => {
                 let mut children = vec![Child::Handle(self.handle_at(json, kind, "normal")?)];
                 if let Some(failover) = json.get("failover") {
-                    children.extend(self.children(&failover.clone(), "FailoverWithExptimeRoute.failover", false)?);
+                    children.extend(self.children(
+                        &failover.clone(),
+                        "FailoverWithExptimeRoute.failover",
+                        false,
+                    )?);
                 }
                 Handle::Failover {
                     children,
@@ -530,7 +582,9 @@ impl<'a> Builder<'a> {
             "AllAsyncRoute" => Handle::All { children: self.children_at(json, kind)?, wait: Wait::None },
             "AllFastestRoute" => Handle::All { children: self.children_at(json, kind)?, wait: Wait::Fastest },
             "AllInitialRoute" => Handle::All { children: self.children_at(json, kind)?, wait: Wait::Initial },
-            "AllMajorityRoute" => Handle::All { children: self.children_at(json, kind)?, wait: Wait::Majority },
+            "AllMajorityRoute" => {
+                Handle::All { children: self.children_at(json, kind)?, wait: Wait::Majority }
+            }
             "RandomRoute" => Handle::Random { children: self.children_at(json, kind)? },
             "HostIdRoute" => Handle::HostId {
                 children: self.children_at(json, kind)?,
@@ -559,9 +613,9 @@ impl<'a> Builder<'a> {
             "MigrateRoute" => Handle::Migrate {
                 from: self.handle_at(json, kind, "from")?,
                 to: self.handle_at(json, kind, "to")?,
-                start_s: self
-                    .int_at(json, "start_time", 0, i64::from(u32::MAX))?
-                    .ok_or_else(|| self.fault(json, "MigrateRoute.start_time", "", "is missing: unix seconds"))?,
+                start_s: self.int_at(json, "start_time", 0, i64::from(u32::MAX))?.ok_or_else(|| {
+                    self.fault(json, "MigrateRoute.start_time", "", "is missing: unix seconds")
+                })?,
                 interval_s: self.int_at(json, "interval", 1, i64::from(u32::MAX))?.unwrap_or(3600),
             },
             "ShadowRoute" => {
@@ -572,24 +626,32 @@ impl<'a> Builder<'a> {
                 target: self.handle_at(json, kind, "target")?,
                 rates: match json.get("rates") {
                     Some(rates) => self.rates(rates)?,
-                    None => return Err(self.fault(json, "RateLimitRoute.rates", "", "is missing: {\"gets_rate\": 100}")),
+                    None => {
+                        return Err(self.fault(
+                            json,
+                            "RateLimitRoute.rates",
+                            "",
+                            "is missing: {\"gets_rate\": 100}",
+                        ));
+                    }
                 },
             },
             "OutstandingLimitRoute" => Handle::OutstandingLimit {
                 target: self.handle_at(json, kind, "target")?,
-                max: self
-                    .int_at(json, "max_outstanding", 1, i64::from(u32::MAX))?
-                    .ok_or_else(|| self.fault(json, "OutstandingLimitRoute.max_outstanding", "", "is missing"))?
-                    as u32,
+                max: self.int_at(json, "max_outstanding", 1, i64::from(u32::MAX))?.ok_or_else(|| {
+                    self.fault(json, "OutstandingLimitRoute.max_outstanding", "", "is missing")
+                })? as u32,
             },
             "L1L2CacheRoute" => Handle::L1L2 {
                 l1: self.handle_at(json, kind, "l1")?,
                 l2: self.handle_at(json, kind, "l2")?,
-                upgrading_exptime_s: self
-                    .int_at(json, "upgradingL1Exptime", 0, i64::MAX)?
-                    .ok_or_else(|| self.fault(json, "L1L2CacheRoute.upgradingL1Exptime", "", "is missing: seconds"))?,
+                upgrading_exptime_s: self.int_at(json, "upgradingL1Exptime", 0, i64::MAX)?.ok_or_else(
+                    || self.fault(json, "L1L2CacheRoute.upgradingL1Exptime", "", "is missing: seconds"),
+                )?,
                 negative_exptime_s: self.int_at(json, "ncacheExptime", 0, i64::MAX)?.unwrap_or(0),
-                negative_refresh: self.int_at(json, "ncacheUpdatePeriod", 0, i64::from(u32::MAX))?.unwrap_or(0) as u32,
+                negative_refresh: self
+                    .int_at(json, "ncacheUpdatePeriod", 0, i64::from(u32::MAX))?
+                    .unwrap_or(0) as u32,
             },
             "KeySplitRoute" => Handle::KeySplit {
                 target: self.handle_at(json, kind, "destination")?,
@@ -603,21 +665,30 @@ impl<'a> Builder<'a> {
             "ModifyKeyRoute" => self.modify_key(json)?,
             "ModifyExptimeRoute" => Handle::ModifyExptime {
                 target: self.handle_at(json, kind, "target")?,
-                exptime_s: self
-                    .int_at(json, "exptime", 0, i64::MAX)?
-                    .ok_or_else(|| self.fault(json, "ModifyExptimeRoute.exptime", "", "is missing: seconds"))?,
+                exptime_s: self.int_at(json, "exptime", 0, i64::MAX)?.ok_or_else(|| {
+                    self.fault(json, "ModifyExptimeRoute.exptime", "", "is missing: seconds")
+                })?,
                 min: match self.text_at(json, "action")?.as_deref() {
                     None | Some("set") => false,
                     Some("min") => true,
                     Some(action) => {
-                        return Err(self.fault(json, "ModifyExptimeRoute.action", action, "must be \"set\" or \"min\""));
+                        return Err(self.fault(
+                            json,
+                            "ModifyExptimeRoute.action",
+                            action,
+                            "must be \"set\" or \"min\"",
+                        ));
                     }
                 },
             },
             // It only writes to mcrouter's log.
             "LoggingRoute" => {
                 let part = if json.get("target").is_some() { "target" } else { "child" };
-                return if json.get(part).is_some() { self.handle_at(json, kind, part) } else { self.push(Handle::Null, json) };
+                return if json.get(part).is_some() {
+                    self.handle_at(json, kind, part)
+                } else {
+                    self.push(Handle::Null, json)
+                };
             }
             _ => {
                 let remedy = "no route handle, pool or named handle of that name is known here";
@@ -645,7 +716,11 @@ impl<'a> Builder<'a> {
         let pool = self.pool(&name, json)?;
         for unsupported in ["slow_warmup", "shard_splits"] {
             if let Some(value) = json.get(unsupported) {
-                return Err(self.wrong(value, &format!("PoolRoute.{unsupported}"), "is not supported: leave it out"));
+                return Err(self.wrong(
+                    value,
+                    &format!("PoolRoute.{unsupported}"),
+                    "is not supported: leave it out",
+                ));
             }
         }
         let hash = match json.get("hash") {
@@ -664,7 +739,8 @@ impl<'a> Builder<'a> {
             hash.distribution
         };
         let spool_deletes = self.options.spool_deletes && self.flag_at(json, "asynclog", true)?;
-        let mut handle = self.push(Handle::Pool { pool, hash: Hash { distribution, ..hash }, spool_deletes }, json)?;
+        let mut handle =
+            self.push(Handle::Pool { pool, hash: Hash { distribution, ..hash }, spool_deletes }, json)?;
         if let Some(max) = self.int_at(json, "max_outstanding", 1, i64::from(u32::MAX))? {
             handle = self.push(Handle::OutstandingLimit { target: handle, max: max as u32 }, json)?;
         }
@@ -750,8 +826,12 @@ impl<'a> Builder<'a> {
             Ok(self.int_at(policy, key, 1, 100_000)?.map_or(default, |tries| tries as usize))
         };
         Ok(match self.text_at(policy, "type")?.as_deref() {
-            None | Some("InOrderPolicy") => FailoverPolicy::InOrder { max_tries: tries("max_tries", usize::MAX)? },
-            Some("LeastFailuresPolicy") => FailoverPolicy::LeastFailures { max_tries: tries("max_tries", usize::MAX)? },
+            None | Some("InOrderPolicy") => {
+                FailoverPolicy::InOrder { max_tries: tries("max_tries", usize::MAX)? }
+            }
+            Some("LeastFailuresPolicy") => {
+                FailoverPolicy::LeastFailures { max_tries: tries("max_tries", usize::MAX)? }
+            }
             Some("DeterministicOrderPolicy") => FailoverPolicy::Deterministic {
                 max_tries: tries("max_tries", usize::MAX)?,
                 max_error_tries: tries("max_error_tries", usize::MAX)?,
@@ -785,7 +865,10 @@ impl<'a> Builder<'a> {
             let key = format!("{class}_rate");
             let Some(rate) = json.get(&key) else { return Ok(None) };
             let rate = self.number(rate, &key, f64::MIN_POSITIVE, 1e12)?;
-            Ok(Some(Limit { rate, burst: self.number_at(json, &format!("{class}_burst"), rate.max(1.0), 1.0, 1e12)? }))
+            Ok(Some(Limit {
+                rate,
+                burst: self.number_at(json, &format!("{class}_burst"), rate.max(1.0), 1.0, 1e12)?,
+            }))
         };
         Ok(Rates { gets: limit("gets")?, sets: limit("sets")?, deletes: limit("deletes")? })
     }
@@ -805,7 +888,13 @@ impl<'a> Builder<'a> {
             let key_fraction = match (&fraction[..], &rv[..]) {
                 ([], []) => (0.0, 1.0),
                 (&[from, to], []) | ([], &[from, to]) if from <= to => (from, to),
-                _ => return Err(self.wrong(one, "shadows.key_fraction_range", "must be [from, to] within 0 to 1")),
+                _ => {
+                    return Err(self.wrong(
+                        one,
+                        "shadows.key_fraction_range",
+                        "must be [from, to] within 0 to 1",
+                    ));
+                }
             };
             shadows.push(Shadow {
                 target,
@@ -831,7 +920,10 @@ impl<'a> Builder<'a> {
                 match Operation::named(name) {
                     Some(operation) => policies.push((operation, target)),
                     // Facebook's own commands, which no client can send here.
-                    None if matches!(name.as_str(), "lease-get" | "lease-set" | "flushall" | "flushre" | "metaget" | "version") => {}
+                    None if matches!(
+                        name.as_str(),
+                        "lease-get" | "lease-set" | "flushall" | "flushre" | "metaget" | "version"
+                    ) => {}
                     None => return Err(self.fault(handle, &key, name, "is no command")),
                 }
             }
@@ -892,8 +984,9 @@ fn short_form(kind: &str, argument: Option<&str>, at: &Json) -> Json {
     let key = match kind {
         "PoolRoute" => "pool",
         "ErrorRoute" => "response",
-        "HashRoute" | "FailoverRoute" | "LatestRoute" | "MissFailoverRoute" | "AllSyncRoute" | "AllAsyncRoute"
-        | "AllFastestRoute" | "AllInitialRoute" | "AllMajorityRoute" | "RandomRoute" | "HostIdRoute" => "children",
+        "HashRoute" | "FailoverRoute" | "LatestRoute" | "MissFailoverRoute" | "AllSyncRoute"
+        | "AllAsyncRoute" | "AllFastestRoute" | "AllInitialRoute" | "AllMajorityRoute" | "RandomRoute"
+        | "HostIdRoute" => "children",
         _ => "target",
     };
     let members = argument.map(|argument| (key.to_owned(), Json::string(at.place, argument)));
@@ -914,7 +1007,8 @@ fn check_rings(config: &Config, fault: impl Fn(&str, &str) -> ConfigError) -> Ch
             key_part: hash.key_part.clone(),
             salt: hash.salt.clone().into_bytes(),
         };
-        Ring::build(&spec, &servers).map_err(|error| fault(&format!("pools.{}", pool.name), &error.to_string()))?;
+        Ring::build(&spec, &servers)
+            .map_err(|error| fault(&format!("pools.{}", pool.name), &error.to_string()))?;
     }
     Ok(())
 }

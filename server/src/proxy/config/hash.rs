@@ -38,7 +38,8 @@ impl Written {
                 ("key_hash", name.to_owned(), remedy.to_owned())
             })?),
         };
-        let xxh3 = KeyHash::Xxh3 { seed: self.seed.as_ref().map_or(0, |seed| KeyHash::xxh3_seed(seed.as_bytes())) };
+        let xxh3 =
+            KeyHash::Xxh3 { seed: self.seed.as_ref().map_or(0, |seed| KeyHash::xxh3_seed(seed.as_bytes())) };
         let points = |points, default| Distribution::Points { points, key_hash: key_hash.unwrap_or(default) };
         let distribution = match named {
             Some("Ch3") => Distribution::Ch3,
@@ -77,7 +78,11 @@ impl Written {
         let key_part = match (self.hash_tag.as_deref().map(str::as_bytes), self.hash_stop) {
             (Some(&[open, close]), None) => KeyPart::Between(open, close),
             (Some(_), None) => {
-                return Err(("hash_tag", self.hash_tag.unwrap_or_default(), "must be two bytes: \"{}\"".into()));
+                return Err((
+                    "hash_tag",
+                    self.hash_tag.unwrap_or_default(),
+                    "must be two bytes: \"{}\"".into(),
+                ));
             }
             (Some(_), Some(stop)) => {
                 return Err(("hash_stop", stop, "give either hash_tag or hash_stop".into()));

@@ -120,7 +120,8 @@ impl<'a> Preprocessor<'a> {
                 Some((value, _)) => return Err(self.fault(value, section, "must be a list or an object")),
             }
         }
-        let members = config.as_object().ok_or_else(|| self.fault(config, "configuration", "must be an object"))?;
+        let members =
+            config.as_object().ok_or_else(|| self.fault(config, "configuration", "must be an object"))?;
         let kept = members.iter().filter(|(key, _)| key != "macros" && key != "consts").cloned().collect();
         self.expand(&Json { place: config.place, node: Node::Object(kept) }, &Scope::new(), 0)
     }
@@ -142,7 +143,8 @@ impl<'a> Preprocessor<'a> {
         };
         match kind {
             Some("macroDef") => {
-                let params = definition.get("params").map_or(Ok(Vec::new()), |params| self.params(&name, params))?;
+                let params =
+                    definition.get("params").map_or(Ok(Vec::new()), |params| self.params(&name, params))?;
                 self.macros.insert(name, Macro { params, result });
             }
             Some("constDef") | None => {
@@ -157,7 +159,9 @@ impl<'a> Preprocessor<'a> {
     }
 
     fn params(&self, name: &str, params: &Json) -> Result<Vec<Param>, ConfigError> {
-        let bad = |value: &Json| self.fault(value, name, "\"params\" is a list of names or of objects with a \"name\"");
+        let bad = |value: &Json| {
+            self.fault(value, name, "\"params\" is a list of names or of objects with a \"name\"")
+        };
         let one = |param: &Json| match (param.as_str(), param.get("name").and_then(Json::as_str)) {
             (Some(name), _) => Ok(Param { name: name.into(), default: None, optional: false }),
             (None, Some(name)) => Ok(Param {
@@ -173,7 +177,11 @@ impl<'a> Preprocessor<'a> {
     fn expand(&mut self, json: &Json, scope: &Scope, depth: usize) -> Result<Json, ConfigError> {
         self.values += 1;
         if depth > DEPTH_MAX {
-            return Err(self.fault(json, "macros", "calls nested more than 250 deep: does a macro call itself?"));
+            return Err(self.fault(
+                json,
+                "macros",
+                "calls nested more than 250 deep: does a macro call itself?",
+            ));
         }
         if self.values > VALUES_MAX {
             return Err(self.fault(json, "macros", "expands to more than 1000000 values"));
@@ -233,7 +241,13 @@ impl<'a> Preprocessor<'a> {
             || MISSING.contains(&name)
     }
 
-    fn expand_text(&mut self, text: &str, place: Place, scope: &Scope, depth: usize) -> Result<Json, ConfigError> {
+    fn expand_text(
+        &mut self,
+        text: &str,
+        place: Place,
+        scope: &Scope,
+        depth: usize,
+    ) -> Result<Json, ConfigError> {
         if depth > DEPTH_MAX {
             return Err(self.sources.error(place, "macros", text, "calls nested more than 250 deep"));
         }
@@ -242,7 +256,9 @@ impl<'a> Preprocessor<'a> {
             let listed = match rest {
                 None => Vec::new(),
                 Some(rest) => arguments(rest)
-                    .ok_or_else(|| self.sources.error(place, "@ call", text, "brackets must match: \"@name(a,b)\""))?
+                    .ok_or_else(|| {
+                        self.sources.error(place, "@ call", text, "brackets must match: \"@name(a,b)\"")
+                    })?
                     .iter()
                     .map(|argument| Json::string(place, argument))
                     .collect(),
@@ -259,7 +275,12 @@ impl<'a> Preprocessor<'a> {
         }
         let value = |name: &str| {
             scope.get(name).or_else(|| self.constants.get(name)).ok_or_else(|| {
-                self.sources.error(place, "%name%", text, &format!("nothing is called \"{name}\" here; a % is written \\%"))
+                self.sources.error(
+                    place,
+                    "%name%",
+                    text,
+                    &format!("nothing is called \"{name}\" here; a % is written \\%"),
+                )
             })
         };
         if let Some(name) = text.strip_prefix('%').and_then(|rest| rest.strip_suffix('%'))
@@ -284,11 +305,21 @@ impl<'a> Preprocessor<'a> {
                 continue;
             }
             let Some((name, behind)) = marked[1..].split_once('%') else {
-                return Err(self.sources.error(place, "%name%", text, "a second % is missing; a plain % is written \\%"));
+                return Err(self.sources.error(
+                    place,
+                    "%name%",
+                    text,
+                    "a second % is missing; a plain % is written \\%",
+                ));
             };
             let value = value(name)?;
             let Some(inserted) = text_of(value) else {
-                return Err(self.sources.error(place, "%name%", text, &format!("\"{name}\" is {}, not text", value.kind())));
+                return Err(self.sources.error(
+                    place,
+                    "%name%",
+                    text,
+                    &format!("\"{name}\" is {}, not text", value.kind()),
+                ));
             };
             done.push_str(&inserted);
             rest = behind;
@@ -319,18 +350,24 @@ impl<'a> Preprocessor<'a> {
                         inner.insert(param.name.clone(), value);
                     }
                     (None, None) if param.optional => {}
-                    (None, None) => return Err(fault(self, &format!("the argument \"{}\" is missing", param.name))),
+                    (None, None) => {
+                        return Err(fault(self, &format!("the argument \"{}\" is missing", param.name)));
+                    }
                 }
             }
             if let Arguments::Listed(listed) = arguments
                 && listed.len() > called.params.len()
             {
-                return Err(fault(self, &format!("takes {} arguments, not {}", called.params.len(), listed.len())));
+                return Err(fault(
+                    self,
+                    &format!("takes {} arguments, not {}", called.params.len(), listed.len()),
+                ));
             }
             return self.expand(&called.result, &inner, depth + 1);
         }
         let Some(&(name, params)) = BUILT_IN.iter().find(|&&(known, _)| known == name) else {
-            let remedy = if MISSING.contains(&name) { "is not supported" } else { "there is no such call or macro" };
+            let remedy =
+                if MISSING.contains(&name) { "is not supported" } else { "there is no such call or macro" };
             return Err(fault(self, remedy));
         };
         let mut values = Vec::with_capacity(params.len());
@@ -365,10 +402,14 @@ impl<'a> Preprocessor<'a> {
     ) -> Result<Json, ConfigError> {
         let null = Json { place, node: Node::Null };
         let value = |at: usize| values.get(at).and_then(Option::as_ref).unwrap_or(&null);
-        let fault = |this: &Self, shown: &str, remedy: &str| this.sources.error(place, &format!("@{name}"), shown, remedy);
+        let fault = |this: &Self, shown: &str, remedy: &str| {
+            this.sources.error(place, &format!("@{name}"), shown, remedy)
+        };
         let node = match name {
             "import" => {
-                let Some(path) = value(0).as_str() else { return Err(fault(self, &value(0).shown(), "takes a path")) };
+                let Some(path) = value(0).as_str() else {
+                    return Err(fault(self, &value(0).shown(), "takes a path"));
+                };
                 return match ((self.import)(path), values.get(1).and_then(Option::as_ref)) {
                     (Ok(text), _) => {
                         let json = self.sources.read(path, &text)?;
@@ -387,7 +428,9 @@ impl<'a> Preprocessor<'a> {
             "select" => match (select(value(0), value(1)), values.get(2).and_then(Option::as_ref)) {
                 (Some(found), _) => found.node.clone(),
                 (None, Some(default)) => return self.expand(default, scope, depth + 1),
-                (None, None) => return Err(fault(self, &value(1).shown(), "is not in there, and there is no default")),
+                (None, None) => {
+                    return Err(fault(self, &value(1).shown(), "is not in there, and there is no default"));
+                }
             },
             "fail" => return Err(fault(self, "", &text_of(value(0)).unwrap_or_default())),
             "defined" => {

@@ -16,7 +16,8 @@ use std::collections::HashMap;
 
 pub use error::ConfigError;
 pub use handle::{
-    Child, ErrorSet, FailoverErrors, FailoverPolicy, Handle, HandleId, Hash, Limit, PoolId, Rates, Shadow, Wait,
+    Child, ErrorSet, FailoverErrors, FailoverPolicy, Handle, HandleId, Hash, Limit, PoolId, Rates, Shadow,
+    Wait,
 };
 use json::{Json, Node, Place, Sources};
 pub use macros::Import;
@@ -86,7 +87,9 @@ impl Config {
             let node = value.parse().map_or_else(|_| Node::String(value.clone()), Node::Int);
             globals.insert(name.clone(), Json { place: Place::default(), node });
         }
-        for (name, value) in ["default-region", "default-cluster"].iter().zip(prefix_parts(&options.route_prefix)) {
+        for (name, value) in
+            ["default-region", "default-cluster"].iter().zip(prefix_parts(&options.route_prefix))
+        {
             globals.insert((*name).into(), Json::string(Place::default(), value));
         }
         let expanded = macros::Preprocessor::new(&mut sources, import, globals).run(&json)?;
@@ -115,7 +118,9 @@ fn prefix_parts(prefix: &str) -> impl Iterator<Item = &str> {
 pub(super) fn normal_prefix(prefix: &str) -> Option<String> {
     let parts: Vec<&str> = prefix.strip_prefix('/')?.trim_end_matches('/').split('/').collect();
     match parts[..] {
-        [region, cluster] if !region.is_empty() && !cluster.is_empty() => Some(format!("/{region}/{cluster}/")),
+        [region, cluster] if !region.is_empty() && !cluster.is_empty() => {
+            Some(format!("/{region}/{cluster}/"))
+        }
         _ => None,
     }
 }

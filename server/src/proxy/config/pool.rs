@@ -185,7 +185,19 @@ mod tests {
 
     #[test]
     fn servers_that_name_no_place_are_refused() {
-        for text in ["", ":11211", "host:0", "host:65536", "host:port", "::1", "[::1", "[x]:1", "unix:", "a b:1", "h:1:caret"] {
+        for text in [
+            "",
+            ":11211",
+            "host:0",
+            "host:65536",
+            "host:port",
+            "::1",
+            "[::1",
+            "[x]:1",
+            "unix:",
+            "a b:1",
+            "h:1:caret",
+        ] {
             assert!(read_server(text, None).is_err(), "{text}");
         }
     }

@@ -8,7 +8,8 @@ use super::{Child, Config, Handle, HandleId, Hash, Member, Pool};
 
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let pools: Map<String, Value> = self.pools.iter().map(|pool| (pool.name.clone(), self.pool_json(pool))).collect();
+        let pools: Map<String, Value> =
+            self.pools.iter().map(|pool| (pool.name.clone(), self.pool_json(pool))).collect();
         // Names stand for their handles everywhere, so that what is shared is shown once.
         let named: Map<String, Value> =
             self.names.iter().map(|(name, handle)| (name.clone(), self.handle_json(*handle))).collect();
@@ -85,12 +86,16 @@ impl Config {
             Handle::All { children, .. } | Handle::Random { children } => {
                 json!({"children": self.children_json(children)})
             }
-            Handle::HostId { children, salt } => json!({"children": self.children_json(children), "salt": salt}),
+            Handle::HostId { children, salt } => {
+                json!({"children": self.children_json(children), "salt": salt})
+            }
             Handle::Null => json!({}),
             Handle::Error { response } => json!({"response": response}),
             Handle::OperationSelector { default, policies } => {
-                let policies: Map<String, Value> =
-                    policies.iter().map(|(operation, handle)| (format!("{operation:?}").to_lowercase(), one(handle))).collect();
+                let policies: Map<String, Value> = policies
+                    .iter()
+                    .map(|(operation, handle)| (format!("{operation:?}").to_lowercase(), one(handle)))
+                    .collect();
                 json!({"default_policy": default.as_ref().map(one), "operation_policies": policies})
             }
             Handle::PrefixSelector { policies, wildcard } => {
@@ -116,8 +121,12 @@ impl Config {
                 };
                 json!({"target": one(target), "shadows": shadows.iter().map(shadow).collect::<Vec<_>>()})
             }
-            Handle::RateLimit { target, rates } => json!({"target": one(target), "rates": format!("{rates:?}")}),
-            Handle::OutstandingLimit { target, max } => json!({"target": one(target), "max_outstanding": max}),
+            Handle::RateLimit { target, rates } => {
+                json!({"target": one(target), "rates": format!("{rates:?}")})
+            }
+            Handle::OutstandingLimit { target, max } => {
+                json!({"target": one(target), "max_outstanding": max})
+            }
             Handle::L1L2 { l1, l2, upgrading_exptime_s, negative_exptime_s, negative_refresh } => json!({
                 "l1": one(l1),
                 "l2": one(l2),
@@ -128,7 +137,13 @@ impl Config {
             Handle::KeySplit { target, replicas, all_sync, first_hit } => {
                 json!({"destination": one(target), "replicas": replicas, "all_sync": all_sync, "first_hit": first_hit})
             }
-            Handle::ModifyKey { target, set_routing_prefix, ensure_key_prefix, replace_key_prefix, set_key_suffix } => json!({
+            Handle::ModifyKey {
+                target,
+                set_routing_prefix,
+                ensure_key_prefix,
+                replace_key_prefix,
+                set_key_suffix,
+            } => json!({
                 "target": one(target),
                 "set_routing_prefix": set_routing_prefix,
                 "ensure_key_prefix": ensure_key_prefix,

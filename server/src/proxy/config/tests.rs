@@ -57,7 +57,8 @@ fn the_configuration_of_the_tutorials_chart_is_read() {
 
 #[test]
 fn comments_of_both_kinds_and_trailing_commas_are_overlooked() {
-    let text = "// a\n{ /* b */ \"pools\": {\"A\": {\"servers\": [\"h:1\",],},}, \"route\": \"PoolRoute|A\", }";
+    let text =
+        "// a\n{ /* b */ \"pools\": {\"A\": {\"servers\": [\"h:1\",],},}, \"route\": \"PoolRoute|A\", }";
     assert_eq!(addresses(&config(text), "A"), ["h:1"]);
 }
 
@@ -69,12 +70,18 @@ fn short_forms_nest() {
         ("\"HashRoute|ErrorRoute\"", "HashRoute", 1),
         ("\"NullRoute\"", "NullRoute", 0),
         ("\"ErrorRoute|gone\"", "ErrorRoute", 0),
-        (r#"{"type": "FailoverRoute", "children": ["PoolRoute|A", [["Pool|A"], "NullRoute"]]}"#, "FailoverRoute", 3),
+        (
+            r#"{"type": "FailoverRoute", "children": ["PoolRoute|A", [["Pool|A"], "NullRoute"]]}"#,
+            "FailoverRoute",
+            3,
+        ),
     ] {
         let config = config(&format!("{{{pools}, \"route\": {route}}}"));
         assert_eq!(root(&config).type_name(), kind);
         let found = match root(&config) {
-            Handle::All { children, .. } | Handle::Hash { children, .. } | Handle::Failover { children, .. } => children.len(),
+            Handle::All { children, .. }
+            | Handle::Hash { children, .. }
+            | Handle::Failover { children, .. } => children.len(),
             _ => 0,
         };
         assert_eq!(found, children, "{route}");
@@ -140,7 +147,7 @@ fn macros_constants_and_calls_are_expanded() {
             "imported": "@import(pool.json)",
             "fallback": {"servers": {"type": "import", "path": "none.json", "default": ["d:1"]}},
             "chosen": {"servers": {"type": "select", "dictionary": {"x": ["x:1"], "y": ["y:1"]}, "key": "y"}},
-            "vars": {"vars": {"n": 9}, "servers": ["v:%n%"]},
+            "scoped": {"vars": {"n": 9}, "servers": ["v:%n%"]},
           },
           "route": "NullRoute"
         }"#
@@ -156,7 +163,7 @@ fn macros_constants_and_calls_are_expanded() {
         ("imported", &["imported:1", "imported:2"]),
         ("fallback", &["d:1"]),
         ("chosen", &["y:1"]),
-        ("vars", &["v:9"]),
+        ("scoped", &["v:9"]),
     ] {
         assert_eq!(addresses(&config, pool), expected, "{pool}");
     }
@@ -172,10 +179,27 @@ fn every_fault_names_line_key_value_and_remedy() {
         ("{}".to_owned(), 1, "route: is missing"),
         ("{\n\"route\": \"PoolRoute|B\"}".to_owned(), 2, "pool = B: there is no such pool"),
         (format!("{{{pools},\n\"route\": \"PoolRuote|A\"}}"), 2, "PoolRuote: no route handle"),
-        ("{\"pools\": {\"A\": {\n\"servers\": [\n\"a:1\",\n\"a:99999\"]}}, \"route\": \"PoolRoute|A\"}".to_owned(), 4, "pools.A.servers[1] = \"a:99999\": the port"),
-        ("{\"pools\": {\"A\": {\"serverz\": []}}, \"route\": \"NullRoute\"}".to_owned(), 1, "pools.A.serverz"),
-        ("{\"pools\": {\"A\": {\"inherit\": \"A\"}}, \"route\": \"NullRoute\"}".to_owned(), 1, "inherits from itself"),
-        ("{\"named_handles\": {\"x\": \"AllSyncRoute|x\"}, \"route\": \"x\"}".to_owned(), 1, "contains itself"),
+        (
+            "{\"pools\": {\"A\": {\n\"servers\": [\n\"a:1\",\n\"a:99999\"]}}, \"route\": \"PoolRoute|A\"}"
+                .to_owned(),
+            4,
+            "pools.A.servers[1] = \"a:99999\": the port",
+        ),
+        (
+            "{\"pools\": {\"A\": {\"serverz\": []}}, \"route\": \"NullRoute\"}".to_owned(),
+            1,
+            "pools.A.serverz",
+        ),
+        (
+            "{\"pools\": {\"A\": {\"inherit\": \"A\"}}, \"route\": \"NullRoute\"}".to_owned(),
+            1,
+            "inherits from itself",
+        ),
+        (
+            "{\"named_handles\": {\"x\": \"AllSyncRoute|x\"}, \"route\": \"x\"}".to_owned(),
+            1,
+            "contains itself",
+        ),
         ("{\"route\": \"@nothing(1)\"}".to_owned(), 1, "@nothing: there is no such call"),
         ("{\"route\": \"@process(1)\"}".to_owned(), 1, "@process: is not supported"),
         ("{\"route\": \"%x%\"}".to_owned(), 1, "nothing is called \"x\""),
@@ -183,9 +207,25 @@ fn every_fault_names_line_key_value_and_remedy() {
         ("{\"route\": \"@import(self.json)\"}".to_owned(), 1, "nested"),
         ("{\"route\": \"@fail(because)\"}".to_owned(), 1, "because"),
         ("{\"route\": \"@div(1,0)\"}".to_owned(), 1, "cannot be done"),
-        (format!("{{{pools},\n\"route\": {{\"type\": \"PoolRoute\", \"pool\": \"A\",\n \"hash\": {{\"hash_func\": \"Ch9\"}}}}}}"), 3, "hash_func = Ch9: must be one of Ch3"),
-        (format!("{{{pools}, \"route\": {{\"type\": \"AllSyncRoute\", \"children\": []}}}}"), 1, "must not be empty"),
-        (format!("{{{pools}, \"route\": {{\"type\": \"AllSyncRoute\", \"children\": {{\"type\": \"PrefixSelectorRoute\"}}}}}}"), 1, "directly under"),
+        (
+            format!(
+                "{{{pools},\n\"route\": {{\"type\": \"PoolRoute\", \"pool\": \"A\",\n \"hash\": {{\"hash_func\": \"Ch9\"}}}}}}"
+            ),
+            3,
+            "hash_func = Ch9: must be one of Ch3",
+        ),
+        (
+            format!("{{{pools}, \"route\": {{\"type\": \"AllSyncRoute\", \"children\": []}}}}"),
+            1,
+            "must not be empty",
+        ),
+        (
+            format!(
+                "{{{pools}, \"route\": {{\"type\": \"AllSyncRoute\", \"children\": {{\"type\": \"PrefixSelectorRoute\"}}}}}}"
+            ),
+            1,
+            "directly under",
+        ),
         ("{\"routes\": {\"/a/b/\": \"NullRoute\"}}".to_owned(), 1, "/././: needs a route"),
         ("{\"routes\": {\"/a/\": \"NullRoute\"}}".to_owned(), 1, "/a/: must be"),
         ("[".repeat(100_000), 1, "nested"),
@@ -205,7 +245,9 @@ fn macros_that_multiply_stop_at_a_bound() {
     let mut macros = String::from("\"m0\": {\"type\": \"macroDef\", \"params\": [], \"result\": [1, 1]}");
     for at in 1..60 {
         let inner = at - 1;
-        macros += &format!(", \"m{at}\": {{\"type\": \"macroDef\", \"params\": [], \"result\": [\"@m{inner}()\", \"@m{inner}()\"]}}");
+        macros += &format!(
+            ", \"m{at}\": {{\"type\": \"macroDef\", \"params\": [], \"result\": [\"@m{inner}()\", \"@m{inner}()\"]}}"
+        );
     }
     let error = parse(&format!("{{\"macros\": {{{macros}}}, \"route\": \"@m59()\"}}")).unwrap_err();
     assert!(error.to_string().contains("1000000"), "{error}");

@@ -97,9 +97,9 @@ impl KeyHash {
             Self::Murmur => murmur2(key),
             Self::Murmur3 => murmur3(key, 0xdead_beef_u32.wrapping_mul(key.len() as u32)),
             Self::Jenkins => jenkins(key),
-            Self::Java => key.iter().fold(0, |hash: u32, &byte| {
-                hash.wrapping_mul(31).wrapping_add(u32::from(byte))
-            }),
+            Self::Java => {
+                key.iter().fold(0, |hash: u32, &byte| hash.wrapping_mul(31).wrapping_add(u32::from(byte)))
+            }
             Self::Xxh3 { seed } => return xxh3_64_with_seed(key, seed),
         })
     }

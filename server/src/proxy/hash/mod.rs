@@ -169,17 +169,35 @@ pub struct Ring {
 enum Layout {
     /// One server: nothing to hash.
     One,
-    Ch3 { servers: usize },
+    Ch3 {
+        servers: usize,
+    },
     WeightedCh3(Box<[u32]>),
     WeightedCh4(Box<[f64]>),
-    Crc32 { servers: u32 },
-    ConstShard { servers: usize },
+    Crc32 {
+        servers: u32,
+    },
+    ConstShard {
+        servers: usize,
+    },
     Rendezvous(Box<[u64]>),
     WeightedRendezvous(Box<[(u64, f64)]>),
-    Table { table: Box<[u32]>, key_hash: KeyHash },
-    Circle { circle: Circle, key_hash: KeyHash },
-    Jump { servers: usize, key_hash: KeyHash },
-    Pymemcache { nodes: Box<[(Murmur3, u32)]>, form: PythonKey },
+    Table {
+        table: Box<[u32]>,
+        key_hash: KeyHash,
+    },
+    Circle {
+        circle: Circle,
+        key_hash: KeyHash,
+    },
+    Jump {
+        servers: usize,
+        key_hash: KeyHash,
+    },
+    Pymemcache {
+        nodes: Box<[(Murmur3, u32)]>,
+        form: PythonKey,
+    },
 }
 
 impl Ring {

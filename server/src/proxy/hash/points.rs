@@ -66,16 +66,23 @@ impl Circle {
             let base = form.text(server);
             match form {
                 Points::KetamaUnweighted(hash) => {
-                    points.extend((0..count).map(|k| (hash.hash(format!("{base}-{k}").as_bytes()) as u32, index)));
+                    points.extend(
+                        (0..count).map(|k| (hash.hash(format!("{base}-{k}").as_bytes()) as u32, index)),
+                    );
                 }
                 Points::Xxh3 { .. } => {
-                    points.extend((0..count).map(|k| (xxh3_64(format!("{base}-{k}").as_bytes()) as u32, index)));
+                    points.extend(
+                        (0..count).map(|k| (xxh3_64(format!("{base}-{k}").as_bytes()) as u32, index)),
+                    );
                 }
-                Points::Dalli => points.extend((0..count).map(|k| (sha1_point(&format!("{base}:{k}")), index))),
+                Points::Dalli => {
+                    points.extend((0..count).map(|k| (sha1_point(&format!("{base}:{k}")), index)))
+                }
                 _ => {
                     for k in 0..count / POINTS_A_DIGEST {
                         let digest = md5(format!("{base}-{k}").as_bytes());
-                        points.extend((0..POINTS_A_DIGEST as usize).map(|at| (md5_point(&digest, at), index)));
+                        points
+                            .extend((0..POINTS_A_DIGEST as usize).map(|at| (md5_point(&digest, at), index)));
                     }
                 }
             }

@@ -99,7 +99,8 @@ pub(super) fn majority(frame: &mut Frame, step: &mut Step, reply: Reply) {
     if votes.counts[result] > votes.children / 2 {
         frame.answer(step, reply);
     } else if frame.waiting == 0 {
-        let weight = |reply: &Reply| (votes.counts[usize::from(outcome::result(reply))], outcome::rank(reply));
+        let weight =
+            |reply: &Reply| (votes.counts[usize::from(outcome::result(reply))], outcome::rank(reply));
         if let Some(winner) = votes.replies.iter().max_by_key(|reply| weight(reply)).cloned() {
             frame.answer(step, winner);
         }

@@ -289,7 +289,9 @@ impl Compiler<'_> {
             Handle::MissFailover { children, return_best_on_error } => {
                 Node::MissFailover { children: self.children(children), best: *return_best_on_error }
             }
-            Handle::All { children, wait } => Node::All(All { children: self.children(children), wait: *wait }),
+            Handle::All { children, wait } => {
+                Node::All(All { children: self.children(children), wait: *wait })
+            }
             Handle::Random { children } => Node::Random { children: self.children(children) },
             Handle::HostId { children, salt } => {
                 let children = self.children(children);
@@ -313,7 +315,8 @@ impl Compiler<'_> {
                     Some(handle) => self.node(*handle),
                     None => self.error_node("no route for this key"),
                 };
-                let policy = |(prefix, handle): &(String, HandleId)| (prefix.as_bytes().into(), self.node(*handle));
+                let policy =
+                    |(prefix, handle): &(String, HandleId)| (prefix.as_bytes().into(), self.node(*handle));
                 Node::Prefix { policies: policies.iter().map(policy).collect(), wildcard }
             }
             Handle::WarmUp { cold, warm, exptime_s } => Node::Lookaside(Lookaside {
@@ -373,7 +376,13 @@ impl Compiler<'_> {
                 all_sync: *all_sync,
                 first_hit: *first_hit,
             }),
-            Handle::ModifyKey { target, set_routing_prefix, ensure_key_prefix, replace_key_prefix, set_key_suffix } => {
+            Handle::ModifyKey {
+                target,
+                set_routing_prefix,
+                ensure_key_prefix,
+                replace_key_prefix,
+                set_key_suffix,
+            } => {
                 let bytes = |text: &Option<String>| text.clone().map(Into::into);
                 Node::ModifyKey(ModifyKey {
                     target: self.node(*target),
@@ -383,9 +392,11 @@ impl Compiler<'_> {
                     set_key_suffix: bytes(set_key_suffix),
                 })
             }
-            Handle::ModifyExptime { target, exptime_s, min } => {
-                Node::ModifyExptime(ModifyExptime { target: self.node(*target), exptime_s: *exptime_s, min: *min })
-            }
+            Handle::ModifyExptime { target, exptime_s, min } => Node::ModifyExptime(ModifyExptime {
+                target: self.node(*target),
+                exptime_s: *exptime_s,
+                min: *min,
+            }),
         };
         Ok(self.push(node))
     }

@@ -128,9 +128,10 @@ impl Execution {
         if prefix.contains(&b'*') {
             // The default route's reply is the answer, if it is among them.
             let at = tree.default_root;
-            let ordered = std::iter::once(&tree.roots[at]).chain(tree.roots[..at].iter()).chain(&tree.roots[at + 1..]);
+            let ordered =
+                std::iter::once(&tree.roots[at]).chain(tree.roots[..at].iter()).chain(&tree.roots[at + 1..]);
             let mut started: Vec<NodeId> = Vec::new();
-            for (known, node) in ordered.filter(|(known, _)| selector::glob(prefix, known.as_bytes())) {
+            for (_, node) in ordered.filter(|(known, _)| selector::glob(prefix, known.as_bytes())) {
                 if first.is_none() {
                     first = Some(*node);
                 } else if first != Some(*node) && !started.contains(node) {
@@ -214,10 +215,18 @@ impl Execution {
                         self.frames.put_back(place, frame);
                         continue;
                     }
-                    debug_assert_eq!(frame.parent, Parent::Nobody, "ended without an answer: {:?}", frame.state);
+                    debug_assert_eq!(
+                        frame.parent,
+                        Parent::Nobody,
+                        "ended without an answer: {:?}",
+                        frame.state
+                    );
                     self.frames.release(place);
                     if frame.parent != Parent::Nobody {
-                        self.work.push_back(Work::Deliver { parent: frame.parent, reply: outcome::local_error("") });
+                        self.work.push_back(Work::Deliver {
+                            parent: frame.parent,
+                            reply: outcome::local_error(""),
+                        });
                     }
                 }
             }
@@ -229,10 +238,14 @@ impl Execution {
 fn start(step: &mut Step, node: NodeId, request: OwnedRequest, parent: Parent, shadows_max: usize) {
     let tree = std::sync::Arc::clone(&step.routes.tree);
     match &tree.nodes[node as usize] {
-        Node::Destination { id, keep_routing_prefix } => send(step, *id, *keep_routing_prefix, request, parent),
+        Node::Destination { id, keep_routing_prefix } => {
+            send(step, *id, *keep_routing_prefix, request, parent)
+        }
         Node::Hash { ring, children } => step.start(children[ring.pick(request.key())], request, parent),
         Node::Failover(failover) => failover.start(step, node, request, parent),
-        Node::MissFailover { children, .. } => super::miss_failover::start(step, node, children, request, parent),
+        Node::MissFailover { children, .. } => {
+            super::miss_failover::start(step, node, children, request, parent)
+        }
         Node::All(all) => all.start(step, node, request, parent),
         Node::Random { children } => {
             let chosen = children[step.random.usize(..children.len())];
@@ -240,7 +253,9 @@ fn start(step: &mut Step, node: NodeId, request: OwnedRequest, parent: Parent, s
         }
         Node::Null => step.answer(parent, outcome::null(&request)),
         Node::Error { reply } => step.answer(parent, reply.clone()),
-        Node::Operation { by_operation } => step.start(by_operation[request.operation() as usize], request, parent),
+        Node::Operation { by_operation } => {
+            step.start(by_operation[request.operation() as usize], request, parent)
+        }
         Node::Prefix { policies, wildcard } => {
             step.start(selector::by_prefix(policies, *wildcard, request.key()), request, parent);
         }
@@ -257,7 +272,13 @@ fn start(step: &mut Step, node: NodeId, request: OwnedRequest, parent: Parent, s
 }
 
 /// `request` leaves the tree.
-fn send(step: &mut Step, destination: DestinationId, keep_prefix: bool, request: OwnedRequest, parent: Parent) {
+fn send(
+    step: &mut Step,
+    destination: DestinationId,
+    keep_prefix: bool,
+    request: OwnedRequest,
+    parent: Parent,
+) {
     let request = if keep_prefix && !request.prefix().is_empty() {
         match request.join_prefix() {
             Ok(joined) => joined,

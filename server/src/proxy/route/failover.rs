@@ -67,7 +67,9 @@ impl Failover {
     }
 
     pub fn start(&self, step: &mut Step, node: NodeId, request: OwnedRequest, parent: Parent) {
-        if let (NodeState::Failover(State { bucket: Some(bucket), .. }), Some(limit)) = (step.state(node), self.limit) {
+        if let (NodeState::Failover(State { bucket: Some(bucket), .. }), Some(limit)) =
+            (step.state(node), self.limit)
+        {
             bucket.fill(limit.rate, limit); // tokens come with requests
         }
         let mut order = Vec::new();
@@ -121,7 +123,8 @@ impl Failover {
 pub(super) fn replied(frame: &mut Frame, step: &mut Step, place: Place, child: u32, reply: Reply) {
     let routes = std::rc::Rc::clone(&frame.routes);
     let node = frame.node as usize;
-    let (Node::Failover(failover), NodeState::Failover(state)) = (&routes.tree.nodes[node], &routes.states[node])
+    let (Node::Failover(failover), NodeState::Failover(state)) =
+        (&routes.tree.nodes[node], &routes.states[node])
     else {
         return frame.answer(step, reply);
     };

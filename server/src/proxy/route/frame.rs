@@ -96,7 +96,13 @@ impl Step<'_> {
     }
 
     /// A new frame, whose children are started with [`Step::start_child`]; with no room `parent` is told.
-    pub fn open(&mut self, node: NodeId, request: OwnedRequest, parent: Parent, state: State) -> Option<Place> {
+    pub fn open(
+        &mut self,
+        node: NodeId,
+        request: OwnedRequest,
+        parent: Parent,
+        state: State,
+    ) -> Option<Place> {
         let frame = Frame { routes: Rc::clone(self.routes), node, parent, request, waiting: 0, state };
         match self.frames.insert(frame) {
             Ok(place) => Some(place),
@@ -137,7 +143,14 @@ impl Frame {
     }
 
     /// Starts one more child of the frame at `place`.
-    pub fn start_child(&mut self, step: &mut Step, place: Place, node: NodeId, request: OwnedRequest, child: u32) {
+    pub fn start_child(
+        &mut self,
+        step: &mut Step,
+        place: Place,
+        node: NodeId,
+        request: OwnedRequest,
+        child: u32,
+    ) {
         self.waiting += 1;
         step.start(node, request, Parent::Frame { frame: place, child });
     }

@@ -54,7 +54,9 @@ fn copy(request: &OwnedRequest, at: u32) -> Result<OwnedRequest, BadKey> {
 /// Our copy missed: the first one is asked.
 pub(super) fn replied(frame: &mut Frame, step: &mut Step, place: Place, child: u32, reply: Reply) {
     let routes = std::rc::Rc::clone(&frame.routes);
-    let Node::KeySplit(split) = &routes.tree.nodes[frame.node as usize] else { return frame.answer(step, reply) };
+    let Node::KeySplit(split) = &routes.tree.nodes[frame.node as usize] else {
+        return frame.answer(step, reply);
+    };
     if child > 0 || outcome::is_hit(&reply) {
         return super::modify::rekeyed(frame, step, reply);
     }

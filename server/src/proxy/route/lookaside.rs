@@ -80,7 +80,8 @@ fn is_mark(reply: &Reply) -> bool {
 pub(super) fn replied(frame: &mut Frame, step: &mut Step, place: Place, reply: Reply) {
     let routes = std::rc::Rc::clone(&frame.routes);
     let node = frame.node as usize;
-    let (Node::Lookaside(lookaside), State::Lookaside(stage)) = (&routes.tree.nodes[node], &mut frame.state) else {
+    let (Node::Lookaside(lookaside), State::Lookaside(stage)) = (&routes.tree.nodes[node], &mut frame.state)
+    else {
         return frame.answer(step, reply);
     };
     let plain = frame.request.operation() == Operation::Get && frame.request.meta().is_none();
@@ -123,7 +124,8 @@ pub(super) fn replied(frame: &mut Frame, step: &mut Step, place: Place, reply: R
             None => {
                 if reply == Reply::Miss && lookaside.mark_s > 0 {
                     let mark = Bytes::from_static(MARK);
-                    let mark = frame.request.store(StoreVerb::Add, MARK_FLAG, Exptime(lookaside.mark_s), mark);
+                    let mark =
+                        frame.request.store(StoreVerb::Add, MARK_FLAG, Exptime(lookaside.mark_s), mark);
                     step.start(lookaside.front, mark, Parent::Nobody);
                 }
                 let answer = if reply == Reply::Miss { outcome::null(&frame.request) } else { reply };

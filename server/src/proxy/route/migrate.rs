@@ -20,7 +20,8 @@ pub(super) struct Migrate {
 impl Migrate {
     pub fn start(&self, step: &mut Step, node: NodeId, request: OwnedRequest, parent: Parent) {
         let now_s = (step.now_ms / 1000) as i64;
-        let between = now_s >= self.start_s && now_s < self.start_s.saturating_add(self.interval_s.saturating_mul(2));
+        let between =
+            now_s >= self.start_s && now_s < self.start_s.saturating_add(self.interval_s.saturating_mul(2));
         if request.class() == OperationClass::Delete && between {
             // Proxies whose clocks differ may have the key in either place.
             return to_all(step, node, &[self.from, self.to], &request, parent, State::Worst(None));

@@ -14,7 +14,13 @@ pub(super) struct Progress {
     best: Option<Reply>,
 }
 
-pub(super) fn start(step: &mut Step, node: NodeId, children: &[NodeId], request: OwnedRequest, parent: Parent) {
+pub(super) fn start(
+    step: &mut Step,
+    node: NodeId,
+    children: &[NodeId],
+    request: OwnedRequest,
+    parent: Parent,
+) {
     if !matches!(request.class(), OperationClass::Get | OperationClass::Delete) {
         return step.start(children[0], request, parent);
     }

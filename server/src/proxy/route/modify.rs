@@ -33,7 +33,9 @@ impl ModifyKey {
             && !key.starts_with(ensure)
         {
             prefix = ensure;
-            if let Some(rest) = self.replace_key_prefix.as_deref().and_then(|replace| key.strip_prefix(replace)) {
+            if let Some(rest) =
+                self.replace_key_prefix.as_deref().and_then(|replace| key.strip_prefix(replace))
+            {
                 key = rest;
             }
         }

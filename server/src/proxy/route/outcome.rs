@@ -9,7 +9,12 @@ use super::super::request::{OperationClass, OwnedRequest};
 /// How bad a reply is; the larger the worse.
 pub(super) fn rank(reply: &Reply) -> u8 {
     match reply {
-        Reply::Value { .. } | Reply::Stored | Reply::Deleted | Reply::Touched | Reply::Done | Reply::Number(_) => 0,
+        Reply::Value { .. }
+        | Reply::Stored
+        | Reply::Deleted
+        | Reply::Touched
+        | Reply::Done
+        | Reply::Number(_) => 0,
         Reply::Miss | Reply::NotStored | Reply::Exists | Reply::NotFound => 1,
         Reply::Meta { line, .. } => u8::from(matches!(line.get(..2), Some(b"EN" | b"NF" | b"NS" | b"EX"))),
         Reply::Error { kind, .. } => match kind {
@@ -107,7 +112,9 @@ pub(super) fn null(request: &OwnedRequest) -> Reply {
         };
     };
     let code = match verb {
-        MetaVerb::Get | MetaVerb::Debug => return Reply::Meta { line: Bytes::from_static(b"EN"), value: None },
+        MetaVerb::Get | MetaVerb::Debug => {
+            return Reply::Meta { line: Bytes::from_static(b"EN"), value: None };
+        }
         MetaVerb::Set => "NS",
         MetaVerb::Delete | MetaVerb::Arithmetic => "NF",
     };

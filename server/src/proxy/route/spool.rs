@@ -18,7 +18,9 @@ pub(super) fn start(step: &mut Step, node: NodeId, target: NodeId, request: Owne
 
 pub(super) fn replied(frame: &mut Frame, step: &mut Step, reply: Reply) {
     let failed = outcome::error_kind(&reply).is_some_and(|kind| ErrorSet::DEFAULT.has(kind));
-    let Node::Spool { target } = frame.routes.tree.nodes[frame.node as usize] else { return frame.answer(step, reply) };
+    let Node::Spool { target } = frame.routes.tree.nodes[frame.node as usize] else {
+        return frame.answer(step, reply);
+    };
     // A destination behind a handle of the pool's own is not known here: its client hears of the failure.
     let destination = step.tree().walk(target, frame.request.key(), frame.request.operation());
     match destination {

@@ -26,11 +26,17 @@ struct Bench {
 }
 
 fn options() -> Options {
-    Options { spool_deletes: false, miss_on_get_errors: false, miss_on_arithmetic_errors: false, ..Options::default() }
+    Options {
+        spool_deletes: false,
+        miss_on_get_errors: false,
+        miss_on_arithmetic_errors: false,
+        ..Options::default()
+    }
 }
 
 fn tree(text: &str, options: &Options) -> Arc<Tree> {
-    let config = Config::parse("test", text, options, &|_| Err("no files".into())).unwrap_or_else(|error| panic!("{error}"));
+    let config = Config::parse("test", text, options, &|_| Err("no files".into()))
+        .unwrap_or_else(|error| panic!("{error}"));
     Arc::new(Tree::compile(&config, &ResolvedPools::new()).unwrap())
 }
 
@@ -94,7 +100,8 @@ impl Bench {
     fn ask(&mut self, line: &str, data: &str) -> Option<Reply> {
         let line = format!("{line}\r\n");
         let limits = LineLimits::default();
-        let request = OwnedRequest::new(&parse(&line, &limits), Bytes::copy_from_slice(data.as_bytes())).unwrap();
+        let request =
+            OwnedRequest::new(&parse(&line, &limits), Bytes::copy_from_slice(data.as_bytes())).unwrap();
         self.tickets += 1;
         self.execution.begin(&self.routes, request, self.tickets, self.now_ms, &mut self.actions);
         self.collect()
@@ -174,7 +181,8 @@ fn only_requests_that_one_destination_decides_go_directly() {
     };
     let selector = r#"{"type": "OperationSelectorRoute", "default_policy": "PoolRoute|a",
         "operation_policies": {"delete": "AllSyncRoute|Pool|two"}}"#;
-    let prefix = r#"{"type": "PrefixSelectorRoute", "policies": {"x": "NullRoute"}, "wildcard": "PoolRoute|two"}"#;
+    let prefix =
+        r#"{"type": "PrefixSelectorRoute", "policies": {"x": "NullRoute"}, "wildcard": "PoolRoute|two"}"#;
     for (line, route, direct) in [
         ("get k", "\"PoolRoute|two\"", true),
         ("get k", selector, true),
@@ -192,7 +200,8 @@ fn only_requests_that_one_destination_decides_go_directly() {
 
 #[test]
 fn failover_goes_on_while_the_reply_is_an_error() {
-    let mut bench = Bench::new(r#"{"type": "FailoverRoute", "children": ["PoolRoute|a", "PoolRoute|b", "PoolRoute|c"]}"#);
+    let mut bench =
+        Bench::new(r#"{"type": "FailoverRoute", "children": ["PoolRoute|a", "PoolRoute|b", "PoolRoute|c"]}"#);
     assert_eq!(bench.get(), None);
     assert_eq!(bench.reply("a get k", Reply::Miss), Some(Reply::Miss)); // a miss is no error
     bench.get();
@@ -339,7 +348,9 @@ fn a_gutter_keeps_what_is_stored_for_a_short_time_only() {
 
 #[test]
 fn latest_sticks_to_one_child_a_host_and_fails_over() {
-    let text = format!("{{{POOLS}, \"route\": {{\"type\": \"LatestRoute\", \"failover_count\": 2, \"children\": [\"PoolRoute|a\", \"PoolRoute|b\", \"PoolRoute|c\", \"PoolRoute|d\"]}}}}");
+    let text = format!(
+        "{{{POOLS}, \"route\": {{\"type\": \"LatestRoute\", \"failover_count\": 2, \"children\": [\"PoolRoute|a\", \"PoolRoute|b\", \"PoolRoute|c\", \"PoolRoute|d\"]}}}}"
+    );
     let mut firsts = std::collections::HashSet::new();
     for host_id in 0..20 {
         let mut bench = Bench::with(&text, &Options { host_id, ..options() });
@@ -383,7 +394,8 @@ fn miss_failover_asks_on_until_a_hit_and_writes_to_the_first() {
 
 #[test]
 fn all_sync_answers_with_the_worst_reply() {
-    let mut bench = Bench::new(r#"{"type": "AllSyncRoute", "children": ["PoolRoute|a", "PoolRoute|b", "PoolRoute|c"]}"#);
+    let mut bench =
+        Bench::new(r#"{"type": "AllSyncRoute", "children": ["PoolRoute|a", "PoolRoute|b", "PoolRoute|c"]}"#);
     bench.ask("delete k", "");
     assert_eq!(bench.waiting().len(), 3);
     assert_eq!(bench.reply("b delete k", error(ErrorKind::Remote)), None);
@@ -428,7 +440,9 @@ fn all_initial_answers_with_the_first_childs_reply() {
 
 #[test]
 fn all_fastest_answers_with_the_first_reply_that_is_no_error() {
-    let mut bench = Bench::new(r#"{"type": "AllFastestRoute", "children": ["PoolRoute|a", "PoolRoute|b", "PoolRoute|c"]}"#);
+    let mut bench = Bench::new(
+        r#"{"type": "AllFastestRoute", "children": ["PoolRoute|a", "PoolRoute|b", "PoolRoute|c"]}"#,
+    );
     bench.get();
     assert_eq!(bench.reply("b get k", error(TIMEOUT)), None);
     assert_eq!(bench.reply("c get k", Reply::Miss), Some(Reply::Miss));
@@ -442,7 +456,9 @@ fn all_fastest_answers_with_the_first_reply_that_is_no_error() {
 
 #[test]
 fn all_majority_answers_when_more_than_half_agree() {
-    let mut bench = Bench::new(r#"{"type": "AllMajorityRoute", "children": ["PoolRoute|a", "PoolRoute|b", "PoolRoute|c"]}"#);
+    let mut bench = Bench::new(
+        r#"{"type": "AllMajorityRoute", "children": ["PoolRoute|a", "PoolRoute|b", "PoolRoute|c"]}"#,
+    );
     bench.get();
     bench.reply("a get k", Reply::Miss);
     assert_eq!(bench.reply("b get k", value("v")), None);
@@ -526,18 +542,26 @@ fn a_routing_prefix_chooses_the_route_and_is_not_sent() {
         assert_eq!(bench.reply(&format!("{host} get k"), Reply::Miss), Some(Reply::Miss));
     }
     let unknown = bench.ask("get /no/where/k", "");
-    assert!(matches!(unknown, Some(Reply::Error { ref line, .. }) if line == "SERVER_ERROR RootRoute: No rh found"));
+    assert!(
+        matches!(unknown, Some(Reply::Error { ref line, .. }) if line == "SERVER_ERROR RootRoute: No rh found")
+    );
     assert!(matches!(bench.ask("get /r/x/", ""), Some(Reply::Error { kind: ErrorKind::BadKey, .. })));
     bench.ask("get /one", ""); // one part alone is a key like any other
     bench.reply("a get /one", Reply::Miss);
-    for (key, hosts, answers) in [("/*/*/k", "abcd", "a"), ("/r/*/k", "bc", "b"), ("/*/y/k", "cd", "c"), ("/r/*x/k", "b", "b")] {
+    for (key, hosts, answers) in
+        [("/*/*/k", "abcd", "a"), ("/r/*/k", "bc", "b"), ("/*/y/k", "cd", "c"), ("/r/*x/k", "b", "b")]
+    {
         bench.ask(&format!("delete {key}"), "");
         let mut sent: Vec<String> = bench.waiting().into_iter().map(str::to_owned).collect();
         sent.sort();
         let expected: Vec<String> = hosts.chars().map(|host| format!("{host} delete k")).collect();
         assert_eq!(sent, expected, "{key}");
         for sent in sent.iter().rev() {
-            assert_eq!(bench.reply(sent, Reply::Deleted).is_some(), sent.starts_with(answers), "{key} {sent}");
+            assert_eq!(
+                bench.reply(sent, Reply::Deleted).is_some(),
+                sent.starts_with(answers),
+                "{key} {sent}"
+            );
         }
     }
     bench.done();
@@ -550,7 +574,8 @@ fn a_routing_prefix_chooses_the_route_and_is_not_sent() {
 
 #[test]
 fn a_pool_may_keep_routing_prefixes_and_meta_replies_show_the_clients_key() {
-    let text = r#"{"pools": {"a": {"servers": ["a:1"], "keep_routing_prefix": true}}, "route": "PoolRoute|a"}"#;
+    let text =
+        r#"{"pools": {"a": {"servers": ["a:1"], "keep_routing_prefix": true}}, "route": "PoolRoute|a"}"#;
     let mut bench = Bench::with(text, &options());
     bench.ask("get /././k", "");
     bench.reply("a get /././k", Reply::Miss);
@@ -565,7 +590,8 @@ fn a_pool_may_keep_routing_prefixes_and_meta_replies_show_the_clients_key() {
     bench.done();
 }
 
-const WARM_UP: &str = r#"{"type": "WarmUpRoute", "cold": "PoolRoute|a", "warm": "PoolRoute|b", "exptime": 9}"#;
+const WARM_UP: &str =
+    r#"{"type": "WarmUpRoute", "cold": "PoolRoute|a", "warm": "PoolRoute|b", "exptime": 9}"#;
 
 #[test]
 fn warm_up_fills_the_cold_cache_from_the_warm_one() {
@@ -588,7 +614,8 @@ fn warm_up_fills_the_cold_cache_from_the_warm_one() {
 
 #[test]
 fn warm_up_asks_the_cold_cache_again_where_its_own_numbers_matter() {
-    for (line, first) in [("gets k", "a gets k"), ("gat 7 k", "a gat k 7"), ("mg k v c", "a meta-gets k v c")] {
+    for (line, first) in [("gets k", "a gets k"), ("gat 7 k", "a gat k 7"), ("mg k v c", "a meta-gets k v c")]
+    {
         let mut bench = Bench::new(WARM_UP);
         bench.ask(line, "");
         let miss = if line.starts_with("mg") { meta("EN") } else { Reply::Miss };
@@ -632,7 +659,7 @@ fn keys_migrate_each_at_its_moment_and_deletes_go_to_both() {
     let mut bench = Bench::new(
         r#"{"type": "MigrateRoute", "from": "PoolRoute|a", "to": "PoolRoute|b", "start_time": 1000, "interval": 100}"#,
     );
-    let mut moved = |bench: &mut Bench, now_s: u64| {
+    let moved = |bench: &mut Bench, now_s: u64| {
         bench.now_ms = now_s * 1000;
         let mut moved = 0;
         for key in 0..200 {
@@ -685,7 +712,8 @@ fn requests_above_a_rate_are_refused_until_time_passes() {
     let mut bench = Bench::new(
         r#"{"type": "RateLimitRoute", "target": "NullRoute", "rates": {"gets_rate": 10, "gets_burst": 2}}"#,
     );
-    let mut passed = |bench: &mut Bench, asked: usize| (0..asked).filter(|_| bench.get() == Some(Reply::Miss)).count();
+    let passed =
+        |bench: &mut Bench, asked: usize| (0..asked).filter(|_| bench.get() == Some(Reply::Miss)).count();
     assert_eq!(passed(&mut bench, 5), 2);
     bench.now_ms += 100;
     assert_eq!(passed(&mut bench, 5), 1);
@@ -713,7 +741,9 @@ fn requests_above_the_outstanding_limit_wait_in_order() {
 
 #[test]
 fn a_split_key_has_a_copy_for_each_host_and_is_deleted_in_all() {
-    let text = format!("{{{POOLS}, \"route\": {{\"type\": \"KeySplitRoute\", \"destination\": \"PoolRoute|a\", \"replicas\": 3, \"all_sync\": true, \"first_hit\": true}}}}");
+    let text = format!(
+        "{{{POOLS}, \"route\": {{\"type\": \"KeySplitRoute\", \"destination\": \"PoolRoute|a\", \"replicas\": 3, \"all_sync\": true, \"first_hit\": true}}}}"
+    );
     for (host_id, own) in [(0, "k"), (1, "k::1"), (5, "k::2")] {
         let mut bench = Bench::with(&text, &Options { host_id, ..options() });
         bench.get();
@@ -731,7 +761,10 @@ fn a_split_key_has_a_copy_for_each_host_and_is_deleted_in_all() {
     assert_eq!(bench.reply("a get k::1", Reply::Miss), None);
     assert_eq!(bench.reply("a get k", value("v")), Some(value("v")));
     let longest = "k".repeat(250);
-    assert!(matches!(bench.ask(&format!("get {longest}"), ""), Some(Reply::Error { kind: ErrorKind::BadKey, .. })));
+    assert!(matches!(
+        bench.ask(&format!("get {longest}"), ""),
+        Some(Reply::Error { kind: ErrorKind::BadKey, .. })
+    ));
     bench.done();
 }
 
@@ -743,7 +776,8 @@ fn keys_are_modified_and_checked_again() {
         (r#""ensure_key_prefix": "p:", "replace_key_prefix": "q:""#, "q:k", "p:k"),
         (r#""set_key_suffix": ":s""#, "k", "k:s"),
     ] {
-        let mut bench = Bench::new(&format!(r#"{{"type": "ModifyKeyRoute", "target": "PoolRoute|a", {route}}}"#));
+        let mut bench =
+            Bench::new(&format!(r#"{{"type": "ModifyKeyRoute", "target": "PoolRoute|a", {route}}}"#));
         bench.ask(&format!("get {asked}"), "");
         bench.reply(&format!("a get {sent}"), Reply::Miss);
         bench.ask(&format!("mg {asked} k"), "");
@@ -752,14 +786,18 @@ fn keys_are_modified_and_checked_again() {
         assert_eq!(answer, Some(meta(&format!("HD k{asked}"))));
         bench.done();
     }
-    let mut bench = Bench::new(r#"{"type": "ModifyKeyRoute", "target": "PoolRoute|a", "set_key_suffix": "ss"}"#);
+    let mut bench =
+        Bench::new(r#"{"type": "ModifyKeyRoute", "target": "PoolRoute|a", "set_key_suffix": "ss"}"#);
     let answer = bench.ask(&format!("get {}", "k".repeat(249)), "");
-    assert!(matches!(answer, Some(Reply::Error { kind: ErrorKind::BadKey, ref line }) if line == "CLIENT_ERROR bad key"));
+    assert!(
+        matches!(answer, Some(Reply::Error { kind: ErrorKind::BadKey, ref line }) if line == "CLIENT_ERROR bad key")
+    );
 }
 
 #[test]
 fn exptimes_are_set_or_shortened_but_not_of_deletes() {
-    for (action, own, sent) in [("set", 100, 7), ("set", 0, 7), ("min", 100, 7), ("min", 3, 3), ("min", 0, 7)] {
+    for (action, own, sent) in [("set", 100, 7), ("set", 0, 7), ("min", 100, 7), ("min", 3, 3), ("min", 0, 7)]
+    {
         let mut bench = Bench::new(&format!(
             r#"{{"type": "ModifyExptimeRoute", "target": "PoolRoute|a", "exptime": 7, "action": "{action}"}}"#
         ));
@@ -892,16 +930,34 @@ fn every_request_is_answered_once_whatever_the_tree_and_the_replies() {
         let mut asked = 0;
         while asked < answered.len() || !calls.is_empty() {
             if asked < answered.len() && random.bool() {
-                let line = ["get k", "gets k", "set k 0 5 1", "delete k", "incr k 1", "touch k 5", "mg k v k", "md k", "ms k 1"];
+                let line = [
+                    "get k",
+                    "gets k",
+                    "set k 0 5 1",
+                    "delete k",
+                    "incr k 1",
+                    "touch k 5",
+                    "mg k v k",
+                    "md k",
+                    "ms k 1",
+                ];
                 let line = format!("{}\r\n", random.choice(line).unwrap());
                 let line_limits = LineLimits::default();
-                let request = OwnedRequest::new(&parse(&line, &line_limits), Bytes::from_static(b"x")).unwrap();
+                let request =
+                    OwnedRequest::new(&parse(&line, &line_limits), Bytes::from_static(b"x")).unwrap();
                 execution.begin(&routes, request, asked as u64, 1_000_000, &mut actions);
                 asked += 1;
             } else if !calls.is_empty() {
                 let call = calls.swap_remove(random.usize(..calls.len()));
-                let replies =
-                    [value("v"), Reply::Miss, Reply::Stored, Reply::NotFound, error(TIMEOUT), error(ErrorKind::Ejected), meta("EN")];
+                let replies = [
+                    value("v"),
+                    Reply::Miss,
+                    Reply::Stored,
+                    Reply::NotFound,
+                    error(TIMEOUT),
+                    error(ErrorKind::Ejected),
+                    meta("EN"),
+                ];
                 execution.replied(call, random.choice(replies).unwrap(), 1_000_000, &mut actions);
             }
             for action in actions.drain(..) {
@@ -919,19 +975,44 @@ fn every_request_is_answered_once_whatever_the_tree_and_the_replies() {
 
 fn random_route(random: &mut fastrand::Rng, depth: usize) -> String {
     if depth == 0 || random.u8(..4) == 0 {
-        return random.choice(["\"PoolRoute|a\"", "\"PoolRoute|two\"", "\"PoolRoute|c\"", "\"NullRoute\"", "\"ErrorRoute\""]).unwrap().into();
+        return random
+            .choice([
+                "\"PoolRoute|a\"",
+                "\"PoolRoute|two\"",
+                "\"PoolRoute|c\"",
+                "\"NullRoute\"",
+                "\"ErrorRoute\"",
+            ])
+            .unwrap()
+            .into();
     }
     let mut one = || random_route(random, depth - 1);
     let (a, b, c) = (one(), one(), one());
-    let children = ["FailoverRoute", "AllSyncRoute", "AllAsyncRoute", "AllFastestRoute", "AllInitialRoute", "AllMajorityRoute",
-        "MissFailoverRoute", "RandomRoute", "HashRoute", "LatestRoute"];
+    let children = [
+        "FailoverRoute",
+        "AllSyncRoute",
+        "AllAsyncRoute",
+        "AllFastestRoute",
+        "AllInitialRoute",
+        "AllMajorityRoute",
+        "MissFailoverRoute",
+        "RandomRoute",
+        "HashRoute",
+        "LatestRoute",
+    ];
     match random.u8(..10) {
         0 => format!(r#"{{"type": "WarmUpRoute", "cold": {a}, "warm": {b}}}"#),
-        1 => format!(r#"{{"type": "L1L2CacheRoute", "l1": {a}, "l2": {b}, "upgradingL1Exptime": 9, "ncacheExptime": 4, "ncacheUpdatePeriod": 2}}"#),
+        1 => format!(
+            r#"{{"type": "L1L2CacheRoute", "l1": {a}, "l2": {b}, "upgradingL1Exptime": 9, "ncacheExptime": 4, "ncacheUpdatePeriod": 2}}"#
+        ),
         2 => format!(r#"{{"type": "OutstandingLimitRoute", "target": {a}, "max_outstanding": 2}}"#),
-        3 => format!(r#"{{"type": "KeySplitRoute", "destination": {a}, "replicas": 3, "all_sync": true, "first_hit": true}}"#),
+        3 => format!(
+            r#"{{"type": "KeySplitRoute", "destination": {a}, "replicas": 3, "all_sync": true, "first_hit": true}}"#
+        ),
         4 => format!(r#"{{"type": "ShadowRoute", "target": {a}, "shadows": [{{"target": {b}}}]}}"#),
-        5 => format!(r#"{{"type": "MigrateRoute", "from": {a}, "to": {b}, "start_time": 990, "interval": 20}}"#),
+        5 => format!(
+            r#"{{"type": "MigrateRoute", "from": {a}, "to": {b}, "start_time": 990, "interval": 20}}"#
+        ),
         6 => format!(r#"{{"type": "ModifyKeyRoute", "target": {a}, "set_key_suffix": "s"}}"#),
         _ => format!(r#"{{"type": "{}", "children": [{a}, {b}, {c}]}}"#, random.choice(children).unwrap()),
     }
