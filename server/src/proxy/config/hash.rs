@@ -1,0 +1,100 @@
+//! `hash` of a pool and the like: the scheme's name and what it needs besides.
+
+use super::super::hash::{Distribution, KeyHash, KeyPart, Points, PythonKey};
+use super::handle::Hash;
+
+/// Schemes other than mcrouter's, which hash a key without looking for a hash stop.
+const OTHERS: &str = "Ketama KetamaUnweighted KetamaSpy KetamaWithPort Evcache Xxh3Ring Spymemcached \
+                      SpymemcachedLibmemcached Dalli Modula Jump Pymemcache PymemcacheBytes Maglev";
+
+/// What a configuration said of hashing.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    pub function: Option<String>,
+    /// Ours: the hash of keys, by libmemcached's and twemproxy's names.
+    pub key_hash: Option<String>,
+    /// Ours: bytes of `Jump`'s seed, as memcached's proxy takes it.
+    pub seed: Option<String>,
+    /// Ours: points of each server.
+    pub points: Option<u32>,
+    /// Ours: two bytes; what stands between them is hashed.
+    pub hash_tag: Option<String>,
+    /// Ours: what stands before it is hashed; `|#|` with mcrouter's schemes.
+    pub hash_stop: Option<String>,
+    pub salt: String,
+    pub weights: Vec<f64>,
+    pub tags: Vec<String>,
+}
+
+impl Written {
+    /// The checked form; an error is key, value and remedy.
+    pub fn check(self) -> Result<Hash, (&'static str, String, String)> {
+        let named = self.function.as_deref();
+        let key_hash = match self.key_hash.as_deref() {
+            None => None,
+            Some(name) => Some(KeyHash::named(name).ok_or_else(|| {
+                let remedy = "must be one of default one_at_a_time md5 crc16 crc32 crc32a fnv1_64 fnv1a_64 fnv1_32 \
+                              fnv1a_32 hsieh murmur murmur3 jenkins java xxh3";
+                ("key_hash", name.to_owned(), remedy.to_owned())
+            })?),
+        };
+        let xxh3 =
+            KeyHash::Xxh3 { seed: self.seed.as_ref().map_or(0, |seed| KeyHash::xxh3_seed(seed.as_bytes())) };
+        let points = |points, default| Distribution::Points { points, key_hash: key_hash.unwrap_or(default) };
+        let distribution = match named {
+            Some("Ch3") => Distribution::Ch3,
+            None if self.weights.is_empty() => Distribution::Ch3,
+            None | Some("WeightedCh3") => Distribution::WeightedCh3,
+            Some("WeightedCh4") => Distribution::WeightedCh4,
+            Some("Crc32") => Distribution::Crc32,
+            Some("ConstShard") => Distribution::ConstShard,
+            Some("Rendezvous") => Distribution::Rendezvous,
+            Some("WeightedRendezvous") => Distribution::WeightedRendezvous,
+            Some("Ketama") => points(Points::Ketama, KeyHash::Md5),
+            Some("KetamaUnweighted") => {
+                let hash = key_hash.unwrap_or(KeyHash::OneAtATime);
+                points(Points::KetamaUnweighted(hash), hash)
+            }
+            Some("KetamaSpy") => points(Points::KetamaSpy, KeyHash::Md5),
+            Some("KetamaWithPort") => points(Points::KetamaWithPort, KeyHash::Md5),
+            Some("Evcache") => points(Points::Evcache, KeyHash::Md5),
+            Some("Xxh3Ring") => points(Points::Xxh3 { a_server: self.points.unwrap_or(160) }, xxh3),
+            Some("Spymemcached") => points(Points::Spymemcached, KeyHash::Md5),
+            Some("SpymemcachedLibmemcached") => points(Points::SpymemcachedLibmemcached, KeyHash::Md5),
+            Some("Dalli") => points(Points::Dalli, KeyHash::Crc32),
+            Some("Modula") => Distribution::Modula(key_hash.unwrap_or(KeyHash::OneAtATime)),
+            Some("Jump") => Distribution::Jump(key_hash.unwrap_or(xxh3)),
+            Some("Pymemcache") => Distribution::Pymemcache(PythonKey::Text),
+            Some("PymemcacheBytes") => Distribution::Pymemcache(PythonKey::Bytes),
+            Some("Maglev") => Distribution::Maglev,
+            Some(name) => {
+                let remedy = format!(
+                    "must be one of Ch3 WeightedCh3 WeightedCh4 Crc32 ConstShard Rendezvous WeightedRendezvous {OTHERS}"
+                );
+                return Err(("hash_func", name.to_owned(), remedy));
+            }
+        };
+        let mcrouters = !named.is_some_and(|name| OTHERS.split(' ').any(|other| other == name));
+        let key_part = match (self.hash_tag.as_deref().map(str::as_bytes), self.hash_stop) {
+            (Some(&[open, close]), None) => KeyPart::Between(open, close),
+            (Some(_), None) => {
+                return Err((
+                    "hash_tag",
+                    self.hash_tag.unwrap_or_default(),
+                    "must be two bytes: \"{}\"".into(),
+                ));
+            }
+            (Some(_), Some(stop)) => {
+                return Err(("hash_stop", stop, "give either hash_tag or hash_stop".into()));
+            }
+            (None, Some(stop)) if stop.is_empty() => KeyPart::Whole,
+            (None, Some(stop)) => KeyPart::Before(stop.into_bytes()),
+            (None, None) if mcrouters => KeyPart::hash_stop(),
+            (None, None) => KeyPart::Whole,
+        };
+        if self.salt.len() > super::super::hash::SALT_BYTES_MAX {
+            return Err(("salt", self.salt, "must have at most 128 bytes".into()));
+        }
+        Ok(Hash { distribution, key_part, salt: self.salt, weights: self.weights, tags: self.tags })
+    }
+}

@@ -1,0 +1,172 @@
+//! The resolved tree as JSON, for `check-config`: macros expanded, defaults filled in, names shown once.
+
+use std::fmt;
+
+use serde_json::{Map, Value, json};
+
+use super::{Child, Config, Handle, HandleId, Hash, Member, Pool};
+
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pools: Map<String, Value> =
+            self.pools.iter().map(|pool| (pool.name.clone(), self.pool_json(pool))).collect();
+        // Names stand for their handles everywhere, so that what is shared is shown once.
+        let named: Map<String, Value> =
+            self.names.iter().map(|(name, handle)| (name.clone(), self.handle_json(*handle))).collect();
+        let routes: Map<String, Value> =
+            self.routes.iter().map(|(prefix, handle)| (prefix.clone(), self.child_json(*handle))).collect();
+        let all = json!({"pools": pools, "named_handles": named, "routes": routes});
+        let text = serde_json::to_string_pretty(&all).map_err(|_| fmt::Error)?;
+        f.write_str(&text)
+    }
+}
+
+impl Config {
+    fn pool_json(&self, pool: &Pool) -> Value {
+        let servers: Vec<Value> = pool
+            .members
+            .iter()
+            .map(|member| match member {
+                Member::Server(server) => json!({
+                    "address": server.address.to_string(),
+                    "tls": server.tls,
+                    "server_timeout": server.reply_timeout_ms,
+                    "connect_timeout": server.connect_timeout_ms,
+                }),
+                Member::Handle(handle) => self.child_json(*handle),
+            })
+            .collect();
+        json!({
+            "servers": servers,
+            "resolve": pool.resolve,
+            "weights": pool.weights,
+            "tags": pool.tags,
+            "keep_routing_prefix": pool.keep_routing_prefix,
+            "error_on_empty": pool.error_on_empty,
+        })
+    }
+
+    fn child_json(&self, handle: HandleId) -> Value {
+        match self.names.iter().find(|(_, named)| *named == handle) {
+            Some((name, _)) => Value::from(name.as_str()),
+            None => self.handle_json(handle),
+        }
+    }
+
+    fn children_json(&self, children: &[Child]) -> Value {
+        let child = |child: &Child| match child {
+            Child::Handle(handle) => self.child_json(*handle),
+            Child::PoolMembers(pool) => Value::from(format!("Pool|{}", self.pool(*pool).name)),
+        };
+        children.iter().map(child).collect()
+    }
+
+    fn handle_json(&self, handle: HandleId) -> Value {
+        let handle = self.handle(handle);
+        let one = |handle: &HandleId| self.child_json(*handle);
+        let mut members = match handle {
+            Handle::Pool { pool, hash, spool_deletes } => {
+                json!({"pool": self.pool(*pool).name, "hash": hash_json(hash), "asynclog": spool_deletes})
+            }
+            Handle::Hash { children, hash } => {
+                json!({"children": self.children_json(children), "hash": hash_json(hash)})
+            }
+            Handle::Failover { children, policy, limit, exptime_max_s, .. } => json!({
+                "children": self.children_json(children),
+                "failover_policy": format!("{policy:?}"),
+                "failover_limit": limit.map(|limit| json!({"rate": limit.rate, "burst": limit.burst})),
+                "failover_exptime": exptime_max_s,
+            }),
+            Handle::Latest { children, count, salt, .. } => {
+                json!({"children": self.children_json(children), "failover_count": count, "salt": salt})
+            }
+            Handle::MissFailover { children, return_best_on_error } => {
+                json!({"children": self.children_json(children), "return_best_on_error": return_best_on_error})
+            }
+            Handle::All { children, .. } | Handle::Random { children } => {
+                json!({"children": self.children_json(children)})
+            }
+            Handle::HostId { children, salt } => {
+                json!({"children": self.children_json(children), "salt": salt})
+            }
+            Handle::Null => json!({}),
+            Handle::Error { response } => json!({"response": response}),
+            Handle::OperationSelector { default, policies } => {
+                let policies: Map<String, Value> = policies
+                    .iter()
+                    .map(|(operation, handle)| (format!("{operation:?}").to_lowercase(), one(handle)))
+                    .collect();
+                json!({"default_policy": default.as_ref().map(one), "operation_policies": policies})
+            }
+            Handle::PrefixSelector { policies, wildcard } => {
+                let policies: Map<String, Value> =
+                    policies.iter().map(|(prefix, handle)| (prefix.clone(), one(handle))).collect();
+                json!({"policies": policies, "wildcard": wildcard.as_ref().map(one)})
+            }
+            Handle::WarmUp { cold, warm, exptime_s } => {
+                json!({"cold": one(cold), "warm": one(warm), "exptime": exptime_s})
+            }
+            Handle::Migrate { from, to, start_s, interval_s } => {
+                json!({"from": one(from), "to": one(to), "start_time": start_s, "interval": interval_s})
+            }
+            Handle::Shadow { target, shadows } => {
+                let shadow = |shadow: &super::Shadow| {
+                    json!({
+                        "target": one(&shadow.target),
+                        "index_range": shadow.index_range.map(|(from, to)| [from, to]),
+                        "key_fraction_range": [shadow.key_fraction.0, shadow.key_fraction.1],
+                        "keys_to_shadow": shadow.keys,
+                        "requests_fraction": shadow.requests_fraction,
+                    })
+                };
+                json!({"target": one(target), "shadows": shadows.iter().map(shadow).collect::<Vec<_>>()})
+            }
+            Handle::RateLimit { target, rates } => {
+                json!({"target": one(target), "rates": format!("{rates:?}")})
+            }
+            Handle::OutstandingLimit { target, max } => {
+                json!({"target": one(target), "max_outstanding": max})
+            }
+            Handle::L1L2 { l1, l2, upgrading_exptime_s, negative_exptime_s, negative_refresh } => json!({
+                "l1": one(l1),
+                "l2": one(l2),
+                "upgradingL1Exptime": upgrading_exptime_s,
+                "ncacheExptime": negative_exptime_s,
+                "ncacheUpdatePeriod": negative_refresh,
+            }),
+            Handle::KeySplit { target, replicas, all_sync, first_hit } => {
+                json!({"destination": one(target), "replicas": replicas, "all_sync": all_sync, "first_hit": first_hit})
+            }
+            Handle::ModifyKey {
+                target,
+                set_routing_prefix,
+                ensure_key_prefix,
+                replace_key_prefix,
+                set_key_suffix,
+            } => json!({
+                "target": one(target),
+                "set_routing_prefix": set_routing_prefix,
+                "ensure_key_prefix": ensure_key_prefix,
+                "replace_key_prefix": replace_key_prefix,
+                "set_key_suffix": set_key_suffix,
+            }),
+            Handle::ModifyExptime { target, exptime_s, min } => {
+                json!({"target": one(target), "exptime": exptime_s, "action": if *min { "min" } else { "set" }})
+            }
+        };
+        if let Some(members) = members.as_object_mut() {
+            members.insert("type".into(), handle.type_name().into());
+        }
+        members
+    }
+}
+
+fn hash_json(hash: &Hash) -> Value {
+    json!({
+        "hash_func": format!("{:?}", hash.distribution),
+        "key_part": format!("{:?}", hash.key_part),
+        "salt": hash.salt,
+        "weights": hash.weights,
+        "tags": hash.tags,
+    })
+}

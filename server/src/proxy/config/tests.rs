@@ -1,0 +1,273 @@
+//! Configurations as they are found in the world, and what is said of wrong ones.
+
+use super::*;
+
+fn no_import(path: &str) -> Result<String, String> {
+    match path {
+        "pool.json" => Ok(r#"{"servers": ["imported:1", /* the last */ "imported:2",]}"#.into()),
+        "self.json" => Ok("\"@import(self.json)\"".into()),
+        _ => Err("no such file".into()),
+    }
+}
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse("config.json", text, &Options::default(), &no_import)
+}
+
+fn config(text: &str) -> Config {
+    parse(text).unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+fn addresses(config: &Config, pool: &str) -> Vec<String> {
+    let pool = config.pools.iter().find(|known| known.name == pool).unwrap();
+    let address = |member: &Member| match member {
+        Member::Server(server) => server.address.to_string(),
+        Member::Handle(_) => "handle".into(),
+    };
+    pool.members.iter().map(address).collect()
+}
+
+fn root(config: &Config) -> &Handle {
+    config.handle(config.routes[0].1)
+}
+
+#[test]
+fn the_configuration_of_the_tutorials_chart_is_read() {
+    let config = config(
+        r#"{
+          "pools": {
+            "A": {
+              "servers": [
+                "mycache-memcached-0.mycache-memcached.default.svc.cluster.local:11211",
+                "mycache-memcached-1.mycache-memcached.default.svc.cluster.local:11211",
+                "mycache-memcached-2.mycache-memcached.default.svc.cluster.local:11211",
+              ]
+            }
+          },
+          "route": "PoolRoute|A"
+        }"#,
+    );
+    assert_eq!(config.routes, [("/././".to_owned(), HandleId(0))]);
+    assert_eq!(addresses(&config, "A").len(), 3);
+    let Handle::Pool { hash, spool_deletes: true, .. } = root(&config) else { panic!("{:?}", root(&config)) };
+    assert_eq!(hash.distribution, super::super::hash::Distribution::Ch3);
+    let Member::Server(server) = &config.pools[0].members[0] else { panic!() };
+    assert_eq!((server.reply_timeout_ms, server.connect_timeout_ms, server.tls), (1000, 1000, false));
+}
+
+#[test]
+fn comments_of_both_kinds_and_trailing_commas_are_overlooked() {
+    let text =
+        "// a\n{ /* b */ \"pools\": {\"A\": {\"servers\": [\"h:1\",],},}, \"route\": \"PoolRoute|A\", }";
+    assert_eq!(addresses(&config(text), "A"), ["h:1"]);
+}
+
+#[test]
+fn short_forms_nest() {
+    let pools = r#""pools": {"A": {"servers": ["a:1", "b:1"]}}"#;
+    for (route, kind, children) in [
+        ("\"AllSyncRoute|Pool|A\"", "AllSyncRoute", 1),
+        ("\"HashRoute|ErrorRoute\"", "HashRoute", 1),
+        ("\"NullRoute\"", "NullRoute", 0),
+        ("\"ErrorRoute|gone\"", "ErrorRoute", 0),
+        (
+            r#"{"type": "FailoverRoute", "children": ["PoolRoute|A", [["Pool|A"], "NullRoute"]]}"#,
+            "FailoverRoute",
+            3,
+        ),
+    ] {
+        let config = config(&format!("{{{pools}, \"route\": {route}}}"));
+        assert_eq!(root(&config).type_name(), kind);
+        let found = match root(&config) {
+            Handle::All { children, .. }
+            | Handle::Hash { children, .. }
+            | Handle::Failover { children, .. } => children.len(),
+            _ => 0,
+        };
+        assert_eq!(found, children, "{route}");
+    }
+}
+
+#[test]
+fn a_named_handle_is_the_same_handle_wherever_it_is_used() {
+    let config = config(
+        r#"{"pools": {"A": {"servers": ["a:1"]}},
+            "named_handles": [{"type": "PoolRoute", "name": "shared", "pool": "A"}],
+            "route": {"type": "AllSyncRoute", "children": ["shared", "shared"]}}"#,
+    );
+    let Handle::All { children, .. } = root(&config) else { panic!() };
+    assert_eq!(children[0], children[1]);
+}
+
+#[test]
+fn a_pool_inherits_what_it_does_not_say() {
+    let config = config(
+        r#"{"pools": {"base": {"servers": ["a:1"], "server_timeout": 7, "use_ssl": true},
+                      "own": {"inherit": "base", "servers": ["b:2"]},
+                      "same": {"inherit": "base"}},
+            "route": "PoolRoute|own"}"#,
+    );
+    assert_eq!(addresses(&config, "own"), ["b:2"]);
+    assert_eq!(addresses(&config, "same"), ["a:1"]);
+    for pool in &config.pools {
+        let Member::Server(server) = &pool.members[0] else { panic!() };
+        assert_eq!((server.reply_timeout_ms, server.tls), (7, true), "{}", pool.name);
+    }
+}
+
+#[test]
+fn routes_are_given_by_aliases_or_by_prefix() {
+    for routes in [
+        r#"[{"aliases": ["/a/b/", "/a/c"], "route": "NullRoute"}, {"aliases": ["/././"], "route": "ErrorRoute"}]"#,
+        r#"{"/a/b": "NullRoute", "/a/c/": "NullRoute", "/././": "ErrorRoute"}"#,
+    ] {
+        let config = config(&format!("{{\"routes\": {routes}}}"));
+        let prefixes: Vec<&str> = config.routes.iter().map(|(prefix, _)| prefix.as_str()).collect();
+        assert_eq!(prefixes, ["/a/b/", "/a/c/", "/././"]);
+        assert_eq!(config.routes[0].1, config.routes[1].1);
+    }
+}
+
+#[test]
+fn macros_constants_and_calls_are_expanded() {
+    let config = config(
+        r#"{
+          "macros": {
+            "servers": {"type": "macroDef", "params": ["host", {"name": "port", "default": 11211}],
+                        "result": ["%host%:%port%"]},
+            "port": {"type": "constDef", "result": "@add(11000,@int(\"5\"))"},
+          },
+          "consts": [{"type": "constDef", "name": "host", "result": "cache"}],
+          "pools": {
+            "default": {"servers": "@servers(a)"},
+            "given": {"servers": "@servers(%host%,7)"},
+            "object": {"servers": {"type": "servers", "host": "o", "port": "%port%"}},
+            "merged": {"servers": "@merge(@servers(a),@servers(b))"},
+            "if": {"servers": {"type": "if", "condition": "@equals(%host%,cache)", "is_true": ["yes:1"], "is_false": "@fail(no)"}},
+            "imported": "@import(pool.json)",
+            "fallback": {"servers": {"type": "import", "path": "none.json", "default": ["d:1"]}},
+            "chosen": {"servers": {"type": "select", "dictionary": {"x": ["x:1"], "y": ["y:1"]}, "key": "y"}},
+            "scoped": {"vars": {"n": 9}, "servers": ["v:%n%"]},
+          },
+          "route": "NullRoute"
+        }"#
+        .replace("@int(\\\"5\\\")", "@int(5)")
+        .as_str(),
+    );
+    for (pool, expected) in [
+        ("default", &["a:11211"][..]),
+        ("given", &["cache:7"]),
+        ("object", &["o:11005"]),
+        ("merged", &["a:11211", "b:11211"]),
+        ("if", &["yes:1"]),
+        ("imported", &["imported:1", "imported:2"]),
+        ("fallback", &["d:1"]),
+        ("chosen", &["y:1"]),
+        ("scoped", &["v:9"]),
+    ] {
+        assert_eq!(addresses(&config, pool), expected, "{pool}");
+    }
+}
+
+#[test]
+fn every_fault_names_line_key_value_and_remedy() {
+    let pools = "\"pools\": {\"A\": {\"servers\": [\"a:1\"]}}";
+    for (text, line, said) in [
+        ("{".to_owned(), 1, ""),
+        ("[]".to_owned(), 1, "must be an object"),
+        ("{\"route\": \"NullRoute\",\n \"routes\": []}".to_owned(), 1, "either"),
+        ("{}".to_owned(), 1, "route: is missing"),
+        ("{\n\"route\": \"PoolRoute|B\"}".to_owned(), 2, "pool = B: there is no such pool"),
+        (format!("{{{pools},\n\"route\": \"PoolRuote|A\"}}"), 2, "PoolRuote: no route handle"),
+        (
+            "{\"pools\": {\"A\": {\n\"servers\": [\n\"a:1\",\n\"a:99999\"]}}, \"route\": \"PoolRoute|A\"}"
+                .to_owned(),
+            4,
+            "pools.A.servers[1] = \"a:99999\": the port",
+        ),
+        (
+            "{\"pools\": {\"A\": {\"serverz\": []}}, \"route\": \"NullRoute\"}".to_owned(),
+            1,
+            "pools.A.serverz",
+        ),
+        (
+            "{\"pools\": {\"A\": {\"inherit\": \"A\"}}, \"route\": \"NullRoute\"}".to_owned(),
+            1,
+            "inherits from itself",
+        ),
+        (
+            "{\"named_handles\": {\"x\": \"AllSyncRoute|x\"}, \"route\": \"x\"}".to_owned(),
+            1,
+            "contains itself",
+        ),
+        ("{\"route\": \"@nothing(1)\"}".to_owned(), 1, "@nothing: there is no such call"),
+        ("{\"route\": \"@process(1)\"}".to_owned(), 1, "@process: is not supported"),
+        ("{\"route\": \"%x%\"}".to_owned(), 1, "nothing is called \"x\""),
+        ("{\"route\": \"@import(none)\"}".to_owned(), 1, "@import = none: no such file"),
+        ("{\"route\": \"@import(self.json)\"}".to_owned(), 1, "nested"),
+        ("{\"route\": \"@fail(because)\"}".to_owned(), 1, "because"),
+        ("{\"route\": \"@div(1,0)\"}".to_owned(), 1, "cannot be done"),
+        (
+            format!(
+                "{{{pools},\n\"route\": {{\"type\": \"PoolRoute\", \"pool\": \"A\",\n \"hash\": {{\"hash_func\": \"Ch9\"}}}}}}"
+            ),
+            3,
+            "hash_func = Ch9: must be one of Ch3",
+        ),
+        (
+            format!("{{{pools}, \"route\": {{\"type\": \"AllSyncRoute\", \"children\": []}}}}"),
+            1,
+            "must not be empty",
+        ),
+        (
+            format!(
+                "{{{pools}, \"route\": {{\"type\": \"AllSyncRoute\", \"children\": {{\"type\": \"PrefixSelectorRoute\"}}}}}}"
+            ),
+            1,
+            "directly under",
+        ),
+        ("{\"routes\": {\"/a/b/\": \"NullRoute\"}}".to_owned(), 1, "/././: needs a route"),
+        ("{\"routes\": {\"/a/\": \"NullRoute\"}}".to_owned(), 1, "/a/: must be"),
+        ("[".repeat(100_000), 1, "nested"),
+    ] {
+        match parse(&text) {
+            Ok(_) => panic!("accepted: {text}"),
+            Err(error) => {
+                assert!(error.to_string().contains(said), "{error}\n{text}");
+                assert_eq!(error.line, line, "{error}\n{text}");
+            }
+        }
+    }
+}
+
+#[test]
+fn macros_that_multiply_stop_at_a_bound() {
+    let mut macros = String::from("\"m0\": {\"type\": \"macroDef\", \"params\": [], \"result\": [1, 1]}");
+    for at in 1..60 {
+        let inner = at - 1;
+        macros += &format!(
+            ", \"m{at}\": {{\"type\": \"macroDef\", \"params\": [], \"result\": [\"@m{inner}()\", \"@m{inner}()\"]}}"
+        );
+    }
+    let error = parse(&format!("{{\"macros\": {{{macros}}}, \"route\": \"@m59()\"}}")).unwrap_err();
+    assert!(error.to_string().contains("1000000"), "{error}");
+}
+
+#[test]
+fn the_resolved_tree_is_shown_as_json_that_reads_back() {
+    let text = r#"{"pools": {"A": {"servers": ["a:1"]}},
+        "named_handles": {"n": {"type": "PoolRoute", "pool": "A"}},
+        "route": {"type": "WarmUpRoute", "cold": "n", "warm": "PoolRoute|A"}}"#;
+    let shown: serde_json::Value = serde_json::from_str(&config(text).to_string()).unwrap();
+    assert_eq!(shown["routes"]["/././"]["cold"], "n");
+    assert_eq!(shown["routes"]["/././"]["warm"]["pool"], "A");
+    assert_eq!(shown["pools"]["A"]["servers"][0]["address"], "a:1");
+}
+
+#[test]
+fn options_and_parameters_are_names_in_the_configuration() {
+    let options = Options { params: vec![("port".into(), "77".into())], ..Options::default() };
+    let text = r#"{"pools": {"A": {"servers": ["%default-region%x:%port%"]}}, "route": "PoolRoute|A"}"#;
+    let config = Config::parse("c", text, &options, &no_import).unwrap();
+    assert_eq!(addresses(&config, "A"), [".x:77"]);
+}

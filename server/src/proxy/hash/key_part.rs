@@ -1,0 +1,41 @@
+//! Which bytes of a key decide where it goes.
+
+use memchr::{memchr, memmem};
+
+/// The part of a key that is hashed; the whole key is sent.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum KeyPart {
+    /// All of it.
+    #[default]
+    Whole,
+    /// What stands before the first of these bytes, or all of a key without them: `|#|`.
+    Before(Vec<u8>),
+    /// What stands between the first of the one byte and the next of the other, or all of a key that has not both or
+    /// nothing between them: `{}`.
+    Between(u8, u8),
+}
+
+impl KeyPart {
+    /// mcrouter's hash stop.
+    #[must_use]
+    pub fn hash_stop() -> Self {
+        Self::Before(b"|#|".to_vec())
+    }
+
+    /// That part of `key`.
+    #[inline]
+    #[must_use]
+    pub fn of<'k>(&self, key: &'k [u8]) -> &'k [u8] {
+        match self {
+            Self::Whole => key,
+            Self::Before(marker) => &key[..memmem::find(key, marker).unwrap_or(key.len())],
+            Self::Between(open, close) => between(key, *open, *close).unwrap_or(key),
+        }
+    }
+}
+
+fn between(key: &[u8], open: u8, close: u8) -> Option<&[u8]> {
+    let rest = &key[memchr(open, key)? + 1..];
+    let part = &rest[..memchr(close, rest)?];
+    (!part.is_empty()).then_some(part)
+}

@@ -1,0 +1,550 @@
+//! A command on one key, with its data, that outlives the input it came in: what routes send on, as it is or changed.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use corecached_protocol::{
+    Arithmetic, Command, Delete, Exptime, KEY_BYTES_MAX, Meta, MetaFlags, MetaKey, MetaMode, MetaVerb,
+    Retrieve, Store, StoreVerb, Touch,
+};
+
+/// A command on a key. Cloning it copies no bytes.
+///
+/// Whoever sends one wants its reply: `noreply` and the meta flag `q` are not kept, and the connection that received
+/// the command remembers them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OwnedRequest {
+    /// The routing prefix that the client's key began with, `/region/cluster/`; mostly empty.
+    prefix: Bytes,
+    /// The key that routes look at: behind the prefix, and of base64 what it stands for.
+    key: Bytes,
+    /// The base64 that is sent in place of `key`.
+    base64: Option<Bytes>,
+    data: Bytes,
+    verb: Verb,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Verb {
+    Retrieve {
+        with_cas: bool,
+        touch: Option<Exptime>,
+    },
+    Store {
+        verb: StoreVerb,
+        client_flags: u32,
+        exptime: Exptime,
+        cas_unique: u64,
+    },
+    Delete,
+    Arithmetic {
+        delta: u64,
+        decrement: bool,
+    },
+    Touch {
+        exptime: Exptime,
+    },
+    /// Flags with empty tokens, and the tokens.
+    Meta {
+        verb: MetaVerb,
+        flags: MetaFlags<'static>,
+        tokens: Bytes,
+    },
+}
+
+/// What a request does, by the names that mcrouter's configuration gives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the names of the protocol")]
+pub enum Operation {
+    Get,
+    Gets,
+    Gat,
+    Gats,
+    Set,
+    Add,
+    Replace,
+    Append,
+    Prepend,
+    Cas,
+    Incr,
+    Decr,
+    Touch,
+    Delete,
+    /// `me`
+    Metaget,
+}
+
+/// Kinds of operations that routes treat alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OperationClass {
+    /// They show a value.
+    Get,
+    /// They store one.
+    Update,
+    /// `delete`
+    Delete,
+    /// `incr`, `decr`
+    Arithmetic,
+    /// `touch`
+    Touch,
+}
+
+impl Operation {
+    /// Every operation with its name in the configuration.
+    pub const NAMES: [(&'static str, Self); 15] = [
+        ("get", Self::Get),
+        ("gets", Self::Gets),
+        ("gat", Self::Gat),
+        ("gats", Self::Gats),
+        ("set", Self::Set),
+        ("add", Self::Add),
+        ("replace", Self::Replace),
+        ("append", Self::Append),
+        ("prepend", Self::Prepend),
+        ("cas", Self::Cas),
+        ("incr", Self::Incr),
+        ("decr", Self::Decr),
+        ("touch", Self::Touch),
+        ("delete", Self::Delete),
+        ("metaget", Self::Metaget),
+    ];
+
+    /// The operation of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::NAMES.iter().find_map(|&(known, operation)| (known == name).then_some(operation))
+    }
+
+    /// What `command` does; `None` when it is about no key.
+    #[inline]
+    #[must_use]
+    pub fn of(command: &Command) -> Option<Self> {
+        Some(match command {
+            Command::Retrieve(Retrieve { with_cas, touch, .. }) => match (with_cas, touch) {
+                (false, None) => Self::Get,
+                (true, None) => Self::Gets,
+                (false, Some(_)) => Self::Gat,
+                (true, Some(_)) => Self::Gats,
+            },
+            Command::Store(store) => match store.verb {
+                StoreVerb::Set => Self::Set,
+                StoreVerb::Add => Self::Add,
+                StoreVerb::Replace => Self::Replace,
+                StoreVerb::Append => Self::Append,
+                StoreVerb::Prepend => Self::Prepend,
+                StoreVerb::Cas => Self::Cas,
+            },
+            Command::Delete(_) => Self::Delete,
+            Command::Arithmetic(Arithmetic { decrement: false, .. }) => Self::Incr,
+            Command::Arithmetic(_) => Self::Decr,
+            Command::Touch(_) => Self::Touch,
+            Command::Meta(meta) => Self::of_meta(meta.verb, &meta.flags),
+            _ => return None,
+        })
+    }
+
+    fn of_meta(verb: MetaVerb, flags: &MetaFlags) -> Self {
+        match verb {
+            MetaVerb::Get => match (flags.has(b'c'), flags.has(b'T')) {
+                (false, false) => Self::Get,
+                (true, false) => Self::Gets,
+                (false, true) => Self::Gat,
+                (true, true) => Self::Gats,
+            },
+            MetaVerb::Set if flags.has(b'C') => Self::Cas,
+            MetaVerb::Set => match flags.mode {
+                MetaMode::Add => Self::Add,
+                MetaMode::Append => Self::Append,
+                MetaMode::Prepend => Self::Prepend,
+                MetaMode::Replace => Self::Replace,
+                _ => Self::Set,
+            },
+            MetaVerb::Delete => Self::Delete,
+            MetaVerb::Arithmetic if flags.mode == MetaMode::Decrement => Self::Decr,
+            MetaVerb::Arithmetic => Self::Incr,
+            MetaVerb::Debug => Self::Metaget,
+        }
+    }
+
+    /// The kind it is of.
+    #[must_use]
+    pub const fn class(self) -> OperationClass {
+        match self {
+            Self::Get | Self::Gets | Self::Gat | Self::Gats | Self::Metaget => OperationClass::Get,
+            Self::Set | Self::Add | Self::Replace | Self::Append | Self::Prepend | Self::Cas => {
+                OperationClass::Update
+            }
+            Self::Incr | Self::Decr => OperationClass::Arithmetic,
+            Self::Touch => OperationClass::Touch,
+            Self::Delete => OperationClass::Delete,
+        }
+    }
+}
+
+/// Why a request cannot have a key: it is empty, too long, or holds bytes that end a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadKey;
+
+/// The key that `command` is about, as sent.
+#[inline]
+#[must_use]
+pub fn key_of<'a>(command: &Command<'a>) -> Option<&'a [u8]> {
+    match command {
+        Command::Retrieve(retrieve) => Some(retrieve.key),
+        Command::Store(store) => Some(store.key),
+        Command::Delete(delete) => Some(delete.key),
+        Command::Arithmetic(arithmetic) => Some(arithmetic.key),
+        Command::Touch(touch) => Some(touch.key),
+        Command::Meta(meta) => Some(meta.key),
+        _ => None,
+    }
+}
+
+impl OwnedRequest {
+    /// Keeps `command` and its `data`, the value without its CRLF. `None` when the command is about no key.
+    #[must_use]
+    pub fn new(command: &Command, data: Bytes) -> Option<Self> {
+        let key = Bytes::copy_from_slice(key_of(command)?);
+        let verb = match *command {
+            Command::Retrieve(Retrieve { with_cas, touch, .. }) => Verb::Retrieve { with_cas, touch },
+            Command::Store(Store { verb, client_flags, exptime, cas_unique, .. }) => {
+                Verb::Store { verb, client_flags, exptime, cas_unique }
+            }
+            Command::Delete(_) => Verb::Delete,
+            Command::Arithmetic(Arithmetic { delta, decrement, .. }) => Verb::Arithmetic { delta, decrement },
+            Command::Touch(Touch { exptime, .. }) => Verb::Touch { exptime },
+            Command::Meta(meta) => return Some(Self::of_meta(&meta, key, data)),
+            _ => return None,
+        };
+        Some(Self { prefix: Bytes::new(), key, base64: None, data, verb })
+    }
+
+    fn of_meta(meta: &Meta, sent: Bytes, data: Bytes) -> Self {
+        let mut scratch = [0; KEY_BYTES_MAX];
+        let (key, base64) = if meta.flags.has(b'b') {
+            (Bytes::copy_from_slice(MetaKey::decode(meta, &mut scratch)), Some(sent))
+        } else {
+            (sent, None)
+        };
+        let present = meta.flags.present & !MetaFlags::bit(b'q');
+        let flags = MetaFlags { present, tokens: b"", ..meta.flags };
+        let tokens = tokens_without(&meta.flags, b'q');
+        Self { prefix: Bytes::new(), key, base64, data, verb: Verb::Meta { verb: meta.verb, flags, tokens } }
+    }
+
+    /// `get KEY`
+    #[must_use]
+    pub fn get(&self) -> Self {
+        self.with_verb(Verb::Retrieve { with_cas: false, touch: None }, Bytes::new())
+    }
+
+    /// `delete KEY`
+    #[must_use]
+    pub fn delete(&self) -> Self {
+        self.with_verb(Verb::Delete, Bytes::new())
+    }
+
+    /// A classic storage command with this value.
+    #[must_use]
+    pub fn store(&self, verb: StoreVerb, client_flags: u32, exptime: Exptime, value: Bytes) -> Self {
+        self.with_verb(Verb::Store { verb, client_flags, exptime, cas_unique: 0 }, value)
+    }
+
+    fn with_verb(&self, verb: Verb, data: Bytes) -> Self {
+        Self { prefix: self.prefix.clone(), key: self.key.clone(), base64: None, data, verb }
+    }
+
+    /// Whether a classic command can name this key: one that came in base64 may hold any bytes.
+    #[must_use]
+    pub const fn is_plain(&self) -> bool {
+        self.base64.is_none()
+    }
+
+    /// The key that routes look at: without routing prefix, decoded from base64.
+    #[must_use]
+    pub const fn key(&self) -> &Bytes {
+        &self.key
+    }
+
+    /// The routing prefix, `/region/cluster/`, or nothing.
+    #[must_use]
+    pub const fn prefix(&self) -> &Bytes {
+        &self.prefix
+    }
+
+    /// The value, without its CRLF.
+    #[must_use]
+    pub const fn data(&self) -> &Bytes {
+        &self.data
+    }
+
+    /// The command to send.
+    ///
+    /// # Panics
+    /// Never: the length of a value was an `u32` when it came in.
+    #[must_use]
+    pub fn command(&self) -> Command<'_> {
+        let key = self.base64.as_ref().unwrap_or(&self.key).as_ref();
+        let value_len = u32::try_from(self.data.len()).unwrap_or(u32::MAX);
+        match self.verb {
+            Verb::Retrieve { with_cas, touch } => {
+                Command::Retrieve(Retrieve { key, with_cas, touch, last: true })
+            }
+            Verb::Store { verb, client_flags, exptime, cas_unique } => Command::Store(Store {
+                verb,
+                key,
+                client_flags,
+                exptime,
+                value_len,
+                cas_unique,
+                noreply: false,
+            }),
+            Verb::Delete => Command::Delete(Delete { key, noreply: false }),
+            Verb::Arithmetic { delta, decrement } => {
+                Command::Arithmetic(Arithmetic { key, delta, decrement, noreply: false })
+            }
+            Verb::Touch { exptime } => Command::Touch(Touch { key, exptime, noreply: false }),
+            Verb::Meta { verb, flags, ref tokens } => {
+                Command::Meta(Meta { verb, key, value_len, flags: MetaFlags { tokens, ..flags } })
+            }
+        }
+    }
+
+    /// What it does.
+    #[must_use]
+    pub fn operation(&self) -> Operation {
+        match &self.verb {
+            Verb::Meta { verb, flags, .. } => Operation::of_meta(*verb, flags),
+            _ => Operation::of(&self.command()).unwrap_or(Operation::Get),
+        }
+    }
+
+    /// The kind of what it does.
+    #[must_use]
+    pub fn class(&self) -> OperationClass {
+        self.operation().class()
+    }
+
+    /// The meta flags, and the verb; `None` of a classic command.
+    #[must_use]
+    pub fn meta(&self) -> Option<(MetaVerb, MetaFlags<'_>)> {
+        match &self.verb {
+            Verb::Meta { verb, flags, tokens } => Some((*verb, MetaFlags { tokens, ..*flags })),
+            _ => None,
+        }
+    }
+
+    /// The same with its routing prefix, the first `len` bytes of the key, set apart.
+    ///
+    /// # Errors
+    /// Nothing would be left of the key.
+    pub fn split_prefix(&self, len: usize) -> Result<Self, BadKey> {
+        if len >= self.key.len() {
+            return Err(BadKey);
+        }
+        let mut split = self.with_key(self.key.slice(len..))?;
+        split.prefix = self.key.slice(..len);
+        Ok(split)
+    }
+
+    /// The same with its routing prefix in the key that is sent.
+    ///
+    /// # Errors
+    /// The key would be too long.
+    pub fn join_prefix(&self) -> Result<Self, BadKey> {
+        if self.prefix.is_empty() {
+            return Ok(self.clone());
+        }
+        let mut joined = self.with_key([&self.prefix[..], &self.key].concat().into())?;
+        joined.prefix = Bytes::new();
+        Ok(joined)
+    }
+
+    /// The same with another routing prefix.
+    #[must_use]
+    pub fn with_prefix(&self, prefix: Bytes) -> Self {
+        Self { prefix, ..self.clone() }
+    }
+
+    /// The same on another key.
+    ///
+    /// # Errors
+    /// The key is empty, too long, or holds blanks or control bytes and did not come in base64.
+    pub fn with_key(&self, key: Bytes) -> Result<Self, BadKey> {
+        let base64 = self.base64.is_some().then(|| encode_base64(&key));
+        let sent = base64.as_ref().unwrap_or(&key);
+        let foreign = |byte: &u8| *byte <= b' ' || *byte == 0x7f;
+        if sent.is_empty() || sent.len() > KEY_BYTES_MAX || sent.iter().any(foreign) {
+            return Err(BadKey);
+        }
+        Ok(Self { key, base64, ..self.clone() })
+    }
+
+    /// When what it stores or touches is to die; `None` when it says nothing about that.
+    #[must_use]
+    pub fn exptime(&self) -> Option<Exptime> {
+        match &self.verb {
+            Verb::Retrieve { touch, .. } => *touch,
+            Verb::Store { verb: StoreVerb::Append | StoreVerb::Prepend, .. } => None,
+            Verb::Store { exptime, .. } | Verb::Touch { exptime } => Some(*exptime),
+            Verb::Meta { verb: MetaVerb::Set, flags, .. } => {
+                (!matches!(flags.mode, MetaMode::Append | MetaMode::Prepend)).then_some(flags.exptime)
+            }
+            Verb::Meta { flags, .. } => flags.has(b'T').then_some(flags.exptime),
+            Verb::Delete | Verb::Arithmetic { .. } => None,
+        }
+    }
+
+    /// The same with another exptime; unchanged where [`OwnedRequest::exptime`] is `None`.
+    #[must_use]
+    pub fn with_exptime(&self, exptime: Exptime) -> Self {
+        let mut changed = self.clone();
+        if self.exptime().is_none() {
+            return changed;
+        }
+        match &mut changed.verb {
+            Verb::Retrieve { touch, .. } => *touch = Some(exptime),
+            Verb::Store { exptime: old, .. } | Verb::Touch { exptime: old } => *old = exptime,
+            Verb::Meta { flags, tokens, .. } => {
+                let mut without = BytesMut::from(&tokens_without(&MetaFlags { tokens, ..*flags }, b'T')[..]);
+                if !without.is_empty() {
+                    without.put_u8(b' ');
+                }
+                without.put_slice(format!("T{}", exptime.0).as_bytes());
+                flags.exptime = exptime;
+                flags.present |= MetaFlags::bit(b'T');
+                *tokens = without.freeze();
+            }
+            Verb::Delete | Verb::Arithmetic { .. } => {}
+        }
+        changed
+    }
+}
+
+/// The tokens of `flags` but `letter`.
+fn tokens_without(flags: &MetaFlags, letter: u8) -> Bytes {
+    let mut kept = BytesMut::with_capacity(flags.tokens.len());
+    for (flag, token) in flags.iter().filter(|&(flag, _)| flag != letter) {
+        if !kept.is_empty() {
+            kept.put_u8(b' ');
+        }
+        kept.put_u8(flag);
+        kept.put_slice(token);
+    }
+    kept.freeze()
+}
+
+/// `bytes` in base64, padded.
+pub(super) fn encode_base64(bytes: &[u8]) -> Bytes {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut encoded = BytesMut::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let mut padded = [0; 4];
+        padded[1..=group.len()].copy_from_slice(group);
+        let bits = u32::from_be_bytes(padded);
+        for at in 0..4 {
+            let digit = DIGITS[(bits >> (18 - 6 * at)) as usize & 63];
+            encoded.put_u8(if at <= group.len() { digit } else { b'=' });
+        }
+    }
+    encoded.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use corecached_protocol::{Limits, Parsed, Parser};
+
+    use super::*;
+
+    fn request(line: &str, data: &'static [u8]) -> OwnedRequest {
+        let input = format!("{line}\r\n");
+        match Parser::new().parse(input.as_bytes(), &Limits::default()) {
+            Ok(Parsed::Complete { value, .. }) => {
+                OwnedRequest::new(&value, Bytes::from_static(data)).unwrap()
+            }
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_command_comes_back_as_it_went_in_but_wants_a_reply() {
+        for (line, data) in [
+            ("get k", &b""[..]),
+            ("gats 7 k", b""),
+            ("set k 5 60 3", b"abc"),
+            ("cas k 5 60 3 99", b"abc"),
+            ("delete k", b""),
+            ("decr k 4", b""),
+            ("touch k 9", b""),
+            ("mg k v t O12 T30", b""),
+            ("ms Zm9v 3 b MA T9", b"abc"),
+        ] {
+            let input = format!("{line}\r\n");
+            let Ok(Parsed::Complete { value, .. }) =
+                Parser::new().parse(input.as_bytes(), &Limits::default())
+            else {
+                panic!("{line}");
+            };
+            let owned = OwnedRequest::new(&value, Bytes::copy_from_slice(data)).unwrap();
+            assert_eq!(owned.command(), value, "{line}");
+            assert_eq!(owned.data(), data);
+        }
+        for (quiet, plain) in [("delete k noreply", "delete k"), ("mg k q v O1", "mg k v O1")] {
+            assert_eq!(request(quiet, b""), request(plain, b""));
+        }
+    }
+
+    #[test]
+    fn a_command_about_no_key_is_none() {
+        assert_eq!(OwnedRequest::new(&Command::Version, Bytes::new()), None);
+        assert_eq!(OwnedRequest::new(&Command::MetaNoop, Bytes::new()), None);
+    }
+
+    #[test]
+    fn a_base64_key_is_routed_decoded_and_sent_encoded() {
+        let owned = request("mg Zm9v b v", b"");
+        assert_eq!(owned.key(), "foo");
+        let other = owned.with_key("a b".into()).unwrap();
+        assert_eq!(key_of(&other.command()).unwrap(), b"YSBi");
+        assert_eq!(encode_base64(b"f"), "Zg==");
+        assert_eq!(encode_base64(b"fo"), "Zm8=");
+        assert_eq!(encode_base64(b"foob"), "Zm9vYg==");
+    }
+
+    #[test]
+    fn keys_that_no_line_can_hold_are_refused() {
+        let owned = request("get k", b"");
+        for key in [&b""[..], b"a b", b"a\r\n", b"\x7f", &[b'k'; 251]] {
+            assert_eq!(owned.with_key(Bytes::copy_from_slice(key)), Err(BadKey));
+        }
+        assert_eq!(owned.with_key(Bytes::from_static(&[b'k'; 250])).unwrap().key().len(), 250);
+        let base64 = request("mg Zm9v b", b"");
+        assert_eq!(base64.with_key(Bytes::from_static(&[b'k'; 200])), Err(BadKey)); // 268 in base64
+    }
+
+    #[test]
+    fn an_exptime_is_changed_only_where_there_is_one() {
+        for (line, before, after) in [
+            ("set k 0 0 1", Some(0), "set k 0 7 1"),
+            ("append k 0 5 1", None, "append k 0 5 1"),
+            ("touch k 5", Some(5), "touch k 7"),
+            ("get k", None, "get k"),
+            ("gat 5 k", Some(5), "gat 7 k"),
+            ("mg k T5 v", Some(5), "mg k v T7"),
+            ("mg k v", None, "mg k v"),
+            ("ms k 1", Some(0), "ms k 1 T7"),
+            ("delete k", None, "delete k"),
+        ] {
+            let owned = request(line, b"x");
+            assert_eq!(owned.exptime(), before.map(Exptime), "{line}");
+            assert_eq!(owned.with_exptime(Exptime(7)), request(after, b"x"), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_routing_prefix_is_set_apart_and_joined_again() {
+        let owned = request("get /a/b/key", b"");
+        let split = owned.split_prefix(5).unwrap();
+        assert_eq!((split.prefix().as_ref(), split.key().as_ref()), (&b"/a/b/"[..], &b"key"[..]));
+        assert_eq!(split.join_prefix().unwrap(), owned);
+        assert_eq!(owned.split_prefix(8), Err(BadKey));
+    }
+}

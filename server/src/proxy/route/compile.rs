@@ -1,0 +1,403 @@
+//! From the configuration, and what its names resolved to, to a [`Tree`].
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use super::super::config::{
+    Child, Config, FailoverPolicy, Handle, HandleId, Hash, Member, PoolId, ResolvedPools, Server,
+};
+use super::super::hash::{KeyPart, Ring, RingError, RingServer, RingSpec, murmur, rendezvous};
+use super::super::request::Operation;
+use super::all::All;
+use super::failover::{Failover, Order};
+use super::key_split::KeySplit;
+use super::lookaside::Lookaside;
+use super::migrate::Migrate;
+use super::modify::{ModifyExptime, ModifyKey};
+use super::outcome;
+use super::outstanding::Outstanding;
+use super::rate_limit::RateLimit;
+use super::shadow::{Shadow, Shadows};
+use super::tree::{Destination, DestinationId, Node, NodeId, Tree};
+use corecached_protocol::Exptime;
+
+/// Most destinations one `Pool|A` may come to, and children of a handle.
+const CHILDREN_MAX: usize = 1 << 16;
+/// Salts that a failover by hash tries, at most.
+const SALTS_MAX: usize = 64;
+
+/// Why there is no tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CompileError {
+    /// The pool or the type of the handle.
+    pub place: String,
+    /// What is wrong with it.
+    pub reason: RingError,
+}
+
+impl fmt::Display for CompileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.reason)
+    }
+}
+
+impl std::error::Error for CompileError {}
+
+impl Tree {
+    /// Compiles `config`, with `resolved` in place of the members of the pools it names.
+    ///
+    /// # Errors
+    /// The members that were found cannot make a ring.
+    pub fn compile(config: &Config, resolved: &ResolvedPools) -> Result<Self, CompileError> {
+        let mut compiler = Compiler {
+            config,
+            resolved,
+            nodes: Vec::new(),
+            destinations: Vec::new(),
+            destination_nodes: HashMap::new(),
+            of_handle: Vec::with_capacity(config.handles.len()),
+        };
+        for handle in &config.handles {
+            let node = compiler.handle(handle)?;
+            compiler.of_handle.push(node);
+        }
+        let roots: Vec<(String, NodeId)> =
+            config.routes.iter().map(|(prefix, handle)| (prefix.clone(), compiler.node(*handle))).collect();
+        // The check saw to it that the default prefix is among the routes.
+        let default_root =
+            roots.iter().position(|(prefix, _)| *prefix == config.options.route_prefix).unwrap_or_default();
+        Ok(Self {
+            nodes: compiler.nodes,
+            destinations: compiler.destinations,
+            roots,
+            default_root,
+            send_invalid_route_to_default: config.options.send_invalid_route_to_default,
+            miss_on_get_errors: config.options.miss_on_get_errors,
+            miss_on_arithmetic_errors: config.options.miss_on_arithmetic_errors,
+        })
+    }
+}
+
+struct Compiler<'a> {
+    config: &'a Config,
+    resolved: &'a ResolvedPools,
+    nodes: Vec<Node>,
+    destinations: Vec<Destination>,
+    /// By server, and whether keys keep their routing prefix.
+    destination_nodes: HashMap<(Server, bool), NodeId>,
+    of_handle: Vec<NodeId>,
+}
+
+type Compiled<T> = Result<T, CompileError>;
+
+impl Compiler<'_> {
+    fn push(&mut self, node: Node) -> NodeId {
+        self.nodes.push(node);
+        self.nodes.len() as NodeId - 1
+    }
+
+    fn node(&self, handle: HandleId) -> NodeId {
+        self.of_handle[handle.0 as usize]
+    }
+
+    fn error_node(&mut self, text: &str) -> NodeId {
+        self.push(Node::Error { reply: outcome::local_error(text) })
+    }
+
+    fn resolved(&self, pool: PoolId) -> Option<&[Server]> {
+        let pool = self.config.pool(pool);
+        if pool.resolve { self.resolved.get(&pool.name).map(Vec::as_slice) } else { None }
+    }
+
+    /// A node for each member of a pool, in their order.
+    fn members(&mut self, id: PoolId) -> Vec<NodeId> {
+        let pool = self.config.pool(id);
+        let resolved = self.resolved(id).map(<[Server]>::to_vec);
+        let members = match resolved {
+            Some(servers) => servers.into_iter().map(Member::Server).collect(),
+            None => pool.members.clone(),
+        };
+        let node = |member: Member| match member {
+            Member::Handle(handle) => self.node(handle),
+            Member::Server(server) => self.destination(id, server),
+        };
+        members.into_iter().map(node).collect()
+    }
+
+    fn destination(&mut self, pool_id: PoolId, server: Server) -> NodeId {
+        let pool = self.config.pool(pool_id);
+        let key = (server.clone(), pool.keep_routing_prefix);
+        if let Some(&node) = self.destination_nodes.get(&key) {
+            return node;
+        }
+        let known = self.destinations.iter().position(|known| known.server == server);
+        let at = known.unwrap_or_else(|| {
+            self.destinations.push(Destination { server, pool: pool_id, ejected_limit: pool.ejected_limit });
+            self.destinations.len() - 1
+        });
+        let id = DestinationId(at as u32);
+        let node = self.push(Node::Destination { id, keep_routing_prefix: pool.keep_routing_prefix });
+        self.destination_nodes.insert(key, node);
+        node
+    }
+
+    fn children(&mut self, children: &[Child]) -> Box<[NodeId]> {
+        let mut nodes = Vec::new();
+        for child in children {
+            match child {
+                Child::Handle(handle) => nodes.push(self.node(*handle)),
+                Child::PoolMembers(pool) => nodes.extend(self.members(*pool)),
+            }
+        }
+        nodes.truncate(CHILDREN_MAX);
+        if nodes.is_empty() {
+            nodes.push(self.error_node("no destinations")); // all its pools are empty
+        }
+        nodes.into()
+    }
+
+    fn ring(&self, hash: &Hash, servers: &[RingServer], place: &str) -> Compiled<Ring> {
+        let spec = RingSpec {
+            distribution: hash.distribution.clone(),
+            key_part: hash.key_part.clone(),
+            salt: hash.salt.clone().into_bytes(),
+        };
+        Ring::build(&spec, servers).map_err(|reason| CompileError { place: place.into(), reason })
+    }
+
+    /// What `nodes` hash by: their addresses where they are destinations, else their places.
+    fn ring_servers(&self, hash: &Hash, nodes: &[NodeId]) -> Vec<RingServer> {
+        let server = |(at, node): (usize, &NodeId)| {
+            let address = match &self.nodes[*node as usize] {
+                Node::Destination { id, .. } => Some(&self.destinations[id.0 as usize].server.address),
+                _ => None,
+            };
+            let mut server = match address {
+                Some(super::super::config::Address::Tcp { host, port }) => RingServer::new(host, *port),
+                Some(super::super::config::Address::Unix { path }) => RingServer::new(path, 0),
+                None => RingServer::new(&at.to_string(), 0),
+            };
+            if !hash.weights.is_empty() {
+                server.weight = hash.weights.get(at).copied().unwrap_or(super::super::hash::WEIGHT_MISSING);
+            }
+            server.tag = hash.tags.get(at).cloned();
+            server
+        };
+        nodes.iter().enumerate().map(server).collect()
+    }
+
+    fn pool(&mut self, id: PoolId, hash: &Hash, spool: bool) -> Compiled<NodeId> {
+        let config = self.config;
+        let pool = config.pool(id);
+        let children = self.members(id);
+        let node = match children[..] {
+            [] if pool.error_on_empty => return Ok(self.error_node(&format!("pool {} is empty", pool.name))),
+            [] => return Ok(self.push(Node::Null)),
+            [only] => only,
+            _ => {
+                let servers = hash.ring_servers(pool, self.resolved(id));
+                let ring = Arc::new(self.ring(hash, &servers, &pool.name)?);
+                self.push(Node::Hash { ring, children: children.into() })
+            }
+        };
+        Ok(if spool { self.push(Node::Spool { target: node }) } else { node })
+    }
+
+    /// The ring of a pool under nodes that only limit or watch.
+    fn ring_below(&self, mut node: NodeId) -> Option<Arc<Ring>> {
+        loop {
+            node = match &self.nodes[node as usize] {
+                Node::Hash { ring, .. } => return Some(Arc::clone(ring)),
+                Node::Spool { target } => *target,
+                Node::RateLimit(limit) => limit.target,
+                Node::Outstanding(limit) => limit.target,
+                _ => return None,
+            };
+        }
+    }
+
+    /// Places 0 to `count` in an order that differs from host to host and never changes on one.
+    fn order_of_host(&self, count: usize, salt: &str) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..count).collect();
+        order.sort_by_key(|at| {
+            murmur::murmur64a(format!("{}:{salt}:{at}", self.config.options.host_id).as_bytes(), 0)
+        });
+        order
+    }
+
+    fn failover(&mut self, children: Box<[NodeId]>, handle: &Handle) -> Compiled<Failover> {
+        let (errors, policy, limit, exptime_max_s) = match handle {
+            Handle::Failover { errors, policy, limit, exptime_max_s, .. } => {
+                (errors.clone(), policy.clone(), *limit, *exptime_max_s)
+            }
+            Handle::Latest { errors, .. } => {
+                (errors.clone(), FailoverPolicy::InOrder { max_tries: usize::MAX }, None, None)
+            }
+            _ => (Default::default(), FailoverPolicy::InOrder { max_tries: usize::MAX }, None, None),
+        };
+        let (mut tries_max, mut error_tries_max) = (usize::MAX, usize::MAX);
+        let order = match policy {
+            FailoverPolicy::InOrder { max_tries } => {
+                tries_max = max_tries;
+                Order::Written
+            }
+            FailoverPolicy::LeastFailures { max_tries } => {
+                tries_max = max_tries;
+                Order::LeastFailures
+            }
+            FailoverPolicy::Deterministic { max_tries, max_error_tries, hash } => {
+                (tries_max, error_tries_max) = (max_tries, max_error_tries);
+                let servers = self.ring_servers(&hash, &children);
+                let salts = 1..=(children.len() * 4).min(SALTS_MAX);
+                let ring = |salt: usize| {
+                    let hash = Hash { salt: format!("{}{salt}", hash.salt), ..hash.clone() };
+                    self.ring(&hash, &servers, handle.type_name())
+                };
+                Order::Hashed(salts.map(ring).collect::<Compiled<_>>()?)
+            }
+            FailoverPolicy::Rendezvous { tags } => {
+                let tag = |at: usize| match tags.get(at) {
+                    Some(tag) => rendezvous::tag_hash(tag.as_bytes()),
+                    None => rendezvous::tag_hash(at.to_string().as_bytes()),
+                };
+                Order::Rendezvous((0..children.len()).map(tag).collect())
+            }
+        };
+        Ok(Failover { children, errors, order, tries_max, error_tries_max, limit, exptime_max_s })
+    }
+
+    fn handle(&mut self, handle: &Handle) -> Compiled<NodeId> {
+        let node = match handle {
+            Handle::Pool { pool, hash, spool_deletes } => return self.pool(*pool, hash, *spool_deletes),
+            Handle::Hash { children, hash } => {
+                let children = self.children(children);
+                let servers = self.ring_servers(hash, &children);
+                let ring = Arc::new(self.ring(hash, &servers, handle.type_name())?);
+                Node::Hash { ring, children }
+            }
+            Handle::Failover { children, .. } => {
+                let children = self.children(children);
+                Node::Failover(self.failover(children, handle)?)
+            }
+            Handle::Latest { children, count, salt, .. } => {
+                let all = self.children(children);
+                let order = self.order_of_host(all.len(), salt);
+                let chosen = order.iter().take(*count).map(|&at| all[at]).collect();
+                Node::Failover(self.failover(chosen, handle)?)
+            }
+            Handle::MissFailover { children, return_best_on_error } => {
+                Node::MissFailover { children: self.children(children), best: *return_best_on_error }
+            }
+            Handle::All { children, wait } => {
+                Node::All(All { children: self.children(children), wait: *wait })
+            }
+            Handle::Random { children } => Node::Random { children: self.children(children) },
+            Handle::HostId { children, salt } => {
+                let children = self.children(children);
+                return Ok(children[self.order_of_host(children.len(), salt)[0]]);
+            }
+            Handle::Null => Node::Null,
+            Handle::Error { response } => Node::Error { reply: outcome::local_error(response) },
+            Handle::OperationSelector { default, policies } => {
+                let default = match default {
+                    Some(handle) => self.node(*handle),
+                    None => self.error_node("no route for this command"),
+                };
+                let mut by_operation = [default; Operation::NAMES.len()];
+                for (operation, handle) in policies {
+                    by_operation[*operation as usize] = self.node(*handle);
+                }
+                Node::Operation { by_operation }
+            }
+            Handle::PrefixSelector { policies, wildcard } => {
+                let wildcard = match wildcard {
+                    Some(handle) => self.node(*handle),
+                    None => self.error_node("no route for this key"),
+                };
+                let policy =
+                    |(prefix, handle): &(String, HandleId)| (prefix.as_bytes().into(), self.node(*handle));
+                Node::Prefix { policies: policies.iter().map(policy).collect(), wildcard }
+            }
+            Handle::WarmUp { cold, warm, exptime_s } => Node::Lookaside(Lookaside {
+                front: self.node(*cold),
+                back: self.node(*warm),
+                exptime: Exptime(*exptime_s),
+                get_only: false,
+                back_on_error: true,
+                mark_s: 0,
+                mark_refresh: 0,
+            }),
+            Handle::L1L2 { l1, l2, upgrading_exptime_s, negative_exptime_s, negative_refresh } => {
+                Node::Lookaside(Lookaside {
+                    front: self.node(*l1),
+                    back: self.node(*l2),
+                    exptime: Exptime(*upgrading_exptime_s),
+                    get_only: true,
+                    back_on_error: true,
+                    mark_s: *negative_exptime_s,
+                    mark_refresh: *negative_refresh,
+                })
+            }
+            Handle::Migrate { from, to, start_s, interval_s } => Node::Migrate(Migrate {
+                from: self.node(*from),
+                to: self.node(*to),
+                start_s: *start_s,
+                interval_s: (*interval_s).max(1),
+                key_part: KeyPart::hash_stop(),
+            }),
+            Handle::Shadow { target, shadows } => {
+                let target = self.node(*target);
+                let whole = 2_f64.powi(32);
+                let shadow = |shadow: &super::super::config::Shadow| Shadow {
+                    target: self.node(shadow.target),
+                    index_range: shadow.index_range,
+                    hashes: ((shadow.key_fraction.0 * whole) as u64, (shadow.key_fraction.1 * whole) as u64),
+                    keys: shadow.keys.iter().map(|key| key.as_bytes().into()).collect(),
+                    requests_fraction: shadow.requests_fraction,
+                };
+                Node::Shadow(Shadows {
+                    target,
+                    ring: self.ring_below(target),
+                    shadows: shadows.iter().map(shadow).collect(),
+                    key_part: KeyPart::hash_stop(),
+                })
+            }
+            Handle::RateLimit { target, rates } => {
+                Node::RateLimit(RateLimit { target: self.node(*target), rates: *rates })
+            }
+            Handle::OutstandingLimit { target, max } => {
+                Node::Outstanding(Outstanding { target: self.node(*target), max: *max })
+            }
+            Handle::KeySplit { target, replicas, all_sync, first_hit } => Node::KeySplit(KeySplit {
+                target: self.node(*target),
+                replicas: *replicas,
+                own: (self.config.options.host_id % u64::from(*replicas)) as u32,
+                all_sync: *all_sync,
+                first_hit: *first_hit,
+            }),
+            Handle::ModifyKey {
+                target,
+                set_routing_prefix,
+                ensure_key_prefix,
+                replace_key_prefix,
+                set_key_suffix,
+            } => {
+                let bytes = |text: &Option<String>| text.clone().map(Into::into);
+                Node::ModifyKey(ModifyKey {
+                    target: self.node(*target),
+                    set_routing_prefix: bytes(set_routing_prefix),
+                    ensure_key_prefix: bytes(ensure_key_prefix),
+                    replace_key_prefix: bytes(replace_key_prefix),
+                    set_key_suffix: bytes(set_key_suffix),
+                })
+            }
+            Handle::ModifyExptime { target, exptime_s, min } => Node::ModifyExptime(ModifyExptime {
+                target: self.node(*target),
+                exptime_s: *exptime_s,
+                min: *min,
+            }),
+        };
+        Ok(self.push(node))
+    }
+}

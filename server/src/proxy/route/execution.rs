@@ -1,0 +1,296 @@
+//! Requests under way on one shard.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use corecached_protocol::Reply;
+
+use super::super::request::OwnedRequest;
+use super::frame::{Call, Frame, Parent, Step, Work};
+use super::slab::{Place, Slab};
+use super::tree::{DestinationId, Node, NodeId, Routes, prefix_len};
+use super::{all, modify, outcome, selector, spool};
+
+/// A request that was sent: names it when its reply comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CallId(Place);
+
+/// What the caller is to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Send a request, and bring its reply to [`Execution::replied`], once, whatever it is.
+    Send {
+        /// Names it.
+        call: CallId,
+        /// Where to.
+        destination: DestinationId,
+        /// What.
+        request: OwnedRequest,
+    },
+    /// The client's answer; exactly one for each [`Execution::begin`].
+    Answer {
+        /// As given to `begin`.
+        ticket: u64,
+        /// The answer.
+        reply: Reply,
+    },
+    /// A delete failed and was answered `NOT_FOUND`: it is to be delivered later.
+    Undelivered {
+        /// Where to.
+        destination: DestinationId,
+        /// What.
+        request: OwnedRequest,
+    },
+}
+
+/// What bounds an [`Execution`].
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Most requests sent and not answered. Past it routes see `SERVER_ERROR 307 busy`.
+    pub calls_max: usize,
+    /// Most places in trees where a request waits. Past it, the same.
+    pub frames_max: usize,
+    /// From so many requests sent and not answered on, no copies are made for shadows.
+    pub calls_with_shadows_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { calls_max: 1 << 17, frames_max: 1 << 16, calls_with_shadows_max: 1 << 14 }
+    }
+}
+
+/// Requests under way on one shard. Does no I/O, and reads no clock.
+#[derive(Debug)]
+pub struct Execution {
+    frames: Slab<Frame>,
+    calls: Slab<Call>,
+    work: VecDeque<Work>,
+    random: fastrand::Rng,
+    calls_with_shadows_max: usize,
+}
+
+impl Execution {
+    /// Nothing under way. `seed` decides all that is random.
+    #[must_use]
+    pub fn new(limits: &Limits, seed: u64) -> Self {
+        Self {
+            frames: Slab::new(limits.frames_max),
+            calls: Slab::new(limits.calls_max),
+            work: VecDeque::new(),
+            random: fastrand::Rng::with_seed(seed),
+            calls_with_shadows_max: limits.calls_with_shadows_max,
+        }
+    }
+
+    /// Requests sent and not answered.
+    #[must_use]
+    pub const fn calls(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// Requests that wait somewhere in a tree.
+    #[must_use]
+    pub const fn frames(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// Routes `request`. `ticket` names it in its answer; `now_ms` is unix time in milliseconds.
+    pub fn begin(
+        &mut self,
+        routes: &Rc<Routes>,
+        request: OwnedRequest,
+        ticket: u64,
+        now_ms: u64,
+        actions: &mut Vec<Action>,
+    ) {
+        let tree = &routes.tree;
+        let softening = tree.softening(request.operation(), request.meta().is_some());
+        let parent = Parent::Client { ticket, softening };
+        let default = tree.roots[tree.default_root].1;
+        match prefix_len(request.key()) {
+            None => self.start(routes, default, request, parent),
+            Some(len) => self.begin_prefixed(routes, &request, len, parent),
+        }
+        self.run(now_ms, actions);
+    }
+
+    /// The key begins with a routing prefix of `len` bytes.
+    fn begin_prefixed(&mut self, routes: &Rc<Routes>, request: &OwnedRequest, len: usize, parent: Parent) {
+        let tree = &routes.tree;
+        let (prefix, _) = request.key().split_at(len);
+        let default = tree.roots[tree.default_root].1;
+        let Ok(split) = request.split_prefix(len) else {
+            self.work.push_back(Work::Deliver { parent, reply: outcome::bad_key() });
+            return;
+        };
+        let mut first = None;
+        if prefix.contains(&b'*') {
+            // The default route's reply is the answer, if it is among them.
+            let at = tree.default_root;
+            let ordered =
+                std::iter::once(&tree.roots[at]).chain(tree.roots[..at].iter()).chain(&tree.roots[at + 1..]);
+            let mut started: Vec<NodeId> = Vec::new();
+            for (_, node) in ordered.filter(|(known, _)| selector::glob(prefix, known.as_bytes())) {
+                if first.is_none() {
+                    first = Some(*node);
+                } else if first != Some(*node) && !started.contains(node) {
+                    started.push(*node);
+                }
+            }
+            for node in started {
+                self.start(routes, node, split.clone(), Parent::Nobody);
+            }
+        } else {
+            first = tree.roots.iter().find_map(|(known, node)| (known.as_bytes() == prefix).then_some(*node));
+        }
+        let reply = match first {
+            Some(node) => return self.start_rekeyed(routes, node, request, split, parent),
+            None if tree.send_invalid_route_to_default => {
+                return self.start_rekeyed(routes, default, request, split, parent);
+            }
+            None => outcome::local_error("RootRoute: No rh found"),
+        };
+        self.work.push_back(Work::Deliver { parent, reply });
+    }
+
+    fn start(&mut self, routes: &Rc<Routes>, node: NodeId, request: OwnedRequest, parent: Parent) {
+        self.work.push_back(Work::Start { routes: Rc::clone(routes), node, request, parent });
+    }
+
+    /// Starts `changed` in place of `request`; a reply that shows the key shows that of `request`.
+    fn start_rekeyed(
+        &mut self,
+        routes: &Rc<Routes>,
+        node: NodeId,
+        request: &OwnedRequest,
+        changed: OwnedRequest,
+        parent: Parent,
+    ) {
+        let mut actions = Vec::new();
+        let mut step = self.step(routes, 0, &mut actions);
+        modify::start_rekeyed(&mut step, node, request, changed, parent);
+    }
+
+    /// The reply to a call has come. One to a call that is not known, or was answered, is overlooked.
+    pub fn replied(&mut self, call: CallId, reply: Reply, now_ms: u64, actions: &mut Vec<Action>) {
+        if let Some(Call { parent }) = self.calls.remove(call.0) {
+            self.work.push_back(Work::Deliver { parent, reply });
+            self.run(now_ms, actions);
+        }
+    }
+
+    fn step<'a>(&'a mut self, routes: &'a Rc<Routes>, now_ms: u64, actions: &'a mut Vec<Action>) -> Step<'a> {
+        Step {
+            routes,
+            now_ms,
+            frames: &mut self.frames,
+            calls: &mut self.calls,
+            work: &mut self.work,
+            random: &mut self.random,
+            actions,
+        }
+    }
+
+    /// Works until everything waits for replies. A queue and no recursion: a tree may be as deep as it likes.
+    fn run(&mut self, now_ms: u64, actions: &mut Vec<Action>) {
+        let shadows = self.calls_with_shadows_max;
+        while let Some(work) = self.work.pop_front() {
+            match work {
+                Work::Start { routes, node, request, parent } => {
+                    let mut step = self.step(&routes, now_ms, actions);
+                    start(&mut step, node, request, parent, shadows);
+                }
+                Work::Deliver { parent: Parent::Nobody, .. } => {}
+                Work::Deliver { parent: Parent::Client { ticket, softening }, reply } => {
+                    actions.push(Action::Answer { ticket, reply: softening.apply(reply) });
+                }
+                Work::Deliver { parent: Parent::Frame { frame: place, child }, reply } => {
+                    let Some(mut frame) = self.frames.take(place) else { continue };
+                    frame.waiting -= 1;
+                    let routes = Rc::clone(&frame.routes);
+                    let mut step = self.step(&routes, now_ms, actions);
+                    frame.replied(&mut step, place, child, reply);
+                    if frame.waiting > 0 {
+                        self.frames.put_back(place, frame);
+                        continue;
+                    }
+                    debug_assert_eq!(
+                        frame.parent,
+                        Parent::Nobody,
+                        "ended without an answer: {:?}",
+                        frame.state
+                    );
+                    self.frames.release(place);
+                    if frame.parent != Parent::Nobody {
+                        self.work.push_back(Work::Deliver {
+                            parent: frame.parent,
+                            reply: outcome::local_error(""),
+                        });
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `request` arrives at `node`.
+fn start(step: &mut Step, node: NodeId, request: OwnedRequest, parent: Parent, shadows_max: usize) {
+    let tree = std::sync::Arc::clone(&step.routes.tree);
+    match &tree.nodes[node as usize] {
+        Node::Destination { id, keep_routing_prefix } => {
+            send(step, *id, *keep_routing_prefix, request, parent)
+        }
+        Node::Hash { ring, children } => step.start(children[ring.pick(request.key())], request, parent),
+        Node::Failover(failover) => failover.start(step, node, request, parent),
+        Node::MissFailover { children, .. } => {
+            super::miss_failover::start(step, node, children, request, parent)
+        }
+        Node::All(all) => all.start(step, node, request, parent),
+        Node::Random { children } => {
+            let chosen = children[step.random.usize(..children.len())];
+            step.start(chosen, request, parent);
+        }
+        Node::Null => step.answer(parent, outcome::null(&request)),
+        Node::Error { reply } => step.answer(parent, reply.clone()),
+        Node::Operation { by_operation } => {
+            step.start(by_operation[request.operation() as usize], request, parent)
+        }
+        Node::Prefix { policies, wildcard } => {
+            step.start(selector::by_prefix(policies, *wildcard, request.key()), request, parent);
+        }
+        Node::Lookaside(lookaside) => lookaside.start(step, node, request, parent),
+        Node::Migrate(migrate) => migrate.start(step, node, request, parent),
+        Node::Shadow(shadow) => shadow.start(step, request, parent, shadows_max),
+        Node::RateLimit(limit) => limit.start(step, node, request, parent),
+        Node::Outstanding(limit) => limit.start(step, node, request, parent),
+        Node::KeySplit(split) => split.start(step, node, request, parent),
+        Node::ModifyKey(modify) => modify.start(step, request, parent),
+        Node::ModifyExptime(modify) => modify.start(step, request, parent),
+        Node::Spool { target } => spool::start(step, node, *target, request, parent),
+    }
+}
+
+/// `request` leaves the tree.
+fn send(
+    step: &mut Step,
+    destination: DestinationId,
+    keep_prefix: bool,
+    request: OwnedRequest,
+    parent: Parent,
+) {
+    let request = if keep_prefix && !request.prefix().is_empty() {
+        match request.join_prefix() {
+            Ok(joined) => joined,
+            Err(_) => return step.answer(parent, outcome::bad_key()),
+        }
+    } else {
+        request
+    };
+    match step.calls.insert(Call { parent }) {
+        Ok(place) => step.actions.push(Action::Send { call: CallId(place), destination, request }),
+        Err(Call { parent }) => step.answer(parent, outcome::busy()),
+    }
+}
+
+const _: () = assert!(all::RESULTS_MAX >= 16 + corecached_protocol::ErrorKind::Client as usize + 1);

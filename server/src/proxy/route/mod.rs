@@ -1,0 +1,36 @@
+//! What becomes of a request: the routing tree, compiled, and its execution without I/O.
+//!
+//! ```text
+//! config::Config + resolved pools -> Tree        immutable, shared by all shards
+//! Routes                             a shard's tree and the state of its nodes: buckets, failures, queues
+//! Routes::direct                     the destination, for a request that one destination alone decides; no allocation
+//! Execution                          every other request: Action::Send goes out, replies come in, Action::Answer ends it
+//! ```
+//!
+//! A request that waits holds its `Rc<Routes>`: a tree that was replaced ends with the last of its requests.
+
+mod all;
+mod bucket;
+mod compile;
+mod execution;
+mod failover;
+mod frame;
+mod key_split;
+mod lookaside;
+mod migrate;
+mod miss_failover;
+mod modify;
+mod outcome;
+mod outstanding;
+mod rate_limit;
+mod selector;
+mod shadow;
+mod slab;
+mod spool;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+pub use compile::CompileError;
+pub use execution::{Action, CallId, Execution, Limits};
+pub use tree::{Destination, DestinationId, Routes, Tree};

@@ -1,0 +1,231 @@
+//! The compiled tree, immutable, and a shard's own state of it.
+
+use std::sync::Arc;
+
+use corecached_protocol::{Command, Exptime, Reply};
+
+use super::super::config::{EjectedLimit, PoolId, Server};
+use super::super::hash::Ring;
+use super::super::request::{Operation, OperationClass, key_of};
+use super::all::All;
+use super::bucket::Bucket;
+use super::failover::Failover;
+use super::key_split::KeySplit;
+use super::lookaside::Lookaside;
+use super::migrate::Migrate;
+use super::modify::{ModifyExptime, ModifyKey};
+use super::outstanding::Outstanding;
+use super::rate_limit::RateLimit;
+use super::shadow::Shadows;
+
+/// A destination of a tree: its place in [`Tree::destinations`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DestinationId(pub u32);
+
+/// A server that requests are sent to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Destination {
+    /// Which; no two of a tree are equal.
+    pub server: Server,
+    /// The first pool that has it, for names.
+    pub pool: PoolId,
+    /// How many of that pool may be ejected at once.
+    pub ejected_limit: Option<EjectedLimit>,
+}
+
+/// A node in [`Tree::nodes`].
+pub(super) type NodeId = u32;
+
+/// One handle, compiled.
+#[derive(Debug)]
+pub(super) enum Node {
+    Destination { id: DestinationId, keep_routing_prefix: bool },
+    Hash { ring: Arc<Ring>, children: Box<[NodeId]> },
+    Failover(Failover),
+    MissFailover { children: Box<[NodeId]>, best: bool },
+    All(All),
+    Random { children: Box<[NodeId]> },
+    Null,
+    Error { reply: Reply },
+    Operation { by_operation: [NodeId; Operation::NAMES.len()] },
+    Prefix { policies: Box<[(Box<[u8]>, NodeId)]>, wildcard: NodeId },
+    Lookaside(Lookaside),
+    Migrate(Migrate),
+    Shadow(Shadows),
+    RateLimit(RateLimit),
+    Outstanding(Outstanding),
+    KeySplit(KeySplit),
+    ModifyKey(ModifyKey),
+    ModifyExptime(ModifyExptime),
+    Spool { target: NodeId },
+}
+
+/// The compiled tree: made on the control thread, shared by all shards.
+#[derive(Debug)]
+pub struct Tree {
+    pub(super) nodes: Vec<Node>,
+    pub(super) destinations: Vec<Destination>,
+    /// Routing prefixes, `/region/cluster/`.
+    pub(super) roots: Vec<(String, NodeId)>,
+    /// The root for keys without a routing prefix, in `roots`.
+    pub(super) default_root: usize,
+    pub(super) send_invalid_route_to_default: bool,
+    pub(super) miss_on_get_errors: bool,
+    pub(super) miss_on_arithmetic_errors: bool,
+}
+
+/// What the client gets in place of an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Softening {
+    /// The error.
+    None,
+    Miss,
+    NotFound,
+}
+
+impl Softening {
+    pub fn apply(self, reply: Reply) -> Reply {
+        match (self, &reply) {
+            (Self::Miss, Reply::Error { .. }) => Reply::Miss,
+            (Self::NotFound, Reply::Error { .. }) => Reply::NotFound,
+            _ => reply,
+        }
+    }
+}
+
+/// `/region/cluster/` at the front of `key`: how many bytes.
+#[inline]
+pub(super) fn prefix_len(key: &[u8]) -> Option<usize> {
+    if key.first() != Some(&b'/') {
+        return None;
+    }
+    let region = memchr::memchr(b'/', &key[1..]).filter(|&len| len > 0)?;
+    let cluster = memchr::memchr(b'/', &key[region + 2..]).filter(|&len| len > 0)?;
+    Some(region + cluster + 3)
+}
+
+impl Tree {
+    /// Every server that requests may be sent to, each once.
+    #[must_use]
+    pub fn destinations(&self) -> &[Destination] {
+        &self.destinations
+    }
+
+    /// The destination that alone decides what `command` on `key` is answered: its reply, softened by
+    /// [`Tree::soften`], is the answer. `None` when [`super::Execution::begin`] is to be asked. Allocates nothing.
+    #[inline]
+    #[must_use]
+    pub fn direct(&self, key: &[u8], command: &Command) -> Option<DestinationId> {
+        if key.first() == Some(&b'/') {
+            return None; // perhaps a routing prefix, which is not sent
+        }
+        if let Command::Meta(meta) = command
+            && (meta.flags.has(b'b') || meta.flags.has(b'q'))
+        {
+            return None; // must be decoded; must be answered
+        }
+        self.walk(self.roots[self.default_root].1, key, Operation::of(command)?)
+    }
+
+    /// Down to a destination, past nodes that only choose.
+    #[inline]
+    pub(super) fn walk(&self, mut node: NodeId, key: &[u8], operation: Operation) -> Option<DestinationId> {
+        loop {
+            node = match &self.nodes[node as usize] {
+                Node::Destination { id, .. } => return Some(*id),
+                Node::Hash { ring, children } => children[ring.pick(key)],
+                Node::Operation { by_operation } => by_operation[operation as usize],
+                Node::Prefix { policies, wildcard } => super::selector::by_prefix(policies, *wildcard, key),
+                Node::Spool { target } if operation != Operation::Delete => *target,
+                _ => return None,
+            };
+        }
+    }
+
+    /// What the client gets for `reply` to `command`: with the options of old, a miss in place of an error.
+    #[must_use]
+    pub fn soften(&self, command: &Command, reply: Reply) -> Reply {
+        let meta = matches!(command, Command::Meta(_));
+        match Operation::of(command) {
+            Some(operation) => self.softening(operation, meta).apply(reply),
+            None => reply,
+        }
+    }
+
+    pub(super) const fn softening(&self, operation: Operation, meta: bool) -> Softening {
+        // A meta client is told: there is no old one that knows it otherwise.
+        match operation.class() {
+            _ if meta => Softening::None,
+            OperationClass::Get if self.miss_on_get_errors => Softening::Miss,
+            OperationClass::Arithmetic if self.miss_on_arithmetic_errors => Softening::NotFound,
+            _ => Softening::None,
+        }
+    }
+
+    /// The destinations that `command` would be sent to at once, ignoring failures: for operators.
+    #[must_use]
+    pub fn destination_of(&self, command: &Command) -> Option<DestinationId> {
+        self.direct(key_of(command)?, command)
+    }
+}
+
+/// What one shard keeps of a node.
+#[derive(Debug)]
+pub(super) enum NodeState {
+    None,
+    Failover(super::failover::State),
+    Buckets([Option<Bucket>; 3]),
+    Outstanding(super::outstanding::State),
+    Lookaside { marks_met: std::cell::Cell<u32> },
+}
+
+/// A shard's tree.
+#[derive(Debug)]
+pub struct Routes {
+    pub(super) tree: Arc<Tree>,
+    pub(super) states: Box<[NodeState]>,
+}
+
+impl Routes {
+    /// With every bucket full and no failure remembered.
+    #[must_use]
+    pub fn new(tree: Arc<Tree>) -> Self {
+        let state = |node: &Node| match node {
+            Node::Failover(failover) => NodeState::Failover(failover.state()),
+            Node::RateLimit(limit) => NodeState::Buckets(limit.buckets()),
+            Node::Outstanding(_) => NodeState::Outstanding(super::outstanding::State::default()),
+            Node::Lookaside(_) => NodeState::Lookaside { marks_met: std::cell::Cell::new(0) },
+            _ => NodeState::None,
+        };
+        let states = tree.nodes.iter().map(state).collect();
+        Self { tree, states }
+    }
+
+    /// The tree.
+    #[must_use]
+    pub const fn tree(&self) -> &Arc<Tree> {
+        &self.tree
+    }
+
+    /// See [`Tree::destinations`].
+    #[must_use]
+    pub fn destinations(&self) -> &[Destination] {
+        self.tree.destinations()
+    }
+
+    /// See [`Tree::direct`].
+    #[inline]
+    #[must_use]
+    pub fn direct(&self, key: &[u8], command: &Command) -> Option<DestinationId> {
+        self.tree.direct(key, command)
+    }
+}
+
+/// The shorter of two lives; 0 is for ever, and what is past stays past.
+pub(super) const fn shorter(own: Exptime, max_s: i64) -> Exptime {
+    match (own.0, max_s) {
+        (_, 0) => own,
+        (0, max) => Exptime(max),
+        (own, max) => Exptime(if own < max { own } else { max }),
+    }
+}
