@@ -14,6 +14,7 @@
 pub mod admin;
 pub mod config;
 pub mod conn;
+pub mod discovery;
 pub mod metrics;
 pub mod net;
 pub mod proxy;

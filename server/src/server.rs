@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use corecached_engine::{KeyHasher, Seconds, Store, StoreConfig};
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -15,6 +15,7 @@ use crate::net::epoll::Epoll;
 use crate::net::listen::{Admission, listen_on_all_shards, listen_unix};
 use crate::net::uring::{self, Uring};
 use crate::net::{Driver, DriverSetup};
+use crate::proxy::relay::{RelaySetup, Snapshot, UpstreamOptions};
 use crate::runtime::clock::Clock;
 use crate::runtime::{budget, cores, host_glommio, host_thread, process};
 use crate::shard::mesh::{self, Presence};
@@ -122,11 +123,41 @@ enum Host {
     Thread(std::thread::JoinHandle<std::io::Result<()>>),
 }
 
-/// Start a server.
+/// What makes a server a proxy.
+#[derive(Debug)]
+pub struct Forwarding {
+    /// Where requests go at first.
+    pub snapshot: Arc<Snapshot>,
+    /// Of all destinations.
+    pub options: UpstreamOptions,
+    /// Where each shard hears of what follows; filled at start.
+    pub subscribers: Mutex<Vec<Sender<Arc<Snapshot>>>>,
+}
+
+/// Snapshots under way to one shard.
+const SNAPSHOTS_MAX: usize = 16;
+
+impl Forwarding {
+    fn relay(&self, seed: u64) -> RelaySetup {
+        let (sender, updates) = bounded(SNAPSHOTS_MAX);
+        self.subscribers.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
+        RelaySetup { snapshot: Arc::clone(&self.snapshot), updates, options: self.options.clone(), seed }
+    }
+}
+
+/// Start a cache.
 ///
 /// # Errors
 /// The first thing that cannot be had: an address, a user, memory, the network backend asked for.
 pub fn start(config: Config) -> Result<Server, ConfigError> {
+    start_as(config, None)
+}
+
+/// Start a cache, or a proxy.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_as(config: Config, forwarding: Option<&Forwarding>) -> Result<Server, ConfigError> {
     let plan = cores::plan(&config)?;
     if let Some(note) = &plan.note {
         tracing::warn!("{note}");
@@ -147,9 +178,9 @@ pub fn start(config: Config) -> Result<Server, ConfigError> {
     let refused = match wanted {
         IoBackend::Epoll => None,
         IoBackend::Auto | IoBackend::IoUring => {
-            match uring()
-                .and_then(|()| launch(&config, &plan, &listeners, Backend::Uring, "io_uring".to_owned()))
-            {
+            match uring().and_then(|()| {
+                launch(&config, &plan, &listeners, forwarding, Backend::Uring, "io_uring".to_owned())
+            }) {
                 Ok((shared, hosts)) => return finish(shared, addresses, hosts),
                 Err(reason) => Some(reason),
             }
@@ -166,7 +197,7 @@ pub fn start(config: Config) -> Result<Server, ConfigError> {
         }
         None => "epoll".to_owned(),
     };
-    let (shared, hosts) = launch(&config, &plan, &listeners, Backend::Epoll, name)
+    let (shared, hosts) = launch(&config, &plan, &listeners, forwarding, Backend::Epoll, name)
         .map_err(|reason| ConfigError::new("--io-backend", "epoll", &reason, EX_OSERR))?;
     finish(shared, addresses, hosts)
 }
@@ -234,6 +265,7 @@ fn launch(
     config: &Config,
     plan: &cores::Plan,
     listeners: &[Vec<OwnedFd>],
+    forwarding: Option<&Forwarding>,
     backend: Backend,
     backend_name: String,
 ) -> Result<(Arc<Shared>, Vec<Host>), String> {
@@ -252,9 +284,9 @@ fn launch(
             admission: Arc::clone(&shared.admission),
         };
         let name = format!("shard-{}", mesh.me());
-        let slices = slices.clone();
-        let making =
-            Making { setup, mesh, slices, shared: Arc::clone(&shared), report: report.clone(), started };
+        let (slices, shared, report) = (slices.clone(), Arc::clone(&shared), report.clone());
+        let relay = forwarding.map(|forwarding| forwarding.relay(random_seed()));
+        let making = Making { setup, mesh, slices, shared, relay, report, started };
         let core = *core;
         hosts.push(match backend {
             Backend::Uring => {
@@ -287,6 +319,7 @@ struct Making {
     mesh: mesh::Mesh,
     slices: Slices<Store>,
     shared: Arc<Shared>,
+    relay: Option<RelaySetup>,
     report: Sender<Result<(), String>>,
     started: Receiver<()>,
 }
@@ -294,7 +327,7 @@ struct Making {
 impl Making {
     /// Build the shard on its own thread, report, and wait for the others; `None` when one of them failed.
     fn make<D: Driver>(self, driver: impl FnOnce(DriverSetup) -> std::io::Result<D>) -> Option<Shard<D>> {
-        let Self { setup, mesh, slices, shared, report, started } = self;
+        let Self { setup, mesh, slices, shared, relay, report, started } = self;
         let config = &shared.config;
         let mut store = StoreConfig::new(config.memory_bytes / mesh.shards(), shared.hasher.clone());
         store.value_bytes_max = config.item_bytes_max;
@@ -305,7 +338,7 @@ impl Making {
             .map_err(|error| error.to_string())
             .and_then(|store| {
                 let driver = driver(setup).map_err(|error| error.to_string())?;
-                Ok(Shard::new(driver, CoreSetup { mesh, store, slices, shared: Arc::clone(&shared) }))
+                Ok(Shard::new(driver, CoreSetup { mesh, store, slices, shared: Arc::clone(&shared), relay }))
             });
         match made {
             Ok(shard) => {

@@ -14,6 +14,9 @@ use crate::shard::message::Broadcast;
 /// Requests of one connection that may be unanswered at once; past it, it stops being parsed.
 pub const SLOTS_MAX: usize = 256;
 
+/// Bytes of replies held behind one that is outstanding; past it, the connection stops being parsed.
+pub const HELD_BYTES_MAX: usize = 1 << 20;
+
 /// Sequence numbers use these bits, so that none is [`crate::shard::message::GATHER`].
 const SEQUENCE_MASK: u32 = 0x7fff_ffff;
 /// Largest buffers worth keeping for the next connection that has to wait: slots, and bytes of held replies.
@@ -102,11 +105,25 @@ pub struct Gather {
 pub struct Slot {
     /// False while its shard works on it.
     pub ready: bool,
+    /// What it is part of.
+    part: Part,
     /// Where it lies in `held`.
     start: u32,
     len: u32,
     /// A value to send between two parts of it.
     pinned: Option<(Box<Pinned>, u32)>,
+}
+
+/// What part of its line's reply a reply is, when keys of a retrieval may fail one by one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Part {
+    /// All of it.
+    #[default]
+    Whole,
+    /// One of several keys, and not the last.
+    Key,
+    /// The last of several keys, with the end of the reply.
+    LastKey,
 }
 
 /// Replies of one connection that are outstanding or held behind such.
@@ -168,6 +185,8 @@ pub struct Session {
     pub parser: Parser,
     /// What the next bytes are.
     pub state: State,
+    /// A key of the retrieval being answered failed, which ended the reply: nothing is sent for its other keys.
+    failed_line: bool,
     /// Received and not parsed, from `input_at` on.
     pub input: Vec<u8>,
     /// Bytes of `input` that are done with.
@@ -206,6 +225,7 @@ impl Session {
             conn,
             parser: Parser::new(),
             state: State::Command,
+            failed_line: false,
             input: Vec::new(),
             input_at: 0,
             waiting: None,
@@ -234,14 +254,16 @@ impl Session {
     #[inline]
     #[must_use]
     pub fn has_slot(&self) -> bool {
-        self.waiting.as_ref().is_none_or(|waiting| waiting.slots.len() < SLOTS_MAX)
+        self.waiting
+            .as_ref()
+            .is_none_or(|waiting| waiting.slots.len() < SLOTS_MAX && waiting.held.len() < HELD_BYTES_MAX)
     }
 
-    /// Number of the next request, whose reply will come from another shard.
-    pub fn await_reply(&mut self, spares: &mut Spares) -> u32 {
+    /// Number of the next request, whose reply will come from another shard, or later.
+    pub fn await_reply(&mut self, part: Part, spares: &mut Spares) -> u32 {
         let slots = &mut self.waiting.get_or_insert_with(|| spares.take()).slots;
         let sequence = self.first_sequence.wrapping_add(slots.len() as u32) & SEQUENCE_MASK;
-        slots.push_back(Slot::default());
+        slots.push_back(Slot { part, ..Slot::default() });
         sequence
     }
 
@@ -253,7 +275,7 @@ impl Session {
         let pinned = write(held).map(|(at, pinned)| (Box::new(pinned), (at - start) as u32));
         let len = (held.len() - start) as u32;
         if len > 0 || pinned.is_some() {
-            slots.push_back(Slot { ready: true, start: start as u32, len, pinned });
+            slots.push_back(Slot { ready: true, part: Part::Whole, start: start as u32, len, pinned });
         }
     }
 
@@ -269,16 +291,21 @@ impl Session {
         let Waiting { slots, held } = &mut **self.waiting.as_mut().expect("a reply nobody waits for");
         let at = (sequence.wrapping_sub(self.first_sequence) & SEQUENCE_MASK) as usize;
         assert!(at < slots.len() && !slots[at].ready, "a reply nobody waits for");
+        let part = slots[at].part;
         if at == 0 {
             slots.pop_front();
             self.first_sequence = self.first_sequence.wrapping_add(1);
             self.settle(spares);
-            return Arrived::Due(pinned);
+            return if goes_out(&mut self.failed_line, part, bytes) {
+                Arrived::Due(pinned)
+            } else {
+                Arrived::Dropped
+            };
         }
         let start = held.len() as u32;
         held.extend_from_slice(bytes);
         let pinned = pinned.map(|(pinned, split)| (Box::new(pinned), split as u32));
-        slots[at] = Slot { ready: true, start, len: bytes.len() as u32, pinned };
+        slots[at] = Slot { ready: true, part, start, len: bytes.len() as u32, pinned };
         Arrived::Held
     }
 
@@ -295,6 +322,7 @@ impl Session {
         let slot = slots.pop_front().expect("looked at it");
         self.first_sequence = self.first_sequence.wrapping_add(1);
         let bytes = &held[slot.start as usize..(slot.start + slot.len) as usize];
+        let bytes = if goes_out(&mut self.failed_line, slot.part, bytes) { bytes } else { &[] };
         send(bytes, slot.pinned.map(|(pinned, split)| (*pinned, split as usize)));
         self.settle(spares);
         true
@@ -325,6 +353,16 @@ impl Session {
     }
 }
 
+/// Whether the reply to a part of a line is sent: not behind a part that was an error. `failed` says that one was.
+fn goes_out(failed: &mut bool, part: Part, bytes: &[u8]) -> bool {
+    if part == Part::Whole {
+        return true;
+    }
+    let goes = !*failed;
+    *failed = part == Part::Key && (*failed || !(bytes.is_empty() || bytes.starts_with(b"VALUE ")));
+    goes
+}
+
 /// What became of a reply.
 #[derive(Debug)]
 pub enum Arrived {
@@ -332,4 +370,6 @@ pub enum Arrived {
     Due(Option<(Pinned, usize)>),
     /// It waits for earlier ones.
     Held,
+    /// Nothing is sent for it; those behind it may be ready.
+    Dropped,
 }

@@ -6,10 +6,16 @@
 //! hash      the destination of a pool that a key belongs to
 //! request   a command that outlives the input it came in
 //! upstream  destinations: their connections, deadlines and health
+//! relay     one shard's part: all of the above at work
+//! shape     the form in which a client gets a reply
+//! control   the configuration and the names in it, watched; every change goes to all shards
+//! args      mcrouter's command line
 //! ```
 
 pub mod config;
 pub mod hash;
+pub mod relay;
 pub mod request;
 pub mod route;
+pub mod shape;
 pub mod upstream;

@@ -9,6 +9,8 @@ use rustix::time::{ClockId, clock_gettime};
 pub struct Clock {
     started_unix_s: u32,
     started_monotonic_s: i64,
+    /// Unix milliseconds less monotonic ones.
+    offset_ms: i64,
 }
 
 impl Clock {
@@ -16,7 +18,12 @@ impl Clock {
     #[must_use]
     pub fn start() -> Self {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        Self { started_unix_s: unix as u32, started_monotonic_s: monotonic_s() }
+        let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+        Self {
+            started_unix_s: unix as u32,
+            started_monotonic_s: monotonic_s(),
+            offset_ms: unix_ms as i64 - monotonic_ms(),
+        }
     }
 
     /// Unix seconds. About 10 ns: no system call.
@@ -25,11 +32,22 @@ impl Clock {
         self.started_unix_s.saturating_add(self.uptime_s())
     }
 
+    /// Unix milliseconds, good to a few of them. About 10 ns: no system call.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        (self.offset_ms + monotonic_ms()) as u64
+    }
+
     /// Seconds since the start.
     #[must_use]
     pub fn uptime_s(&self) -> u32 {
         (monotonic_s() - self.started_monotonic_s) as u32
     }
+}
+
+fn monotonic_ms() -> i64 {
+    let now = clock_gettime(ClockId::MonotonicCoarse);
+    now.tv_sec * 1000 + now.tv_nsec / 1_000_000
 }
 
 fn monotonic_s() -> i64 {

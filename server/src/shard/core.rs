@@ -4,6 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use corecached_engine::{Seconds, Store};
 use corecached_protocol::Limits;
@@ -15,11 +16,15 @@ use crate::admin::prefixes::Prefixes;
 use crate::conn::session::{Arrived, Spares};
 use crate::conn::{Session, State};
 use crate::metrics::Counters;
-use crate::net::{Close, ConnId, Driver, Pinned, Send, Waker, outbox};
+use crate::net::{Close, ConnId, Driver, Event, Pinned, Send, Waker, outbox};
+use crate::proxy::relay::{Relay, RelaySetup};
 use crate::server::Shared;
 
 /// Batches taken from the mesh in one turn, so that a flood of requests does not keep a shard from its own clients.
 const BATCHES_PER_TURN: usize = 16;
+
+/// How far the clock of milliseconds may lag.
+const CLOCK_STEP_MS: u64 = 4;
 
 /// Requests of a batch whose items are prefetched: three lines each, a share of the first-level cache.
 const PREFETCH_MAX: usize = 64;
@@ -34,6 +39,8 @@ pub struct CoreSetup {
     pub slices: Slices<Store>,
     /// What all shards share.
     pub shared: Arc<Shared>,
+    /// Of a proxy: what it forwards to.
+    pub relay: Option<RelaySetup>,
 }
 
 /// See the head of the file.
@@ -47,6 +54,8 @@ pub struct Core {
     /// Some of `others` are held.
     pub(super) borrowing: bool,
     pub(super) mesh: Mesh,
+    /// Of a proxy: every request on a key goes there.
+    pub(super) relay: Option<Box<Relay>>,
     pub(super) limits: Limits,
     pub(super) counters: Counters,
     pub(super) prefixes: Option<Box<Prefixes>>,
@@ -72,7 +81,7 @@ pub struct Core {
 
 impl Core {
     pub(super) fn new(setup: CoreSetup) -> Self {
-        let CoreSetup { mesh, store, slices, shared } = setup;
+        let CoreSetup { mesh, store, slices, shared, relay } = setup;
         let store = slices.fill(mesh.me(), store);
         let others = (0..mesh.shards()).map(|shard| slices.other(shard)).collect();
         let config = &shared.config;
@@ -85,6 +94,7 @@ impl Core {
             store,
             others,
             borrowing: false,
+            relay: relay.map(|setup| Box::new(Relay::new(setup))),
             mesh,
             limits: Limits::default(),
             counters: Counters::default(),
@@ -118,6 +128,18 @@ impl Core {
         !self.run_list.is_empty() || self.upkeep_left || self.stopping()
     }
 
+    /// How long the driver may wait: at most `limit`, and not past a deadline of the proxy.
+    pub(super) fn wait_limit(&self, limit: Duration) -> Duration {
+        match &self.relay {
+            Some(relay) => {
+                let left_ms = relay.next_deadline_ms().saturating_sub(self.shared.clock.now_ms());
+                // The clock may be a few milliseconds behind; not to look in vain again and again.
+                limit.min(Duration::from_millis(left_ms.saturating_add(CLOCK_STEP_MS)))
+            }
+            None => limit,
+        }
+    }
+
     /// About to wait: peers wake us when they have something, or help themselves. False when there is work after all.
     pub(super) fn park(&mut self) -> bool {
         let parked = self.mesh.park();
@@ -141,6 +163,9 @@ impl Core {
         if now != self.now {
             self.now = now;
             self.resize_store();
+        }
+        if let Some(relay) = &mut self.relay {
+            relay.begin_turn(self.shared.clock.now_ms());
         }
     }
 
@@ -206,6 +231,43 @@ impl Core {
     pub(super) fn upkeep(&mut self, items: usize) -> bool {
         self.upkeep_left = self.store.maintain(self.now, items);
         self.upkeep_left
+    }
+
+    /// Of a proxy: what happened to its connections to destinations. Yields what is the clients'.
+    pub(super) fn relay_event(&mut self, event: Event, driver: &mut impl Driver) -> Option<Event> {
+        let Some(relay) = &mut self.relay else { return Some(event) };
+        match event {
+            Event::Connected { conn } => relay.connected(conn),
+            Event::Received { conn, buffer } if relay.owns(conn) => {
+                relay.received(conn, driver.received(buffer));
+                driver.recycle(buffer);
+            }
+            Event::Ended { conn } if relay.owns(conn) => relay.ended(conn, driver),
+            Event::Closed { conn } if relay.owns(conn) => relay.closed(conn),
+            Event::Drained { conn } if relay.owns(conn) => relay.drained(conn),
+            event => return Some(event),
+        }
+        None
+    }
+
+    /// Of a proxy: send what was asked of destinations, and hand on what they answered.
+    pub(super) fn relay(&mut self, driver: &mut impl Driver) {
+        let Some(relay) = &mut self.relay else { return };
+        relay.finish_turn(driver, &mut self.out, &mut self.sends);
+        let mut answers = relay.take_answers();
+        answers.drain(|shard, to, bytes| {
+            if shard == self.me {
+                self.deliver(shard, Reply { to, bytes, split: 0, pinned: None });
+            } else {
+                self.mesh.replies(shard).push_reply(to, |out| {
+                    out.extend_from_slice(bytes);
+                    None
+                });
+            }
+        });
+        if let Some(relay) = &mut self.relay {
+            relay.recycle(answers);
+        }
     }
 
     /// Show counters, requests and replies to the others; `wake` is called for those that sleep.
@@ -502,10 +564,12 @@ impl Core {
         };
         if to.sequence == super::message::GATHER {
             self.gathered(&mut session, bytes.to_vec());
-        } else if let Arrived::Due(pinned) =
+        } else if let arrived @ (Arrived::Due(_) | Arrived::Dropped) =
             session.arrived(to.sequence, bytes, pinned.map(|pinned| (pinned, split)), &mut self.spares)
         {
-            self.send_reply(&mut session, bytes, pinned);
+            if let Arrived::Due(pinned) = arrived {
+                self.send_reply(&mut session, bytes, pinned);
+            }
             loop {
                 let mut next = None;
                 // The held bytes are copied to the arena inside; only the pinned value comes out.

@@ -23,6 +23,8 @@ use crate::net::{Close, Driver, Event, Wait};
 
 /// Items that expiry and other upkeep may look at in one turn.
 const UPKEEP_ITEMS: usize = 64;
+/// A host that sleeps looks at the clock this often at least; what is due before keeps it awake.
+const PARK_MIN: Duration = Duration::from_secs(1);
 /// A client that does not take its last replies is cut off after this long when the server stops.
 const DRAIN_LIMIT_S: u32 = 5;
 
@@ -63,6 +65,7 @@ impl<D: Driver> Shard<D> {
     /// # Errors
     /// Only what leaves the driver unusable.
     pub fn turn(&mut self, limit: Duration) -> io::Result<Progress> {
+        let limit = self.core.wait_limit(limit);
         let may_wait = !limit.is_zero() && !self.core.has_work() && self.core.park();
         let wait = if may_wait { Wait::AtMost(limit) } else { Wait::No };
         let outcome = self.driver.turn(wait, &mut self.events);
@@ -87,7 +90,8 @@ impl<D: Driver> Shard<D> {
     /// Tell the others that this shard is about to sleep in its host. False when there is work after all.
     #[must_use]
     pub fn park(&mut self) -> bool {
-        !self.core.has_work() && self.core.park()
+        let has_deadline = self.core.wait_limit(PARK_MIN) < PARK_MIN;
+        !has_deadline && !self.core.has_work() && self.core.park()
     }
 
     /// Awake again.
@@ -97,6 +101,7 @@ impl<D: Driver> Shard<D> {
 
     fn take_events(&mut self) {
         for event in self.events.drain(..) {
+            let Some(event) = self.core.relay_event(event, &mut self.driver) else { continue };
             match event {
                 Event::Received { conn, buffer } => {
                     self.core.received(conn, self.driver.received(buffer));
@@ -115,6 +120,7 @@ impl<D: Driver> Shard<D> {
     /// Publish to the mesh, then send; then tell the driver which connections to leave alone, or to close.
     fn finish_turn(&mut self) {
         let driver = &mut self.driver;
+        self.core.relay(driver);
         self.core.publish(|waker| driver.wake(waker));
         let arena = self.core.end_turn();
         self.driver.send(arena, self.core.sends());

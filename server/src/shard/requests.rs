@@ -14,7 +14,7 @@ use super::message::{Broadcast, GATHER, ReplyTo, Request};
 use super::owner_of;
 use crate::admin;
 use crate::admin::prefixes::Prefixes;
-use crate::conn::session::{Barrier, Gather, Then, Upload};
+use crate::conn::session::{Barrier, Gather, Part, Then, Upload};
 use crate::conn::{Session, State};
 use crate::net::{ConnId, Pinned, outbox};
 
@@ -154,13 +154,13 @@ impl Core {
         while !batch.is_full() && at < input.len() {
             let Some(ready) = self.ready(&mut parser, &input[at..]) else { break };
             at += ready.consumed;
-            if owner_of(ready.hash, self.mesh.shards()) == self.me {
+            if self.relay.is_none() && owner_of(ready.hash, self.mesh.shards()) == self.me {
                 self.store.prefetch(ready.hash);
             }
             batch.push(ready);
         }
         // Their index lines have had the time of the parsing to arrive. One command alone would only wait twice.
-        if batch.len() > 1 {
+        if batch.len() > 1 && self.relay.is_none() {
             for ready in &batch {
                 if owner_of(ready.hash, self.mesh.shards()) == self.me {
                     self.store.prefetch_item(ready.hash);
@@ -270,6 +270,9 @@ impl Core {
     #[inline]
     fn keyed(&mut self, session: &mut Session, command: &Command<'_>, hash: u64, data: &[u8]) -> bool {
         let owner = owner_of(hash, self.mesh.shards());
+        if self.relay.is_some() {
+            return self.relayed(session, command, hash, data, owner);
+        }
         if owner == self.me || self.borrow(owner) {
             if session.is_caught_up() {
                 self.open_range(session);
@@ -290,6 +293,35 @@ impl Core {
             return false;
         }
         self.forward(session, owner, &Request::Execute { command: *command, hash, data });
+        true
+    }
+
+    /// Of a proxy: bring a command to the shard that holds its key's upstream connections. False when there is no room
+    /// on the way.
+    fn relayed(
+        &mut self,
+        session: &mut Session,
+        command: &Command<'_>,
+        hash: u64,
+        data: &[u8],
+        owner: usize,
+    ) -> bool {
+        let part = match command {
+            Command::Retrieve(retrieve) if !retrieve.last => Part::Key,
+            Command::Retrieve(_) => Part::LastKey,
+            _ => Part::Whole,
+        };
+        let is_ours = owner == self.me;
+        if !is_ours && !self.mesh.has_room(owner) {
+            return false;
+        }
+        let to = ReplyTo { conn: session.conn, sequence: session.await_reply(part, &mut self.spares) };
+        if let Some(relay) = self.relay.as_mut().filter(|_| is_ours) {
+            relay.submit(self.me, to, command, data);
+        } else {
+            self.counters.forwarded += 1;
+            self.mesh.requests(owner).push_request(to, &Request::Execute { command: *command, hash, data });
+        }
         true
     }
 
@@ -315,7 +347,7 @@ impl Core {
     fn forward(&mut self, session: &mut Session, owner: usize, request: &Request<'_>) {
         // What follows would overtake it.
         debug_assert!(!self.others[owner].held());
-        let to = ReplyTo { conn: session.conn, sequence: session.await_reply(&mut self.spares) };
+        let to = ReplyTo { conn: session.conn, sequence: session.await_reply(Part::Whole, &mut self.spares) };
         self.counters.forwarded += 1;
         self.mesh.requests(owner).push_request(to, request);
     }
@@ -362,7 +394,10 @@ impl Core {
                 }
                 Step::Took(consumed)
             }
-            Parsed::NeedMore if (value_len as usize) < UPLOAD_MIN_BYTES => Step::NeedMore,
+            // A proxy sends it on when it is all there.
+            Parsed::NeedMore if (value_len as usize) < UPLOAD_MIN_BYTES || self.relay.is_some() => {
+                Step::NeedMore
+            }
             Parsed::NeedMore => {
                 let owner = owner_of(hash, self.mesh.shards());
                 if owner == self.me {
@@ -395,7 +430,7 @@ impl Core {
         noreply: bool,
         unlink: Option<(&[u8], bool)>,
     ) -> Step {
-        if let Some((key, base64)) = unlink {
+        if let Some((key, base64)) = unlink.filter(|_| self.relay.is_none()) {
             let owner = owner_of(hash, self.mesh.shards());
             if owner == self.me || self.borrow(owner) {
                 self.unlink(owner, key, hash, base64);
@@ -529,6 +564,9 @@ impl Core {
     pub(super) fn serve(&mut self, from: usize, to: ReplyTo, request: &Request<'_>) {
         match *request {
             Request::Execute { command, hash, data } => {
+                if let Some(relay) = &mut self.relay {
+                    return relay.submit(from, to, &command, data);
+                }
                 // The batch is taken out to write into it while the store is at work.
                 let mut batch = std::mem::take(self.mesh.replies(from));
                 batch.push_reply(to, |out| {

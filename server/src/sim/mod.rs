@@ -46,7 +46,13 @@ impl World {
                 let store = Store::new(config, Seconds(shared.clock.now_s())).unwrap();
                 Shard::new(
                     driver,
-                    CoreSetup { mesh, store, slices: slices.clone(), shared: Arc::clone(&shared) },
+                    CoreSetup {
+                        mesh,
+                        store,
+                        slices: slices.clone(),
+                        shared: Arc::clone(&shared),
+                        relay: None,
+                    },
                 )
             })
             .collect();

@@ -22,8 +22,8 @@ pub enum Action {
     Send {
         /// Names it.
         call: CallId,
-        /// Where to.
-        destination: DestinationId,
+        /// Where to: [`Routes::place`] of a destination.
+        place: u32,
         /// What.
         request: OwnedRequest,
     },
@@ -36,8 +36,8 @@ pub enum Action {
     },
     /// A delete failed and was answered `NOT_FOUND`: it is to be delivered later.
     Undelivered {
-        /// Where to.
-        destination: DestinationId,
+        /// Where to: [`Routes::place`] of a destination.
+        place: u32,
         /// What.
         request: OwnedRequest,
     },
@@ -288,7 +288,10 @@ fn send(
         request
     };
     match step.calls.insert(Call { parent }) {
-        Ok(place) => step.actions.push(Action::Send { call: CallId(place), destination, request }),
+        Ok(call) => {
+            let place = step.routes.place(destination);
+            step.actions.push(Action::Send { call: CallId(call), place, request });
+        }
         Err(Call { parent }) => step.answer(parent, outcome::busy()),
     }
 }

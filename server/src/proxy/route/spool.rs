@@ -25,7 +25,8 @@ pub(super) fn replied(frame: &mut Frame, step: &mut Step, reply: Reply) {
     let destination = step.tree().walk(target, frame.request.key(), frame.request.operation());
     match destination {
         Some(destination) if failed => {
-            step.actions.push(Action::Undelivered { destination, request: frame.request.clone() });
+            let place = frame.routes.place(destination);
+            step.actions.push(Action::Undelivered { place, request: frame.request.clone() });
             let answer = outcome::null(&frame.request);
             frame.answer(step, answer);
         }

@@ -115,8 +115,8 @@ impl Bench {
         let mut answer = None;
         for action in std::mem::take(&mut self.actions) {
             match action {
-                Action::Send { call, destination, request } => {
-                    let server = &self.routes.destinations()[destination.0 as usize].server.address;
+                Action::Send { call, place, request } => {
+                    let server = &self.routes.destinations()[place as usize].server.address;
                     let host = server.to_string().split(':').next().unwrap().to_owned();
                     self.sent.push((call, format!("{host} {}", shown(&request))));
                 }
@@ -839,7 +839,10 @@ fn failed_retrievals_and_counts_are_misses_where_that_is_the_default() {
         bench.ask(line, "");
         assert_eq!(bench.reply(sent, error(TIMEOUT)), Some(answer.clone()), "{line}");
         let line = format!("{line}\r\n");
-        assert_eq!(bench.routes.tree().soften(&parse(&line, &LineLimits::default()), error(TIMEOUT)), answer);
+        assert_eq!(
+            bench.routes.tree().softening_of(&parse(&line, &LineLimits::default())).apply(error(TIMEOUT)),
+            answer
+        );
     }
 }
 

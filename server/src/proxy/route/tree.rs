@@ -76,14 +76,18 @@ pub struct Tree {
 
 /// What the client gets in place of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Softening {
+pub enum Softening {
     /// The error.
     None,
+    /// A retrieval: as if the key were not there.
     Miss,
+    /// Arithmetic: `NOT_FOUND`.
     NotFound,
 }
 
 impl Softening {
+    /// What the client gets for `reply`.
+    #[must_use]
     pub fn apply(self, reply: Reply) -> Reply {
         match (self, &reply) {
             (Self::Miss, Reply::Error { .. }) => Reply::Miss,
@@ -112,7 +116,7 @@ impl Tree {
     }
 
     /// The destination that alone decides what `command` on `key` is answered: its reply, softened by
-    /// [`Tree::soften`], is the answer. `None` when [`super::Execution::begin`] is to be asked. Allocates nothing.
+    /// [`Tree::softening_of`], is the answer. `None` when [`super::Execution::begin`] is to be asked. Allocates nothing.
     #[inline]
     #[must_use]
     pub fn direct(&self, key: &[u8], command: &Command) -> Option<DestinationId> {
@@ -142,14 +146,12 @@ impl Tree {
         }
     }
 
-    /// What the client gets for `reply` to `command`: with the options of old, a miss in place of an error.
+    /// What becomes of an error before the client of `command` gets it: with the options of old, a miss.
+    #[inline]
     #[must_use]
-    pub fn soften(&self, command: &Command, reply: Reply) -> Reply {
+    pub fn softening_of(&self, command: &Command) -> Softening {
         let meta = matches!(command, Command::Meta(_));
-        match Operation::of(command) {
-            Some(operation) => self.softening(operation, meta).apply(reply),
-            None => reply,
-        }
+        Operation::of(command).map_or(Softening::None, |operation| self.softening(operation, meta))
     }
 
     pub(super) const fn softening(&self, operation: Operation, meta: bool) -> Softening {
@@ -184,12 +186,25 @@ pub(super) enum NodeState {
 pub struct Routes {
     pub(super) tree: Arc<Tree>,
     pub(super) states: Box<[NodeState]>,
+    /// Where the caller keeps each of the tree's destinations.
+    places: Box<[u32]>,
 }
 
 impl Routes {
-    /// With every bucket full and no failure remembered.
+    /// With every bucket full and no failure remembered. Destinations are numbered as the tree has them.
     #[must_use]
     pub fn new(tree: Arc<Tree>) -> Self {
+        let places = (0..tree.destinations.len() as u32).collect();
+        Self::at(tree, places)
+    }
+
+    /// The same with destinations numbered by `places`, which has one for each of the tree's: numbers that outlive it.
+    ///
+    /// # Panics
+    /// When there are fewer.
+    #[must_use]
+    pub fn at(tree: Arc<Tree>, places: Box<[u32]>) -> Self {
+        assert_eq!(places.len(), tree.destinations.len());
         let state = |node: &Node| match node {
             Node::Failover(failover) => NodeState::Failover(failover.state()),
             Node::RateLimit(limit) => NodeState::Buckets(limit.buckets()),
@@ -198,7 +213,7 @@ impl Routes {
             _ => NodeState::None,
         };
         let states = tree.nodes.iter().map(state).collect();
-        Self { tree, states }
+        Self { tree, states, places }
     }
 
     /// The tree.
@@ -211,6 +226,13 @@ impl Routes {
     #[must_use]
     pub fn destinations(&self) -> &[Destination] {
         self.tree.destinations()
+    }
+
+    /// The number of a destination of the tree.
+    #[inline]
+    #[must_use]
+    pub fn place(&self, id: DestinationId) -> u32 {
+        self.places[id.0 as usize]
     }
 
     /// See [`Tree::direct`].

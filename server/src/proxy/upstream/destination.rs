@@ -106,6 +106,8 @@ pub struct Destination {
     link: Link,
     /// The driver is to close what it has before anything else.
     close: bool,
+    /// The connection is to be made anew when nothing is under way on it.
+    moved: bool,
     /// Connections that may still time out without consequence.
     retries_left: u32,
     /// When something was last sent or received.
@@ -124,6 +126,7 @@ impl Destination {
             address,
             link: Link::Idle,
             close: false,
+            moved: false,
             retries_left: options.connect_retries,
             used_ms: 0,
             connection: Connection::new(options.limits),
@@ -205,12 +208,19 @@ impl Destination {
         if std::mem::take(&mut self.close) {
             return Some(Action::Close);
         }
+        if self.moved && self.connection.inflight() == 0 {
+            self.moved = false;
+            if !matches!(self.link, Link::Idle) {
+                self.link = Link::Idle;
+                return Some(Action::Close);
+            }
+        }
         match self.link {
             Link::Idle if !self.connection.is_idle() => {
                 self.link = Link::Connecting { since_ms: now_ms, retries_left: self.retries_left };
                 Some(Action::Connect)
             }
-            Link::Up if self.connection.has_output() => Some(Action::Send),
+            Link::Up if !self.moved && self.connection.has_output() => Some(Action::Send),
             _ => None,
         }
     }
@@ -278,6 +288,12 @@ impl Destination {
             self.close = true;
             self.lost(ErrorKind::Remote, now_ms, sink);
         }
+    }
+
+    /// The address stands for another host from now on: what was sent is still answered by the one before, then the
+    /// connection is closed, and what waits goes out on the next.
+    pub fn moved(&mut self) {
+        self.moved = true;
     }
 
     /// Time passed: call it at [`Destination::next_deadline`], or more often.

@@ -1,0 +1,211 @@
+//! DNS, through a resolver library on a runtime of its own that runs only inside [`Dns::find`].
+//!
+//! A name in a plain pool comes to one address: the first of those found, in numeric order, so that asking again does
+//! not move it. A name in a pool that resolves comes to all its servers: the targets of its SRV records, in the order
+//! of the numbers in their names, so that a StatefulSet's pods keep their places; else each of its addresses.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::rr::{RData, RecordType};
+use socket2::SockAddr;
+
+use super::{Found, written};
+use crate::proxy::config::{Address, Config, Member, Server};
+
+/// Time for one question, all servers and tries together: after it what was known stays.
+const QUESTION: Duration = Duration::from_secs(2);
+/// Tries within it.
+const ATTEMPTS: usize = 2;
+
+/// See the head of the file.
+pub struct Dns {
+    runtime: tokio::runtime::Runtime,
+    resolver: TokioResolver,
+}
+
+impl Dns {
+    /// A resolver that asks `server`, or those of the system.
+    ///
+    /// # Errors
+    /// The system's configuration cannot be read, or threads cannot be had.
+    pub fn new(server: Option<SocketAddr>) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let mut builder = match server {
+            Some(address) => {
+                let mut udp = ConnectionConfig::udp();
+                let mut tcp = ConnectionConfig::tcp();
+                (udp.port, tcp.port) = (address.port(), address.port());
+                let server = NameServerConfig::new(address.ip(), true, vec![udp, tcp]);
+                let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
+                TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+            }
+            None => TokioResolver::builder_tokio().map_err(io::Error::other)?,
+        };
+        let options = builder.options_mut();
+        // Whoever asks decides how often; an answer kept longer would only be old.
+        options.cache_size = 0;
+        options.attempts = ATTEMPTS;
+        options.timeout = QUESTION / ATTEMPTS as u32;
+        let resolver = builder.build().map_err(io::Error::other)?;
+        Ok(Self { runtime, resolver })
+    }
+
+    /// Looks up everything `config` names. What cannot be found stays as it was `before`. Takes a question's time.
+    #[must_use]
+    pub fn find(&self, config: &Config, before: &Found) -> Found {
+        self.runtime.block_on(self.find_all(config, before))
+    }
+
+    async fn find_all(&self, config: &Config, before: &Found) -> Found {
+        let mut found = Found::default();
+        for pool in config.pools.iter().filter(|pool| pool.resolve) {
+            let mut members = Vec::new();
+            let mut complete = true;
+            for member in &pool.members {
+                let Member::Server(server) = member else { continue };
+                match self.servers_of(server).await {
+                    Some(servers) => members.extend(servers),
+                    None => complete = false,
+                }
+            }
+            let members = match before.pools.get(&pool.name) {
+                Some(known) if !complete => known.clone(),
+                _ => members,
+            };
+            found.pools.insert(pool.name.clone(), members);
+        }
+        let resolved: Vec<Server> = found.pools.values().flatten().cloned().collect();
+        // Names that several servers share are asked for once, and all of them side by side.
+        let mut by_name: HashMap<&str, Vec<&Server>> = HashMap::new();
+        for server in written(config).chain(&resolved) {
+            match &server.address {
+                Address::Tcp { host, port } => match host.parse::<IpAddr>() {
+                    Ok(ip) => {
+                        found.addresses.insert(server.clone(), SocketAddr::new(ip, *port).into());
+                    }
+                    Err(_) => by_name.entry(host).or_default().push(server),
+                },
+                Address::Unix { path } => {
+                    if let Ok(address) = SockAddr::unix(path) {
+                        found.addresses.insert(server.clone(), address);
+                    }
+                }
+            }
+        }
+        let names: Vec<&str> = by_name.keys().copied().collect();
+        let answers = self.addresses_of(&names).await;
+        for (name, ips) in names.iter().zip(answers) {
+            for &server in &by_name[name] {
+                let Address::Tcp { port, .. } = server.address else { continue };
+                let address = match ips.first() {
+                    Some(ip) => Some(SocketAddr::new(*ip, port).into()),
+                    None => before.addresses.get(server).cloned(),
+                };
+                if let Some(address) = address {
+                    found.addresses.insert(server.clone(), address);
+                }
+            }
+        }
+        found
+    }
+
+    /// The addresses of each name, in numeric order; none of one that cannot be found.
+    async fn addresses_of(&self, names: &[&str]) -> Vec<Vec<IpAddr>> {
+        let mut asked = Vec::new();
+        for name in names {
+            let (resolver, name) = (self.resolver.clone(), (*name).to_owned());
+            asked.push(tokio::spawn(async move { addresses(&resolver, &name).await }));
+        }
+        let mut answers = Vec::new();
+        for answer in asked {
+            answers.push(answer.await.unwrap_or_default().unwrap_or_default());
+        }
+        answers
+    }
+
+    /// The servers that the name of `server` stands for; `None` when it cannot be told now.
+    async fn servers_of(&self, server: &Server) -> Option<Vec<Server>> {
+        let Address::Tcp { host, port } = &server.address else { return Some(vec![server.clone()]) };
+        let named = |host: String| Server { address: Address::Tcp { host, port: *port }, ..server.clone() };
+        if host.parse::<IpAddr>().is_ok() {
+            return Some(vec![server.clone()]);
+        }
+        let targets = service_targets(&self.resolver, host).await;
+        if !targets.is_empty() {
+            return Some(targets.into_iter().map(named).collect());
+        }
+        let ips = addresses(&self.resolver, host).await?;
+        Some(ips.into_iter().map(|ip| named(ip.to_string())).collect())
+    }
+}
+
+impl std::fmt::Debug for Dns {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dns").finish_non_exhaustive()
+    }
+}
+
+/// All addresses of `name`, in numeric order. `None` when nobody could say; a name that has none comes to none.
+async fn addresses(resolver: &TokioResolver, name: &str) -> Option<Vec<IpAddr>> {
+    match tokio::time::timeout(QUESTION, resolver.lookup_ip(name)).await {
+        Ok(Ok(lookup)) => {
+            let mut ips: Vec<IpAddr> = lookup.iter().collect();
+            ips.sort_unstable();
+            ips.dedup();
+            Some(ips)
+        }
+        Ok(Err(error)) if error.is_no_records_found() => Some(Vec::new()),
+        _ => None,
+    }
+}
+
+/// The targets of the SRV records of `name`, `pod-2` before `pod-10`.
+async fn service_targets(resolver: &TokioResolver, name: &str) -> Vec<String> {
+    let Ok(Ok(lookup)) = tokio::time::timeout(QUESTION, resolver.lookup(name, RecordType::SRV)).await else {
+        return Vec::new();
+    };
+    let mut targets: Vec<String> = lookup
+        .answers()
+        .iter()
+        .filter_map(|record| match &record.data {
+            RData::SRV(service) => Some(service.target.to_utf8().trim_end_matches('.').to_owned()),
+            _ => None,
+        })
+        .collect();
+    targets.sort_by_cached_key(|target| natural(target));
+    targets.dedup();
+    targets
+}
+
+/// `name` in pieces that compare as people do: text, then number, and so on.
+fn natural(name: &str) -> Vec<(String, u64)> {
+    let mut pieces: Vec<(String, u64)> = Vec::new();
+    let mut rest = name;
+    while !rest.is_empty() {
+        let text_len = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let (text, behind) = rest.split_at(text_len);
+        let digits_len = behind.find(|c: char| !c.is_ascii_digit()).unwrap_or(behind.len());
+        let (digits, behind) = behind.split_at(digits_len);
+        pieces.push((text.to_owned(), digits.parse().unwrap_or(u64::MAX)));
+        rest = behind;
+    }
+    pieces
+}
+
+#[cfg(test)]
+mod tests {
+    use super::natural;
+
+    #[test]
+    fn pods_stand_in_the_order_of_their_numbers() {
+        let mut names = ["cache-10.c.svc", "cache-9.c.svc", "cache-0.c.svc", "cache-1.c.svc"];
+        names.sort_by_cached_key(|name| natural(name));
+        assert_eq!(names, ["cache-0.c.svc", "cache-1.c.svc", "cache-9.c.svc", "cache-10.c.svc"]);
+    }
+}

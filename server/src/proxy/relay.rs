@@ -1,0 +1,596 @@
+//! One shard's part of the proxy: requests for the keys it owns go to their destinations, and replies come back.
+//!
+//! Owns the shard's routes, its destinations with their connections, and every request under way. The shard's core
+//! brings requests ([`Relay::submit`]) and what the driver reported; [`Relay::finish_turn`] then connects, sends and
+//! closes, and [`Relay::take_answers`] yields what the clients get. No lock, no clock of its own, no blocking.
+
+use std::collections::HashMap;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use corecached_protocol::client::ReplyEvent;
+use corecached_protocol::{Command, ErrorKind, Reply};
+use crossbeam_channel::Receiver;
+use socket2::SockAddr;
+
+use super::config::Server;
+use super::request::{OwnedRequest, key_of};
+use super::route::{Action, CallId, Execution, Limits, Routes, Softening, Tree};
+use super::shape::Shape;
+use super::upstream::{self, Destination, HealthOptions, Options};
+use crate::net::outbox::HIGH_WATER_BYTES;
+use crate::net::{Close, ConnId, Driver, Send};
+use crate::shard::message::ReplyTo;
+
+/// What the control thread found out, made anew whenever something changes.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Where requests go.
+    pub tree: Arc<Tree>,
+    /// Where the servers of the tree are; one that is not among them cannot be reached now.
+    pub addresses: HashMap<Server, SockAddr>,
+}
+
+/// What the command line says about destinations; the rest of their options is in the tree.
+#[derive(Clone, Debug)]
+pub struct UpstreamOptions {
+    /// `--reset-inactive-connection-interval`, ms
+    pub inactive_reset_ms: u64,
+    /// `--connect-timeout-retries`
+    pub connect_retries: u32,
+    /// `--target-max-pending-requests`, `--target-max-inflight-requests`
+    pub limits: upstream::Limits,
+    /// `--timeouts-until-tko`, `--probe-timeout-*`, `--disable-tko-tracking`
+    pub health: HealthOptions,
+}
+
+/// What a relay is made from, on its shard's thread.
+#[derive(Clone, Debug)]
+pub struct RelaySetup {
+    /// To begin with.
+    pub snapshot: Arc<Snapshot>,
+    /// What follows.
+    pub updates: Receiver<Arc<Snapshot>>,
+    /// Of all destinations.
+    pub options: UpstreamOptions,
+    /// Decides what is random.
+    pub seed: u64,
+}
+
+/// See the head of the file.
+#[derive(Debug)]
+pub struct Relay {
+    updates: Receiver<Arc<Snapshot>>,
+    options: UpstreamOptions,
+    snapshot: Arc<Snapshot>,
+    routes: Rc<Routes>,
+    execution: Execution,
+    /// Places stay what they are while anything refers to them.
+    upstreams: Vec<Upstream>,
+    by_server: HashMap<Server, u32>,
+    /// By the driver's place: which upstream a connection is to.
+    by_conn: HashMap<ConnId, u32>,
+    waiting: Waiting,
+    /// Upstreams that something happened to in this turn.
+    touched: Vec<u32>,
+    /// Replies whose waiters have not been told.
+    done: Vec<(u64, Reply)>,
+    actions: Vec<Action>,
+    answers: Answers,
+    now_ms: u64,
+    /// When an upstream next wants to be told the time; never later than it does.
+    tick_at_ms: u64,
+    seed: u64,
+}
+
+#[derive(Debug)]
+struct Upstream {
+    destination: Destination,
+    server: Server,
+    conn: Option<ConnId>,
+    /// The driver has said that `conn` stands.
+    connected: bool,
+    touched: bool,
+    /// No tree names it any more.
+    retired: bool,
+}
+
+/// Who waits for a reply.
+#[derive(Debug)]
+enum Waiter {
+    Client(Asked),
+    Call(CallId),
+}
+
+/// A request of a client.
+#[derive(Debug)]
+struct Asked {
+    /// The shard of its connection.
+    from: usize,
+    to: ReplyTo,
+    shape: Shape,
+    softening: Softening,
+    key: Vec<u8>,
+}
+
+/// A value that comes in pieces.
+#[derive(Debug)]
+struct Pieces {
+    head: Head,
+    value: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum Head {
+    Value { client_flags: u32, cas_unique: Option<u64> },
+    Meta { line: Bytes },
+}
+
+/// Everyone who waits, each with a number.
+#[derive(Debug, Default)]
+struct Waiting {
+    places: Vec<Option<Waiter>>,
+    free: Vec<u32>,
+    /// Buffers of keys, for use again.
+    keys: Vec<Vec<u8>>,
+    /// Of waiters whose values come in pieces.
+    pieces: HashMap<u64, Pieces>,
+}
+
+/// Key buffers kept.
+const KEYS_MAX: usize = 1024;
+
+impl Waiting {
+    fn insert(&mut self, waiter: Waiter) -> u64 {
+        match self.free.pop() {
+            Some(place) => {
+                self.places[place as usize] = Some(waiter);
+                u64::from(place)
+            }
+            None => {
+                self.places.push(Some(waiter));
+                self.places.len() as u64 - 1
+            }
+        }
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Waiter> {
+        let waiter = self.places.get_mut(number as usize)?.take()?;
+        self.free.push(number as u32);
+        Some(waiter)
+    }
+
+    fn key(&mut self, key: &[u8]) -> Vec<u8> {
+        let mut buffer = self.keys.pop().unwrap_or_default();
+        buffer.extend_from_slice(key);
+        buffer
+    }
+
+    fn recycle(&mut self, mut key: Vec<u8>) {
+        if self.keys.len() < KEYS_MAX {
+            key.clear();
+            self.keys.push(key);
+        }
+    }
+
+    /// A step of the reply to `waiter`; whole replies go to `done`.
+    #[inline]
+    fn step(&mut self, done: &mut Vec<(u64, Reply)>, waiter: u64, event: ReplyEvent<'_>) {
+        match event {
+            ReplyEvent::Reply(reply) => {
+                if !self.pieces.is_empty() {
+                    self.pieces.remove(&waiter); // the rest of its value will not come
+                }
+                done.push((waiter, reply));
+            }
+            ReplyEvent::ValueHead { client_flags, cas_unique, value_len } => {
+                let value = Vec::with_capacity(value_len as usize);
+                let head = Head::Value { client_flags, cas_unique };
+                self.pieces.insert(waiter, Pieces { head, value });
+            }
+            ReplyEvent::MetaHead { line, value_len } => {
+                let value = Vec::with_capacity(value_len as usize);
+                self.pieces.insert(waiter, Pieces { head: Head::Meta { line }, value });
+            }
+            ReplyEvent::ValuePiece(bytes) => {
+                if let Some(pieces) = self.pieces.get_mut(&waiter) {
+                    pieces.value.extend_from_slice(bytes);
+                }
+            }
+            ReplyEvent::ValueEnd => {
+                if let Some(Pieces { head, value }) = self.pieces.remove(&waiter) {
+                    let value = Bytes::from(value);
+                    done.push(match head {
+                        Head::Value { client_flags, cas_unique } => {
+                            (waiter, Reply::Value { client_flags, cas_unique, value })
+                        }
+                        Head::Meta { line } => (waiter, Reply::Meta { line, value: Some(value) }),
+                    });
+                }
+            }
+            ReplyEvent::End => {}
+        }
+    }
+}
+
+/// Answers to clients, rendered.
+#[derive(Debug, Default)]
+pub struct Answers {
+    list: Vec<(usize, ReplyTo, usize)>,
+    bytes: Vec<u8>,
+}
+
+impl Answers {
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Give each to `each`: the shard of its connection, its place there, its bytes.
+    pub fn drain(&mut self, mut each: impl FnMut(usize, ReplyTo, &[u8])) {
+        let mut at = 0;
+        for (shard, to, len) in self.list.drain(..) {
+            each(shard, to, &self.bytes[at..at + len]);
+            at += len;
+        }
+        self.bytes.clear();
+    }
+}
+
+impl Relay {
+    /// A relay with nothing under way.
+    #[must_use]
+    pub fn new(setup: RelaySetup) -> Self {
+        let RelaySetup { snapshot, updates, options, seed } = setup;
+        let mut relay = Self {
+            updates,
+            options,
+            routes: Rc::new(Routes::new(Arc::clone(&snapshot.tree))),
+            snapshot: Arc::clone(&snapshot),
+            execution: Execution::new(&Limits::default(), seed),
+            upstreams: Vec::new(),
+            by_server: HashMap::new(),
+            by_conn: HashMap::new(),
+            waiting: Waiting::default(),
+            touched: Vec::new(),
+            done: Vec::new(),
+            actions: Vec::new(),
+            answers: Answers::default(),
+            now_ms: 0,
+            tick_at_ms: u64::MAX,
+            seed,
+        };
+        relay.adopt(snapshot);
+        relay
+    }
+
+    // --- the turn ---
+
+    /// The time, unix milliseconds, once a turn; destinations whose deadlines have come are told.
+    pub fn begin_turn(&mut self, now_ms: u64) {
+        self.now_ms = now_ms;
+        while let Ok(snapshot) = self.updates.try_recv() {
+            self.adopt(snapshot);
+        }
+        if now_ms < self.tick_at_ms {
+            return;
+        }
+        self.tick_at_ms = u64::MAX;
+        for place in 0..self.upstreams.len() {
+            let Self { upstreams, waiting, done, .. } = self;
+            let upstream = &mut upstreams[place];
+            upstream.destination.tick(now_ms, &mut |waiter, event| waiting.step(done, waiter, event));
+            let deadline_ms = upstream.destination.next_deadline().unwrap_or(u64::MAX);
+            self.tick_at_ms = self.tick_at_ms.min(deadline_ms);
+            self.touch(place as u32);
+        }
+    }
+
+    /// When [`Relay::begin_turn`] has something to do at the latest, unix milliseconds.
+    #[must_use]
+    pub const fn next_deadline_ms(&self) -> u64 {
+        self.tick_at_ms
+    }
+
+    /// Connect, send and close as the destinations want it. Bytes to send are appended to `out`.
+    pub fn finish_turn(&mut self, driver: &mut impl Driver, out: &mut Vec<u8>, sends: &mut Vec<Send>) {
+        loop {
+            self.settle();
+            let Some(place) = self.touched.pop() else { return };
+            self.upstreams[place as usize].touched = false;
+            self.drive(place, driver, out, sends);
+        }
+    }
+
+    fn drive(&mut self, place: u32, driver: &mut impl Driver, out: &mut Vec<u8>, sends: &mut Vec<Send>) {
+        let now_ms = self.now_ms;
+        let Self { upstreams, waiting, done, by_conn, snapshot, .. } = self;
+        let upstream = &mut upstreams[place as usize];
+        loop {
+            // A destination that does not read keeps its requests; their bound is its own.
+            if upstream.connected
+                && let Some(conn) = upstream.conn
+                && driver.backlog(conn) > HIGH_WATER_BYTES
+            {
+                break;
+            }
+            match upstream.destination.next_action(now_ms) {
+                Some(upstream::Action::Connect) => {
+                    let begun = match snapshot.addresses.get(&upstream.server) {
+                        Some(address) => driver.connect(address),
+                        None => Err(io::ErrorKind::NotFound.into()),
+                    };
+                    match begun {
+                        Ok(conn) => {
+                            by_conn.insert(conn, place);
+                            (upstream.conn, upstream.connected) = (Some(conn), false);
+                        }
+                        Err(error) => {
+                            upstream.destination.connect_failed(error.kind(), now_ms, &mut |waiter, event| {
+                                waiting.step(done, waiter, event)
+                            })
+                        }
+                    }
+                }
+                Some(upstream::Action::Send) => {
+                    let start = out.len();
+                    upstream.destination.take_output(out, now_ms);
+                    if let Some(conn) = upstream.conn {
+                        sends.push(Send::Bytes { conn, start, end: out.len(), queued: false });
+                    }
+                }
+                Some(upstream::Action::Close) => {
+                    if let Some(conn) = upstream.conn.take() {
+                        by_conn.remove(&conn);
+                        driver.close(conn, Close::Now);
+                    }
+                    upstream.connected = false;
+                }
+                None => break,
+            }
+        }
+        let deadline_ms = upstream.destination.next_deadline().unwrap_or(u64::MAX);
+        self.tick_at_ms = self.tick_at_ms.min(deadline_ms);
+        if self.upstreams[place as usize].retired {
+            self.forget_retired(place);
+        }
+    }
+
+    /// What the clients get.
+    pub fn take_answers(&mut self) -> Answers {
+        std::mem::take(&mut self.answers)
+    }
+
+    /// Give the emptied list back.
+    pub fn recycle(&mut self, answers: Answers) {
+        debug_assert!(answers.is_empty());
+        if self.answers.is_empty() && answers.bytes.capacity() <= ANSWERS_KEEP_BYTES {
+            self.answers = answers;
+        }
+    }
+
+    // --- requests ---
+
+    /// Send `command`, with `data` as its value, where its key belongs; the answer goes to `to` on shard `from`.
+    pub fn submit(&mut self, from: usize, to: ReplyTo, command: &Command<'_>, data: &[u8]) {
+        let Some(key) = key_of(command) else { return };
+        let tree = self.routes.tree();
+        let softening = tree.softening_of(command);
+        let direct = tree.direct(key, command);
+        let key = self.waiting.key(key);
+        let asked = Asked { from, to, shape: Shape::of(command), softening, key };
+        let waiter = self.waiting.insert(Waiter::Client(asked));
+        if let Some(id) = direct {
+            let place = self.routes.place(id);
+            let now_ms = self.now_ms;
+            match self.upstreams[place as usize].destination.request(command, data, waiter, now_ms) {
+                Ok(()) => self.touch(place),
+                Err(reply) => self.done.push((waiter, reply)),
+            }
+            return;
+        }
+        match OwnedRequest::new(command, Bytes::copy_from_slice(data)) {
+            Some(request) => {
+                let routes = Rc::clone(&self.routes);
+                self.execution.begin(&routes, request, waiter, self.now_ms, &mut self.actions);
+                self.act();
+            }
+            None => self.done.push((waiter, upstream::failure(ErrorKind::Local))),
+        }
+    }
+
+    fn act(&mut self) {
+        let mut actions = std::mem::take(&mut self.actions);
+        for action in actions.drain(..) {
+            match action {
+                Action::Send { call, place, request } => {
+                    let waiter = self.waiting.insert(Waiter::Call(call));
+                    let now_ms = self.now_ms;
+                    let destination = &mut self.upstreams[place as usize].destination;
+                    match destination.request(&request.command(), request.data(), waiter, now_ms) {
+                        Ok(()) => self.touch(place),
+                        Err(reply) => self.done.push((waiter, reply)),
+                    }
+                }
+                Action::Answer { ticket, reply } => self.done.push((ticket, reply)),
+                Action::Undelivered { .. } => {}
+            }
+        }
+        self.actions = actions;
+    }
+
+    /// Tell those who wait what came for them, until nothing follows from it.
+    fn settle(&mut self) {
+        while !self.done.is_empty() {
+            let mut done = std::mem::take(&mut self.done);
+            for (waiter, reply) in done.drain(..) {
+                match self.waiting.remove(waiter) {
+                    Some(Waiter::Client(asked)) => self.answer(asked, reply),
+                    Some(Waiter::Call(call)) => {
+                        self.execution.replied(call, reply, self.now_ms, &mut self.actions);
+                        self.act();
+                    }
+                    None => debug_assert!(false, "a reply nobody waits for"),
+                }
+            }
+            if self.done.is_empty() {
+                self.done = done;
+            }
+        }
+    }
+
+    fn answer(&mut self, asked: Asked, reply: Reply) {
+        let Asked { from, to, shape, softening, key } = asked;
+        let start = self.answers.bytes.len();
+        shape.render(&key, &softening.apply(reply), &mut self.answers.bytes);
+        let len = self.answers.bytes.len() - start;
+        self.answers.list.push((from, to, len));
+        self.waiting.recycle(key);
+    }
+
+    // --- connections ---
+
+    /// Whether `conn` is one of ours.
+    #[inline]
+    #[must_use]
+    pub fn owns(&self, conn: ConnId) -> bool {
+        self.by_conn.contains_key(&conn)
+    }
+
+    /// It stands.
+    pub fn connected(&mut self, conn: ConnId) {
+        let Some(&place) = self.by_conn.get(&conn) else { return };
+        let upstream = &mut self.upstreams[place as usize];
+        upstream.connected = true;
+        upstream.destination.connected(self.now_ms);
+        self.touch(place);
+    }
+
+    /// Bytes came.
+    pub fn received(&mut self, conn: ConnId, bytes: &[u8]) {
+        let Some(&place) = self.by_conn.get(&conn) else { return };
+        let Self { upstreams, waiting, done, now_ms, .. } = self;
+        upstreams[place as usize]
+            .destination
+            .received(bytes, *now_ms, &mut |waiter, event| waiting.step(done, waiter, event));
+        self.touch(place);
+    }
+
+    /// The other end will send nothing more, which is its way to close: so do we.
+    pub fn ended(&mut self, conn: ConnId, driver: &mut impl Driver) {
+        if self.owns(conn) {
+            driver.close(conn, Close::Now);
+            self.closed(conn);
+        }
+    }
+
+    /// It broke, or could not be made.
+    pub fn closed(&mut self, conn: ConnId) {
+        let Some(place) = self.by_conn.remove(&conn) else { return };
+        let Self { upstreams, waiting, done, now_ms, .. } = self;
+        let upstream = &mut upstreams[place as usize];
+        let mut sink = |waiter: u64, event: ReplyEvent<'_>| waiting.step(done, waiter, event);
+        upstream.conn = None;
+        if std::mem::take(&mut upstream.connected) {
+            upstream.destination.closed(*now_ms, &mut sink);
+        } else {
+            upstream.destination.connect_failed(io::ErrorKind::ConnectionRefused, *now_ms, &mut sink);
+        }
+        self.touch(place);
+    }
+
+    /// Its socket takes bytes again.
+    pub fn drained(&mut self, conn: ConnId) {
+        if let Some(&place) = self.by_conn.get(&conn) {
+            self.touch(place);
+        }
+    }
+
+    fn touch(&mut self, place: u32) {
+        let upstream = &mut self.upstreams[place as usize];
+        if !upstream.touched {
+            upstream.touched = true;
+            self.touched.push(place);
+        }
+    }
+
+    // --- updates ---
+
+    /// Route by another tree from now on. What is under way goes on by the old one; connections to servers that both
+    /// name stay.
+    fn adopt(&mut self, snapshot: Arc<Snapshot>) {
+        for upstream in &mut self.upstreams {
+            upstream.retired = true;
+        }
+        let servers: Vec<Server> =
+            snapshot.tree.destinations().iter().map(|destination| destination.server.clone()).collect();
+        let places: Box<[u32]> = servers.into_iter().map(|server| self.place_of(server)).collect();
+        self.routes = Rc::new(Routes::at(Arc::clone(&snapshot.tree), places));
+        for place in 0..self.upstreams.len() {
+            let upstream = &mut self.upstreams[place];
+            // One that moved is connected to anew, as soon as nothing is under way.
+            let moved = self.snapshot.addresses.get(&upstream.server).map(address_bytes)
+                != snapshot.addresses.get(&upstream.server).map(address_bytes);
+            if moved && upstream.conn.is_some() {
+                upstream.destination.moved();
+            }
+            self.touch(place as u32);
+        }
+        self.snapshot = snapshot;
+    }
+
+    fn place_of(&mut self, server: Server) -> u32 {
+        if let Some(&place) = self.by_server.get(&server) {
+            self.upstreams[place as usize].retired = false;
+            return place;
+        }
+        let options = Options {
+            server_timeout_ms: u64::from(server.reply_timeout_ms),
+            connect_timeout_ms: u64::from(server.connect_timeout_ms),
+            connect_retries: self.options.connect_retries,
+            inactive_reset_ms: self.options.inactive_reset_ms,
+            limits: self.options.limits,
+            health: self.options.health,
+            ..Options::default()
+        };
+        let seed = self.seed ^ (self.upstreams.len() as u64) << 32;
+        let destination = Destination::new(server.address.to_string(), options, None, seed);
+        let place = self.upstreams.len() as u32;
+        self.upstreams.push(Upstream {
+            destination,
+            server: server.clone(),
+            conn: None,
+            connected: false,
+            touched: false,
+            retired: false,
+        });
+        self.by_server.insert(server, place);
+        place
+    }
+
+    /// A destination that no tree names is let go of once nothing is under way to it.
+    fn forget_retired(&mut self, place: u32) {
+        let Self { upstreams, waiting, done, now_ms, by_server, .. } = self;
+        let upstream = &mut upstreams[place as usize];
+        if upstream.destination.pending() == 0 && by_server.get(&upstream.server) == Some(&place) {
+            upstream.destination.abandon(*now_ms, &mut |waiter, event| waiting.step(done, waiter, event));
+            by_server.remove(&upstream.server);
+            self.touch(place); // it wants to be closed
+        }
+    }
+
+    /// Every destination that is in use, for `stats` and metrics.
+    pub fn destinations(&self) -> impl Iterator<Item = &Destination> {
+        self.upstreams.iter().filter(|upstream| !upstream.retired).map(|upstream| &upstream.destination)
+    }
+}
+
+/// Bytes of answers kept between turns.
+const ANSWERS_KEEP_BYTES: usize = 256 * 1024;
+
+fn address_bytes(address: &SockAddr) -> Option<(std::net::SocketAddr, bool)> {
+    address.as_socket().map(|socket| (socket, address.is_unix()))
+}

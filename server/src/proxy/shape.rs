@@ -1,0 +1,147 @@
+//! The form in which a client gets a reply: decided by its command, kept while the request is under way.
+
+use corecached_protocol::{Command, MetaVerb, Reply, line, text};
+
+/// See the head of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// One key of a retrieval line.
+    Retrieve {
+        /// `END` follows.
+        last: bool,
+    },
+    /// A line.
+    Line,
+    /// Nothing: `noreply`.
+    Silence,
+    /// A meta reply.
+    Meta {
+        /// Of the command.
+        verb: MetaVerb,
+        /// Its flag `q`: keep back what was to be expected.
+        quiet: bool,
+    },
+}
+
+impl Shape {
+    /// The form `command` asks for.
+    #[must_use]
+    pub const fn of(command: &Command) -> Self {
+        match command {
+            Command::Retrieve(retrieve) => Self::Retrieve { last: retrieve.last },
+            Command::Store(store) if store.noreply => Self::Silence,
+            Command::Delete(delete) if delete.noreply => Self::Silence,
+            Command::Arithmetic(arithmetic) if arithmetic.noreply => Self::Silence,
+            Command::Touch(touch) if touch.noreply => Self::Silence,
+            Command::Meta(meta) => Self::Meta { verb: meta.verb, quiet: meta.flags.has(b'q') },
+            _ => Self::Line,
+        }
+    }
+
+    /// Appends the bytes that the client gets for `reply` about `key`, as it was sent.
+    pub fn render(self, key: &[u8], reply: &Reply, out: &mut Vec<u8>) {
+        match (self, reply) {
+            (Self::Silence, _) => {}
+            (Self::Retrieve { last }, reply) => {
+                match reply {
+                    Reply::Value { client_flags, cas_unique, value } => {
+                        text::encode_value_header(out, key, *client_flags, value.len() as u32, *cas_unique);
+                        out.extend_from_slice(value);
+                        out.extend_from_slice(b"\r\n");
+                    }
+                    // Ends the whole line, whatever keys follow.
+                    Reply::Error { .. } => return render_line(reply, out),
+                    _ => {}
+                }
+                if last {
+                    out.extend_from_slice(line::END);
+                }
+            }
+            (Self::Meta { verb, quiet: true }, Reply::Meta { line, .. }) if is_expected(verb, line) => {}
+            _ => render_line(reply, out),
+        }
+    }
+}
+
+/// What the flag `q` keeps back: a miss of `mg`, success of the others.
+fn is_expected(verb: MetaVerb, line: &[u8]) -> bool {
+    let code = line.get(..2).unwrap_or_default();
+    match verb {
+        MetaVerb::Get => code == b"EN",
+        MetaVerb::Set | MetaVerb::Delete | MetaVerb::Arithmetic => code == b"HD" || code == b"VA",
+        MetaVerb::Debug => false,
+    }
+}
+
+fn render_line(reply: &Reply, out: &mut Vec<u8>) {
+    let constant: &[u8] = match reply {
+        Reply::Stored => line::STORED,
+        Reply::NotStored => line::NOT_STORED,
+        Reply::Exists => line::EXISTS,
+        Reply::NotFound => line::NOT_FOUND,
+        Reply::Deleted => line::DELETED,
+        Reply::Touched => line::TOUCHED,
+        Reply::Done => line::OK,
+        // Of a command that retrieves nothing; there is none.
+        Reply::Miss | Reply::Value { .. } => line::END,
+        Reply::Number(number) => return text::encode_number(out, *number),
+        Reply::Meta { line, value } => {
+            for part in [&line[..], b"\r\n"] {
+                out.extend_from_slice(part);
+            }
+            if let Some(value) = value {
+                out.extend_from_slice(value);
+                out.extend_from_slice(b"\r\n");
+            }
+            return;
+        }
+        Reply::Error { line, .. } => {
+            out.extend_from_slice(line);
+            b"\r\n"
+        }
+    };
+    out.extend_from_slice(constant);
+}
+
+#[cfg(test)]
+mod tests {
+    use corecached_protocol::{ErrorKind, Limits, Parsed, Parser};
+
+    use super::*;
+
+    fn check(command: &str, reply: &Reply, expected: &str) {
+        let input = format!("{command}\r\n");
+        let Ok(Parsed::Complete { value: command, .. }) =
+            Parser::new().parse(input.as_bytes(), &Limits::default())
+        else {
+            panic!("{command}");
+        };
+        let mut out = Vec::new();
+        Shape::of(&command).render(b"k", reply, &mut out);
+        assert_eq!(String::from_utf8_lossy(&out), expected, "{input:?}");
+    }
+
+    #[test]
+    fn a_reply_takes_the_form_its_command_asked_for() {
+        let value = |cas_unique| Reply::Value { client_flags: 7, cas_unique, value: "abc".into() };
+        let error = Reply::Error { kind: ErrorKind::Timeout, line: "SERVER_ERROR timeout".into() };
+        let meta = |line: &'static str| Reply::Meta { line: line.into(), value: None };
+        check("get k", &value(None), "VALUE k 7 3\r\nabc\r\nEND\r\n");
+        check("gets k", &value(Some(9)), "VALUE k 7 3 9\r\nabc\r\nEND\r\n");
+        check("get k l", &value(None), "VALUE k 7 3\r\nabc\r\n");
+        check("get k l", &Reply::Miss, "");
+        check("get k", &Reply::Miss, "END\r\n");
+        check("get k", &error, "SERVER_ERROR timeout\r\n");
+        check("set k 0 0 1", &Reply::Stored, "STORED\r\n");
+        check("set k 0 0 1", &error, "SERVER_ERROR timeout\r\n");
+        check("set k 0 0 1 noreply", &Reply::Stored, "");
+        check("delete k noreply", &error, "");
+        check("incr k 1", &Reply::Number(12), "12\r\n");
+        check("mg k v", &Reply::Meta { line: "VA 1".into(), value: Some("x".into()) }, "VA 1\r\nx\r\n");
+        check("mg k v q", &meta("EN"), "");
+        check("mg k q", &meta("HD"), "HD\r\n");
+        check("ms k 1 q", &meta("HD"), "");
+        check("ms k 1 q", &meta("NS"), "NS\r\n");
+        check("md k q", &error, "SERVER_ERROR timeout\r\n");
+    }
+}
