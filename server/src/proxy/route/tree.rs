@@ -113,6 +113,8 @@ impl Tree {
 
     /// The destination that alone decides what `command` on `key` is answered: its reply, softened by
     /// [`Tree::soften`], is the answer. `None` when [`super::Execution::begin`] is to be asked. Allocates nothing.
+    ///
+    /// The command is to be sent without `noreply`: every reply upstream is waited for.
     #[inline]
     #[must_use]
     pub fn direct(&self, key: &[u8], command: &Command) -> Option<DestinationId> {
