@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use corecached_protocol::ErrorKind;
 
 use super::super::hash::{Ring, RingSpec, WEIGHT_MISSING};
-use super::super::request::Operation;
+use super::super::request::{Operation, OperationClass};
 use super::handle::{
     Child, ErrorSet, FailoverErrors, FailoverPolicy, Handle, HandleId, Hash, Limit, PoolId, Rates, Shadow,
     Wait,
@@ -601,9 +601,14 @@ impl<'a> Builder<'a> {
                 Handle::Error { response }
             }
             "OperationSelectorRoute" | "PrefixPolicyRoute" => self.operation_selector(json, kind)?,
+            "RoutingGroupRoute" => self.routing_group(json, kind)?,
             "PrefixSelectorRoute" if top => self.prefix_selector(json)?,
             "PrefixSelectorRoute" => {
                 return Err(self.fault(json, key, kind, "may only stand directly under a route"));
+            }
+            "WarmUpRoute" if self.flag_at(json, "enable_metaget", false)? => {
+                let remedy = "is not supported: give \"exptime\", the life of what is filled in";
+                return Err(self.fault(json, "WarmUpRoute.enable_metaget", "true", remedy));
             }
             "WarmUpRoute" => Handle::WarmUp {
                 cold: self.handle_at(json, kind, "cold")?,
@@ -926,6 +931,36 @@ impl<'a> Builder<'a> {
                     ) => {}
                     None => return Err(self.fault(handle, &key, name, "is no command")),
                 }
+            }
+        }
+        Ok(Handle::OperationSelector { default, policies })
+    }
+
+    /// An operation selector by class.
+    fn routing_group(&mut self, json: &Json, kind: &str) -> Checked<Handle> {
+        let Handle::OperationSelector { default, mut policies } = self.operation_selector(json, kind)? else {
+            return Ok(Handle::Null);
+        };
+        if let Some(written) = json.get("routing_group_policies").cloned() {
+            for (name, handle) in self.object(&written, "routing_group_policies")? {
+                let key = format!("routing_group_policies.{name}");
+                let class = match name.as_str() {
+                    "get_like" => OperationClass::Get,
+                    "update_like" => OperationClass::Update,
+                    "delete_like" => OperationClass::Delete,
+                    "arithmetic_like" => OperationClass::Arithmetic,
+                    _ => {
+                        let remedy = "must be get_like, update_like, delete_like or arithmetic_like";
+                        return Err(self.fault(handle, &key, name, remedy));
+                    }
+                };
+                let target = self.handle(handle, &key, false)?;
+                let members = Operation::NAMES.iter().map(|&(_, operation)| operation);
+                policies.extend(
+                    members
+                        .filter(|operation| operation.class() == class)
+                        .map(|operation| (operation, target)),
+                );
             }
         }
         Ok(Handle::OperationSelector { default, policies })

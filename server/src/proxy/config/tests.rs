@@ -271,3 +271,43 @@ fn options_and_parameters_are_names_in_the_configuration() {
     let config = Config::parse("c", text, &options, &no_import).unwrap();
     assert_eq!(addresses(&config, "A"), [".x:77"]);
 }
+
+/// Bytes of a sound configuration changed, cut and doubled at random: whatever comes of it is a configuration or an
+/// error.
+#[test]
+fn broken_configurations_are_errors_and_nothing_worse() {
+    let sound = r#"{"macros": {"m": {"type": "macroDef", "params": ["x"], "result": ["@merge(%x%,:,@str(@add(1,2)))"]}},
+        "pools": {"A": {"servers": "@m(a)", "weights": [1, 0.5]}, "B": {"inherit": "A", "servers": ["[::1]:1", "unix:/x"]}},
+        "named_handles": [{"name": "n", "type": "PoolRoute", "pool": "A", "hash": {"hash_func": "Ketama", "salt": "s"}}],
+        "routes": [{"aliases": ["/././"], "route": {"type": "FailoverRoute", "children": ["n", "Pool|B", "HashRoute|Pool|A"],
+        "failover_errors": ["tko"], "failover_limit": {"rate": 0.1}, "failover_policy": {"type": "LeastFailuresPolicy", "max_tries": 2}}}]}"#;
+    config(sound);
+    let seed = std::env::var("SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
+    println!("SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut accepted = 0;
+    for _ in 0..5000 {
+        let mut text = sound.as_bytes().to_vec();
+        for _ in 0..random.usize(1..4) {
+            if text.is_empty() {
+                break;
+            }
+            let at = random.usize(..text.len());
+            let end = (at + random.usize(1..20)).min(text.len());
+            match random.u8(..4) {
+                0 => text[at] = *random.choice(b"{}[]\",:@%|()\\/*-0919eE \n".iter()).unwrap(),
+                1 => drop(text.drain(at..end)),
+                2 => text.truncate(at.max(1)),
+                _ => text = [&text[..end], &text[at..]].concat(),
+            }
+        }
+        if let Ok(text) = std::str::from_utf8(&text)
+            && let Ok(config) = parse(text)
+        {
+            accepted += 1;
+            let _ = config.to_string();
+            let _ = super::super::route::Tree::compile(&config, &ResolvedPools::new());
+        }
+    }
+    println!("{accepted} of 5000 were sound all the same");
+}

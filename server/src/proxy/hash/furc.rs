@@ -153,7 +153,10 @@ pub fn weighted_ch4(key: &[u8], weights: &[f64]) -> usize {
     let mut at = depth;
     let mut last = 0;
     for _ in 0..TRIES_MAX {
-        let number = draw(&mut bits, base, &mut at, &mut depth).unwrap_or(0);
+        let number = draw(&mut bits, base, &mut at, &mut depth).unwrap_or_else(|| {
+            at += BITS_A_STEP;
+            0
+        });
         if number >= servers {
             continue;
         }
@@ -161,11 +164,10 @@ pub fn weighted_ch4(key: &[u8], weights: &[f64]) -> usize {
             return number;
         }
         last = (0..32).fold(0_u64, |word, bit| word | (bits.bit(at + bit) as u64) << bit);
-        at += 32;
         if last < u64::from(threshold(weights[number])) {
             return number;
         }
-        base = at;
+        base = at; // the bits of the weight are used again
         depth = levels(servers);
         at = base + depth;
     }

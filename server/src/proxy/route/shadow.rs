@@ -32,7 +32,7 @@ impl Shadows {
     /// `calls_max`: from so many requests under way on, no copies are made.
     pub fn start(&self, step: &mut Step, request: OwnedRequest, parent: Parent, calls_max: usize) {
         let mut copies = Vec::new();
-        if step.calls.len() < calls_max && parent != Parent::Nobody {
+        if step.calls.len() < calls_max {
             let hash = u64::from(spooky::spooky32(self.key_part.of(request.key()), 0));
             let place = self.ring.as_ref().map_or(0, |ring| ring.pick(request.key()) as u32);
             copies.extend(self.shadows.iter().filter(|shadow| {

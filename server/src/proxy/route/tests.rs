@@ -520,6 +520,24 @@ fn operations_are_selected_by_name() {
 }
 
 #[test]
+fn operations_are_selected_by_class() {
+    let mut bench = Bench::new(
+        r#"{"type": "RoutingGroupRoute", "default_policy": "PoolRoute|a",
+            "routing_group_policies": {"update_like": "PoolRoute|b", "arithmetic_like": "PoolRoute|c"}}"#,
+    );
+    for (line, data, sent) in [
+        ("get k", "", "a get k"),
+        ("cas k 0 0 1 5", "x", "b cas k 0 x"),
+        ("decr k 1", "", "c decr k"),
+        ("touch k 1", "", "a touch k 1"),
+    ] {
+        bench.ask(line, data);
+        bench.reply(sent, Reply::Miss);
+    }
+    bench.done();
+}
+
+#[test]
 fn the_longest_key_prefix_wins() {
     let mut bench = Bench::new(
         r#"{"type": "PrefixSelectorRoute", "policies": {"a": "PoolRoute|a", "ab": "PoolRoute|b"}, "wildcard": "PoolRoute|c"}"#,

@@ -117,6 +117,8 @@ impl Tree {
 
     /// The destination that alone decides what `command` on `key` is answered: its reply, softened by
     /// [`Tree::softening_of`], is the answer. `None` when [`super::Execution::begin`] is to be asked. Allocates nothing.
+    ///
+    /// The command is to be sent without `noreply` and `q`: every reply upstream is waited for.
     #[inline]
     #[must_use]
     pub fn direct(&self, key: &[u8], command: &Command) -> Option<DestinationId> {
@@ -124,9 +126,9 @@ impl Tree {
             return None; // perhaps a routing prefix, which is not sent
         }
         if let Command::Meta(meta) = command
-            && (meta.flags.has(b'b') || meta.flags.has(b'q'))
+            && meta.flags.has(b'b')
         {
-            return None; // must be decoded; must be answered
+            return None; // must be decoded
         }
         self.walk(self.roots[self.default_root].1, key, Operation::of(command)?)
     }
