@@ -15,6 +15,7 @@ pub mod admin;
 pub mod config;
 pub mod conn;
 pub mod discovery;
+pub mod healthcheck;
 pub mod metrics;
 pub mod net;
 pub mod proxy;

@@ -6,11 +6,12 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
+use clap::Parser;
 use corecached::config::{Args, Config, ConfigError, check};
 use corecached::proxy::args::Checked;
 use corecached::proxy::control::Control;
 use corecached::server::{Forwarding, Server};
-use corecached::{MEMCACHED_VERSION, VERSION, proxy, server};
+use corecached::{MEMCACHED_VERSION, VERSION, healthcheck, proxy, server};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::prelude::*;
@@ -29,6 +30,10 @@ fn main() -> ExitCode {
             let only_check = word == "check-config";
             argv.remove(1);
             return proxy(argv, only_check);
+        }
+        Some("healthcheck") => {
+            argv.remove(1);
+            return healthcheck(argv);
         }
         _ => {}
     }
@@ -52,6 +57,20 @@ fn main() -> ExitCode {
 fn usage(error: &clap::Error) -> ExitCode {
     let _ = error.print();
     if error.use_stderr() { ExitCode::from(BAD_OPTION) } else { ExitCode::SUCCESS }
+}
+
+fn healthcheck(argv: Vec<OsString>) -> ExitCode {
+    let args = match healthcheck::Args::try_parse_from(argv) {
+        Ok(args) => args,
+        Err(error) => return usage(&error),
+    };
+    match healthcheck::check(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("corecached healthcheck: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// The proxy, or with `only_check` no more than a look at its configuration.

@@ -9,7 +9,15 @@ use clap::{ArgAction, Parser};
 /// Takes memcached's command line. Flags that tune machinery this server does not have (slab classes, LRU threads,
 /// hash table) are accepted and named in one log line at -v.
 #[derive(Debug, Parser)]
-#[command(name = "corecached", disable_help_flag = true, disable_version_flag = true)]
+#[command(
+    name = "corecached",
+    disable_help_flag = true,
+    disable_version_flag = true,
+    after_help = "Other commands, each with a --help of its own:\n  \
+                  corecached proxy          a proxy in front of several caches, with mcrouter's options\n  \
+                  corecached check-config   check a proxy's configuration and print its routes\n  \
+                  corecached healthcheck    a round trip to a cache or a proxy, for probes"
+)]
 pub struct Args {
     /// TCP port to listen on; 0 is off, -1 any free port
     #[arg(short = 'p', long, value_name = "PORT", default_value = "11211", allow_hyphen_values = true)]

@@ -10,6 +10,22 @@ fn refused(args: &[&str], code: i32) -> Exit {
 }
 
 #[test]
+fn a_health_check_tells_a_server_that_answers_from_one_that_does_not() {
+    let server = Server::start(&[]);
+    let target = server.address.to_string();
+    assert_eq!(Launch::bare(&["healthcheck", &target]).exit().code(), Some(0));
+    server.signal(libc::SIGSTOP);
+    let exit = Launch::bare(&["healthcheck", &target, "-t", "50"]).exit();
+    assert_eq!(exit.code(), Some(1));
+    assert!(exit.stderr.contains(&target) && exit.stderr.contains("receive"), "{}", exit.stderr);
+    server.signal(libc::SIGCONT);
+    drop(server);
+    let exit = Launch::bare(&["healthcheck", &target]).exit();
+    assert_eq!(exit.code(), Some(1));
+    assert!(exit.stderr.contains("connect"), "{}", exit.stderr);
+}
+
+#[test]
 fn wrong_values_end_it_with_memcacheds_code_and_name_flag_and_value() {
     for (flag, value, code) in [
         ("-c", "0", 1),
