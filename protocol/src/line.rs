@@ -116,6 +116,14 @@ lines! {
     CRAWLER_SLEEP_TOO_LONG = "CLIENT_ERROR sleep must be one second or less";
     /// `lru_crawler crawl` of empty classes.
     CRAWLER_NOT_STARTED = "NOTSTARTED no items to crawl";
+    /// A proxy: no such command, or one that is not right. The connection closes.
+    MALFORMED_REQUEST = "CLIENT_ERROR malformed request";
+    /// A proxy: `flush_all`, unless it was enabled.
+    COMMAND_DISABLED = "SERVER_ERROR Command disabled";
+    /// A proxy: a command that only a server carries out.
+    COMMAND_NOT_SUPPORTED = "SERVER_ERROR Command not supported";
+    /// A proxy: no such group of `stats`.
+    BAD_STATS_COMMAND = "CLIENT_ERROR bad stats command";
     /// `lru_crawler enable` when it already runs.
     CRAWLER_NOT_RESTARTED = "ERROR failed to start lru crawler thread";
     /// `lru_crawler metadump` and `mgdump` where they are switched off (`-X`).

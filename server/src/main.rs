@@ -1,18 +1,38 @@
 //! The binary: arguments, logging, signals, exit code.
 
+use std::ffi::OsString;
 use std::io::IsTerminal;
+use std::path::Path;
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
 
-use corecached::config::{Args, ConfigError, check};
-use corecached::{MEMCACHED_VERSION, VERSION, server};
+use corecached::config::{Args, Config, ConfigError, check};
+use corecached::proxy::args::Checked;
+use corecached::proxy::control::Control;
+use corecached::server::{Forwarding, Server};
+use corecached::{MEMCACHED_VERSION, VERSION, proxy, server};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::prelude::*;
 
 /// Exit code of a command line that cannot be read.
 const BAD_OPTION: u8 = 1;
 const LICENSE: &str = include_str!("../../LICENSE");
 
 fn main() -> ExitCode {
-    let args = match Args::read(std::env::args_os()) {
+    let mut argv: Vec<OsString> = std::env::args_os().collect();
+    let called = argv.first().map(|name| Path::new(name).file_name().unwrap_or_default().to_owned());
+    let is_mcrouter = called.is_some_and(|name| name == "mcrouter");
+    match argv.get(1).and_then(|word| word.to_str()) {
+        _ if is_mcrouter => return proxy(argv, false),
+        Some(word @ ("proxy" | "check-config")) => {
+            let only_check = word == "check-config";
+            argv.remove(1);
+            return proxy(argv, only_check);
+        }
+        _ => {}
+    }
+    let args = match Args::read(argv) {
         Ok(args) => args,
         Err(error) => {
             let _ = error.print();
@@ -27,18 +47,52 @@ fn main() -> ExitCode {
         print!("{LICENSE}");
         return ExitCode::SUCCESS;
     }
-    let level = match args.verbose {
-        0 => tracing::Level::WARN,
-        1 => tracing::Level::INFO,
-        _ => tracing::Level::DEBUG,
+    start_logging(args.verbose);
+    exit_code(check(&args).and_then(run))
+}
+
+/// The proxy, or with `only_check` no more than a look at its configuration.
+fn proxy(argv: Vec<OsString>, only_check: bool) -> ExitCode {
+    let args = match proxy::args::Args::read(argv) {
+        Ok(args) => args,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(BAD_OPTION) } else { ExitCode::SUCCESS };
+        }
     };
-    tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .init();
-    match run(&args) {
+    if args.version {
+        println!("corecached {VERSION}");
+        return ExitCode::SUCCESS;
+    }
+    start_logging(args.verbose);
+    exit_code(args.check().and_then(|checked| {
+        let validates = args.validate_config.as_deref();
+        if only_check || validates.is_some_and(|mode| mode != "run") {
+            println!("{}", Control::check(&checked)?);
+            return Ok(());
+        }
+        run_proxy(&checked, !args.disable_reload_configs)
+    }))
+}
+
+fn run_proxy(checked: &Checked, reloads: bool) -> Result<(), ConfigError> {
+    let control = Control::start(checked)?;
+    let forwarding = Arc::new(Forwarding {
+        snapshot: control.snapshot(),
+        options: checked.upstream.clone(),
+        subscribers: Mutex::default(),
+    });
+    let start = |config| {
+        let server = server::start_as(config, Some(&forwarding))?;
+        let (shared, forwarding) = (server.shared(), Arc::clone(&forwarding));
+        std::thread::spawn(move || control.run(&shared, &forwarding, reloads));
+        Ok(server)
+    };
+    serve(checked.config.clone(), start)
+}
+
+fn exit_code(outcome: Result<(), ConfigError>) -> ExitCode {
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("corecached: {error}");
@@ -47,10 +101,36 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: &Args) -> Result<(), ConfigError> {
+fn start_logging(verbose: u8) {
+    let level = match verbose {
+        0 => tracing::Level::WARN,
+        1 => tracing::Level::INFO,
+        _ => tracing::Level::DEBUG,
+    };
+    // The libraries speak of themselves only to those who ask for everything.
+    let targets = Targets::new().with_target("corecached", level).with_default(if verbose > 2 {
+        tracing::Level::DEBUG
+    } else {
+        tracing::Level::ERROR
+    });
+    let format = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false);
+    tracing_subscriber::registry().with(format.with_filter(targets)).init();
+}
+
+fn run(config: Config) -> Result<(), ConfigError> {
+    serve(config, server::start)
+}
+
+/// Run the server that `start` makes until a signal ends it.
+fn serve(
+    config: Config,
+    start: impl FnOnce(Config) -> Result<Server, ConfigError>,
+) -> Result<(), ConfigError> {
     let failed =
         |what: &str, error: &dyn std::fmt::Display| ConfigError::new(what, "", &error.to_string(), 71);
-    let config = check(args)?;
     if config.daemon {
         nix::unistd::daemon(true, config.verbosity > 0).map_err(|error| failed("-d", &error))?;
     }
@@ -61,7 +141,7 @@ fn run(args: &Args) -> Result<(), ConfigError> {
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGUSR1, SIGHUP])
         .map_err(|error| failed("signals", &error))?;
     let pid_file = config.pid_file.clone();
-    let server = server::start(config)?;
+    let server = start(config)?;
     if let Some(file) = &pid_file {
         corecached::runtime::process::write_pid(file)?;
     }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use corecached_engine::{KeyHasher, Seconds, Store, StoreConfig};
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -15,6 +15,7 @@ use crate::net::epoll::Epoll;
 use crate::net::listen::{Admission, listen_on_all_shards, listen_unix};
 use crate::net::uring::{self, Uring};
 use crate::net::{Driver, DriverSetup};
+use crate::proxy::args::STORE_BYTES;
 use crate::proxy::relay::{RelaySetup, Snapshot, UpstreamOptions};
 use crate::runtime::clock::Clock;
 use crate::runtime::{budget, cores, host_glommio, host_thread, process};
@@ -48,6 +49,8 @@ pub struct Shared {
     pub backend: String,
     /// Bytes for each shard's store: its part of the limit, less what the process takes beside the stores.
     pub slice_bytes: AtomicUsize,
+    /// Of a proxy: configurations that were wrong.
+    pub config_failures: AtomicUsize,
     verbosity: AtomicU32,
     memory_bytes: AtomicUsize,
 }
@@ -68,6 +71,7 @@ impl Shared {
             verbosity: AtomicU32::new(config.verbosity),
             memory_bytes: AtomicUsize::new(config.memory_bytes),
             slice_bytes: AtomicUsize::new(config.memory_bytes / shards),
+            config_failures: AtomicUsize::new(0),
             config,
         }
     }
@@ -138,9 +142,14 @@ pub struct Forwarding {
 const SNAPSHOTS_MAX: usize = 16;
 
 impl Forwarding {
+    /// Who is to hear of a new snapshot.
+    pub fn subscribers(&self) -> MutexGuard<'_, Vec<Sender<Arc<Snapshot>>>> {
+        self.subscribers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn relay(&self, seed: u64) -> RelaySetup {
         let (sender, updates) = bounded(SNAPSHOTS_MAX);
-        self.subscribers.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
+        self.subscribers().push(sender);
         RelaySetup { snapshot: Arc::clone(&self.snapshot), updates, options: self.options.clone(), seed }
     }
 }
@@ -204,8 +213,10 @@ pub fn start_as(config: Config, forwarding: Option<&Forwarding>) -> Result<Serve
 
 fn finish(shared: Arc<Shared>, addresses: Vec<SocketAddr>, hosts: Vec<Host>) -> Result<Server, ConfigError> {
     process::write_ports(&addresses)?;
-    let watched = Arc::clone(&shared);
-    std::thread::spawn(move || budget::run(&watched));
+    if !shared.config.is_proxy {
+        let watched = Arc::clone(&shared);
+        std::thread::spawn(move || budget::run(&watched));
+    }
     tracing::info!(
         "listening on {addresses:?}, {} shards, {} MB, backend {}",
         shared.cells.len(),
@@ -331,6 +342,10 @@ impl Making {
         let config = &shared.config;
         let mut store = StoreConfig::new(config.memory_bytes / mesh.shards(), shared.hasher.clone());
         store.value_bytes_max = config.item_bytes_max;
+        if config.is_proxy {
+            // Not used: the proxy keeps nothing.
+            store = StoreConfig::new(STORE_BYTES, shared.hasher.clone());
+        }
         store.evict = config.evict;
         store.cas = config.cas;
         store.huge_pages = config.huge_pages;

@@ -75,6 +75,7 @@ pub fn check(args: &Args) -> Result<Config, ConfigError> {
         allow_dump: !args.disable_dumping,
         prefix_delimiter: delimiter,
         count_prefixes: args.prefix_delimiter.is_some(),
+        is_proxy: false,
         io_backend: match args.io_backend.as_str() {
             "auto" => IoBackend::Auto,
             "io_uring" => IoBackend::IoUring,

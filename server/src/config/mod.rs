@@ -43,6 +43,8 @@ pub struct Config {
     pub prefix_delimiter: u8,
     /// Count by prefix from the start.
     pub count_prefixes: bool,
+    /// A proxy: keys are not stored here but forwarded.
+    pub is_proxy: bool,
     /// How to reach the network.
     pub io_backend: IoBackend,
     /// User to become, when root.
@@ -151,5 +153,5 @@ impl std::fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 /// Every address of this machine, of both families.
-const ALL_ADDRESSES: [IpAddr; 2] =
+pub(crate) const ALL_ADDRESSES: [IpAddr; 2] =
     [IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED)];

@@ -9,6 +9,7 @@ use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use corecached_protocol::Parser;
 
 use crate::net::{ConnId, Pinned};
+use crate::proxy::stats::Group;
 use crate::shard::message::Broadcast;
 
 /// Requests of one connection that may be unanswered at once; past it, it stops being parsed.
@@ -87,6 +88,8 @@ pub enum Then {
     Conns,
     /// The list of prefixes.
     Prefixes,
+    /// What the shards of a proxy count.
+    ProxyStats(Group),
 }
 
 /// Answers to a broadcast.

@@ -8,14 +8,18 @@
 //! upstream  destinations: their connections, deadlines and health
 //! relay     one shard's part: all of the above at work
 //! shape     the form in which a client gets a reply
+//! stats     what all shards count, under mcrouter's names
 //! control   the configuration and the names in it, watched; every change goes to all shards
 //! args      mcrouter's command line
 //! ```
 
+pub mod args;
 pub mod config;
+pub mod control;
 pub mod hash;
 pub mod relay;
 pub mod request;
 pub mod route;
 pub mod shape;
+pub mod stats;
 pub mod upstream;

@@ -11,12 +11,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use corecached_protocol::client::ReplyEvent;
-use corecached_protocol::{Command, ErrorKind, Reply};
+use corecached_protocol::{Command, ErrorKind, Exptime, Reply};
 use crossbeam_channel::Receiver;
 use socket2::SockAddr;
 
 use super::config::Server;
-use super::request::{OwnedRequest, key_of};
+use super::request::{Operation, OwnedRequest, key_of};
 use super::route::{Action, CallId, Execution, Limits, Routes, Softening, Tree};
 use super::shape::Shape;
 use super::upstream::{self, Destination, HealthOptions, Options};
@@ -79,6 +79,10 @@ pub struct Relay {
     done: Vec<(u64, Reply)>,
     actions: Vec<Action>,
     answers: Answers,
+    /// Requests of clients, by operation.
+    asked: [u64; Operation::NAMES.len()],
+    flushes: HashMap<u64, Flush>,
+    flushes_begun: u64,
     now_ms: u64,
     /// When an upstream next wants to be told the time; never later than it does.
     tick_at_ms: u64,
@@ -102,6 +106,17 @@ struct Upstream {
 enum Waiter {
     Client(Asked),
     Call(CallId),
+    /// One destination's part of a `flush_all`; the number is in `flushes`.
+    Flush(u64),
+}
+
+/// A `flush_all` under way.
+#[derive(Debug)]
+struct Flush {
+    asked: Asked,
+    missing: usize,
+    /// An error, if there was one.
+    worst: Reply,
 }
 
 /// A request of a client.
@@ -259,6 +274,9 @@ impl Relay {
             done: Vec::new(),
             actions: Vec::new(),
             answers: Answers::default(),
+            asked: [0; Operation::NAMES.len()],
+            flushes: HashMap::new(),
+            flushes_begun: 0,
             now_ms: 0,
             tick_at_ms: u64::MAX,
             seed,
@@ -377,6 +395,9 @@ impl Relay {
     /// Send `command`, with `data` as its value, where its key belongs; the answer goes to `to` on shard `from`.
     pub fn submit(&mut self, from: usize, to: ReplyTo, command: &Command<'_>, data: &[u8]) {
         let Some(key) = key_of(command) else { return };
+        if let Some(operation) = Operation::of(command) {
+            self.asked[operation as usize] += 1;
+        }
         let tree = self.routes.tree();
         let softening = tree.softening_of(command);
         let direct = tree.direct(key, command);
@@ -433,12 +454,50 @@ impl Relay {
                         self.execution.replied(call, reply, self.now_ms, &mut self.actions);
                         self.act();
                     }
+                    Some(Waiter::Flush(number)) => self.flushed(number, reply),
                     None => debug_assert!(false, "a reply nobody waits for"),
                 }
             }
             if self.done.is_empty() {
                 self.done = done;
             }
+        }
+    }
+
+    /// `flush_all`, to every destination; the worst of their replies is the answer.
+    pub fn flush_all(&mut self, to: ReplyTo, from: usize, delay: Option<Exptime>, noreply: bool) {
+        let shape = if noreply { Shape::Silence } else { Shape::Line };
+        let asked = Asked { from, to, shape, softening: Softening::None, key: Vec::new() };
+        let places: Vec<u32> = (0..self.upstreams.len() as u32)
+            .filter(|&place| !self.upstreams[place as usize].retired)
+            .collect();
+        if places.is_empty() {
+            return self.answer(asked, Reply::Done);
+        }
+        let number = self.flushes_begun;
+        self.flushes_begun += 1;
+        self.flushes.insert(number, Flush { asked, missing: places.len(), worst: Reply::Done });
+        let command = Command::FlushAll { delay, noreply: false };
+        for place in places {
+            let waiter = self.waiting.insert(Waiter::Flush(number));
+            let now_ms = self.now_ms;
+            match self.upstreams[place as usize].destination.request(&command, b"", waiter, now_ms) {
+                Ok(()) => self.touch(place),
+                Err(reply) => self.done.push((waiter, reply)),
+            }
+        }
+    }
+
+    fn flushed(&mut self, number: u64, reply: Reply) {
+        let Some(flush) = self.flushes.get_mut(&number) else { return };
+        flush.missing -= 1;
+        if let Reply::Error { .. } = reply {
+            flush.worst = reply;
+        }
+        if flush.missing == 0
+            && let Some(Flush { asked, worst, .. }) = self.flushes.remove(&number)
+        {
+            self.answer(asked, worst);
         }
     }
 
@@ -580,6 +639,18 @@ impl Relay {
             by_server.remove(&upstream.server);
             self.touch(place); // it wants to be closed
         }
+    }
+
+    /// Requests of clients that did `operation`.
+    #[must_use]
+    pub const fn asked(&self, operation: Operation) -> u64 {
+        self.asked[operation as usize]
+    }
+
+    /// Requests without an answer.
+    #[must_use]
+    pub fn under_way(&self) -> usize {
+        self.waiting.places.len() - self.waiting.free.len()
     }
 
     /// Every destination that is in use, for `stats` and metrics.

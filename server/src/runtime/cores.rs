@@ -31,7 +31,10 @@ pub fn plan(config: &Config) -> Result<Plan, ConfigError> {
 fn plan_for(config: &Config, allowed: &[CoreId], quota: usize) -> Result<Plan, ConfigError> {
     let wanted = config.shards.unwrap_or_else(|| allowed.len().min(quota));
     let least = config.memory_bytes.div_ceil(SLICE_BYTES_MAX);
-    let most = config.memory_bytes / (config.item_bytes_max * LARGEST_ITEMS_MIN).max(SLICE_BYTES_MIN);
+    let most = match config.is_proxy {
+        true => usize::MAX, // it stores nothing
+        false => config.memory_bytes / (config.item_bytes_max * LARGEST_ITEMS_MIN).max(SLICE_BYTES_MIN),
+    };
     if least > most {
         let megabytes = (config.memory_bytes >> 20).to_string();
         return Err(ConfigError::new(

@@ -172,7 +172,7 @@ impl Core {
     /// Once a second: the store gets what the memory limit leaves it.
     fn resize_store(&mut self) {
         let bytes = self.shared.slice_bytes.load(Ordering::Relaxed);
-        if bytes != self.slice_bytes {
+        if bytes != self.slice_bytes && self.relay.is_none() {
             self.slice_bytes = bytes;
             // Refused when the largest item would not fit any more: then the old limit stays.
             let _ = self.store.set_memory_bytes(bytes, self.now);

@@ -83,6 +83,8 @@ pub enum Broadcast {
     },
     /// Describe your connections.
     DescribeConns,
+    /// Of a proxy: describe what you count.
+    DescribeRelay,
     /// Describe your prefix counters.
     DescribePrefixes,
     /// Count by prefix from now on, or no longer.

@@ -17,6 +17,7 @@ use crate::admin::prefixes::Prefixes;
 use crate::conn::session::{Barrier, Gather, Part, Then, Upload};
 use crate::conn::{Session, State};
 use crate::net::{ConnId, Pinned, outbox};
+use crate::proxy::{self, stats::Group};
 
 /// Commands of one connection carried out in one turn; then the others have theirs.
 const COMMANDS_PER_TURN: usize = 512;
@@ -222,6 +223,12 @@ impl Core {
     }
 
     fn reject(&mut self, session: &mut Session, rejected: &Rejected) {
+        if self.relay.is_some() {
+            // As mcrouter: what comes next might be taken for something it is not.
+            self.say(session, line::MALFORMED_REQUEST);
+            session.state = State::Closing;
+            return;
+        }
         let answer = match rejected.error {
             ParseError::BadShutdownMode if !self.shared.config.allow_shutdown => line::SHUTDOWN_NOT_ENABLED,
             error => error.line(),
@@ -389,7 +396,10 @@ impl Core {
                 unreachable!("a command that is all there was carried out")
             }
             Parsed::Complete { value: Err(BadDataChunk), consumed } => {
-                if !noreply {
+                if self.relay.is_some() {
+                    self.say(session, line::MALFORMED_REQUEST);
+                    session.state = State::Closing;
+                } else if !noreply {
                     self.reply(session, |out| out.extend_from_slice(line::BAD_DATA_CHUNK));
                 }
                 Step::Took(consumed)
@@ -615,6 +625,9 @@ impl Core {
             Broadcast::DescribeItems { limit } => {
                 return admin::cachedump::describe(&self.store, limit, self.now);
             }
+            Broadcast::DescribeRelay => {
+                return self.relay.as_deref().map_or_else(Vec::new, proxy::stats::describe);
+            }
             Broadcast::DescribePrefixes => {
                 return self.prefixes.as_ref().map_or_else(Vec::new, |prefixes| prefixes.encode());
             }
@@ -628,6 +641,33 @@ impl Core {
 
     // --- commands without a key ---
 
+    /// Of a proxy: what it answers itself, as mcrouter does.
+    fn keyless_of_proxy(&mut self, session: &mut Session, command: &Command<'_>) {
+        match *command {
+            Command::FlushAll { .. } if !self.shared.config.allow_flush => {
+                self.say(session, line::COMMAND_DISABLED);
+            }
+            Command::FlushAll { delay, noreply } => {
+                let sequence = session.await_reply(Part::Whole, &mut self.spares);
+                let to = ReplyTo { conn: session.conn, sequence };
+                if let Some(relay) = &mut self.relay {
+                    relay.flush_all(to, self.me, delay, noreply);
+                }
+            }
+            Command::Stats { words } => match Group::of(words) {
+                Some(group) => {
+                    let (what, then) = (Broadcast::DescribeRelay, Then::ProxyStats(group));
+                    self.after_all(session, Barrier::Ask { what, then });
+                }
+                None => self.say(session, line::BAD_STATS_COMMAND),
+            },
+            Command::Shutdown { .. } | Command::CacheMemlimit { .. } | Command::Admin { .. } => {
+                self.say(session, line::COMMAND_NOT_SUPPORTED);
+            }
+            _ => unreachable!("the cache answers the others in the same way"),
+        }
+    }
+
     fn keyless(&mut self, session: &mut Session, command: &Command<'_>) {
         match *command {
             Command::MetaNoop => self.say(session, line::META_NOOP),
@@ -639,6 +679,7 @@ impl Core {
                 self.shared.set_verbosity(level.min(VERBOSITY_MAX));
                 self.say_unless(session, noreply, line::OK);
             }
+            _ if self.relay.is_some() => self.keyless_of_proxy(session, command),
             Command::FlushAll { delay, noreply } => {
                 self.counters.cmd_flush += 1;
                 if !self.shared.config.allow_flush {
@@ -729,6 +770,10 @@ impl Core {
                 self.reply(session, |out| admin::cachedump::render(&gather.answers, limit, out));
             }
             Then::Conns => self.reply(session, |out| admin::conns::render(&gather.answers, out)),
+            Then::ProxyStats(group) => {
+                let shared = std::sync::Arc::clone(&self.shared);
+                self.reply(session, |out| proxy::stats::render(&gather.answers, group, &shared, out));
+            }
             Then::Prefixes => self.reply(session, |out| admin::prefixes::render(&gather.answers, out)),
         }
         self.list(session);

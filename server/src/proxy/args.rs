@@ -1,0 +1,530 @@
+//! mcrouter's command line.
+//!
+//! What of it says something here is a field of [`Args`]; what tunes only mcrouter's own machinery is accepted and named
+//! in one log line. An option that is not known is left out with a warning, as mcrouter does.
+
+use std::ffi::OsString;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser};
+
+use super::config;
+use super::relay::UpstreamOptions;
+use super::upstream::{HealthOptions, Limits};
+use crate::config::{Args as CacheArgs, Config, ConfigError, Listen, check};
+
+/// Exit code of a wrong value.
+const EX_VALUE: u8 = 1;
+/// Largest value that is taken from a client, bytes: it is held until it has come whole.
+const VALUE_BYTES_MAX: usize = 64 << 20;
+/// Memory of the store that a proxy's shard has and does not use, bytes.
+pub const STORE_BYTES: usize = 4 << 20;
+
+/// A memcached proxy: takes mcrouter's command line and configuration, and follows DNS.
+///
+/// Options that tune machinery this proxy does not have are accepted and named in one log line at -v; unknown ones are
+/// left out with a warning.
+#[derive(Debug, Parser)]
+#[command(name = "corecached proxy", bin_name = "corecached proxy", disable_version_flag = true)]
+pub struct Args {
+    /// Ports to listen on, separated by commas
+    #[arg(short = 'p', long, value_name = "PORTS", value_delimiter = ',', default_value = "5000")]
+    pub port: Vec<String>,
+
+    /// Addresses to listen on, separated by commas [default: all]
+    #[arg(long, value_name = "ADDRS", value_delimiter = ',')]
+    pub listen_addresses: Vec<String>,
+
+    /// Unix socket to listen on instead of TCP
+    #[arg(long, value_name = "FILE")]
+    pub unix_domain_sock: Option<String>,
+
+    /// Length of each accept queue
+    #[arg(long, value_name = "NUM", default_value = "1024")]
+    pub tcp_listen_backlog: String,
+
+    /// Most connections of clients at once; 0 is as many as files may be open
+    #[arg(long, value_name = "NUM", default_value = "0")]
+    pub max_conns: String,
+
+    /// Cores to use [default: those this process may run on]
+    #[arg(long, visible_alias = "proxy-threads", value_name = "NUM")]
+    pub num_proxies: Option<String>,
+
+    /// Configuration: file:PATH, or the JSON itself
+    #[arg(long, value_name = "CONFIG")]
+    pub config: Option<String>,
+
+    /// File with the configuration
+    #[arg(short = 'f', long, value_name = "PATH")]
+    pub config_file: Option<PathBuf>,
+
+    /// The configuration itself
+    #[arg(long, value_name = "JSON")]
+    pub config_str: Option<String>,
+
+    /// Values for %name% in the configuration, name:value, separated by commas
+    #[arg(long, value_name = "PARAMS", value_delimiter = ',')]
+    pub config_params: Vec<String>,
+
+    /// Check the configuration and exit; "run" checks and goes on
+    #[arg(long, value_name = "MODE", num_args = 0..=1, default_missing_value = "exit", require_equals = true)]
+    pub validate_config: Option<String>,
+
+    /// Do not read the configuration again when it changes
+    #[arg(long)]
+    pub disable_reload_configs: bool,
+
+    /// Milliseconds from a change of the configuration to its use
+    #[arg(long, value_name = "MS", default_value = "1000")]
+    pub reconfiguration_delay_ms: String,
+
+    /// Where keys without a routing prefix go: /region/cluster/
+    #[arg(short = 'R', long, value_name = "PREFIX", default_value = "/././")]
+    pub route_prefix: String,
+
+    /// Send keys with an unknown routing prefix where those without one go
+    #[arg(long)]
+    pub send_invalid_route_to_default: bool,
+
+    /// Let flush_all through, to every destination
+    #[arg(long)]
+    pub enable_flush_cmd: bool,
+
+    /// Answer a retrieval that failed with the error, not with a miss
+    #[arg(long)]
+    pub disable_miss_on_get_errors: bool,
+
+    /// Answer arithmetic that failed with the error, not with NOT_FOUND
+    #[arg(long)]
+    pub disable_miss_on_arith_errors: bool,
+
+    /// Answer a delete that failed with the error, and do not write it to the spool
+    #[arg(long)]
+    pub asynclog_disable: bool,
+
+    /// Folder of the spool of failed deletes
+    #[arg(short = 'a', long, value_name = "DIR", default_value = "/var/spool/mcrouter")]
+    pub async_dir: PathBuf,
+
+    /// Milliseconds a destination has to connect, and to answer; 0 is no limit
+    #[arg(short = 't', long, value_name = "MS", default_value = "1000")]
+    pub server_timeout: String,
+
+    /// Connections that may time out one after the other before that counts
+    #[arg(long, value_name = "NUM", default_value = "0")]
+    pub connect_timeout_retries: String,
+
+    /// Timeouts in a row after which a destination is ejected
+    #[arg(long, value_name = "NUM", default_value = "3")]
+    pub timeouts_until_tko: String,
+
+    /// Milliseconds from ejection to the first probe
+    #[arg(short = 'r', long, value_name = "MS", default_value = "10000")]
+    pub probe_timeout_initial: String,
+
+    /// Most milliseconds between probes
+    #[arg(long, value_name = "MS", default_value = "60000")]
+    pub probe_timeout_max: String,
+
+    /// Eject no destination
+    #[arg(long)]
+    pub disable_tko_tracking: bool,
+
+    /// Most requests to one destination and core that have no reply; past it: SERVER_ERROR 307 busy
+    #[arg(long, value_name = "NUM", default_value = "100000")]
+    pub target_max_pending_requests: String,
+
+    /// Most requests sent to one destination and core that have no reply; others wait; 0 is no limit
+    #[arg(long, value_name = "NUM", default_value = "0")]
+    pub target_max_inflight_requests: String,
+
+    /// Milliseconds without use after which a connection to a destination is closed; 0 is never
+    #[arg(long, value_name = "MS", default_value = "60000")]
+    pub reset_inactive_connection_interval: String,
+
+    /// DNS server to ask, IP or IP:PORT [default: those of the system]
+    #[arg(long, value_name = "ADDR")]
+    pub dns_server: Option<String>,
+
+    /// How to reach the network: auto, io_uring or epoll
+    #[arg(long, value_name = "NAME", default_value = "auto")]
+    pub io_backend: String,
+
+    /// Say more; repeat for more still
+    #[arg(short = 'v', long, action = ArgAction::Count)]
+    pub verbose: u8,
+
+    /// Print the version and exit
+    #[arg(short = 'V', long)]
+    pub version: bool,
+
+    /// What was given and changes nothing.
+    #[arg(skip)]
+    pub without_effect: Vec<String>,
+}
+
+/// Options with a value that change nothing here.
+const VALUES_WITHOUT_EFFECT: &[&str] = &[
+    "listen-sock-fd",
+    "num-listening-sockets",
+    "client-timeout",
+    "max-client-outstanding-reqs",
+    "core-multiplier",
+    "fibers-stack-size",
+    "fibers-max-pool-size",
+    "reconfiguration-jitter-ms",
+    "file-observer-poll-period-ms",
+    "file-observer-sleep-before-update-ms",
+    "config-dump-root",
+    "max-dumped-config-age",
+    "runtime-vars-file",
+    "waiting-request-timeout-ms",
+    "maximum-soft-tkos",
+    "target-max-shadow-requests",
+    "proxy-max-inflight-requests",
+    "proxy-max-throttled-requests",
+    "proxy-max-inflight-shadow-requests",
+    "keepalive-count",
+    "keepalive-interval",
+    "keepalive-idle",
+    "tcp-rto-min",
+    "default-qos-class",
+    "default-qos-path",
+    "max-no-flush-event-loops",
+    "log-path",
+    "stats-root",
+    "stats-logging-interval",
+    "debug-fifo-root",
+];
+
+/// Options without a value that change nothing here.
+const TOGGLES_WITHOUT_EFFECT: &[&str] = &[
+    "retain-source-ip",
+    "thread-affinity",
+    "remote-thread",
+    "force-same-thread",
+    "group-remote-errors",
+    "disable-shard-split-route",
+    "enable-logging-route",
+    "enable-qos",
+    "use-asynclog-version2",
+    "disable-failure-logging",
+    "test-mode",
+];
+
+/// How often an option that is not known is left out before that counts as bad usage.
+const UNKNOWN_MAX: usize = 64;
+
+impl Args {
+    /// Read a command line, program name first. An argument may carry blanks around it, and a short option its value
+    /// after a blank in the same argument (`"-p 5000"`), as the tutorial's chart writes them.
+    ///
+    /// # Errors
+    /// What clap says: bad usage, or the help text.
+    pub fn read(argv: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let mut argv: Vec<OsString> = argv.into_iter().map(trim).collect();
+        let mut unknown = Vec::new();
+        loop {
+            match command().try_get_matches_from(&argv) {
+                Ok(matches) => {
+                    let mut args = Self::from_arg_matches(&matches)?;
+                    let given = |name: &&&str| {
+                        matches.value_source(name) == Some(clap::parser::ValueSource::CommandLine)
+                    };
+                    let accepted = VALUES_WITHOUT_EFFECT.iter().chain(TOGGLES_WITHOUT_EFFECT).filter(given);
+                    args.without_effect = accepted.map(|name| format!("--{name}")).chain(unknown).collect();
+                    return Ok(args);
+                }
+                Err(error) => match unknown_option(&error, &argv) {
+                    Some(at) if unknown.len() < UNKNOWN_MAX => {
+                        let option = argv.remove(at).to_string_lossy().into_owned();
+                        eprintln!("corecached proxy: {option}: no such option; left out");
+                        unknown.push(option);
+                    }
+                    _ => return Err(error),
+                },
+            }
+        }
+    }
+
+    /// What the server relies on.
+    ///
+    /// # Errors
+    /// The first option that cannot be used.
+    pub fn check(&self) -> Result<Checked, ConfigError> {
+        let mut cache = CacheArgs::read([OsString::from("corecached")])
+            .map_err(|error| ConfigError::new("defaults", "", &error.to_string(), EX_VALUE))?;
+        cache.io_backend.clone_from(&self.io_backend);
+        cache.threads = self.num_proxies.clone().filter(|text| text.trim() != "auto");
+        cache.listen_backlog.clone_from(&self.tcp_listen_backlog);
+        cache.verbose = self.verbose;
+        let mut config = check(&cache)?;
+        config.listen = self.listen()?;
+        config.connections_max = match number("--max-conns", &self.max_conns, 0, 10_000_000)? {
+            0 | 1 => descriptors_max(),
+            most => most as usize,
+        };
+        config.allow_flush = self.enable_flush_cmd;
+        config.item_bytes_max = VALUE_BYTES_MAX;
+        config.is_proxy = true;
+        config.without_effect.clone_from(&self.without_effect);
+        let options = config::Options {
+            route_prefix: self.route_prefix.clone(),
+            server_timeout_ms: number("--server-timeout", &self.server_timeout, 0, u64::from(u32::MAX))?
+                as u32,
+            send_invalid_route_to_default: self.send_invalid_route_to_default,
+            miss_on_get_errors: !self.disable_miss_on_get_errors,
+            miss_on_arithmetic_errors: !self.disable_miss_on_arith_errors,
+            // Nothing of it is kept yet: an honest error is better than a promise.
+            spool_deletes: false,
+            host_id: host_id(),
+            params: self.params()?,
+        };
+        let probe_initial_ms = number("--probe-timeout-initial", &self.probe_timeout_initial, 1, MS_MAX)?;
+        let upstream = UpstreamOptions {
+            inactive_reset_ms: number(
+                "--reset-inactive-connection-interval",
+                &self.reset_inactive_connection_interval,
+                0,
+                MS_MAX,
+            )?,
+            connect_retries: number("--connect-timeout-retries", &self.connect_timeout_retries, 0, 1000)?
+                as u32,
+            limits: Limits {
+                requests_max: number(
+                    "--target-max-pending-requests",
+                    &self.target_max_pending_requests,
+                    1,
+                    10_000_000,
+                )? as usize,
+                inflight_max: number(
+                    "--target-max-inflight-requests",
+                    &self.target_max_inflight_requests,
+                    0,
+                    10_000_000,
+                )? as usize,
+                bytes_max: 2 * VALUE_BYTES_MAX,
+                ..Limits::default()
+            },
+            health: HealthOptions {
+                ejects: !self.disable_tko_tracking,
+                timeouts_max: number("--timeouts-until-tko", &self.timeouts_until_tko, 1, 1_000_000)? as u32,
+                probe_initial_ms,
+                probe_max_ms: number("--probe-timeout-max", &self.probe_timeout_max, 1, MS_MAX)?
+                    .max(probe_initial_ms),
+            },
+        };
+        let reload_delay_ms =
+            number("--reconfiguration-delay-ms", &self.reconfiguration_delay_ms, 0, MS_MAX)?;
+        Ok(Checked {
+            config,
+            options,
+            upstream,
+            source: self.source()?,
+            reload_delay_ms,
+            dns_server: self.dns()?,
+        })
+    }
+
+    fn listen(&self) -> Result<Listen, ConfigError> {
+        if let Some(path) = &self.unix_domain_sock {
+            return Ok(Listen::Unix { path: PathBuf::from(path.trim()), mode: 0o666 });
+        }
+        let mut ips = crate::config::ALL_ADDRESSES.to_vec();
+        if !self.listen_addresses.is_empty() {
+            let ip = |text: &String| {
+                let remedy = "give IP addresses, separated by commas";
+                text.trim()
+                    .parse::<IpAddr>()
+                    .map_err(|_| ConfigError::new("--listen-addresses", text, remedy, EX_VALUE))
+            };
+            ips = self.listen_addresses.iter().map(ip).collect::<Result<_, _>>()?;
+        }
+        let mut addresses = Vec::new();
+        for port in &self.port {
+            let port = number("--port", port, 0, u64::from(u16::MAX))? as u16;
+            addresses.extend(ips.iter().map(|&ip| SocketAddr::new(ip, port)));
+        }
+        Ok(Listen::Tcp(addresses))
+    }
+
+    fn source(&self) -> Result<Source, ConfigError> {
+        let file = |path: &str| Source::File(PathBuf::from(path));
+        match (&self.config, &self.config_file, &self.config_str) {
+            (Some(config), None, None) => Ok(match config.trim().strip_prefix("file:") {
+                Some(path) => file(path),
+                None => Source::Text(config.clone()),
+            }),
+            (None, Some(path), None) => Ok(Source::File(path.clone())),
+            (None, None, Some(text)) => Ok(Source::Text(text.clone())),
+            (None, None, None) => {
+                Err(ConfigError::new("--config-file", "", "name the file with pools and routes", EX_VALUE))
+            }
+            _ => {
+                let remedy = "give one of --config, --config-file and --config-str";
+                Err(ConfigError::new("--config-file", "", remedy, EX_VALUE))
+            }
+        }
+    }
+
+    fn params(&self) -> Result<Vec<(String, String)>, ConfigError> {
+        let pair = |text: &String| match text.split_once(':') {
+            Some((name, value)) => Ok((name.trim().to_owned(), value.trim().to_owned())),
+            None => Err(ConfigError::new("--config-params", text, "write name:value", EX_VALUE)),
+        };
+        self.config_params.iter().map(pair).collect()
+    }
+
+    fn dns(&self) -> Result<Option<SocketAddr>, ConfigError> {
+        let Some(text) = &self.dns_server else { return Ok(None) };
+        let parsed =
+            text.parse::<SocketAddr>().or_else(|_| text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53)));
+        parsed.map(Some).map_err(|_| ConfigError::new("--dns-server", text, "write IP or IP:PORT", EX_VALUE))
+    }
+}
+
+/// A day: no timeout is longer.
+const MS_MAX: u64 = 24 * 60 * 60 * 1000;
+
+/// What [`Args::check`] found good.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// Of the server.
+    pub config: Config,
+    /// Of the routes.
+    pub options: config::Options,
+    /// Of all destinations.
+    pub upstream: UpstreamOptions,
+    /// Where the configuration of pools and routes is.
+    pub source: Source,
+    /// From a change of it to its use.
+    pub reload_delay_ms: u64,
+    /// Whom to ask for names.
+    pub dns_server: Option<SocketAddr>,
+}
+
+/// Where the configuration of pools and routes is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// In a file.
+    File(PathBuf),
+    /// On the command line.
+    Text(String),
+}
+
+fn command() -> clap::Command {
+    let quiet = |name: &&'static str| Arg::new(*name).long(*name).hide(true);
+    let values = VALUES_WITHOUT_EFFECT.iter().map(|name| quiet(name).num_args(1));
+    let toggles = TOGGLES_WITHOUT_EFFECT.iter().map(|name| quiet(name).action(ArgAction::SetTrue));
+    Args::command().args(values).args(toggles)
+}
+
+/// Where in `argv` the option stands that `error` calls unknown.
+fn unknown_option(error: &clap::Error, argv: &[OsString]) -> Option<usize> {
+    if error.kind() != ErrorKind::UnknownArgument {
+        return None;
+    }
+    let Some(ContextValue::String(option)) = error.get(ContextKind::InvalidArg) else { return None };
+    let is_it = |argument: &OsString| {
+        let text = argument.to_string_lossy();
+        text == option.as_str() || text.split('=').next() == Some(option.as_str()) || {
+            option.len() == 2 && !text.starts_with("--") && text.starts_with(option.as_str())
+        }
+    };
+    // A word that is no option (mcrouter's flavor) is not overlooked.
+    argv.iter().skip(1).position(is_it).map(|at| at + 1).filter(|_| option.starts_with('-'))
+}
+
+fn trim(argument: OsString) -> OsString {
+    match argument.to_str() {
+        // "-p 5000": the blank belongs to nobody.
+        Some(text) => match text.trim().split_once(' ') {
+            Some((flag, value)) if flag.len() == 2 && flag.starts_with('-') => {
+                OsString::from(format!("{flag}{}", value.trim()))
+            }
+            _ => OsString::from(text.trim()),
+        },
+        None => argument,
+    }
+}
+
+fn number(flag: &str, text: &str, least: u64, most: u64) -> Result<u64, ConfigError> {
+    match text.trim().parse::<u64>() {
+        Ok(number) if (least..=most).contains(&number) => Ok(number),
+        _ => Err(ConfigError::new(flag, text, &format!("give a number from {least} to {most}"), EX_VALUE)),
+    }
+}
+
+fn descriptors_max() -> usize {
+    nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)
+        .map_or(1024, |(_, hard)| usize::try_from(hard).unwrap_or(usize::MAX).min(1 << 20))
+}
+
+/// The same for as long as the host keeps its name.
+fn host_id() -> u64 {
+    let name = rustix::system::uname();
+    name.nodename().to_bytes().iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3) // FNV-1a
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &[&str]) -> Args {
+        let argv = std::iter::once("mcrouter").chain(line.iter().copied()).map(OsString::from);
+        Args::read(argv).expect("a command line")
+    }
+
+    #[test]
+    fn the_tutorials_command_line_is_taken() {
+        let args = read(&["-p 5000", "--config-file=/etc/mcrouter/config.json"]);
+        let checked = args.check().expect("good");
+        let Listen::Tcp(addresses) = checked.config.listen else { panic!("no addresses") };
+        assert!(addresses.iter().all(|address| address.port() == 5000) && addresses.len() == 2);
+        assert_eq!(checked.source, Source::File("/etc/mcrouter/config.json".into()));
+    }
+
+    #[test]
+    fn options_of_other_machinery_and_unknown_ones_change_nothing() {
+        let args = read(&[
+            "--config-str={}",
+            "--fibers-stack-size",
+            "24576",
+            "--thread-affinity",
+            "--no-such-thing=1",
+            "-p",
+            "11300,11301",
+        ]);
+        assert_eq!(args.port, ["11300", "11301"]);
+        assert_eq!(args.without_effect, ["--fibers-stack-size", "--thread-affinity", "--no-such-thing=1"]);
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_with_its_remedy() {
+        let checked = |line: &[&str]| read(line).check().unwrap_err().to_string();
+        assert_eq!(checked(&["-p", "x", "-f", "c"]), "--port \"x\": give a number from 0 to 65535");
+        assert_eq!(checked(&[]), "--config-file \"\": name the file with pools and routes");
+        assert_eq!(
+            checked(&["-f", "c", "--config-str", "{}"]),
+            "--config-file \"\": give one of --config, --config-file and --config-str"
+        );
+        assert_eq!(
+            checked(&["-f", "c", "--dns-server", "here"]),
+            "--dns-server \"here\": write IP or IP:PORT"
+        );
+    }
+
+    #[test]
+    fn either_spelling_of_the_configuration_is_taken() {
+        let source = |line: &[&str]| read(line).check().expect("good").source;
+        assert_eq!(source(&["--config", "file:/a.json"]), Source::File("/a.json".into()));
+        assert_eq!(source(&["--config", "{}"]), Source::Text("{}".into()));
+        assert_eq!(source(&["--config-str", "{}"]), Source::Text("{}".into()));
+        assert_eq!(source(&["-f", "/a.json"]), Source::File("/a.json".into()));
+    }
+}

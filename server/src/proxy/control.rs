@@ -1,0 +1,250 @@
+//! What the proxy's control thread does: reads the configuration, looks up the names in it, watches both, and hands
+//! every shard a new [`Snapshot`] when one of them changed. A configuration that is wrong leaves the one before in use.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use notify::Watcher;
+
+use super::args::{Checked, Source};
+use super::config::{self, Config, Import, Member};
+use super::relay::Snapshot;
+use super::route::Tree;
+use crate::config::ConfigError;
+use crate::discovery::{Dns, Found};
+use crate::server::{Forwarding, Shared};
+
+/// Exit code of a configuration that cannot be used.
+const EX_CONFIG: u8 = 78;
+/// How often names are looked up where a pool stands for all servers of a name: a change is to be seen within a second.
+const RESOLVE_EVERY: Duration = Duration::from_millis(500);
+/// How often names of plain pools are looked up: a pod that comes back has another address.
+const LOOK_UP_EVERY: Duration = Duration::from_secs(2);
+/// How often the thread looks whether the server stops, and whether a file changed that cannot be watched.
+const TICK: Duration = Duration::from_millis(100);
+/// Wake-ups of a watched file under way.
+const CHANGES_MAX: usize = 1;
+
+/// See the head of the file.
+#[derive(Debug)]
+pub struct Control {
+    source: Source,
+    options: config::Options,
+    reload_delay: Duration,
+    dns: Dns,
+    /// As last read, good or not.
+    text: String,
+    config: Config,
+    found: Found,
+    snapshot: Arc<Snapshot>,
+}
+
+impl Control {
+    /// Reads the configuration and looks up what it names.
+    ///
+    /// # Errors
+    /// What is wrong with it: where, what, and the remedy.
+    pub fn start(checked: &Checked) -> Result<Self, ConfigError> {
+        let dns = Dns::new(checked.dns_server)
+            .map_err(|error| ConfigError::new("DNS", "", &format!("no resolver: {error}"), EX_CONFIG))?;
+        let text = read(&checked.source)?;
+        let config = parse(&checked.source, &text, &checked.options)?;
+        let found = dns.find(&config, &Found::default());
+        let snapshot = compile(&config, &found)?;
+        Ok(Self {
+            source: checked.source.clone(),
+            options: checked.options.clone(),
+            reload_delay: Duration::from_millis(checked.reload_delay_ms),
+            dns,
+            text,
+            config,
+            found,
+            snapshot,
+        })
+    }
+
+    /// Checks a configuration; its resolved tree, as JSON.
+    ///
+    /// # Errors
+    /// As [`Control::start`], but names are not looked up.
+    pub fn check(checked: &Checked) -> Result<String, ConfigError> {
+        let config = parse(&checked.source, &read(&checked.source)?, &checked.options)?;
+        compile(&config, &Found::default())?;
+        Ok(config.to_string())
+    }
+
+    /// What the shards begin with.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshot)
+    }
+
+    /// Watches until the server stops.
+    pub fn run(mut self, shared: &Shared, forwarding: &Forwarding, reloads: bool) {
+        let (changed, changes) = bounded(CHANGES_MAX);
+        let path = match &self.source {
+            Source::File(path) if reloads => Some(path.clone()),
+            _ => None,
+        };
+        let _watcher = path.as_deref().and_then(|path| watch(path, changed));
+        let mut looked_up = Instant::now();
+        let mut reload_at: Option<Instant> = None;
+        let mut unsent = false;
+        while !shared.stopping.load(Ordering::Relaxed) {
+            if wait(&changes) {
+                // More may follow: editors and ConfigMaps write in several steps.
+                reload_at = Some(Instant::now() + self.reload_delay);
+            }
+            let mut changed = false;
+            if reload_at.is_some_and(|at| at <= Instant::now()) {
+                reload_at = None;
+                changed |= self.reload(shared);
+            }
+            if changed || looked_up.elapsed() >= self.look_up_every() {
+                let found = self.dns.find(&self.config, &self.found);
+                looked_up = Instant::now();
+                changed |= found.differs(&self.found);
+                self.found = found;
+            }
+            if changed {
+                match compile(&self.config, &self.found) {
+                    Ok(snapshot) => {
+                        tracing::info!("routes changed: {} destinations", snapshot.tree.destinations().len());
+                        self.snapshot = snapshot;
+                        unsent = true;
+                    }
+                    Err(error) => tracing::error!("{error}; the routes before stay in use"),
+                }
+            }
+            if unsent {
+                unsent = !send(&self.snapshot, shared, forwarding);
+            }
+        }
+    }
+
+    fn look_up_every(&self) -> Duration {
+        if self.config.pools.iter().any(|pool| pool.resolve) { RESOLVE_EVERY } else { LOOK_UP_EVERY }
+    }
+
+    /// Reads the configuration again; true when it is another one, and good.
+    fn reload(&mut self, shared: &Shared) -> bool {
+        let text = match read(&self.source) {
+            Ok(text) => text,
+            Err(error) => {
+                tracing::error!("{error}; the configuration before stays in use");
+                shared.config_failures.fetch_add(1, Ordering::Relaxed);
+                return false;
+            }
+        };
+        if text == self.text {
+            return false;
+        }
+        self.text = text;
+        match parse(&self.source, &self.text, &self.options) {
+            Ok(config) => {
+                tracing::info!("the configuration changed");
+                self.config = config;
+                true
+            }
+            Err(error) => {
+                tracing::error!("{error}; the configuration before stays in use");
+                shared.config_failures.fetch_add(1, Ordering::Relaxed);
+                false
+            }
+        }
+    }
+}
+
+/// Waits a moment; whether the file changed meanwhile.
+fn wait(changes: &Receiver<()>) -> bool {
+    match changes.recv_timeout(TICK) {
+        Ok(()) => true,
+        Err(crossbeam_channel::RecvTimeoutError::Timeout) => false,
+        Err(crossbeam_channel::RecvTimeoutError::Disconnected) => {
+            std::thread::sleep(TICK); // nothing is watched
+            false
+        }
+    }
+}
+
+/// Watches the folder of `path`, which sees writes, renames and the flip of a ConfigMap's `..data` alike.
+fn watch(path: &Path, changed: Sender<()>) -> Option<notify::RecommendedWatcher> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    let tell = move |event: notify::Result<notify::Event>| {
+        if event.is_ok_and(|event| !event.kind.is_access()) {
+            let _ = changed.try_send(()); // full: one is on its way already
+        }
+    };
+    let watcher = notify::recommended_watcher(tell).and_then(|mut watcher| {
+        watcher.watch(&folder, notify::RecursiveMode::NonRecursive)?;
+        Ok(watcher)
+    });
+    match watcher {
+        Ok(watcher) => Some(watcher),
+        Err(error) => {
+            tracing::warn!("{}: cannot be watched ({error}): changes need a restart", folder.display());
+            None
+        }
+    }
+}
+
+/// Hands the snapshot to every shard and wakes it. False when one has no room for it now.
+fn send(snapshot: &Arc<Snapshot>, shared: &Shared, forwarding: &Forwarding) -> bool {
+    let mut all = true;
+    let mut subscribers = forwarding.subscribers();
+    subscribers.retain(|shard| match shard.try_send(Arc::clone(snapshot)) {
+        Ok(()) => true,
+        Err(TrySendError::Full(_)) => {
+            all = false;
+            true
+        }
+        Err(TrySendError::Disconnected(_)) => false,
+    });
+    for presence in shared.presence.iter() {
+        presence.wake();
+    }
+    all
+}
+
+fn read(source: &Source) -> Result<String, ConfigError> {
+    match source {
+        Source::Text(text) => Ok(text.clone()),
+        Source::File(path) => std::fs::read_to_string(path).map_err(|error| {
+            let remedy = format!("name a file that can be read: {error}");
+            ConfigError::new("--config-file", &path.display().to_string(), &remedy, EX_CONFIG)
+        }),
+    }
+}
+
+fn parse(source: &Source, text: &str, options: &config::Options) -> Result<Config, ConfigError> {
+    let (name, folder) = match source {
+        Source::File(path) => {
+            (path.display().to_string(), path.parent().map(Path::to_owned).unwrap_or_default())
+        }
+        Source::Text(_) => ("--config".to_owned(), PathBuf::new()),
+    };
+    let import: &Import<'_> = &|what: &str| {
+        let path = folder.join(what.strip_prefix("file:").unwrap_or(what));
+        std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
+    };
+    Config::parse(&name, text, options, import)
+        .map_err(|error| ConfigError::new("configuration", "", &error.to_string(), EX_CONFIG))
+}
+
+fn compile(config: &Config, found: &Found) -> Result<Arc<Snapshot>, ConfigError> {
+    let tree = Tree::compile(config, &found.pools)
+        .map_err(|error| ConfigError::new("configuration", "", &error.to_string(), EX_CONFIG))?;
+    for pool in config.pools.iter().filter(|pool| {
+        pool.members.iter().any(|member| matches!(member, Member::Server(server) if server.tls))
+    }) {
+        let remedy = "remove use_ssl and security_mech: destinations are not encrypted in this version";
+        return Err(ConfigError::new("pools", &pool.name, remedy, EX_CONFIG));
+    }
+    Ok(Arc::new(Snapshot { tree: Arc::new(tree), addresses: found.addresses.clone() }))
+}

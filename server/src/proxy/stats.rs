@@ -1,0 +1,246 @@
+//! `stats` of the proxy, under the names that graphs of mcrouter read. Each shard describes what it counts as lines of
+//! text; the shard that was asked adds them up.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use corecached_protocol::{ErrorKind, line, text};
+
+use super::relay::Relay;
+use super::request::Operation;
+use super::upstream::{Destination, Status};
+use crate::server::Shared;
+
+/// Errors by kind, as mcrouter names them.
+const ERRORS: [(&str, ErrorKind); 9] = [
+    ("busy", ErrorKind::Busy),
+    ("data_timeout", ErrorKind::Timeout),
+    ("connect_timeout", ErrorKind::ConnectTimeout),
+    ("connect_error", ErrorKind::Connect),
+    ("tko", ErrorKind::Ejected),
+    ("shutdown", ErrorKind::Shutdown),
+    ("remote_error", ErrorKind::Remote),
+    ("local_error", ErrorKind::Local),
+    ("client_error", ErrorKind::Client),
+];
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// `stats`, `stats all`, `stats basic` and the like.
+    General,
+    /// `stats servers`
+    Servers,
+    /// `stats suspect_servers`
+    Suspects,
+}
+
+impl Group {
+    /// The group that `words` name; `None` when there is no such.
+    #[must_use]
+    pub fn of(words: &[u8]) -> Option<Self> {
+        Some(match words {
+            b"" | b"basic" | b"all" | b"detailed" | b"cmd-error" | b"ods" | b"count" | b"external"
+            | b"version" => Self::General,
+            b"servers" => Self::Servers,
+            b"suspect_servers" => Self::Suspects,
+            _ => return None,
+        })
+    }
+}
+
+/// One destination, over all shards.
+#[derive(Clone, Copy, Debug, Default)]
+struct Server {
+    /// Shards that have a connection, are making one, never needed one, have ejected it.
+    up: u64,
+    connecting: u64,
+    idle: u64,
+    soft: u64,
+    hard: u64,
+    pending: u64,
+    inflight: u64,
+    requests: u64,
+    replies: u64,
+    reply_ms: u64,
+    found: u64,
+    not_found: u64,
+    stored: u64,
+    failures: u64,
+    connects: u64,
+    closes: u64,
+}
+
+impl Server {
+    const fn numbers(&mut self) -> [&mut u64; 16] {
+        [
+            &mut self.up,
+            &mut self.connecting,
+            &mut self.idle,
+            &mut self.soft,
+            &mut self.hard,
+            &mut self.pending,
+            &mut self.inflight,
+            &mut self.requests,
+            &mut self.replies,
+            &mut self.reply_ms,
+            &mut self.found,
+            &mut self.not_found,
+            &mut self.stored,
+            &mut self.failures,
+            &mut self.connects,
+            &mut self.closes,
+        ]
+    }
+
+    fn of(destination: &Destination) -> Self {
+        let counters = destination.counters();
+        let mut server = Self {
+            pending: destination.pending() as u64,
+            inflight: destination.inflight() as u64,
+            requests: counters.requests,
+            replies: counters.replies,
+            reply_ms: counters.reply_ms,
+            found: counters.found,
+            not_found: counters.not_found,
+            stored: counters.stored,
+            failures: counters.errors.iter().sum(),
+            connects: counters.connects,
+            closes: counters.closes,
+            ..Self::default()
+        };
+        match destination.status() {
+            Status::Up => server.up = 1,
+            Status::Connecting => server.connecting = 1,
+            Status::Idle => server.idle = 1,
+            Status::Ejected(reason) if reason.is_hard() => server.hard = 1,
+            Status::Ejected(_) => server.soft = 1,
+        }
+        server
+    }
+
+    const fn is_ejected(&self) -> bool {
+        self.soft + self.hard > 0
+    }
+
+    /// Microseconds from request to reply, on average.
+    const fn latency_us(&self) -> u64 {
+        match self.replies {
+            0 => 0,
+            replies => self.reply_ms.saturating_mul(1000) / replies,
+        }
+    }
+}
+
+/// What a shard says of itself: `C name number` for counters, `D number.. address` for destinations.
+#[must_use]
+pub fn describe(relay: &Relay) -> Vec<u8> {
+    let mut lines = String::new();
+    for (name, operation) in Operation::NAMES {
+        let _ = writeln!(lines, "C cmd_{name}_count {}", relay.asked(operation));
+    }
+    let _ = writeln!(lines, "C proxy_reqs_processing {}", relay.under_way());
+    let mut errors = [0; ERRORS.len()];
+    for destination in relay.destinations() {
+        for (sum, (_, kind)) in errors.iter_mut().zip(ERRORS) {
+            *sum += destination.counters().errors_of(kind);
+        }
+        lines.push('D');
+        for number in Server::of(destination).numbers() {
+            let _ = write!(lines, " {number}");
+        }
+        let timeout_ms = destination.options().server_timeout_ms;
+        let _ = writeln!(lines, " {}:ascii:plain:notcompressed-{timeout_ms}", destination.address());
+    }
+    for (sum, (name, _)) in errors.iter().zip(ERRORS) {
+        let _ = writeln!(lines, "C result_{name}_count {sum}");
+    }
+    lines.into_bytes()
+}
+
+/// Append the answer to `stats`, of what every shard said.
+pub fn render(answers: &[Vec<u8>], group: Group, shared: &Shared, out: &mut Vec<u8>) {
+    let mut counters: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut servers: BTreeMap<&str, Server> = BTreeMap::new();
+    for line in answers.iter().filter_map(|answer| std::str::from_utf8(answer).ok()).flat_map(str::lines) {
+        if let Some((name, number)) = line.strip_prefix("C ").and_then(|line| line.split_once(' ')) {
+            *counters.entry(name).or_default() += number.parse().unwrap_or(0);
+        } else if let Some((numbers, address)) =
+            line.strip_prefix("D ").and_then(|line| line.rsplit_once(' '))
+        {
+            let sums = servers.entry(address).or_default().numbers();
+            for (sum, number) in sums.into_iter().zip(numbers.split(' ')) {
+                *sum += number.parse().unwrap_or(0);
+            }
+        }
+    }
+    let mut put = |name: &str, value: &dyn std::fmt::Display| {
+        text::encode_stat(out, name.as_bytes(), value.to_string().as_bytes());
+    };
+    match group {
+        Group::General => general(&counters, &servers, shared, &mut put),
+        Group::Servers => {
+            for (address, server) in &servers {
+                let state = match server {
+                    Server { hard: 1.., .. } => "hard_tko; ",
+                    Server { soft: 1.., .. } => "soft_tko; ",
+                    _ => "",
+                };
+                let Server { up, pending, inflight, found, not_found, stored, .. } = server;
+                put(
+                    address,
+                    &format!(
+                        "avg_latency_us:{} pending_reqs:{pending} inflight_reqs:{inflight} {state}up:{up}; \
+                         found:{found} notfound:{not_found} stored:{stored}",
+                        server.latency_us()
+                    ),
+                );
+            }
+        }
+        Group::Suspects => {
+            for (address, server) in servers.iter().filter(|(_, server)| server.is_ejected()) {
+                put(address, &format!("status:tko num_failures:{}", server.failures));
+            }
+        }
+    }
+    out.extend_from_slice(line::END);
+}
+
+fn general(
+    counters: &BTreeMap<&str, u64>,
+    servers: &BTreeMap<&str, Server>,
+    shared: &Shared,
+    put: &mut dyn FnMut(&str, &dyn std::fmt::Display),
+) {
+    let count = |is: fn(&Server) -> bool| servers.values().filter(|server| is(server)).count();
+    let sum = |of: fn(&Server) -> u64| servers.values().map(of).sum::<u64>();
+    let (requests, failures, replies) = (sum(|s| s.requests), sum(|s| s.failures), sum(|s| s.replies));
+    put("version", &format_args!("corecached {}", crate::VERSION));
+    put("pid", &std::process::id());
+    put("time", &shared.clock.now_s());
+    put("uptime", &shared.clock.uptime_s());
+    put("io_backend", &shared.backend);
+    put("num_servers", &servers.len());
+    put(
+        "num_servers_new",
+        &count(|s| s.idle > 0 && s.up + s.connecting == 0 && s.connects == 0 && !s.is_ejected()),
+    );
+    put("num_servers_up", &count(|s| s.up > 0 && !s.is_ejected()));
+    put("num_servers_down", &count(Server::is_ejected));
+    put("num_servers_closed", &count(|s| s.up == 0 && s.connects > 0 && !s.is_ejected()));
+    put("num_suspect_servers", &count(Server::is_ejected));
+    put("num_client_connections", &shared.admission.open());
+    put("num_connections_opened", &sum(|s| s.connects));
+    put("num_connections_closed", &sum(|s| s.closes));
+    put("destination_pending_reqs", &sum(|s| s.pending));
+    put("destination_inflight_reqs", &sum(|s| s.inflight));
+    put("duration_us", &(sum(|s| s.reply_ms).saturating_mul(1000) / replies.max(1)));
+    put("request_sent_count", &requests);
+    put("request_replied_count", &replies);
+    put("request_error_count", &failures);
+    put("request_success_count", &replies.saturating_sub(failures));
+    put("config_failures", &shared.config_failures.load(std::sync::atomic::Ordering::Relaxed));
+    for (name, number) in counters {
+        put(name, number);
+    }
+}
