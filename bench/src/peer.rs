@@ -85,7 +85,7 @@ impl Peer {
     #[must_use]
     pub fn corecached_proxy(program: &Path, backend: &str) -> Self {
         let arguments = format!(
-            "proxy -p {{port}} --num-proxies {{threads}} --io-backend {backend} --config-str {{json}}"
+            "proxy --listen-addresses 127.0.0.1 -p {{port}} -a {{directory}} --num-proxies {{threads}} --io-backend {backend} --config-str {{json}}"
         );
         Self { arguments: words(&arguments), ..Self::corecached(program, backend) }
     }
