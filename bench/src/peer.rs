@@ -157,8 +157,8 @@ impl Peer {
             };
             self.arguments.iter().map(fill).collect()
         };
-        // Where its files lie tells nobody anything: reports show names alone.
-        let arguments = filled(Path::new(""));
+        // Where its files lie tells nobody anything: reports show them in the directory they are in.
+        let arguments = filled(Path::new("."));
         let null = || File::options().read(true).write(true).open("/dev/null");
         let mut command = Command::new(&self.program);
         command
@@ -406,7 +406,7 @@ mod tests {
         let peer: Peer = "cat=/bin/cat:{config} {yaml} {directory}/none -- -{port}".parse().unwrap();
         let words = peer.start(&setting).unwrap_err().to_string();
         assert!(words.contains("none: No such file"), "{words}");
-        assert!(!words.contains("pool."), "{words}");
+        assert!(!words.contains("pool."), "both are there: {words}");
     }
 
     #[test]

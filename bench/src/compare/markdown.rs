@@ -23,7 +23,7 @@ pub fn render(comparison: &Comparison) -> String {
         "Median of the ratios within a round [least-greatest]: CPU a request (below 1 is better), requests a second \
          (above 1 is better), 99th percentile (below 1 is better; in open loops that of the median tenth of a second).\n"
     );
-    let _ = writeln!(text, "| workload | figure |{} |", names[1..].join(" | "));
+    let _ = writeln!(text, "| workload | figure | {} |", names[1..].join(" | "));
     let _ = writeln!(text, "|---|---|{}", "---|".repeat(names.len() - 1));
     for row in &comparison.rows {
         for (index, name) in ["CPU", "throughput", "p99"].into_iter().enumerate() {

@@ -229,11 +229,13 @@ impl CompareArgs {
     /// Of the caches behind proxies: on none of the proxies' cores, so that each proxy's is its own, and on the
     /// generator's only when nothing else is left.
     fn setting_behind(&self) -> Setting {
+        let cores = place::cores();
         Setting {
-            cores: cores_behind(&place::cores(), self.server_cores).to_vec(),
+            cores: cores_behind(&cores, self.server_cores).to_vec(),
             threads: 1,
             memory_mib: self.memory,
-            fifo: false,
+            // Were they behind ordinary threads, those would decide how fast proxies are.
+            fifo: self.fifo && self.server_cores < cores.len(),
             pool: None,
         }
     }

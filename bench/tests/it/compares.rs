@@ -33,7 +33,8 @@ fn subject(name: &str, server: &FakeServer, only: Option<&'static str>) -> Subje
 }
 
 fn rows(faults: [Fault; 2], names: &[&str]) -> Vec<Row> {
-    let servers = [FakeServer::start(faults[0]), FakeServer::start(faults[1]), FakeServer::start(Fault::None)];
+    let servers =
+        [FakeServer::start(faults[0]), FakeServer::start(faults[1]), FakeServer::start(Fault::None)];
     let subjects = [
         subject("reference", &servers[0], None),
         subject("other", &servers[1], None),
@@ -83,11 +84,8 @@ fn proxies_are_asked_at_one_fixed_rate() {
 }
 
 fn compare(arguments: &[&str]) -> (bool, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_corecached-bench"))
-        .arg("compare")
-        .args(arguments)
-        .output()
-        .unwrap();
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_corecached-bench")).arg("compare").args(arguments).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.success(), text(&output.stdout), text(&output.stderr))
 }
@@ -129,7 +127,8 @@ fn proxies_are_compared_before_the_same_caches() {
     let more = ["--workloads", "p3,open", "--peer", peer, "--out", out.path().to_str().unwrap()];
     let (success, markdown, errors) = compare(&[&arguments[..], &more[..]].concat());
     assert!(success, "{errors}{markdown}");
-    for words in ["## Ratios to twemproxy", "## Added latency", "nutcracker-0", "| p3 | CPU |", "| again | "] {
+    for words in ["## Ratios to twemproxy", "## Added latency", "nutcracker-0", "| p3 | CPU |", "| again | "]
+    {
         assert!(markdown.contains(words), "{words}: {markdown}");
     }
     let read = |path: &Path| std::fs::read_to_string(path).unwrap();
@@ -141,6 +140,7 @@ fn proxies_are_compared_before_the_same_caches() {
     assert_eq!(json["servers"][0]["name"], "twemproxy");
     assert_eq!(json["servers"][2]["name"], "direct");
     assert_eq!(json["added"][1]["name"], "again");
+    assert!(json["servers"][1]["arguments"].as_str().unwrap().ends_with("-o ./log"), "{json}");
     assert!(!json.to_string().contains(out.path().to_str().unwrap()), "a path of this machine");
     for cell in [&json["rows"][0]["cells"][0], &json["rows"][1]["cells"][2]] {
         assert_eq!(cell["failure"], Value::Null, "{cell}");
