@@ -34,10 +34,7 @@ fn main() -> ExitCode {
     }
     let args = match Args::read(argv) {
         Ok(args) => args,
-        Err(error) => {
-            let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(BAD_OPTION) } else { ExitCode::SUCCESS };
-        }
+        Err(error) => return usage(&error),
     };
     if args.version {
         println!("memcached {MEMCACHED_VERSION} (corecached {VERSION})");
@@ -51,14 +48,17 @@ fn main() -> ExitCode {
     exit_code(check(&args).and_then(run))
 }
 
+/// Print what is wrong with a command line, or the help that was asked for.
+fn usage(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    if error.use_stderr() { ExitCode::from(BAD_OPTION) } else { ExitCode::SUCCESS }
+}
+
 /// The proxy, or with `only_check` no more than a look at its configuration.
 fn proxy(argv: Vec<OsString>, only_check: bool) -> ExitCode {
     let args = match proxy::args::Args::read(argv) {
         Ok(args) => args,
-        Err(error) => {
-            let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(BAD_OPTION) } else { ExitCode::SUCCESS };
-        }
+        Err(error) => return usage(&error),
     };
     if args.version {
         println!("corecached {VERSION}");

@@ -458,9 +458,13 @@ fn number(flag: &str, text: &str, least: u64, most: u64) -> Result<u64, ConfigEr
     }
 }
 
+/// Descriptors kept for listeners, rings, logs and destinations.
+const DESCRIPTORS_BESIDE: usize = 256;
+
 fn descriptors_max() -> usize {
-    nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)
-        .map_or(1024, |(_, hard)| usize::try_from(hard).unwrap_or(usize::MAX).min(1 << 20))
+    nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).map_or(1024, |(_, hard)| {
+        usize::try_from(hard).unwrap_or(usize::MAX).min(1 << 20).saturating_sub(DESCRIPTORS_BESIDE)
+    })
 }
 
 /// The same for as long as the host keeps its name.

@@ -240,9 +240,8 @@ fn parse(source: &Source, text: &str, options: &config::Options) -> Result<Confi
 fn compile(config: &Config, found: &Found) -> Result<Arc<Snapshot>, ConfigError> {
     let tree = Tree::compile(config, &found.pools)
         .map_err(|error| ConfigError::new("configuration", "", &error.to_string(), EX_CONFIG))?;
-    for pool in config.pools.iter().filter(|pool| {
-        pool.members.iter().any(|member| matches!(member, Member::Server(server) if server.tls))
-    }) {
+    let is_encrypted = |member: &Member| matches!(member, Member::Server(server) if server.tls);
+    if let Some(pool) = config.pools.iter().find(|pool| pool.members.iter().any(is_encrypted)) {
         let remedy = "remove use_ssl and security_mech: destinations are not encrypted in this version";
         return Err(ConfigError::new("pools", &pool.name, remedy, EX_CONFIG));
     }

@@ -15,11 +15,11 @@ use corecached_protocol::{Command, ErrorKind, Exptime, Reply};
 use crossbeam_channel::Receiver;
 use socket2::SockAddr;
 
-use super::config::Server;
+use super::config::{EjectedLimit, PoolId, Server};
 use super::request::{Operation, OwnedRequest, key_of};
-use super::route::{Action, CallId, Execution, Limits, Routes, Softening, Tree};
+use super::route::{self, Action, CallId, Execution, Limits, Routes, Softening, Tree};
 use super::shape::Shape;
-use super::upstream::{self, Destination, HealthOptions, Options};
+use super::upstream::{self, Destination, HealthOptions, Options, PoolHealth, Thresholds};
 use crate::net::outbox::HIGH_WATER_BYTES;
 use crate::net::{Close, ConnId, Driver, Send};
 use crate::shard::message::ReplyTo;
@@ -70,6 +70,8 @@ pub struct Relay {
     /// Places stay what they are while anything refers to them.
     upstreams: Vec<Upstream>,
     by_server: HashMap<Server, u32>,
+    /// What destinations share that may not all be ejected, by pool and its limits.
+    pools: HashMap<(PoolId, u32, u32), Rc<PoolHealth>>,
     /// By the driver's place: which upstream a connection is to.
     by_conn: HashMap<ConnId, u32>,
     waiting: Waiting,
@@ -268,6 +270,7 @@ impl Relay {
             execution: Execution::new(&Limits::default(), seed),
             upstreams: Vec::new(),
             by_server: HashMap::new(),
+            pools: HashMap::new(),
             by_conn: HashMap::new(),
             waiting: Waiting::default(),
             touched: Vec::new(),
@@ -584,9 +587,8 @@ impl Relay {
         for upstream in &mut self.upstreams {
             upstream.retired = true;
         }
-        let servers: Vec<Server> =
-            snapshot.tree.destinations().iter().map(|destination| destination.server.clone()).collect();
-        let places: Box<[u32]> = servers.into_iter().map(|server| self.place_of(server)).collect();
+        let places: Box<[u32]> =
+            snapshot.tree.destinations().iter().map(|destination| self.place_of(destination)).collect();
         self.routes = Rc::new(Routes::at(Arc::clone(&snapshot.tree), places));
         for place in 0..self.upstreams.len() {
             let upstream = &mut self.upstreams[place];
@@ -601,7 +603,8 @@ impl Relay {
         self.snapshot = snapshot;
     }
 
-    fn place_of(&mut self, server: Server) -> u32 {
+    fn place_of(&mut self, wanted: &route::Destination) -> u32 {
+        let server = wanted.server.clone();
         if let Some(&place) = self.by_server.get(&server) {
             self.upstreams[place as usize].retired = false;
             return place;
@@ -616,7 +619,14 @@ impl Relay {
             ..Options::default()
         };
         let seed = self.seed ^ (self.upstreams.len() as u64) << 32;
-        let destination = Destination::new(server.address.to_string(), options, None, seed);
+        // Destinations that stay over a change of the configuration keep the limits they came with.
+        let pool = wanted.ejected_limit.map(|EjectedLimit { upper, lower }| {
+            let health = self.pools.entry((wanted.pool, upper, lower)).or_insert_with(|| {
+                PoolHealth::new(Thresholds { upper: upper as usize, lower: lower as usize })
+            });
+            Rc::clone(health)
+        });
+        let destination = Destination::new(server.address.to_string(), options, pool, seed);
         let place = self.upstreams.len() as u32;
         self.upstreams.push(Upstream {
             destination,

@@ -1,5 +1,6 @@
 """A server for every pair of shards and backend, started from the binary that CORECACHED names."""
 
+import json
 import os
 import pathlib
 import signal
@@ -15,12 +16,9 @@ DEADLINE_S = 30
 class Server:
     """A server on a free port of the loopback interface."""
 
-    def __init__(self, folder, shards, backend):
+    def __init__(self, folder, arguments):
         ports = folder / "ports"
-        arguments = [
-            os.environ["CORECACHED"],
-            "-l", "127.0.0.1", "-p", "-1", "-t", str(shards), f"--io-backend={backend}",
-        ]  # fmt: skip
+        arguments = [os.environ["CORECACHED"], *arguments]
         environment = dict(os.environ, MEMCACHED_PORT_FILENAME=str(ports))
         self.process = subprocess.Popen(arguments, env=environment)
         deadline = time.monotonic() + DEADLINE_S
@@ -39,7 +37,25 @@ class Server:
 
 @pytest.fixture(scope="session", params=SERVERS, ids=lambda pair: f"{pair[0]}-{pair[1]}")
 def server(request, tmp_path_factory):
-    running = Server(tmp_path_factory.mktemp("server"), *request.param)
+    shards, backend = request.param
+    arguments = ["-l", "127.0.0.1", "-p", "-1", "-t", str(shards), f"--io-backend={backend}"]
+    running = Server(tmp_path_factory.mktemp("server"), arguments)
+    running.started_with = request.param
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="session")
+def proxy(server, tmp_path_factory):
+    """A proxy in front of the server, of as many shards and the same backend."""
+    shards, backend = server.started_with
+    config = {"pools": {"A": {"servers": [server.address]}}, "route": "PoolRoute|A"}
+    arguments = [
+        "proxy", "-p", "0", "--listen-addresses=127.0.0.1", f"--num-proxies={shards}", f"--io-backend={backend}",
+        f"--config-str={json.dumps(config)}", "--enable-flush-cmd",
+        "--disable-miss-on-get-errors", "--disable-miss-on-arith-errors",
+    ]  # fmt: skip
+    running = Server(tmp_path_factory.mktemp("proxy"), arguments)
     yield running
     running.stop()
 

@@ -14,6 +14,7 @@ mod expiry;
 mod large_values;
 mod memory;
 mod pipelining;
+mod proxy;
 mod shutdown;
 mod stats;
 mod transcripts;

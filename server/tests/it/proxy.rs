@@ -1,0 +1,378 @@
+//! The proxy as its clients and operators meet it: real caches behind it, killed, stopped, moved and renamed.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+use super::support::{Backend, Client, Folder, Launch, Server, wait_until};
+
+/// So many keys that every cache has some.
+const KEYS: usize = 60;
+
+/// A proxy with these arguments, on a free port.
+#[track_caller]
+fn proxy(backend: Backend, shards: usize, args: &[&str]) -> Server {
+    let shards = shards.to_string();
+    let fixed =
+        ["proxy", "-p", "0", "--listen-addresses=127.0.0.1", "--num-proxies", &shards, backend.flag()];
+    Launch::bare(&fixed).args(args).serve()
+}
+
+/// The tutorial's configuration, its trailing comma included.
+fn config(servers: &[String]) -> String {
+    let list = servers.iter().map(|server| format!("\"{server}\",")).collect::<String>();
+    format!("{{\"pools\": {{\"A\": {{\"servers\": [ // pods\n{list}]}}}}, \"route\": \"PoolRoute|A\"}}")
+}
+
+fn addresses(caches: &[Server]) -> Vec<String> {
+    caches.iter().map(|cache| cache.address.to_string()).collect()
+}
+
+fn caches(count: usize) -> Vec<Server> {
+    (0..count).map(|_| Server::start(&["-t", "1"])).collect()
+}
+
+/// Over both backends, on one core and on two.
+fn everywhere(check: impl Fn(Backend, usize)) {
+    for &backend in Backend::all() {
+        for shards in [1, 2] {
+            check(backend, shards);
+        }
+    }
+}
+
+/// Items of each cache, asked without the proxy.
+fn items(caches: &[Server]) -> Vec<u64> {
+    caches.iter().map(|cache| Client::connect(cache).stat("curr_items")).collect()
+}
+
+#[test]
+fn every_kind_of_command_goes_through() {
+    everywhere(|backend, shards| {
+        let caches = caches(3);
+        let proxy = proxy(backend, shards, &["--config-str", &config(&addresses(&caches))]);
+        let mut client = Client::connect(&proxy);
+        for (request, reply) in [
+            ("set a 5 0 3\r\nabc\r\n", "STORED\r\n"),
+            ("add a 5 0 3\r\nabc\r\n", "NOT_STORED\r\n"),
+            ("append a 0 0 1\r\nd\r\n", "STORED\r\n"),
+            ("get a\r\n", "VALUE a 5 4\r\nabcd\r\nEND\r\n"),
+            ("get nothing\r\n", "END\r\n"),
+            ("gets a\r\n", "VALUE a 5 4 1\r\nabcd\r\nEND\r\n"),
+            ("cas a 1 0 1 9\r\nx\r\n", "EXISTS\r\n"),
+            ("cas a 1 0 1 1\r\nx\r\n", "STORED\r\n"),
+            ("set n 0 0 1 noreply\r\n5\r\nincr n 7\r\n", "12\r\n"),
+            ("decr n 2\r\n", "10\r\n"),
+            ("incr nothing 2\r\n", "NOT_FOUND\r\n"),
+            ("touch n 100\r\n", "TOUCHED\r\n"),
+            ("gat 100 n\r\n", "VALUE n 0 2\r\n10\r\nEND\r\n"),
+            ("mg n v s k Oq\r\n", "VA 2 s2 kn Oq\r\n10\r\n"),
+            ("mg nothing v q\r\nmn\r\n", "MN\r\n"),
+            ("ms m 2 T0 F3 q\r\nhi\r\nmn\r\n", "MN\r\n"),
+            ("mg bQ== b k f v\r\n", "VA 2 kbQ== b f3\r\nhi\r\n"),
+            ("md m\r\n", "HD\r\n"),
+            ("ma n D5 v\r\n", "VA 2\r\n15\r\n"),
+            ("delete n\r\n", "DELETED\r\n"),
+            ("delete n\r\n", "NOT_FOUND\r\n"),
+            ("version\r\n", "VERSION 1.6.45\r\n"),
+            ("flush_all\r\n", "SERVER_ERROR Command disabled\r\n"),
+            ("stats nothing\r\n", "CLIENT_ERROR bad stats command\r\n"),
+        ] {
+            client.check(request, reply);
+        }
+        client.send("nonsense\r\n");
+        assert_eq!(client.rest(), b"CLIENT_ERROR malformed request\r\n");
+    });
+}
+
+#[test]
+fn a_get_of_many_keys_is_answered_in_their_order_from_all_caches() {
+    everywhere(|backend, shards| {
+        let caches = caches(3);
+        let proxy = proxy(backend, shards, &["--config-str", &config(&addresses(&caches))]);
+        let mut client = Client::connect(&proxy);
+        let (mut request, mut reply) = ("get".to_owned(), String::new());
+        for number in 0..KEYS {
+            let value = "v".repeat(number * 37);
+            client.set(&format!("key-{number}"), value.as_bytes());
+            let _ = write!(request, " key-{number} missing-{number}");
+            let _ = write!(reply, "VALUE key-{number} 0 {}\r\n{value}\r\n", value.len());
+        }
+        client.check(format!("{request}\r\nmn\r\n"), format!("{reply}END\r\nMN\r\n"));
+        assert!(items(&caches).iter().all(|&items| items > 0), "a cache has nothing");
+    });
+}
+
+#[test]
+fn values_up_to_the_largest_item_pass_in_both_directions() {
+    everywhere(|backend, shards| {
+        let caches = caches(2);
+        let proxy = proxy(backend, shards, &["--config-str", &config(&addresses(&caches))]);
+        let mut client = Client::connect(&proxy);
+        for len in [0, 1, 4095, 4096, 65_535, 65_536, 65_537, 300_000, 1_000_000] {
+            let value: Vec<u8> = (0..len).map(|at| (at % 251) as u8).collect();
+            client.set(&format!("v{len}"), &value);
+            assert_eq!(client.get(&format!("v{len}")).as_deref(), Some(&value[..]), "{len} bytes");
+        }
+        client.check(
+            [&b"set huge 0 0 1100000\r\n"[..], &vec![b'x'; 1_100_000], b"\r\n"].concat(),
+            "SERVER_ERROR object too large for cache\r\n",
+        );
+        client.check("get v1\r\n", "VALUE v1 0 1\r\n\0\r\nEND\r\n");
+    });
+}
+
+#[test]
+fn a_cache_that_is_gone_costs_its_own_keys_until_it_is_back() {
+    everywhere(|backend, shards| {
+        let mut caches = caches(3);
+        let proxy = proxy(
+            backend,
+            shards,
+            &["--config-str", &config(&addresses(&caches)), "--probe-timeout-initial=50"],
+        );
+        let mut client = Client::connect(&proxy);
+        for number in 0..KEYS {
+            client.set(&format!("key-{number}"), b"before");
+        }
+        let lost = items(&caches)[1] as usize;
+        let gone = caches.remove(1);
+        let port = gone.address.port().to_string();
+        gone.signal(libc::SIGKILL);
+        drop(gone);
+        let mut found = 0;
+        for number in 0..KEYS {
+            found += usize::from(client.get(&format!("key-{number}")).is_some());
+        }
+        assert_eq!(found, KEYS - lost, "keys of other caches were lost");
+        let errors = (0..KEYS)
+            .filter(|number| client.ask(&format!("set key-{number} 0 0 1\r\nx")).starts_with("SERVER_ERROR"))
+            .count();
+        assert_eq!(errors, lost);
+        assert_eq!(client.stats("suspect_servers").len(), 1);
+        let _back = Launch::bare(&["-l", "127.0.0.1", "-p", &port, "-t", "1"]).serve();
+        wait_until("all keys to be stored again", || {
+            (0..KEYS).all(|number| client.ask(&format!("set key-{number} 0 0 1\r\nx")) == "STORED")
+        });
+        assert!(client.stats("suspect_servers").is_empty());
+    });
+}
+
+#[test]
+fn a_cache_that_stalls_times_out_is_ejected_and_comes_back() {
+    everywhere(|backend, shards| {
+        let caches = caches(2);
+        let args = ["--config-str", &config(&addresses(&caches)), "--server-timeout=100"];
+        let proxy = proxy(backend, shards, &[&args[..], &["--probe-timeout-initial=50"]].concat());
+        let mut client = Client::connect(&proxy);
+        for number in 0..KEYS {
+            client.set(&format!("key-{number}"), b"before");
+        }
+        caches[0].signal(libc::SIGSTOP);
+        let mut replies: Vec<String> = Vec::new();
+        for number in 0..KEYS {
+            replies.push(client.ask(&format!("set key-{number} 0 0 1\r\nx")));
+        }
+        let stored = replies.iter().filter(|reply| *reply == "STORED").count() as u64;
+        let timeouts = replies.iter().filter(|reply| *reply == "SERVER_ERROR timeout").count();
+        assert_eq!(stored, items(&caches[1..])[0], "{replies:?}");
+        // Three in a row on each core, and then no more waiting.
+        assert!(timeouts >= 1 && timeouts <= 3 * shards, "{replies:?}");
+        caches[0].signal(libc::SIGCONT);
+        wait_until("all keys to be stored again", || {
+            (0..KEYS).all(|number| client.ask(&format!("set key-{number} 0 0 1\r\nx")) == "STORED")
+        });
+    });
+}
+
+#[test]
+fn a_changed_configuration_is_used_and_a_wrong_one_is_not() {
+    everywhere(|backend, shards| {
+        let caches = caches(2);
+        let (folder, addresses) = (Folder::new(), addresses(&caches));
+        // As a ConfigMap is mounted: the name is a link into a folder that is itself a link, which flips.
+        let put = |version: &str, text: &str| {
+            std::fs::create_dir(folder.file(version)).unwrap();
+            std::fs::write(folder.file(version).join("config.json"), text).unwrap();
+            std::os::unix::fs::symlink(version, folder.file("..new")).unwrap();
+            std::fs::rename(folder.file("..new"), folder.file("..data")).unwrap();
+        };
+        put("v1", &config(&addresses[..1]));
+        let path = folder.file("config.json");
+        std::os::unix::fs::symlink(Path::new("..data/config.json"), &path).unwrap();
+        let proxy = proxy(backend, shards, &["-f", path.to_str().unwrap(), "--reconfiguration-delay-ms=10"]);
+        let mut client = Client::connect(&proxy);
+        client.set("k", b"in the first");
+        put("v2", &config(&addresses[1..]));
+        wait_until("the second cache to be used", || client.get("k").is_none());
+        put("v3", "{\"pools\": {\"A\": {\"servers\": 7}}, \"route\": \"PoolRoute|A\"}");
+        wait_until("the mistake to be told", || {
+            proxy.stderr().contains("the configuration before stays in use")
+        });
+        assert!(proxy.stderr().contains("config.json:1: pools.A.servers"), "{}", proxy.stderr());
+        client.set("k", b"in the second");
+        assert_eq!(Client::connect(&caches[1]).get("k").as_deref(), Some(&b"in the second"[..]));
+        put("v4", &config(&addresses[..1]));
+        wait_until("the first cache to be used again", || {
+            client.get("k").as_deref() == Some(b"in the first")
+        });
+    });
+}
+
+#[test]
+fn a_configuration_that_is_wrong_ends_the_start_with_its_place() {
+    for (config, told) in [
+        ("{\"route\": \"PoolRoute|A\"}", "A"),
+        (
+            "{\"pools\": {\"A\": {\"servers\": [\"a:b:c:d:e:f\"]}}, \"route\": \"PoolRoute|A\"}",
+            "pools.A.servers",
+        ),
+        ("{", "--config"),
+    ] {
+        let exit = Launch::bare(&["proxy", "-p", "0", "--config-str", config]).exit();
+        assert_eq!(exit.code(), Some(78), "{}", exit.stderr);
+        assert!(exit.stderr.contains(told), "{}", exit.stderr);
+    }
+    let exit = Launch::bare(&["check-config", "--config-str", &config(&["127.0.0.1:1".into()])]).exit();
+    assert_eq!(exit.code(), Some(0), "{}", exit.stderr);
+    assert!(exit.stdout.contains("127.0.0.1:1"), "{}", exit.stdout);
+}
+
+#[test]
+fn a_failover_route_answers_for_a_cache_that_is_gone() {
+    let caches = caches(2);
+    let servers = addresses(&caches);
+    let config = format!(
+        "{{\"pools\": {{\"main\": {{\"servers\": [\"{}\"]}}, \"gutter\": {{\"servers\": [\"{}\"]}}}}, \
+         \"route\": {{\"type\": \"FailoverRoute\", \"children\": [\"PoolRoute|main\", \"PoolRoute|gutter\"]}}}}",
+        servers[0], servers[1]
+    );
+    for &backend in Backend::all() {
+        let proxy = proxy(backend, 2, &["--config-str", &config]);
+        let mut client = Client::connect(&proxy);
+        client.set("k", b"main");
+        caches[0].signal(libc::SIGSTOP);
+        client.set("k", b"gutter");
+        assert_eq!(client.get("k").as_deref(), Some(&b"gutter"[..]));
+        caches[0].signal(libc::SIGCONT);
+        Client::connect(&caches[1]).check("flush_all\r\n", "OK\r\n");
+    }
+}
+
+/// A DNS server whose answers can be changed.
+struct Names {
+    server: Child,
+    folder: Folder,
+    port: u16,
+}
+
+impl Names {
+    /// Knows nothing yet. `None`, said aloud, where there is no dnsmasq.
+    fn start() -> Option<Self> {
+        let folder = Folder::new();
+        std::fs::write(folder.file("hosts"), "").unwrap();
+        let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let server = Command::new("/usr/sbin/dnsmasq")
+            .args([
+                "--no-daemon",
+                "--no-resolv",
+                "--no-hosts",
+                "--listen-address=127.0.0.1",
+                "--bind-interfaces",
+            ])
+            .args(["--user=root", "--local=/test/", &format!("--port={port}")])
+            .arg(format!("--addn-hosts={}", folder.file("hosts").display()))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        match server {
+            Ok(server) => Some(Self { server, folder, port }),
+            Err(error) => {
+                println!("skipped: /usr/sbin/dnsmasq cannot be started ({error}): install dnsmasq-base");
+                None
+            }
+        }
+    }
+
+    /// `caches.test` stands for these hosts of 127.0.0.0/8 from now on.
+    fn tell(&self, hosts: &[u8]) {
+        let lines: String = hosts.iter().map(|host| format!("127.0.0.{host} caches.test\n")).collect();
+        std::fs::write(self.folder.file("hosts"), lines).unwrap();
+        // SAFETY: no memory is touched; the process is our child.
+        unsafe { libc::kill(self.server.id() as i32, libc::SIGHUP) };
+    }
+}
+
+impl Drop for Names {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+#[test]
+fn a_pool_follows_the_addresses_of_its_name() {
+    let Some(names) = Names::start() else { return };
+    let port = std::net::TcpListener::bind("127.0.0.9:0").unwrap().local_addr().unwrap().port();
+    let on = |host: u8| {
+        Launch::bare(&["-l", &format!("127.0.0.{host}"), "-p", &port.to_string(), "-t", "1"]).serve()
+    };
+    let items = |host: u8| {
+        Client::connect_to(std::net::SocketAddr::from(([127, 0, 0, host], port))).stat("curr_items")
+    };
+    let _caches: Vec<Server> = (11..=13).map(on).collect();
+    names.tell(&[11, 12]);
+    let config = format!(
+        "{{\"pools\": {{\"A\": {{\"servers\": [\"caches.test:{port}\"], \"resolve\": true}}}}, \"route\": \"PoolRoute|A\"}}"
+    );
+    for &backend in Backend::all() {
+        names.tell(&[11, 12]);
+        let dns = format!("--dns-server=127.0.0.1:{}", names.port);
+        let proxy = proxy(backend, 2, &["--config-str", &config, &dns]);
+        let mut client = Client::connect(&proxy);
+        wait_until("the name to be known", || client.ask("set probe 0 0 1\r\nx") == "STORED");
+        for number in 0..KEYS {
+            client.set(&format!("key-{number}"), b"x");
+        }
+        assert!(items(11) > 0 && items(12) > 0 && items(13) == 0);
+        names.tell(&[11, 12, 13]);
+        let start = Instant::now();
+        wait_until("the third cache to be used", || {
+            (0..KEYS).for_each(|number| client.set(&format!("key-{number}"), b"x"));
+            items(13) > 0
+        });
+        println!("{backend:?}: a third address was used after {:?}", start.elapsed());
+        let moved = items(13) as usize;
+        assert!(moved < KEYS * 2 / 3, "{moved} of {KEYS} keys moved");
+        names.tell(&[13]);
+        wait_until("only the third cache to be used", || {
+            (0..KEYS).all(|number| client.ask(&format!("set key-{number} 0 0 1\r\ny")) == "STORED")
+                && items(13) as usize >= KEYS
+        });
+        for host in 11..=13 {
+            Client::connect_to(std::net::SocketAddr::from(([127, 0, 0, host], port)))
+                .check("flush_all\r\n", "OK\r\n");
+        }
+    }
+}
+
+#[test]
+fn thousands_of_clients_share_a_few_connections() {
+    let caches = caches(2);
+    for &backend in Backend::all() {
+        let proxy = proxy(backend, 2, &["--config-str", &config(&addresses(&caches))]);
+        let mut clients: Vec<Client> = (0..2000).map(|_| Client::connect(&proxy)).collect();
+        for (number, client) in clients.iter_mut().enumerate() {
+            client.send(format!("set k{number} 0 0 4\r\n{number:04}\r\nget k{number}\r\n"));
+        }
+        for (number, client) in clients.iter_mut().enumerate() {
+            client.expect(format!("STORED\r\nVALUE k{number} 0 4\r\n{number:04}\r\nEND\r\n"));
+        }
+        for cache in &caches {
+            let connections = Client::connect(cache).stat("curr_connections");
+            assert!(connections <= 4, "{connections} connections for two cores");
+        }
+    }
+}
