@@ -47,7 +47,7 @@ struct Cost {
 /// What kept it from being done.
 pub fn main(args: &GeneratorsArgs) -> Result<ExitCode, Failure> {
     let cores = place::cores();
-    let setting = Setting { cores: vec![cores[0]], threads: 1, memory_mib: 1024, fifo: false };
+    let setting = Setting { cores: vec![cores[0]], threads: 1, memory_mib: 1024, fifo: false, pool: None };
     let server = Peer::memcached("memcached", &args.memcached).start(&setting)?;
     let own_core = cores[cores.len() - 1];
     let plan = Plan {

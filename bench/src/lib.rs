@@ -7,7 +7,7 @@
 //! | [`compare`] | servers against each other: CPU, throughput and latency of the README's workloads |
 //! | [`memory`] | items held and memory taken at a limit, and the size-shift test |
 //! | [`generators`] | this load generator's own CPU beside memcaslap's |
-//! | [`peer`], [`machine`] | a server started to be measured; what it was measured on |
+//! | [`peer`], [`pool`], [`machine`] | a server started to be measured; the caches behind it, if it is a proxy; what it was measured on |
 //! | [`wire`], [`payload`] | requests and replies as bytes; keys and values that say whose they are |
 //! | [`popularity`], [`sizes`], [`ttl`], [`rng`] | what a workload draws from |
 //! | [`trace`], [`input`] | files: CTR1 traces, JSON histograms, xz |
@@ -24,6 +24,7 @@ pub mod memory;
 pub mod payload;
 pub mod peer;
 pub mod place;
+pub mod pool;
 pub mod popularity;
 pub mod process;
 pub mod replay;

@@ -120,7 +120,7 @@ pub fn main(args: &MemoryArgs) -> Result<ExitCode, Failure> {
 }
 
 fn start(peer: &Peer, args: &MemoryArgs, memory_mib: usize) -> Result<Server, Failure> {
-    peer.start(&Setting { cores: Vec::new(), threads: args.threads, memory_mib, fifo: false })
+    peer.start(&Setting { cores: Vec::new(), threads: args.threads, memory_mib, fifo: false, pool: None })
 }
 
 fn plan(server: &Server, first_key: u32, keys: u32, value_bytes: u32) -> Result<Plan, Failure> {

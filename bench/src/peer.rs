@@ -9,8 +9,10 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use tempfile::TempDir;
 
 use crate::load::Target;
+use crate::pool::Pool;
 use crate::{Failure, place, process};
 
 /// A server that does not take connections this long after its start has failed.
@@ -20,7 +22,21 @@ const STOP_LIMIT: Duration = Duration::from_secs(5);
 /// How often either is looked at.
 const POLL: Duration = Duration::from_millis(10);
 
-/// How to start a server. `{port}`, `{threads}` and `{memory}` (MiB) in arguments are filled in.
+/// What stands for a port, or for the file that says it.
+const PORT: [&str; 2] = ["{port}", "{yaml}"];
+/// What stands for the caches behind a proxy.
+const POOL: [&str; 4] = ["{servers}", "{config}", "{json}", "{yaml}"];
+
+/// How to start a server. These are filled in, in its arguments:
+///
+/// | | |
+/// | --- | --- |
+/// | `{port}`, `{spare}` | where to listen; another free port |
+/// | `{threads}`, `{memory}` | worker threads; memory limit, MiB |
+/// | `{servers}` | of proxies: `host:port` of the caches, separated by commas |
+/// | `{config}`, `{json}` | of proxies: mcrouter's configuration, as the path of a file or as itself |
+/// | `{yaml}` | of proxies: path of twemproxy's configuration, which says the port too |
+/// | `{directory}` | a directory of its own, gone when it ends |
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// What tables call it.
@@ -46,6 +62,8 @@ pub struct Setting {
     pub memory_mib: usize,
     /// Run workers before ordinary threads (SCHED_FIFO).
     pub fifo: bool,
+    /// The caches behind them, if they are proxies.
+    pub pool: Option<Pool>,
 }
 
 impl Peer {
@@ -61,6 +79,37 @@ impl Peer {
             version_flag: Some("-V"),
             worker_prefix: "shard-".to_owned(),
         }
+    }
+
+    /// Corecached as a proxy on one of its backends, `io_uring` or `epoll`.
+    #[must_use]
+    pub fn corecached_proxy(program: &Path, backend: &str) -> Self {
+        let arguments = format!(
+            "proxy --listen-addresses 127.0.0.1 -p {{port}} -a {{directory}} --num-proxies {{threads}} --io-backend {backend} --config-str {{json}}"
+        );
+        Self { arguments: words(&arguments), ..Self::corecached(program, backend) }
+    }
+
+    /// Twemproxy. It has one worker, whatever it is given.
+    #[must_use]
+    pub fn twemproxy(program: &Path) -> Self {
+        Self {
+            name: "twemproxy".to_owned(),
+            program: program.to_owned(),
+            arguments: words("-c {yaml} -a 127.0.0.1 -s {spare} -v 0 -o /dev/null"),
+            version_flag: Some("-V"),
+            worker_prefix: String::new(),
+        }
+    }
+
+    /// Whether its arguments tell it of the caches behind it.
+    #[must_use]
+    pub fn is_proxy(&self) -> bool {
+        self.mentions(&POOL)
+    }
+
+    fn mentions(&self, words: &[&str]) -> bool {
+        self.arguments.iter().any(|argument| words.iter().any(|word| argument.contains(word)))
     }
 
     /// Memcached with its defaults, under a name of your choice.
@@ -86,17 +135,34 @@ impl Peer {
         let failed =
             |words: String| Failure::new(format!("{} ({}): {words}", self.name, self.program.display()));
         let port = free_port()?;
-        let fill = |argument: &String| {
-            argument
-                .replace("{port}", &port.to_string())
-                .replace("{threads}", &setting.threads.to_string())
-                .replace("{memory}", &setting.memory_mib.to_string())
+        let directory = tempfile::tempdir()?;
+        if let Some(pool) = &setting.pool {
+            pool.write(directory.path(), SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
+        }
+        let spare = free_port()?;
+        let filled = |directory: &Path| -> Vec<String> {
+            let path = |name: &str| directory.join(name).display().to_string();
+            let pool = setting.pool.as_ref();
+            let fill = |argument: &String| {
+                argument
+                    .replace("{port}", &port.to_string())
+                    .replace("{spare}", &spare.to_string())
+                    .replace("{threads}", &setting.threads.to_string())
+                    .replace("{memory}", &setting.memory_mib.to_string())
+                    .replace("{servers}", &pool.map(Pool::list).unwrap_or_default())
+                    .replace("{json}", &pool.map(Pool::json).unwrap_or_default())
+                    .replace("{config}", &path("pool.json"))
+                    .replace("{yaml}", &path("pool.yml"))
+                    .replace("{directory}", &directory.display().to_string())
+            };
+            self.arguments.iter().map(fill).collect()
         };
-        let arguments: Vec<String> = self.arguments.iter().map(fill).collect();
+        // Where its files lie tells nobody anything: reports show them in the directory they are in.
+        let arguments = filled(Path::new("."));
         let null = || File::options().read(true).write(true).open("/dev/null");
         let mut command = Command::new(&self.program);
         command
-            .args(&arguments)
+            .args(filled(directory.path()))
             .stdin(Stdio::from(null()?))
             .stdout(Stdio::from(null()?))
             .stderr(Stdio::piped());
@@ -110,7 +176,14 @@ impl Peer {
             };
             scope.spawn(start).join().unwrap_or_else(|_| Err(Failure::new("the starting thread panicked")))
         })?;
-        let mut server = Server { name: self.name.clone(), version: String::new(), child, port, arguments };
+        let mut server = Server {
+            name: self.name.clone(),
+            version: String::new(),
+            child,
+            port,
+            arguments,
+            _directory: directory,
+        };
         server.wait_until_up().map_err(failed)?;
         if let Some(mut errors) = server.child.stderr.take() {
             // What it says from now on is not looked at, but must not fill the pipe.
@@ -127,7 +200,11 @@ impl Peer {
     fn version(&self, server: &Server) -> String {
         match self.version_flag {
             Some(flag) => {
-                let said = Command::new(&self.program).arg(flag).output().map(|output| output.stdout);
+                // Twemproxy says it where errors go.
+                let said = Command::new(&self.program)
+                    .arg(flag)
+                    .output()
+                    .map(|output| if output.stdout.is_empty() { output.stderr } else { output.stdout });
                 String::from_utf8_lossy(&said.unwrap_or_default())
                     .lines()
                     .next()
@@ -147,11 +224,14 @@ impl FromStr for Peer {
 
     /// `name=path:arguments`, the arguments separated by blanks.
     fn from_str(text: &str) -> Result<Self, Failure> {
-        let bad =
-            || Failure::new(format!("{text}: not a peer: write name=path:arguments, with {{port}} in them"));
+        let bad = || {
+            Failure::new(format!(
+                "{text}: not a peer: write name=path:arguments, with {{port}} in them (a proxy may have {{yaml}} instead)"
+            ))
+        };
         let (name, rest) = text.split_once('=').ok_or_else(bad)?;
         let (program, arguments) = rest.split_once(':').ok_or_else(bad)?;
-        if name.is_empty() || program.is_empty() || !arguments.contains("{port}") {
+        if name.is_empty() || program.is_empty() || !PORT.iter().any(|word| arguments.contains(word)) {
             return Err(bad());
         }
         let is_memcached = Path::new(program).file_name().is_some_and(|file| file == "memcached");
@@ -184,6 +264,8 @@ pub struct Server {
     port: u16,
     /// What it was started with.
     pub arguments: Vec<String>,
+    /// See [`Peer`]; removed after the process has ended.
+    _directory: TempDir,
 }
 
 impl Server {
@@ -199,7 +281,9 @@ impl Server {
         Target::Tcp(self.address())
     }
 
-    fn address(&self) -> SocketAddr {
+    /// The same, of TCP.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
     }
 
@@ -298,8 +382,36 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_that_is_told_of_caches_is_a_proxy() {
+        for (text, is_proxy) in [
+            ("mc=memcached:-p {port}", false),
+            ("mcrouter=mcrouter:-p {port} -f {config}", true),
+            ("mcrouter=mcrouter:-p {port} --config-str={json}", true),
+            ("other=proxy:{port} {servers}", true),
+            ("nutcracker=nutcracker:-c {yaml}", true),
+        ] {
+            assert_eq!(text.parse::<Peer>().unwrap().is_proxy(), is_proxy, "{text}");
+        }
+        assert!(Peer::twemproxy(Path::new("nutcracker")).is_proxy());
+        assert!(Peer::corecached_proxy(Path::new("corecached"), "epoll").is_proxy());
+        assert!(!Peer::memcached("memcached", Path::new("memcached")).is_proxy());
+    }
+
+    #[test]
+    fn a_proxy_is_started_with_its_caches_and_files() {
+        let pool = Pool { destinations: vec!["127.0.0.1:1".parse().unwrap()] };
+        let setting =
+            Setting { cores: Vec::new(), threads: 1, memory_mib: 64, fifo: false, pool: Some(pool) };
+        // It ends at once, having complained of the one file that is not there.
+        let peer: Peer = "cat=/bin/cat:{config} {yaml} {directory}/none -- -{port}".parse().unwrap();
+        let words = peer.start(&setting).unwrap_err().to_string();
+        assert!(words.contains("none: No such file"), "{words}");
+        assert!(!words.contains("pool."), "both are there: {words}");
+    }
+
+    #[test]
     fn a_server_that_cannot_start_says_why() {
-        let setting = Setting { cores: Vec::new(), threads: 1, memory_mib: 64, fifo: false };
+        let setting = Setting { cores: Vec::new(), threads: 1, memory_mib: 64, fifo: false, pool: None };
         let peer: Peer = "none=/does/not/exist:-p {port}".parse().unwrap();
         assert!(peer.start(&setting).unwrap_err().to_string().contains("No such file"));
         let peer: Peer = "ends=/bin/sh:-c exit {port}".parse().unwrap();

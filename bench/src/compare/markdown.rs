@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::table::{Cell, Comparison, Ratio};
+use super::table::{Added, Cell, Comparison, Spread};
 
 /// The whole comparison.
 #[must_use]
@@ -21,9 +21,9 @@ pub fn render(comparison: &Comparison) -> String {
     let _ = writeln!(
         text,
         "Median of the ratios within a round [least-greatest]: CPU a request (below 1 is better), requests a second \
-         (above 1 is better), 99th percentile (below 1 is better; in `half` that of the median tenth of a second).\n"
+         (above 1 is better), 99th percentile (below 1 is better; in open loops that of the median tenth of a second).\n"
     );
-    let _ = writeln!(text, "| workload | figure |{} |", names[1..].join(" | "));
+    let _ = writeln!(text, "| workload | figure | {} |", names[1..].join(" | "));
     let _ = writeln!(text, "|---|---|{}", "---|".repeat(names.len() - 1));
     for row in &comparison.rows {
         for (index, name) in ["CPU", "throughput", "p99"].into_iter().enumerate() {
@@ -44,12 +44,29 @@ pub fn render(comparison: &Comparison) -> String {
         let cells: Vec<String> = row.cells.iter().map(figures).collect();
         let _ = writeln!(text, "| {}: {} | {} |", row.workload, row.what, cells.join(" | "));
     }
+    if !comparison.added.is_empty() {
+        text.push_str(&added(&comparison.added));
+    }
     text
 }
 
-fn ratio(cell: &Cell, ratio: Ratio) -> String {
+fn added(proxies: &[Added]) -> String {
+    let mut text = "\n## Added latency\n\nMedian of the differences within a round [least-greatest] to one of the \
+                    caches asked directly, us, in `open`.\n\n| proxy | p50 | p99 of the median tenth of a second |\n\
+                    |---|---|---|\n"
+        .to_owned();
+    let spread = |spread: Spread| format!("{:+.0} [{:+.0} to {:+.0}]", spread.median, spread.min, spread.max);
+    for proxy in proxies {
+        let _ = writeln!(text, "| {} | {} | {} |", proxy.name, spread(proxy.p50_us), spread(proxy.p99_us));
+    }
+    text
+}
+
+fn ratio(cell: &Cell, ratio: Spread) -> String {
     match cell.failure {
         Some(_) => "-".to_owned(),
+        // The process is not one of those compared.
+        None if ratio.median == 0.0 => "-".to_owned(),
         None => format!("{:.2} [{:.2}-{:.2}]", ratio.median, ratio.min, ratio.max),
     }
 }
@@ -58,9 +75,9 @@ fn figures(cell: &Cell) -> String {
     if let Some(failure) = &cell.failure {
         return format!("- ({failure})");
     }
+    let cpu = if cell.cpu_us > 0.0 { format!("{:.2}", cell.cpu_us) } else { "-".to_owned() };
     let mut text = format!(
-        "{:.2} ({:.1} k/s; {:.0} / {:.0} / {:.0}; {:.2})",
-        cell.cpu_us,
+        "{cpu} ({:.1} k/s; {:.0} / {:.0} / {:.0}; {:.2})",
         cell.requests_per_s / 1000.0,
         cell.p50_us,
         cell.p99_us,

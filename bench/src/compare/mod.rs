@@ -1,9 +1,10 @@
 //! Servers against each other: started here, pinned alike, driven in turn within each round.
 //!
 //! A shared machine drifts by more than servers differ, so what counts is the ratio of two servers within one round, and
-//! of those the median over rounds. To compare something else than caches (a proxy before caches, say), give [`measure`]
-//! servers that are up: it asks of them only where they listen, which process they are, and that they were filled.
+//! of those the median over rounds. Proxies are compared in the same way, before the same caches. For anything else, give
+//! [`measure`] servers that are up: it asks of them only where they listen and which process they are.
 
+mod behind;
 mod markdown;
 mod plot;
 mod table;
@@ -16,30 +17,38 @@ use std::time::Duration;
 
 use clap::Args;
 
-pub use table::{Cell, Comparison, Ratio, Row, ServerLine, median};
-pub use workloads::{ALL, Data, QUICK, Rate, Spoken, Workload};
+pub use behind::Behind;
+pub use table::{Added, Cell, Comparison, Row, ServerLine, Spread, median};
+pub use workloads::{ALL, Data, OPEN, PROXIED, PROXIED_QUICK, QUICK, Rate, Spoken, Workload};
 
 use crate::load::{self, Plan, Progress, Report, Target};
 use crate::machine::Machine;
 use crate::peer::{Peer, Server, Setting};
 use crate::{Failure, place};
 
-/// Compare corecached with memcached, and with others, under the workloads of the README.
+/// Compare corecached with memcached, or as a proxy with twemproxy, and with others, under the workloads of the README.
 #[derive(Debug, Args)]
 pub struct CompareArgs {
     /// The corecached binary [default: beside this one]
     #[arg(long)]
     corecached: Option<PathBuf>,
-    /// Backends of corecached to compare
+    /// Backends of corecached to compare; none: without it
     #[arg(long, value_delimiter = ',', default_value = "io_uring,epoll")]
     backends: Vec<String>,
-    /// The memcached binary; the reference
+    /// Compare proxies, each before the same three caches
+    #[arg(long)]
+    proxy: bool,
+    /// The memcached binary; the reference, and with --proxy the caches
     #[arg(long, default_value = "memcached")]
     memcached: PathBuf,
-    /// Another server, name=path:arguments, with {port}, {threads} and {memory} (MiB) in them; may be repeated
+    /// The twemproxy binary, the reference of --proxy
+    #[arg(long, default_value = "nutcracker", requires = "proxy")]
+    twemproxy: PathBuf,
+    /// Another server, name=path:arguments, with {port}, {threads} and {memory} (MiB) in them, and with --proxy {config},
+    /// {json}, {yaml} or {servers}; may be repeated
     #[arg(long)]
     peer: Vec<Peer>,
-    /// Workloads by name [default: all, or with --quick w1,w2,w3,w6,w7,half]
+    /// Workloads by name [default: all, or with --quick w1,w2,w3,w6,w7,half; with --proxy p1,p2,p3,p4,p5,open]
     #[arg(long, value_delimiter = ',')]
     workloads: Vec<String>,
     /// Less than three minutes: fewer workloads, shorter rounds
@@ -51,7 +60,8 @@ pub struct CompareArgs {
     /// Seconds measured, each round, workload and server [default: 2, or with --quick 1]
     #[arg(long)]
     seconds: Option<f64>,
-    /// Cores and threads of each server; with a core left over, the generator has the last to itself
+    /// Cores and threads of each server; with a core left over, the generator has the last, to itself if caches behind
+    /// proxies find another
     #[arg(long, default_value_t = 1)]
     server_cores: usize,
     /// Memory limit of each server, MiB
@@ -62,12 +72,12 @@ pub struct CompareArgs {
     #[arg(long)]
     fifo: bool,
     /// Requests a second of `half` [default: half of what the reference reaches in w1]
-    #[arg(long)]
+    #[arg(long, conflicts_with = "proxy")]
     half_rate: Option<f64>,
     /// Compare every byte of every value
     #[arg(long)]
     verify: bool,
-    /// Write DATE-compare.md, .json and .svg into this directory
+    /// Write DATE-compare.md, .json and .svg into this directory, or with --proxy DATE-compare-proxy
     #[arg(long)]
     out: Option<PathBuf>,
 }
@@ -95,8 +105,16 @@ pub struct Subject {
     pub name: String,
     /// Where it listens.
     pub target: Target,
-    /// Its process.
-    pub pid: u32,
+    /// Its process; without, its CPU is not read.
+    pub pid: Option<u32>,
+    /// The one workload it is driven under; `None`: all.
+    pub only: Option<&'static str>,
+}
+
+impl Subject {
+    fn takes(&self, workload: &Workload) -> bool {
+        self.only.is_none_or(|name| name == workload.name)
+    }
 }
 
 /// Do what the options say; the exit code tells whether all replies were right.
@@ -106,16 +124,22 @@ pub struct Subject {
 pub fn main(args: &CompareArgs) -> Result<ExitCode, Failure> {
     place::allow_many_files();
     let machine = Machine::read();
-    let (setting, method) = (args.setting()?, args.method()?);
-    let servers = args.peers()?.iter().map(|peer| peer.start(&setting)).collect::<Result<Vec<_>, _>>()?;
-    let lines = servers.iter().map(line).collect();
-    let subjects: Vec<Subject> = servers
-        .iter()
-        .map(|server| Subject { name: server.name.clone(), target: server.target(), pid: server.pid() })
-        .collect();
+    let (mut setting, method, peers) = (args.setting()?, args.method()?, args.peers()?);
+    let behind = match args.proxy {
+        true => Some(Behind::start(&args.memcached, &args.setting_behind())?),
+        false => None,
+    };
+    setting.pool = behind.as_ref().map(Behind::pool);
+    let servers = peers.iter().map(|peer| peer.start(&setting)).collect::<Result<Vec<_>, _>>()?;
+    let lines = servers.iter().map(line).chain(behind.as_ref().map(Behind::line)).collect();
+    let subjects: Vec<Subject> =
+        servers.iter().map(subject).chain(behind.as_ref().map(Behind::direct)).collect();
     let rows = measure(&subjects, &method)?;
-    drop(servers);
+    drop((servers, behind));
+    let names: Vec<String> = subjects.into_iter().map(|subject| subject.name).collect();
+    let open = rows.iter().find(|row| row.workload == OPEN);
     let comparison = Comparison {
+        added: open.map(|row| row.added(&names)).unwrap_or_default(),
         machine,
         command: std::env::args().map(|word| quoted(&word)).collect::<Vec<_>>().join(" "),
         method: args.words(&setting, &method),
@@ -125,7 +149,8 @@ pub fn main(args: &CompareArgs) -> Result<ExitCode, Failure> {
     let markdown = markdown::render(&comparison);
     println!("{markdown}");
     if let Some(directory) = &args.out {
-        write(directory, &comparison, &markdown)?;
+        let kind = if args.proxy { "compare-proxy" } else { "compare" };
+        write(directory, kind, &comparison, &markdown)?;
     }
     let cells = || comparison.rows.iter().flat_map(|row| &row.cells);
     Ok(if cells().any(|cell| cell.faults > 0) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -143,6 +168,10 @@ fn quoted(word: &str) -> String {
     }
 }
 
+fn subject(server: &Server) -> Subject {
+    Subject { name: server.name.clone(), target: server.target(), pid: Some(server.pid()), only: None }
+}
+
 fn line(server: &Server) -> ServerLine {
     ServerLine {
         name: server.name.clone(),
@@ -157,14 +186,27 @@ impl CompareArgs {
             Some(path) => path.clone(),
             None => std::env::current_exe()?.with_file_name("corecached"),
         };
-        if !corecached.exists() {
+        let backends: &[String] = if self.backends == ["none"] { &[] } else { &self.backends };
+        if !corecached.exists() && !backends.is_empty() {
             let path = corecached.display();
             return Err(Failure::new(format!(
                 "{path}: no such file: build the server, or say --corecached PATH"
             )));
         }
-        let mut peers = vec![Peer::memcached("memcached", &self.memcached)];
-        peers.extend(self.backends.iter().map(|backend| Peer::corecached(&corecached, backend)));
+        if let Some(peer) = self.peer.iter().find(|peer| peer.is_proxy() != self.proxy) {
+            let words = if self.proxy {
+                "is told of no caches: write {config}, {json}, {yaml} or {servers} in its arguments"
+            } else {
+                "is a proxy: say --proxy"
+            };
+            return Err(Failure::new(format!("--peer {}: {words}", peer.name)));
+        }
+        let ours = if self.proxy { Peer::corecached_proxy } else { Peer::corecached };
+        let mut peers = vec![match self.proxy {
+            true => Peer::twemproxy(&self.twemproxy),
+            false => Peer::memcached("memcached", &self.memcached),
+        }];
+        peers.extend(backends.iter().map(|backend| ours(&corecached, backend)));
         peers.extend(self.peer.iter().cloned());
         Ok(peers)
     }
@@ -180,7 +222,22 @@ impl CompareArgs {
             threads: self.server_cores,
             memory_mib: self.memory,
             fifo: self.fifo && !shared,
+            pool: None,
         })
+    }
+
+    /// Of the caches behind proxies: on none of the proxies' cores, so that each proxy's is its own, and on the
+    /// generator's only when nothing else is left.
+    fn setting_behind(&self) -> Setting {
+        let cores = place::cores();
+        Setting {
+            cores: cores_behind(&cores, self.server_cores).to_vec(),
+            threads: 1,
+            memory_mib: self.memory,
+            // Were they behind ordinary threads, those would decide how fast proxies are.
+            fifo: self.fifo && self.server_cores < cores.len(),
+            pool: None,
+        }
     }
 
     fn method(&self) -> Result<Method, Failure> {
@@ -197,24 +254,27 @@ impl CompareArgs {
             verify: self.verify,
             ..Plan::new("127.0.0.1:1".parse()?)
         };
-        let all: Vec<&str> = ALL.iter().map(|workload| workload.name).collect();
+        let (table, quick) =
+            if self.proxy { (&PROXIED[..], &PROXIED_QUICK[..]) } else { (&ALL[..], &QUICK[..]) };
+        let all: Vec<&str> = table.iter().map(|workload| workload.name).collect();
         let names: Vec<&str> = match self.workloads.is_empty() {
             false => self.workloads.iter().map(String::as_str).collect(),
-            true if self.quick => QUICK.to_vec(),
+            true if self.quick => quick.to_vec(),
             true => all.clone(),
         };
         if let Some(unknown) = names.iter().find(|name| !all.contains(name)) {
             return Err(Failure::new(format!("no workload {unknown}: there are {}", all.join(", "))));
         }
-        let workloads = ALL.iter().filter(|workload| names.contains(&workload.name)).copied().collect();
-        let sleep = shared_cores || base.fifo;
+        let workloads = table.iter().filter(|workload| names.contains(&workload.name)).copied().collect();
+        let beside_caches = self.proxy && self.setting_behind().cores == base.cores;
+        let sleep = shared_cores || beside_caches || base.fifo;
         Ok(Method { base, workloads, rounds: self.rounds.max(1), half_rate_per_s: self.half_rate, sleep })
     }
 
     fn words(&self, setting: &Setting, method: &Method) -> String {
         format!(
             "{} rounds of {:?} ({:?} warm-up), servers in turn within a round; loopback; {} server thread(s) on cores \
-             {}, generator on {}{}{}",
+             {}, generator on {}{}{}{}",
             method.rounds,
             method.base.duration,
             method.base.warmup,
@@ -222,18 +282,27 @@ impl CompareArgs {
             if setting.cores.is_empty() {
                 "shared with the generator".to_owned()
             } else {
-                format!("{:?}", setting.cores)
+                on(&setting.cores)
             },
-            if method.base.cores.is_empty() { "any".to_owned() } else { format!("{:?}", method.base.cores) },
+            on(&method.base.cores),
+            if self.proxy {
+                format!(", caches on {}", on(&self.setting_behind().cores))
+            } else {
+                String::new()
+            },
             if setting.fifo { "; SCHED_FIFO for server workers and generator" } else { "" },
             if self.verify { "; every value verified" } else { "" },
         )
     }
 }
 
-fn write(directory: &Path, comparison: &Comparison, markdown: &str) -> Result<(), Failure> {
+fn on(cores: &[usize]) -> String {
+    if cores.is_empty() { "any".to_owned() } else { format!("{cores:?}") }
+}
+
+fn write(directory: &Path, kind: &str, comparison: &Comparison, markdown: &str) -> Result<(), Failure> {
     fs::create_dir_all(directory)?;
-    let stem = format!("{}-compare", comparison.machine.date);
+    let stem = format!("{}-{kind}", comparison.machine.date);
     let json = serde_json::to_string(comparison).map_err(|error| Failure::new(error.to_string()))?;
     let svg = plot::render(comparison)?;
     let linked = format!("{markdown}\n![bars of the ratios and latencies]({stem}.svg)\n");
@@ -262,6 +331,11 @@ pub fn measure(subjects: &[Subject], method: &Method) -> Result<Vec<Row>, Failur
             // Another server goes first in each round, so that none always follows the same one.
             for turn in 0..subjects.len() {
                 let server = (turn + round) % subjects.len();
+                step += 1;
+                if !subjects[server].takes(workload) {
+                    reports[server] = Err(Failure::new("not asked"));
+                    continue;
+                }
                 let plan = workload.plan(&method.base, server == 0, half_rate_per_s, method.sleep);
                 let plan = aimed(plan, &subjects[server], (round * subjects.len() + server) as u64);
                 if let Ok(rounds) = &mut reports[server] {
@@ -270,7 +344,6 @@ pub fn measure(subjects: &[Subject], method: &Method) -> Result<Vec<Row>, Failur
                         Err(failure) => reports[server] = Err(failure),
                     }
                 }
-                step += 1;
                 progress.advance(step, 0);
             }
         }
@@ -292,10 +365,20 @@ fn row(workload: &Workload, reports: &[Result<Vec<Report>, Failure>]) -> Result<
     })
 }
 
+/// The cores between those of proxies and the generator's, the generator's if there are none, or any when proxies have
+/// all of them.
+fn cores_behind(cores: &[usize], of_proxies: usize) -> &[usize] {
+    match cores.len().saturating_sub(of_proxies) {
+        0 => &[],
+        1 => &cores[of_proxies..],
+        left => &cores[of_proxies..of_proxies + left - 1],
+    }
+}
+
 /// The plan for one server. Each of its runs writes values that no other run wrote.
 fn aimed(plan: Plan, subject: &Subject, number: u64) -> Plan {
     let run = plan.run.wrapping_add(number as u32 + 1);
-    Plan { target: subject.target.clone(), server_pid: Some(subject.pid), seed: number + 1, run, ..plan }
+    Plan { target: subject.target.clone(), server_pid: subject.pid, seed: number + 1, run, ..plan }
 }
 
 fn fill(subjects: &[Subject], method: &Method) -> Result<(), Failure> {
@@ -306,6 +389,9 @@ fn fill(subjects: &[Subject], method: &Method) -> Result<(), Failure> {
         }
         filled.push(workload.data);
         for subject in subjects {
+            if !method.workloads.iter().any(|other| other.data == workload.data && subject.takes(other)) {
+                continue;
+            }
             let plan = aimed(workload.plan(&method.base, false, 1.0, false), subject, 0).filling();
             let progress = Progress::of_requests(&format!("filling {}", subject.name), u64::from(plan.keys));
             let report = load::run(&plan, &progress).map_err(|failure| failure.during(&subject.name))?;
@@ -328,4 +414,17 @@ fn half_rate(subjects: &[Subject], method: &Method) -> Result<f64, Failure> {
     }
     let plan = ALL[0].plan(&method.base, true, 1.0, false);
     Ok(load::run(&aimed(plan, &subjects[0], 0), &Progress::hidden())?.requests_per_s / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn caches_keep_off_the_cores_of_proxies() {
+        assert_eq!(cores_behind(&[0, 1], 1), [1]);
+        assert_eq!(cores_behind(&[0, 1, 2, 3], 1), [1, 2]);
+        assert_eq!(cores_behind(&[0, 1, 2, 3], 2), [2]);
+        assert_eq!(cores_behind(&[0, 1], 2), [0; 0]);
+    }
 }

@@ -1,9 +1,10 @@
-//! A comparison as bars: CPU to the reference by workload, and latency under half load.
+//! A comparison as bars: CPU to the reference by workload, and latency in an open loop.
 
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use super::table::{Cell, Comparison, Row};
+use super::workloads::OPEN;
 use crate::Failure;
 
 const WIDTH: u32 = 960;
@@ -17,6 +18,9 @@ const COLOURS: [RGBColor; 6] = [
     RGBColor(230, 159, 0),
 ];
 
+/// Workloads whose latencies are drawn.
+const OPEN_LOOPS: [&str; 2] = ["half", OPEN];
+
 /// Bars of one group; `None` where there is no figure.
 type Group = (String, Vec<Option<f64>>);
 
@@ -25,10 +29,10 @@ type Group = (String, Vec<Option<f64>>);
 /// # Errors
 /// When it cannot be drawn.
 pub fn render(comparison: &Comparison) -> Result<String, Failure> {
-    let half = comparison.rows.iter().find(|row| row.workload == "half");
+    let open = comparison.rows.iter().find(|row| OPEN_LOOPS.contains(&row.workload.as_str()));
     let mut svg = String::new();
     {
-        let panels = 1 + u32::from(half.is_some());
+        let panels = 1 + u32::from(open.is_some());
         let area = SVGBackend::with_string(&mut svg, (WIDTH, PANEL_HEIGHT * panels)).into_drawing_area();
         area.fill(&WHITE).map_err(drawn)?;
         let names: Vec<String> = comparison.servers.iter().map(|server| server.name.clone()).collect();
@@ -36,9 +40,9 @@ pub fn render(comparison: &Comparison) -> Result<String, Failure> {
         let ratios: Vec<Group> = comparison.rows.iter().map(ratios).collect();
         let title = format!("Server CPU a request, {} = 1", names[0]);
         panel(&panels[0], &title, &names, &ratios)?;
-        if let Some(half) = half {
-            let title = "Latency under half load, ms";
-            panel(&panels[1], title, &names, &latencies(half))?;
+        if let Some(open) = open {
+            let title = "Latency in the open loop, ms";
+            panel(&panels[1], title, &names, &latencies(open))?;
         }
         area.present().map_err(drawn)?;
     }
@@ -46,7 +50,9 @@ pub fn render(comparison: &Comparison) -> Result<String, Failure> {
 }
 
 fn ratios(row: &Row) -> Group {
-    let figure = |cell: &Cell| cell.failure.is_none().then_some(cell.cpu_ratio.median);
+    let figure = |cell: &Cell| {
+        (cell.failure.is_none() && cell.cpu_ratio.median > 0.0).then_some(cell.cpu_ratio.median)
+    };
     (row.workload.clone(), row.cells.iter().map(figure).collect())
 }
 

@@ -18,6 +18,8 @@ pub struct Comparison {
     pub servers: Vec<ServerLine>,
     /// One a workload.
     pub rows: Vec<Row>,
+    /// One a proxy, where caches were asked directly too.
+    pub added: Vec<Added>,
 }
 
 /// A server that took part.
@@ -64,11 +66,11 @@ pub struct Cell {
     /// 99th percentile of the median tenth of a second; of open loops only.
     pub steady_p99_us: Option<f64>,
     /// CPU of this server to that of the reference in the same round.
-    pub cpu_ratio: Ratio,
+    pub cpu_ratio: Spread,
     /// Throughput, likewise.
-    pub throughput_ratio: Ratio,
+    pub throughput_ratio: Spread,
     /// 99th percentile, likewise; of open loops that of the median tenth of a second.
-    pub p99_ratio: Ratio,
+    pub p99_ratio: Spread,
     /// CPU of the generator, microseconds a request.
     pub generator_cpu_us: f64,
     /// Whether an open loop could not be kept up with.
@@ -77,10 +79,21 @@ pub struct Cell {
     pub rounds: Vec<Report>,
 }
 
-/// A ratio to the reference over rounds.
+/// What a proxy adds to the latency of the cache behind it, asked directly in the same round.
+#[derive(Clone, Debug, Serialize)]
+pub struct Added {
+    /// Name of the proxy.
+    pub name: String,
+    /// To the median, microseconds.
+    pub p50_us: Spread,
+    /// To the 99th percentile of the median tenth of a second, microseconds.
+    pub p99_us: Spread,
+}
+
+/// A figure over rounds: a ratio to the reference, or a difference.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct Ratio {
-    /// Median of the rounds' ratios.
+pub struct Spread {
+    /// Median of the rounds.
     pub median: f64,
     /// The least of them.
     pub min: f64,
@@ -100,21 +113,40 @@ pub fn median(values: impl Iterator<Item = f64>) -> f64 {
     }
 }
 
-impl Ratio {
-    /// Of one figure, round by round.
+impl Spread {
+    /// Ratios of one figure to the reference's, round by round.
     fn of(rounds: &[Report], reference: &[Report], figure: impl Fn(&Report) -> f64) -> Self {
-        let ratios: Vec<f64> = rounds
-            .iter()
-            .zip(reference)
-            .map(|(own, reference)| (figure(own), figure(reference)))
-            .filter(|pair| pair.1 > 0.0)
-            .map(|pair| pair.0 / pair.1)
-            .collect();
+        let pairs = rounds.iter().zip(reference).map(|(own, reference)| (figure(own), figure(reference)));
+        Self::over(pairs.filter(|pair| pair.1 > 0.0).map(|pair| pair.0 / pair.1))
+    }
+
+    /// Differences, likewise.
+    fn beyond(rounds: &[Report], direct: &[Report], figure: impl Fn(&Report) -> f64) -> Self {
+        Self::over(rounds.iter().zip(direct).map(|(own, direct)| figure(own) - figure(direct)))
+    }
+
+    fn over(figures: impl Iterator<Item = f64>) -> Self {
+        let figures: Vec<f64> = figures.collect();
         Self {
-            median: median(ratios.iter().copied()),
-            min: ratios.iter().copied().reduce(f64::min).unwrap_or(0.0),
-            max: ratios.iter().copied().reduce(f64::max).unwrap_or(0.0),
+            median: median(figures.iter().copied()),
+            min: figures.iter().copied().reduce(f64::min).unwrap_or(0.0),
+            max: figures.iter().copied().reduce(f64::max).unwrap_or(0.0),
         }
+    }
+}
+
+impl Row {
+    /// What each server of this row adds to the latency of the last one, by name; nothing of those that failed.
+    #[must_use]
+    pub fn added(&self, names: &[String]) -> Vec<Added> {
+        let Some((direct, proxies)) = self.cells.split_last() else { return Vec::new() };
+        let works = |cell: &Cell| cell.failure.is_none();
+        let added = |(name, cell): (&String, &Cell)| Added {
+            name: name.clone(),
+            p50_us: Spread::beyond(&cell.rounds, &direct.rounds, |report| report.latency.p50_us),
+            p99_us: Spread::beyond(&cell.rounds, &direct.rounds, steady_or_all),
+        };
+        names.iter().zip(proxies).filter(|(_, cell)| works(cell) && works(direct)).map(added).collect()
     }
 }
 
@@ -141,9 +173,9 @@ impl Cell {
                 .iter()
                 .all(|report| report.steady_p99_us.is_some())
                 .then(|| middle(steady_or_all)),
-            cpu_ratio: Ratio::of(rounds, reference, cpu),
-            throughput_ratio: Ratio::of(rounds, reference, |report| report.requests_per_s),
-            p99_ratio: Ratio::of(rounds, reference, steady_or_all),
+            cpu_ratio: Spread::of(rounds, reference, cpu),
+            throughput_ratio: Spread::of(rounds, reference, |report| report.requests_per_s),
+            p99_ratio: Spread::of(rounds, reference, steady_or_all),
             generator_cpu_us: middle(|report| report.own_cpu_us),
             saturated: rounds.iter().any(|report| report.saturated),
             rounds: rounds.to_vec(),

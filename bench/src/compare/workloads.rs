@@ -14,6 +14,10 @@ pub enum Data {
     Middle,
     /// 4 k values of 64 KiB.
     Large,
+    /// 100 k values of 100 bytes: few, so that caches behind a proxy cost little.
+    SmallBehind,
+    /// 10 k values of 8 KiB.
+    LargeBehind,
 }
 
 impl Data {
@@ -23,6 +27,8 @@ impl Data {
             Self::Small => (0, 1_000_000, 100),
             Self::Middle => (1 << 24, 300_000, 1 << 10),
             Self::Large => (1 << 25, 4_000, 64 << 10),
+            Self::SmallBehind => (0, 100_000, 100),
+            Self::LargeBehind => (1 << 24, 10_000, 8 << 10),
         }
     }
 }
@@ -46,6 +52,8 @@ pub enum Rate {
     Saturated,
     /// At half of what the reference reaches in w1.
     HalfOfReference,
+    /// At so many requests a second.
+    PerSecond(u32),
 }
 
 /// One row of the table.
@@ -117,6 +125,32 @@ pub const ALL: [Workload; 12] = [
 /// Those of a quick comparison.
 pub const QUICK: [&str; 6] = ["w1", "w2", "w3", "w6", "w7", "half"];
 
+/// p1, which the others of proxies vary.
+const P1: Workload = Workload {
+    name: "p1",
+    what: "50 connections, gets of 100 B, no pipelining",
+    data: Data::SmallBehind,
+    set_share: 0.0,
+    ..W1
+};
+
+/// Those of proxies before caches, in the order of the table.
+pub const PROXIED: [Workload; 7] = [
+    P1,
+    Workload { name: "p2", what: "p1, pipeline 16", depth: 16, ..P1 },
+    Workload { name: "p3", what: "p1, multiget of 10 keys", keys_per_get: 10, ..P1 },
+    Workload { name: "p4", what: "p1, 8 KiB values", data: Data::LargeBehind, ..P1 },
+    Workload { name: "p5", what: "p1, sets only", set_share: 1.0, ..P1 },
+    Workload { name: "p6", what: "p1, 1000 connections", connections: 1000, ..P1 },
+    Workload { name: OPEN, what: "p1, open loop at 10 000 requests/s", rate: Rate::PerSecond(10_000), ..P1 },
+];
+
+/// The one of proxies under which a cache is asked directly too.
+pub const OPEN: &str = "open";
+
+/// Those of a quick comparison of proxies.
+pub const PROXIED_QUICK: [&str; 6] = ["p1", "p2", "p3", "p4", "p5", OPEN];
+
 impl Workload {
     /// `plan` with this workload in it. `half_rate_per_s` is for [`Rate::HalfOfReference`].
     #[must_use]
@@ -140,6 +174,7 @@ impl Workload {
             pace: match self.rate {
                 Rate::Saturated => Pace::Closed,
                 Rate::HalfOfReference => Pace::Open { rate_per_s: half_rate_per_s, sleep },
+                Rate::PerSecond(rate_per_s) => Pace::Open { rate_per_s: rate_per_s.into(), sleep },
             },
             ..plan.clone()
         }

@@ -1,5 +1,6 @@
 //! Runs against a small server in this process, which can be told to go wrong.
 
+mod compares;
 mod fake_server;
 mod faults;
 mod replays;
