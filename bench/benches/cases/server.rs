@@ -1,9 +1,11 @@
-//! What lies between the two: the mesh between shards, and the outbox of a connection that is behind.
+//! What lies between the two: the mesh between shards, the outbox of a connection that is behind, and the ring by
+//! which a proxy picks a server.
 
 use std::hint::black_box;
 use std::io::IoSlice;
 
 use corecached::net::{ConnId, Outbox};
+use corecached::proxy::hash::{Distribution, KeyHash, Points, Ring, RingServer, RingSpec};
 use corecached::shard::mesh;
 use corecached::shard::message::{Message, ReplyTo, Request};
 use corecached_protocol::{Command, Limits, Parsed, Parser};
@@ -20,6 +22,17 @@ pub const CASES: &[Case] = &[
         prepare: mesh_by_16,
     },
     Case { name: "server/outbox, 140 B in and out, by 16", operations: BATCH as u64, prepare: outbox },
+    Case {
+        name: "server/ring, Ch3 of 10 servers",
+        operations: BATCH as u64,
+        prepare: || ring(Distribution::Ch3),
+    },
+    Case {
+        name: "server/ring, rendezvous of 10 servers",
+        operations: BATCH as u64,
+        prepare: || ring(Distribution::Rendezvous),
+    },
+    Case { name: "server/ring, ketama of 10 servers", operations: BATCH as u64, prepare: || ring(ketama()) },
 ];
 
 /// Sixteen gets from shard 0 to shard 1, published together, and their replies.
@@ -51,6 +64,23 @@ fn mesh_by_16() -> Box<dyn FnMut()> {
             black_box(message);
         });
         asker.recycle(batch);
+    })
+}
+
+fn ketama() -> Distribution {
+    Distribution::Points { points: Points::Ketama, key_hash: KeyHash::Md5 }
+}
+
+/// Sixteen keys of 20 bytes, and the server of each.
+fn ring(distribution: Distribution) -> Box<dyn FnMut()> {
+    let servers: Vec<RingServer> =
+        (0..10).map(|number| RingServer::new(format!("cache-{number}.cache"), 11211)).collect();
+    let ring = Ring::build(&RingSpec { distribution, ..RingSpec::ch3() }, &servers).expect("a ring");
+    let keys: Vec<String> = (0..BATCH).map(|number| format!("corecached-key-{number:05}")).collect();
+    Box::new(move || {
+        for key in &keys {
+            black_box(ring.pick(black_box(key.as_bytes())));
+        }
     })
 }
 
