@@ -75,13 +75,16 @@ fn panel(
     groups: &[Group],
 ) -> Result<(), Failure> {
     const GAP: f64 = 0.2;
+    /// Room above the bars, and for each line of the legend, of the greatest bar.
+    const ABOVE: (f64, f64) = (0.1, 0.1);
+    let room = 1.0 + ABOVE.0 + ABOVE.1 * names.len() as f64;
     let top = groups.iter().flat_map(|group| group.1.iter().flatten()).fold(0.0, |a: f64, &b| a.max(b));
     let mut chart = ChartBuilder::on(area)
         .caption(title, ("sans-serif", 18))
         .margin(12)
         .x_label_area_size(30)
         .y_label_area_size(50)
-        .build_cartesian_2d(0.0..groups.len() as f64, 0.0..(top * 1.15).max(1e-9))
+        .build_cartesian_2d(0.0..groups.len() as f64, 0.0..(top * room).max(1e-9))
         .map_err(drawn)?;
     let label = |x: &f64| {
         let index = *x as usize;
