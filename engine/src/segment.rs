@@ -48,8 +48,8 @@ pub(crate) struct Segment {
     pub(crate) open: bool,
     /// While open: which of its queue's lanes it serves.
     pub(crate) lane: u8,
-    /// Its memory may be resident although it is free.
-    pub(crate) resident: bool,
+    /// Bytes from its start that may be resident.
+    pub(crate) resident_bytes: u32,
 }
 
 impl Segment {
@@ -67,7 +67,7 @@ impl Segment {
             place: Place::Free,
             open: false,
             lane: 0,
-            resident: false,
+            resident_bytes: 0,
         }
     }
 }
