@@ -3,7 +3,7 @@
 //! A lane is one open segment per queue and life class, plus one for uploads, whose life is not known yet.
 //! Whether another segment may be taken, and what is dropped for it, is the store's business.
 
-use crate::arena::{Arena, DISCARD_BYTES, HUGE_PAGE_BYTES};
+use crate::arena::{Arena, ColdMemory, DISCARD_BYTES, HUGE_PAGE_BYTES};
 use crate::item::Location;
 use crate::segment::{NONE, Place, Queue};
 use crate::segments::Segments;
@@ -161,6 +161,18 @@ impl Log {
             }
             self.advised += HUGE_PAGE_BYTES;
         }
+    }
+
+    /// The next huge page to be written, when what was provided so far is nearly used up.
+    pub(crate) fn next_cold(&mut self, segments_total: usize) -> Option<ColdMemory> {
+        let used = self.segments.start(self.segments.count());
+        let (at, end) = (self.advised, self.advised + HUGE_PAGE_BYTES);
+        let within = end <= self.arena.len().min(segments_total * self.segments.segment_bytes());
+        if !self.huge_pages || used + HUGE_PAGE_BYTES < at || !within {
+            return None;
+        }
+        self.choose_pages(end, segments_total);
+        Some(self.arena.cold(at, HUGE_PAGE_BYTES))
     }
 
     fn close(&mut self, lane: Lane) {

@@ -1,5 +1,6 @@
 //! Upkeep between requests: expiry, flushed segments, a lowered limit.
 
+use crate::arena::ColdMemory;
 use crate::clock::Seconds;
 use crate::config::{ConfigError, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN};
 use crate::index::Index;
@@ -100,6 +101,14 @@ impl<I: Index> Store<I> {
         let segments = &self.log.segments;
         let surplus = segments.in_use() + segments.resident_free() > self.segments_total();
         surplus && self.log.discard_some()
+    }
+
+    /// Memory the store is about to use for the first time, a huge page ahead, for another thread to `warm`.
+    /// `None`: nothing is needed now. To be asked between batches while the store fills; writes that come before
+    /// the memory is warm wait for the kernel themselves.
+    pub fn next_cold(&mut self) -> Option<ColdMemory> {
+        let segments_total = self.segments_total();
+        self.log.next_cold(segments_total)
     }
 
     /// The earliest second in which a segment may be wholly expired: `maintain` is worth calling then.
