@@ -41,6 +41,24 @@ impl Drop for Mapping {
     }
 }
 
+/// Starts loading the cache line of an address, whatever lies there.
+#[inline]
+pub(crate) fn prefetch_line(line: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint: it neither faults nor changes anything; SSE is part of x86-64.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(line.cast())
+    };
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: a hint: it neither faults nor changes anything.
+    unsafe {
+        std::arch::asm!("prfm pldl1keep, [{line}]", line = in(reg) line, options(nostack, readonly, preserves_flags))
+    };
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = line;
+}
+
 /// Exclusive access to the mapping.
 pub(crate) struct Arena {
     mapping: Arc<Mapping>,
@@ -105,20 +123,7 @@ impl Arena {
             return;
         }
         // SAFETY: `at` lies within the mapping, as just checked.
-        let line = unsafe { self.mapping.base.add(at) }.as_ptr();
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a hint: it neither faults nor changes anything; SSE is part of x86-64.
-        unsafe {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T0>(line.cast())
-        };
-        #[cfg(target_arch = "aarch64")]
-        // SAFETY: a hint: it neither faults nor changes anything.
-        unsafe {
-            std::arch::asm!("prfm pldl1keep, [{line}]", line = in(reg) line, options(nostack, readonly, preserves_flags))
-        };
-        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-        let _ = line;
+        prefetch_line(unsafe { self.mapping.base.add(at) }.as_ptr());
     }
 
     #[inline]

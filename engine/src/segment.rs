@@ -23,7 +23,8 @@ pub(crate) enum Place {
     Scanned,
 }
 
-/// Bookkeeping of one segment.
+/// Bookkeeping of one segment: a cache line.
+#[repr(align(64))]
 pub(crate) struct Segment {
     /// Position among all segments ever taken: rises at each use of the same memory. Items of segments
     /// numbered below the last flush are dead.
@@ -51,6 +52,8 @@ pub(crate) struct Segment {
     /// Bytes from its start that may be resident.
     pub(crate) resident_bytes: u32,
 }
+
+const _: () = assert!(size_of::<Segment>() == 64);
 
 impl Segment {
     pub(crate) fn new() -> Segment {

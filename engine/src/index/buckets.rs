@@ -473,6 +473,51 @@ mod tests {
         fn prefetch(&self, _at: Location) {}
     }
 
+    /// Keys whose hashes differ only where the index does not look, beside honest ones.
+    struct Flooded {
+        keys_read: std::cell::Cell<usize>,
+    }
+
+    /// Locations from here on are the attacker's.
+    const FLOOD_FROM: u32 = 1 << 30;
+
+    impl Keys for Flooded {
+        fn hash(&self, at: Location) -> u64 {
+            self.keys_read.set(self.keys_read.get() + 1);
+            if at.0 < FLOOD_FROM { Numbers.hash(at) } else { 0x1234_5678_9abc }
+        }
+        fn prefetch(&self, _at: Location) {}
+    }
+
+    #[test]
+    fn keys_of_one_hash_drive_out_each_other_and_cost_others_neither_place_nor_time() {
+        let keys = Flooded { keys_read: Default::default() };
+        let mut index = BucketIndex::new(64 << 20, 512 << 20, false).unwrap();
+        for n in 0..20_000 {
+            assert_eq!(index.insert(keys.hash(Location(n)), Location(n), &keys), None);
+            index.adapt(3, &keys);
+        }
+        while index.adapt(64, &keys) {}
+        let bytes = index.bytes();
+        let (mut honest_lost, mut held) = (0, 0);
+        for n in FLOOD_FROM..FLOOD_FROM + 20_000 {
+            let hash = keys.hash(Location(n));
+            keys.keys_read.set(0);
+            let displaced = index.insert(hash, Location(n), &keys);
+            assert!(keys.keys_read.get() <= 3 * KEY_LINES_MAX * SLOTS, "{} keys read", keys.keys_read.get());
+            held += usize::from(displaced.is_none());
+            honest_lost += usize::from(displaced.is_some_and(|at| at.0 < FLOOD_FROM));
+            index.adapt(3, &keys);
+        }
+        // What they hold is a page, not the index.
+        assert!(held <= PAGE_LINES * SLOTS, "{held} held");
+        assert!(honest_lost <= 2 * SLOTS, "{honest_lost} honest ones lost");
+        assert!(index.bytes() <= bytes * 11 / 10);
+        index.check_invariants(&keys);
+        let found = (0..20_000).filter(|&n| index.find(keys.hash(Location(n)), |at| at.0 == n).is_some());
+        assert_eq!(found.count(), 20_000 - honest_lost);
+    }
+
     #[test]
     fn growing_keeps_the_load_even_and_every_entry_found() {
         let mut index = BucketIndex::new(64 << 20, 512 << 20, false).unwrap();

@@ -132,8 +132,9 @@ impl<I: Index> Store<I> {
     /// index line, which `prefetch` should have begun to load.
     #[inline]
     pub fn prefetch_item(&self, hash: u64) {
-        let arena = &self.log.arena;
+        let Log { arena, segments, .. } = &self.log;
         self.index.candidates(hash, |at| {
+            segments.prefetch(segments.holding(at.at()));
             arena.prefetch(at.at());
             arena.prefetch(at.at() + CACHE_LINE_BYTES);
             arena.prefetch(at.at() + 2 * CACHE_LINE_BYTES);
