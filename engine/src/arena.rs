@@ -14,6 +14,8 @@ use std::sync::Arc;
 
 /// Bytes of a huge page, and alignment of the mapping.
 pub(crate) const HUGE_PAGE_BYTES: usize = 2 << 20;
+/// Bytes to be given back to the kernel at a time, 5 to 10 microseconds of its work.
+pub(crate) const DISCARD_BYTES: usize = 32 << 10;
 const ALIGN: usize = HUGE_PAGE_BYTES;
 
 /// The mapping itself, unmapped when its last user is gone.
@@ -37,6 +39,24 @@ impl Drop for Mapping {
         // SAFETY: exactly the range `mmap` returned; the last owner is going, so nothing refers to it.
         unsafe { libc::munmap(self.mapped.as_ptr().cast(), self.mapped_bytes) };
     }
+}
+
+/// Starts loading the cache line of an address, whatever lies there.
+#[inline]
+pub(crate) fn prefetch_line(line: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint: it neither faults nor changes anything; SSE is part of x86-64.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(line.cast())
+    };
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: a hint: it neither faults nor changes anything.
+    unsafe {
+        std::arch::asm!("prfm pldl1keep, [{line}]", line = in(reg) line, options(nostack, readonly, preserves_flags))
+    };
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = line;
 }
 
 /// Exclusive access to the mapping.
@@ -103,20 +123,7 @@ impl Arena {
             return;
         }
         // SAFETY: `at` lies within the mapping, as just checked.
-        let line = unsafe { self.mapping.base.add(at) }.as_ptr();
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a hint: it neither faults nor changes anything; SSE is part of x86-64.
-        unsafe {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T0>(line.cast())
-        };
-        #[cfg(target_arch = "aarch64")]
-        // SAFETY: a hint: it neither faults nor changes anything.
-        unsafe {
-            std::arch::asm!("prfm pldl1keep, [{line}]", line = in(reg) line, options(nostack, readonly, preserves_flags))
-        };
-        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-        let _ = line;
+        prefetch_line(unsafe { self.mapping.base.add(at) }.as_ptr());
     }
 
     #[inline]
@@ -160,9 +167,43 @@ impl Arena {
         unsafe { libc::madvise(start.as_ptr().cast(), len, libc::MADV_DONTNEED) };
     }
 
+    /// The bytes `at..at + len`, to be provided by another thread.
+    pub(crate) fn cold(&self, at: usize, len: usize) -> ColdMemory {
+        assert!(at <= self.mapping.bytes && len <= self.mapping.bytes - at);
+        ColdMemory { mapping: Arc::clone(&self.mapping), at, len }
+    }
+
     /// A window on a value whose segment the caller has pinned.
     pub(crate) fn view(&self) -> View {
         View { mapping: Arc::clone(&self.mapping) }
+    }
+}
+
+/// Memory of a store that nobody touched yet. The kernel clears it on first touch, a huge page in a fifth of a
+/// millisecond, which another thread had better wait for.
+pub struct ColdMemory {
+    mapping: Arc<Mapping>,
+    at: usize,
+    len: usize,
+}
+
+impl ColdMemory {
+    /// Has the kernel provide it now, from any thread, while the store goes on. Where the kernel cannot (before
+    /// Linux 5.14, or short of memory), first touch does it as ever.
+    pub fn warm(self) {
+        assert!(self.at <= self.mapping.bytes && self.len <= self.mapping.bytes - self.at);
+        // SAFETY: in range, as just asserted, of a mapping kept alive by `self`. The advice faults pages in as a
+        // write would and changes no contents, whoever else reads, writes or discards them meanwhile.
+        unsafe {
+            let start = self.mapping.base.add(self.at);
+            libc::madvise(start.as_ptr().cast(), self.len, libc::MADV_POPULATE_WRITE)
+        };
+    }
+}
+
+impl std::fmt::Debug for ColdMemory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ColdMemory({} bytes)", self.len)
     }
 }
 

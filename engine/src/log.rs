@@ -3,7 +3,7 @@
 //! A lane is one open segment per queue and life class, plus one for uploads, whose life is not known yet.
 //! Whether another segment may be taken, and what is dropped for it, is the store's business.
 
-use crate::arena::{Arena, HUGE_PAGE_BYTES};
+use crate::arena::{Arena, ColdMemory, DISCARD_BYTES, HUGE_PAGE_BYTES};
 use crate::item::Location;
 use crate::segment::{NONE, Place, Queue};
 use crate::segments::Segments;
@@ -115,6 +115,19 @@ impl Log {
         if segment == NONE { 0 } else { self.segments.room(segment) }
     }
 
+    /// A lane with room for a record whose own lane has none and no segment to open. What never expires goes to
+    /// its like only, or it would keep the memory of what does.
+    pub(crate) fn lane_instead(&self, lane: Lane, bytes: usize) -> Option<Lane> {
+        let small = bytes <= self.segments.segment_bytes() / 16;
+        if !small || lane == Lane::UPLOADS {
+            return None;
+        }
+        let timed = if lane.number == 0 { 1..1 } else { 1..UPLOADS as u8 };
+        let timed = timed.map(|number| Lane { queue: lane.queue, number });
+        let unsorted = [lane.queue, Queue::Admission, Queue::Main].map(Lane::unsorted);
+        timed.chain(unsorted).find(|&lane| self.room(lane) >= bytes)
+    }
+
     /// Appends a record of `bytes` (a multiple of the granule) to a lane with room for it.
     #[inline]
     pub(crate) fn append(&mut self, lane: Lane, bytes: usize, expires: u32) -> Location {
@@ -148,6 +161,18 @@ impl Log {
             }
             self.advised += HUGE_PAGE_BYTES;
         }
+    }
+
+    /// The next huge page to be written, when what was provided so far is nearly used up.
+    pub(crate) fn next_cold(&mut self, segments_total: usize) -> Option<ColdMemory> {
+        let used = self.segments.start(self.segments.count());
+        let (at, end) = (self.advised, self.advised + HUGE_PAGE_BYTES);
+        let within = end <= self.arena.len().min(segments_total * self.segments.segment_bytes());
+        if !self.huge_pages || used + HUGE_PAGE_BYTES < at || !within {
+            return None;
+        }
+        self.choose_pages(end, segments_total);
+        Some(self.arena.cold(at, HUGE_PAGE_BYTES))
     }
 
     fn close(&mut self, lane: Lane) {
@@ -221,10 +246,10 @@ impl Log {
         self.free_if_empty(segment);
     }
 
-    /// Gives the memory of one free segment back to the kernel. False when none has any.
-    pub(crate) fn discard_one(&mut self) -> bool {
-        let Some(segment) = self.segments.take_resident_free() else { return false };
-        self.arena.discard(self.segments.start(segment), self.segments.segment_bytes());
+    /// Gives some memory of a free segment back to the kernel. False when none has any.
+    pub(crate) fn discard_some(&mut self) -> bool {
+        let Some((at, len)) = self.segments.take_resident_free(DISCARD_BYTES) else { return false };
+        self.arena.discard(at, len);
         true
     }
 }

@@ -23,7 +23,8 @@ pub(crate) enum Place {
     Scanned,
 }
 
-/// Bookkeeping of one segment.
+/// Bookkeeping of one segment: a cache line.
+#[repr(align(64))]
 pub(crate) struct Segment {
     /// Position among all segments ever taken: rises at each use of the same memory. Items of segments
     /// numbered below the last flush are dead.
@@ -48,9 +49,11 @@ pub(crate) struct Segment {
     pub(crate) open: bool,
     /// While open: which of its queue's lanes it serves.
     pub(crate) lane: u8,
-    /// Its memory may be resident although it is free.
-    pub(crate) resident: bool,
+    /// Bytes from its start that may be resident.
+    pub(crate) resident_bytes: u32,
 }
+
+const _: () = assert!(size_of::<Segment>() == 64);
 
 impl Segment {
     pub(crate) fn new() -> Segment {
@@ -67,7 +70,7 @@ impl Segment {
             place: Place::Free,
             open: false,
             lane: 0,
-            resident: false,
+            resident_bytes: 0,
         }
     }
 }

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::ops::Index;
 
+use crate::arena::prefetch_line;
 use crate::clock::NEVER;
 use crate::segment::{NONE, Place, Queue, Segment};
 
@@ -21,13 +22,14 @@ pub(crate) struct Segments {
     /// Most segments the arena has room for.
     capacity: usize,
     shift: u32,
+    /// Free ones with resident memory, and those whose memory was given back: the first are taken first.
     free: Vec<u32>,
+    bare: Vec<u32>,
     queues: [Ends; 2],
     /// (due, segment): who expires next. One entry per segment at most, touched once per segment, not per item.
     due: BTreeSet<(u32, u32)>,
     sequence_next: u64,
     pinned: usize,
-    resident_free: usize,
 }
 
 impl Index<u32> for Segments {
@@ -47,11 +49,11 @@ impl Segments {
             capacity,
             shift: segment_bytes.ilog2(),
             free: Vec::new(),
+            bare: Vec::new(),
             queues: [empty; 2],
             due: BTreeSet::new(),
             sequence_next: 1,
             pinned: 0,
-            resident_free: 0,
         }
     }
 
@@ -67,6 +69,14 @@ impl Segments {
         (at >> self.shift) as u32
     }
 
+    /// Starts loading what is known of a segment.
+    #[inline]
+    pub(crate) fn prefetch(&self, number: u32) {
+        if let Some(segment) = self.all.get(number as usize) {
+            prefetch_line(std::ptr::from_ref(segment).cast());
+        }
+    }
+
     /// Arena offset of a segment's first byte.
     #[inline]
     pub(crate) fn start(&self, number: u32) -> usize {
@@ -76,12 +86,12 @@ impl Segments {
     /// Segments that are not free.
     #[inline]
     pub(crate) fn in_use(&self) -> usize {
-        self.all.len() - self.free.len()
+        self.all.len() - self.free.len() - self.bare.len()
     }
 
     /// Free segments whose memory was touched and not given back.
     pub(crate) fn resident_free(&self) -> usize {
-        self.resident_free
+        self.free.len()
     }
 
     /// Segments with at least one pin.
@@ -114,7 +124,7 @@ impl Segments {
     /// Takes a free segment, opens it and puts it at the end of `queue`. `None` when the arena is used up;
     /// the memory limit is the caller's business.
     pub(crate) fn take(&mut self, queue: Queue, lane: u8, now: u32) -> Option<u32> {
-        let number = match self.free.pop() {
+        let number = match self.free.pop().or_else(|| self.bare.pop()) {
             Some(number) => number,
             None if self.all.len() < self.capacity => {
                 self.all.push(Segment::new());
@@ -124,13 +134,12 @@ impl Segments {
         };
         let segment = &mut self.all[number as usize];
         assert!(segment.place == Place::Free && segment.pins == 0 && segment.live == 0);
-        self.resident_free -= usize::from(segment.resident);
         *segment = Segment::new();
         segment.sequence = self.sequence_next;
         segment.opened_s = now;
         segment.open = true;
         segment.lane = lane;
-        segment.resident = true;
+        segment.resident_bytes = 1 << self.shift;
         self.sequence_next += 1;
         self.push(queue, number);
         Some(number)
@@ -186,16 +195,22 @@ impl Segments {
             self.due.remove(&(segment.due, number));
             segment.due = 0;
         }
-        self.resident_free += usize::from(segment.resident);
         self.free.push(number);
     }
 
-    /// A free segment with resident memory, now counted as given back.
-    pub(crate) fn take_resident_free(&mut self) -> Option<u32> {
-        let number = *self.free.iter().find(|&&number| self[number].resident)?;
-        self.all[number as usize].resident = false;
-        self.resident_free -= 1;
-        Some(number)
+    /// Arena offset and length of at most `bytes_max` of a free segment that may be resident, now counted as given
+    /// back.
+    pub(crate) fn take_resident_free(&mut self, bytes_max: usize) -> Option<(usize, usize)> {
+        let &number = self.free.last()?;
+        let resident = &mut self.all[number as usize].resident_bytes;
+        let len = (*resident as usize).min(bytes_max);
+        *resident -= len as u32;
+        let left = *resident as usize;
+        if left == 0 {
+            self.free.pop();
+            self.bare.push(number);
+        }
+        Some((self.start(number) + left, len))
     }
 
     /// No more appends go to this segment.
@@ -301,7 +316,7 @@ impl Segments {
     /// Panics unless queues, free list and counters agree; walks everything.
     pub(crate) fn check_invariants(&self) {
         let mut seen = vec![false; self.all.len()];
-        for &number in &self.free {
+        for &number in self.free.iter().chain(&self.bare) {
             assert!(self[number].place == Place::Free && self[number].live == 0 && self[number].pins == 0);
             assert!(!std::mem::replace(&mut seen[number as usize], true), "free twice");
         }
@@ -318,7 +333,7 @@ impl Segments {
             assert!(seen || self.all[number].place == Place::Scanned, "segment {number} is nowhere");
         }
         assert_eq!(self.pinned, self.all.iter().filter(|s| s.pins > 0).count());
-        let resident = |&&number: &&u32| self[number].resident;
-        assert_eq!(self.resident_free, self.free.iter().filter(resident).count());
+        assert!(self.free.iter().all(|&number| self[number].resident_bytes > 0));
+        assert!(self.bare.iter().all(|&number| self[number].resident_bytes == 0));
     }
 }

@@ -3,9 +3,11 @@
 //!
 //! The thread's CPU clock is read around every call, and the least of several identical runs is taken for each,
 //! so what other processes and interrupts take is left out; what the kernel does for the store (page faults,
-//! huge pages being cleared) is in.
+//! huge pages being cleared) is in. A helper thread warms memory ahead of the store, as a server should.
 
-use corecached_engine::{Seconds, StoreHow};
+use std::sync::mpsc::Sender;
+
+use corecached_engine::{ColdMemory, Seconds, StoreHow};
 
 use crate::support::{START, Subject, mix, name};
 
@@ -104,13 +106,17 @@ impl Slices {
 /// Twice through: the first time all memory is new to the store, the second time it is not.
 pub fn slices(mib: usize) {
     let mut rounds: [[Slices; 3]; 2] = Default::default();
+    let (warmer, cold) = std::sync::mpsc::channel::<ColdMemory>();
+    let helper = std::thread::spawn(move || cold.iter().for_each(ColdMemory::warm));
     for _ in 0..REPEATS {
         let mut subject = Subject::new(mib << 20);
         for (round, kinds) in rounds.iter_mut().enumerate() {
             kinds.iter_mut().for_each(|slices| slices.next = 0);
-            pass(&mut subject, mib, round as u32, kinds);
+            pass(&mut subject, mib, round as u32, kinds, &warmer);
         }
     }
+    drop(warmer);
+    helper.join().expect("the helper");
     for (round, kinds) in rounds.iter().enumerate() {
         println!("{mib} MiB, {}", ["memory touched for the first time", "memory touched before"][round]);
         for (slices, what) in kinds.iter().zip(["  store", "  get", "  maintain(64)"]) {
@@ -120,7 +126,13 @@ pub fn slices(mib: usize) {
 }
 
 /// Sets, gets and upkeep, with growth, eviction, expiry and a flush; then all of it flushed.
-fn pass(subject: &mut Subject, mib: usize, round: u32, [sets, gets, upkeep]: &mut [Slices; 3]) {
+fn pass(
+    subject: &mut Subject,
+    mib: usize,
+    round: u32,
+    [sets, gets, upkeep]: &mut [Slices; 3],
+    warmer: &Sender<ColdMemory>,
+) {
     let count = (mib << 20) as u64 / 100 * 2;
     let mut now = Seconds(START.0 + round * 100_000);
     for n in 0..count {
@@ -144,6 +156,9 @@ fn pass(subject: &mut Subject, mib: usize, round: u32, [sets, gets, upkeep]: &mu
             let begun = now_ns();
             subject.store.maintain(now, UPKEEP_ITEMS);
             upkeep.add(now_ns() - begun);
+            if let Some(cold) = subject.store.next_cold() {
+                warmer.send(cold).expect("the helper");
+            }
         }
         now.0 += u32::from(n % 20_000 == 0);
         if n == count * 3 / 4 {

@@ -3,6 +3,9 @@
 //! One that comes back while its ghost is there was dropped too early and goes to the main queue. Lines of
 //! 16, the oldest replaced; 4 bytes each. A false match (1 in 65,000 per lookup) only admits an item early.
 
+use std::io;
+
+use crate::arena::Arena;
 use crate::segment::Queue;
 
 /// Bytes of store per ghost: about one for every second item of a production trace.
@@ -14,12 +17,9 @@ const FINGERPRINT_MASK: u32 = !0 << (EPOCH_BITS + 1);
 /// Epochs per turn-over of all ghosts: how finely "oldest" is told.
 const EPOCHS_PER_TURN: usize = 64;
 
-/// A cache line of ghosts: fingerprint in the high 19 bits, then a bit for the queue, epoch in the low 12; 0 is empty.
-#[derive(Clone)]
-#[repr(align(64))]
-struct Line([u32; LINE]);
-
-const _: () = assert!(size_of::<Line>() == 64);
+/// Bytes of a ghost: fingerprint in the high 19 bits, then a bit for the queue, epoch in the low 12; 0 is empty.
+const GHOST_BYTES: usize = size_of::<u32>();
+const LINE_BYTES: usize = LINE * GHOST_BYTES;
 
 /// Until ghosts prove useful, only hashes with these bits 0 are remembered, in an eighth of the memory.
 const SAMPLE_BITS: u32 = 3;
@@ -31,7 +31,9 @@ const TRIAL_FRACTION: u32 = 64;
 
 /// The memory of what was dropped.
 pub(crate) struct Ghosts {
-    lines: Vec<Line>,
+    /// A mapping of its own: zeroing an array that large would stop the store.
+    arena: Arena,
+    lines: usize,
     /// Lines once they have proved useful.
     lines_max: usize,
     sampling: bool,
@@ -49,11 +51,12 @@ pub(crate) struct Ghosts {
 
 impl Ghosts {
     /// Sized for a store of this many bytes; 0 keeps none.
-    pub(crate) fn new(store_bytes: usize) -> Ghosts {
+    pub(crate) fn new(store_bytes: usize) -> io::Result<Ghosts> {
         let lines_max = store_bytes / STORE_BYTES_PER_GHOST / LINE;
         let lines = lines_max.div_ceil(1 << SAMPLE_BITS);
-        Ghosts {
-            lines: vec![Line([0; LINE]); lines],
+        Ok(Ghosts {
+            arena: Arena::new(lines_max * LINE_BYTES)?,
+            lines,
             lines_max,
             sampling: true,
             added: 0,
@@ -62,16 +65,27 @@ impl Ghosts {
             epoch_left: 0,
             charged: lines,
             charged_left: LINE,
-        }
+        })
     }
 
     /// Bytes taken.
     pub(crate) fn bytes(&self) -> usize {
-        self.charged * size_of::<Line>()
+        self.charged * LINE_BYTES
     }
 
+    /// Arena offset of the line of this hash.
     fn line_of(&self, hash: u64) -> usize {
-        ((hash & u64::from(u32::MAX)) as usize * self.lines.len()) >> 32
+        (((hash & u64::from(u32::MAX)) as usize * self.lines) >> 32) * LINE_BYTES
+    }
+
+    /// The ghosts of the line at `at`.
+    fn line(&self, at: usize) -> [u32; LINE] {
+        let (ghosts, _) = self.arena.bytes(at, LINE_BYTES).as_chunks::<GHOST_BYTES>();
+        std::array::from_fn(|place| u32::from_le_bytes(ghosts[place]))
+    }
+
+    fn set(&mut self, line: usize, place: usize, ghost: u32) {
+        self.arena.bytes_mut(line + place * GHOST_BYTES, GHOST_BYTES).copy_from_slice(&ghost.to_le_bytes());
     }
 
     /// 19 bits that the rest of the hash, which chooses the line, does not tell; below them the queue.
@@ -81,11 +95,11 @@ impl Ghosts {
     }
 
     fn is_kept(&self, hash: u64) -> bool {
-        !self.lines.is_empty() && (!self.sampling || is_sampled(hash))
+        self.lines > 0 && (!self.sampling || is_sampled(hash))
     }
 
     fn epoch_additions(&self) -> usize {
-        (self.lines.len() * LINE / EPOCHS_PER_TURN).max(1)
+        (self.lines * LINE / EPOCHS_PER_TURN).max(1)
     }
 
     /// Remembers an item dropped from this queue. Of those from the main queue only a sample: they are not let
@@ -102,9 +116,11 @@ impl Ghosts {
         self.epoch_left -= 1;
         let epoch = self.epoch;
         let at = self.line_of(hash);
-        let age = |ghost: &u32| if *ghost == 0 { u32::MAX } else { age(epoch, *ghost) };
-        if let Some(oldest) = self.lines[at].0.iter_mut().max_by_key(|ghost| age(ghost)) {
-            *oldest = Ghosts::fingerprint(hash) | u32::from(queue == Queue::Main) << EPOCH_BITS | epoch;
+        let age = |ghost: u32| if ghost == 0 { u32::MAX } else { age(epoch, ghost) };
+        let line = self.line(at);
+        if let Some(oldest) = (0..LINE).max_by_key(|&place| age(line[place])) {
+            let ghost = Ghosts::fingerprint(hash) | u32::from(queue == Queue::Main) << EPOCH_BITS | epoch;
+            self.set(at, oldest, ghost);
         }
     }
 
@@ -113,7 +129,7 @@ impl Ghosts {
         if !self.sampling {
             self.charged_left -= 1;
             if self.charged_left == 0 {
-                self.charged = (self.charged + 1).min(self.lines.len());
+                self.charged = (self.charged + 1).min(self.lines);
                 self.charged_left = LINE;
             }
             return;
@@ -124,7 +140,8 @@ impl Ghosts {
         }
         if self.hits * TRIAL_FRACTION > self.added {
             self.sampling = false;
-            self.lines = vec![Line([0; LINE]); self.lines_max];
+            // What the sample left lies in other lines now, unknown, until it is the oldest.
+            self.lines = self.lines_max;
         }
         (self.added, self.hits) = (0, 0);
     }
@@ -139,11 +156,13 @@ impl Ghosts {
         let items = if self.sampling { items >> SAMPLE_BITS } else { items };
         let age_max = items / self.epoch_additions() as u64 + 1;
         let (at, epoch) = (self.line_of(hash), self.epoch);
-        let same = |ghost: &&mut u32| **ghost != 0 && **ghost & FINGERPRINT_MASK == fingerprint;
-        let ghost = self.lines[at].0.iter_mut().find(same)?;
-        let known = u64::from(age(epoch, *ghost)) <= age_max;
-        let queue = if *ghost & 1 << EPOCH_BITS == 0 { Queue::Admission } else { Queue::Main };
-        *ghost = 0;
+        let line = self.line(at);
+        let same = |&place: &usize| line[place] != 0 && line[place] & FINGERPRINT_MASK == fingerprint;
+        let place = (0..LINE).find(same)?;
+        let ghost = line[place];
+        let known = u64::from(age(epoch, ghost)) <= age_max;
+        let queue = if ghost & 1 << EPOCH_BITS == 0 { Queue::Admission } else { Queue::Main };
+        self.set(at, place, 0);
         self.hits += u32::from(known);
         known.then_some(queue)
     }
@@ -169,7 +188,7 @@ mod tests {
 
     /// Past its trial: items that come back at once.
     fn tried(store_bytes: usize) -> Ghosts {
-        let mut ghosts = Ghosts::new(store_bytes);
+        let mut ghosts = Ghosts::new(store_bytes).unwrap();
         let mut n = 1 << 40;
         while ghosts.sampling {
             ghosts.add(hash(n), Queue::Admission);
@@ -211,14 +230,14 @@ mod tests {
 
     #[test]
     fn without_use_they_take_an_eighth_of_the_memory() {
-        let mut ghosts = Ghosts::new(1 << 24);
+        let mut ghosts = Ghosts::new(1 << 24).unwrap();
         (0..100_000).for_each(|n| ghosts.add(hash(n), Queue::Admission));
         assert!(ghosts.sampling && ghosts.bytes() * 7 < tried(1 << 24).lines_max * 64);
     }
 
     #[test]
     fn no_memory_no_ghosts() {
-        let mut ghosts = Ghosts::new(0);
+        let mut ghosts = Ghosts::new(0).unwrap();
         ghosts.add(1, Queue::Admission);
         assert_eq!(ghosts.take(1, 1), None);
         assert_eq!(ghosts.bytes(), 0);

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::line::Line;
-use crate::arena::{Arena, HUGE_PAGE_BYTES};
+use crate::arena::{Arena, DISCARD_BYTES, HUGE_PAGE_BYTES};
 
 const LINE_BYTES: usize = size_of::<Line>();
 /// Granularity in which memory becomes resident, bytes.
@@ -11,8 +11,6 @@ const PAGE_BYTES: usize = 4096;
 /// Part of the store's memory that the index is expected to take in any case (items of 240 bytes): so much of
 /// it lies in huge pages from the start, later growth where it fills whole ones.
 const EXPECTED_FRACTION: usize = 32;
-/// Bytes given back to the kernel at a time, about 5 microseconds of its work.
-const DISCARD_BYTES: usize = 128 << 10;
 
 /// A table of lines, all empty at first.
 pub(super) struct Lines {

@@ -7,6 +7,7 @@ use crate::index::Index;
 use crate::item::flag;
 use crate::key::Key;
 
+use super::SHRINK_SLICES;
 use super::Store;
 use super::write::Source;
 
@@ -51,6 +52,7 @@ impl<I: Index> Store<I> {
         }
         if !how.invalidate && !how.erase_value {
             self.unlink(key.hash, at);
+            self.adapt_index(SHRINK_SLICES);
             return Deleted::Deleted;
         }
         let mut fields = self.record(at).fields();

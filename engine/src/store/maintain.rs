@@ -1,5 +1,6 @@
 //! Upkeep between requests: expiry, flushed segments, a lowered limit.
 
+use crate::arena::ColdMemory;
 use crate::clock::Seconds;
 use crate::config::{ConfigError, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN};
 use crate::index::Index;
@@ -9,6 +10,10 @@ use super::Store;
 
 /// Records per slice of upkeep, about 5 microseconds.
 const SLICE_RECORDS: usize = 64;
+/// Records that cost what a slice of growing or shrinking the index does, about a microsecond.
+const RECORDS_PER_INDEX_SLICE: usize = 8;
+/// Segments looked at per call for what a flush left: 2 microseconds' worth.
+const FLUSH_LOOKS: u32 = 1024;
 
 impl<I: Index> Store<I> {
     /// Does what is due, passing at most about `budget_items` records: frees expired and flushed segments and
@@ -19,9 +24,8 @@ impl<I: Index> Store<I> {
         let mut left = budget_items;
         while left > 0 {
             if self.scan.is_none() && !self.upkeep_start(now) {
-                // What slices of the index cost is near what records do.
-                let more = self.adapt_index(left.min(SLICE_RECORDS) / 8);
-                return self.discard_surplus() || more;
+                let more = self.adapt_index(left.min(SLICE_RECORDS) / RECORDS_PER_INDEX_SLICE);
+                return self.discard_surplus() || more || self.is_flushing();
             }
             let records = left.min(SLICE_RECORDS);
             self.scan_step(now, records);
@@ -49,7 +53,8 @@ impl<I: Index> Store<I> {
             return None;
         }
         let segments = &self.log.segments;
-        while self.flush_cursor < segments.count() {
+        let looks_end = segments.count().min(self.flush_cursor.saturating_add(FLUSH_LOOKS));
+        while self.flush_cursor < looks_end {
             let number = self.flush_cursor;
             self.flush_cursor += 1;
             let segment = &segments[number];
@@ -60,11 +65,19 @@ impl<I: Index> Store<I> {
                 return Some(number);
             }
         }
-        let old = |number| {
-            let segment: &crate::segment::Segment = &segments[number];
-            segment.place != Place::Free && segment.sequence < self.flushed_below
-        };
-        if !(0..segments.count()).any(old) {
+        if self.is_flushing() {
+            return None;
+        }
+        // Some could not be emptied, being pinned: they go when they are let go of.
+        let looks_end = segments.count().min(self.flush_gone.saturating_add(FLUSH_LOOKS));
+        while self.flush_gone < looks_end {
+            let segment = &segments[self.flush_gone];
+            if segment.place != Place::Free && segment.sequence < self.flushed_below {
+                return None;
+            }
+            self.flush_gone += 1;
+        }
+        if self.flush_gone == segments.count() {
             self.flushed_below = 0;
         }
         None
@@ -74,15 +87,28 @@ impl<I: Index> Store<I> {
         self.log.segments.in_use() > self.segments_total()
     }
 
-    fn is_behind(&self) -> bool {
-        self.is_over_limit() || (self.flushed_below != 0 && self.flush_cursor < self.log.segments.count())
+    /// Whether there are segments that were not looked at since the last flush.
+    fn is_flushing(&self) -> bool {
+        self.flushed_below != 0 && self.flush_cursor < self.log.segments.count()
     }
 
-    /// Gives back one free segment's memory that the limit no longer covers. True while there are more.
+    fn is_behind(&self) -> bool {
+        self.is_over_limit() || self.is_flushing()
+    }
+
+    /// Gives back some of a free segment's memory that the limit no longer covers. True while there are more.
     pub(super) fn discard_surplus(&mut self) -> bool {
         let segments = &self.log.segments;
         let surplus = segments.in_use() + segments.resident_free() > self.segments_total();
-        surplus && self.log.discard_one()
+        surplus && self.log.discard_some()
+    }
+
+    /// Memory the store is about to use for the first time, a huge page ahead, for another thread to `warm`.
+    /// `None`: nothing is needed now. To be asked between batches while the store fills; writes that come before
+    /// the memory is warm wait for the kernel themselves.
+    pub fn next_cold(&mut self) -> Option<ColdMemory> {
+        let segments_total = self.segments_total();
+        self.log.next_cold(segments_total)
     }
 
     /// The earliest second in which a segment may be wholly expired: `maintain` is worth calling then.

@@ -55,6 +55,10 @@ pub struct Store<I: Index = BucketIndex> {
     flushed_below: u64,
     /// Segment number from which maintenance looks for flushed ones.
     flush_cursor: u32,
+    /// Segments below this number are known to hold nothing flushed.
+    flush_gone: u32,
+    /// Segment number from which the next sparse one is looked for.
+    sparse_cursor: u32,
     /// When a delayed flush comes due; `NEVER` for none.
     flush_at: u32,
     /// The next cas unique.
@@ -84,17 +88,17 @@ impl<I: Index> Store<I> {
         let memory_bytes = config.memory_bytes;
         let huge_pages = config.wants_huge_pages();
         let reserve_bytes = (memory_bytes * RESERVE_FACTOR).min(MEMORY_BYTES_MAX);
-        let make = |bytes: usize| -> io::Result<(Arena, I)> {
-            Ok((Arena::new(bytes)?, I::new(memory_bytes, bytes, huge_pages)?))
+        let ghosts_for = if config.policy.ghosts { memory_bytes } else { 0 };
+        let make = |bytes: usize| -> io::Result<(Arena, I, Ghosts)> {
+            Ok((Arena::new(bytes)?, I::new(memory_bytes, bytes, huge_pages)?, Ghosts::new(ghosts_for)?))
         };
         let made = make(reserve_bytes).or_else(|_| make(memory_bytes));
-        let (arena, index) = made.map_err(|_| ConfigError {
+        let (arena, index, ghosts) = made.map_err(|_| ConfigError {
             key: "memory_bytes",
             value: memory_bytes as u64,
             remedy: "the kernel refuses this much address space: raise RLIMIT_AS or lower memory_bytes",
         })?;
         let segment_bytes = config.segment_bytes();
-        let ghosts = Ghosts::new(if config.policy.ghosts { memory_bytes } else { 0 });
         Ok(Store {
             log: Log::new(arena, segment_bytes, memory_bytes / segment_bytes, huge_pages),
             index,
@@ -104,6 +108,8 @@ impl<I: Index> Store<I> {
             debt: 0,
             flushed_below: 0,
             flush_cursor: 0,
+            flush_gone: 0,
+            sparse_cursor: 0,
             flush_at: NEVER,
             cas_next: 1,
             upload_bytes: 0,
@@ -126,8 +132,9 @@ impl<I: Index> Store<I> {
     /// index line, which `prefetch` should have begun to load.
     #[inline]
     pub fn prefetch_item(&self, hash: u64) {
-        let arena = &self.log.arena;
+        let Log { arena, segments, .. } = &self.log;
         self.index.candidates(hash, |at| {
+            segments.prefetch(segments.holding(at.at()));
             arena.prefetch(at.at());
             arena.prefetch(at.at() + CACHE_LINE_BYTES);
             arena.prefetch(at.at() + 2 * CACHE_LINE_BYTES);
@@ -200,6 +207,7 @@ impl<I: Index> Store<I> {
         self.log.close_all();
         self.flushed_below = self.log.segments.sequence_next();
         self.flush_cursor = 0;
+        self.flush_gone = 0;
     }
 
     /// What every operation that takes `&mut self` does first: a delayed flush may be due.
@@ -279,6 +287,7 @@ impl<I: Index> Store<I> {
     fn alive_or_reclaim(&mut self, hash: u64, at: Location, now: Seconds) -> Option<Location> {
         if self.is_dead(at, now) {
             self.reclaim(hash, at);
+            self.adapt_index(SHRINK_SLICES);
             return None;
         }
         Some(at)
@@ -305,12 +314,11 @@ impl<I: Index> Store<I> {
         self.unlink(hash, at);
     }
 
-    /// Takes an item out of index and log.
+    /// Takes an item out of index and log. Who does so for many calls `adapt_index` once for all.
     fn unlink(&mut self, hash: u64, at: Location) {
         let found = self.index.remove(hash, at);
         assert!(found); // or the index would keep pointing at a segment about to be reused
         self.release(at);
-        self.adapt_index(SHRINK_SLICES);
     }
 
     /// The record at `at`, no longer in the index, is dead; so are its pieces.
@@ -501,7 +509,7 @@ const CHOSEN_CAS_MAX: u64 = 1 << 63;
 
 /// Slices of index growth per item that comes: at 3 a growth by a sixteenth is done within a thirtieth more items.
 const GROW_SLICES: usize = 3;
-/// Slices of shrinking per item that goes. Many go at once, and nothing waits for it; upkeep does the rest.
+/// Slices of shrinking per item a client deletes, or step of a scan. Nothing waits for it; upkeep does the rest.
 const SHRINK_SLICES: usize = 1;
 const CACHE_LINE_BYTES: usize = 64;
 
@@ -519,7 +527,9 @@ impl Keys for LogKeys<'_> {
 
     #[inline]
     fn prefetch(&self, at: Location) {
+        // Header and key, which may lie across two lines.
         self.arena.prefetch(at.at());
+        self.arena.prefetch(at.at() + CACHE_LINE_BYTES / 2);
     }
 }
 

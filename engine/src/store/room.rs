@@ -12,10 +12,12 @@ use crate::key::KEY_BYTES_MAX;
 use crate::log::Lane;
 use crate::segment::{Place, Queue};
 
-use super::{CACHE_LINE_BYTES, Store};
+use super::{CACHE_LINE_BYTES, SHRINK_SLICES, Store};
 
 /// Records per step of a scan.
 const STEP_RECORDS: usize = 16;
+/// Bytes after which a step ends all the same: copying so much takes 2 microseconds.
+const STEP_BYTES: usize = 16 << 10;
 /// Steps of scanning a call pays at most.
 const PAY_STEPS_MAX: usize = 2;
 /// Cache lines of records to come that are prefetched at each step.
@@ -28,6 +30,8 @@ pub(super) const RESERVE_SEGMENTS: usize = 2;
 const PACE_TENTHS: usize = 13;
 /// A closed segment with less than one in this many bytes live is compacted before anything is dropped.
 const SPARSE_FRACTION: usize = 4;
+/// Segments among which the sparsest is looked for: 3 microseconds' worth, and all of a store as large as at start.
+const SPARSE_LOOKS: u32 = 2048;
 
 /// Whether room may be made for an append.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,6 +76,10 @@ impl<I: Index> Store<I> {
         if self.debt == 0 || !self.config.evict {
             return;
         }
+        // The next write may find nothing to open: everybody pays what a call may.
+        if self.available() <= MOVE_SEGMENTS {
+            self.debt = self.debt.max(self.log.segments.segment_bytes() * 10);
+        }
         if self.scan.is_none() && self.available() >= RESERVE_SEGMENTS {
             self.debt = 0;
             return;
@@ -99,8 +107,9 @@ impl<I: Index> Store<I> {
         purpose: Purpose,
         now: Seconds,
     ) -> Option<Location> {
+        let mut lane = lane;
         if self.log.room(lane) < bytes {
-            self.open_next(bytes, lane, purpose, now)?;
+            lane = self.open_next(bytes, lane, purpose, now)?;
         }
         if purpose == Purpose::Write && self.config.evict {
             let short = RESERVE_SEGMENTS.saturating_sub(self.available());
@@ -109,20 +118,27 @@ impl<I: Index> Store<I> {
         Some(self.log.append(lane, bytes, expires))
     }
 
-    /// Makes `bytes` of room in `lane` by opening another segment.
+    /// Makes `bytes` of room in `lane` by opening another segment, or says in which lane there is some.
     #[cold]
-    fn open_next(&mut self, bytes: usize, lane: Lane, purpose: Purpose, now: Seconds) -> Option<()> {
+    fn open_next(&mut self, bytes: usize, lane: Lane, purpose: Purpose, now: Seconds) -> Option<Lane> {
         if bytes > self.log.segments.segment_bytes() {
             return None;
         }
         match purpose {
             Purpose::Write => {
-                if self.available() <= MOVE_SEGMENTS && !self.make_room(now) {
-                    return None;
+                if self.available() <= MOVE_SEGMENTS {
+                    // Emptying a segment takes a tenth of a millisecond: a small record rather goes elsewhere.
+                    let elsewhere = if self.config.evict { self.log.lane_instead(lane, bytes) } else { None };
+                    if elsewhere.is_some() {
+                        return elsewhere;
+                    }
+                    if !self.make_room(now) {
+                        return None;
+                    }
                 }
                 // Making room may have opened this very lane.
                 if self.log.room(lane) >= bytes {
-                    return Some(());
+                    return Some(lane);
                 }
             }
             // Where nothing may be dropped, a move may pass the limit by the segment it is about to free.
@@ -133,7 +149,7 @@ impl<I: Index> Store<I> {
             }
             Purpose::Move => {
                 if self.available() == 0 {
-                    return None;
+                    return self.log.lane_instead(lane, bytes);
                 }
             }
         }
@@ -141,7 +157,7 @@ impl<I: Index> Store<I> {
         let opened = self.log.open_next(lane, segments_total, now.0);
         // A grown index takes segments away for good: their memory goes back, one per segment opened.
         self.discard_surplus();
-        opened.then_some(())
+        opened.then_some(lane)
     }
 
     /// Empties segments until a write may take one. False: everything is pinned, or nothing may be dropped.
@@ -190,16 +206,22 @@ impl<I: Index> Store<I> {
         false
     }
 
-    /// The segment worth compacting most: the one with the fewest live bytes, if few enough. Looks at every
-    /// segment's numbers, once per segment emptied.
-    fn sparse_segment(&self) -> Option<u32> {
+    /// The segment worth compacting most: the one with the fewest live bytes, if few enough. Looks at the numbers
+    /// of some segments, once per segment emptied; where nothing may be dropped, of all.
+    fn sparse_segment(&mut self) -> Option<u32> {
         let segments = &self.log.segments;
+        let count = segments.count();
+        let looks = if self.config.evict { count.min(SPARSE_LOOKS) } else { count };
+        let first = if self.sparse_cursor < count { self.sparse_cursor } else { 0 };
+        self.sparse_cursor = (first + looks) % count.max(1);
         let segment_bytes = segments.segment_bytes();
         // Without eviction anything that gains an eighth is worth it; with it, dropping is cheaper.
         let live_max =
             if self.config.evict { segment_bytes / SPARSE_FRACTION } else { segment_bytes / 8 * 7 };
         let mut best = None;
-        for number in 0..segments.count() {
+        for number in
+            (first..first + looks).map(|number| if number < count { number } else { number - count })
+        {
             let segment = &segments[number];
             if !matches!(segment.place, Place::Queued(_)) || segment.open || segment.pins > 0 {
                 continue;
@@ -235,8 +257,8 @@ impl<I: Index> Store<I> {
         let start = self.log.segments.start(segment);
         let end = self.log.segments[segment].written as usize;
         let mut at = from;
-        let mut left = records;
-        while at < end && left > 0 && self.log.segments[segment].live > 0 {
+        let (mut left, bytes_max) = (records, records.div_ceil(STEP_RECORDS) * STEP_BYTES);
+        while at < end && left > 0 && at - from < bytes_max && self.log.segments[segment].live > 0 {
             let mut batch = [Passed::default(); STEP_RECORDS];
             let passed = self.read_ahead(&mut batch[..left.min(STEP_RECORDS)], start + at, start + end);
             for passed in &batch[..passed] {
@@ -256,6 +278,7 @@ impl<I: Index> Store<I> {
             }
             left -= passed;
         }
+        self.adapt_index(SHRINK_SLICES);
         if at >= end || self.log.segments[segment].live == 0 {
             self.scan_end(segment, queue);
         } else if let Some(scan) = &mut self.scan {
@@ -269,6 +292,7 @@ impl<I: Index> Store<I> {
     fn read_ahead(&self, batch: &mut [Passed], mut at: usize, end: usize) -> usize {
         let arena = &self.log.arena;
         let mut count = 0;
+        let end = end.min(at + STEP_BYTES);
         for passed in batch {
             if at >= end {
                 break;

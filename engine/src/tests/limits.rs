@@ -68,6 +68,27 @@ fn a_lowered_limit_is_reached_by_upkeep_and_a_raised_one_used() {
 }
 
 #[test]
+fn cold_memory_is_offered_once_a_huge_page_ahead_and_within_the_limit() {
+    let mut bench = Bench::new(64 << 20);
+    let (mut offered, mut helpers) = (0, Vec::new());
+    for n in 0..600_000 {
+        if let Some(cold) = bench.store.next_cold() {
+            offered += 1;
+            helpers.push(std::thread::spawn(|| cold.warm()));
+            assert!(bench.store.next_cold().is_none() || offered < 3);
+        }
+        bench.set(&format!("k:{n}"), &[n as u8; 100]);
+        assert!(offered >= bench.store.stats().arena_bytes >> 21);
+    }
+    helpers.into_iter().for_each(|helper| helper.join().unwrap());
+    assert!((25..=32).contains(&offered), "{offered} of 32 huge pages");
+    let present = (0..600_000u32).filter_map(|n| bench.get(&format!("k:{n}")).map(|value| (n, value)));
+    assert!(present.map(|(n, value)| assert_eq!(value, [n as u8; 100])).count() > 300_000);
+    let mut small = Bench::new(8 << 20);
+    assert!(small.store.next_cold().is_none());
+}
+
+#[test]
 fn after_a_shift_in_value_size_the_new_size_fits_at_once() {
     let mut bench = Bench::new(64 << 20);
     for n in 0..400_000 {
