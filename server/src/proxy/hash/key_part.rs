@@ -28,9 +28,19 @@ impl KeyPart {
     pub fn of<'k>(&self, key: &'k [u8]) -> &'k [u8] {
         match self {
             Self::Whole => key,
-            Self::Before(marker) => &key[..memmem::find(key, marker).unwrap_or(key.len())],
+            Self::Before(marker) => before(key, marker),
             Self::Between(open, close) => between(key, *open, *close).unwrap_or(key),
         }
+    }
+}
+
+/// Most keys have not even the first byte of `marker`: no search for all of it is prepared for them.
+#[inline]
+fn before<'k>(key: &'k [u8], marker: &[u8]) -> &'k [u8] {
+    let has_first = marker.first().is_none_or(|&first| memchr(first, key).is_some());
+    match has_first.then(|| memmem::find(key, marker)).flatten() {
+        Some(end) => &key[..end],
+        None => key,
     }
 }
 

@@ -86,8 +86,28 @@ struct Request {
 #[derive(Clone, Copy, Debug)]
 struct Open {
     line: RetrievalLine,
-    /// A bit for each key in it, by its last bytes: where it is not set the key is not there.
-    seen: u64,
+    /// The keys in it, as far as bits can tell.
+    seen: Seen,
+}
+
+/// A bit for each key, by its last bytes: where it is not set the key is not there.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen([u64; 4]);
+
+impl Seen {
+    /// Adds `key`; false when it certainly was not there.
+    #[inline]
+    fn add(&mut self, key: &[u8]) -> bool {
+        let tail = match key.last_chunk() {
+            Some(tail) => u64::from_le_bytes(*tail),
+            None => key.iter().fold(0, |tail, &byte| tail << 8 | u64::from(byte)),
+        };
+        let bit = tail.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56;
+        let (word, bit) = (&mut self.0[(bit >> 6) as usize], 1 << (bit & 63));
+        let may_be_there = *word & bit != 0;
+        *word |= bit;
+        may_be_there
+    }
 }
 
 /// One connection, with all that waits for it.
@@ -175,17 +195,15 @@ impl Connection {
     /// Appends a key to the open line, or opens another.
     #[inline]
     fn retrieve(&mut self, retrieve: &Retrieve, expected: Expected) {
-        let bit = seen_bit(retrieve.key);
         let before = self.output.len();
         if let Some(Open { line, seen }) = &mut self.open
             && let Some(last) = self.lines.back_mut()
             && line.takes(retrieve)
             && (self.limits.inflight_max == 0 || last.requests < self.limits.inflight_max)
-            && (*seen & bit == 0
+            && (!seen.add(retrieve.key)
                 || !self.keys.last(&self.requests, last.requests).any(|key| key == retrieve.key))
         {
             line.push(retrieve.key, &mut self.output);
-            *seen |= bit;
             last.requests += 1;
             last.bytes += self.output.len() - before;
             return;
@@ -193,7 +211,9 @@ impl Connection {
         self.close_line();
         let before = self.output.len();
         let line = RetrievalLine::open(retrieve, &mut self.output);
-        self.open = Some(Open { line, seen: bit });
+        let mut seen = Seen::default();
+        seen.add(retrieve.key);
+        self.open = Some(Open { line, seen });
         self.lines.push_back(Line { expected, requests: 1, bytes: self.output.len() - before });
     }
 
@@ -467,16 +487,6 @@ fn can_be_sent(key: &[u8]) -> bool {
 #[inline]
 fn has_bad_flags(command: &Command) -> bool {
     matches!(command, Command::Meta(meta) if meta.flags.tokens.contains(&b'\n'))
-}
-
-/// One of 64 bits, by the last eight bytes of `key`.
-#[inline]
-fn seen_bit(key: &[u8]) -> u64 {
-    let tail = match key.last_chunk() {
-        Some(tail) => u64::from_le_bytes(*tail),
-        None => key.iter().fold(0, |tail, &byte| tail << 8 | u64::from(byte)),
-    };
-    1 << (tail.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58)
 }
 
 /// Keys one behind the other, taken away in front. How long each is their requests know.
