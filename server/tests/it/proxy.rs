@@ -163,13 +163,13 @@ fn a_cache_that_is_gone_costs_its_own_keys_until_it_is_back() {
 fn a_cache_that_stalls_times_out_is_ejected_and_comes_back() {
     everywhere(|backend, shards| {
         let caches = caches(2);
-        let args = ["--config-str", &config(&addresses(&caches)), "--server-timeout=100"];
+        let args = ["--config-str", &config(&addresses(&caches)), "--server-timeout=500"];
         let proxy = proxy(backend, shards, &[&args[..], &["--probe-timeout-initial=50"]].concat());
         let mut client = Client::connect(&proxy);
         for number in 0..KEYS {
             client.set(&format!("key-{number}"), b"before");
         }
-        caches[0].signal(libc::SIGSTOP);
+        caches[0].stop();
         let mut replies: Vec<String> = Vec::new();
         for number in 0..KEYS {
             replies.push(client.ask(&format!("set key-{number} 0 0 1\r\nx")));
@@ -252,7 +252,7 @@ fn a_failover_route_answers_for_a_cache_that_is_gone() {
         let proxy = proxy(backend, 2, &["--config-str", &config]);
         let mut client = Client::connect(&proxy);
         client.set("k", b"main");
-        caches[0].signal(libc::SIGSTOP);
+        caches[0].stop();
         client.set("k", b"gutter");
         assert_eq!(client.get("k").as_deref(), Some(&b"gutter"[..]));
         caches[0].signal(libc::SIGCONT);
@@ -288,7 +288,11 @@ impl Names {
             .stderr(Stdio::null())
             .spawn();
         match server {
-            Ok(server) => Some(Self { server, folder, port }),
+            Ok(server) => {
+                // A signal before it is ready would end it.
+                wait_until("the name server", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+                Some(Self { server, folder, port })
+            }
             Err(error) => {
                 println!("skipped: /usr/sbin/dnsmasq cannot be started ({error}): install dnsmasq-base");
                 None

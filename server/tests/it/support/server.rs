@@ -325,6 +325,19 @@ impl Server {
         assert_eq!(sent, 0, "kill: {}", std::io::Error::last_os_error());
     }
 
+    /// Stop it with SIGSTOP, and wait until all its threads have stopped.
+    pub fn stop(&self) {
+        self.signal(libc::SIGSTOP);
+        let tasks = format!("/proc/{}/task", self.pid());
+        wait_for("every thread to stop", || {
+            let is_stopped = |task: std::fs::DirEntry| {
+                let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+                stat.rsplit_once(')').is_none_or(|(_, behind)| behind.trim_start().starts_with('T'))
+            };
+            std::fs::read_dir(&tasks).unwrap().flatten().all(is_stopped).then_some(())
+        });
+    }
+
     /// Whether it runs.
     pub fn is_running(&mut self) -> bool {
         self.running.child.try_wait().unwrap().is_none()
