@@ -91,7 +91,8 @@ impl Control {
         };
         let _watcher = path.as_deref().and_then(|path| watch(path, changed));
         let mut looked_up = Instant::now();
-        let mut reload_at: Option<Instant> = None;
+        // What changed since it was first read and before it was watched.
+        let mut reload_at = path.is_some().then(Instant::now);
         let mut unsent = false;
         while !shared.stopping.load(Ordering::Relaxed) {
             if wait(&changes) {
