@@ -74,7 +74,7 @@ fn ketama() -> Distribution {
 /// Sixteen keys of 20 bytes, and the server of each.
 fn ring(distribution: Distribution) -> Box<dyn FnMut()> {
     let servers: Vec<RingServer> =
-        (0..10).map(|number| RingServer::new(format!("cache-{number}.cache"), 11211)).collect();
+        (0..10).map(|number| RingServer::new(&format!("cache-{number}.cache"), 11211)).collect();
     let ring = Ring::build(&RingSpec { distribution, ..RingSpec::ch3() }, &servers).expect("a ring");
     let keys: Vec<String> = (0..BATCH).map(|number| format!("corecached-key-{number:05}")).collect();
     Box::new(move || {

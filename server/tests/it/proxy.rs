@@ -163,7 +163,7 @@ fn a_cache_that_is_gone_costs_its_own_keys_until_it_is_back() {
 fn a_cache_that_stalls_times_out_is_ejected_and_comes_back() {
     everywhere(|backend, shards| {
         let caches = caches(2);
-        let args = ["--config-str", &config(&addresses(&caches)), "--server-timeout=500"];
+        let args = ["--config-str", &config(&addresses(&caches)), "--server-timeout=1000"];
         let proxy = proxy(backend, shards, &[&args[..], &["--probe-timeout-initial=50"]].concat());
         let mut client = Client::connect(&proxy);
         for number in 0..KEYS {
@@ -272,7 +272,7 @@ impl Names {
     fn start() -> Option<Self> {
         let folder = Folder::new();
         std::fs::write(folder.file("hosts"), "").unwrap();
-        let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_for_both();
         let server = Command::new("/usr/sbin/dnsmasq")
             .args([
                 "--no-daemon",
@@ -288,9 +288,12 @@ impl Names {
             .stderr(Stdio::null())
             .spawn();
         match server {
-            Ok(server) => {
+            Ok(mut server) => {
                 // A signal before it is ready would end it.
-                wait_until("the name server", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+                wait_until("the name server", || {
+                    assert_eq!(server.try_wait().unwrap(), None, "dnsmasq ended");
+                    std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+                });
                 Some(Self { server, folder, port })
             }
             Err(error) => {
@@ -306,6 +309,17 @@ impl Names {
         std::fs::write(self.folder.file("hosts"), lines).unwrap();
         // SAFETY: no memory is touched; the process is our child.
         unsafe { libc::kill(self.server.id() as i32, libc::SIGHUP) };
+    }
+}
+
+/// A port that is free for TCP and UDP.
+fn free_for_both() -> u16 {
+    loop {
+        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = tcp.local_addr().unwrap().port();
+        if std::net::UdpSocket::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
     }
 }
 
@@ -336,7 +350,7 @@ fn a_pool_follows_the_addresses_of_its_name() {
         let dns = format!("--dns-server=127.0.0.1:{}", names.port);
         let proxy = proxy(backend, 2, &["--config-str", &config, &dns]);
         let mut client = Client::connect(&proxy);
-        wait_until("the name to be known", || client.ask("set probe 0 0 1\r\nx") == "STORED");
+        wait_until("the name to be known", || client.stat("num_servers") == 2);
         for number in 0..KEYS {
             client.set(&format!("key-{number}"), b"x");
         }
