@@ -217,12 +217,12 @@ fn finish(shared: Arc<Shared>, addresses: Vec<SocketAddr>, hosts: Vec<Host>) -> 
         let watched = Arc::clone(&shared);
         std::thread::spawn(move || budget::run(&watched));
     }
-    tracing::info!(
-        "listening on {addresses:?}, {} shards, {} MB, backend {}",
-        shared.cells.len(),
-        shared.memory_bytes() >> 20,
-        shared.backend
-    );
+    let role = match shared.config.is_proxy {
+        true => "proxy".to_owned(),
+        false => format!("{} MB", shared.memory_bytes() >> 20),
+    };
+    let (shards, backend) = (shared.cells.len(), &shared.backend);
+    tracing::info!("listening on {addresses:?}, {shards} shards, {role}, backend {backend}");
     if !shared.config.without_effect.is_empty() {
         tracing::info!("accepted without effect here: {}", shared.config.without_effect.join(" "));
     }

@@ -101,11 +101,11 @@ pub struct Args {
     #[arg(long)]
     pub disable_miss_on_arith_errors: bool,
 
-    /// Answer a delete that failed with the error, and do not write it to the spool
+    /// Accepted, no effect: there is no spool, a delete that failed is always answered with the error
     #[arg(long)]
     pub asynclog_disable: bool,
 
-    /// Folder of the spool of failed deletes
+    /// Accepted, no effect: there is no spool of failed deletes
     #[arg(short = 'a', long, value_name = "DIR", default_value = "/var/spool/mcrouter")]
     pub async_dir: PathBuf,
 

@@ -616,7 +616,6 @@ impl Relay {
             inactive_reset_ms: self.options.inactive_reset_ms,
             limits: self.options.limits,
             health: self.options.health,
-            ..Options::default()
         };
         let seed = self.seed ^ (self.upstreams.len() as u64) << 32;
         // Destinations that stay over a change of the configuration keep the limits they came with.

@@ -6,7 +6,7 @@ use corecached_protocol::{Command, Exptime, Reply};
 
 use super::super::config::{EjectedLimit, PoolId, Server};
 use super::super::hash::Ring;
-use super::super::request::{Operation, OperationClass, key_of};
+use super::super::request::{Operation, OperationClass};
 use super::all::All;
 use super::bucket::Bucket;
 use super::failover::Failover;
@@ -164,12 +164,6 @@ impl Tree {
             OperationClass::Arithmetic if self.miss_on_arithmetic_errors => Softening::NotFound,
             _ => Softening::None,
         }
-    }
-
-    /// The destinations that `command` would be sent to at once, ignoring failures: for operators.
-    #[must_use]
-    pub fn destination_of(&self, command: &Command) -> Option<DestinationId> {
-        self.direct(key_of(command)?, command)
     }
 }
 

@@ -18,17 +18,6 @@ use super::health::{Health, HealthOptions, PoolHealth};
 /// The waiter that no request may have: probes have it.
 pub const PROBE: u64 = u64::MAX;
 
-/// TCP keepalive of the socket, which the driver sets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Keepalive {
-    /// Probes without an answer that end a connection; 0 is no keepalive.
-    pub count: u32,
-    /// Seconds between them.
-    pub interval_s: u32,
-    /// Seconds of silence before the first.
-    pub idle_s: u32,
-}
-
 /// What a destination is allowed, and allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -42,8 +31,6 @@ pub struct Options {
     pub connect_retries: u32,
     /// Milliseconds without use after which a connection is closed; 0 is never.
     pub inactive_reset_ms: u64,
-    /// For the driver.
-    pub keepalive: Keepalive,
     /// Of the connection.
     pub limits: Limits,
     /// When to eject, and how often to probe.
@@ -58,7 +45,6 @@ impl Default for Options {
             connect_timeout_ms: 1000,
             connect_retries: 0,
             inactive_reset_ms: 60_000,
-            keepalive: Keepalive { count: 0, interval_s: 60, idle_s: 300 },
             limits: Limits::default(),
             health: HealthOptions::default(),
         }

@@ -26,6 +26,6 @@ mod tests;
 
 pub use connection::{Answer, Broken, Connection, Limits};
 pub use counters::Counters;
-pub use destination::{Action, Destination, Keepalive, Options, PROBE, Status};
+pub use destination::{Action, Destination, Options, PROBE, Status};
 pub use failure::{Reason, failure};
 pub use health::{Health, HealthOptions, PoolHealth, Thresholds};
