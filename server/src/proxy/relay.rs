@@ -331,13 +331,6 @@ impl Relay {
         let Self { upstreams, waiting, done, by_conn, snapshot, .. } = self;
         let upstream = &mut upstreams[place as usize];
         loop {
-            // A destination that does not read keeps its requests; their bound is its own.
-            if upstream.connected
-                && let Some(conn) = upstream.conn
-                && driver.backlog(conn) > HIGH_WATER_BYTES
-            {
-                break;
-            }
             match upstream.destination.next_action(now_ms) {
                 Some(upstream::Action::Connect) => {
                     let begun = match snapshot.addresses.get(&upstream.server) {
@@ -357,11 +350,15 @@ impl Relay {
                     }
                 }
                 Some(upstream::Action::Send) => {
+                    let Some(conn) = upstream.conn else { break };
+                    // A destination that does not read keeps its requests; their bound is its own. Closing it, or
+                    // connecting anew, waits for nothing.
+                    if driver.backlog(conn) > HIGH_WATER_BYTES {
+                        break;
+                    }
                     let start = out.len();
                     upstream.destination.take_output(out, now_ms);
-                    if let Some(conn) = upstream.conn {
-                        sends.push(Send::Bytes { conn, start, end: out.len(), queued: false });
-                    }
+                    sends.push(Send::Bytes { conn, start, end: out.len(), queued: false });
                 }
                 Some(upstream::Action::Close) => {
                     if let Some(conn) = upstream.conn.take() {
