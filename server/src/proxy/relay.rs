@@ -671,3 +671,6 @@ const ANSWERS_KEEP_BYTES: usize = 256 * 1024;
 fn address_bytes(address: &SockAddr) -> Option<(std::net::SocketAddr, bool)> {
     address.as_socket().map(|socket| (socket, address.is_unix()))
 }
+
+#[cfg(test)]
+mod tests;
