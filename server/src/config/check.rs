@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
-use super::{ALL_ADDRESSES, Args, Config, ConfigError, IoBackend, Listen, Shown, extended};
+use super::{ALL_ADDRESSES, Args, Config, ConfigError, Listen, Shown, extended};
 
 /// Exit code of a wrong value.
 const EX_VALUE: u8 = 1;
@@ -76,19 +76,10 @@ pub fn check(args: &Args) -> Result<Config, ConfigError> {
         prefix_delimiter: delimiter,
         count_prefixes: args.prefix_delimiter.is_some(),
         is_proxy: false,
-        io_backend: match args.io_backend.as_str() {
-            "auto" => IoBackend::Auto,
-            "io_uring" => IoBackend::IoUring,
-            "epoll" => IoBackend::Epoll,
-            other => {
-                return Err(ConfigError::new(
-                    "--io-backend",
-                    other,
-                    "give auto, io_uring or epoll",
-                    EX_VALUE,
-                ));
-            }
-        },
+        io_backend: args
+            .io_backend
+            .parse()
+            .map_err(|remedy| ConfigError::new("--io-backend", &args.io_backend, remedy, EX_VALUE))?,
         user: args.user.as_deref().map(|user| user.trim().to_owned()),
         daemon: args.daemon,
         core_dumps: args.enable_coredumps,

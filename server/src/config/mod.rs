@@ -86,6 +86,20 @@ pub enum IoBackend {
     Epoll,
 }
 
+impl std::str::FromStr for IoBackend {
+    /// What may be given instead.
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "io_uring" => Ok(Self::IoUring),
+            "epoll" => Ok(Self::Epoll),
+            _ => Err("give auto, io_uring or epoll"),
+        }
+    }
+}
+
 /// See [`Config::shown`].
 #[derive(Clone, Debug)]
 pub struct Shown {

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 
-use corecached_protocol::Parser;
+use corecached_protocol::{Exptime, Parser};
 
 use crate::net::{ConnId, Pinned};
 use crate::proxy::stats::Group;
@@ -73,6 +73,15 @@ pub enum Barrier {
     },
     /// `stats WORDS`
     Stats(Vec<u8>),
+    /// `flush_all` of a proxy: every destination is told, and nothing follows before all have answered.
+    FlushDestinations {
+        /// Seconds from now, or unix time.
+        delay: Option<Exptime>,
+        /// No reply is wanted.
+        noreply: bool,
+    },
+    /// Nothing more: it was enough that all earlier replies have come.
+    Answered,
 }
 
 /// What an answered broadcast is turned into.

@@ -648,11 +648,7 @@ impl Core {
                 self.say(session, line::COMMAND_DISABLED);
             }
             Command::FlushAll { delay, noreply } => {
-                let sequence = session.await_reply(Part::Whole, &mut self.spares);
-                let to = ReplyTo { conn: session.conn, sequence };
-                if let Some(relay) = &mut self.relay {
-                    relay.flush_all(to, self.me, delay, noreply);
-                }
+                self.after_all(session, Barrier::FlushDestinations { delay, noreply });
             }
             Command::Stats { words } => match Group::of(words) {
                 Some(group) => {
@@ -730,6 +726,16 @@ impl Core {
             unreachable!("the caller looked")
         };
         match *barrier {
+            Barrier::Answered => {}
+            Barrier::FlushDestinations { delay, noreply } => {
+                let sequence = session.await_reply(Part::Whole, &mut self.spares);
+                let to = ReplyTo { conn: session.conn, sequence };
+                if let Some(relay) = &mut self.relay {
+                    relay.flush_all(to, self.me, delay, noreply);
+                }
+                // What follows may go to the same destinations on other shards' connections.
+                self.after_all(session, Barrier::Answered);
+            }
             Barrier::Stats(words) => {
                 let shared = std::sync::Arc::clone(&self.shared);
                 self.publish_counters(); // the others published theirs before they answered

@@ -87,6 +87,28 @@ fn every_kind_of_command_goes_through() {
 }
 
 #[test]
+fn a_flush_stands_between_what_one_client_asked_before_and_after() {
+    everywhere(|backend, shards| {
+        let caches = caches(2);
+        let servers = config(&addresses(&caches));
+        let proxy = proxy(backend, shards, &["--enable-flush-cmd", "--config-str", &servers]);
+        let mut client = Client::connect(&proxy);
+        for round in 0..50 {
+            let mut request = String::new();
+            for key in 0..KEYS {
+                let _ = write!(request, "set {round}-{key} 0 0 1 noreply\r\nx\r\n");
+            }
+            request.push_str(if round % 2 == 0 { "flush_all noreply\r\n" } else { "flush_all\r\n" });
+            for key in 0..KEYS {
+                let _ = write!(request, "get {round}-{key}\r\n");
+            }
+            let flushed = if round % 2 == 0 { "" } else { "OK\r\n" };
+            client.check(&request, &(flushed.to_owned() + &"END\r\n".repeat(KEYS)));
+        }
+    });
+}
+
+#[test]
 fn a_get_of_many_keys_is_answered_in_their_order_from_all_caches() {
     everywhere(|backend, shards| {
         let caches = caches(3);
