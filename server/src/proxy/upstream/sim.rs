@@ -443,7 +443,6 @@ impl World {
                 timeouts_max: random.u32(1..4),
                 ..HealthOptions::default()
             },
-            ..Options::default()
         };
         let count = random.usize(1..4);
         let pool = random.bool().then(|| PoolHealth::new(Thresholds { upper: 2, lower: 1 }));
