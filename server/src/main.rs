@@ -7,11 +7,12 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
 use clap::Parser;
-use corecached::config::{Args, Config, ConfigError, check};
+use corecached::config::{Args, Config, ConfigError, LogFormat, check};
 use corecached::proxy::args::Checked;
 use corecached::proxy::control::Control;
+use corecached::runtime::container::{Limits, cache_megabytes};
 use corecached::server::{Forwarding, Server};
-use corecached::{MEMCACHED_VERSION, VERSION, healthcheck, proxy, server};
+use corecached::{MEMCACHED_VERSION, VERSION, admin, healthcheck, proxy, server};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::prelude::*;
@@ -26,7 +27,11 @@ fn main() -> ExitCode {
     let is_mcrouter = called.is_some_and(|name| name == "mcrouter");
     match argv.get(1).and_then(|word| word.to_str()) {
         _ if is_mcrouter => return proxy(argv, false),
-        Some(word @ ("proxy" | "check-config")) => {
+        // The names it may be linked as are roles too, for images whose entry point is this binary.
+        Some("memcached") => {
+            argv.remove(1);
+        }
+        Some(word @ ("proxy" | "mcrouter" | "check-config")) => {
             let only_check = word == "check-config";
             argv.remove(1);
             return proxy(argv, only_check);
@@ -35,9 +40,13 @@ fn main() -> ExitCode {
             argv.remove(1);
             return healthcheck(argv);
         }
+        Some("drain") => {
+            argv.remove(1);
+            return drain(argv);
+        }
         _ => {}
     }
-    let args = match Args::read(argv) {
+    let mut args = match Args::read(argv) {
         Ok(args) => args,
         Err(error) => return usage(&error),
     };
@@ -49,7 +58,17 @@ fn main() -> ExitCode {
         print!("{LICENSE}");
         return ExitCode::SUCCESS;
     }
-    start_logging(args.verbose);
+    start_logging(args.verbose, args.operate.log_format);
+    if args.memory_limit.is_none()
+        && let Some(limit_bytes) = Limits::read().memory_bytes
+    {
+        let megabytes = cache_megabytes(limit_bytes);
+        tracing::info!(
+            "-m {megabytes} (MB): what the control group's limit of {} MB leaves",
+            limit_bytes >> 20
+        );
+        args.memory_limit = Some(megabytes.to_string());
+    }
     exit_code(check(&args).and_then(run))
 }
 
@@ -73,6 +92,20 @@ fn healthcheck(argv: Vec<OsString>) -> ExitCode {
     }
 }
 
+fn drain(argv: Vec<OsString>) -> ExitCode {
+    let args = match admin::drain::Args::try_parse_from(argv) {
+        Ok(args) => args,
+        Err(error) => return usage(&error),
+    };
+    match admin::drain::drain(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("corecached drain: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// The proxy, or with `only_check` no more than a look at its configuration.
 fn proxy(argv: Vec<OsString>, only_check: bool) -> ExitCode {
     let args = match proxy::args::Args::read(argv) {
@@ -83,7 +116,7 @@ fn proxy(argv: Vec<OsString>, only_check: bool) -> ExitCode {
         println!("corecached {VERSION}");
         return ExitCode::SUCCESS;
     }
-    start_logging(args.verbose);
+    start_logging(args.verbose, args.operate.log_format);
     exit_code(args.check().and_then(|checked| {
         let validates = args.validate_config.as_deref();
         if only_check || validates.is_some_and(|mode| mode != "run") {
@@ -120,7 +153,7 @@ fn exit_code(outcome: Result<(), ConfigError>) -> ExitCode {
     }
 }
 
-fn start_logging(verbose: u8) {
+fn start_logging(verbose: u8, format: LogFormat) {
     let level = match verbose {
         0 => tracing::Level::WARN,
         1 => tracing::Level::INFO,
@@ -132,11 +165,14 @@ fn start_logging(verbose: u8) {
     } else {
         tracing::Level::ERROR
     });
-    let format = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false);
-    tracing_subscriber::registry().with(format.with_filter(targets)).init();
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let registry = tracing_subscriber::registry();
+    match format {
+        LogFormat::Text => {
+            registry.with(layer.with_ansi(std::io::stderr().is_terminal()).with_filter(targets)).init();
+        }
+        LogFormat::Json => registry.with(layer.json().flatten_event(true).with_filter(targets)).init(),
+    }
 }
 
 fn run(config: Config) -> Result<(), ConfigError> {
@@ -165,11 +201,26 @@ fn serve(
         corecached::runtime::process::write_pid(file)?;
     }
     let shared = server.shared();
+    // Whether a stop is under way that waits for others to take notice of it.
+    let mut waits = false;
     std::thread::spawn(move || {
         for signal in &mut signals {
-            if signal != SIGHUP {
-                tracing::info!("stopping on signal {signal}");
-                shared.stop();
+            match signal {
+                SIGHUP => {}
+                SIGTERM if !shared.drain_time_left().is_zero() && !std::mem::replace(&mut waits, true) => {
+                    shared.announce_stop();
+                    let left = shared.drain_time_left();
+                    tracing::info!("stopping on signal {signal}, in {} ms", left.as_millis());
+                    let shared = Arc::clone(&shared);
+                    std::thread::spawn(move || {
+                        std::thread::sleep(left);
+                        shared.stop();
+                    });
+                }
+                _ => {
+                    tracing::info!("stopping on signal {signal}");
+                    shared.stop();
+                }
             }
         }
     });

@@ -4,13 +4,15 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use corecached_engine::{KeyHasher, Seconds, Store, StoreConfig};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use crate::admin::http::Admin;
 use crate::config::{Config, ConfigError, IoBackend, Listen};
-use crate::metrics::Cells;
+use crate::metrics::{Cells, Descriptions};
 use crate::net::epoll::Epoll;
 use crate::net::listen::{Admission, listen_on_all_shards, listen_unix};
 use crate::net::uring::{self, Uring};
@@ -18,6 +20,7 @@ use crate::net::{Driver, DriverSetup};
 use crate::proxy::args::STORE_BYTES;
 use crate::proxy::relay::{RelaySetup, Snapshot, UpstreamOptions};
 use crate::runtime::clock::Clock;
+use crate::runtime::container::{self, Limits};
 use crate::runtime::{budget, cores, host_glommio, host_thread, process};
 use crate::shard::mesh::{self, Presence};
 use crate::shard::slice::Slices;
@@ -51,6 +54,12 @@ pub struct Shared {
     pub slice_bytes: AtomicUsize,
     /// Of a proxy: configurations that were wrong.
     pub config_failures: AtomicUsize,
+    /// Of a proxy: what its shards say of themselves when they are asked.
+    pub descriptions: Descriptions,
+    /// What the control group grants.
+    pub limits: Limits,
+    /// When it was announced that the server will stop.
+    announced: OnceLock<Instant>,
     verbosity: AtomicU32,
     memory_bytes: AtomicUsize,
 }
@@ -60,6 +69,9 @@ impl Shared {
     #[must_use]
     pub fn new(config: Config, shards: usize, presence: Arc<[Presence]>, seed: u64, backend: String) -> Self {
         Self {
+            descriptions: Descriptions::new(shards),
+            limits: Limits::read(),
+            announced: OnceLock::new(),
             hasher: KeyHasher::new(seed),
             clock: Clock::start(),
             cells: (0..shards).map(|_| Cells::default()).collect(),
@@ -74,6 +86,24 @@ impl Shared {
             config_failures: AtomicUsize::new(0),
             config,
         }
+    }
+
+    /// Say that the server will stop, and go on serving.
+    pub fn announce_stop(&self) {
+        self.announced.get_or_init(Instant::now);
+    }
+
+    /// What is left of the time between announcement and stop.
+    #[must_use]
+    pub fn drain_time_left(&self) -> Duration {
+        let passed = self.announced.get().map_or(Duration::ZERO, Instant::elapsed);
+        self.config.operation.drain_delay.saturating_sub(passed)
+    }
+
+    /// Whether clients should be sent here.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.announced.get().is_none() && !self.stopping.load(Ordering::Relaxed)
     }
 
     /// Stop: accept nothing more, answer what was read, close.
@@ -167,14 +197,21 @@ pub fn start(config: Config) -> Result<Server, ConfigError> {
 /// # Errors
 /// As [`start`].
 pub fn start_as(config: Config, forwarding: Option<&Forwarding>) -> Result<Server, ConfigError> {
-    let plan = cores::plan(&config)?;
-    if let Some(note) = &plan.note {
+    let limits = Limits::read();
+    let plan = cores::plan(&config, limits.cpu_cores)?;
+    for note in &plan.notes {
         tracing::warn!("{note}");
+    }
+    if let Some(warning) =
+        container::memory_warning(config.memory_bytes, &limits).filter(|_| !config.is_proxy)
+    {
+        tracing::warn!("{warning}");
     }
     if let Some(warning) = process::raise_descriptors(&config) {
         tracing::warn!("{warning}");
     }
     let (listeners, addresses) = bind(&config, plan.cores.len())?;
+    let admin = config.operation.admin_listen.map(Admin::bind).transpose()?;
     process::drop_privileges(&config)?;
     let first_core = plan.cores[0].id;
     let uring = || -> Result<(), String> {
@@ -190,7 +227,7 @@ pub fn start_as(config: Config, forwarding: Option<&Forwarding>) -> Result<Serve
             match uring().and_then(|()| {
                 launch(&config, &plan, &listeners, forwarding, Backend::Uring, "io_uring".to_owned())
             }) {
-                Ok((shared, hosts)) => return finish(shared, addresses, hosts),
+                Ok((shared, hosts)) => return finish(shared, addresses, hosts, admin),
                 Err(reason) => Some(reason),
             }
         }
@@ -208,11 +245,21 @@ pub fn start_as(config: Config, forwarding: Option<&Forwarding>) -> Result<Serve
     };
     let (shared, hosts) = launch(&config, &plan, &listeners, forwarding, Backend::Epoll, name)
         .map_err(|reason| ConfigError::new("--io-backend", "epoll", &reason, EX_OSERR))?;
-    finish(shared, addresses, hosts)
+    finish(shared, addresses, hosts, admin)
 }
 
-fn finish(shared: Arc<Shared>, addresses: Vec<SocketAddr>, hosts: Vec<Host>) -> Result<Server, ConfigError> {
-    process::write_ports(&addresses)?;
+fn finish(
+    shared: Arc<Shared>,
+    addresses: Vec<SocketAddr>,
+    hosts: Vec<Host>,
+    admin: Option<Admin>,
+) -> Result<Server, ConfigError> {
+    process::write_ports(&addresses, admin.as_ref().map(|admin| admin.address))?;
+    if let Some(admin) = admin {
+        tracing::info!("metrics and health on http://{}", admin.address);
+        let shared = Arc::clone(&shared);
+        std::thread::spawn(move || admin.run(&shared));
+    }
     if !shared.config.is_proxy {
         let watched = Arc::clone(&shared);
         std::thread::spawn(move || budget::run(&watched));

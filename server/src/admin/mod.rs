@@ -1,7 +1,11 @@
-//! What operators and monitoring ask for: the `stats` family and the commands that tune.
+//! What operators and monitoring ask for: the `stats` family, the commands that tune, and pages over HTTP.
 
 pub mod cachedump;
 pub mod conns;
+pub mod drain;
+pub mod heartbeats;
+pub mod http;
+pub mod page;
 pub mod prefixes;
 pub mod stats;
 pub mod tunables;

@@ -4,6 +4,8 @@ use std::ffi::OsString;
 
 use clap::{ArgAction, Parser};
 
+use super::OperateArgs;
+
 /// A memcached-compatible cache: every CPU core owns a slice of the keys and shares nothing.
 ///
 /// Takes memcached's command line. Flags that tune machinery this server does not have (slab classes, LRU threads,
@@ -16,7 +18,8 @@ use clap::{ArgAction, Parser};
     after_help = "Other commands, each with a --help of its own:\n  \
                   corecached proxy          a proxy in front of several caches, with mcrouter's options\n  \
                   corecached check-config   check a proxy's configuration and print its routes\n  \
-                  corecached healthcheck    a round trip to a cache or a proxy, for probes"
+                  corecached healthcheck    a round trip to a cache or a proxy, for probes\n  \
+                  corecached drain          have a server announce that it is about to stop, and wait"
 )]
 pub struct Args {
     /// TCP port to listen on; 0 is off, -1 any free port
@@ -55,9 +58,9 @@ pub struct Args {
     #[arg(short = 'u', long, value_name = "USER")]
     pub user: Option<String>,
 
-    /// Memory for items and their index, in megabytes
-    #[arg(short = 'm', long, value_name = "MB", default_value = "64", allow_hyphen_values = true)]
-    pub memory_limit: String,
+    /// Memory for items and their index, in megabytes [default: what the control group's memory limit leaves, else 64]
+    #[arg(short = 'm', long, value_name = "MB", allow_hyphen_values = true)]
+    pub memory_limit: Option<String>,
 
     /// Answer an error when memory is full instead of evicting
     #[arg(short = 'M', long)]
@@ -170,6 +173,10 @@ pub struct Args {
     /// How to reach the network: auto, io_uring or epoll
     #[arg(long, value_name = "NAME", default_value = "auto")]
     pub io_backend: String,
+
+    /// Of whoever operates it.
+    #[command(flatten)]
+    pub operate: OperateArgs,
 }
 
 impl Args {

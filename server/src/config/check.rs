@@ -33,11 +33,15 @@ pub fn check(args: &Args) -> Result<Config, ConfigError> {
     without_effect.extend(defaults.iter().filter(|(_, unset)| !unset).map(|(flag, _)| (*flag).to_owned()));
 
     let item_bytes_max = item_size(&args.max_item_size)?;
-    let megabytes: usize = number("-m", &args.memory_limit, 0, usize::MAX / MIB, EX_VALUE)?;
+    let megabytes: usize = args
+        .memory_limit
+        .as_deref()
+        .map_or(Ok(0), |text| number("-m", text, 0, usize::MAX / MIB, EX_VALUE))?;
     // memcached takes 0 for its default.
     let memory_bytes = if megabytes == 0 { 64 * MIB } else { megabytes * MIB };
     if item_bytes_max > memory_bytes / 2 {
-        let remedy = format!("an item may take at most half of -m {megabytes}: lower it, or raise -m");
+        let remedy =
+            format!("an item may take at most half of -m {}: lower it, or raise -m", memory_bytes / MIB);
         return Err(ConfigError::new("-I", &args.max_item_size, &remedy, EX_USAGE));
     }
     debug_assert!(memory_bytes >= MEMORY_BYTES_MIN);
@@ -84,6 +88,7 @@ pub fn check(args: &Args) -> Result<Config, ConfigError> {
         daemon: args.daemon,
         core_dumps: args.enable_coredumps,
         pid_file: args.pidfile.as_deref().map(|path| PathBuf::from(path.trim())),
+        operation: args.operate.check()?,
         without_effect,
         shown,
     })

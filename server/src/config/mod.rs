@@ -3,12 +3,14 @@
 pub mod args;
 mod check;
 mod extended;
+mod operate;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 pub use args::Args;
 pub use check::check;
+pub use operate::{LogFormat, OperateArgs, Operation};
 
 /// Everything the server relies on.
 #[derive(Clone, Debug)]
@@ -55,6 +57,8 @@ pub struct Config {
     pub core_dumps: bool,
     /// File for the process id.
     pub pid_file: Option<PathBuf>,
+    /// How it is watched and stopped.
+    pub operation: Operation,
     /// Flags and suboptions that were given and change nothing.
     pub without_effect: Vec<String>,
     /// Numbers that only `stats settings` shows.

@@ -13,7 +13,7 @@ use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser};
 use super::config;
 use super::relay::UpstreamOptions;
 use super::upstream::{HealthOptions, Limits};
-use crate::config::{Args as CacheArgs, Config, ConfigError, Listen, check};
+use crate::config::{Args as CacheArgs, Config, ConfigError, Listen, OperateArgs, check};
 
 /// Exit code of a wrong value.
 const EX_VALUE: u8 = 1;
@@ -153,6 +153,10 @@ pub struct Args {
     #[arg(long, value_name = "NAME", default_value = "auto")]
     pub io_backend: String,
 
+    /// Of whoever operates it.
+    #[command(flatten)]
+    pub operate: OperateArgs,
+
     /// Say more; repeat for more still
     #[arg(short = 'v', long, action = ArgAction::Count)]
     pub verbose: u8,
@@ -261,6 +265,7 @@ impl Args {
         cache.threads = self.num_proxies.clone().filter(|text| text.trim() != "auto");
         cache.listen_backlog.clone_from(&self.tcp_listen_backlog);
         cache.verbose = self.verbose;
+        cache.operate.clone_from(&self.operate);
         let mut config = check(&cache)?;
         config.listen = self.listen()?;
         config.connections_max = match number("--max-conns", &self.max_conns, 0, 10_000_000)? {

@@ -51,23 +51,23 @@ impl Group {
 
 /// One destination, over all shards.
 #[derive(Clone, Copy, Debug, Default)]
-struct Server {
+pub(crate) struct Server {
     /// Shards that have a connection, are making one, never needed one, have ejected it.
     up: u64,
     connecting: u64,
     idle: u64,
     soft: u64,
     hard: u64,
-    pending: u64,
-    inflight: u64,
-    requests: u64,
-    replies: u64,
-    reply_ms: u64,
-    found: u64,
-    not_found: u64,
+    pub(crate) pending: u64,
+    pub(crate) inflight: u64,
+    pub(crate) requests: u64,
+    pub(crate) replies: u64,
+    pub(crate) reply_ms: u64,
+    pub(crate) found: u64,
+    pub(crate) not_found: u64,
     stored: u64,
-    failures: u64,
-    connects: u64,
+    pub(crate) failures: u64,
+    pub(crate) connects: u64,
     closes: u64,
 }
 
@@ -119,8 +119,26 @@ impl Server {
         server
     }
 
-    const fn is_ejected(&self) -> bool {
+    /// Count another server, or another shard's part of this one, in.
+    pub(crate) fn add(&mut self, mut other: Self) {
+        self.numbers().into_iter().zip(other.numbers()).for_each(|(sum, number)| *sum += *number);
+    }
+
+    pub(crate) const fn is_ejected(&self) -> bool {
         self.soft + self.hard > 0
+    }
+
+    pub(crate) const fn is_up(&self) -> bool {
+        self.up > 0 && !self.is_ejected()
+    }
+
+    /// Nobody has needed it yet.
+    pub(crate) const fn is_new(&self) -> bool {
+        self.idle > 0 && self.up + self.connecting == 0 && self.connects == 0 && !self.is_ejected()
+    }
+
+    pub(crate) const fn is_closed(&self) -> bool {
+        self.up == 0 && self.connects > 0 && !self.is_ejected()
     }
 
     /// Microseconds from request to reply, on average.
@@ -158,22 +176,39 @@ pub fn describe(relay: &Relay) -> Vec<u8> {
     lines.into_bytes()
 }
 
-/// Append the answer to `stats`, of what every shard said.
-pub fn render(answers: &[Vec<u8>], group: Group, shared: &Shared, out: &mut Vec<u8>) {
-    let mut counters: BTreeMap<&str, u64> = BTreeMap::new();
-    let mut servers: BTreeMap<&str, Server> = BTreeMap::new();
-    for line in answers.iter().filter_map(|answer| std::str::from_utf8(answer).ok()).flat_map(str::lines) {
-        if let Some((name, number)) = line.strip_prefix("C ").and_then(|line| line.split_once(' ')) {
-            *counters.entry(name).or_default() += number.parse().unwrap_or(0);
-        } else if let Some((numbers, address)) =
-            line.strip_prefix("D ").and_then(|line| line.rsplit_once(' '))
+/// What all shards said, added up.
+pub(crate) struct Totals<'a> {
+    /// By name.
+    pub(crate) counters: BTreeMap<&'a str, u64>,
+    /// By address.
+    pub(crate) servers: BTreeMap<&'a str, Server>,
+}
+
+impl<'a> Totals<'a> {
+    /// Of what [`describe`] came to on each shard.
+    pub(crate) fn of(answers: &'a [Vec<u8>]) -> Self {
+        let mut counters: BTreeMap<&str, u64> = BTreeMap::new();
+        let mut servers: BTreeMap<&str, Server> = BTreeMap::new();
+        for line in answers.iter().filter_map(|answer| std::str::from_utf8(answer).ok()).flat_map(str::lines)
         {
-            let sums = servers.entry(address).or_default().numbers();
-            for (sum, number) in sums.into_iter().zip(numbers.split(' ')) {
-                *sum += number.parse().unwrap_or(0);
+            if let Some((name, number)) = line.strip_prefix("C ").and_then(|line| line.split_once(' ')) {
+                *counters.entry(name).or_default() += number.parse().unwrap_or(0);
+            } else if let Some((numbers, address)) =
+                line.strip_prefix("D ").and_then(|line| line.rsplit_once(' '))
+            {
+                let sums = servers.entry(address).or_default().numbers();
+                for (sum, number) in sums.into_iter().zip(numbers.split(' ')) {
+                    *sum += number.parse().unwrap_or(0);
+                }
             }
         }
+        Self { counters, servers }
     }
+}
+
+/// Append the answer to `stats`, of what every shard said.
+pub fn render(answers: &[Vec<u8>], group: Group, shared: &Shared, out: &mut Vec<u8>) {
+    let Totals { counters, servers } = Totals::of(answers);
     let mut put = |name: &str, value: &dyn std::fmt::Display| {
         text::encode_stat(out, name.as_bytes(), value.to_string().as_bytes());
     };
@@ -221,13 +256,10 @@ fn general(
     put("uptime", &shared.clock.uptime_s());
     put("io_backend", &shared.backend);
     put("num_servers", &servers.len());
-    put(
-        "num_servers_new",
-        &count(|s| s.idle > 0 && s.up + s.connecting == 0 && s.connects == 0 && !s.is_ejected()),
-    );
-    put("num_servers_up", &count(|s| s.up > 0 && !s.is_ejected()));
+    put("num_servers_new", &count(Server::is_new));
+    put("num_servers_up", &count(Server::is_up));
     put("num_servers_down", &count(Server::is_ejected));
-    put("num_servers_closed", &count(|s| s.up == 0 && s.connects > 0 && !s.is_ejected()));
+    put("num_servers_closed", &count(Server::is_closed));
     put("num_suspect_servers", &count(Server::is_ejected));
     put("num_client_connections", &shared.admission.open());
     put("num_connections_opened", &sum(|s| s.connects));

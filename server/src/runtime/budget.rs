@@ -50,7 +50,7 @@ fn adjust(limit: usize, given: usize, resident: usize) -> usize {
 }
 
 /// Resident memory of this process, bytes.
-fn resident_bytes() -> Option<usize> {
+pub(crate) fn resident_bytes() -> Option<usize> {
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: usize = statm.split(' ').nth(1)?.parse().ok()?;
     Some(pages * rustix::param::page_size())

@@ -14,18 +14,17 @@ const SLICE_BYTES_MIN: usize = 1 << 20;
 pub struct Plan {
     /// The core of each shard; more shards than cores share them.
     pub cores: Vec<CoreId>,
-    /// Why it is not one for each core allowed, if it is not.
-    pub note: Option<String>,
+    /// What whoever started it should know: why it is not one for each core allowed, or that these are too many.
+    pub notes: Vec<String>,
 }
 
-/// Decide on shards: as many as asked for, else as many as cores and quota allow, within what memory allows.
+/// Decide on shards: as many as asked for, else as many as cores and `quota_cores` allow, within what memory allows.
 ///
 /// # Errors
 /// When the memory asked for fits no number of shards.
-pub fn plan(config: &Config) -> Result<Plan, ConfigError> {
-    let allowed = allowed_cores();
-    let quota = cpu_quota().map_or(usize::MAX, |cores| cores.ceil().max(1.0) as usize);
-    plan_for(config, &allowed, quota)
+pub fn plan(config: &Config, quota_cores: Option<f64>) -> Result<Plan, ConfigError> {
+    let quota = quota_cores.map_or(usize::MAX, |cores| cores.ceil().max(1.0) as usize);
+    plan_for(config, &allowed_cores(), quota)
 }
 
 fn plan_for(config: &Config, allowed: &[CoreId], quota: usize) -> Result<Plan, ConfigError> {
@@ -45,11 +44,20 @@ fn plan_for(config: &Config, allowed: &[CoreId], quota: usize) -> Result<Plan, C
         ));
     }
     let shards = wanted.clamp(least.max(1), most.max(1));
-    let note = (shards != wanted).then(|| {
+    let mut notes = Vec::new();
+    if shards != wanted {
         let (memory, item) = (config.memory_bytes >> 20, config.item_bytes_max >> 10);
-        format!("{shards} shards instead of {wanted}: -m {memory} (MB) with items of up to {item} KB (-I) allows no other")
-    });
-    Ok(Plan { cores: allowed.iter().copied().cycle().take(shards).collect(), note })
+        notes.push(format!(
+            "{shards} shards instead of {wanted}: -m {memory} (MB) with items of up to {item} KB (-I) allows no other"
+        ));
+    }
+    if shards > quota {
+        notes.push(format!(
+            "{shards} shards share the {quota} cores' worth of time that the control group grants: all of them stand \
+             still when it is used up. Give fewer (-t, or --num-proxies of a proxy), or raise the quota"
+        ));
+    }
+    Ok(Plan { cores: allowed.iter().copied().cycle().take(shards).collect(), notes })
 }
 
 /// The cores of the affinity mask; core 0 where it cannot be read.
@@ -60,46 +68,27 @@ fn allowed_cores() -> Vec<CoreId> {
     }
 }
 
-/// Cores' worth of time the control group grants; `None` without a limit.
-fn cpu_quota() -> Option<f64> {
-    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let v2 = groups.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
-    let v2_files = [format!("/sys/fs/cgroup{v2}/cpu.max"), "/sys/fs/cgroup/cpu.max".to_owned()];
-    if let Some(quota) = v2_files.iter().find_map(|file| parse_cpu_max(&std::fs::read_to_string(file).ok()?))
-    {
-        return Some(quota);
-    }
-    let v1 = groups.lines().find_map(|line| {
-        let (_, rest) = line.split_once(':')?;
-        let (controllers, path) = rest.split_once(':')?;
-        controllers.split(',').any(|name| name == "cpu").then_some(path)
-    })?;
-    ["/sys/fs/cgroup/cpu", "/sys/fs/cgroup/cpu,cpuacct"].iter().find_map(|root| {
-        [format!("{root}{v1}"), (*root).to_owned()].iter().find_map(|folder| {
-            let read =
-                |name| std::fs::read_to_string(format!("{folder}/{name}")).ok()?.trim().parse::<f64>().ok();
-            let (quota, period) = (read("cpu.cfs_quota_us")?, read("cpu.cfs_period_us")?);
-            (quota > 0.0 && period > 0.0).then(|| quota / period)
-        })
-    })
-}
-
-/// `"150000 100000"` is 1.5 cores, `"max 100000"` no limit.
-fn parse_cpu_max(text: &str) -> Option<f64> {
-    let (quota, period) = text.trim().split_once(' ')?;
-    Some(quota.parse::<f64>().ok()? / period.parse::<f64>().ok()?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::{Args, check};
 
-    fn shards(line: &str, cores: usize, quota: usize) -> usize {
+    fn planned(line: &str, cores: usize, quota: usize) -> Plan {
         let argv = std::iter::once("corecached").chain(line.split_whitespace());
         let config = check(&Args::read(argv.map(Into::into)).unwrap()).unwrap();
         let allowed: Vec<CoreId> = (0..cores).map(|id| CoreId { id }).collect();
-        plan_for(&config, &allowed, quota).unwrap().cores.len()
+        plan_for(&config, &allowed, quota).unwrap()
+    }
+
+    fn shards(line: &str, cores: usize, quota: usize) -> usize {
+        planned(line, cores, quota).cores.len()
+    }
+
+    #[test]
+    fn more_shards_than_the_quota_feeds_are_warned_of() {
+        assert!(planned("-t 2", 2, 2).notes.is_empty());
+        let notes = planned("-t 4", 2, 1).notes;
+        assert!(notes.len() == 1 && notes[0].starts_with("4 shards share the 1 cores'"), "{notes:?}");
     }
 
     #[test]
@@ -114,11 +103,5 @@ mod tests {
         assert_eq!(shards("-m 64", 128, usize::MAX), 32);
         assert_eq!(shards("-m 64 -I 32m", 8, usize::MAX), 1);
         assert_eq!(shards("-m 65536", 2, usize::MAX), 4);
-    }
-
-    #[test]
-    fn a_quota_is_read_as_the_kernel_writes_it() {
-        assert_eq!(parse_cpu_max("150000 100000\n"), Some(1.5));
-        assert_eq!(parse_cpu_max("max 100000\n"), None);
     }
 }

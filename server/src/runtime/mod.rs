@@ -4,6 +4,7 @@
 
 pub mod budget;
 pub mod clock;
+pub mod container;
 pub mod cores;
 pub mod host_glommio;
 pub mod host_thread;

@@ -73,11 +73,12 @@ pub fn write_pid(file: &Path) -> Result<(), ConfigError> {
     })
 }
 
-/// Tell whoever set `MEMCACHED_PORT_FILENAME` which ports were taken, one `TCP INET: 11211` a line.
+/// Tell whoever set `MEMCACHED_PORT_FILENAME` which ports were taken, one `TCP INET: 11211` a line; the admin server's
+/// as `ADMIN INET: 9150`.
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn write_ports(addresses: &[SocketAddr]) -> Result<(), ConfigError> {
+pub fn write_ports(addresses: &[SocketAddr], admin: Option<SocketAddr>) -> Result<(), ConfigError> {
     let Some(file) = std::env::var_os("MEMCACHED_PORT_FILENAME") else { return Ok(()) };
     let file = std::path::PathBuf::from(file);
     let write = || -> std::io::Result<()> {
@@ -85,9 +86,10 @@ pub fn write_ports(addresses: &[SocketAddr]) -> Result<(), ConfigError> {
         let mut beside = file.clone().into_os_string();
         beside.push(".lck");
         let mut made = std::fs::File::create(&beside)?;
-        for address in addresses {
+        let named = addresses.iter().map(|address| ("TCP", address));
+        for (what, address) in named.chain(admin.iter().map(|address| ("ADMIN", address))) {
             let family = if address.is_ipv4() { "INET" } else { "INET6" };
-            writeln!(made, "TCP {family}: {}", address.port())?;
+            writeln!(made, "{what} {family}: {}", address.port())?;
         }
         std::fs::rename(&beside, &file)
     };

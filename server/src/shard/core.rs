@@ -74,6 +74,8 @@ pub struct Core {
     turn: u64,
     /// The store's memory limit, as last set.
     slice_bytes: usize,
+    /// Of a proxy: the question of [`crate::metrics::Descriptions`] answered last.
+    described: u64,
     /// The upkeep of the store was cut short.
     upkeep_left: bool,
     drained: bool,
@@ -109,6 +111,7 @@ impl Core {
             sends: Vec::new(),
             turn: 0,
             slice_bytes,
+            described: 0,
             upkeep_left: false,
             drained: false,
         }
@@ -166,6 +169,13 @@ impl Core {
         }
         if let Some(relay) = &mut self.relay {
             relay.begin_turn(self.shared.clock.now_ms());
+            let descriptions = &self.shared.descriptions;
+            let asked = descriptions.asked();
+            if asked != self.described
+                && descriptions.answer(self.me, asked, || crate::proxy::stats::describe(relay))
+            {
+                self.described = asked;
+            }
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod support;
 
+mod admin;
 mod attribution;
 mod backend;
 mod command_line;

@@ -173,7 +173,10 @@ impl Launch {
             assert!(start.elapsed() < DEADLINE, "not serving within {DEADLINE:?}: {}", running.stderr());
             std::thread::sleep(Duration::from_millis(5));
         };
-        Ok(Server { running, address, folder: self.folder, unix_socket: self.unix_socket })
+        let ports = std::fs::read_to_string(&self.ports).unwrap_or_default();
+        let port = ports.lines().find_map(|line| line.strip_prefix("ADMIN INET: ")?.parse::<u16>().ok());
+        let admin = port.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        Ok(Server { running, address, admin, folder: self.folder, unix_socket: self.unix_socket })
     }
 
     /// Run it to its end.
@@ -258,11 +261,22 @@ pub struct Server {
     running: Running,
     /// Where, if on TCP.
     pub address: SocketAddr,
+    admin: Option<SocketAddr>,
     folder: Folder,
     unix_socket: Option<PathBuf>,
 }
 
 impl Server {
+    /// Where its admin server listens, if it has one.
+    pub fn try_admin(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
+    /// Where its admin server listens.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin.expect("started with --admin-listen")
+    }
+
     /// This server with `args`, on a free port.
     #[track_caller]
     pub fn start(args: &[&str]) -> Self {

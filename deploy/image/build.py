@@ -1,0 +1,142 @@
+#!/usr/bin/env python3
+"""Packs a static corecached into an OCI image, as a tar of an OCI layout: no registry, no daemon, no root.
+
+    deploy/image/build-static.sh                      # target/static/.../corecached
+    deploy/image/build.py --binary PATH --output corecached.tar [--tag NAME:TAG]
+
+The same binary gives the same bytes. Load it with `ctr image import`, `podman load`, `skopeo copy oci-archive:...`.
+"""
+
+import argparse
+import gzip
+import hashlib
+import io
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tarfile
+import tempfile
+
+HERE = pathlib.Path(__file__).resolve().parent
+BIN = "/usr/local/bin/corecached"
+USER = "65532:65532"
+
+
+def encode(value) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+def pack(root: pathlib.Path, epoch: int) -> bytes:
+    """`root` as a tar in which nothing depends on who made it, where or when."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for path in sorted(root.rglob("*")):
+            info = tar.gettarinfo(path, arcname=str(path.relative_to(root)))
+            info.uid = info.gid = 0
+            info.uname = info.gname = ""
+            info.mtime = epoch
+            info.mode = 0o777 if info.issym() else 0o755 if info.isdir() or os.access(path, os.X_OK) else 0o644
+            if info.isreg():
+                with path.open("rb") as file:
+                    tar.addfile(info, file)
+            else:
+                tar.addfile(info)
+    return out.getvalue()
+
+
+def refuse_dynamic(binary: pathlib.Path) -> None:
+    """An empty image has no loader: a binary that asks for one would not start."""
+    head = binary.read_bytes()[:1 << 16]
+    if not head.startswith(b"\x7fELF"):
+        sys.exit(f"{binary}: not an ELF file; give a static corecached")
+    if b"/ld-linux" in head or b"/ld-musl" in head:
+        sys.exit(f"{binary}: needs a loader; build it with -C target-feature=+crt-static (deploy/image/build-static.sh)")
+
+
+def image(binary: pathlib.Path, tag: str, epoch: int, version: str) -> bytes:
+    """The bytes of the tar."""
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([HERE / "rootfs.sh", binary, folder], check=True)
+        layer = pack(pathlib.Path(folder), epoch)
+    packed = gzip.compress(layer, compresslevel=6, mtime=0)
+    blobs = {}
+
+    def blob(content: bytes, media_type: str, **more) -> dict:
+        digest = hashlib.sha256(content).hexdigest()
+        blobs[digest] = content
+        return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(content), **more}
+
+    labels = {
+        "org.opencontainers.image.title": "corecached",
+        "org.opencontainers.image.description": "A memcached-compatible cache and mcrouter-compatible proxy",
+        "org.opencontainers.image.licenses": "Apache-2.0",
+        "org.opencontainers.image.version": version,
+    }
+    platform = {"architecture": "amd64", "os": "linux"}
+    config = blob(
+        encode(
+            {
+                **platform,
+                "config": {
+                    "User": USER,
+                    "Env": ["PATH=/usr/local/bin"],
+                    "Entrypoint": [BIN],
+                    "ExposedPorts": {"11211/tcp": {}, "5000/tcp": {}, "9150/tcp": {}},
+                    "Labels": labels,
+                    "StopSignal": "SIGTERM",
+                    # Docker's, which the OCI's specification leaves room for.
+                    "Healthcheck": {"Test": ["CMD", BIN, "healthcheck"], "Interval": 10_000_000_000},
+                },
+                "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
+            }
+        ),
+        "application/vnd.oci.image.config.v1+json",
+    )
+    manifest_type = "application/vnd.oci.image.manifest.v1+json"
+    manifest = blob(
+        encode(
+            {
+                "schemaVersion": 2,
+                "mediaType": manifest_type,
+                "config": config,
+                "layers": [blob(packed, "application/vnd.oci.image.layer.v1.tar+gzip")],
+                "annotations": labels,
+            }
+        ),
+        manifest_type,
+        platform=platform,
+        annotations={"org.opencontainers.image.ref.name": tag.rpartition(":")[2], "io.containerd.image.name": tag},
+    )
+    index = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [manifest]}
+    files = {f"blobs/sha256/{digest}": content for digest, content in blobs.items()}
+    files["index.json"] = encode(index)
+    files["oci-layout"] = encode({"imageLayoutVersion": "1.0.0"})
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name, content in sorted(files.items()):
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime, info.mode = len(content), epoch, 0o644
+            tar.addfile(info, io.BytesIO(content))
+    return out.getvalue()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--binary", type=pathlib.Path, required=True, help="a static corecached")
+    parser.add_argument("--output", type=pathlib.Path, required=True, help="the tar to write")
+    parser.add_argument("--tag", default="docker.io/library/corecached:0.1.0", help="full name of the image")
+    args = parser.parse_args()
+    if not args.binary.is_file():
+        sys.exit(f"--binary {args.binary}: no such file; build it with deploy/image/build-static.sh")
+    refuse_dynamic(args.binary)
+    # As reproducible builds agree: the time that everything in the image carries.
+    epoch = int(os.environ.get("SOURCE_DATE_EPOCH", "0"))
+    content = image(args.binary, args.tag, epoch, args.tag.rpartition(":")[2])
+    args.output.write_bytes(content)
+    print(f"{args.output} {len(content)} bytes sha256:{hashlib.sha256(content).hexdigest()}")
+
+
+if __name__ == "__main__":
+    main()

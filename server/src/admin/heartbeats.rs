@@ -1,0 +1,70 @@
+//! Whether every shard still takes turns. Even an idle one does once a second; one that does not is stuck, which no
+//! look at the listening socket would show.
+
+use std::time::{Duration, Instant};
+
+use crate::metrics::Cells;
+
+/// A shard that took no turn for this long is stuck: ten times what an idle one waits.
+const STUCK_AFTER: Duration = Duration::from_secs(10);
+
+/// The turns of each shard as last seen, and since when they are so many.
+#[derive(Debug)]
+pub struct Heartbeats {
+    seen: Vec<(u64, Instant)>,
+}
+
+impl Heartbeats {
+    /// All of them alive at `now`.
+    #[must_use]
+    pub fn new(shards: usize, now: Instant) -> Self {
+        Self { seen: vec![(0, now); shards] }
+    }
+
+    /// Look at what the shards have published. To be called about once a second.
+    pub fn look(&mut self, cells: &[Cells], now: Instant) {
+        for ((turns, since), cells) in self.seen.iter_mut().zip(cells) {
+            let (counters, _) = cells.read();
+            if counters.turns != *turns {
+                (*turns, *since) = (counters.turns, now);
+            }
+        }
+    }
+
+    /// The shards that are stuck.
+    #[must_use]
+    pub fn stuck(&self, now: Instant) -> Vec<usize> {
+        let is_stuck = |since: Instant| now.saturating_duration_since(since) > STUCK_AFTER;
+        self.seen
+            .iter()
+            .enumerate()
+            .filter(|(_, (_, since))| is_stuck(*since))
+            .map(|(shard, _)| shard)
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Counters;
+
+    #[test]
+    fn a_shard_without_turns_is_stuck_and_recovers() {
+        let cells = [Cells::default(), Cells::default()];
+        let turn = |shard: usize, turns| cells[shard].publish(&Counters { turns, ..Counters::default() });
+        let start = Instant::now();
+        let at = |s| start + Duration::from_secs(s);
+        let mut beats = Heartbeats::new(2, start);
+        for second in 1..=20 {
+            turn(0, second);
+            beats.look(&cells, at(second));
+        }
+        assert_eq!(beats.stuck(at(20)), [1]);
+        // Also after `stats reset`, which takes the counter back.
+        turn(0, 0);
+        turn(1, 7);
+        beats.look(&cells, at(21));
+        assert_eq!(beats.stuck(at(22)), [] as [usize; 0]);
+    }
+}

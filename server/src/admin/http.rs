@@ -1,0 +1,188 @@
+//! Pages over HTTP, on a thread of their own: `/metrics`, `/healthz`, `/readyz`, and `/drain` for whoever is on this
+//! machine. Owns the listening socket and the look at the shards' heartbeats; never touches a shard.
+//!
+//! Every request has a connection of its own, which is closed after the answer. At most [`CONNECTIONS_MAX`] are open;
+//! more wait in the kernel's queue until one has been answered or has run out of time.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use super::heartbeats::Heartbeats;
+use super::page::Page;
+use crate::config::ConfigError;
+use crate::server::Shared;
+
+/// Connections answered at once: several times what scrapers and probes of one server come to.
+pub const CONNECTIONS_MAX: usize = 32;
+/// A request must have been read and answered within this time.
+const REQUEST_TIME: Duration = Duration::from_secs(5);
+/// Bytes of a request's head: the least that the library takes.
+const HEAD_BYTES_MAX: usize = 8192;
+/// Time between two looks at the shards.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Pause when no connection can be accepted for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// `EX_OSERR` of sysexits.
+const EX_OSERR: u8 = 71;
+
+/// A socket that listens, before there is anything to tell.
+#[derive(Debug)]
+pub struct Admin {
+    listener: std::net::TcpListener,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+impl Admin {
+    /// Listen on `address`.
+    ///
+    /// # Errors
+    /// When it cannot be had.
+    pub fn bind(address: SocketAddr) -> Result<Self, ConfigError> {
+        let bind = || {
+            let listener = std::net::TcpListener::bind(address)?;
+            listener.set_nonblocking(true)?;
+            let address = listener.local_addr()?;
+            Ok(Self { listener, address })
+        };
+        bind().map_err(|error: std::io::Error| {
+            let remedy = format!("free it, or listen elsewhere: {error}");
+            ConfigError::new("--admin-listen", &address.to_string(), &remedy, EX_OSERR)
+        })
+    }
+
+    /// Answer for as long as the process lives, also while it stops.
+    pub fn run(self, shared: &Arc<Shared>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let outcome = runtime.and_then(|runtime| runtime.block_on(serve(self.listener, shared)));
+        if let Err(error) = outcome {
+            tracing::error!("the admin server ended: {error}");
+        }
+    }
+}
+
+/// What requests are answered from.
+struct Desk {
+    shared: Arc<Shared>,
+    page: Page,
+    beats: Mutex<Heartbeats>,
+}
+
+async fn serve(listener: std::net::TcpListener, shared: &Arc<Shared>) -> std::io::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
+    let desk = Arc::new(Desk {
+        shared: Arc::clone(shared),
+        page: Page::new(shared),
+        beats: Mutex::new(Heartbeats::new(shared.cells.len(), Instant::now())),
+    });
+    tokio::spawn(look(Arc::clone(&desk)));
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return Ok(()) };
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!("the admin server cannot accept: {error}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        // A client on this machine, whatever address of it the server listens on.
+        let is_local = peer.ip().is_loopback() || stream.local_addr().is_ok_and(|own| own.ip() == peer.ip());
+        let desk = Arc::clone(&desk);
+        tokio::spawn(async move {
+            let answer = service_fn(|request| {
+                let desk = &desk;
+                async move { Ok::<_, Infallible>(desk.answer(request, is_local).await) }
+            });
+            let mut http = hyper::server::conn::http1::Builder::new();
+            http.keep_alive(false).max_buf_size(HEAD_BYTES_MAX);
+            let connection = http.serve_connection(TokioIo::new(stream), answer);
+            // Whoever does not ask in time, or asks nonsense, is cut off.
+            let _ = tokio::time::timeout(REQUEST_TIME, connection).await;
+            drop(place);
+        });
+    }
+}
+
+async fn look(desk: Arc<Desk>) {
+    let mut every = tokio::time::interval(LOOK_EVERY);
+    loop {
+        every.tick().await;
+        let mut beats = desk.beats.lock().unwrap_or_else(PoisonError::into_inner);
+        beats.look(&desk.shared.cells, Instant::now());
+    }
+}
+
+/// An answer as plain text.
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+impl Desk {
+    async fn answer(&self, request: Request<Incoming>, is_local: bool) -> Response<Full<Bytes>> {
+        let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+        match (request.uri().path(), request.method()) {
+            ("/metrics", _) if reads => self.metrics().await,
+            ("/healthz", _) if reads => self.health(),
+            ("/readyz", _) if reads => self.readiness(),
+            ("/drain", &Method::POST) if is_local => {
+                self.shared.announce_stop();
+                tracing::info!("asked to drain: not ready any more, serving until a signal ends it");
+                text(StatusCode::OK, "draining\n")
+            }
+            ("/drain", &Method::POST) => text(StatusCode::FORBIDDEN, "only from this machine\n"),
+            ("/metrics" | "/healthz" | "/readyz", _) => refuse_method("GET"),
+            ("/drain", _) => refuse_method("POST"),
+            _ => text(StatusCode::NOT_FOUND, "there are /metrics, /healthz and /readyz\n"),
+        }
+    }
+
+    async fn metrics(&self) -> Response<Full<Bytes>> {
+        match self.page.render().await {
+            Ok(body) => {
+                let mut response = text(StatusCode::OK, body);
+                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(Page::CONTENT_TYPE));
+                response
+            }
+            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+        }
+    }
+
+    /// Whether the process should go on at all.
+    fn health(&self) -> Response<Full<Bytes>> {
+        let stuck = self.beats.lock().unwrap_or_else(PoisonError::into_inner).stuck(Instant::now());
+        match stuck.as_slice() {
+            [] => text(StatusCode::OK, "ok\n"),
+            shards => text(StatusCode::SERVICE_UNAVAILABLE, format!("stuck shards: {shards:?}\n")),
+        }
+    }
+
+    /// Whether clients should be sent here.
+    fn readiness(&self) -> Response<Full<Bytes>> {
+        match self.shared.is_ready() {
+            true => text(StatusCode::OK, "ready\n"),
+            false => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+        }
+    }
+}
+
+fn refuse_method(allowed: &'static str) -> Response<Full<Bytes>> {
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, format!("use {allowed}\n"));
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    response
+}

@@ -1,0 +1,241 @@
+//! The server as orchestrators and monitoring meet it: pages over HTTP, draining, structured logs.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use crate::support::{Backend, Client, DEADLINE, Launch, Server, wait_until};
+
+/// A free port of the loopback interface for the admin server.
+const ADMIN: &str = "--admin-listen=127.0.0.1:0";
+/// Connections that the admin server answers at once; see `admin::http`.
+const CONNECTIONS_MAX: usize = 32;
+
+/// An answer: status and body.
+fn ask(address: SocketAddr, request: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    // A server that refuses before it has read everything resets the connection.
+    let _ = stream.read_to_end(&mut answer);
+    let answer = String::from_utf8(answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
+    (status, body.to_owned())
+}
+
+fn get(server: &Server, path: &str) -> (u16, String) {
+    ask(server.admin(), &format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n"))
+}
+
+/// The samples of the page, by name and labels.
+fn scrape(server: &Server) -> BTreeMap<String, f64> {
+    let (status, page) = get(server, "/metrics");
+    assert_eq!(status, 200);
+    assert!(page.ends_with("# EOF\n"), "{page}");
+    let samples = page.lines().filter(|line| !line.starts_with('#'));
+    let sample = |line: &str| {
+        let (name, value) = line.rsplit_once(' ').unwrap();
+        (name.to_owned(), value.parse().unwrap_or_else(|_| panic!("{line}")))
+    };
+    let all: Vec<(String, f64)> = samples.map(sample).collect();
+    let count = all.len();
+    let by_name: BTreeMap<String, f64> = all.into_iter().collect();
+    assert_eq!(by_name.len(), count, "a sample stands twice:\n{page}");
+    by_name
+}
+
+#[test]
+fn there_is_no_admin_server_unless_asked_for() {
+    let server = Server::start(&[]);
+    assert_eq!(server.try_admin(), None);
+}
+
+#[test]
+fn metrics_of_a_cache_say_what_its_stats_say() {
+    for &backend in Backend::all() {
+        let server = Server::start_on(backend, 2, &[ADMIN, "-m", "100", "-c", "77"]);
+        let mut client = Client::connect(&server);
+        for number in 0..50 {
+            client.set(&format!("k{number}"), b"some value");
+        }
+        client.check("incr k1 1\r\n", "CLIENT_ERROR cannot increment or decrement non-numeric value\r\n");
+        client.check("get absent\r\n", "END\r\n");
+        client.check("get k2\r\n", "VALUE k2 0 10\r\nsome value\r\nEND\r\n");
+        client.check("delete k3\r\n", "DELETED\r\n");
+        client.check("mg k4\r\n", "HD\r\n");
+        let stats = client.stats("");
+        let page = scrape(&server);
+        for (sample, stat) in [
+            (r#"memcached_commands_total{command="get",status="hit"}"#, "get_hits"),
+            (r#"memcached_commands_total{command="get",status="miss"}"#, "get_misses"),
+            (r#"memcached_commands_total{command="set",status="hit"}"#, "cmd_set"),
+            (r#"memcached_commands_total{command="delete",status="hit"}"#, "delete_hits"),
+            ("memcached_current_items", "curr_items"),
+            ("memcached_items_total", "total_items"),
+            ("memcached_current_bytes", "bytes"),
+            ("memcached_limit_bytes", "limit_maxbytes"),
+            ("memcached_max_connections", "max_connections"),
+            ("memcached_current_connections", "curr_connections"),
+            ("memcached_connections_total", "total_connections"),
+            ("memcached_read_bytes_total", "bytes_read"),
+            ("corecached_meta_commands_total", "cmd_meta"),
+            ("corecached_shards", "threads"),
+        ] {
+            let shown = page.get(sample).unwrap_or_else(|| panic!("{sample} is missing: {page:?}"));
+            assert_eq!(shown.to_string(), stats[stat], "{sample}");
+        }
+        let name = if backend == Backend::Epoll { "epoll" } else { "io_uring" };
+        assert_eq!(page[&format!(r#"corecached_io_backend_info{{backend="{name}",reason=""}}"#)], 1.0);
+        assert_eq!(page["corecached_ready"], 1.0);
+        assert!(page[r#"corecached_shard_turns_total{shard="1"}"#] > 0.0);
+        assert!(page["process_resident_memory_bytes"] > 1e6);
+        assert!(page["process_cpu_seconds_total"] >= 0.0);
+    }
+}
+
+#[test]
+fn metrics_of_a_proxy_tell_of_each_destination() {
+    for &backend in Backend::all() {
+        let caches = [Server::start(&["-t", "1"]), Server::start(&["-t", "1"])];
+        let list: Vec<String> = caches.iter().map(|cache| format!("\"{}\"", cache.address)).collect();
+        let config = format!(
+            "{{\"pools\": {{\"A\": {{\"servers\": [{}]}}}}, \"route\": \"PoolRoute|A\"}}",
+            list.join(",")
+        );
+        let fixed =
+            ["proxy", "-p", "0", "--listen-addresses=127.0.0.1", "--num-proxies", "2", backend.flag(), ADMIN];
+        let proxy = Launch::bare(&fixed).args(&["--config-str", &config]).serve();
+        let mut client = Client::connect(&proxy);
+        for number in 0..40 {
+            client.set(&format!("k{number}"), b"v");
+        }
+        let page = scrape(&proxy);
+        assert_eq!(page[r#"corecached_proxy_commands_total{command="set"}"#], 40.0);
+        assert_eq!(page[r#"corecached_proxy_destinations{state="up"}"#], 2.0);
+        let replies: Vec<f64> = caches
+            .iter()
+            .map(|cache| {
+                page[&format!(
+                    "corecached_proxy_destination_replies_total{{destination=\"{}\"}}",
+                    cache.address
+                )]
+            })
+            .collect();
+        assert_eq!(replies.iter().sum::<f64>(), 40.0, "{replies:?}");
+        assert!(replies.iter().all(|&replies| replies > 0.0), "{replies:?}");
+        assert!(!page.contains_key("memcached_current_items"), "a proxy stores nothing");
+        // What is asked for again has gone on.
+        client.set("k0", b"v");
+        assert_eq!(scrape(&proxy)[r#"corecached_proxy_commands_total{command="set"}"#], 41.0);
+    }
+}
+
+#[test]
+fn what_is_no_page_is_refused() {
+    let server = Server::start(&[ADMIN]);
+    assert_eq!(get(&server, "/healthz"), (200, "ok\n".to_owned()));
+    assert_eq!(get(&server, "/readyz"), (200, "ready\n".to_owned()));
+    assert_eq!(get(&server, "/nothing").0, 404);
+    assert_eq!(get(&server, "/drain").0, 405);
+    let admin = server.admin();
+    assert_eq!(ask(admin, "POST /metrics HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n").0, 405);
+    let head = format!("GET /healthz HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "x".repeat(64 << 10));
+    assert_ne!(ask(admin, &head).0, 200);
+    assert_ne!(ask(admin, "\0\0\0nonsense\r\n\r\n").0, 200);
+    assert_eq!(get(&server, "/readyz").0, 200, "none of it changed anything");
+}
+
+#[test]
+fn connections_that_ask_nothing_are_cut_off_and_others_get_their_turn() {
+    let server = Server::start(&[ADMIN]);
+    let _idle: Vec<TcpStream> =
+        (0..2 * CONNECTIONS_MAX).map(|_| TcpStream::connect(server.admin()).unwrap()).collect();
+    assert_eq!(get(&server, "/healthz").0, 200);
+    Client::connect(&server).check("mn\r\n", "MN\r\n");
+}
+
+#[test]
+fn on_sigterm_readiness_fails_first_and_serving_goes_on_for_a_while() {
+    for &backend in Backend::all() {
+        let mut server = Server::start_on(backend, 2, &[ADMIN, "--drain-delay-ms=1500"]);
+        let mut client = Client::connect(&server);
+        let start = Instant::now();
+        server.signal(libc::SIGTERM);
+        wait_until("readiness to fail", || get(&server, "/readyz").0 == 503);
+        assert_eq!(get(&server, "/healthz").0, 200, "a draining server is no reason to kill it");
+        client.set("k", b"still served");
+        Client::connect(&server).check("mn\r\n", "MN\r\n");
+        assert!(start.elapsed() < Duration::from_millis(1500), "this machine is too slow to tell");
+        let exit = server.exit_within(DEADLINE);
+        assert_eq!(exit.code(), Some(0), "{}", exit.stderr);
+        assert!(start.elapsed() >= Duration::from_millis(1500), "{:?}", start.elapsed());
+        assert_eq!(client.rest(), b"");
+    }
+}
+
+#[test]
+fn a_second_signal_does_not_wait() {
+    let mut server = Server::start(&["--drain-delay-ms=3600000"]);
+    server.signal(libc::SIGTERM);
+    Client::connect(&server).check("mn\r\n", "MN\r\n");
+    server.signal(libc::SIGTERM);
+    assert_eq!(server.exit_within(DEADLINE).code(), Some(0));
+    let mut server = Server::start(&["--drain-delay-ms=3600000"]);
+    server.signal(libc::SIGINT);
+    assert_eq!(server.exit_within(DEADLINE).code(), Some(0));
+}
+
+#[test]
+fn drain_announces_the_end_waits_and_leaves_the_server_serving() {
+    let mut server = Server::start(&[ADMIN, "--drain-delay-ms=300"]);
+    let target = server.admin().to_string();
+    let start = Instant::now();
+    let exit = Launch::bare(&["drain", &target, "--wait-ms", "400"]).exit();
+    assert_eq!(exit.code(), Some(0), "{}", exit.stderr);
+    assert!(start.elapsed() >= Duration::from_millis(400));
+    assert_eq!(get(&server, "/readyz"), (503, "draining\n".to_owned()));
+    assert_eq!(scrape(&server)["corecached_ready"], 0.0);
+    Client::connect(&server).check("mn\r\n", "MN\r\n");
+    server.signal(libc::SIGTERM);
+    assert_eq!(server.exit_within(DEADLINE).code(), Some(0));
+    let exit = Launch::bare(&["drain", &target]).exit();
+    assert_eq!(exit.code(), Some(1));
+    assert!(exit.stderr.contains(&target) && exit.stderr.contains("connect"), "{}", exit.stderr);
+}
+
+#[test]
+fn addresses_that_cannot_be_used_are_named() {
+    for (value, remedy) in [("9150", "give an IP address"), ("here:9150", "give an IP address")] {
+        let exit = Launch::new(&["--admin-listen", value]).exit();
+        assert_eq!(exit.code(), Some(1));
+        assert!(exit.stderr.contains("--admin-listen") && exit.stderr.contains(value), "{}", exit.stderr);
+        assert!(exit.stderr.contains(remedy), "{}", exit.stderr);
+    }
+    let server = Server::start(&[ADMIN]);
+    let taken = server.admin().to_string();
+    let exit = Launch::new(&["--admin-listen", &taken]).exit();
+    assert_eq!(exit.code(), Some(71));
+    assert!(exit.stderr.contains("--admin-listen") && exit.stderr.contains(&taken), "{}", exit.stderr);
+    let exit = Launch::new(&["--drain-delay-ms", "soon"]).exit();
+    assert_eq!(exit.code(), Some(1));
+    assert!(exit.stderr.contains("--drain-delay-ms") && exit.stderr.contains("soon"), "{}", exit.stderr);
+}
+
+#[test]
+fn a_log_in_json_is_one_object_a_line() {
+    let mut server = Server::start(&["-v", "--log-format=json", ADMIN]);
+    server.signal(libc::SIGTERM);
+    let exit = server.exit_within(DEADLINE);
+    assert!(!exit.stderr.is_empty());
+    for line in exit.stderr.lines() {
+        let object: serde_json::Value =
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        for name in ["timestamp", "level", "message"] {
+            assert!(object[name].is_string(), "{line} has no {name}");
+        }
+    }
+    assert!(exit.stderr.contains("listening on"), "{}", exit.stderr);
+}
