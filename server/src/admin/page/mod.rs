@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::TypedMetric;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
@@ -115,14 +115,18 @@ impl Sheet<'_> {
         self.rows(name, help, rows.into_iter().map(|(labels, value)| (labels, level(value))))
     }
 
-    fn rows<'a, M: EncodeMetric + prometheus_client::metrics::TypedMetric>(
+    fn rows<'a, M: EncodeMetric + TypedMetric>(
         &mut self,
         name: &str,
         help: &str,
         rows: impl IntoIterator<Item = (Labels<'a>, M)>,
     ) -> fmt::Result {
-        let kind: MetricType = M::TYPE;
-        let mut encoder = self.0.encode_descriptor(name, help, None, kind)?;
+        let mut encoder = self.0.encode_descriptor(name, help, None, M::TYPE)?;
+        let mut rows = rows.into_iter().peekable();
+        // One number without labels: as a family it would be written with empty braces, which is another name to some.
+        if let Some((_, metric)) = rows.next_if(|(labels, _)| labels.is_empty()) {
+            return metric.encode(encoder);
+        }
         for (labels, metric) in rows {
             metric.encode(encoder.encode_family(&labels)?)?;
         }
