@@ -1,0 +1,236 @@
+{{/* Names. RELEASE-memcached and RELEASE-mcrouter, or just RELEASE where it has the word already, as the charts did. */}}
+{{- define "corecached.named" -}}
+{{- if contains .word .root.Release.Name }}{{ .root.Release.Name | trunc 52 | trimSuffix "-" }}
+{{- else }}{{ printf "%s-%s" .root.Release.Name .word | trunc 52 | trimSuffix "-" }}{{ end }}
+{{- end }}
+{{- define "corecached.cache.fullname" -}}
+{{- if .Values.fullnameOverride }}{{ .Values.fullnameOverride | trunc 52 | trimSuffix "-" }}
+{{- else }}{{ include "corecached.named" (dict "root" . "word" (.Values.nameOverride | default "memcached")) }}{{ end }}
+{{- end }}
+{{- define "corecached.proxy.fullname" -}}
+{{- if .Values.fullnameOverride }}{{ printf "%s-mcrouter" (.Values.fullnameOverride | trunc 52 | trimSuffix "-") }}
+{{- else }}{{ include "corecached.named" (dict "root" . "word" "mcrouter") }}{{ end }}
+{{- end }}
+
+{{/* stable/mcrouter's values over their defaults. None of them stands in values.yaml: that one is given says that the
+     proxy is wanted. */}}
+{{- define "corecached.old" -}}
+{{- $defaults := dict
+    "memcached" (dict "enabled" true)
+    "controller" "daemonset"
+    "daemonset" (dict "hostPort" 5000)
+    "statefulset" (dict "replicas" 1 "antiAffinity" "hard")
+    "mcrouterCommandParams" (dict "port" 5000 "configFile" "") }}
+{{- $given := dict }}
+{{- range $name, $_ := $defaults }}
+{{- if and (hasKey $.Values $name) (not (kindIs "invalid" (get $.Values $name))) }}{{ $_ := set $given $name (get $.Values $name) }}{{ end }}
+{{- end }}
+{{- mergeOverwrite $defaults (deepCopy $given) | toJson }}
+{{- end }}
+
+{{/* "true" or "" each */}}
+{{- define "corecached.proxy.given" -}}
+{{- range list "memcached" "controller" "daemonset" "statefulset" "mcrouterCommandParams" }}
+{{- if and (hasKey $.Values .) (not (kindIs "invalid" (get $.Values .))) }}true {{ end }}
+{{- end }}
+{{- end }}
+{{- define "corecached.proxy.enabled" -}}
+{{- $asked := toString .Values.mcrouter.enabled }}
+{{- if eq $asked "auto" }}{{ if include "corecached.proxy.given" . }}true{{ end }}
+{{- else if eq $asked "true" }}true{{ end }}
+{{- end }}
+{{- define "corecached.cache.enabled" -}}
+{{- if not (include "corecached.proxy.enabled" .) }}true
+{{- else if (include "corecached.old" . | fromJson).memcached.enabled }}true{{ end }}
+{{- end }}
+{{- define "corecached.cache.stateful" -}}
+{{- if or (eq .Values.architecture "high-availability") (include "corecached.proxy.enabled" .) }}true{{ end }}
+{{- end }}
+{{- define "corecached.cache.headless" -}}
+{{- $s := .Values.service }}
+{{- if or (include "corecached.cache.stateful" .) (and (eq $s.type "ClusterIP") (has $s.clusterIP (list "" "None"))) }}true{{ end }}
+{{- end }}
+{{- define "corecached.cache.autoscales" -}}
+{{- if and .Values.autoscaling.enabled (include "corecached.cache.stateful" .) }}true{{ end }}
+{{- end }}
+
+{{/* Pods of the cache, when nothing scales them. */}}
+{{- define "corecached.cache.replicasWanted" -}}
+{{- $behind := .Values.memcached | default dict }}
+{{- if hasKey $behind "replicaCount" }}{{ $behind.replicaCount | int }}
+{{- else if not (kindIs "invalid" .Values.replicaCount) }}{{ .Values.replicaCount | int }}
+{{- else }}{{ include "corecached.cache.stateful" . | empty | ternary 1 3 }}{{ end }}
+{{- end }}
+{{/* What `replicas` says; nothing where it would undo what the autoscaler did. A field that vanished from a manifest would
+     be reset to 1 by helm's merge, so an upgrade that can see the cluster repeats what runs. */}}
+{{- define "corecached.cache.replicas" -}}
+{{- if include "corecached.cache.autoscales" . }}
+{{- if .Values.autoscaling.renderReplicas }}
+{{- $running := lookup "apps/v1" "StatefulSet" .Release.Namespace (include "corecached.cache.fullname" .) }}
+{{- if $running }}{{ $running.spec.replicas }}{{ else if .Release.IsInstall }}{{ .Values.autoscaling.minReplicas }}{{ end }}
+{{- end }}
+{{- else }}{{ include "corecached.cache.replicasWanted" . }}{{ end }}
+{{- end }}
+{{- define "corecached.cache.replicasMax" -}}
+{{- if include "corecached.cache.autoscales" . }}{{ .Values.autoscaling.maxReplicas }}
+{{- else }}{{ include "corecached.cache.replicasWanted" . }}{{ end }}
+{{- end }}
+
+{{/* Labels. part is memcached or mcrouter, fullname that of its objects. */}}
+{{- define "corecached.selector" -}}
+app: {{ .fullname }}
+app.kubernetes.io/name: {{ .part }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+{{- end }}
+{{/* Labels of a pod: nothing in them changes with the chart's version, which would restart full caches. */}}
+{{- define "corecached.podLabels" -}}
+{{ include "corecached.selector" . }}
+app.kubernetes.io/component: {{ if eq .part "mcrouter" }}proxy{{ else }}cache{{ end }}
+{{- with .root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+{{- define "corecached.labels" -}}
+{{ include "corecached.podLabels" . }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+{{- end }}
+{{- define "corecached.cache" -}}
+{{- dict "part" "memcached" "fullname" (include "corecached.cache.fullname" .) | toJson }}
+{{- end }}
+{{- define "corecached.proxy" -}}
+{{- dict "part" "mcrouter" "fullname" (include "corecached.proxy.fullname" .) | toJson }}
+{{- end }}
+{{/* metadata of an object: part, fullname, root, and name, annotations, namespace where they differ */}}
+{{- define "corecached.metadata" -}}
+name: {{ .name | default .fullname }}
+namespace: {{ .namespace | default .root.Release.Namespace }}
+labels:
+  {{- include "corecached.labels" . | nindent 2 }}
+  {{- with .labels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- $annotations := merge (dict) (.annotations | default dict) .root.Values.commonAnnotations }}
+{{- with $annotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- define "corecached.image" -}}
+{{- $image := .Values.image }}
+{{- $registry := .Values.global.imageRegistry | default $image.registry }}
+{{- with $registry }}{{ . }}/{{ end }}{{ $image.repository }}
+{{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $image.tag | default .Chart.AppVersion }}{{ end }}
+{{- end }}
+{{- define "corecached.pullSecrets" -}}
+{{- $names := list }}
+{{- range concat .Values.global.imagePullSecrets .Values.image.pullSecrets }}
+{{- $names = append $names (dict "name" (kindIs "map" . | ternary (get (kindIs "map" . | ternary . dict) "name") .)) }}
+{{- end }}
+{{- with $names | uniq }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+{{- define "corecached.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create }}{{ .Values.serviceAccount.name | default (include "corecached.cache.fullname" .) }}
+{{- else }}{{ .Values.serviceAccount.name | default "default" }}{{ end }}
+{{- end }}
+
+{{- define "corecached.seccomp" -}}
+{{- $mode := .Values.seccomp.mode }}
+{{- if has $mode (list "auto" "runtimeDefault") }}
+seccompProfile:
+  type: RuntimeDefault
+{{- else if eq $mode "localhost" }}
+seccompProfile:
+  type: Localhost
+  localhostProfile: {{ .Values.seccomp.localhostProfile | quote }}
+{{- else if eq $mode "unconfined" }}
+seccompProfile:
+  type: Unconfined
+{{- end }}
+{{- end }}
+
+{{- define "corecached.presets" -}}
+{{- dict
+  "nano" (list "100m" "192Mi") "micro" (list "250m" "384Mi") "small" (list "500m" "768Mi") "medium" (list "500m" "1536Mi")
+  "large" (list "1" "3Gi") "xlarge" (list "1" "6Gi") "2xlarge" (list "1" "12Gi") "none" (list) | toJson }}
+{{- end }}
+{{/* Resources of a cache pod. Memory is requested as it is limited: a cache uses all of it. */}}
+{{- define "corecached.cache.resources" -}}
+{{- $old := (include "corecached.old" . | fromJson).memcached.resources }}
+{{- if .Values.guaranteedQoS.enabled }}
+{{- $both := dict "cpu" (toString .Values.guaranteedQoS.cpus) "memory" .Values.guaranteedQoS.memory }}
+{{- toYaml (dict "requests" $both "limits" $both) }}
+{{- else if .Values.resources }}{{ toYaml .Values.resources }}
+{{- else if $old }}{{ toYaml $old }}
+{{- else }}
+{{- $preset := get (include "corecached.presets" . | fromJson) .Values.resourcesPreset }}
+{{- if $preset }}
+{{- $memory := index $preset 1 }}
+{{- toYaml (dict "requests" (dict "cpu" (index $preset 0) "memory" $memory) "limits" (dict "memory" $memory)) }}
+{{- else }}{}{{ end }}
+{{- end }}
+{{- end }}
+
+{{/* One term of affinity to pods: labels, topology */}}
+{{- define "corecached.podAffinity" -}}
+{{- if eq .how "hard" }}
+requiredDuringSchedulingIgnoredDuringExecution:
+  - labelSelector:
+      matchLabels:
+        {{- .labels | nindent 8 }}
+    topologyKey: kubernetes.io/hostname
+{{- else if eq .how "soft" }}
+preferredDuringSchedulingIgnoredDuringExecution:
+  - weight: 1
+    podAffinityTerm:
+      labelSelector:
+        matchLabels:
+          {{- .labels | nindent 10 }}
+      topologyKey: kubernetes.io/hostname
+{{- end }}
+{{- end }}
+
+{{/* Values that do not go together, or promise what is not there. */}}
+{{- define "corecached.check" -}}
+{{- if .Values.auth.enabled }}{{ fail "auth.enabled: this version has no authentication; remove it, and say who may connect with networkPolicy.allowExternal=false" }}{{ end }}
+{{- if .Values.persistence.enabled }}{{ fail "persistence.enabled: the cache keeps nothing over a restart; remove it" }}{{ end }}
+{{- if and .Values.autoscaling.enabled (not (include "corecached.cache.stateful" .)) }}{{ fail "autoscaling.enabled: needs architecture=high-availability" }}{{ end }}
+{{- if gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas) }}{{ fail "autoscaling.minReplicas: must not be more than autoscaling.maxReplicas" }}{{ end }}
+{{- if le (int .Values.terminationGracePeriodSeconds) (int .Values.drain.seconds) }}{{ fail "terminationGracePeriodSeconds: must be more than drain.seconds, or pods are killed while they drain" }}{{ end }}
+{{- if le (int .Values.mcrouter.terminationGracePeriodSeconds) (int .Values.mcrouter.drainSeconds) }}{{ fail "mcrouter.terminationGracePeriodSeconds: must be more than mcrouter.drainSeconds" }}{{ end }}
+{{- if and .Values.pdb.minAvailable .Values.pdb.maxUnavailable }}{{ fail "pdb: give minAvailable or maxUnavailable, not both" }}{{ end }}
+{{- if and (include "corecached.proxy.given" .) (eq (toString .Values.mcrouter.enabled) "false") }}{{ fail "mcrouter.enabled: is false, but values of the proxy are given (memcached, controller, daemonset, statefulset or mcrouterCommandParams): remove one or the other" }}{{ end }}
+{{- if and (include "corecached.proxy.enabled" .) (not (include "corecached.cache.enabled" .)) (not .Values.mcrouter.config) (not (include "corecached.old" . | fromJson).mcrouterCommandParams.configFile) }}{{ fail "memcached.enabled: is false, so say where the proxy sends to: mcrouter.config or mcrouterCommandParams.configFile" }}{{ end }}
+{{- if and .Values.mcrouter.config (include "corecached.old" . | fromJson).mcrouterCommandParams.configFile }}{{ fail "mcrouter.config: give it or mcrouterCommandParams.configFile, not both" }}{{ end }}
+{{- if eq (int .Values.containerSecurityContext.runAsUser) (int .Values.mcrouter.runAsUser) }}{{ fail "mcrouter.runAsUser: must differ from containerSecurityContext.runAsUser: both would share the locked memory that io_uring needs" }}{{ end }}
+{{- end }}
+
+{{/* Domain behind the names of pods, with the dot that says it is whole: no search list is tried first. */}}
+{{- define "corecached.cache.domain" -}}
+{{ include "corecached.cache.fullname" . }}.{{ .Release.Namespace }}.svc.{{ .Values.clusterDomain }}.
+{{- end }}
+{{- define "corecached.proxy.config" -}}
+{{- $old := include "corecached.old" . | fromJson }}
+{{- if .Values.mcrouter.config }}{{ tpl .Values.mcrouter.config . }}
+{{- else if $old.mcrouterCommandParams.configFile }}
+{{- .Files.Get $old.mcrouterCommandParams.configFile | required (printf "mcrouterCommandParams.configFile: %s is not in the chart's folder; put it there or use mcrouter.config" $old.mcrouterCommandParams.configFile) }}
+{{- else }}
+{{- $port := int .Values.service.ports.memcached }}
+{{- $domain := include "corecached.cache.domain" . }}
+{{- $pool := dict "servers" (list (printf "%s:%d" $domain $port)) "resolve" true }}
+{{- if eq .Values.mcrouter.discovery "static" }}
+{{- $servers := list }}
+{{- range until (include "corecached.cache.replicasWanted" . | int) }}
+{{- $servers = append $servers (printf "%s-%d.%s:%d" (include "corecached.cache.fullname" $) . $domain (int $.Values.containerPorts.memcached)) }}
+{{- end }}
+{{- $pool = dict "servers" $servers }}
+{{- end }}
+{{- $route := dict "type" "PoolRoute" "pool" "A" "hash" (dict "hash_func" .Values.mcrouter.hashFunction) }}
+{{- dict "pools" (dict "A" $pool) "route" $route | toPrettyJson }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,106 @@
+{{/* A value as YAML, with the templates in it carried out: value, root */}}
+{{- define "corecached.render" -}}
+{{- if kindIs "string" .value }}{{ tpl .value .root }}{{ else }}{{ tpl (toYaml .value) .root }}{{ end }}
+{{- end }}
+
+{{/* own, root */}}
+{{- define "corecached.podAnnotations" -}}
+{{- $annotations := merge (dict) .own .root.Values.commonAnnotations }}
+{{- if .root.Values.metrics.enabled }}{{ $annotations = merge (dict) $annotations .root.Values.metrics.podAnnotations }}{{ end }}
+{{- with $annotations }}{{ tpl (toYaml .) $.root }}{{ end }}
+{{- end }}
+
+{{- define "corecached.adminListen" -}}
+{{- $address := .Values.metrics.listenAddress }}
+{{- if contains ":" $address }}[{{ $address | trimPrefix "[" | trimSuffix "]" }}]{{ else }}{{ $address }}{{ end }}:{{ int .Values.containerPorts.admin }}
+{{- end }}
+
+{{/* uid, gid, root */}}
+{{- define "corecached.podSecurity" -}}
+{{- $own := .root.Values.podSecurityContext }}
+{{- if $own.enabled }}
+runAsNonRoot: true
+runAsUser: {{ int .uid }}
+runAsGroup: {{ int .gid }}
+fsGroup: {{ int $own.fsGroup }}
+{{- end }}
+{{- include "corecached.seccomp" .root }}
+{{- end }}
+
+{{/* vars, configMap, secret, root */}}
+{{- define "corecached.env" -}}
+{{- with .vars }}
+env:
+  {{- include "corecached.render" (dict "value" . "root" $.root) | nindent 2 }}
+{{- end }}
+{{- if or .configMap .secret }}
+envFrom:
+  {{- with .configMap }}
+  - configMapRef:
+      name: {{ tpl . $.root }}
+  {{- end }}
+  {{- with .secret }}
+  - secretRef:
+      name: {{ tpl . $.root }}
+  {{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Start by a round trip through our own binary, readiness and liveness by the admin pages: port, root */}}
+{{- define "corecached.probes" -}}
+{{- $values := .root.Values }}
+{{- if $values.customStartupProbe }}
+startupProbe:
+  {{- include "corecached.render" (dict "value" $values.customStartupProbe "root" .root) | nindent 2 }}
+{{- else if $values.startupProbe.enabled }}
+startupProbe:
+  exec:
+    command: [/usr/local/bin/corecached, healthcheck, "127.0.0.1:{{ int .port }}"]
+  {{- omit $values.startupProbe "enabled" | toYaml | nindent 2 }}
+{{- end }}
+{{- if $values.customReadinessProbe }}
+readinessProbe:
+  {{- include "corecached.render" (dict "value" $values.customReadinessProbe "root" .root) | nindent 2 }}
+{{- else if $values.readinessProbe.enabled }}
+readinessProbe:
+  httpGet:
+    path: /readyz
+    port: admin
+  {{- omit $values.readinessProbe "enabled" | toYaml | nindent 2 }}
+{{- end }}
+{{- if $values.customLivenessProbe }}
+livenessProbe:
+  {{- include "corecached.render" (dict "value" $values.customLivenessProbe "root" .root) | nindent 2 }}
+{{- else if $values.livenessProbe.enabled }}
+livenessProbe:
+  httpGet:
+    path: /healthz
+    port: admin
+  {{- omit $values.livenessProbe "enabled" | toYaml | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* admin, seconds */}}
+{{- define "corecached.drain" -}}
+preStop:
+  exec:
+    command: [/usr/local/bin/corecached, drain, {{ .admin | quote }}, "--wait-ms={{ mul 1000 (int .seconds) }}"]
+{{- end }}
+
+{{- define "corecached.nodeAffinity" -}}
+{{- if .type }}
+{{- $expressions := list (dict "key" .key "operator" "In" "values" .values) }}
+{{- if eq .type "hard" }}
+requiredDuringSchedulingIgnoredDuringExecution:
+  nodeSelectorTerms:
+    - matchExpressions:
+        {{- toYaml $expressions | nindent 8 }}
+{{- else }}
+preferredDuringSchedulingIgnoredDuringExecution:
+  - weight: 1
+    preference:
+      matchExpressions:
+        {{- toYaml $expressions | nindent 8 }}
+{{- end }}
+{{- end }}
+{{- end }}
