@@ -207,6 +207,8 @@ preferredDuringSchedulingIgnoredDuringExecution:
 {{- if and (include "corecached.proxy.given" .) (eq (toString .Values.mcrouter.enabled) "false") }}{{ fail "mcrouter.enabled: is false, but values of the proxy are given (memcached, controller, daemonset, statefulset or mcrouterCommandParams): remove one or the other" }}{{ end }}
 {{- if and (include "corecached.proxy.enabled" .) (not (include "corecached.cache.enabled" .)) (not .Values.mcrouter.config) (not (include "corecached.old" . | fromJson).mcrouterCommandParams.configFile) }}{{ fail "memcached.enabled: is false, so say where the proxy sends to: mcrouter.config or mcrouterCommandParams.configFile" }}{{ end }}
 {{- if and .Values.mcrouter.config (include "corecached.old" . | fromJson).mcrouterCommandParams.configFile }}{{ fail "mcrouter.config: give it or mcrouterCommandParams.configFile, not both" }}{{ end }}
+{{- if and (include "corecached.cache.stateful" .) (ne .Values.service.type "ClusterIP") }}{{ fail "service.type: must be ClusterIP with architecture=high-availability or a proxy: the Service is headless then" }}{{ end }}
+{{- if and (include "corecached.proxy.enabled" .) (include "corecached.cache.autoscales" .) (eq .Values.mcrouter.discovery "static") }}{{ fail "mcrouter.discovery: must be dns with autoscaling.enabled: pods come and go" }}{{ end }}
 {{- if eq (int .Values.containerSecurityContext.runAsUser) (int .Values.mcrouter.runAsUser) }}{{ fail "mcrouter.runAsUser: must differ from containerSecurityContext.runAsUser: both would share the locked memory that io_uring needs" }}{{ end }}
 {{- end }}
 

@@ -1,0 +1,61 @@
+"""The chart, rendered by real helm and parsed."""
+
+import functools
+import os
+import pathlib
+import subprocess
+
+import yaml
+
+CHART = pathlib.Path(__file__).resolve().parents[1]
+ROOT = CHART.parents[1]
+TOOLS = pathlib.Path(os.environ.get("CHART_TOOLS", ROOT / "target/chart"))
+HELMS = {version: TOOLS / f"helm-{version}" for version in ("3.17", "4.3")}
+NEWEST = "4.3"
+VALUES = sorted((CHART / "tests/values").glob("*.yaml"))
+# As the tutorial writes them.
+POOL = ("--set", "architecture=high-availability", "--set", "autoscaling.enabled=true")
+PROXY = ("--set", "memcached.replicaCount=3")
+# Every set of arguments that the general tests go through, by name.
+CASES = {"tutorial-pool": POOL, "tutorial-proxy": PROXY} | {path.stem: ("-f", str(path)) for path in VALUES}
+
+
+def helm(*arguments, version=NEWEST):
+    return subprocess.run([HELMS[version], *arguments], capture_output=True, text=True, timeout=60, check=False)
+
+
+@functools.cache
+def text(*arguments, version=NEWEST, release="mycache"):
+    done = helm("template", release, CHART, *arguments, version=version)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def objects(*arguments, **how):
+    return [found for found in yaml.safe_load_all(text(*arguments, **how)) if found]
+
+
+def the(kind, name, *arguments, **how):
+    """The one object of that kind and name."""
+    (found,) = [o for o in objects(*arguments, **how) if o["kind"] == kind and o["metadata"]["name"] == name]
+    return found
+
+
+def refused(*arguments, version=NEWEST):
+    """What helm says of values it does not take."""
+    done = helm("template", "mycache", CHART, *arguments, version=version)
+    assert done.returncode != 0, "these values are taken"
+    return done.stderr
+
+
+def pods(found):
+    """(object, pod spec) of whatever makes pods."""
+    for one in found:
+        if one["kind"] == "Pod":
+            yield one, one["spec"]
+        elif one["kind"] in ("StatefulSet", "DaemonSet", "Deployment"):
+            yield one, one["spec"]["template"]["spec"]
+
+
+def own_containers(spec):
+    return [c for c in spec["containers"] if "corecached" in c["image"]]

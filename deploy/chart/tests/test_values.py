@@ -1,0 +1,328 @@
+"""What single values do, and what is said of those that cannot be."""
+
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from support import CASES, CHART, HELMS, NEWEST, POOL, PROXY, ROOT, helm, objects, own_containers, pods, refused, the
+
+CACHE, ROUTER = "mycache-memcached", "mycache-mcrouter"
+
+
+def values(name):
+    return CASES[name]
+
+
+def args(one):
+    return one["spec"]["template"]["spec"]["containers"][0]["args"]
+
+
+# --- the tutorial
+
+def test_the_tutorials_pool_is_three_ordered_pods_behind_a_headless_service():
+    cache = the("StatefulSet", CACHE, *POOL)
+    assert cache["spec"]["replicas"] == 3 and cache["spec"]["serviceName"] == CACHE
+    service = the("Service", CACHE, *POOL)["spec"]
+    assert service["clusterIP"] == "None" and [p["port"] for p in service["ports"]] == [11211]
+    assert not [o for o in objects(*POOL) if o["kind"] == "DaemonSet"]
+
+
+def test_the_tutorials_proxy_is_on_every_node_at_port_5000_and_found_by_its_label():
+    proxy = the("DaemonSet", ROUTER, *PROXY)["spec"]["template"]
+    assert proxy["metadata"]["labels"]["app"] == "mycache-mcrouter"
+    ports = {p["name"]: p for p in proxy["spec"]["containers"][0]["ports"]}
+    assert ports["mcrouter"] == {"name": "mcrouter", "containerPort": 5000, "hostPort": 5000}
+    assert the("StatefulSet", CACHE, *PROXY)["spec"]["replicas"] == 3
+    assert the("Service", ROUTER, *PROXY)["spec"]["clusterIP"] == "None"
+
+
+def test_the_proxy_follows_the_caches_service_and_hashes_by_names():
+    config = json.loads(the("ConfigMap", ROUTER, *PROXY)["data"]["config.json"])
+    assert config == {
+        "pools": {"A": {"servers": ["mycache-memcached.default.svc.cluster.local.:11211"], "resolve": True}},
+        "route": {"type": "PoolRoute", "pool": "A", "hash": {"hash_func": "Rendezvous"}},
+    }
+
+
+@pytest.mark.parametrize("version", HELMS)
+def test_the_notes_name_the_next_commands(version):
+    done = helm("install", "mycache", CHART, "--dry-run=client", *PROXY, version=version)
+    if "kubernetes cluster unreachable" in done.stderr.lower():
+        pytest.skip("this helm asks a cluster even so")
+    assert done.returncode == 0, done.stderr
+    notes = done.stdout.partition("NOTES:")[2]
+    assert 'kubectl get pods -l app=mycache-mcrouter -o jsonpath="{.items[0].status.podIP}"' in notes
+    assert 'kubectl get service mycache-memcached -o jsonpath="{.spec.clusterIP}"' in notes
+    assert "telnet mycache-memcached-0.mycache-memcached.default.svc.cluster.local 11211" in notes
+    assert "fieldPath: spec.nodeName" in notes
+
+
+# --- the cache
+
+def test_memory_is_left_to_the_server_unless_said():
+    assert not [a for a in args(the("StatefulSet", CACHE)) if "memory" in a]
+    assert "--memory-limit=6000" in args(the("StatefulSet", CACHE, *values("guaranteed")))
+    assert "--memory-limit=64" in args(the("StatefulSet", CACHE, *values("proxy-statefulset")))
+
+
+def test_whole_cores_are_requested_as_they_are_limited():
+    (container,) = the("StatefulSet", CACHE, *values("guaranteed"))["spec"]["template"]["spec"]["containers"]
+    assert container["resources"]["limits"] == container["resources"]["requests"] == {"cpu": "4", "memory": "8Gi"}
+
+
+@pytest.mark.parametrize("preset", ["nano", "micro", "small", "medium", "large", "xlarge", "2xlarge"])
+def test_a_preset_limits_memory_to_what_it_requests_and_no_cores(preset):
+    cache = the("StatefulSet", CACHE, "--set", f"resourcesPreset={preset}")
+    resources = cache["spec"]["template"]["spec"]["containers"][0]["resources"]
+    assert resources["limits"] == {"memory": resources["requests"]["memory"]}
+
+
+def test_counts_of_pods_are_those_of_the_charts_before():
+    count = lambda *a: the("StatefulSet", CACHE, *a)["spec"]["replicas"]
+    assert count() == 1
+    assert count("--set", "architecture=high-availability") == 3
+    assert count("--set", "architecture=high-availability,replicaCount=1") == 1
+    assert count("--set", "replicaCount=4") == 4
+    assert count("--set", "memcached.replicaCount=0") == 0
+
+
+def test_an_upgrade_does_not_undo_what_the_autoscaler_did():
+    assert "replicas" not in the("StatefulSet", CACHE, *POOL, "--is-upgrade")["spec"]
+    assert "replicas" not in the("StatefulSet", CACHE, *POOL, "--set", "autoscaling.renderReplicas=false")["spec"]
+
+
+def test_the_autoscaler_goes_by_cpu_and_never_by_memory():
+    scaler = the("HorizontalPodAutoscaler", CACHE, *POOL, "--set", "autoscaling.targetMemory=50")["spec"]
+    assert (scaler["minReplicas"], scaler["maxReplicas"]) == (3, 6)
+    assert [m["resource"]["name"] for m in scaler["metrics"]] == ["cpu"]
+    assert scaler["behavior"]["scaleDown"]["policies"] == [{"type": "Pods", "value": 1, "periodSeconds": 300}]
+    own = the("HorizontalPodAutoscaler", CACHE, *values("autoscaling"))["spec"]
+    assert [m["type"] for m in own["metrics"]] == ["Pods"] and own["minReplicas"] == 4
+
+
+def test_a_single_pod_has_no_disruption_budget():
+    assert not [o for o in objects() if o["kind"] == "PodDisruptionBudget"]
+    assert the("PodDisruptionBudget", CACHE, *POOL)["spec"]["maxUnavailable"] == 1
+    assert the("PodDisruptionBudget", CACHE, *values("proxy-statefulset"))["spec"]["minAvailable"] == 3
+
+
+def test_caches_avoid_each_others_nodes_and_spread_over_zones():
+    spec = the("StatefulSet", CACHE, *POOL)["spec"]["template"]["spec"]
+    (term,) = spec["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert term["podAffinityTerm"]["topologyKey"] == "kubernetes.io/hostname"
+    assert spec["topologySpreadConstraints"][0]["topologyKey"] == "topology.kubernetes.io/zone"
+    hard = the("StatefulSet", CACHE, *values("bitnami"))["spec"]["template"]["spec"]["affinity"]
+    assert "requiredDuringSchedulingIgnoredDuringExecution" in hard["podAntiAffinity"]
+    assert "requiredDuringSchedulingIgnoredDuringExecution" in hard["nodeAffinity"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "profile"),
+    [
+        ("auto", {"type": "RuntimeDefault"}),
+        ("runtimeDefault", {"type": "RuntimeDefault"}),
+        ("localhost", {"type": "Localhost", "localhostProfile": "profiles/corecached-io-uring.json"}),
+        ("unconfined", {"type": "Unconfined"}),
+        ("unset", None),
+    ],
+)
+def test_each_seccomp_mode_is_the_profile_it_says(mode, profile):
+    for _, spec in pods(objects(*PROXY, "--set", f"seccomp.mode={mode}")):
+        assert spec["securityContext"].get("seccompProfile") == profile
+
+
+def test_only_those_allowed_reach_a_closed_cache():
+    policy = the("NetworkPolicy", CACHE, *values("closed"))["spec"]
+    cache_rule = policy["ingress"][0]
+    assert cache_rule["ports"] == [{"port": 11211}]
+    allowed = [peer["podSelector"]["matchLabels"] for peer in cache_rule["from"] if "namespaceSelector" not in peer]
+    assert {"mycache-memcached-client": "true"} in allowed and {"app": "web"} in allowed
+    assert any(labels.get("app") == ROUTER for labels in allowed)
+    assert policy["egress"] == [{"ports": [{"port": 2}]}]
+    assert the("NetworkPolicy", CACHE)["spec"]["egress"] == []
+
+
+def test_a_value_may_have_templates_in_it():
+    container = the("StatefulSet", CACHE, *values("bitnami"))["spec"]["template"]["spec"]["containers"][0]
+    assert container["env"] == [{"name": "RELEASE", "value": "mycache"}]
+    assert container["image"] == "registry.example/team/corecached:1.2.3"
+    assert container["args"][-3:] == ["-o", "no_lru_crawler", "-R 200"]
+
+
+def test_a_digest_goes_before_a_tag():
+    container = the("StatefulSet", "pool", *values("ipv6-and-host-network"))["spec"]["template"]["spec"]["containers"][0]
+    assert re.fullmatch(r"corecached@sha256:0{64}", container["image"])
+    assert "--admin-listen=[::]:9150" in container["args"]
+
+
+# --- the proxy
+
+@pytest.mark.parametrize("asks", ["memcached.enabled=true", "controller=daemonset", "daemonset.hostPort=5000", "statefulset.replicas=1", "mcrouterCommandParams.port=5000", "mcrouter.enabled=true"])
+def test_any_value_of_the_proxy_asks_for_it(asks):
+    assert the("DaemonSet", ROUTER, "--set", asks)
+
+
+def test_the_proxy_comes_as_each_kind_of_controller():
+    stateful = the("StatefulSet", ROUTER, *values("proxy-statefulset"))["spec"]
+    assert stateful["replicas"] == 2 and stateful["serviceName"] == ROUTER
+    assert "--port=5001" in stateful["template"]["spec"]["containers"][0]["args"]
+    deployment = the("Deployment", ROUTER, *values("proxy-deployment"))["spec"]
+    assert deployment["replicas"] == 3 and "tolerations" not in deployment["template"]["spec"]
+    for spec in (stateful, deployment):
+        assert all("hostPort" not in port for port in spec["template"]["spec"]["containers"][0]["ports"])
+
+
+def test_without_a_port_of_the_node_a_service_leads_to_the_nodes_own_proxy():
+    arguments = values("proxy-without-host-port")
+    assert "hostPort" not in json.dumps(the("DaemonSet", ROUTER, *arguments))
+    assert the("Service", "mycache-mcrouter-local", *arguments)["spec"]["internalTrafficPolicy"] == "Local"
+
+
+def test_static_discovery_names_each_pod():
+    config = json.loads(the("ConfigMap", ROUTER, *values("proxy-static"))["data"]["config.json"])
+    assert config["pools"]["A"] == {
+        "servers": [f"mycache-memcached-{n}.mycache-memcached.default.svc.cluster.local.:11211" for n in range(2)]
+    }
+    assert config["route"]["hash"] == {"hash_func": "Ch3"}
+
+
+def test_a_proxy_alone_has_no_cache_beside_it():
+    kinds = {o["kind"] for o in objects(*values("proxy-alone"))}
+    assert "StatefulSet" not in kinds and "DaemonSet" in kinds
+
+
+def test_a_file_of_the_chart_may_be_the_configuration(tmp_path):
+    copy = tmp_path / "chart"
+    shutil.copytree(CHART, copy, ignore=shutil.ignore_patterns("tests"))
+    (copy / "own.json").write_text('{"route": "NullRoute"}')
+    done = helm("template", "mycache", copy, "--set", "mcrouterCommandParams.configFile=own.json")
+    (config,) = [o for o in yaml.safe_load_all(done.stdout) if o and o["kind"] == "ConfigMap"]
+    assert config["data"]["config.json"] == '{"route": "NullRoute"}'
+
+
+@pytest.mark.parametrize("case", [name for name in CASES if "mcrouter" in name or "proxy" in name or name in ("closed", "autoscaling", "watched")])
+def test_the_binary_takes_the_configuration(case, tmp_path):
+    binary = pathlib.Path(os.environ.get("CORECACHED", ROOT / "target/debug/corecached"))
+    if not binary.exists():
+        pytest.skip(f"{binary} is not built")
+    config = tmp_path / "config.json"
+    config.write_text(the("ConfigMap", ROUTER, *CASES[case])["data"]["config.json"])
+    done = subprocess.run([binary, "check-config", "-f", config], capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+# --- refused
+
+@pytest.mark.parametrize("version", HELMS)
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("nonsense=1", "nonsense"),
+        ("cache.memory=64", "memory"),
+        ("memcached.replicas=3", "replicas"),
+        ("architecture=big", "architecture"),
+        ("replicaCount=-1", "replicaCount"),
+        ("containerPorts.memcached=70000", "memcached"),
+        ("cache.maxItemSize=1mb", "maxItemSize"),
+        ("cache.ioBackend=kqueue", "ioBackend"),
+        ("controller=job", "controller"),
+        ("daemonset.hostPort=-1", "hostPort"),
+        ("seccomp.mode=none", "mode"),
+        ("image=corecached:1", "image"),
+        ("image.digest=sha256:12", "digest"),
+        ("containerSecurityContext.runAsUser=0", "runAsUser"),
+        ("mcrouter.enabled=perhaps", "enabled"),
+        ("mcrouter.hashFunction=Md5", "hashFunction"),
+        ("guaranteedQoS.cpus=1.5", "cpus"),
+        ("podManagementPolicy=Any", "podManagementPolicy"),
+        # What goes together only in the templates.
+        ("auth.enabled=true", "auth.enabled: this version has no authentication"),
+        ("persistence.enabled=true", "persistence.enabled: the cache keeps nothing"),
+        ("autoscaling.enabled=true", "autoscaling.enabled: needs architecture=high-availability"),
+        ("autoscaling.minReplicas=9", "autoscaling.minReplicas: must not be more"),
+        ("drain.seconds=60", "terminationGracePeriodSeconds: must be more than drain.seconds"),
+        ("mcrouter.drainSeconds=60", "mcrouter.terminationGracePeriodSeconds"),
+        ("pdb.minAvailable=1,pdb.maxUnavailable=1", "pdb: give minAvailable or maxUnavailable"),
+        ("mcrouter.runAsUser=65532", "mcrouter.runAsUser: must differ"),
+        ("memcached.enabled=false", "memcached.enabled: is false, so say where"),
+        ("mcrouter.enabled=false,controller=daemonset", "mcrouter.enabled: is false, but values of the proxy are given"),
+        ("mcrouterCommandParams.configFile=none.json", "none.json is not in the chart's folder"),
+        ("architecture=high-availability,service.type=NodePort", "service.type: must be ClusterIP"),
+        ("architecture=high-availability,autoscaling.enabled=true,mcrouter.enabled=true,mcrouter.discovery=static", "mcrouter.discovery: must be dns"),
+    ],
+)
+def test_a_wrong_value_is_named(given, said, version):
+    assert said in refused("--set", given, version=version)
+
+
+def test_an_old_kubernetes_is_refused():
+    assert "1.24" in refused("--kube-version", "1.24.0")
+
+
+# --- what is made from values.yaml
+
+def test_schema_and_readme_are_up_to_date():
+    done = subprocess.run([sys.executable, CHART / "generate.py", "--check"], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_package_holds_the_chart_and_none_of_its_tests(tmp_path):
+    import tarfile
+
+    done = helm("package", CHART, "--destination", tmp_path)
+    assert done.returncode == 0, done.stderr
+    (package,) = tmp_path.glob("*.tgz")
+    names = {name.removeprefix("corecached/") for name in tarfile.open(package).getnames()}
+    assert {"Chart.yaml", "values.schema.json", "README.md", "dashboards/corecached.json"} <= names
+    assert not [name for name in names if name.startswith("tests/") or name.endswith(".py")]
+
+
+# --- watching
+
+METRICS = set()
+for source in (ROOT / "server/src/admin/page").glob("*.rs"):
+    METRICS |= set(re.findall(r'"((?:memcached|corecached|process)_[a-z_]+)"', source.read_text()))
+
+
+def unknown(expression):
+    named = set(re.findall(r"\b((?:memcached|corecached|process)_[a-z_]+)\b(?=\{|\[)", expression))
+    assert named, expression
+    return {name for name in named if name not in METRICS and name.removesuffix("_total") not in METRICS}
+
+
+def test_alerts_and_dashboard_ask_for_metrics_that_are_there():
+    rules = the("PrometheusRule", CACHE, *values("watched"))["spec"]["groups"][0]["rules"]
+    dashboard = json.loads(the("ConfigMap", "mycache-memcached-dashboard", *values("watched"))["data"]["corecached.json"])
+    expressions = [rule["expr"] for rule in rules]
+    expressions += [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    assert len(expressions) > 15 and not set().union(*map(unknown, expressions))
+
+
+def test_prometheus_takes_alerts_and_queries(tmp_path):
+    promtool = shutil.which("promtool")
+    if not promtool:
+        pytest.skip("no promtool; it is in Debian's package prometheus")
+    spec = the("PrometheusRule", CACHE, *values("watched"))["spec"]
+    dashboard = json.loads((CHART / "dashboards/corecached.json").read_text())
+    targets = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    fill = lambda text: text.replace("$__rate_interval", "1m").replace("$namespace", "a").replace("$pod", "b")
+    queries = [{"record": f"query_{n}", "expr": fill(expr)} for n, expr in enumerate(targets)]
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(yaml.safe_dump({"groups": spec["groups"] + [{"name": "dashboard", "rules": queries}]}))
+    done = subprocess.run([promtool, "check", "rules", rules], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0 and f"{len(spec['groups'][0]['rules']) + len(queries)} rules found" in done.stdout, done.stdout + done.stderr
+
+
+def test_helm_test_asks_each_pod_and_the_proxy():
+    test = the("Pod", "mycache-memcached-test", *PROXY)
+    assert test["metadata"]["annotations"]["helm.sh/hook"] == "test"
+    asked = [container["args"][1] for container in test["spec"]["containers"]]
+    domain = "mycache-memcached.default.svc.cluster.local:11211"
+    assert asked == [f"mycache-memcached-{n}.{domain}" for n in range(3)] + ["mycache-mcrouter:5000"]
