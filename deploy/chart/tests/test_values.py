@@ -326,3 +326,13 @@ def test_helm_test_asks_each_pod_and_the_proxy():
     asked = [container["args"][1] for container in test["spec"]["containers"]]
     domain = "mycache-memcached.default.svc.cluster.local:11211"
     assert asked == [f"mycache-memcached-{n}.{domain}" for n in range(3)] + ["mycache-mcrouter:5000"]
+
+
+# --- the seccomp profile
+
+def test_the_profile_allows_io_uring_and_nothing_that_reaches_out_of_the_container():
+    profile = json.loads((CHART / "seccomp/corecached-io-uring.json").read_text())
+    allowed = {name for rule in profile["syscalls"] if rule["action"] == "SCMP_ACT_ALLOW" for name in rule["names"]}
+    assert profile["defaultAction"] == "SCMP_ACT_ERRNO"
+    assert {"io_uring_setup", "io_uring_enter", "io_uring_register"} <= allowed
+    assert not allowed & {"mount", "umount2", "ptrace", "bpf", "setns", "unshare", "keyctl", "init_module", "kexec_load", "perf_event_open", "process_vm_writev", "pivot_root"}
