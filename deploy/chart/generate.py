@@ -92,6 +92,7 @@ RULES = {
 }
 # Those that do not stand in values.yaml.
 EXTRA = {
+    "enabled": {"type": "boolean"},
     "memcached.enabled": {"type": "boolean"},
     "memcached.replicaCount": COUNT,
     "memcached.pdbMinAvailable": PODS,

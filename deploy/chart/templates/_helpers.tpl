@@ -9,7 +9,10 @@
 {{- end }}
 {{- define "corecached.proxy.fullname" -}}
 {{- if .Values.fullnameOverride }}{{ printf "%s-mcrouter" (.Values.fullnameOverride | trunc 52 | trimSuffix "-") }}
-{{- else }}{{ include "corecached.named" (dict "root" . "word" "mcrouter") }}{{ end }}
+{{- else }}
+{{- $name := include "corecached.named" (dict "root" . "word" "mcrouter") }}
+{{- $name }}{{ if eq $name (include "corecached.cache.fullname" .) }}-mcrouter{{ end }}
+{{- end }}
 {{- end }}
 
 {{/* stable/mcrouter's values over their defaults. None of them stands in values.yaml: that one is given says that the

@@ -18,7 +18,7 @@
 {{/* uid, gid, root */}}
 {{- define "corecached.podSecurity" -}}
 {{- $own := .root.Values.podSecurityContext }}
-{{- if $own.enabled }}
+{{- if $own.enabled -}}
 runAsNonRoot: true
 runAsUser: {{ int .uid }}
 runAsGroup: {{ int .gid }}
@@ -29,7 +29,7 @@ fsGroup: {{ int $own.fsGroup }}
 
 {{/* vars, configMap, secret, root */}}
 {{- define "corecached.env" -}}
-{{- with .vars }}
+{{- with .vars -}}
 env:
   {{- include "corecached.render" (dict "value" . "root" $.root) | nindent 2 }}
 {{- end }}
@@ -46,10 +46,11 @@ envFrom:
 {{- end }}
 {{- end }}
 
-{{/* Start by a round trip through our own binary, readiness and liveness by the admin pages: port, root */}}
+{{/* Start by a round trip through our own binary, readiness and liveness by the admin pages: port, root, and isCache, for the
+     probes that somebody wrote for the cache */}}
 {{- define "corecached.probes" -}}
 {{- $values := .root.Values }}
-{{- if $values.customStartupProbe }}
+{{- if and .isCache $values.customStartupProbe }}
 startupProbe:
   {{- include "corecached.render" (dict "value" $values.customStartupProbe "root" .root) | nindent 2 }}
 {{- else if $values.startupProbe.enabled }}
@@ -58,7 +59,7 @@ startupProbe:
     command: [/usr/local/bin/corecached, healthcheck, "127.0.0.1:{{ int .port }}"]
   {{- omit $values.startupProbe "enabled" | toYaml | nindent 2 }}
 {{- end }}
-{{- if $values.customReadinessProbe }}
+{{- if and .isCache $values.customReadinessProbe }}
 readinessProbe:
   {{- include "corecached.render" (dict "value" $values.customReadinessProbe "root" .root) | nindent 2 }}
 {{- else if $values.readinessProbe.enabled }}
@@ -68,7 +69,7 @@ readinessProbe:
     port: admin
   {{- omit $values.readinessProbe "enabled" | toYaml | nindent 2 }}
 {{- end }}
-{{- if $values.customLivenessProbe }}
+{{- if and .isCache $values.customLivenessProbe }}
 livenessProbe:
   {{- include "corecached.render" (dict "value" $values.customLivenessProbe "root" .root) | nindent 2 }}
 {{- else if $values.livenessProbe.enabled }}

@@ -218,6 +218,26 @@ def test_the_binary_takes_the_configuration(case, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+def test_probes_written_for_the_cache_are_not_the_proxys():
+    arguments = (*PROXY, "--set", "customReadinessProbe.tcpSocket.port=memcached")
+    probe = lambda kind, name: the(kind, name, *arguments)["spec"]["template"]["spec"]["containers"][0]["readinessProbe"]
+    assert probe("StatefulSet", CACHE) == {"tcpSocket": {"port": "memcached"}}
+    assert probe("DaemonSet", ROUTER)["httpGet"]["path"] == "/readyz"
+
+
+@pytest.mark.parametrize(
+    ("release", "names"),
+    [
+        ("memcached", {"memcached", "memcached-mcrouter"}),
+        ("mcrouter", {"mcrouter-memcached", "mcrouter"}),
+        ("mcrouter-memcached", {"mcrouter-memcached", "mcrouter-memcached-mcrouter"}),
+    ],
+)
+def test_cache_and_proxy_have_names_of_their_own(release, names):
+    found = objects(*PROXY, release=release)
+    assert {o["metadata"]["name"] for o in found if o["kind"] in ("StatefulSet", "DaemonSet")} == names
+
+
 # --- refused
 
 @pytest.mark.parametrize("version", HELMS)
