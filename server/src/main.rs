@@ -167,7 +167,9 @@ fn serve(
     let shared = server.shared();
     std::thread::spawn(move || {
         for signal in &mut signals {
-            if signal != SIGHUP {
+            if signal == SIGHUP {
+                shared.reload();
+            } else {
                 tracing::info!("stopping on signal {signal}");
                 shared.stop();
             }

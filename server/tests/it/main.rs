@@ -6,7 +6,9 @@
 mod support;
 
 mod attribution;
+mod auth;
 mod backend;
+mod binary;
 mod command_line;
 mod connections;
 mod differential;
