@@ -109,8 +109,7 @@ impl Binary<'_> {
     /// When the item dies.
     #[must_use]
     pub fn exptime(&self) -> Exptime {
-        // memcached takes the upper half of the numbers for negative ones.
-        Exptime(i64::from(self.expires as i32))
+        Exptime(i64::from(self.expires))
     }
 }
 

@@ -48,7 +48,7 @@ impl Core {
         if !self.shared.config.allow_flush {
             return self.refuse_binary(session, envelope, Status::AuthError);
         }
-        let at = execute::expires(Exptime(i64::from(expires as i32)), self.now).unwrap_or(self.now);
+        let at = execute::expires(Exptime(i64::from(expires)), self.now).unwrap_or(self.now);
         let then = if quiet { Then::Silence } else { Then::BinaryDone(envelope) };
         self.after_all(session, Barrier::Ask { what: Broadcast::Flush { at_s: at.0 }, then });
     }

@@ -16,9 +16,9 @@ fn users(folder: &Folder, text: &str) -> String {
 fn nothing_is_answered_before_the_password_but_that_it_is_missing() {
     let folder = Folder::new();
     let file = users(&folder, "user:pass\nbob:secret");
-    let reference = Server::memcached(&["-Y", &file]);
     for &backend in Backend::all() {
         for shards in [1, 2] {
+            let reference = Server::memcached(&["-Y", &file]);
             let ours = Server::start_on(backend, shards, &["-Y", &file]);
             for server in [&ours, &reference] {
                 let mut client = Client::connect(server);
@@ -35,9 +35,6 @@ fn nothing_is_answered_before_the_password_but_that_it_is_missing() {
                     "set x 0 0 10\r\nuser secret\r\n",
                     "CLIENT_ERROR bad command line termination\r\n",
                 );
-                client.check("\r\nxx\r\n", "");
-                client.check("set x 0 0 4\r\nuser\r\n", "");
-                drop(client);
                 let mut client = Client::connect(server);
                 client.check("set x 0 0 4\r\nuser\r\n", "CLIENT_ERROR bad authentication token format\r\n");
                 client.check("set x y z 9\r\nuser pass\r\n", "STORED\r\n");
@@ -68,7 +65,7 @@ fn what_cannot_become_a_password_closes() {
     }
     // The binary protocol is no way around it.
     let mut client = Client::connect(&server);
-    client.send(Packet::new(opcode::NOOP, b"").bytes());
+    client.send(Packet::new(opcode::GET, b"k").bytes());
     client.check("\r\n", "CLIENT_ERROR unauthenticated\r\n");
 }
 

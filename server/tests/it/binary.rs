@@ -112,7 +112,7 @@ fn a_listener_may_insist_on_one_protocol() {
     assert_eq!(client.rest(), b"");
     let server = Launch::new(&["-B", "ascii"]).serve();
     let mut client = Client::connect(&server);
-    client.send(noop.bytes());
+    client.send(Packet::new(opcode::GET, b"k").bytes());
     client.check("\r\n", "ERROR\r\n");
     // Each listener of several as it is told, whatever -B says.
     let args = ["-p", "-1", "-l", "proto[binary]:127.0.0.1", "-B", "ascii"];
@@ -141,7 +141,8 @@ impl Side {
         for request in requests {
             let mut request = request.clone();
             if request.cas == 1 {
-                request.cas = self.uniques.get(&request.key).copied().unwrap_or(1);
+                // One that was never shown is nobody's.
+                request.cas = self.uniques.get(&request.key).copied().unwrap_or(u64::MAX / 5);
             }
             bytes.extend(request.bytes());
             bytes.extend(noop.bytes());
