@@ -3,6 +3,7 @@
 //! Commands are plain `Copy` values of numbers and borrowed slices, so that a batch of them lives on the stack and a
 //! command for another shard can be written into the mesh and rebuilt there.
 
+use crate::binary::{Binary, BinaryControl};
 use crate::exptime::Exptime;
 
 /// One parsed request. A retrieval line yields one [`Command::Retrieve`] a key, so a line of any length needs no more
@@ -21,6 +22,10 @@ pub enum Command<'a> {
     Touch(Touch<'a>),
     /// `mg`, `ms`, `md`, `ma`, `me`; for `ms` `value_len` bytes and CRLF follow the line.
     Meta(Meta<'a>),
+    /// A request of the binary protocol on a key; `value_len` bytes follow it.
+    Binary(Binary<'a>),
+    /// A request of the binary protocol without a key, or one that is refused.
+    BinaryControl(BinaryControl<'a>),
     /// `mn`: answered `MN`, and ends a batch of quiet commands.
     MetaNoop,
     /// `flush_all [DELAY] [noreply]`

@@ -78,6 +78,8 @@ pub enum ParseError {
     LineTooLong,
     /// A browser or a web probe; closes without an answer.
     Http,
+    /// Of a binary connection: no request, or one longer than any may be; closes without an answer.
+    BadMagic,
     /// More of a line that was answered already; no answer, and nothing to count.
     RestOfLine,
 }
@@ -111,14 +113,14 @@ impl ParseError {
             Self::BadModeLength => line::BAD_MODE_LENGTH,
             Self::BadStoreMode => line::BAD_STORE_MODE,
             Self::BadArithmeticMode => line::BAD_ARITHMETIC_MODE,
-            Self::LineTooLong | Self::Http | Self::RestOfLine => b"",
+            Self::LineTooLong | Self::Http | Self::BadMagic | Self::RestOfLine => b"",
         }
     }
 
     /// Whether the connection ends with it.
     #[must_use]
     pub const fn closes(&self) -> bool {
-        matches!(self, Self::LineTooLong | Self::Http)
+        matches!(self, Self::LineTooLong | Self::Http | Self::BadMagic)
     }
 }
 

@@ -9,6 +9,7 @@
 //! | [`data_block`] | the value that follows a storage line |
 //! | [`mod@line`] | every reply that is a constant |
 //! | [`text`], [`meta`] | replies with something to fill in, and the grammar of the two families |
+//! | [`binary`] | the same for the binary protocol |
 //! | [`client`] | the side of a proxy: commands to the wire, replies from it |
 //! | [`Reply`] | what a destination answers to a proxy |
 //! | [`number`] | decimal digits, both ways |
@@ -42,6 +43,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod binary;
 pub mod client;
 mod command;
 mod data;
@@ -56,12 +58,13 @@ mod scan;
 pub mod text;
 mod words;
 
+pub use binary::{Binary, BinaryControl, BinaryControlVerb, BinaryVerb};
 pub use command::*;
 pub use data::{BadDataChunk, data_block};
 pub use error::{ParseError, Rejected};
 pub use exptime::*;
 pub use meta::MetaKey;
-pub use parser::{Limits, Parser};
+pub use parser::{Limits, Parser, Wire};
 pub use reply::{ErrorKind, Reply};
 
 /// Largest value length a storage line may announce, in bytes: with its CRLF it still fits a signed 32-bit number.

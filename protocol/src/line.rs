@@ -63,6 +63,8 @@ lines! {
     STATS_DETAIL_USAGE = "CLIENT_ERROR usage: stats detail on|off|dump";
     /// A command before the password (`-Y`).
     UNAUTHENTICATED = "CLIENT_ERROR unauthenticated";
+    /// Something else than CRLF behind `user password` (`-Y`).
+    BAD_TERMINATION = "CLIENT_ERROR bad command line termination";
     /// The wrong password (`-Y`).
     AUTHENTICATION_FAILURE = "CLIENT_ERROR authentication failure";
     /// No `user password` in the value (`-Y`).

@@ -9,7 +9,7 @@ use memchr::{memchr, memchr2, memrchr};
 use crate::error::Refused;
 use crate::scan::find_either;
 use crate::words::Words;
-use crate::{Command, Exptime, KEY_BYTES_MAX, ParseError, Parsed, Rejected, Retrieve, meta, text};
+use crate::{Command, Exptime, KEY_BYTES_MAX, ParseError, Parsed, Rejected, Retrieve, binary, meta, text};
 
 /// What bounds a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +33,18 @@ impl Default for Limits {
     }
 }
 
+/// What a connection may speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Wire {
+    /// What its first byte says.
+    #[default]
+    Either,
+    /// Text and meta commands.
+    Text,
+    /// The binary protocol.
+    Binary,
+}
+
 /// Shortest line, in bytes and with its line end, that is looked at.
 const LINE_BYTES_MIN: usize = 4;
 
@@ -45,9 +57,13 @@ pub struct Parser {
 
 #[derive(Clone, Copy, Debug, PartialEq, Default)]
 enum State {
-    /// In front of a line.
+    /// In front of the first byte of the connection, which tells the protocol.
     #[default]
+    First,
+    /// In front of a line.
     Line,
+    /// In front of a request of the binary protocol.
+    Binary,
     /// In front of a key of a retrieval line.
     Keys(Keys),
     /// Within a line that was rejected.
@@ -65,10 +81,27 @@ pub(crate) struct Keys {
 }
 
 impl Parser {
-    /// The parser of a connection that sent nothing yet.
+    /// The parser of a connection that sent nothing yet. Its first byte will tell text from binary.
     #[must_use]
     pub const fn new() -> Self {
-        Self { state: State::Line }
+        Self::speaking(Wire::Either)
+    }
+
+    /// The parser of a connection that sent nothing yet and must speak `wire`.
+    #[must_use]
+    pub const fn speaking(wire: Wire) -> Self {
+        let state = match wire {
+            Wire::Either => State::First,
+            Wire::Text => State::Line,
+            Wire::Binary => State::Binary,
+        };
+        Self { state }
+    }
+
+    /// Whether the connection turned out to speak the binary protocol.
+    #[must_use]
+    pub fn is_binary(&self) -> bool {
+        self.state == State::Binary
     }
 
     /// The command at the front of `input`; of a storage command its line, without the data block.
@@ -88,13 +121,26 @@ impl Parser {
             }
             State::Keys(keys) => self.unchecked_key(keys, input, 0, limits),
             State::Skip => self.skip(input),
+            State::Binary => binary::parse(input, limits),
+            State::First => self.first(input, limits),
         }
+    }
+
+    /// The first command of a connection.
+    #[cold]
+    fn first<'a>(&mut self, input: &'a [u8], limits: &Limits) -> Result<Parsed<Command<'a>>, Rejected> {
+        self.state = match input.first() {
+            None => return Ok(Parsed::NeedMore),
+            Some(&binary::REQUEST_MAGIC) => State::Binary,
+            Some(_) => State::Line,
+        };
+        self.parse(input, limits)
     }
 
     /// Whether the next byte begins a line.
     #[must_use]
     pub fn at_line_start(&self) -> bool {
-        self.state == State::Line
+        matches!(self.state, State::First | State::Line)
     }
 
     #[inline]

@@ -206,7 +206,7 @@ fn serve(
     std::thread::spawn(move || {
         for signal in &mut signals {
             match signal {
-                SIGHUP => {}
+                SIGHUP => shared.reload(),
                 SIGTERM if !shared.drain_time_left().is_zero() && !std::mem::replace(&mut waits, true) => {
                     shared.announce_stop();
                     let left = shared.drain_time_left();

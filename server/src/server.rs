@@ -11,7 +11,8 @@ use corecached_engine::{KeyHasher, Seconds, Store, StoreConfig};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::admin::http::Admin;
-use crate::config::{Config, ConfigError, IoBackend, Listen};
+use crate::config::{Address, Config, ConfigError, IoBackend, Listen, Serves};
+use crate::conn::users::Users;
 use crate::metrics::{Cells, Descriptions};
 use crate::net::epoll::Epoll;
 use crate::net::listen::{Admission, listen_on_all_shards, listen_unix};
@@ -28,6 +29,8 @@ use crate::shard::{CoreSetup, Shard};
 
 /// `EX_OSERR` of sysexits: what memcached exits with when it cannot listen.
 const EX_OSERR: u8 = 71;
+/// What memcached exits with when a file it was given is not what it should be.
+const EX_FILE: u8 = 1;
 
 /// What all shards share. Nothing in it is written on the data path.
 #[derive(Debug)]
@@ -42,6 +45,10 @@ pub struct Shared {
     pub cells: Box<[Cells]>,
     /// Who may connect.
     pub admission: Arc<Admission>,
+    /// What is spoken on each listening socket.
+    pub serves: Box<[Serves]>,
+    /// Who may use it, if not everybody.
+    pub users: Option<Arc<Users>>,
     /// Which shards sleep, and how to wake them.
     pub presence: Arc<[Presence]>,
     /// The server is stopping.
@@ -77,6 +84,8 @@ impl Shared {
             cells: (0..shards).map(|_| Cells::default()).collect(),
             admission: Arc::new(Admission::new(config.connections_max)),
             presence,
+            serves: [Serves::default()].into(),
+            users: None,
             stopping: AtomicBool::new(false),
             drained: AtomicUsize::new(0),
             backend,
@@ -111,6 +120,16 @@ impl Shared {
         self.stopping.store(true, Ordering::Release);
         for presence in self.presence.iter() {
             presence.wake();
+        }
+    }
+
+    /// Read again what may change: users and their passwords. What cannot be read stays as it was.
+    pub fn reload(&self) {
+        if let Some(users) = &self.users {
+            match users.reload() {
+                Ok(()) => tracing::info!("read {} again", users.file().display()),
+                Err(error) => tracing::warn!("{}: {error}: users stay as they were", users.file().display()),
+            }
         }
     }
 
@@ -210,8 +229,17 @@ pub fn start_as(config: Config, forwarding: Option<&Forwarding>) -> Result<Serve
     if let Some(warning) = process::raise_descriptors(&config) {
         tracing::warn!("{warning}");
     }
-    let (listeners, addresses) = bind(&config, plan.cores.len())?;
+    let mut bound = bind(&config, plan.cores.len())?;
+    if let Some(file) = &config.auth_file {
+        let users = Users::read(file).map_err(|error| {
+            let flag = if config.sasl { "MEMCACHED_SASL_PWDB" } else { "-Y" };
+            let remedy = format!("give a file of user:password lines: {error}");
+            ConfigError::new(flag, &file.display().to_string(), &remedy, EX_FILE)
+        })?;
+        bound.users = Some(Arc::new(users));
+    }
     let admin = config.operation.admin_listen.map(Admin::bind).transpose()?;
+    let addresses = bound.addresses.clone();
     process::drop_privileges(&config)?;
     let first_core = plan.cores[0].id;
     let uring = || -> Result<(), String> {
@@ -225,7 +253,7 @@ pub fn start_as(config: Config, forwarding: Option<&Forwarding>) -> Result<Serve
         IoBackend::Epoll => None,
         IoBackend::Auto | IoBackend::IoUring => {
             match uring().and_then(|()| {
-                launch(&config, &plan, &listeners, forwarding, Backend::Uring, "io_uring".to_owned())
+                launch(&config, &plan, &bound, forwarding, Backend::Uring, "io_uring".to_owned())
             }) {
                 Ok((shared, hosts)) => return finish(shared, addresses, hosts, admin),
                 Err(reason) => Some(reason),
@@ -243,7 +271,7 @@ pub fn start_as(config: Config, forwarding: Option<&Forwarding>) -> Result<Serve
         }
         None => "epoll".to_owned(),
     };
-    let (shared, hosts) = launch(&config, &plan, &listeners, forwarding, Backend::Epoll, name)
+    let (shared, hosts) = launch(&config, &plan, &bound, forwarding, Backend::Epoll, name)
         .map_err(|reason| ConfigError::new("--io-backend", "epoll", &reason, EX_OSERR))?;
     finish(shared, addresses, hosts, admin)
 }
@@ -276,13 +304,25 @@ fn finish(
     Ok(Server { shared, addresses, hosts })
 }
 
-/// The listening sockets of each shard, and the addresses they got.
-fn bind(config: &Config, shards: usize) -> Result<(Vec<Vec<OwnedFd>>, Vec<SocketAddr>), ConfigError> {
+/// What is had before any shard starts: listening sockets, and what is read from files.
+struct Bound {
+    /// Of each shard.
+    sockets: Vec<Vec<OwnedFd>>,
+    /// The addresses they got.
+    addresses: Vec<SocketAddr>,
+    /// What is spoken on each socket of a shard.
+    serves: Vec<Serves>,
+    /// Who may use it, if not everybody.
+    users: Option<Arc<Users>>,
+}
+
+/// Listen on every address.
+fn bind(config: &Config, shards: usize) -> Result<Bound, ConfigError> {
     let mut sockets: Vec<Vec<OwnedFd>> = (0..shards).map(|_| Vec::new()).collect();
-    let mut bound = Vec::new();
+    let (mut bound, mut serves) = (Vec::new(), Vec::new());
     match &config.listen {
         Listen::Tcp(addresses) => {
-            for &address in addresses {
+            for &Address { at: address, serves: of_address } in addresses {
                 // Where any port will do, it is the same one for both families.
                 let port = match (address.port(), bound.first()) {
                     (0, Some(first)) => SocketAddr::port(first),
@@ -293,6 +333,7 @@ fn bind(config: &Config, shards: usize) -> Result<(Vec<Vec<OwnedFd>>, Vec<Socket
                     Ok((made, address)) => {
                         made.into_iter().zip(&mut sockets).for_each(|(socket, shard)| shard.push(socket));
                         bound.push(address);
+                        serves.push(of_address);
                     }
                     // A machine may have no IPv6 at all.
                     Err(_) if config.shown.listen.is_none() && address.is_ipv6() && !bound.is_empty() => {}
@@ -303,7 +344,8 @@ fn bind(config: &Config, shards: usize) -> Result<(Vec<Vec<OwnedFd>>, Vec<Socket
                 }
             }
         }
-        Listen::Unix { path, mode } => {
+        Listen::Unix { path, mode, serves: of_socket } => {
+            serves.push(*of_socket);
             let refused = |error: std::io::Error| {
                 let remedy = format!("give a path where a socket can be made: {error}");
                 ConfigError::new("-s", &path.display().to_string(), &remedy, EX_OSERR)
@@ -315,21 +357,24 @@ fn bind(config: &Config, shards: usize) -> Result<(Vec<Vec<OwnedFd>>, Vec<Socket
             }
         }
     }
-    Ok((sockets, bound))
+    Ok(Bound { sockets, addresses: bound, serves, users: None })
 }
 
 /// Start every shard on `backend`. When one cannot be made, none runs.
 fn launch(
     config: &Config,
     plan: &cores::Plan,
-    listeners: &[Vec<OwnedFd>],
+    bound: &Bound,
     forwarding: Option<&Forwarding>,
     backend: Backend,
     backend_name: String,
 ) -> Result<(Arc<Shared>, Vec<Host>), String> {
     let shards = plan.cores.len();
     let (meshes, presence) = mesh::connect(shards);
-    let shared = Arc::new(Shared::new(config.clone(), shards, presence, random_seed(), backend_name));
+    let mut shared = Shared::new(config.clone(), shards, presence, random_seed(), backend_name);
+    shared.serves = bound.serves.clone().into();
+    shared.users.clone_from(&bound.users);
+    let shared = Arc::new(shared);
     let (report, reports) = bounded::<Result<(), String>>(shards);
     let slices = Slices::new(shards);
     let mut hosts = Vec::new();
@@ -338,7 +383,7 @@ fn launch(
         let (start, started) = bounded(1);
         starts.push(start);
         let setup = DriverSetup {
-            listeners: duplicate(&listeners[mesh.me()]).map_err(|error| error.to_string())?,
+            listeners: duplicate(&bound.sockets[mesh.me()]).map_err(|error| error.to_string())?,
             admission: Arc::clone(&shared.admission),
         };
         let name = format!("shard-{}", mesh.me());

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
+use corecached::config::IoBackend;
 
 use super::{Pace, Plan, Progress, Target, Work, run};
 use crate::popularity::Popularity;
@@ -91,6 +92,9 @@ pub struct LoadArgs {
     /// Run generator threads before ordinary ones (SCHED_FIFO; needs the privilege)
     #[arg(long)]
     fifo: bool,
+    /// How to reach the network: auto, io_uring or epoll
+    #[arg(long, value_name = "NAME", default_value = "auto")]
+    io_backend: IoBackend,
     /// The server's process; found by its port when it runs here
     #[arg(long)]
     server_pid: Option<u32>,
@@ -133,6 +137,7 @@ impl LoadArgs {
             threads: self.threads,
             cores: self.cores.clone(),
             fifo: self.fifo,
+            io_backend: self.io_backend,
             duration: seconds(self.seconds, "--seconds")?,
             warmup: seconds(self.warmup, "--warmup")?,
             requests: self.requests,

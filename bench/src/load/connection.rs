@@ -95,6 +95,11 @@ impl Replies {
         std::mem::take(&mut self.answered)
     }
 
+    /// Whether nothing has been asked since [`Replies::clear`].
+    pub fn is_clear(&self) -> bool {
+        self.requests.is_empty()
+    }
+
     /// Forget a burst that is answered, or whose connection is lost.
     pub fn clear(&mut self) {
         self.asked.clear();

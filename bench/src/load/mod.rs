@@ -1,8 +1,7 @@
 //! A run of load against one server.
 //!
 //! [`Plan`] says what to do, [`run`] does it on one thread a share of the connections, [`Report`] says what came of it.
-//! Nothing is allocated, formatted or logged per request: replies are read by one recv and requests written by one send
-//! a connection and turn.
+//! Nothing is allocated, formatted or logged per request: a turn takes in whatever has come, and sends what that frees.
 
 mod args;
 mod connection;
@@ -14,6 +13,8 @@ mod versions;
 mod worker;
 
 use std::time::Duration;
+
+use corecached::config::IoBackend;
 
 pub use args::{LoadArgs, main};
 pub use progress::Progress;
@@ -97,6 +98,8 @@ pub struct Plan {
     pub cores: Vec<usize>,
     /// Run them before ordinary threads (SCHED_FIFO).
     pub fifo: bool,
+    /// How to reach the network.
+    pub io_backend: IoBackend,
     /// Time measured, unless [`Plan::requests`] bounds the run.
     pub duration: Duration,
     /// Time before that.
@@ -146,6 +149,7 @@ impl Plan {
             threads: 1,
             cores: Vec::new(),
             fifo: false,
+            io_backend: IoBackend::Auto,
             duration: Duration::from_secs(2),
             warmup: Duration::from_millis(400),
             requests: None,

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use socket2::SockAddr;
+
 use crate::Failure;
 
 /// A server that does not take a connection within this long is not there.
@@ -39,6 +41,19 @@ impl Target {
                 let stream = UnixStream::connect(path).map_err(failed)?;
                 stream.set_nonblocking(true).map_err(failed)?;
                 Ok(stream.into())
+            }
+        }
+    }
+
+    /// As the kernel takes it.
+    ///
+    /// # Errors
+    /// A path that is too long for a socket.
+    pub fn address(&self) -> Result<SockAddr, Failure> {
+        match self {
+            Self::Tcp(address) => Ok((*address).into()),
+            Self::Unix(path) => {
+                SockAddr::unix(path).map_err(|error| Failure::from(error).during(path.display()))
             }
         }
     }

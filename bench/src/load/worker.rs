@@ -1,16 +1,17 @@
 //! One thread of load: its connections, the bursts it sends on them, and the clock.
 //!
-//! A turn waits for readiness (edge-triggered epoll, each socket registered once), reads each ready connection with one
-//! recv and answers a finished burst with one send of the next.
+//! It stands on the server's own network drivers, turned around: a turn hands the kernel every burst written in the
+//! last one, takes in what has come, and answers each finished burst with the next.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::ptr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::event::epoll;
-use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use corecached::config::IoBackend;
+use corecached::net::epoll::Epoll;
+use corecached::net::listen::Admission;
+use corecached::net::uring::{self, Uring};
+use corecached::net::{Close, ConnId, Driver, DriverSetup, Event, Send, Wait};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::connection::{Garbled, Judge, Replies};
@@ -22,10 +23,10 @@ use crate::popularity::KeyDraws;
 use crate::rng::{Rng, mix};
 use crate::{Failure, place, process, wire};
 
-/// Bytes read from a socket at once: four values of 64 KiB.
-const RECV_BYTES: usize = 256 << 10;
-/// Sockets looked at in a turn.
-const EVENTS_MAX: usize = 512;
+/// Connections begun and not there yet; more at once would overflow a short accept queue.
+const CONNECTING_MAX: usize = 64;
+/// A server that does not take a connection within this long is not there.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// After the measured time, replies under way are awaited for this long.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 /// A server that answers nothing for this long, while something is under way, is given up.
@@ -58,12 +59,36 @@ pub struct Outcome {
 /// Run thread `number` of a plan.
 ///
 /// # Errors
-/// When the server cannot be reached, or breaks connection after connection.
+/// When the server cannot be reached, or breaks connection after connection; when io_uring is asked for and denied.
 pub fn run(plan: &Plan, dataset: &Dataset, number: usize, progress: &Progress) -> Result<Outcome, Failure> {
     if !plan.cores.is_empty() {
         place::pin(&[plan.cores[number % plan.cores.len()]])?;
     }
-    let worker = Worker::new(plan, dataset, number, progress)?;
+    let setup = || DriverSetup { listeners: Vec::new(), admission: Arc::new(Admission::new(0)) };
+    let uring = match plan.io_backend {
+        IoBackend::Epoll => None,
+        IoBackend::Auto => uring::probe().ok().and_then(|_| Uring::new(setup()).ok()),
+        IoBackend::IoUring => {
+            let denied = |error: &dyn std::fmt::Display| Failure::new(format!("io_uring: {error}"));
+            uring::probe().map_err(|error| denied(&error))?;
+            Some(Uring::new(setup()).map_err(|error| denied(&error))?)
+        }
+    };
+    match uring {
+        Some(driver) => run_over(driver, plan, dataset, number, progress),
+        None => run_over(Epoll::new(setup())?, plan, dataset, number, progress),
+    }
+}
+
+fn run_over(
+    driver: impl Driver,
+    plan: &Plan,
+    dataset: &Dataset,
+    number: usize,
+    progress: &Progress,
+) -> Result<Outcome, Failure> {
+    let mut worker = Worker::new(driver, plan, dataset, number, progress)?;
+    worker.connect_all()?;
     if plan.fifo {
         place::run_first(0)?;
     }
@@ -76,10 +101,11 @@ fn share(count: u64, parts: usize, number: usize) -> u64 {
 }
 
 struct Connection {
-    socket: OwnedFd,
+    /// Its name in the driver, void once that said it closed.
+    conn: ConnId,
+    /// It was begun and does not stand yet.
+    connecting: bool,
     replies: Replies,
-    /// Bytes the socket has not taken.
-    unsent: Vec<u8>,
     /// Nanoseconds of the run's clock at which the burst under way was due.
     due_ns: u64,
     /// Requests it makes before it is opened anew.
@@ -93,13 +119,18 @@ struct Sample {
     server_ns: u64,
 }
 
-struct Worker<'p> {
+struct Worker<'p, D> {
     plan: &'p Plan,
     number: usize,
     progress: &'p Progress,
     start: Instant,
-    epoll: OwnedFd,
+    driver: D,
+    address: socket2::SockAddr,
     connections: Vec<Connection>,
+    /// The connection in each place of the driver's.
+    places: Vec<u32>,
+    /// Connections begun and not there yet.
+    connecting: usize,
     judge: Judge<'p>,
     draws: KeyDraws,
     rng: Rng,
@@ -111,7 +142,9 @@ struct Worker<'p> {
     next_version: u32,
     /// Ids drawn for the request being made.
     ids: Vec<(u32, u32)>,
-    out: Vec<u8>,
+    /// Bursts written in this turn, and which bytes are whose.
+    arena: Vec<u8>,
+    sends: Vec<Send>,
     /// Connections with nothing under way, the longest idle first.
     idle: VecDeque<u32>,
     /// Open loop: when the next burst is due, and those due that found no idle connection.
@@ -119,6 +152,8 @@ struct Worker<'p> {
     backlog: VecDeque<u64>,
     /// See [`Outcome::behind`].
     behind: u64,
+    /// When the driver handed over what this turn works on.
+    turn_ns: u64,
     /// The measured time, on the run's clock.
     measure_from_ns: u64,
     measure_until_ns: u64,
@@ -126,15 +161,14 @@ struct Worker<'p> {
     under_way: usize,
 }
 
-impl<'p> Worker<'p> {
+impl<'p, D: Driver> Worker<'p, D> {
     fn new(
+        mut driver: D,
         plan: &'p Plan,
         dataset: &'p Dataset,
         number: usize,
         progress: &'p Progress,
     ) -> Result<Self, Failure> {
-        let failed = |what: &'static str| move |error: Errno| Failure::new(format!("{what}: {error}"));
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(failed("epoll"))?;
         let mut rng = Rng::new(plan.seed ^ mix(number as u64));
         let draws = match plan.work {
             Work::Mix => KeyDraws::new(&plan.popularity, plan.keys, &mut rng)?,
@@ -143,13 +177,17 @@ impl<'p> Worker<'p> {
             }
         };
         let versions = plan.verify.then(|| Versions::new(plan.run, plan.first_key, plan.keys));
-        let mut worker = Self {
+        let arena = driver.take_arena();
+        Ok(Self {
             plan,
             number,
             progress,
             start: Instant::now(),
-            epoll,
+            driver,
+            address: plan.target.address()?,
             connections: Vec::new(),
+            places: Vec::new(),
+            connecting: 0,
             judge: Judge { dataset, protocol: plan.protocol, versions, tally: Tally::new()? },
             draws,
             rng,
@@ -157,36 +195,59 @@ impl<'p> Worker<'p> {
             requests_left: plan.requests.map_or(u64::MAX, |requests| share(requests, plan.threads, number)),
             next_version: 1,
             ids: Vec::with_capacity(plan.keys_per_get),
-            out: Vec::with_capacity(RECV_BYTES),
+            arena,
+            sends: Vec::new(),
             idle: VecDeque::new(),
             next_due_ns: 0.0,
             backlog: VecDeque::new(),
             behind: 0,
+            turn_ns: 0,
             measure_from_ns: 0,
             measure_until_ns: u64::MAX,
             begun: None,
             under_way: 0,
-        };
-        for index in 0..share(plan.connections as u64, plan.threads, number) as usize {
-            let socket = worker.open(index)?;
-            worker.connections.push(Connection {
-                socket,
-                replies: Replies::default(),
-                unsent: Vec::new(),
-                due_ns: 0,
-                requests_left: plan.requests_per_connection.unwrap_or(u64::MAX),
-            });
-            worker.idle.push_back(index as u32);
-        }
-        Ok(worker)
+        })
     }
 
-    fn open(&self, index: usize) -> Result<OwnedFd, Failure> {
-        let socket = self.plan.target.connect()?;
-        let edges = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET;
-        epoll::add(&self.epoll, &socket, epoll::EventData::new_u64(index as u64), edges)
-            .map_err(|error| Failure::new(format!("epoll: {error}")))?;
-        Ok(socket)
+    /// Open this thread's connections, a few at a time, and wait until all stand.
+    fn connect_all(&mut self) -> Result<(), Failure> {
+        let count = share(self.plan.connections as u64, self.plan.threads, self.number) as usize;
+        let mut events = Vec::new();
+        let mut last = (0, Instant::now());
+        while self.idle.len() < count {
+            while self.connections.len() < count && self.connecting < CONNECTING_MAX {
+                let conn = self.begin(self.connections.len())?;
+                self.connections.push(Connection {
+                    conn,
+                    connecting: true,
+                    replies: Replies::default(),
+                    due_ns: 0,
+                    requests_left: self.plan.requests_per_connection.unwrap_or(u64::MAX),
+                });
+            }
+            if last.0 < self.idle.len() {
+                last = (self.idle.len(), Instant::now());
+            } else if last.1.elapsed() > CONNECT_LIMIT {
+                return Err(Failure::new(format!("cannot connect to {}: no answer", self.plan.target)));
+            }
+            self.driver.turn(Wait::AtMost(Duration::from_millis(100)), &mut events)?;
+            for event in events.drain(..) {
+                self.heard(event)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Begin connection `index`.
+    fn begin(&mut self, index: usize) -> Result<ConnId, Failure> {
+        let failed =
+            |error: std::io::Error| Failure::new(format!("cannot connect to {}: {error}", self.plan.target));
+        let conn = self.driver.connect(&self.address).map_err(failed)?;
+        let place = conn.index as usize;
+        self.places.resize(self.places.len().max(place + 1), 0);
+        self.places[place] = index as u32;
+        self.connecting += 1;
+        Ok(conn)
     }
 
     fn now_ns(&self) -> u64 {
@@ -202,8 +263,7 @@ impl<'p> Worker<'p> {
         if let Pace::Open { .. } = self.plan.pace {
             self.next_due_ns = self.gap_ns();
         }
-        let mut buffer = vec![0; RECV_BYTES];
-        let mut events = Vec::with_capacity(EVENTS_MAX);
+        let mut events = Vec::new();
         let mut ended = None;
         let mut last_event_ns = 0;
         let mut turns = 0u32;
@@ -218,20 +278,23 @@ impl<'p> Worker<'p> {
                 ended = Some(self.sample());
                 self.behind += (self.backlog.len() * self.plan.depth) as u64;
             }
-            self.send_what_is_due(now_ns, over)?;
+            self.write_what_is_due(now_ns, over);
             let drained = self.under_way == 0 && (self.backlog.is_empty() || self.ran_out());
             let late = now_ns > self.measure_until_ns.saturating_add(DRAIN_LIMIT.as_nanos() as u64);
             if over && (drained || late) {
                 break;
             }
-            self.wait(&mut events, now_ns, over)?;
+            self.send_what_is_written();
+            let wait = self.wait(now_ns, over);
+            self.driver.turn(wait, &mut events)?;
+            self.turn_ns = self.now_ns();
             if !events.is_empty() {
                 last_event_ns = now_ns;
             } else if self.under_way > 0 && now_ns - last_event_ns > SILENCE_LIMIT.as_nanos() as u64 {
                 return Err(Failure::new(format!("{} answers nothing", self.plan.target)));
             }
-            for event in &events {
-                self.serve(event.u64 as usize, event.events & libc::EPOLLOUT as u32 != 0, &mut buffer)?;
+            for event in events.drain(..) {
+                self.heard(event)?;
             }
             turns = turns.wrapping_add(1);
             if turns.is_multiple_of(TURNS_PER_STEP) {
@@ -310,16 +373,15 @@ impl<'p> Worker<'p> {
         }
     }
 
-    fn send_what_is_due(&mut self, now_ns: u64, over: bool) -> Result<(), Failure> {
+    fn write_what_is_due(&mut self, now_ns: u64, over: bool) {
         match self.plan.pace {
             Pace::Closed => {
                 while !over
                     && !self.ran_out()
                     && let Some(index) = self.idle.pop_front()
                 {
-                    self.send_burst(index as usize, now_ns)?;
+                    self.write_burst(index as usize, now_ns);
                 }
-                Ok(())
             }
             Pace::Open { .. } => {
                 // What was due before the end is sent even if this thread was stopped until after it.
@@ -331,24 +393,33 @@ impl<'p> Worker<'p> {
                     }
                     self.next_due_ns += self.gap_ns();
                 }
-                self.send_backlog()
+                while !self.ran_out()
+                    && !self.backlog.is_empty()
+                    && let Some(index) = self.idle.pop_front()
+                {
+                    let due_ns = self.backlog.pop_front().unwrap_or_default();
+                    self.write_burst(index as usize, due_ns);
+                }
             }
         }
     }
 
-    fn send_backlog(&mut self) -> Result<(), Failure> {
-        while !self.ran_out()
-            && !self.backlog.is_empty()
-            && let Some(index) = self.idle.pop_front()
-        {
-            let due_ns = self.backlog.pop_front().unwrap_or_default();
-            self.send_burst(index as usize, due_ns)?;
+    /// Hand the driver this turn's bursts. Those of a closed loop count from here.
+    fn send_what_is_written(&mut self) {
+        if self.plan.pace == Pace::Closed && !self.sends.is_empty() {
+            let now_ns = self.now_ns();
+            for send in &self.sends {
+                if let Send::Bytes { conn, .. } = send {
+                    self.connections[self.places[conn.index as usize] as usize].due_ns = now_ns;
+                }
+            }
         }
-        Ok(())
+        self.driver.send(std::mem::take(&mut self.arena), &mut self.sends);
+        self.arena = self.driver.take_arena();
     }
 
-    /// Wait until a socket is ready or a burst is due.
-    fn wait(&mut self, events: &mut Vec<libc::epoll_event>, now_ns: u64, over: bool) -> Result<(), Failure> {
+    /// How long to wait for the server, at most: until a burst is due.
+    fn wait(&self, now_ns: u64, over: bool) -> Wait {
         /// A shorter sleep would end late.
         const SLEEP_NS_MIN: f64 = 2_000.0;
         /// The end of the measured time is noticed this late at most.
@@ -356,63 +427,91 @@ impl<'p> Worker<'p> {
         let sleep_ns = match self.plan.pace {
             Pace::Open { sleep, .. } if !over => {
                 let gap_ns = self.next_due_ns - now_ns as f64;
-                if sleep && gap_ns > SLEEP_NS_MIN { gap_ns.min(SLEEP_NS_MAX) } else { 0.0 }
+                if !sleep || gap_ns <= SLEEP_NS_MIN {
+                    return Wait::No;
+                }
+                gap_ns.min(SLEEP_NS_MAX)
             }
             _ => SLEEP_NS_MAX,
         };
-        let limit = libc::timespec { tv_sec: 0, tv_nsec: sleep_ns as i64 };
-        events.clear();
-        // SAFETY: the kernel writes at most EVENTS_MAX events, for which there is room, and reads the limit.
-        let count = unsafe {
-            let room = EVENTS_MAX as i32;
-            libc::epoll_pwait2(
-                self.epoll.as_raw_fd(),
-                events.as_mut_ptr(),
-                room,
-                &raw const limit,
-                ptr::null(),
-            )
-        };
-        let Ok(count) = usize::try_from(count) else {
-            return match std::io::Error::last_os_error() {
-                error if error.kind() == std::io::ErrorKind::Interrupted => Ok(()),
-                error => Err(Failure::from(error).during("epoll_pwait2 (Linux 5.11)")),
-            };
-        };
-        // SAFETY: the kernel has written that many.
-        unsafe { events.set_len(count) };
-        Ok(())
+        Wait::AtMost(Duration::from_nanos(sleep_ns as u64))
     }
 
-    /// Read a connection, and send its next burst if the last one is answered.
-    fn serve(&mut self, index: usize, writable: bool, buffer: &mut [u8]) -> Result<(), Failure> {
-        if writable && !self.connections[index].unsent.is_empty() {
-            self.send_rest(index)?;
+    /// Something happened to a connection.
+    fn heard(&mut self, event: Event) -> Result<(), Failure> {
+        let (Event::Connected { conn }
+        | Event::Received { conn, .. }
+        | Event::Ended { conn }
+        | Event::Closed { conn }) = event
+        else {
+            return Ok(()); // nothing is accepted or pinned here, and bursts wait for replies, not for sockets
+        };
+        let index = self.places[conn.index as usize] as usize;
+        let is_current = self.connections[index].conn == conn;
+        match event {
+            Event::Received { buffer, .. } => {
+                let taken = match is_current {
+                    true => self.received(index, buffer),
+                    false => Ok(()),
+                };
+                self.driver.recycle(buffer);
+                match taken {
+                    Ok(()) if is_current => self.free_if_answered(index),
+                    Ok(()) => Ok(()),
+                    Err(Garbled(words)) => {
+                        self.driver.close(conn, Close::Now);
+                        self.broke(index, &words)
+                    }
+                }
+            }
+            _ if !is_current => Ok(()),
+            Event::Connected { .. } => {
+                self.connections[index].connecting = false;
+                self.connecting -= 1;
+                self.idle.push_back(index as u32);
+                Ok(())
+            }
+            Event::Closed { .. } if self.connections[index].connecting => {
+                self.connecting -= 1;
+                self.plan.target.connect()?; // says why, unless it has come up by now
+                self.connections[index].conn = self.begin(index)?;
+                Ok(())
+            }
+            Event::Ended { .. } => {
+                self.driver.close(conn, Close::Now);
+                self.broke(index, "the server closed the connection")
+            }
+            _ => self.broke(index, "the connection broke"),
         }
-        loop {
-            let connection = &mut self.connections[index];
-            let count = match recv(connection.socket.as_fd(), &mut *buffer, RecvFlags::empty()) {
-                Ok((0, _)) => return self.broke(index, "the server closed the connection"),
-                Ok((count, _)) => count,
-                Err(Errno::AGAIN | Errno::INTR) => return Ok(()),
-                Err(error) => return self.broke(index, &error.to_string()),
-            };
-            self.judge.tally.counts.bytes_in += count as u64;
-            let taken = connection.replies.take(&buffer[..count], &mut self.judge);
-            self.count_answered(index);
-            if let Err(Garbled(words)) = taken {
-                return self.broke(index, &words);
-            }
-            let connection = &mut self.connections[index];
-            if connection.replies.outstanding() == 0 && connection.unsent.is_empty() {
-                connection.replies.clear();
-                return self.free(index);
-            }
-            // A short read emptied the socket; what comes later is another edge.
-            if count < buffer.len() {
-                return Ok(());
-            }
+    }
+
+    /// Bytes came.
+    fn received(&mut self, index: usize, buffer: corecached::net::Buffer) -> Result<(), Garbled> {
+        let bytes = self.driver.received(buffer);
+        self.judge.tally.counts.bytes_in += bytes.len() as u64;
+        let taken = self.connections[index].replies.take(bytes, &mut self.judge);
+        self.count_answered(index);
+        taken
+    }
+
+    /// Once its burst is answered: go on at once in a closed loop, or wait to be due.
+    fn free_if_answered(&mut self, index: usize) -> Result<(), Failure> {
+        let connection = &mut self.connections[index];
+        if connection.replies.outstanding() > 0 || connection.replies.is_clear() {
+            return Ok(());
         }
+        connection.replies.clear();
+        if connection.requests_left == 0 {
+            self.driver.close(connection.conn, Close::Now);
+            return self.reopen(index);
+        }
+        let over = self.turn_ns >= self.measure_until_ns || self.ran_out();
+        if self.plan.pace == Pace::Closed && !over {
+            self.write_burst(index, self.turn_ns);
+        } else {
+            self.idle.push_back(index as u32);
+        }
+        Ok(())
     }
 
     fn count_answered(&mut self, index: usize) {
@@ -421,8 +520,7 @@ impl<'p> Worker<'p> {
         if gets + sets == 0 {
             return;
         }
-        let due_ns = connection.due_ns;
-        let now_ns = self.now_ns();
+        let (due_ns, now_ns) = (connection.due_ns, self.turn_ns);
         self.under_way -= (gets + sets) as usize;
         // An open loop counts what was due in the measured time, a closed loop what was answered in it.
         let counts_at = if self.plan.pace == Pace::Closed { now_ns } else { due_ns };
@@ -439,34 +537,21 @@ impl<'p> Worker<'p> {
         }
     }
 
-    /// A connection has nothing under way: go on at once in a closed loop, or wait to be due.
-    fn free(&mut self, index: usize) -> Result<(), Failure> {
-        if self.connections[index].requests_left == 0 {
-            self.reopen(index)?;
-        }
-        let now_ns = self.now_ns();
-        let over = now_ns >= self.measure_until_ns || self.ran_out();
-        if self.plan.pace == Pace::Closed && !over {
-            return self.send_burst(index, now_ns);
-        }
-        self.idle.push_back(index as u32);
-        Ok(())
-    }
-
+    /// Begin a connection anew; it is idle once it stands.
     fn reopen(&mut self, index: usize) -> Result<(), Failure> {
-        let socket = self.open(index)?;
+        let conn = self.begin(index)?;
         let connection = &mut self.connections[index];
-        connection.socket = socket; // the old one closes, which takes it out of epoll
+        (connection.conn, connection.connecting) = (conn, true);
         connection.requests_left = self.plan.requests_per_connection.unwrap_or(u64::MAX);
         Ok(())
     }
 
+    /// A connection is lost, and the driver knows it no more.
     #[cold]
     fn broke(&mut self, index: usize, words: &str) -> Result<(), Failure> {
         let connection = &mut self.connections[index];
         let lost = connection.replies.outstanding();
         connection.replies.clear();
-        connection.unsent.clear();
         self.under_way -= lost;
         let tally = &mut self.judge.tally;
         tally.counts.broken += 1;
@@ -478,39 +563,27 @@ impl<'p> Worker<'p> {
                 tally.counts.broken
             )));
         }
-        self.reopen(index)?;
-        if lost > 0 {
-            self.idle.push_back(index as u32); // with nothing under way it was idle, and listed, before
+        if lost == 0 {
+            self.idle.retain(|&idle| idle as usize != index);
         }
-        Ok(())
+        self.reopen(index)
     }
 
-    /// Write the next burst of a connection and send it.
-    fn send_burst(&mut self, index: usize, due_ns: u64) -> Result<(), Failure> {
-        let mut out = std::mem::take(&mut self.out);
-        out.clear();
+    /// Write the next burst of a connection.
+    fn write_burst(&mut self, index: usize, due_ns: u64) {
+        let start = self.arena.len();
+        let mut out = std::mem::take(&mut self.arena);
         let mut made = 0;
         while made < self.plan.depth && !self.ran_out() && self.connections[index].requests_left > 0 {
             self.put_request(index, &mut out);
             made += 1;
         }
         self.under_way += made;
-        self.judge.tally.counts.bytes_out += out.len() as u64;
+        self.judge.tally.counts.bytes_out += (out.len() - start) as u64;
         let connection = &mut self.connections[index];
         connection.due_ns = due_ns;
-        let sent = match send(connection.socket.as_fd(), &out, SendFlags::NOSIGNAL) {
-            Ok(sent) => Ok(sent),
-            Err(Errno::AGAIN | Errno::INTR) => Ok(0),
-            Err(error) => Err(error),
-        };
-        if let Ok(sent) = sent {
-            connection.unsent.extend_from_slice(&out[sent..]);
-        }
-        self.out = out;
-        match sent {
-            Ok(_) => Ok(()),
-            Err(error) => self.broke(index, &error.to_string()),
-        }
+        self.sends.push(Send::Bytes { conn: connection.conn, start, end: out.len(), queued: false });
+        self.arena = out;
     }
 
     fn put_request(&mut self, index: usize, out: &mut Vec<u8>) {
@@ -567,17 +640,5 @@ impl<'p> Worker<'p> {
             }
         }
         plan.first_key + key
-    }
-
-    fn send_rest(&mut self, index: usize) -> Result<(), Failure> {
-        let connection = &mut self.connections[index];
-        match send(connection.socket.as_fd(), &connection.unsent, SendFlags::NOSIGNAL) {
-            Ok(sent) => {
-                connection.unsent.drain(..sent);
-                Ok(())
-            }
-            Err(Errno::AGAIN | Errno::INTR) => Ok(()),
-            Err(error) => self.broke(index, &error.to_string()),
-        }
     }
 }

@@ -3,12 +3,16 @@
 use std::process::Command;
 use std::time::Duration;
 
+use corecached::config::IoBackend;
 use corecached_bench::load::{Pace, Plan, Progress, Report, run};
 use corecached_bench::sizes::Sizes;
 use corecached_bench::wire::Protocol;
 use serde_json::Value;
 
 use crate::fake_server::{FakeServer, Fault};
+
+/// What the kernel grants, and what it always does.
+const BACKENDS: [IoBackend; 2] = [IoBackend::Auto, IoBackend::Epoll];
 
 fn plan(server: &FakeServer) -> Plan {
     Plan { keys: 200, verify: true, requests: Some(1500), ..Plan::new(server.target()) }
@@ -26,12 +30,15 @@ fn clean(plan: &Plan) -> Report {
 
 #[test]
 fn every_shape_of_request_is_understood() {
-    for protocol in [Protocol::Text, Protocol::Meta] {
+    let shapes =
+        [Protocol::Text, Protocol::Meta].into_iter().flat_map(|one| BACKENDS.map(|other| (one, other)));
+    for (protocol, io_backend) in shapes {
         for keys_per_get in [1, 7] {
             for depth in [1, 16] {
                 for size in ["0", "5", "24", "100", "1-70000"] {
                     let server = FakeServer::start(Fault::None);
                     let plan = Plan {
+                        io_backend,
                         protocol,
                         keys_per_get,
                         depth,
@@ -61,16 +68,18 @@ fn threads_share_connections_and_keep_their_keys_apart() {
 
 #[test]
 fn churn_opens_connections_anew() {
-    let server = FakeServer::start(Fault::None);
-    let plan = Plan { connections: 2, depth: 4, requests_per_connection: Some(10), ..plan(&server) };
-    let report = clean(&plan);
-    let expected = report.requests / 10;
-    let connections = server.connections() as u64;
-    assert!(
-        (expected - 2..=expected + 4).contains(&connections),
-        "{connections} for {} requests",
-        report.requests
-    );
+    for io_backend in BACKENDS {
+        let server = FakeServer::start(Fault::None);
+        let shape = Plan { connections: 2, depth: 4, requests_per_connection: Some(10), ..plan(&server) };
+        let report = clean(&Plan { io_backend, ..shape });
+        let expected = report.requests / 10;
+        let connections = server.connections() as u64;
+        assert!(
+            (expected - 2..=expected + 4).contains(&connections),
+            "{connections} for {} requests",
+            report.requests
+        );
+    }
 }
 
 #[test]
@@ -88,21 +97,23 @@ fn filling_sets_and_reading_back_finds_every_key_once() {
 #[test]
 fn an_open_loop_counts_what_a_stopped_server_delays() {
     const STOP: Duration = Duration::from_millis(200);
-    let stopped = |pace| {
+    let stopped = |pace, io_backend| {
         let server = FakeServer::start(Fault::None);
-        let plan = Plan { pace, connections: 4, ..timed(&server, Duration::from_secs(1)) };
+        let plan = Plan { pace, io_backend, connections: 4, ..timed(&server, Duration::from_secs(1)) };
         server.stop_for(Duration::from_millis(400), STOP);
         clean(&plan)
     };
-    let open = stopped(Pace::Open { rate_per_s: 1000.0, sleep: true });
-    assert!(open.latency.max_us > 180_000.0, "{open}");
-    // A fifth of all requests were due while it was stopped: half of those waited more than half of the stop.
-    assert!(open.latency.p90_us > 50_000.0, "{open}");
-    assert!(open.steady_p99_us.is_some_and(|steady_us| steady_us < open.latency.max_us), "{open}");
-    // A closed loop sends nothing meanwhile, so all but four requests look fast: why open loops exist.
-    let closed = stopped(Pace::Closed);
-    assert!(closed.latency.max_us > 180_000.0, "{closed}");
-    assert!(closed.latency.p50_us < 50_000.0, "{closed}");
+    for io_backend in BACKENDS {
+        let open = stopped(Pace::Open { rate_per_s: 1000.0, sleep: true }, io_backend);
+        assert!(open.latency.max_us > 180_000.0, "{open}");
+        // A fifth of all requests were due while it was stopped: half of those waited more than half of the stop.
+        assert!(open.latency.p90_us > 50_000.0, "{open}");
+        assert!(open.steady_p99_us.is_some_and(|steady_us| steady_us < open.latency.max_us), "{open}");
+        // A closed loop sends nothing meanwhile, so all but four requests look fast: why open loops exist.
+        let closed = stopped(Pace::Closed, io_backend);
+        assert!(closed.latency.max_us > 180_000.0, "{closed}");
+        assert!(closed.latency.p50_us < 50_000.0, "{closed}");
+    }
 }
 
 #[test]

@@ -185,7 +185,9 @@ fn put_keyless(out: &mut Vec<u8>, command: &Command) -> bool {
         | Command::Delete(_)
         | Command::Arithmetic(_)
         | Command::Touch(_)
-        | Command::Meta(_) => debug_assert!(false, "a command on a key"),
+        | Command::Meta(_)
+        | Command::Binary(_)
+        | Command::BinaryControl(_) => debug_assert!(false, "a command on a key, or of another protocol"),
     }
     false
 }

@@ -48,7 +48,9 @@ impl Expected {
             | Command::Stats { .. }
             | Command::Shutdown { .. }
             | Command::CacheMemlimit { .. }
-            | Command::Admin { .. } => return None,
+            | Command::Admin { .. }
+            | Command::Binary(_)
+            | Command::BinaryControl(_) => return None,
         })
     }
 

@@ -16,8 +16,8 @@ pub fn describe<'a>(shard: usize, sessions: impl Iterator<Item = &'a Session>, n
         let name = shard * PLACES_PER_SHARD + session.conn.index as usize;
         let address = spell(&session.peer);
         let state = match session.state {
-            State::Command if session.unparsed() == 0 => "conn_read",
-            State::Command => "conn_parse_cmd",
+            State::Command | State::Unauthenticated if session.unparsed() == 0 => "conn_read",
+            State::Command | State::Unauthenticated => "conn_parse_cmd",
             State::Swallow(_) => "conn_swallow",
             State::Upload(_) => "conn_nread",
             State::Barrier(_) | State::Gather(_) => "conn_parse_cmd",

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use corecached_protocol::{Command, MetaVerb, line};
+use corecached_protocol::{BinaryVerb, Command, MetaVerb, line};
 
 use crate::metrics::Counters;
 
@@ -39,10 +39,18 @@ impl Prefixes {
             Command::Store(store) => store.key,
             Command::Delete(delete) => delete.key,
             Command::Meta(meta) if meta.verb != MetaVerb::Debug && !meta.flags.has(b'b') => meta.key,
+            Command::Binary(binary) => match binary.verb {
+                BinaryVerb::Touch | BinaryVerb::Increment | BinaryVerb::Decrement => return,
+                _ => binary.key,
+            },
             _ => return,
         };
         let Some(end) = key.iter().position(|&byte| byte == self.delimiter) else { return };
         let prefix = &key[..end];
+        // Keys of the binary protocol are any bytes; a line of words could not show these.
+        if prefix.iter().any(|&byte| byte <= b' ') {
+            return;
+        }
         if !self.counts.contains_key(prefix) && self.counts.len() >= PREFIXES_MAX {
             return;
         }

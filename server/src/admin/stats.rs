@@ -4,7 +4,7 @@
 use std::fmt::Display;
 use std::sync::atomic::Ordering;
 
-use corecached_protocol::{line, text};
+use corecached_protocol::{binary, line, text};
 
 use crate::config::{Config, Listen};
 use crate::metrics;
@@ -73,6 +73,24 @@ pub fn render(words: &[u8], shared: &Shared, out: &mut Vec<u8>) {
         _ => return out.extend_from_slice(line::ERROR),
     }
     out.extend_from_slice(line::END);
+}
+
+/// Append the answer to a `STAT` of the binary protocol: a packet a stat, and an empty one.
+pub fn render_binary(words: &[u8], shared: &Shared, envelope: binary::Envelope, out: &mut Vec<u8>) {
+    let mut list = Vec::new();
+    render(words, shared, &mut list);
+    let Some(list) = list.strip_suffix(line::END) else {
+        return binary::encode_status(out, envelope, binary::Status::NotFound);
+    };
+    for line in list.split(|&byte| byte == b'\n') {
+        let Some(stat) = line.strip_prefix(b"STAT ").and_then(|line| line.strip_suffix(b"\r")) else {
+            continue;
+        };
+        let end = stat.iter().position(|&byte| byte == b' ').unwrap_or(stat.len());
+        let (name, value) = stat.split_at(end);
+        binary::encode_stat(out, envelope, name, value.get(1..).unwrap_or_default());
+    }
+    binary::encode_stat(out, envelope, b"", b"");
 }
 
 struct List<'o> {
@@ -153,8 +171,8 @@ fn general(list: &mut List<'_>, shared: &Shared) {
         ("touch_misses", counters.touch_misses),
         ("store_too_large", counters.store_too_large),
         ("store_no_memory", counters.store_no_memory),
-        ("auth_cmds", 0),
-        ("auth_errors", 0),
+        ("auth_cmds", counters.auth_cmds),
+        ("auth_errors", counters.auth_errors),
         ("bytes_read", counters.bytes_read),
         ("bytes_written", counters.bytes_written),
         ("limit_maxbytes", shared.memory_bytes() as u64),
@@ -282,8 +300,11 @@ fn settings(list: &mut List<'_>, shared: &Shared) {
     list.put("cas_enabled", yes(config.cas));
     list.put("tcp_backlog", config.listen_backlog);
     list.put("binding_protocol", shown.protocol);
-    list.put("auth_enabled_sasl", "no");
-    list.put("auth_enabled_ascii", "no");
+    list.put("auth_enabled_sasl", yes(config.sasl));
+    match &config.auth_file {
+        Some(file) if !config.sasl => list.put("auth_enabled_ascii", file.display()),
+        _ => list.put("auth_enabled_ascii", "no"),
+    }
     list.put("item_size_max", config.item_bytes_max);
     list.put("maxconns_fast", "yes");
     list.put("hashpower_init", 0);

@@ -126,9 +126,9 @@ pub struct Args {
     #[arg(short = 'b', long, value_name = "NUM", default_value = "1024", allow_hyphen_values = true)]
     pub listen_backlog: String,
 
-    /// Protocol: ascii or auto
-    #[arg(short = 'B', long, value_name = "NAME", default_value = "auto")]
-    pub protocol: String,
+    /// Protocol: ascii, binary, or auto, which tells them apart by the first byte [default: auto]
+    #[arg(short = 'B', long, value_name = "NAME")]
+    pub protocol: Option<String>,
 
     /// Largest item: 1k to 1024m, with k, m or no suffix
     #[arg(short = 'I', long, value_name = "SIZE", default_value = "1m", allow_hyphen_values = true)]
@@ -146,11 +146,11 @@ pub struct Args {
     #[arg(short = 'W', long)]
     pub disable_watch: bool,
 
-    /// Not supported yet: authentication for the text protocol
+    /// File of user:password lines; clients of the text protocol must show one first. Read again on SIGHUP
     #[arg(short = 'Y', long, value_name = "FILE")]
     pub auth_file: Option<String>,
 
-    /// Not supported yet: SASL authentication
+    /// SASL authentication (PLAIN) of the binary protocol, with the file that MEMCACHED_SASL_PWDB names
     #[arg(short = 'S', long)]
     pub enable_sasl: bool,
 

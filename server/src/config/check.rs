@@ -3,12 +3,19 @@
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
-use super::{ALL_ADDRESSES, Args, Config, ConfigError, Listen, Shown, extended};
+use corecached_protocol::Wire;
+
+use super::{
+    ALL_ADDRESSES, Address, Args, Config, ConfigError, LISTENERS_MAX, Listen, Serves, Shown, extended,
+};
 
 /// Exit code of a wrong value.
 const EX_VALUE: u8 = 1;
 /// Exit code of values that do not go together, `EX_USAGE` of sysexits.
 const EX_USAGE: u8 = 64;
+
+/// Longest tag of a listener, as in memcached.
+const TAG_BYTES_MAX: usize = 8;
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -50,17 +57,23 @@ pub fn check(args: &Args) -> Result<Config, ConfigError> {
         Some(text) => return Err(ConfigError::new("-D", text, "give one character", EX_VALUE)),
         None => b':',
     };
-    let listen = listen(args)?;
+    let auth_file = auth_file(args)?;
+    let wire = wire(args)?;
+    let listen = listen(args, Serves { wire })?;
     let shown = Shown {
         port: match &listen {
-            Listen::Tcp(addresses) => addresses.first().map_or(0, SocketAddr::port),
+            Listen::Tcp(addresses) => addresses.first().map_or(0, |address| address.at.port()),
             Listen::Unix { .. } => 0,
         },
         listen: (!args.listen.is_empty()).then(|| args.listen.join(",")),
         growth_factor: growth_factor(&args.slab_growth_factor)?,
         chunk_size: number("-n", &args.slab_min_size, 1, u64::MAX, EX_VALUE)?,
         reqs_per_event: number("-R", &args.max_reqs_per_event, 1, u64::MAX, EX_VALUE)?,
-        protocol: protocol(&args.protocol)?,
+        protocol: match wire {
+            Wire::Either => "auto-negotiate",
+            Wire::Text => "ascii",
+            Wire::Binary => "binary",
+        },
         umask: args.unix_mask.clone(),
     };
     Ok(Config {
@@ -71,6 +84,8 @@ pub fn check(args: &Args) -> Result<Config, ConfigError> {
         item_bytes_max,
         evict: !args.disable_evictions,
         cas: !args.disable_cas,
+        auth_file,
+        sasl: args.enable_sasl,
         huge_pages: args.enable_largepages,
         shards: args.threads.as_deref().map(|text| number("-t", text, 1, 1024, EX_VALUE)).transpose()?,
         verbosity: u32::from(args.verbose),
@@ -100,16 +115,6 @@ fn refuse_unsupported(args: &Args) -> Result<(), ConfigError> {
     if number::<u16>("-U", &args.udp_port, 0, u16::MAX, EX_USAGE)? != 0 {
         return refuse("-U", &args.udp_port, "set it to 0: this version has no UDP");
     }
-    if let Some(file) = &args.auth_file {
-        return refuse(
-            "-Y",
-            file,
-            "remove it: this version has no authentication, keep it off open networks",
-        );
-    }
-    if args.enable_sasl {
-        return refuse("-S", "", "remove it: this version has no authentication, keep it off open networks");
-    }
     if args.enable_ssl {
         return refuse("-Z", "", "remove it: this version speaks no TLS");
     }
@@ -133,18 +138,93 @@ fn growth_factor(text: &str) -> Result<f64, ConfigError> {
     }
 }
 
-fn protocol(text: &str) -> Result<&'static str, ConfigError> {
-    match text.trim() {
-        "auto" => Ok("auto-negotiate"),
-        "ascii" => Ok("ascii"),
-        "binary" => Err(ConfigError::new(
-            "-B",
-            text,
-            "give ascii or auto: this version has no binary protocol",
-            EX_VALUE,
-        )),
-        _ => Err(ConfigError::new("-B", text, "give ascii or auto", EX_USAGE)),
+/// The file of users and passwords. Which file that of SASL is only the environment says.
+fn auth_file(args: &Args) -> Result<Option<PathBuf>, ConfigError> {
+    match (&args.auth_file, args.enable_sasl) {
+        (Some(file), true) => {
+            let remedy = "remove -S or -Y: one is for the binary protocol, the other for text, and both shut the other out";
+            Err(ConfigError::new("-Y", file, remedy, EX_USAGE))
+        }
+        (Some(file), false) => Ok(Some(PathBuf::from(file.trim()))),
+        (None, true) => match std::env::var_os("MEMCACHED_SASL_PWDB") {
+            Some(file) => Ok(Some(PathBuf::from(file))),
+            None => {
+                let remedy =
+                    "name a file of user:password lines in the environment variable MEMCACHED_SASL_PWDB";
+                Err(ConfigError::new("-S", "", remedy, EX_VALUE))
+            }
+        },
+        (None, false) => Ok(None),
     }
+}
+
+/// What `-B` says, which authentication narrows to one protocol.
+fn wire(args: &Args) -> Result<Wire, ConfigError> {
+    let text = &args.protocol;
+    let given = text.as_deref().map(str::trim);
+    match given {
+        None if args.enable_sasl => Ok(Wire::Binary),
+        Some("auto" | "ascii") if args.enable_sasl => {
+            let remedy = "give binary or leave it out: SASL (-S) goes with the binary protocol alone";
+            Err(ConfigError::new("-B", given.unwrap_or_default(), remedy, EX_USAGE))
+        }
+        Some("binary") if args.auth_file.is_some() => {
+            let remedy = "give ascii or leave it out: an authentication file (-Y) goes with text alone";
+            Err(ConfigError::new("-B", "binary", remedy, EX_USAGE))
+        }
+        None | Some("auto" | "ascii") if args.auth_file.is_some() => Ok(Wire::Text),
+        None | Some("auto") => Ok(Wire::Either),
+        Some("ascii") => Ok(Wire::Text),
+        Some("binary") => Ok(Wire::Binary),
+        Some(text) => Err(ConfigError::new("-B", text, "give ascii, binary or auto", EX_USAGE)),
+    }
+}
+
+/// What `proto[ascii]:` and the like in front of an address say, and what stands behind them.
+fn prefixes<'t>(text: &'t str, mut serves: Serves, args: &Args) -> Result<(&'t str, Serves), ConfigError> {
+    let mut rest = text;
+    loop {
+        if let Some((name, behind)) = bracketed(rest, "proto") {
+            serves.wire = match name {
+                "negotiating" => Wire::Either,
+                "ascii" => Wire::Text,
+                "binary" => Wire::Binary,
+                _ => {
+                    return Err(ConfigError::new(
+                        "-l",
+                        text,
+                        "give proto[ascii], [binary] or [negotiating]",
+                        EX_VALUE,
+                    ));
+                }
+            };
+            if (args.auth_file.is_some() && serves.wire != Wire::Text)
+                || (args.enable_sasl && serves.wire != Wire::Binary)
+            {
+                let remedy = "leave the protocol out: with -Y it is ascii, with -S binary";
+                return Err(ConfigError::new("-l", text, remedy, EX_USAGE));
+            }
+            rest = behind;
+        } else if let Some((name, behind)) = bracketed(rest, "tag").or_else(|| underlined(rest)) {
+            // Tags are for memcached's proxy, which is another program here.
+            if !(1..=TAG_BYTES_MAX).contains(&name.len()) {
+                return Err(ConfigError::new("-l", text, "give a tag of 1 to 8 characters", EX_VALUE));
+            }
+            rest = behind;
+        } else {
+            return Ok((rest, serves));
+        }
+    }
+}
+
+/// `name[INNER]:` in front of `text`: the inner part, and what stands behind.
+fn bracketed<'t>(text: &'t str, name: &str) -> Option<(&'t str, &'t str)> {
+    text.strip_prefix(name)?.strip_prefix('[')?.split_once("]:")
+}
+
+/// `tag_NAME_:` in front of `text`.
+fn underlined(text: &str) -> Option<(&str, &str)> {
+    text.strip_prefix("tag_")?.split_once("_:")
 }
 
 /// Bytes of `1048576`, `512k`, `1m`.
@@ -162,7 +242,7 @@ fn item_size(text: &str) -> Result<usize, ConfigError> {
     }
 }
 
-fn listen(args: &Args) -> Result<Listen, ConfigError> {
+fn listen(args: &Args, serves: Serves) -> Result<Listen, ConfigError> {
     if let Some(path) = &args.unix_socket {
         let mode = u32::from_str_radix(args.unix_mask.trim(), 8).ok().filter(|mode| *mode <= 0o777);
         let Some(mode) = mode else {
@@ -173,7 +253,7 @@ fn listen(args: &Args) -> Result<Listen, ConfigError> {
                 EX_VALUE,
             ));
         };
-        return Ok(Listen::Unix { path: PathBuf::from(path.trim()), mode });
+        return Ok(Listen::Unix { path: PathBuf::from(path.trim()), mode, serves });
     }
     let port = match args.port.trim() {
         "-1" => 0,
@@ -189,10 +269,15 @@ fn listen(args: &Args) -> Result<Listen, ConfigError> {
     let mut addresses = Vec::new();
     let listed = args.listen.iter().flat_map(|list| list.split([',', ';'])).map(str::trim);
     for text in listed.filter(|text| !text.is_empty()) {
-        addresses.extend(resolve(text, port)?);
+        let (text, serves) = prefixes(text, serves, args)?;
+        addresses.extend(resolve(text, port)?.into_iter().map(|at| Address { at, serves }));
     }
     if addresses.is_empty() {
-        addresses.extend(ALL_ADDRESSES.iter().map(|&address| SocketAddr::new(address, port)));
+        addresses.extend(ALL_ADDRESSES.iter().map(|&ip| Address { at: SocketAddr::new(ip, port), serves }));
+    }
+    if addresses.len() > LISTENERS_MAX {
+        let remedy = format!("give at most {LISTENERS_MAX} addresses, these are {}", addresses.len());
+        return Err(ConfigError::new("-l", &args.listen.join(","), &remedy, EX_USAGE));
     }
     Ok(Listen::Tcp(addresses))
 }
@@ -232,8 +317,9 @@ mod tests {
     #[test]
     fn nothing_given_is_memcacheds_default() {
         let config = read("").unwrap();
-        let all: Vec<SocketAddr> = vec!["0.0.0.0:11211".parse().unwrap(), "[::]:11211".parse().unwrap()];
-        assert_eq!(config.listen, Listen::Tcp(all));
+        let all = ["0.0.0.0:11211", "[::]:11211"];
+        let all = all.map(|at| Address { at: at.parse().unwrap(), serves: Serves::default() });
+        assert_eq!(config.listen, Listen::Tcp(all.to_vec()));
         assert_eq!((config.memory_bytes, config.item_bytes_max), (64 << 20, 1 << 20));
         assert_eq!((config.connections_max, config.shards), (1024, None));
         assert!(config.evict && config.cas && config.allow_flush && !config.allow_shutdown);
@@ -273,11 +359,14 @@ mod tests {
             ("-p|99999", 64),
             ("-p|0", 64),
             ("-B|foo", 64),
-            ("-B|binary", 1),
+            ("-l|proto[proxy]:127.0.0.1", 1),
+            ("-l|tag[toolongtag]:127.0.0.1", 1),
             ("-U|11211", 1),
             ("-l|999.1.1.1", 71),
             ("-o|nonsense", 1),
-            ("-Y|/etc/users", 1),
+            ("-Y|/etc/users|-S", 64),
+            ("-Y|/etc/users|-B|binary", 64),
+            ("-Y|/etc/users|-l|proto[binary]:127.0.0.1", 64),
             ("--io-backend|dpdk", 1),
             ("-a|9|-s|/tmp/x", 1),
             ("-D|ab", 1),

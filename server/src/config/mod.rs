@@ -8,6 +8,8 @@ mod operate;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use corecached_protocol::Wire;
+
 pub use args::Args;
 pub use check::check;
 pub use operate::{LogFormat, OperateArgs, Operation};
@@ -45,6 +47,10 @@ pub struct Config {
     pub prefix_delimiter: u8,
     /// Count by prefix from the start.
     pub count_prefixes: bool,
+    /// Users and passwords, of text (`-Y`) or of SASL.
+    pub auth_file: Option<PathBuf>,
+    /// SASL (`-S`), which goes with the binary protocol alone.
+    pub sasl: bool,
     /// A proxy: keys are not stored here but forwarded.
     pub is_proxy: bool,
     /// How to reach the network.
@@ -69,15 +75,36 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listen {
     /// On these addresses; port 0 takes a free one.
-    Tcp(Vec<SocketAddr>),
+    Tcp(Vec<Address>),
     /// On a socket in the file system, with these permissions.
     Unix {
         /// Its path.
         path: PathBuf,
         /// Its mode, as of `chmod`.
         mode: u32,
+        /// What is spoken there.
+        serves: Serves,
     },
 }
+
+/// An address to listen on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// Where.
+    pub at: SocketAddr,
+    /// What is spoken there.
+    pub serves: Serves,
+}
+
+/// What is spoken on the connections of a listening socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Serves {
+    /// Text, binary or either.
+    pub wire: Wire,
+}
+
+/// Most listening sockets: so many the drivers can tell apart.
+pub const LISTENERS_MAX: usize = 62;
 
 /// How to reach the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

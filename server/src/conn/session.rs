@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 
-use corecached_protocol::{Exptime, Parser};
+use corecached_protocol::{Exptime, Parser, binary::Envelope};
 
 use crate::net::{ConnId, Pinned};
 use crate::proxy::stats::Group;
@@ -32,6 +32,8 @@ pub enum State {
     /// A command.
     #[default]
     Command,
+    /// Who it is, before anything else.
+    Unauthenticated,
     /// So many bytes of a value nobody wants.
     Swallow(u64),
     /// A value stored piece by piece.
@@ -47,7 +49,7 @@ pub enum State {
 /// A value on its way into a store.
 #[derive(Debug)]
 pub struct Upload {
-    /// The line that announced it, parsed again when the value is complete.
+    /// What announced it, parsed again when the value is complete.
     pub line: Vec<u8>,
     /// The key's hash.
     pub hash: u64,
@@ -55,7 +57,7 @@ pub struct Upload {
     pub owner: usize,
     /// Bytes of the value still to come.
     pub left: usize,
-    /// Bytes of the CRLF that came already, and whether they were right.
+    /// Bytes of the CRLF that came already; both from the start where none follows the value.
     pub terminator: usize,
     /// Something else than CRLF followed the value.
     pub bad_terminator: bool,
@@ -72,7 +74,12 @@ pub enum Barrier {
         then: Then,
     },
     /// `stats WORDS`
-    Stats(Vec<u8>),
+    Stats {
+        /// What of.
+        words: Vec<u8>,
+        /// Asked for in the binary protocol.
+        binary: Option<Envelope>,
+    },
     /// `flush_all` of a proxy: every destination is told, and nothing follows before all have answered.
     FlushDestinations {
         /// Seconds from now, or unix time.
@@ -91,6 +98,10 @@ pub enum Then {
     Line(&'static [u8]),
     /// Nothing: `noreply`.
     Silence,
+    /// Success, in the binary protocol.
+    BinaryDone(Envelope),
+    /// The list of prefixes, in the binary protocol.
+    BinaryPrefixes(Envelope),
     /// A list of so many items.
     Items(u32),
     /// The list of connections.
@@ -232,11 +243,11 @@ pub struct Session {
 impl Session {
     /// A session for a new connection.
     #[must_use]
-    pub fn new(conn: ConnId, peer: Peer, now_s: u32) -> Self {
+    pub fn new(conn: ConnId, peer: Peer, parser: Parser, state: State, now_s: u32) -> Self {
         Self {
             conn,
-            parser: Parser::new(),
-            state: State::Command,
+            parser,
+            state,
             failed_line: false,
             input: Vec::new(),
             input_at: 0,

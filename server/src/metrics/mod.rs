@@ -78,6 +78,10 @@ counters! {
     store_no_memory,
     /// Values not sent because too much of the store was being sent already: answered as misses.
     response_obj_oom,
+    /// Passwords shown.
+    auth_cmds,
+    /// Passwords that were wrong.
+    auth_errors,
     /// Bytes received from clients.
     bytes_read,
     /// Bytes handed to sockets for clients.

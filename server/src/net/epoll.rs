@@ -161,7 +161,7 @@ impl Epoll {
             match rustix::net::accept_with(&self.listeners[number].socket, flags) {
                 Ok(socket) => {
                     if let Some(conn) = self.admit(socket) {
-                        events.push(Event::Accepted { conn });
+                        events.push(Event::Accepted { conn, listener: number as u16 });
                     }
                 }
                 Err(Errno::AGAIN) => {

@@ -39,6 +39,8 @@ pub enum Event {
     Accepted {
         /// Its name from now on.
         conn: ConnId,
+        /// Number of the listening socket, in the order of [`DriverSetup::listeners`].
+        listener: u16,
     },
     /// A connection begun by [`Driver::connect`] stands. When it cannot, [`Event::Closed`] comes instead.
     Connected {

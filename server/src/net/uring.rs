@@ -365,7 +365,7 @@ impl Uring {
                 return;
             }
             let conn = self.open_place(socket);
-            events.push(Event::Accepted { conn });
+            events.push(Event::Accepted { conn, listener: number as u16 });
             self.arm_receive(conn);
         } else if !matches!(-result, libc::ECONNABORTED | libc::EINTR | libc::EAGAIN | libc::ECANCELED) {
             self.accept_failures += 1;

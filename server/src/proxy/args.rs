@@ -9,11 +9,12 @@ use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser};
+use corecached_protocol::Wire;
 
 use super::config;
 use super::relay::UpstreamOptions;
 use super::upstream::{HealthOptions, Limits};
-use crate::config::{Args as CacheArgs, Config, ConfigError, Listen, OperateArgs, check};
+use crate::config::{Address, Args as CacheArgs, Config, ConfigError, Listen, OperateArgs, Serves, check};
 
 /// Exit code of a wrong value.
 const EX_VALUE: u8 = 1;
@@ -335,8 +336,9 @@ impl Args {
     }
 
     fn listen(&self) -> Result<Listen, ConfigError> {
+        let serves = Serves { wire: Wire::Text };
         if let Some(path) = &self.unix_domain_sock {
-            return Ok(Listen::Unix { path: PathBuf::from(path.trim()), mode: 0o666 });
+            return Ok(Listen::Unix { path: PathBuf::from(path.trim()), mode: 0o666, serves });
         }
         let mut ips = crate::config::ALL_ADDRESSES.to_vec();
         if !self.listen_addresses.is_empty() {
@@ -351,7 +353,7 @@ impl Args {
         let mut addresses = Vec::new();
         for port in &self.port {
             let port = number("--port", port, 0, u64::from(u16::MAX))? as u16;
-            addresses.extend(ips.iter().map(|&ip| SocketAddr::new(ip, port)));
+            addresses.extend(ips.iter().map(|&ip| Address { at: SocketAddr::new(ip, port), serves }));
         }
         Ok(Listen::Tcp(addresses))
     }
@@ -494,7 +496,7 @@ mod tests {
         let args = read(&["-p 5000", "--config-file=/etc/mcrouter/config.json"]);
         let checked = args.check().expect("good");
         let Listen::Tcp(addresses) = checked.config.listen else { panic!("no addresses") };
-        assert!(addresses.iter().all(|address| address.port() == 5000) && addresses.len() == 2);
+        assert!(addresses.iter().all(|address| address.at.port() == 5000) && addresses.len() == 2);
         assert_eq!(checked.source, Source::File("/etc/mcrouter/config.json".into()));
     }
 

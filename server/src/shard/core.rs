@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use corecached_engine::{Seconds, Store};
-use corecached_protocol::Limits;
+use corecached_protocol::{Limits, Parser};
 
 use super::mesh::Mesh;
 use super::message::{Message, Reply};
@@ -349,7 +349,9 @@ impl Core {
         let finished = match session.state {
             State::Closing => true,
             State::Barrier(_) | State::Gather(_) => false,
-            State::Command | State::Swallow(_) | State::Upload(_) => session.ended && !session.stalled,
+            State::Command | State::Unauthenticated | State::Swallow(_) | State::Upload(_) => {
+                session.ended && !session.stalled
+            }
         };
         if finished && session.is_caught_up() && !session.behind {
             driver.close(conn, Close::AfterSend);
@@ -384,13 +386,16 @@ impl Core {
 
     // --- connections ---
 
-    pub(super) fn accepted(&mut self, conn: ConnId, peer: Option<std::net::SocketAddr>) {
+    pub(super) fn accepted(&mut self, conn: ConnId, listener: u16, peer: Option<std::net::SocketAddr>) {
         let index = conn.index as usize;
         if index >= self.sessions.len() {
             self.sessions.resize_with(index + 1, || None);
         }
         debug_assert!(self.sessions[index].is_none());
-        self.sessions[index] = Some(Box::new(Session::new(conn, peer.into(), self.now.0)));
+        let serves = self.shared.serves[usize::from(listener)];
+        let parser = Parser::speaking(serves.wire);
+        let state = if self.shared.users.is_some() { State::Unauthenticated } else { State::Command };
+        self.sessions[index] = Some(Box::new(Session::new(conn, peer.into(), parser, state, self.now.0)));
         self.open += 1;
     }
 

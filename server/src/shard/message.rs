@@ -1,7 +1,7 @@
 //! What shards send each other: requests with the bytes they name, and replies ready for the wire.
 
 use corecached_engine::PinnedValue;
-use corecached_protocol::{Arithmetic, Command, Delete, Meta, MetaFlags, Retrieve, Store, Touch};
+use corecached_protocol::{Arithmetic, Binary, Command, Delete, Meta, MetaFlags, Retrieve, Store, Touch};
 
 use crate::net::ConnId;
 
@@ -256,6 +256,7 @@ fn slices<'a>(command: &Command<'a>) -> (&'a [u8], &'a [u8]) {
         Command::Arithmetic(arithmetic) => (arithmetic.key, &[]),
         Command::Touch(touch) => (touch.key, &[]),
         Command::Meta(meta) => (meta.key, meta.flags.tokens),
+        Command::Binary(binary) => (binary.key, &[]),
         _ => unreachable!("only commands on a key are forwarded"),
     }
 }
@@ -280,6 +281,34 @@ fn restore<'b>(command: Command<'_>, key: &'b [u8], tokens: &'b [u8]) -> Command
             Command::Arithmetic(Arithmetic { key, delta, decrement, noreply })
         }
         Command::Touch(Touch { exptime, noreply, .. }) => Command::Touch(Touch { key, exptime, noreply }),
+        Command::Binary(from) => {
+            let Binary {
+                verb,
+                quiet,
+                with_key,
+                envelope,
+                compare_cas,
+                client_flags,
+                expires,
+                delta,
+                initial,
+                value_len,
+                ..
+            } = from;
+            Command::Binary(Binary {
+                verb,
+                quiet,
+                with_key,
+                envelope,
+                key,
+                compare_cas,
+                client_flags,
+                expires,
+                delta,
+                initial,
+                value_len,
+            })
+        }
         Command::Meta(Meta { verb, value_len, flags, .. }) => {
             let MetaFlags {
                 present,

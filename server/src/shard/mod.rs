@@ -4,6 +4,9 @@
 //! send. It never blocks but in the driver's wait, takes no lock, and reads the clock once. What hosts it (a glommio
 //! executor or a plain thread) is in [`crate::runtime`].
 
+mod auth;
+mod binary;
+mod control;
 pub mod core;
 pub mod execute;
 pub mod lock;
@@ -12,6 +15,7 @@ pub mod message;
 pub mod owner;
 mod requests;
 pub mod slice;
+mod uploads;
 
 use std::io;
 use std::time::Duration;
@@ -107,7 +111,9 @@ impl<D: Driver> Shard<D> {
                     self.core.received(conn, self.driver.received(buffer));
                     self.driver.recycle(buffer);
                 }
-                Event::Accepted { conn } => self.core.accepted(conn, self.driver.peer(conn)),
+                Event::Accepted { conn, listener } => {
+                    self.core.accepted(conn, listener, self.driver.peer(conn));
+                }
                 Event::Connected { conn: _ } => {}
                 Event::Ended { conn } => self.core.ended(conn),
                 Event::Closed { conn } => self.core.closed(conn),

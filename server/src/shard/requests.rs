@@ -1,33 +1,25 @@
 //! From bytes to work: parse what a connection sent, carry out what is ours, hand the rest to its owner.
 
-use corecached_engine::Key;
 use corecached_protocol::{
-    AdminVerb, BadDataChunk, Command, Meta, MetaKey, MetaMode, MetaVerb, ParseError, Parsed, Parser,
-    Rejected, StoreVerb, data_block, line, text,
+    Command, MetaKey, MetaMode, MetaVerb, ParseError, Parsed, Parser, Rejected, StoreVerb, data_block, line,
 };
 
 use arrayvec::ArrayVec;
 
 use super::core::Core;
 use super::execute::{self, Context};
-use super::message::{Broadcast, GATHER, ReplyTo, Request};
+use super::message::{Broadcast, ReplyTo, Request};
 use super::owner_of;
+use super::uploads::TooLarge;
 use crate::admin;
 use crate::admin::prefixes::Prefixes;
-use crate::conn::session::{Barrier, Gather, Part, Then, Upload};
+use crate::conn::session::Part;
 use crate::conn::{Session, State};
-use crate::net::{ConnId, Pinned, outbox};
-use crate::proxy::{self, stats::Group};
+use crate::net::{Pinned, outbox};
+use crate::proxy;
 
 /// Commands of one connection carried out in one turn; then the others have theirs.
 const COMMANDS_PER_TURN: usize = 512;
-/// A value up to this many bytes that has not come whole waits for the rest in the session's input; a larger one goes
-/// to its store piece by piece.
-const UPLOAD_MIN_BYTES: usize = 16 * 1024;
-/// Largest piece of a value in one message.
-const PIECE_BYTES: usize = 64 * 1024;
-/// `-o verbosity` goes no higher, as in memcached.
-const VERBOSITY_MAX: u32 = 2;
 
 /// Commands parsed, hashed and prefetched before the first of them is carried out: enough for the memory to keep up,
 /// few enough to stay in the first-level cache.
@@ -45,7 +37,7 @@ struct Ready<'a> {
 }
 
 /// What became of a command.
-enum Step {
+pub(super) enum Step {
     /// It is done with, and so many bytes behind its line.
     Took(usize),
     /// Its data block has not come whole.
@@ -76,6 +68,13 @@ impl Core {
                     return at;
                 }
                 _ if rest.is_empty() => return at,
+                State::Unauthenticated => {
+                    let taken = self.authenticate(session, rest);
+                    at += taken;
+                    if taken == 0 && matches!(session.state, State::Unauthenticated) {
+                        return at;
+                    }
+                }
                 State::Swallow(left) => {
                     let skipped = rest.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
                     *left -= skipped as u64;
@@ -178,6 +177,7 @@ impl Core {
         };
         let hasher = &self.shared.hasher;
         let mut value = None;
+        let mut data: &[u8] = &[];
         let hash = match &command {
             Command::Retrieve(retrieve) => hasher.hash(retrieve.key),
             Command::Delete(delete) => hasher.hash(delete.key),
@@ -193,9 +193,20 @@ impl Core {
                 }
                 hasher.hash(MetaKey::decode(meta, &mut [0; _]))
             }
+            Command::Binary(binary) => {
+                // No CRLF follows its value.
+                let value_len = binary.value_len as usize;
+                if value_len > 0 {
+                    data = input.get(consumed..consumed + value_len)?;
+                    if value_len > self.value_bytes_max(binary) {
+                        return None;
+                    }
+                    consumed += value_len;
+                }
+                hasher.hash(binary.key)
+            }
             _ => return None,
         };
-        let mut data: &[u8] = &[];
         if let Some((key_len, client_flags, value_len)) = value {
             let block = data_block(&input[consumed..], value_len);
             let Parsed::Complete { value: Ok(value), consumed: block_len } = block else { return None };
@@ -252,7 +263,9 @@ impl Core {
                 let most = self.shared.config.value_bytes_max(store.key.len(), store.client_flags);
                 if store.value_len as usize > most {
                     let unlink = matches!(store.verb, StoreVerb::Set).then_some((store.key, false));
-                    return self.too_large(session, hash, store.value_len, store.noreply, unlink);
+                    let answer = if store.noreply { &[] } else { line::TOO_LARGE };
+                    let swallow = u64::from(store.value_len) + 2;
+                    return self.too_large(session, &TooLarge { hash, swallow, unlink, answer });
                 }
                 self.with_data(session, hash, store.value_len, store.noreply, line, behind)
             }
@@ -262,10 +275,13 @@ impl Core {
                 if meta.value_len as usize > most {
                     let unlink =
                         (meta.flags.mode == MetaMode::Set).then_some((meta.key, meta.flags.has(b'b')));
-                    return self.too_large(session, hash, meta.value_len, false, unlink);
+                    let swallow = u64::from(meta.value_len) + 2;
+                    let answer = line::TOO_LARGE;
+                    return self.too_large(session, &TooLarge { hash, swallow, unlink, answer });
                 }
                 self.with_data(session, hash, meta.value_len, false, line, behind)
             }
+            Command::Binary(binary) => self.binary_value(session, binary, line, behind),
             _ => {
                 self.keyless(session, command);
                 Step::Took(0)
@@ -334,7 +350,7 @@ impl Core {
 
     /// Whether we may work on the slice of `owner` ourselves: it sleeps, and has done all we asked of it before.
     #[inline]
-    fn borrow(&mut self, owner: usize) -> bool {
+    pub(super) fn borrow(&mut self, owner: usize) -> bool {
         let other = &mut self.others[owner];
         if !other.held() {
             // The lock first: what was taken from the channel before it was free has been done.
@@ -351,7 +367,7 @@ impl Core {
         true
     }
 
-    fn forward(&mut self, session: &mut Session, owner: usize, request: &Request<'_>) {
+    pub(super) fn forward(&mut self, session: &mut Session, owner: usize, request: &Request<'_>) {
         // What follows would overtake it.
         debug_assert!(!self.others[owner].held());
         let to = ReplyTo { conn: session.conn, sequence: session.await_reply(Part::Whole, &mut self.spares) };
@@ -378,194 +394,6 @@ impl Core {
             prefixes.count(command, &before, &self.counters);
         }
         large
-    }
-
-    // --- commands with a value ---
-
-    fn with_data(
-        &mut self,
-        session: &mut Session,
-        hash: u64,
-        value_len: u32,
-        noreply: bool,
-        line: &[u8],
-        behind: &[u8],
-    ) -> Step {
-        match data_block(behind, value_len) {
-            Parsed::Complete { value: Ok(_), .. } => {
-                unreachable!("a command that is all there was carried out")
-            }
-            Parsed::Complete { value: Err(BadDataChunk), consumed } => {
-                if self.relay.is_some() {
-                    self.say(session, line::MALFORMED_REQUEST);
-                    session.state = State::Closing;
-                } else if !noreply {
-                    self.reply(session, |out| out.extend_from_slice(line::BAD_DATA_CHUNK));
-                }
-                Step::Took(consumed)
-            }
-            // A proxy sends it on when it is all there.
-            Parsed::NeedMore if (value_len as usize) < UPLOAD_MIN_BYTES || self.relay.is_some() => {
-                Step::NeedMore
-            }
-            Parsed::NeedMore => {
-                let owner = owner_of(hash, self.mesh.shards());
-                if owner == self.me {
-                    self.upload_begin((self.me, session.conn), value_len);
-                } else if self.mesh.has_room(owner) {
-                    let to = ReplyTo { conn: session.conn, sequence: GATHER };
-                    self.mesh.requests(owner).push_request(to, &Request::UploadBegin { value_len });
-                } else {
-                    return Step::Full;
-                }
-                session.state = State::Upload(Box::new(Upload {
-                    line: line.to_vec(),
-                    hash,
-                    owner,
-                    left: value_len as usize,
-                    terminator: 0,
-                    bad_terminator: false,
-                }));
-                Step::Took(0)
-            }
-        }
-    }
-
-    /// A value over the item size limit: skip it, and drop the value it was to replace.
-    fn too_large(
-        &mut self,
-        session: &mut Session,
-        hash: u64,
-        value_len: u32,
-        noreply: bool,
-        unlink: Option<(&[u8], bool)>,
-    ) -> Step {
-        if let Some((key, base64)) = unlink.filter(|_| self.relay.is_none()) {
-            let owner = owner_of(hash, self.mesh.shards());
-            if owner == self.me || self.borrow(owner) {
-                self.unlink(owner, key, hash, base64);
-            } else if self.mesh.has_room(owner) {
-                self.forward(session, owner, &Request::Unlink { key, hash, base64 });
-            } else {
-                return Step::Full;
-            }
-        }
-        self.counters.cmd_set += 1;
-        self.counters.store_too_large += 1;
-        if !noreply {
-            self.reply(session, |out| out.extend_from_slice(line::TOO_LARGE));
-        }
-        session.state = State::Swallow(u64::from(value_len) + 2);
-        Step::Took(0)
-    }
-
-    fn unlink(&mut self, owner: usize, key: &[u8], hash: u64, base64: bool) {
-        let mut scratch = [0; _];
-        let present = if base64 { corecached_protocol::MetaFlags::bit(b'b') } else { 0 };
-        let flags = corecached_protocol::MetaFlags { present, ..Default::default() };
-        let meta = Meta { verb: MetaVerb::Delete, key, value_len: 0, flags };
-        let key = Key { bytes: MetaKey::decode(&meta, &mut scratch), hash };
-        let Self { me, store, others, counters, now, shared, .. } = self;
-        let store = if owner == *me { &mut **store } else { &mut *others[owner] };
-        Context { store, counters, config: &shared.config, now: *now, copy_max: 0 }.unlink(key);
-    }
-
-    /// More of a value that is stored piece by piece; returns the bytes taken, or `None` when there is no room.
-    fn upload(&mut self, session: &mut Session, input: &[u8]) -> Option<usize> {
-        let has_slot = session.has_slot();
-        let State::Upload(upload) = &mut session.state else { unreachable!("the caller looked") };
-        if upload.left > 0 {
-            let piece = &input[..input.len().min(upload.left).min(PIECE_BYTES)];
-            if upload.owner == self.me {
-                let left = upload.left - piece.len();
-                upload.left = left;
-                self.upload_piece((self.me, session.conn), piece);
-            } else {
-                if !self.mesh.has_room(upload.owner) {
-                    return None;
-                }
-                upload.left -= piece.len();
-                let to = ReplyTo { conn: session.conn, sequence: GATHER };
-                self.mesh.requests(upload.owner).push_request(to, &Request::UploadPiece { data: piece });
-            }
-            return Some(piece.len());
-        }
-        upload.bad_terminator |= input[0] != b"\r\n"[upload.terminator];
-        upload.terminator += 1;
-        if upload.terminator == 2 {
-            if !has_slot || (upload.owner != self.me && !self.mesh.has_room(upload.owner)) {
-                upload.terminator -= 1;
-                return None;
-            }
-            self.upload_end(session);
-        }
-        Some(1)
-    }
-
-    fn upload_end(&mut self, session: &mut Session) {
-        let State::Upload(upload) = std::mem::take(&mut session.state) else {
-            unreachable!("the caller looked")
-        };
-        let parsed = corecached_protocol::Parser::new().parse(&upload.line, &self.limits);
-        let Ok(Parsed::Complete { value: command, .. }) = parsed else { unreachable!("parsed before") };
-        let (owner, hash) = (upload.owner, upload.hash);
-        if upload.bad_terminator {
-            self.abort_upload(session.conn, owner);
-            if !matches!(command, Command::Store(store) if store.noreply) {
-                self.reply(session, |out| out.extend_from_slice(line::BAD_DATA_CHUNK));
-            }
-        } else if owner == self.me {
-            let mut answer = Vec::new();
-            self.upload_commit((self.me, session.conn), &command, hash, &mut answer);
-            self.reply(session, |out| out.extend_from_slice(&answer));
-        } else {
-            self.forward(session, owner, &Request::UploadCommit { command, hash });
-        }
-    }
-
-    /// The connection is gone: a value on its way into a store is given up.
-    pub(super) fn break_off(&mut self, session: &Session) {
-        if let State::Upload(upload) = &session.state {
-            self.abort_upload(session.conn, upload.owner);
-        }
-    }
-
-    fn abort_upload(&mut self, conn: ConnId, owner: usize) {
-        if owner == self.me {
-            self.upload_abort((self.me, conn));
-        } else {
-            let to = ReplyTo { conn, sequence: GATHER };
-            self.mesh.requests(owner).push_request(to, &Request::UploadAbort);
-        }
-    }
-
-    fn upload_begin(&mut self, from: (usize, ConnId), value_len: u32) {
-        let upload = self.store.upload_begin(value_len as usize, self.now).ok();
-        let earlier = self.uploads.insert(from, upload);
-        debug_assert!(earlier.is_none(), "one value at a time on a connection");
-    }
-
-    fn upload_piece(&mut self, from: (usize, ConnId), data: &[u8]) {
-        let Some(place) = self.uploads.get_mut(&from) else { return };
-        if let Some(upload) = place
-            && self.store.upload_write(upload, data, self.now).is_err()
-            && let Some(upload) = place.take()
-        {
-            self.store.upload_abort(upload);
-        }
-    }
-
-    fn upload_commit(&mut self, from: (usize, ConnId), command: &Command<'_>, hash: u64, out: &mut Vec<u8>) {
-        let upload = self.uploads.remove(&from).flatten();
-        let Self { store, counters, now, shared, .. } = self;
-        Context { store, counters, config: &shared.config, now: *now, copy_max: 0 }
-            .commit(command, hash, upload, out);
-    }
-
-    fn upload_abort(&mut self, from: (usize, ConnId)) {
-        if let Some(upload) = self.uploads.remove(&from).flatten() {
-            self.store.upload_abort(upload);
-        }
     }
 
     // --- requests of other shards ---
@@ -610,7 +438,7 @@ impl Core {
     }
 
     /// This shard's part of a broadcast. The session that asks, if it is one of ours, is out of its place meanwhile.
-    fn obey(&mut self, what: Broadcast, asking: Option<&Session>) -> Vec<u8> {
+    pub(super) fn obey(&mut self, what: Broadcast, asking: Option<&Session>) -> Vec<u8> {
         match what {
             Broadcast::Flush { at_s } => self.store.flush(corecached_engine::Seconds(at_s), self.now),
             Broadcast::MemoryLimit { bytes } => {
@@ -637,189 +465,5 @@ impl Core {
             }
         }
         Vec::new()
-    }
-
-    // --- commands without a key ---
-
-    /// Of a proxy: what it answers itself, as mcrouter does.
-    fn keyless_of_proxy(&mut self, session: &mut Session, command: &Command<'_>) {
-        match *command {
-            Command::FlushAll { .. } if !self.shared.config.allow_flush => {
-                self.say(session, line::COMMAND_DISABLED);
-            }
-            Command::FlushAll { delay, noreply } => {
-                self.after_all(session, Barrier::FlushDestinations { delay, noreply });
-            }
-            Command::Stats { words } => match Group::of(words) {
-                Some(group) => {
-                    let (what, then) = (Broadcast::DescribeRelay, Then::ProxyStats(group));
-                    self.after_all(session, Barrier::Ask { what, then });
-                }
-                None => self.say(session, line::BAD_STATS_COMMAND),
-            },
-            Command::Shutdown { .. } | Command::CacheMemlimit { .. } | Command::Admin { .. } => {
-                self.say(session, line::COMMAND_NOT_SUPPORTED);
-            }
-            _ => unreachable!("the cache answers the others in the same way"),
-        }
-    }
-
-    fn keyless(&mut self, session: &mut Session, command: &Command<'_>) {
-        match *command {
-            Command::MetaNoop => self.say(session, line::META_NOOP),
-            Command::Version => {
-                self.reply(session, |out| text::encode_version(out, crate::MEMCACHED_VERSION))
-            }
-            Command::Quit => session.state = State::Closing,
-            Command::Verbosity { level, noreply } => {
-                self.shared.set_verbosity(level.min(VERBOSITY_MAX));
-                self.say_unless(session, noreply, line::OK);
-            }
-            _ if self.relay.is_some() => self.keyless_of_proxy(session, command),
-            Command::FlushAll { delay, noreply } => {
-                self.counters.cmd_flush += 1;
-                if !self.shared.config.allow_flush {
-                    return self.say_unless(session, noreply, line::FLUSH_NOT_ALLOWED);
-                }
-                let at = delay.and_then(|delay| execute::expires(delay, self.now)).unwrap_or(self.now);
-                let then = if noreply { Then::Silence } else { Then::Line(line::OK) };
-                self.after_all(session, Barrier::Ask { what: Broadcast::Flush { at_s: at.0 }, then });
-            }
-            Command::CacheMemlimit { megabytes, noreply } => self.memory_limit(session, megabytes, noreply),
-            Command::Stats { words } => self.stats(session, words),
-            Command::Shutdown { graceful: _ } => {
-                if self.shared.config.allow_shutdown {
-                    session.state = State::Closing;
-                    self.shared.stop();
-                } else {
-                    self.say(session, line::SHUTDOWN_NOT_ENABLED);
-                }
-            }
-            Command::Admin { verb, words } => {
-                let answer = match verb {
-                    AdminVerb::RefreshCerts => line::TLS_NOT_ENABLED,
-                    verb => admin::tunables::answer(verb, words, &self.shared.config),
-                };
-                self.say(session, answer);
-            }
-            _ => unreachable!("commands with a key go to their owner"),
-        }
-    }
-
-    fn say(&mut self, session: &mut Session, line: &'static [u8]) {
-        self.reply(session, |out| out.extend_from_slice(line));
-    }
-
-    fn say_unless(&mut self, session: &mut Session, noreply: bool, line: &'static [u8]) {
-        if !noreply {
-            self.say(session, line);
-        }
-    }
-
-    /// Do this when everything before it has been answered; parse nothing until it is done.
-    fn after_all(&mut self, session: &mut Session, barrier: Barrier) {
-        session.state = State::Barrier(Box::new(barrier));
-    }
-
-    fn pass_barrier(&mut self, session: &mut Session) {
-        let State::Barrier(barrier) = std::mem::take(&mut session.state) else {
-            unreachable!("the caller looked")
-        };
-        match *barrier {
-            Barrier::Answered => {}
-            Barrier::FlushDestinations { delay, noreply } => {
-                let sequence = session.await_reply(Part::Whole, &mut self.spares);
-                let to = ReplyTo { conn: session.conn, sequence };
-                if let Some(relay) = &mut self.relay {
-                    relay.flush_all(to, self.me, delay, noreply);
-                }
-                // What follows may go to the same destinations on other shards' connections.
-                self.after_all(session, Barrier::Answered);
-            }
-            Barrier::Stats(words) => {
-                let shared = std::sync::Arc::clone(&self.shared);
-                self.publish_counters(); // the others published theirs before they answered
-                self.reply(session, |out| admin::stats::render(&words, &shared, out));
-            }
-            Barrier::Ask { what, then } => {
-                let mut gather = Gather { missing: 0, answers: vec![self.obey(what, Some(session))], then };
-                let to = ReplyTo { conn: session.conn, sequence: GATHER };
-                for shard in (0..self.mesh.shards()).filter(|&shard| shard != self.me) {
-                    // A few bytes past the bound, once per connection at most: nothing to wait for.
-                    self.mesh.requests(shard).push_request(to, &Request::Broadcast(what));
-                    gather.missing += 1;
-                }
-                session.state = State::Gather(Box::new(gather));
-                self.finish_gather(session);
-            }
-        }
-    }
-
-    /// Another shard's part of a broadcast.
-    pub(super) fn gathered(&mut self, session: &mut Session, answer: Vec<u8>) {
-        if let State::Gather(gather) = &mut session.state {
-            gather.missing -= 1;
-            gather.answers.push(answer);
-            self.finish_gather(session);
-        }
-    }
-
-    fn finish_gather(&mut self, session: &mut Session) {
-        if !matches!(&session.state, State::Gather(gather) if gather.missing == 0) {
-            return;
-        }
-        let State::Gather(gather) = std::mem::take(&mut session.state) else { unreachable!("just looked") };
-        match gather.then {
-            Then::Silence => {}
-            Then::Line(line) => self.say(session, line),
-            Then::Items(limit) => {
-                self.reply(session, |out| admin::cachedump::render(&gather.answers, limit, out));
-            }
-            Then::Conns => self.reply(session, |out| admin::conns::render(&gather.answers, out)),
-            Then::ProxyStats(group) => {
-                let shared = std::sync::Arc::clone(&self.shared);
-                self.reply(session, |out| proxy::stats::render(&gather.answers, group, &shared, out));
-            }
-            Then::Prefixes => self.reply(session, |out| admin::prefixes::render(&gather.answers, out)),
-        }
-        self.list(session);
-    }
-
-    fn memory_limit(&mut self, session: &mut Session, megabytes: u64, noreply: bool) {
-        let bytes = usize::try_from(megabytes).ok().and_then(|megabytes| megabytes.checked_mul(1 << 20));
-        let slice = bytes.map(|bytes| bytes / self.mesh.shards());
-        match slice {
-            _ if megabytes < 8 => self.say_unless(session, noreply, line::MEMLIMIT_TOO_SMALL),
-            Some(slice) if self.shared.config.slice_limit_fits(slice) => {
-                self.shared.set_memory_bytes(slice * self.mesh.shards());
-                let then = if noreply { Then::Silence } else { Then::Line(line::OK) };
-                self.after_all(session, Barrier::Ask { what: Broadcast::MemoryLimit { bytes: slice }, then });
-            }
-            _ => self.say_unless(session, noreply, admin::tunables::MEMLIMIT_ADJUST_FAILED),
-        }
-    }
-
-    fn stats(&mut self, session: &mut Session, words: &[u8]) {
-        let ask = |what, then| Barrier::Ask { what, then };
-        let barrier = match admin::stats::topic(words) {
-            admin::stats::Topic::Reset => {
-                self.shared.admission.reset_counts();
-                ask(Broadcast::ResetCounters, Then::Line(line::RESET))
-            }
-            admin::stats::Topic::CacheDump { limit } if self.shared.config.allow_dump => {
-                ask(Broadcast::DescribeItems { limit }, Then::Items(limit))
-            }
-            admin::stats::Topic::CacheDump { .. } => {
-                return self.say(session, line::STATS_CACHEDUMP_NOT_ALLOWED);
-            }
-            admin::stats::Topic::Conns => ask(Broadcast::DescribeConns, Then::Conns),
-            admin::stats::Topic::DetailOn => ask(Broadcast::CountPrefixes { on: true }, Then::Line(line::OK)),
-            admin::stats::Topic::DetailOff => {
-                ask(Broadcast::CountPrefixes { on: false }, Then::Line(line::OK))
-            }
-            admin::stats::Topic::DetailDump => ask(Broadcast::DescribePrefixes, Then::Prefixes),
-            admin::stats::Topic::Rendered => Barrier::Stats(words.to_vec()),
-        };
-        self.after_all(session, barrier);
     }
 }

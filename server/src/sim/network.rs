@@ -120,7 +120,8 @@ impl SimDriver {
             place.generation += 1;
             let outbox = Outbox::default();
             place.conn = Some(Conn { link: number, outbox, paused: false, ended: false, closing: false });
-            events.push(Event::Accepted { conn: ConnId { index, generation: place.generation } });
+            events
+                .push(Event::Accepted { conn: ConnId { index, generation: place.generation }, listener: 0 });
         }
     }
 

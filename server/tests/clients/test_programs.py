@@ -19,6 +19,11 @@ def test_memccapable(server):
     assert output.count("[pass]") == 27 and "FAIL" not in output, output
 
 
+def test_memccapable_in_binary(server):
+    output = run(["memccapable", "-b", "-h", server.host, "-p", str(server.port)])
+    assert output.count("[pass]") == 27 and "FAIL" not in output, output
+
+
 def test_memcping_and_memcstat(server):
     run(["memcping", f"--servers={server.address}"])
     assert "version: 1.6.45" in run(["memcstat", f"--servers={server.address}"])
@@ -55,3 +60,7 @@ def test_go(server, tools):
 
 def test_node(server, tools):
     assert run(["node", "client.js", server.address], cwd=tools / "node").endswith("ok\n")
+
+
+def test_node_in_binary(server, tools):
+    assert run(["node", "memjs.js", server.address], cwd=tools / "node").endswith("ok\n")

@@ -71,6 +71,46 @@ def test_pymemcache_pool_and_hash_client(server):
     assert ring.get_many(["a", "b", "c"]) == {"a": b"1", "b": b"2"}
 
 
+def test_pylibmc_in_binary(server):
+    import pylibmc
+
+    client = pylibmc.Client([server.address], binary=True, behaviors={"cas": True, "tcp_nodelay": True})
+    assert client.set("k", {"a": [1, 2]}) and client.get("k") == {"a": [1, 2]}
+    assert client.get("missing") is None
+    assert not client.add("k", 1) and client.replace("k", "text") and client.get("k") == "text"
+    value, unique = client.gets("k")
+    assert client.cas("k", "new", unique) and not client.cas("k", "newer", unique)
+    assert client.set("n", 10) and client.incr("n", 5) == 15 and client.decr("n", 20) == 0
+    many = {f"many{i}": i for i in range(300)}
+    assert client.set_multi(many) == [] and client.get_multi(list(many) + ["missing"]) == many
+    assert client.delete("k") and not client.delete("k")
+    assert client.get_stats()[0][1]["version"] == b"1.6.45"
+    assert client.flush_all() and client.get("n") is None
+
+
+def test_python_binary_memcached(server):
+    import bmemcached
+
+    client = bmemcached.Client((server.address,))
+    assert client.set("k", "v") and client.get("k") == "v"
+    assert client.get("missing") is None
+    assert not client.add("k", "x") and client.replace("k", "w")
+    value, unique = client.gets("k")
+    assert value == "w" and client.cas("k", "new", unique) and not client.cas("k", "newer", unique)
+    assert client.incr("n", 5, default=10) == 10 and client.incr("n", 5) == 15 and client.decr("n", 20) == 0
+    many = {f"many{i}": f"value {i}" for i in range(300)}
+    assert client.set_multi(many) == [] and client.get_multi(list(many) + ["missing"]) == many
+    big = bytes(range(256)) * 4000
+    assert client.set("big", big, compress_level=0) and client.get("big") == big
+    assert client.delete("k") and client.get("k") is None
+    stats = client.stats()[server.address]
+    assert stats["version"] in (b"1.6.45", "1.6.45")
+    assert client.set("short", "v", time=1)
+    expires(lambda: client.get("short"))
+    assert client.flush_all() and client.get("n") is None
+    client.disconnect_all()
+
+
 def test_pylibmc(server):
     import pylibmc
 

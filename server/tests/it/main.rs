@@ -7,7 +7,9 @@ mod support;
 
 mod admin;
 mod attribution;
+mod auth;
 mod backend;
+mod binary;
 mod command_line;
 mod connections;
 mod differential;

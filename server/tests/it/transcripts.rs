@@ -13,7 +13,13 @@
 //! >> x\r\n                bytes that are sent
 //! < STORED                a line that comes back, CRLF added
 //! << bytes                bytes that come back
+//! >b set key={k}a ext=0000000700000000 value=x     a request of the binary protocol
+//! <b set status=02 value=Data\x20exists cas        a reply of it
 //! ```
+//!
+//! A packet of the binary protocol is an opcode, by name or as `op=44`, and what it has of key, extras (in hexadecimal
+//! digits), value and cas unique. Uniques of replies are not compared but for being there (`cas`). `body=`, `keylen=`
+//! and `magic=` set a field of a request wrong. A case that has such a packet has nothing else, and ends with `NOOP`.
 //!
 //! In the text `{k}` is a prefix of 8 bytes that no other replay uses, `{b64 text}` the base64 of a text, `{x*9}` nine
 //! times `x`, `{any}` bytes that are not compared (without blanks and line ends), and `\r \n \t \0 \\ \x7f` are bytes.
@@ -45,6 +51,7 @@ struct Case {
     serial: bool,
     closes: bool,
     since: bool,
+    binary: bool,
     sent: String,
     expected: String,
 }
@@ -76,16 +83,124 @@ fn parse(file: &Path) -> Vec<Case> {
             ("!", Some(case)) => directive(case, rest, &place),
             (">", Some(case)) => case.sent += &format!("{rest}\\r\\n"),
             (">>", Some(case)) => case.sent += rest,
+            (">b", Some(case)) => {
+                case.binary = true;
+                case.sent += &packet(rest, &place, 0x80);
+            }
+            ("<b", Some(case)) => case.expected += &packet(rest, &place, 0x81),
             ("<", Some(case)) => case.expected += &format!("{rest}\\r\\n"),
             ("<<", Some(case)) => case.expected += rest,
             _ => panic!("{place}: {line:?} is nothing a transcript may say here"),
         }
     }
     for case in cases.iter_mut().filter(|case| !case.closes) {
-        case.sent += "mn\\r\\n";
-        case.expected += "MN\\r\\n";
+        if case.binary {
+            case.sent += &packet("noop", &case.name, 0x80);
+            case.expected += &packet("noop", &case.name, 0x81);
+        } else {
+            case.sent += "mn\\r\\n";
+            case.expected += "MN\\r\\n";
+        }
     }
     cases
+}
+
+/// Opcodes of the binary protocol by name.
+const OPCODES: [(&str, u8); 38] = [
+    ("get", 0x00),
+    ("set", 0x01),
+    ("add", 0x02),
+    ("replace", 0x03),
+    ("delete", 0x04),
+    ("incr", 0x05),
+    ("decr", 0x06),
+    ("quit", 0x07),
+    ("flush", 0x08),
+    ("getq", 0x09),
+    ("noop", 0x0a),
+    ("version", 0x0b),
+    ("getk", 0x0c),
+    ("getkq", 0x0d),
+    ("append", 0x0e),
+    ("prepend", 0x0f),
+    ("stat", 0x10),
+    ("setq", 0x11),
+    ("addq", 0x12),
+    ("replaceq", 0x13),
+    ("deleteq", 0x14),
+    ("incrq", 0x15),
+    ("decrq", 0x16),
+    ("quitq", 0x17),
+    ("flushq", 0x18),
+    ("appendq", 0x19),
+    ("prependq", 0x1a),
+    ("verbosity", 0x1b),
+    ("touch", 0x1c),
+    ("gat", 0x1d),
+    ("gatq", 0x1e),
+    ("sasl_list", 0x20),
+    ("sasl_auth", 0x21),
+    ("sasl_step", 0x22),
+    ("gatk", 0x23),
+    ("gatkq", 0x24),
+    ("rget", 0x30),
+    ("unknown", 0xff),
+];
+
+/// The text of a packet, see the head of the file.
+fn packet(text: &str, place: &str, magic: u8) -> String {
+    let mut words = text.split(' ');
+    let name = words.next().unwrap_or_default();
+    let found = OPCODES.iter().find_map(|&(known, opcode)| (known == name).then_some(opcode));
+    let opcode = found.unwrap_or_else(|| panic!("{place}: {name} is no opcode"));
+    let (mut key, mut extras, mut value) = ("", String::new(), "");
+    let (mut magic, mut status, mut cas) = (magic, 0u16, 0u64);
+    let (mut key_len, mut body_len) = (None, None);
+    for word in words {
+        let (field, text) = word.split_once('=').unwrap_or((word, ""));
+        let number = || text.parse::<u32>().unwrap_or_else(|_| panic!("{place}: {word}"));
+        match field {
+            "key" => key = text,
+            "ext" => {
+                let pairs = text.as_bytes().chunks(2);
+                extras = pairs.map(|pair| format!("\\x{}", str::from_utf8(pair).unwrap())).collect();
+            }
+            "value" => value = text,
+            "status" => status = u16::from_str_radix(text, 16).unwrap(),
+            "cas" => cas = if text.is_empty() { SOME_CAS } else { u64::from(number()) },
+            "keylen" => key_len = Some(number()),
+            "body" => body_len = Some(number()),
+            "magic" => magic = u8::from_str_radix(text, 16).unwrap(),
+            _ => panic!("{place}: {word} is no part of a packet"),
+        }
+    }
+    let len = |text: &str| expand(text, &"k".repeat(PREFIX_BYTES)).len() as u32;
+    let lens = [len(&extras), len(key), len(value)];
+    let mut header = vec![magic, opcode];
+    header.extend_from_slice(&(key_len.unwrap_or(lens[1]) as u16).to_be_bytes());
+    header.extend_from_slice(&[lens[0] as u8, 0]);
+    header.extend_from_slice(&status.to_be_bytes());
+    header.extend_from_slice(&body_len.unwrap_or(lens.iter().sum()).to_be_bytes());
+    header.extend_from_slice(b"opaq");
+    header.extend_from_slice(&cas.to_be_bytes());
+    let header: String = header.iter().map(|byte| format!("\\x{byte:02x}")).collect();
+    header + &extras + key + value
+}
+
+/// What the cas unique of a packet is taken for when it has one.
+const SOME_CAS: u64 = 1;
+
+/// `got` with every cas unique of a packet made [`SOME_CAS`].
+fn without_uniques(got: &[u8]) -> Vec<u8> {
+    let mut made = got.to_vec();
+    let mut at = 0;
+    while let Some(header) = made.get_mut(at..at + 24) {
+        if header[16..] != [0; 8] {
+            header[16..].copy_from_slice(&SOME_CAS.to_be_bytes());
+        }
+        at += 24 + u32::from_be_bytes(header[8..12].try_into().unwrap()) as usize;
+    }
+    made
 }
 
 fn directive(case: &mut Case, text: &str, place: &str) {
@@ -97,6 +212,9 @@ fn directive(case: &mut Case, text: &str, place: &str) {
         _ => panic!("{place}: ! {text} is no directive"),
     }
 }
+
+/// Bytes of every prefix.
+const PREFIX_BYTES: usize = 8;
 
 /// A prefix that was never given out before, always of the same length.
 fn fresh_prefix() -> String {
@@ -227,7 +345,8 @@ impl<'c> Replay<'c> {
         let mut chunk = [0; 16 * 1024];
         let closes = self.case.closes;
         loop {
-            match agree(&self.expected, &got) {
+            let comparable = if self.case.binary { without_uniques(&got) } else { got.clone() };
+            match agree(&self.expected, &comparable) {
                 Agreement::Whole if !closes => return Ok(()),
                 Agreement::Not => return Err(self.differs(&got, "a wrong answer")),
                 Agreement::Whole | Agreement::SoFar => {}
@@ -238,7 +357,9 @@ impl<'c> Replay<'c> {
                 Err(error) if error.kind() != ErrorKind::ConnectionReset => {
                     return Err(self.differs(&got, &format!("no more answer: {error}")));
                 }
-                Ok(0) | Err(_) if closes && agree(&self.expected, &got) == Agreement::Whole => return Ok(()),
+                Ok(0) | Err(_) if closes && agree(&self.expected, &comparable) == Agreement::Whole => {
+                    return Ok(());
+                }
                 Ok(0) | Err(_) => return Err(self.differs(&got, "the connection closed")),
             }
         }
@@ -263,7 +384,7 @@ struct Stage {
     control: Client,
     /// Bytes that went to the server on all connections.
     sent: u64,
-    idle: Vec<TcpStream>,
+    idle: [Vec<TcpStream>; 2],
     failures: Vec<String>,
     replays: usize,
 }
@@ -271,11 +392,12 @@ struct Stage {
 impl Stage {
     fn new(server: Server) -> Self {
         let control = Client::connect(&server);
-        Self { server, control, sent: 0, idle: Vec::new(), failures: Vec::new(), replays: 0 }
+        Self { server, control, sent: 0, idle: [Vec::new(), Vec::new()], failures: Vec::new(), replays: 0 }
     }
 
-    fn connection(&mut self) -> TcpStream {
-        self.idle.pop().unwrap_or_else(|| {
+    /// A connection for `case`: of one that spoke the other protocol it could not be used again.
+    fn connection(&mut self, case: &Case) -> TcpStream {
+        self.idle[usize::from(case.binary)].pop().unwrap_or_else(|| {
             let stream = TcpStream::connect_timeout(&self.server.address, DEADLINE).unwrap();
             stream.set_nodelay(true).unwrap();
             stream.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -322,7 +444,7 @@ impl Stage {
     fn finish(&mut self, replay: &Replay<'_>, mut stream: TcpStream) {
         self.replays += 1;
         match replay.compare(&mut stream) {
-            Ok(()) if !replay.case.closes => self.idle.push(stream),
+            Ok(()) if !replay.case.closes => self.idle[usize::from(replay.case.binary)].push(stream),
             // What it had not read when it closed it never will.
             Ok(()) => self.sent = self.read(),
             Err(failure) => self.failures.push(failure),
@@ -339,7 +461,7 @@ impl Stage {
             let mut batch: Vec<(Replay<'_>, usize, TcpStream)> = Vec::new();
             for (case, cut) in jobs.by_ref().take(REPLAYS_AT_ONCE) {
                 let how = format!("cut behind byte {cut}");
-                batch.push((Replay { how, ..Replay::new(case) }, cut, self.connection()));
+                batch.push((Replay { how, ..Replay::new(case) }, cut, self.connection(case)));
             }
             if batch.is_empty() || self.failures.len() > FAILURES_MAX {
                 return;
@@ -361,7 +483,7 @@ impl Stage {
     fn byte_by_byte(&mut self, cases: &[&Case]) {
         for cases in cases.chunks(REPLAYS_AT_ONCE) {
             let replay = |case| Replay { how: "byte by byte".to_owned(), ..Replay::new(case) };
-            let mut batch: Vec<_> = cases.iter().map(|case| (replay(case), self.connection())).collect();
+            let mut batch: Vec<_> = cases.iter().map(|case| (replay(case), self.connection(case))).collect();
             let longest = batch.iter().map(|(replay, _)| replay.sent.len()).max().unwrap_or(0);
             for at in 0..longest {
                 for (replay, stream) in &mut batch {
@@ -380,7 +502,7 @@ impl Stage {
     /// A case alone, cut behind each of the bytes `cuts` and sent on when the server has read what came before.
     fn alone(&mut self, case: &Case, cuts: &[usize]) {
         let replay = Replay { how: format!("alone, cut behind {cuts:?}"), ..Replay::new(case) };
-        let mut stream = self.connection();
+        let mut stream = self.connection(case);
         let mut from = 0;
         for &to in cuts.iter().chain([&replay.sent.len()]) {
             self.send(&mut stream, &replay.sent[from..to], case.closes);

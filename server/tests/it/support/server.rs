@@ -127,6 +127,12 @@ impl Launch {
         self
     }
 
+    /// Set a variable of its environment.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
     /// Run `prepare` in the child before it becomes the server. It may only make system calls.
     pub fn prepare(mut self, prepare: fn() -> std::io::Result<()>) -> Self {
         // SAFETY: the caller keeps to system calls, as asked.

@@ -1,6 +1,8 @@
 //! A command on a key, carried out on the store that owns it, and its reply in the words of the protocol.
 //!
-//! The one file that knows a `Command` and a `Store` together.
+//! The one module that knows a `Command` and a `Store` together.
+
+mod binary;
 
 use corecached_engine::{
     ArithmeticHow, Counted, DeleteHow, Deleted, Item, Key, MetaGet, MetaGot, Mode, PinnedValue, Seconds,
@@ -79,6 +81,7 @@ impl Context<'_> {
                     MetaVerb::Debug => self.meta_debug(meta, key, out),
                 }
             }
+            Command::Binary(binary) => return self.binary(binary, hash, data, out),
             _ => unreachable!("a command without a key has no owner"),
         }
         None
@@ -108,6 +111,7 @@ impl Context<'_> {
                 let stored = self.commit_upload(upload, key, &how);
                 self.meta_set_reply(meta, stored, out);
             }
+            Command::Binary(binary) => self.binary_commit(binary, hash, upload, out),
             _ => unreachable!("only storage commands carry a value"),
         }
     }
