@@ -200,7 +200,8 @@ preferredDuringSchedulingIgnoredDuringExecution:
 
 {{/* Values that do not go together, or promise what is not there. */}}
 {{- define "corecached.check" -}}
-{{- if .Values.auth.enabled }}{{ fail "auth.enabled: this version has no authentication; remove it, and say who may connect with networkPolicy.allowExternal=false" }}{{ end }}
+{{- if and .Values.auth.enabled (include "corecached.proxy.enabled" .) }}{{ fail "auth.enabled: the proxy shows no password to caches; say who may connect with networkPolicy.allowExternal=false instead" }}{{ end }}
+{{- if and .Values.auth.enabled (not .Values.auth.existingSecret) (not (and .Values.auth.username .Values.auth.password)) }}{{ fail "auth.enabled: give auth.username and auth.password, or auth.existingSecret" }}{{ end }}
 {{- if .Values.persistence.enabled }}{{ fail "persistence.enabled: the cache keeps nothing over a restart; remove it" }}{{ end }}
 {{- if and .Values.autoscaling.enabled (not (include "corecached.cache.stateful" .)) }}{{ fail "autoscaling.enabled: needs architecture=high-availability" }}{{ end }}
 {{- if gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas) }}{{ fail "autoscaling.minReplicas: must not be more than autoscaling.maxReplicas" }}{{ end }}
@@ -238,4 +239,7 @@ preferredDuringSchedulingIgnoredDuringExecution:
 {{- $route := dict "type" "PoolRoute" "pool" "A" "hash" (dict "hash_func" .Values.mcrouter.hashFunction) }}
 {{- dict "pools" (dict "A" $pool) "route" $route | toPrettyJson }}
 {{- end }}
+{{- end }}
+{{- define "corecached.authSecret" -}}
+{{ .Values.auth.existingSecret | default (printf "%s-users" (include "corecached.cache.fullname" .)) }}
 {{- end }}

@@ -107,6 +107,16 @@ def test_the_autoscaler_goes_by_cpu_and_never_by_memory():
     assert [m["type"] for m in own["metrics"]] == ["Pods"] and own["minReplicas"] == 4
 
 
+def test_passwords_come_from_a_secret_and_never_stand_in_the_arguments():
+    assert the("Secret", "mycache-memcached-users", *values("auth"))["stringData"] == {"users": 'web:p:"q\n'}
+    for case, secret in (("auth", "mycache-memcached-users"), ("auth-existing", "mine")):
+        spec = the("StatefulSet", CACHE, *values(case))["spec"]["template"]["spec"]
+        assert "--auth-file=/etc/corecached/users" in spec["containers"][0]["args"]
+        assert spec["volumes"][0]["secret"]["secretName"] == secret
+        assert "exec" not in spec["containers"][0]["startupProbe"]
+    assert not [o for o in objects(*values("auth-existing")) if o["kind"] == "Secret"]
+
+
 def test_a_single_pod_has_no_disruption_budget():
     assert not [o for o in objects() if o["kind"] == "PodDisruptionBudget"]
     assert the("PodDisruptionBudget", CACHE, *POOL)["spec"]["maxUnavailable"] == 1
@@ -263,7 +273,9 @@ def test_cache_and_proxy_have_names_of_their_own(release, names):
         ("guaranteedQoS.cpus=1.5", "cpus"),
         ("podManagementPolicy=Any", "podManagementPolicy"),
         # What goes together only in the templates.
-        ("auth.enabled=true", "auth.enabled: this version has no authentication"),
+        ("auth.enabled=true", "auth.enabled: give auth.username and auth.password"),
+        ("auth.enabled=true,auth.existingSecret=a,mcrouter.enabled=true", "auth.enabled: the proxy shows no password"),
+        ("auth.existingPasswordSecret=a", "existingPasswordSecret"),
         ("persistence.enabled=true", "persistence.enabled: the cache keeps nothing"),
         ("autoscaling.enabled=true", "autoscaling.enabled: needs architecture=high-availability"),
         ("autoscaling.minReplicas=9", "autoscaling.minReplicas: must not be more"),
