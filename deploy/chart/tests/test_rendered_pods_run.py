@@ -1,0 +1,83 @@
+"""The rendered arguments, probes and drain, carried out by the binary on this machine."""
+
+import os
+import pathlib
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+from support import PROXY, ROOT, the
+
+BINARY = pathlib.Path(os.environ.get("CORECACHED", ROOT / "target/debug/corecached"))
+POD = "mycache-memcached-0.mycache-memcached.default.svc.cluster.local."
+
+
+def free_ports(count):
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def run(command):
+    assert command[0] == "/usr/local/bin/corecached"
+    return subprocess.run([BINARY, *command[1:]], capture_output=True, timeout=30, check=False).returncode
+
+
+def until(what):
+    end = time.monotonic() + 20
+    while not what():
+        assert time.monotonic() < end, "not within 20 s"
+        time.sleep(0.05)
+
+
+def status(port, probe):
+    try:
+        return urllib.request.urlopen(f"http://127.0.0.1:{port}{probe['httpGet']['path']}", timeout=5).status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_cache_and_proxy_start_answer_and_drain_as_rendered(tmp_path):
+    if not BINARY.exists():
+        pytest.skip(f"{BINARY} is not built")
+    cache_port, proxy_port, cache_admin, proxy_admin = free_ports(4)
+    common = (
+        *PROXY,
+        "--set", f"containerPorts.memcached={cache_port},mcrouterCommandParams.port={proxy_port}",
+        "--set", "metrics.listenAddress=127.0.0.1,extraArgs={--listen=127.0.0.1},mcrouter.extraArgs={--listen-addresses=127.0.0.1}",
+        "--set", "mcrouter.discovery=static,memcached.replicaCount=1,drain.seconds=1",
+    )  # fmt: skip
+    at = lambda admin: (*common, "--set", f"containerPorts.admin={admin}")
+    container = lambda kind, name, admin: the(kind, name, *at(admin))["spec"]["template"]["spec"]["containers"][0]
+    cache = container("StatefulSet", "mycache-memcached", cache_admin)
+    proxy = container("DaemonSet", "mycache-mcrouter", proxy_admin)
+    config = tmp_path / "config.json"
+    config.write_text(the("ConfigMap", "mycache-mcrouter", *common)["data"]["config.json"].replace(POD, "127.0.0.1"))
+    lines = [cache["args"], [word.replace("/etc/mcrouter/config.json", str(config)) for word in proxy["args"]]]
+    running = []
+    try:
+        running += [subprocess.Popen([BINARY, *line], stderr=subprocess.DEVNULL) for line in lines]
+        for one, admin in ((cache, cache_admin), (proxy, proxy_admin)):
+            until(lambda: run(one["startupProbe"]["exec"]["command"]) == 0)
+            assert status(admin, one["readinessProbe"]) == status(admin, one["livenessProbe"]) == 200
+        with socket.create_connection(("127.0.0.1", proxy_port), timeout=10) as client, client.makefile("rwb") as stream:
+            stream.write(b"set anotherkey 0 0 15\r\nMcrouter is fun\r\nget anotherkey\r\n")
+            stream.flush()
+            said = [stream.readline() for _ in range(4)]
+        assert said == [b"STORED\r\n", b"VALUE anotherkey 0 15\r\n", b"Mcrouter is fun\r\n", b"END\r\n"]
+        assert run(cache["lifecycle"]["preStop"]["exec"]["command"]) == 0
+        assert status(cache_admin, cache["readinessProbe"]) == 503
+        assert status(cache_admin, cache["livenessProbe"]) == 200
+        for one in running:
+            one.terminate()
+        assert [one.wait(20) for one in running] == [0, 0]
+    finally:
+        for one in running:
+            one.kill()
+            one.wait()
