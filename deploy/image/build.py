@@ -126,7 +126,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binary", type=pathlib.Path, required=True, help="a static corecached")
     parser.add_argument("--output", type=pathlib.Path, required=True, help="the tar to write")
-    parser.add_argument("--tag", default="docker.io/library/corecached:0.1.0", help="full name of the image")
+    parser.add_argument("--tag", default="localhost/corecached:0.1.0", help="full name of the image")
     args = parser.parse_args()
     if not args.binary.is_file():
         sys.exit(f"--binary {args.binary}: no such file; build it with deploy/image/build-static.sh")

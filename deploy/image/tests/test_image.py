@@ -13,7 +13,7 @@ import tarfile
 import pytest
 
 IMAGE = pathlib.Path(__file__).resolve().parents[1]
-TAG = "docker.io/library/corecached:test"
+TAG = "localhost/corecached:test"
 # The head of an ELF file that names no loader: all that the packer looks at.
 STATIC = b"\x7fELF" + b"\0" * 100
 
