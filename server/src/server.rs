@@ -440,7 +440,6 @@ impl Making {
         }
         store.evict = config.evict;
         store.cas = config.cas;
-        store.huge_pages = config.huge_pages;
         let made = Store::new(store, Seconds(shared.clock.now_s()))
             .map_err(|error| error.to_string())
             .and_then(|store| {

@@ -31,6 +31,7 @@ pub fn check(args: &Args) -> Result<Config, ConfigError> {
     let mut without_effect = extended::check(&args.extended)?;
     let defaults = [
         ("-k", !args.lock_memory),
+        ("-L", !args.enable_largepages),
         ("-e", args.memory_file.is_none()),
         ("-N", args.napi_ids.is_none()),
         ("-f", args.slab_growth_factor == "1.25"),
@@ -86,7 +87,6 @@ pub fn check(args: &Args) -> Result<Config, ConfigError> {
         cas: !args.disable_cas,
         auth_file,
         sasl: args.enable_sasl,
-        huge_pages: args.enable_largepages,
         shards: args.threads.as_deref().map(|text| number("-t", text, 1, 1024, EX_VALUE)).transpose()?,
         verbosity: u32::from(args.verbose),
         allow_flush: !args.disable_flush_all,

@@ -31,8 +31,6 @@ pub struct Config {
     pub evict: bool,
     /// Hand out cas uniques.
     pub cas: bool,
-    /// Ask the kernel for huge pages.
-    pub huge_pages: bool,
     /// Shards, when given with `-t`.
     pub shards: Option<usize>,
     /// 0, 1 or 2.

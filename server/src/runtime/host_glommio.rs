@@ -39,12 +39,17 @@ fn builder(core: usize, name: &str) -> LocalExecutorBuilder {
         .preempt_timer(PREEMPT_TIMER)
 }
 
-/// Whether glommio can start an executor on `core`: it wants to lock memory. Call it only when io_uring works at all,
-/// for otherwise it panics.
+/// Where glommio reads which cores there are.
+const CORES: &str = "/sys/devices/system/cpu/online";
+
+/// Whether glommio can start an executor on `core`: it wants to lock memory, and to read about cores. Call it only when
+/// io_uring works at all, for otherwise it panics.
 ///
 /// # Errors
 /// What it said.
 pub fn probe(core: usize) -> Result<(), String> {
+    // Without it, it panics: a container may have no /sys.
+    std::fs::metadata(CORES).map_err(|error| format!("glommio: {CORES}: {error}"))?;
     let handle = builder(core, "probe").spawn(|| async {}).map_err(|error| format!("glommio: {error}"))?;
     handle.join().map_err(|error| format!("glommio: {error}"))
 }
