@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::SendFlags;
 
 use super::buffer_ring::BufferRing;
@@ -33,6 +34,8 @@ const BUFFER_BYTES: u32 = 4096;
 const GROUP: u16 = 0;
 /// How long accepting rests after the process ran out of descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(10);
+/// How soon a reset is noticed that came behind bytes nobody answered: see `look_for_resets`.
+const RESET_LOOK: Duration = Duration::from_secs(1);
 /// Completions taken from the ring at a time.
 const COMPLETIONS: usize = 1024;
 
@@ -74,6 +77,9 @@ pub struct Uring {
     closings: Vec<ConnId>,
     /// Connections whose receive ended for want of buffers.
     starved: Vec<ConnId>,
+    /// Connections that sent something since the last look for resets.
+    heard: Vec<ConnId>,
+    looked: Instant,
     deferred: Vec<Event>,
     accept_rest_until: Option<Instant>,
     accept_failures: u64,
@@ -115,6 +121,10 @@ struct Conn {
     ended: bool,
     /// A cancellation of the receive is under way.
     cancelling: bool,
+    /// Among [`Uring::heard`].
+    heard: bool,
+    /// Nothing has been sent to it since it was heard.
+    unanswered: bool,
     /// Accepted from a client, and counted as such; false for a connection to a server.
     client: bool,
     /// The address of a connection that was begun and is not there yet: the kernel reads it until then.
@@ -171,6 +181,8 @@ impl Uring {
             dirty: Vec::new(),
             closings: Vec::new(),
             starved: Vec::new(),
+            heard: Vec::new(),
+            looked: Instant::now(),
             deferred: Vec::new(),
             accept_rest_until: None,
             accept_failures: 0,
@@ -390,6 +402,8 @@ impl Uring {
             closing: None,
             ended: false,
             cancelling: false,
+            heard: false,
+            unanswered: false,
             client: true,
             connecting: None,
         });
@@ -414,6 +428,10 @@ impl Uring {
         }
         if let Some(buffer) = cqueue::buffer_select(flags) {
             if result > 0 && !closing {
+                conn.unanswered = true;
+                if !std::mem::replace(&mut conn.heard, true) {
+                    self.heard.push(id);
+                }
                 events.push(Event::Received { conn: id, buffer: Buffer { id: buffer, len: result as u32 } });
             } else {
                 self.buffers.put(buffer);
@@ -541,6 +559,32 @@ impl Uring {
         self.free.push(id.index);
         if client {
             self.admission.leave();
+        }
+    }
+
+    /// A multishot receive that has read the last bytes before a reset waits for a wake-up that was before them (seen on
+    /// Linux 6.18). A reply finds the connection broken; one that is due none would stay for ever. So, once in a while,
+    /// connections that were heard and not answered are asked whether they still stand.
+    fn look_for_resets(&mut self) {
+        if self.looked.elapsed() < RESET_LOOK {
+            return;
+        }
+        self.looked = Instant::now();
+        for id in std::mem::take(&mut self.heard) {
+            let Some(conn) = self.place(id) else { continue };
+            conn.heard = false;
+            if !conn.unanswered || !conn.receiving || conn.cancelling || conn.closing.is_some() {
+                continue;
+            }
+            let mut asked = [PollFd::new(&conn.socket, PollFlags::empty())];
+            let broken = rustix::event::poll(&mut asked, Some(&Timespec::default())).is_ok()
+                && asked[0].revents().intersects(PollFlags::HUP | PollFlags::ERR);
+            if broken {
+                // Its completion arms another one, which is told.
+                conn.cancelling = true;
+                let cancel = opcode::AsyncCancel::new(tag(kind::RECEIVE, id)).build();
+                self.push(&cancel.user_data(kind::IGNORED));
+            }
         }
     }
 
@@ -717,6 +761,9 @@ impl Driver for Uring {
                 self.arm_accepts();
             }
         }
+        if !self.heard.is_empty() && wait != Wait::No {
+            self.look_for_resets();
+        }
         events.append(&mut self.deferred);
         // A connection being closed is let go after the enter, which must not sleep on it.
         if !events.is_empty() || !self.closings.is_empty() {
@@ -765,6 +812,7 @@ impl Driver for Uring {
                         continue;
                     }
                     let Some(open) = self.open(conn) else { continue };
+                    open.unanswered = false;
                     if queued || open.outbox.is_some() {
                         let behind = open.outbox.get_or_insert_with(Behind::boxed);
                         behind.outbox.push_bytes(&arena[start..end]);
