@@ -98,12 +98,6 @@ impl Parser {
         Self { state }
     }
 
-    /// Whether the connection turned out to speak the binary protocol.
-    #[must_use]
-    pub fn is_binary(&self) -> bool {
-        self.state == State::Binary
-    }
-
     /// The command at the front of `input`; of a storage command its line, without the data block.
     ///
     /// `Complete` and `Err` always consume something or close. `NeedMore` consumes nothing and is never the answer to

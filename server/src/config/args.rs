@@ -102,7 +102,7 @@ pub struct Args {
     #[arg(short = 'n', long, value_name = "BYTES", default_value = "48", allow_hyphen_values = true)]
     pub slab_min_size: String,
 
-    /// Accepted, no effect: memory is in large pages wherever the kernel offers them
+    /// Accepted, no effect: where a core has 64 MB or more of -m, it is in large pages if the kernel offers them
     #[arg(short = 'L', long)]
     pub enable_largepages: bool,
 
