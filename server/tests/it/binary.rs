@@ -125,28 +125,38 @@ fn a_listener_may_insist_on_one_protocol() {
 struct Side {
     client: Client,
     _server: Server,
+    /// Most requests sent at once. A memcached holds on to the item of a get until its reply is written, and how it
+    /// pads the result of arithmetic on that item tells: asked one by one, it always lets go first.
+    at_once: usize,
     /// The last unique shown of each key.
     uniques: HashMap<Vec<u8>, u64>,
 }
 
 impl Side {
-    fn new(server: Server) -> Self {
-        Self { client: Client::connect(&server), _server: server, uniques: HashMap::new() }
+    fn new(server: Server, at_once: usize) -> Self {
+        Self { client: Client::connect(&server), _server: server, at_once, uniques: HashMap::new() }
     }
 
     /// The replies to each of `requests`; a cas unique of 1 stands for the right one.
     fn replies(&mut self, requests: &[Packet]) -> Vec<Vec<Packet>> {
-        let mut bytes = Vec::new();
-        let noop = Packet { opaque: u32::MAX, ..Packet::new(opcode::NOOP, b"") };
-        for request in requests {
-            let mut request = request.clone();
-            if request.cas == 1 {
+        let requests: Vec<Packet> = requests
+            .iter()
+            .map(|request| match request.cas {
                 // One that was never shown is nobody's.
-                request.cas = self.uniques.get(&request.key).copied().unwrap_or(u64::MAX / 5);
-            }
-            bytes.extend(request.bytes());
-            bytes.extend(noop.bytes());
-        }
+                1 => {
+                    let cas = self.uniques.get(&request.key).copied().unwrap_or(u64::MAX / 5);
+                    Packet { cas, ..request.clone() }
+                }
+                _ => request.clone(),
+            })
+            .collect();
+        requests.chunks(self.at_once).flat_map(|requests| self.replies_at_once(requests)).collect()
+    }
+
+    fn replies_at_once(&mut self, requests: &[Packet]) -> Vec<Vec<Packet>> {
+        let noop = Packet { opaque: u32::MAX, ..Packet::new(opcode::NOOP, b"") };
+        let bytes: Vec<u8> =
+            requests.iter().flat_map(|request| [request.bytes(), noop.bytes()].concat()).collect();
         self.client.send(&bytes);
         let mut all = Vec::new();
         for request in requests {
@@ -173,16 +183,28 @@ impl Side {
     }
 }
 
+/// Begins with no digit and no blank, or is empty: 1.6.18 counts much that begins with them and is no number.
+fn random_text(random: &mut Random) -> Vec<u8> {
+    match random.below(3) {
+        0 => Vec::new(),
+        1 => b"text".to_vec(),
+        _ => [b"x".to_vec(), pattern(random.next() as u8, random.below(300))].concat(),
+    }
+}
+
+/// A number, or a text. No number becomes 2^63 or more: one that is 1.6.18 refuses when it finds a `-` in the memory
+/// behind it, whatever lay there before.
+fn random_value(random: &mut Random) -> Vec<u8> {
+    match random.below(5) {
+        0 => (random.next() >> 2).to_string().into_bytes(),
+        1 => random.below(1000).to_string().into_bytes(),
+        _ => random_text(random),
+    }
+}
+
 fn random_request(random: &mut Random) -> Packet {
     let key = format!("key{}", random.below(12)).into_bytes();
     let exptime = *random.pick(&[0u32, 0, 0, 1000, u32::MAX, 0x8000_0000]);
-    let value = match random.below(5) {
-        0 => random.next().to_string().into_bytes(),
-        1 => random.below(1000).to_string().into_bytes(),
-        2 => pattern(random.next() as u8, random.below(300)),
-        3 => Vec::new(),
-        _ => b"text".to_vec(),
-    };
     let cas = *random.pick(&[0u64, 0, 0, 1, 1, u64::MAX / 3]);
     let mut request = match random.below(14) {
         0..3 => Packet::new(*random.pick(&[0x00, 0x09, 0x0c, 0x0d]), &key),
@@ -190,16 +212,23 @@ fn random_request(random: &mut Random) -> Packet {
             let flags = random.next() as u32;
             let extras = [flags.to_be_bytes(), exptime.to_be_bytes()].concat();
             let opcode = *random.pick(&[0x01, 0x02, 0x03, 0x11, 0x12, 0x13]);
+            let value = random_value(random);
             Packet { extras, value, cas, ..Packet::new(opcode, &key) }
         }
         7 => Packet { cas, ..Packet::new(*random.pick(&[0x04, 0x14]), &key) },
         8..10 => {
-            let mut extras = random.pick(&[1u64, 5, 1 << 40, u64::MAX]).to_be_bytes().to_vec();
+            let opcode = *random.pick(&[0x05, 0x06, 0x15, 0x16]);
+            let largest = if opcode & 1 == 0 { u64::MAX } else { 1 << 40 };
+            let mut extras = random.pick(&[1, 5, 1000, largest]).to_be_bytes().to_vec();
             extras.extend((random.below(200) as u64).to_be_bytes());
             extras.extend(exptime.to_be_bytes());
-            Packet { extras, cas, ..Packet::new(*random.pick(&[0x05, 0x06, 0x15, 0x16]), &key) }
+            Packet { extras, cas, ..Packet::new(opcode, &key) }
         }
-        10..12 => Packet { value, cas, ..Packet::new(*random.pick(&[0x0e, 0x0f, 0x19, 0x1a]), &key) },
+        10..12 => Packet {
+            value: random_text(random),
+            cas,
+            ..Packet::new(*random.pick(&[0x0e, 0x0f, 0x19, 0x1a]), &key)
+        },
         12 => {
             let extras = exptime.to_be_bytes().to_vec();
             Packet { extras, ..Packet::new(*random.pick(&[0x1c, 0x1d, 0x1e, 0x23, 0x24]), &key) }
@@ -218,8 +247,8 @@ fn binary_replies_are_those_of_a_memcached() {
         for shards in [1, 2, 4] {
             let seed = shards as u64 * 7 + backend as u64;
             let mut random = Random::new(seed);
-            let mut theirs = Side::new(Server::memcached(&["-o", quiet]));
-            let mut ours = Side::new(Server::start_on(backend, shards, &[]));
+            let mut theirs = Side::new(Server::memcached(&["-o", quiet]), 1);
+            let mut ours = Side::new(Server::start_on(backend, shards, &[]), usize::MAX);
             for _ in 0..ROUNDS {
                 let requests: Vec<Packet> =
                     (0..1 + random.below(40)).map(|_| random_request(&mut random)).collect();
