@@ -10,6 +10,7 @@ use clap::Parser;
 use corecached::config::{Args, Config, ConfigError, LogFormat, check};
 use corecached::proxy::args::Checked;
 use corecached::proxy::control::Control;
+use corecached::proxy::spool::{self, Spool, Spooler};
 use corecached::runtime::container::{Limits, cache_megabytes};
 use corecached::server::{Forwarding, Server};
 use corecached::{MEMCACHED_VERSION, VERSION, admin, healthcheck, proxy, server};
@@ -43,6 +44,10 @@ fn main() -> ExitCode {
         Some("drain") => {
             argv.remove(1);
             return drain(argv);
+        }
+        Some("replay") => {
+            argv.remove(1);
+            return replay(argv);
         }
         _ => {}
     }
@@ -123,15 +128,17 @@ fn proxy(argv: Vec<OsString>, only_check: bool) -> ExitCode {
             println!("{}", Control::check(&checked)?);
             return Ok(());
         }
-        run_proxy(&checked, !args.disable_reload_configs)
+        run_proxy(checked, !args.disable_reload_configs)
     }))
 }
 
-fn run_proxy(checked: &Checked, reloads: bool) -> Result<(), ConfigError> {
-    let control = Control::start(checked)?;
+fn run_proxy(mut checked: Checked, reloads: bool) -> Result<(), ConfigError> {
+    let (spool, spooler) = start_spool(&mut checked).unzip();
+    let control = Control::start(&checked)?;
     let forwarding = Arc::new(Forwarding {
         snapshot: control.snapshot(),
         options: checked.upstream.clone(),
+        spooler,
         subscribers: Mutex::default(),
     });
     let start = |config| {
@@ -140,7 +147,46 @@ fn run_proxy(checked: &Checked, reloads: bool) -> Result<(), ConfigError> {
         std::thread::spawn(move || control.run(&shared, &forwarding, reloads));
         Ok(server)
     };
-    serve(checked.config.clone(), start)
+    let served = serve(checked.config, start);
+    if let Some(spool) = spool {
+        spool.stop();
+    }
+    served
+}
+
+/// The spool of failed deletes; where there can be none, they are answered with the error.
+fn start_spool(checked: &mut Checked) -> Option<(Spool, Spooler)> {
+    let options = checked.spool.as_ref()?;
+    match Spool::start(options) {
+        Ok(started) => Some(started),
+        Err(error) => {
+            let folder = options.dir.display();
+            if options.make {
+                tracing::warn!(
+                    "--async-dir {folder}: {error}: deletes that fail are answered with the error"
+                );
+            } else {
+                tracing::info!("{folder}: {error}: deletes that fail are answered with the error");
+            }
+            checked.options.spool_deletes = false;
+            None
+        }
+    }
+}
+
+fn replay(argv: Vec<OsString>) -> ExitCode {
+    let args = match spool::replay::Args::try_parse_from(argv) {
+        Ok(args) => args,
+        Err(error) => return usage(&error),
+    };
+    match spool::replay::main(&args) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("corecached replay: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn exit_code(outcome: Result<(), ConfigError>) -> ExitCode {

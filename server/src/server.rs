@@ -20,6 +20,7 @@ use crate::net::uring::{self, Uring};
 use crate::net::{Driver, DriverSetup};
 use crate::proxy::args::STORE_BYTES;
 use crate::proxy::relay::{RelaySetup, Snapshot, UpstreamOptions};
+use crate::proxy::spool::Spooler;
 use crate::runtime::clock::Clock;
 use crate::runtime::container::{self, Limits};
 use crate::runtime::{budget, cores, host_glommio, host_thread, process};
@@ -183,6 +184,8 @@ pub struct Forwarding {
     pub snapshot: Arc<Snapshot>,
     /// Of all destinations.
     pub options: UpstreamOptions,
+    /// Takes the deletes that no destination takes.
+    pub spooler: Option<Spooler>,
     /// Where each shard hears of what follows; filled at start.
     pub subscribers: Mutex<Vec<Sender<Arc<Snapshot>>>>,
 }
@@ -199,7 +202,8 @@ impl Forwarding {
     fn relay(&self, seed: u64) -> RelaySetup {
         let (sender, updates) = bounded(SNAPSHOTS_MAX);
         self.subscribers().push(sender);
-        RelaySetup { snapshot: Arc::clone(&self.snapshot), updates, options: self.options.clone(), seed }
+        let (snapshot, options) = (Arc::clone(&self.snapshot), self.options.clone());
+        RelaySetup { snapshot, updates, options, spooler: self.spooler.clone(), seed }
     }
 }
 

@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser};
@@ -13,6 +14,7 @@ use corecached_protocol::Wire;
 
 use super::config;
 use super::relay::UpstreamOptions;
+use super::spool::SpoolOptions;
 use super::upstream::{HealthOptions, Limits};
 use crate::config::{Address, Args as CacheArgs, Config, ConfigError, Listen, OperateArgs, Serves, check};
 
@@ -20,6 +22,8 @@ use crate::config::{Address, Args as CacheArgs, Config, ConfigError, Listen, Ope
 const EX_VALUE: u8 = 1;
 /// Largest value that is taken from a client, bytes: it is held until it has come whole.
 const VALUE_BYTES_MAX: usize = 64 << 20;
+/// Where deletes that fail are kept unless told otherwise.
+pub const ASYNC_DIR: &str = "/var/spool/mcrouter";
 /// Memory of the store that a proxy's shard has and does not use, bytes.
 pub const STORE_BYTES: usize = 4 << 20;
 
@@ -102,13 +106,20 @@ pub struct Args {
     #[arg(long)]
     pub disable_miss_on_arith_errors: bool,
 
-    /// Accepted, no effect: there is no spool, a delete that failed is always answered with the error
+    /// Answer a delete that failed with the error, and keep nothing of it
     #[arg(long)]
     pub asynclog_disable: bool,
 
-    /// Accepted, no effect: there is no spool of failed deletes
-    #[arg(short = 'a', long, value_name = "DIR", default_value = "/var/spool/mcrouter")]
+    /// Folder for deletes that no server took: they are answered NOT_FOUND, and sent again later
+    ///
+    /// Without such a folder they are answered with the error. One that is given here is made; the default is used
+    /// where it is there.
+    #[arg(short = 'a', long, value_name = "DIR", default_value = ASYNC_DIR)]
     pub async_dir: PathBuf,
+
+    /// Milliseconds between attempts to deliver what is in that folder; 0 leaves it to `corecached replay`
+    #[arg(long, value_name = "MS", default_value = "10000")]
+    pub async_replay_ms: String,
 
     /// Milliseconds a destination has to connect, and to answer; 0 is no limit
     #[arg(short = 't', long, value_name = "MS", default_value = "1000")]
@@ -165,6 +176,10 @@ pub struct Args {
     /// Print the version and exit
     #[arg(short = 'V', long)]
     pub version: bool,
+
+    /// `--async-dir` was given.
+    #[arg(skip)]
+    pub async_dir_given: bool,
 
     /// What was given and changes nothing.
     #[arg(skip)]
@@ -240,6 +255,7 @@ impl Args {
                         matches.value_source(name) == Some(clap::parser::ValueSource::CommandLine)
                     };
                     let accepted = VALUES_WITHOUT_EFFECT.iter().chain(TOGGLES_WITHOUT_EFFECT).filter(given);
+                    args.async_dir_given = given(&&"async_dir");
                     args.without_effect = accepted.map(|name| format!("--{name}")).chain(unknown).collect();
                     return Ok(args);
                 }
@@ -284,8 +300,7 @@ impl Args {
             send_invalid_route_to_default: self.send_invalid_route_to_default,
             miss_on_get_errors: !self.disable_miss_on_get_errors,
             miss_on_arithmetic_errors: !self.disable_miss_on_arith_errors,
-            // Nothing of it is kept yet: an honest error is better than a promise.
-            spool_deletes: false,
+            spool_deletes: !self.asynclog_disable,
             host_id: host_id(),
             params: self.params()?,
         };
@@ -325,9 +340,15 @@ impl Args {
         };
         let reload_delay_ms =
             number("--reconfiguration-delay-ms", &self.reconfiguration_delay_ms, 0, MS_MAX)?;
+        let replay_ms = number("--async-replay-ms", &self.async_replay_ms, 0, MS_MAX)?;
         Ok(Checked {
             config,
             options,
+            spool: (!self.asynclog_disable).then(|| SpoolOptions {
+                dir: self.async_dir.clone(),
+                make: self.async_dir_given,
+                replay_every: Duration::from_millis(replay_ms),
+            }),
             upstream,
             source: self.source()?,
             reload_delay_ms,
@@ -405,6 +426,8 @@ pub struct Checked {
     pub options: config::Options,
     /// Of all destinations.
     pub upstream: UpstreamOptions,
+    /// Where deletes that fail are kept; `None` answers them with the error.
+    pub spool: Option<SpoolOptions>,
     /// Where the configuration of pools and routes is.
     pub source: Source,
     /// From a change of it to its use.

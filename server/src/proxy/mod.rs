@@ -8,6 +8,7 @@
 //! upstream  destinations: their connections, deadlines and health
 //! relay     one shard's part: all of the above at work
 //! shape     the form in which a client gets a reply
+//! spool     deletes that no destination took, on disk
 //! stats     what all shards count, under mcrouter's names
 //! control   the configuration and the names in it, watched; every change goes to all shards
 //! args      mcrouter's command line
@@ -21,5 +22,6 @@ pub mod relay;
 pub mod request;
 pub mod route;
 pub mod shape;
+pub mod spool;
 pub mod stats;
 pub mod upstream;

@@ -19,6 +19,7 @@ use super::config::{EjectedLimit, PoolId, Server};
 use super::request::{Operation, OwnedRequest, key_of};
 use super::route::{self, Action, CallId, Execution, Limits, Routes, Softening, Tree};
 use super::shape::Shape;
+use super::spool::{Spooler, Undelivered};
 use super::upstream::{self, Destination, HealthOptions, Options, PoolHealth, Thresholds};
 use crate::net::outbox::HIGH_WATER_BYTES;
 use crate::net::{Close, ConnId, Driver, Send};
@@ -55,6 +56,8 @@ pub struct RelaySetup {
     pub updates: Receiver<Arc<Snapshot>>,
     /// Of all destinations.
     pub options: UpstreamOptions,
+    /// Takes the deletes that no destination takes.
+    pub spooler: Option<Spooler>,
     /// Decides what is random.
     pub seed: u64,
 }
@@ -83,6 +86,9 @@ pub struct Relay {
     answers: Answers,
     /// Requests of clients, by operation.
     asked: [u64; Operation::NAMES.len()],
+    spooler: Option<Spooler>,
+    /// Deletes that it took.
+    kept: u64,
     flushes: HashMap<u64, Flush>,
     flushes_begun: u64,
     now_ms: u64,
@@ -261,7 +267,7 @@ impl Relay {
     /// A relay with nothing under way.
     #[must_use]
     pub fn new(setup: RelaySetup) -> Self {
-        let RelaySetup { snapshot, updates, options, seed } = setup;
+        let RelaySetup { snapshot, updates, options, spooler, seed } = setup;
         let mut relay = Self {
             updates,
             options,
@@ -278,6 +284,8 @@ impl Relay {
             actions: Vec::new(),
             answers: Answers::default(),
             asked: [0; Operation::NAMES.len()],
+            spooler,
+            kept: 0,
             flushes: HashMap::new(),
             flushes_begun: 0,
             now_ms: 0,
@@ -437,7 +445,15 @@ impl Relay {
                     }
                 }
                 Action::Answer { ticket, reply } => self.done.push((ticket, reply)),
-                Action::Undelivered { .. } => {}
+                Action::Keep { call, place, request } => {
+                    let waiter = self.waiting.insert(Waiter::Call(call));
+                    let address = self.upstreams[place as usize].server.address.clone();
+                    let undelivered = Undelivered { address, key: request.key().clone() };
+                    let kept = self.spooler.as_ref().is_some_and(|spooler| spooler.take(undelivered));
+                    self.kept += u64::from(kept);
+                    let reply = if kept { Reply::NotFound } else { upstream::failure(ErrorKind::Local) };
+                    self.done.push((waiter, reply));
+                }
             }
         }
         self.actions = actions;
@@ -651,6 +667,12 @@ impl Relay {
     #[must_use]
     pub const fn asked(&self, operation: Operation) -> u64 {
         self.asked[operation as usize]
+    }
+
+    /// Deletes that failed and were kept for later.
+    #[must_use]
+    pub const fn kept(&self) -> u64 {
+        self.kept
     }
 
     /// Requests without an answer.

@@ -158,6 +158,7 @@ pub fn describe(relay: &Relay) -> Vec<u8> {
         let _ = writeln!(lines, "C cmd_{name}_count {}", relay.asked(operation));
     }
     let _ = writeln!(lines, "C proxy_reqs_processing {}", relay.under_way());
+    let _ = writeln!(lines, "C asynclog_requests {}", relay.kept());
     let mut errors = [0; ERRORS.len()];
     for destination in relay.destinations() {
         for (sum, (_, kind)) in errors.iter_mut().zip(ERRORS) {

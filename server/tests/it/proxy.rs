@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::support::{Backend, Client, Folder, Launch, Server, wait_until};
 
@@ -414,5 +414,84 @@ fn thousands_of_clients_share_a_few_connections() {
             let connections = Client::connect(cache).stat("curr_connections");
             assert!(connections <= 4, "{connections} connections for two cores");
         }
+    }
+}
+
+#[test]
+fn deletes_that_no_cache_takes_are_kept_and_delivered_when_it_is_back() {
+    everywhere(|backend, shards| {
+        let caches = caches(1);
+        let folder = Folder::new();
+        let spool = folder.path().join("spool");
+        let config = config(&addresses(&caches));
+        let args = [
+            "--config-str",
+            &config,
+            "--async-dir",
+            spool.to_str().unwrap(),
+            "--async-replay-ms=50",
+            "--server-timeout=100",
+            "--timeouts-until-tko=1",
+            "--probe-timeout-initial=100",
+        ];
+        let proxy = proxy(backend, shards, &args);
+        let mut client = Client::connect(&proxy);
+        for key in 0..KEYS {
+            client.set(&format!("k{key}"), b"v");
+        }
+        caches[0].stop();
+        for key in 0..KEYS {
+            let (request, reply) = match key % 3 {
+                0 => (format!("delete k{key}\r\n"), "NOT_FOUND\r\n"),
+                1 => (format!("md k{key} O1\r\n"), "NF O1\r\n"),
+                _ => (format!("delete k{key} noreply\r\n"), ""),
+            };
+            client.check(format!("{request}mn\r\n"), format!("{reply}MN\r\n"));
+        }
+        assert_eq!(client.stat("asynclog_requests"), KEYS as u64);
+        caches[0].signal(libc::SIGCONT);
+        wait_until("every key to be gone", || items(&caches) == [0]);
+        wait_until("the spool to be empty", || std::fs::read_dir(&spool).unwrap().count() == 0);
+    });
+}
+
+#[test]
+fn a_spool_outlives_its_proxy_and_is_replayed_by_hand() {
+    let caches = caches(1);
+    let folder = Folder::new();
+    let spool = folder.path().to_str().unwrap();
+    let dead = "127.0.0.1:1".to_owned();
+    let config = config(&[dead]);
+    let args = ["--config-str", &config, "-a", spool, "--async-replay-ms=0"];
+    let mut proxy = proxy(Backend::all()[0], 1, &args);
+    Client::connect(&proxy).check("delete k\r\n", "NOT_FOUND\r\n");
+    proxy.signal(libc::SIGTERM);
+    assert_eq!(proxy.exit_within(Duration::from_secs(10)).code(), Some(0));
+    let replay = || Launch::bare(&["replay", spool]).exit();
+    let exit = replay();
+    assert_eq!((exit.code(), exit.stdout.trim()), (Some(1), "0 delivered, 1 kept, 0 unreadable"));
+    // The cache is elsewhere now.
+    let hour = std::fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
+    let file = std::fs::read_dir(hour).unwrap().next().unwrap().unwrap().path();
+    let text = std::fs::read_to_string(&file).unwrap();
+    let port = caches[0].address.port().to_string();
+    std::fs::write(&file, text.replace("\"127.0.0.1\",1,", &format!("\"127.0.0.1\",{port},"))).unwrap();
+    Client::connect(&caches[0]).set("k", b"v");
+    let exit = replay();
+    assert_eq!((exit.code(), exit.stdout.trim()), (Some(0), "1 delivered, 0 kept, 0 unreadable"));
+    assert_eq!(items(&caches), [0]);
+    let exit = Launch::bare(&["replay", "/nowhere/at/all"]).exit();
+    assert_eq!(exit.code(), Some(1));
+    assert!(exit.stderr.contains("/nowhere/at/all"), "{}", exit.stderr);
+}
+
+#[test]
+fn without_a_spool_a_failed_delete_is_answered_with_the_error() {
+    let config = config(&["127.0.0.1:1".to_owned()]);
+    for args in [&["--asynclog-disable"][..], &["-a", "/proc/no/folder"], &["-a", "/dev/null"]] {
+        let args = [&["--config-str", &config], args].concat();
+        let proxy = proxy(Backend::all()[0], 1, &args);
+        Client::connect(&proxy).check("delete k\r\n", "SERVER_ERROR connection error\r\n");
+        assert_eq!(proxy.stderr().contains("--async-dir"), args.contains(&"-a"), "{}", proxy.stderr());
     }
 }

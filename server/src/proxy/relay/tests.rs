@@ -96,7 +96,7 @@ impl Bench {
             health: HealthOptions::default(),
         };
         let snapshot = Arc::new(Snapshot { tree: Arc::new(tree), addresses });
-        let relay = Relay::new(RelaySetup { snapshot, updates, options, seed: 1 });
+        let relay = Relay::new(RelaySetup { snapshot, updates, options, spooler: None, seed: 1 });
         Self { relay, driver: FakeDriver::default(), _updates }
     }
 

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use corecached_protocol::Reply;
 
-use super::super::request::OwnedRequest;
+use super::super::request::{BadKey, OwnedRequest};
 use super::frame::{Call, Frame, Parent, Step, Work};
 use super::slab::{Place, Slab};
 use super::tree::{DestinationId, Node, NodeId, Routes, prefix_len};
@@ -13,7 +13,7 @@ use super::{all, modify, outcome, selector, spool};
 
 /// A request that was sent: names it when its reply comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct CallId(Place);
+pub struct CallId(pub(super) Place);
 
 /// What the caller is to do.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,9 +34,12 @@ pub enum Action {
         /// The answer.
         reply: Reply,
     },
-    /// A delete failed and was answered `NOT_FOUND`: it is to be delivered later.
-    Undelivered {
-        /// Where to: [`Routes::place`] of a destination.
+    /// A delete failed and is to be kept for later. `NOT_FOUND` to [`Execution::replied`] says that it is, any error
+    /// that it cannot be.
+    Keep {
+        /// Names it.
+        call: CallId,
+        /// Where it is to go: [`Routes::place`] of a destination.
         place: u32,
         /// What.
         request: OwnedRequest,
@@ -279,13 +282,8 @@ fn send(
     request: OwnedRequest,
     parent: Parent,
 ) {
-    let request = if keep_prefix && !request.prefix().is_empty() {
-        match request.join_prefix() {
-            Ok(joined) => joined,
-            Err(_) => return step.answer(parent, outcome::bad_key()),
-        }
-    } else {
-        request
+    let Ok(request) = outgoing(request, keep_prefix) else {
+        return step.answer(parent, outcome::bad_key());
     };
     match step.calls.insert(Call { parent }) {
         Ok(call) => {
@@ -294,6 +292,11 @@ fn send(
         }
         Err(Call { parent }) => step.answer(parent, outcome::busy()),
     }
+}
+
+/// `request` as its destination sees it.
+pub(super) fn outgoing(request: OwnedRequest, keep_prefix: bool) -> Result<OwnedRequest, BadKey> {
+    if keep_prefix && !request.prefix().is_empty() { request.join_prefix() } else { Ok(request) }
 }
 
 const _: () = assert!(all::RESULTS_MAX > 16 + corecached_protocol::ErrorKind::Client as usize); // see `outcome::result`

@@ -8,8 +8,8 @@ use corecached_protocol::Reply;
 use super::super::request::OwnedRequest;
 use super::execution::Action;
 use super::slab::{Place, Slab};
-use super::tree::{NodeId, NodeState, Routes, Softening, Tree};
-use super::{all, failover, lookaside, miss_failover, outcome};
+use super::tree::{NodeId, NodeState, Routes, Softening};
+use super::{all, failover, lookaside, miss_failover, outcome, spool};
 
 /// Who waits for a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub(super) enum State {
     Majority(all::Votes),
     Lookaside(lookaside::Stage),
     Outstanding,
-    Spool,
+    Spool(spool::Stage),
     /// The key was changed on the way: the reply shows the client's own.
     Rekey,
     /// A retrieval of one copy of a split key.
@@ -76,10 +76,6 @@ pub(super) struct Step<'a> {
 }
 
 impl Step<'_> {
-    pub fn tree(&self) -> &Tree {
-        &self.routes.tree
-    }
-
     pub fn state(&self, node: NodeId) -> &NodeState {
         &self.routes.states[node as usize]
     }
@@ -165,7 +161,7 @@ impl Frame {
             State::Majority(_) => all::majority(self, step, reply),
             State::Lookaside(_) => lookaside::replied(self, step, place, reply),
             State::Outstanding => super::outstanding::replied(self, step, reply),
-            State::Spool => super::spool::replied(self, step, reply),
+            State::Spool(_) => spool::replied(self, step, place, reply),
             State::Rekey => super::modify::rekeyed(self, step, reply),
             State::Copy => super::key_split::replied(self, step, place, child, reply),
         }

@@ -22,7 +22,6 @@ struct Bench {
     tickets: u64,
     actions: Vec<Action>,
     sent: Vec<(CallId, String)>,
-    undelivered: Vec<String>,
 }
 
 fn options() -> Options {
@@ -92,7 +91,6 @@ impl Bench {
             tickets: 0,
             actions: Vec::new(),
             sent: Vec::new(),
-            undelivered: Vec::new(),
         }
     }
 
@@ -124,7 +122,9 @@ impl Bench {
                     assert_eq!(answer, None, "two answers");
                     answer = Some(reply);
                 }
-                Action::Undelivered { request, .. } => self.undelivered.push(shown(&request)),
+                Action::Keep { call, request, .. } => {
+                    self.sent.push((call, format!("spool {}", shown(&request))));
+                }
             }
         }
         answer
@@ -828,20 +828,33 @@ fn exptimes_are_set_or_shortened_but_not_of_deletes() {
 }
 
 #[test]
-fn a_failed_delete_is_handed_out_and_answered_not_found() {
+fn a_failed_delete_is_kept_for_later_and_answered_not_found() {
     let text = format!("{{{POOLS}, \"route\": \"PoolRoute|two\"}}");
     let mut bench = Bench::with(&text, &Options::default());
-    for (line, reply, answer, undelivered) in [
-        ("delete k", Reply::Deleted, Reply::Deleted, 0),
-        ("delete k", error(TIMEOUT), Reply::NotFound, 1),
-        ("md k O1", error(ErrorKind::Ejected), meta("NF O1"), 2),
+    let refused = || error(ErrorKind::Local);
+    for (line, reply, kept, answer) in [
+        ("delete k", Reply::Deleted, None, Reply::Deleted),
+        ("delete k", error(TIMEOUT), Some(Reply::NotFound), Reply::NotFound),
+        ("md k O1", error(ErrorKind::Ejected), Some(Reply::NotFound), meta("NF O1")),
+        ("delete k", error(TIMEOUT), Some(refused()), error(TIMEOUT)),
+        ("delete k", refused(), None, refused()),
+        ("delete k", error(ErrorKind::Client), None, error(ErrorKind::Client)),
     ] {
         bench.ask(line, "");
         let sent = bench.waiting()[0].to_owned();
-        assert_eq!(bench.reply(&sent, reply), Some(answer), "{line}");
-        assert_eq!(bench.undelivered.len(), undelivered);
+        let answered = bench.reply(&sent, reply);
+        let answered = match kept {
+            Some(kept) => {
+                assert_eq!(answered, None, "{line}");
+                let sent = bench.waiting()[0].to_owned();
+                assert!(sent.starts_with("spool "), "{sent}");
+                bench.reply(&sent, kept)
+            }
+            None => answered,
+        };
+        assert_eq!(answered, Some(answer), "{line}");
+        bench.done();
     }
-    bench.done();
 }
 
 #[test]
@@ -983,9 +996,8 @@ fn every_request_is_answered_once_whatever_the_tree_and_the_replies() {
             }
             for action in actions.drain(..) {
                 match action {
-                    Action::Send { call, .. } => calls.push(call),
+                    Action::Send { call, .. } | Action::Keep { call, .. } => calls.push(call),
                     Action::Answer { ticket, .. } => answered[ticket as usize] += 1,
-                    Action::Undelivered { .. } => {}
                 }
             }
         }
