@@ -1,5 +1,6 @@
 //! One delete as a line of a file, and where the file lies.
 
+use std::ffi::OsStr;
 use std::time::SystemTime;
 
 use base64::Engine as _;
@@ -34,6 +35,15 @@ pub(super) fn place(now: SystemTime) -> (String, String) {
     let begun = Timestamp::from_second(begun_s).unwrap_or_default().to_zoned(TimeZone::UTC);
     let name = format!("{}-{begun_s}-corecached-{}", begun.strftime("%Y%m%dT%H%M"), std::process::id());
     (begun.strftime("%Y%m%dT%H").to_string(), name)
+}
+
+/// Whether `name` is that of an hour's folder, `20261125T14` and perhaps more behind a `-`, or with `minutes` of a file.
+pub(super) fn begins_with_time(name: &OsStr, minutes: bool) -> bool {
+    let name = name.as_encoded_bytes();
+    let (digits, behind) = name.split_at(name.len().min(if minutes { 13 } else { 11 }));
+    let fits = |(at, byte): (usize, &u8)| if at == 8 { *byte == b'T' } else { byte.is_ascii_digit() };
+    let whole = digits.len() == if minutes { 13 } else { 11 } && digits.iter().enumerate().all(fits);
+    whole && if minutes { behind.first() == Some(&b'-') } else { matches!(behind.first(), None | Some(b'-')) }
 }
 
 /// Appends the line of `undelivered`, which failed at `now`.
@@ -110,6 +120,14 @@ mod tests {
         let (folder, name) = place(at(1_764_080_123_456));
         assert_eq!(folder, "20251125T14");
         assert!(name.starts_with("20251125T1415-1764080100-corecached-"), "{name}");
+        assert!(begins_with_time(folder.as_ref(), false) && begins_with_time(name.as_ref(), true));
+        assert!(begins_with_time("20120110T18-1326247200".as_ref(), false));
+        for other in ["", "src", "20251125", "20251125T1", "20251125T14x", "2025112xT14", "20251125T1415"] {
+            assert!(!begins_with_time(other.as_ref(), false), "{other}");
+        }
+        for other in ["20251125T14", "20251125T1415", "notes-20251125T1415-1", "20251125T1415.txt"] {
+            assert!(!begins_with_time(other.as_ref(), true), "{other}");
+        }
     }
 
     #[test]

@@ -300,14 +300,20 @@ fn unix_s(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// Every file of a spool, oldest first.
+/// Every file of a spool, oldest first. What is not named as one is nobody's business here, whatever folder was given.
 fn files(dir: &Path) -> Vec<PathBuf> {
-    let list = |dir: &Path| -> Vec<PathBuf> {
-        fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+    let list = |dir: &Path, minutes: bool| -> Vec<fs::DirEntry> {
+        let named = |entry: &fs::DirEntry| line::begins_with_time(&entry.file_name(), minutes);
+        fs::read_dir(dir).into_iter().flatten().flatten().filter(named).collect()
     };
-    let mut files: Vec<PathBuf> =
-        list(dir).into_iter().filter(|path| path.is_dir()).flat_map(|hour| list(&hour)).collect();
-    files.retain(|path| path.is_file());
+    let is =
+        |entry: &fs::DirEntry, kind: fn(&fs::FileType) -> bool| entry.file_type().is_ok_and(|is| kind(&is));
+    let hours = list(dir, false).into_iter().filter(|entry| is(entry, fs::FileType::is_dir));
+    let mut files: Vec<PathBuf> = hours
+        .flat_map(|hour| list(&hour.path(), true))
+        .filter(|entry| is(entry, fs::FileType::is_file))
+        .map(|entry| entry.path())
+        .collect();
     files.sort();
     files
 }

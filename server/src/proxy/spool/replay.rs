@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -116,6 +116,10 @@ impl Pass<'_> {
         let part = beside(path, PART);
         let mut rest: Option<BufWriter<File>> = None;
         let mut lines = BufReader::new(&*file);
+        if !is_spool(&mut lines)? {
+            tracing::warn!("{}: begins with no delete: left as it is", path.display());
+            return Ok(());
+        }
         loop {
             let (batch, whole) = self.read(&mut lines, path)?;
             let kept = match self.stop.load(Ordering::Relaxed) {
@@ -165,7 +169,7 @@ impl Pass<'_> {
                 None => {
                     self.outcome.unreadable += 1;
                     let kept = beside(path, UNREADABLE);
-                    tracing::warn!(
+                    tracing::debug!(
                         "{}: a line that is no delete is kept in {}",
                         path.display(),
                         kept.display()
@@ -203,6 +207,14 @@ impl Pass<'_> {
         self.outcome.delivered += delivered.iter().filter(|&&delivered| delivered).count() as u64;
         batch.into_iter().zip(delivered).filter(|(_, delivered)| !delivered).map(|(line, _)| line).collect()
     }
+}
+
+/// Whether the first line is a delete: nothing else is anything to read, let alone to take away.
+fn is_spool(lines: &mut BufReader<&File>) -> io::Result<bool> {
+    let mut first = Vec::new();
+    lines.take(LINE_BYTES_MAX as u64).read_until(b'\n', &mut first)?;
+    lines.rewind()?;
+    Ok(first.is_empty() || line::parse(first.trim_ascii_end()).is_some())
 }
 
 /// Send `commands` and read their replies: which were taken, as far as it answered, and what ended it early.

@@ -97,7 +97,7 @@ fn past_the_bounds_of_memory_and_disk_nothing_is_taken() {
 
     let folder = Folder::new("bounds");
     fs::create_dir_all(folder.0.join("20200101T00")).unwrap();
-    let large = File::create(folder.0.join("20200101T00/of-others")).unwrap();
+    let large = File::create(folder.0.join("20200101T00/20200101T0000-others")).unwrap();
     large.set_len(FOLDER_BYTES_MAX).unwrap();
     let (spool, spooler) = Spool::start(&folder.options(Duration::ZERO)).unwrap();
     assert!(!spooler.take(delete(1, "k")));
@@ -175,4 +175,29 @@ fn the_thread_sends_again_what_it_wrote() {
     // Hours that are done with are tidied away.
     wait_until("the folder to be empty", || fs::read_dir(&folder.0).unwrap().count() == 0);
     spool.stop();
+}
+
+#[test]
+fn files_of_others_are_left_alone() {
+    let folder = Folder::new("others");
+    let text = "no delete\n[\"AS1.0\",1.5,\"C\",[\"127.0.0.1\",1,\"delete k\\r\\n\"]]";
+    let spooled = text.lines().last().unwrap();
+    let paths = [
+        ("notes", text),
+        ("project/main", text),
+        ("project/20200101T0000-1", spooled),
+        ("20200101T00/notes", spooled),
+        ("20200101T00/20200101T0000-1", text),
+        ("20200101T00/20200101T0015-1.part", "no delete"),
+    ];
+    for (path, text) in paths {
+        let path = folder.0.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    let outcome = replay::replay(&folder.0, Duration::from_millis(100), &stopped());
+    assert_eq!(outcome, replay::Outcome::default());
+    for (path, text) in paths {
+        assert_eq!(fs::read_to_string(folder.0.join(path)).unwrap(), text, "{path}");
+    }
 }
