@@ -9,7 +9,8 @@
 //! net        one send a connection for everything its batch came to
 //! ```
 //!
-//! [`server::start`] puts it together; [`runtime`] is what it runs on; [`admin`] answers operators.
+//! [`server::start`] puts it together; [`runtime`] is what it runs on; [`admin`] answers operators; [`warm`] carries
+//! contents over a restart.
 
 pub mod admin;
 pub mod config;
@@ -24,6 +25,7 @@ pub mod server;
 pub mod shard;
 #[cfg(test)]
 mod sim;
+pub mod warm;
 
 /// This server's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

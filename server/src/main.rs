@@ -265,6 +265,9 @@ fn serve(
                 }
                 _ => {
                     tracing::info!("stopping on signal {signal}");
+                    if signal == SIGUSR1 {
+                        shared.keep_contents();
+                    }
                     shared.stop();
                 }
             }

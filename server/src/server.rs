@@ -27,6 +27,7 @@ use crate::runtime::{budget, cores, host_glommio, host_thread, process};
 use crate::shard::mesh::{self, Presence};
 use crate::shard::slice::Slices;
 use crate::shard::{CoreSetup, Shard};
+use crate::warm::Warm;
 
 /// `EX_OSERR` of sysexits: what memcached exits with when it cannot listen.
 const EX_OSERR: u8 = 71;
@@ -50,6 +51,8 @@ pub struct Shared {
     pub serves: Box<[Serves]>,
     /// Who may use it, if not everybody.
     pub users: Option<Arc<Users>>,
+    /// Where contents outlive a graceful stop.
+    pub warm: Option<Arc<Warm>>,
     /// Which shards sleep, and how to wake them.
     pub presence: Arc<[Presence]>,
     /// The server is stopping.
@@ -87,6 +90,7 @@ impl Shared {
             presence,
             serves: [Serves::default()].into(),
             users: None,
+            warm: None,
             stopping: AtomicBool::new(false),
             drained: AtomicUsize::new(0),
             backend,
@@ -121,6 +125,13 @@ impl Shared {
         self.stopping.store(true, Ordering::Release);
         for presence in self.presence.iter() {
             presence.wake();
+        }
+    }
+
+    /// Have the stop that follows keep the contents for the next start, if there is a file for them.
+    pub fn keep_contents(&self) {
+        if let Some(warm) = &self.warm {
+            warm.keep_contents();
         }
     }
 
@@ -245,6 +256,13 @@ pub fn start_as(config: Config, forwarding: Option<&Forwarding>) -> Result<Serve
     let admin = config.operation.admin_listen.map(Admin::bind).transpose()?;
     let addresses = bound.addresses.clone();
     process::drop_privileges(&config)?;
+    if let Some(file) = &config.memory_file {
+        let warm = Warm::open(file, random_seed()).map_err(|error| {
+            let remedy = format!("give a file that can be read and written: {error}");
+            ConfigError::new("-e", &file.display().to_string(), &remedy, EX_FILE)
+        })?;
+        bound.warm = Some(Arc::new(warm));
+    }
     let first_core = plan.cores[0].id;
     let uring = || -> Result<(), String> {
         uring::probe()?;
@@ -318,6 +336,8 @@ struct Bound {
     serves: Vec<Serves>,
     /// Who may use it, if not everybody.
     users: Option<Arc<Users>>,
+    /// Where contents outlive a graceful stop.
+    warm: Option<Arc<Warm>>,
 }
 
 /// Listen on every address.
@@ -361,7 +381,7 @@ fn bind(config: &Config, shards: usize) -> Result<Bound, ConfigError> {
             }
         }
     }
-    Ok(Bound { sockets, addresses: bound, serves, users: None })
+    Ok(Bound { sockets, addresses: bound, serves, users: None, warm: None })
 }
 
 /// Start every shard on `backend`. When one cannot be made, none runs.
@@ -375,9 +395,11 @@ fn launch(
 ) -> Result<(Arc<Shared>, Vec<Host>), String> {
     let shards = plan.cores.len();
     let (meshes, presence) = mesh::connect(shards);
-    let mut shared = Shared::new(config.clone(), shards, presence, random_seed(), backend_name);
+    let seed = bound.warm.as_ref().map_or_else(random_seed, |warm| warm.seed());
+    let mut shared = Shared::new(config.clone(), shards, presence, seed, backend_name);
     shared.serves = bound.serves.clone().into();
     shared.users.clone_from(&bound.users);
+    shared.warm.clone_from(&bound.warm);
     let shared = Arc::new(shared);
     let (report, reports) = bounded::<Result<(), String>>(shards);
     let slices = Slices::new(shards);
@@ -414,6 +436,9 @@ fn launch(
     for _ in 0..shards {
         reports.recv().map_err(|_| "a shard ended at start".to_owned())??;
     }
+    if let Some(warm) = &bound.warm {
+        warm.consumed(shards).map_err(|error| format!("-e: {error}"))?;
+    }
     for start in starts {
         let _ = start.send(());
     }
@@ -446,7 +471,11 @@ impl Making {
         store.cas = config.cas;
         let made = Store::new(store, Seconds(shared.clock.now_s()))
             .map_err(|error| error.to_string())
-            .and_then(|store| {
+            .and_then(|mut store| {
+                if let Some(warm) = &shared.warm {
+                    let now = Seconds(shared.clock.now_s());
+                    warm.load(mesh.me(), mesh.shards(), &shared.hasher, &mut store, now);
+                }
                 let driver = driver(setup).map_err(|error| error.to_string())?;
                 Ok(Shard::new(driver, CoreSetup { mesh, store, slices, shared: Arc::clone(&shared), relay }))
             });
@@ -507,6 +536,9 @@ impl Server {
                 self.shared.stop();
                 outcome = Err(error);
             }
+        }
+        if let (Some(warm), Ok(())) = (&self.shared.warm, &outcome) {
+            warm.conclude();
         }
         if let Listen::Unix { path, .. } = &self.shared.config.listen {
             let _ = std::fs::remove_file(path);

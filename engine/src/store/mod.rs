@@ -10,6 +10,7 @@ mod maintain;
 mod meta;
 mod pin;
 mod room;
+mod save;
 mod upload;
 mod write;
 
@@ -33,6 +34,7 @@ pub use arithmetic::{ArithmeticHow, Counted};
 pub use delete::{DeleteHow, Deleted};
 pub use meta::{MetaGet, MetaGot};
 pub use pin::PinnedValue;
+pub use save::Carried;
 pub use upload::{NoMemory, Upload};
 pub use write::{Mode, StoreHow, Stored};
 

@@ -288,7 +288,7 @@ impl<I: Index> Store<I> {
     }
 
     /// Writes a record and, for a value that does not fit where it goes, its pieces. Not in the index yet.
-    fn write_item(
+    pub(super) fn write_item(
         &mut self,
         key: Key<'_>,
         fields: &Fields,

@@ -9,6 +9,7 @@ mod limits;
 mod model;
 mod oracle;
 mod random;
+mod save;
 mod support;
 mod uniques;
 

@@ -328,7 +328,8 @@ fn settings(list: &mut List<'_>, shared: &Shared) {
     list.put("idle_timeout", 0);
     list.put("track_sizes", "no");
     list.put("ssl_enabled", "no");
-    list.put("memory_file", "(null)");
+    let memory_file = shared.config.memory_file.as_ref().map(|file| file.display().to_string());
+    list.put("memory_file", memory_file.as_deref().unwrap_or("(null)"));
     list.put("io_backend", &shared.backend);
     list.put("eviction_policy", "s3-fifo");
 }

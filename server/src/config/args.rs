@@ -158,7 +158,9 @@ pub struct Args {
     #[arg(short = 'Z', long)]
     pub enable_ssl: bool,
 
-    /// Accepted, no effect: the cache starts cold
+    /// Contents outlive a graceful stop (SIGUSR1, or shutdown graceful) in FILE and in FILE.0 and up beside it
+    ///
+    /// Written on the way out, read and taken away by the next start, on however many cores that runs.
     #[arg(short = 'e', long, value_name = "FILE")]
     pub memory_file: Option<String>,
 

@@ -32,7 +32,6 @@ pub fn check(args: &Args) -> Result<Config, ConfigError> {
     let defaults = [
         ("-k", !args.lock_memory),
         ("-L", !args.enable_largepages),
-        ("-e", args.memory_file.is_none()),
         ("-N", args.napi_ids.is_none()),
         ("-f", args.slab_growth_factor == "1.25"),
         ("-n", args.slab_min_size == "48"),
@@ -102,6 +101,7 @@ pub fn check(args: &Args) -> Result<Config, ConfigError> {
         user: args.user.as_deref().map(|user| user.trim().to_owned()),
         daemon: args.daemon,
         core_dumps: args.enable_coredumps,
+        memory_file: args.memory_file.as_deref().map(|path| PathBuf::from(path.trim())),
         pid_file: args.pidfile.as_deref().map(|path| PathBuf::from(path.trim())),
         operation: args.operate.check()?,
         without_effect,

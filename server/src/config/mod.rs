@@ -61,6 +61,8 @@ pub struct Config {
     pub core_dumps: bool,
     /// File for the process id.
     pub pid_file: Option<PathBuf>,
+    /// Where contents outlive a graceful stop.
+    pub memory_file: Option<PathBuf>,
     /// How it is watched and stopped.
     pub operation: Operation,
     /// Flags and suboptions that were given and change nothing.

@@ -61,9 +61,12 @@ impl Core {
             }
             Command::CacheMemlimit { megabytes, noreply } => self.memory_limit(session, megabytes, noreply),
             Command::Stats { words } => self.stats(session, words),
-            Command::Shutdown { graceful: _ } => {
+            Command::Shutdown { graceful } => {
                 if self.shared.config.allow_shutdown {
                     session.state = State::Closing;
+                    if graceful {
+                        self.shared.keep_contents();
+                    }
                     self.shared.stop();
                 } else {
                     self.say(session, line::SHUTDOWN_NOT_ENABLED);

@@ -384,6 +384,13 @@ impl Core {
         self.shared.drained.load(Ordering::Acquire) == self.mesh.shards()
     }
 
+    /// Of the stop under way, once nothing changes any more.
+    pub(super) fn save_contents(&self) {
+        if let Some(warm) = &self.shared.warm {
+            warm.save(self.me, &self.store, self.now);
+        }
+    }
+
     // --- connections ---
 
     pub(super) fn accepted(&mut self, conn: ConnId, listener: u16, peer: Option<std::net::SocketAddr>) {

@@ -85,6 +85,7 @@ impl<D: Driver> Shard<D> {
         worked |= self.core.upkeep(UPKEEP_ITEMS);
         self.finish_turn();
         if self.core.stopping() && self.drained() {
+            self.core.save_contents();
             return Ok(Progress::Finished);
         }
         self.core.count_turn(worked, self.driver.accept_failures());

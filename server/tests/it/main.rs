@@ -21,3 +21,4 @@ mod proxy;
 mod shutdown;
 mod stats;
 mod transcripts;
+mod warm;

@@ -1,0 +1,111 @@
+//! Restarts with `-e FILE`.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::support::{Backend, Client, Folder, Launch, Server};
+
+const KEYS: usize = 3000;
+
+fn start(backend: Backend, shards: usize, file: &Path) -> Server {
+    let shards = shards.to_string();
+    Launch::new(&["-t", &shards, "-A", "-e", file.to_str().unwrap(), "-v", backend.flag()]).serve()
+}
+
+fn value(number: usize) -> Vec<u8> {
+    let len = if number.is_multiple_of(500) { 300_000 } else { number % 200 };
+    (0..len).map(|at| (at * 7 + number) as u8).collect()
+}
+
+fn fill(client: &mut Client) {
+    for number in 0..KEYS {
+        client.set(&format!("key{number}"), &value(number));
+    }
+    client.check("set flags 77 1000 2\r\nhi\r\n", "STORED\r\n");
+    client.check("set expires 0 -1 2\r\nhi\r\n", "STORED\r\n");
+    client.check("set token 0 0 1\r\nx\r\nmd token I\r\n", "STORED\r\nHD\r\n");
+}
+
+fn check_values(client: &mut Client) {
+    for number in 0..KEYS {
+        assert!(client.get(&format!("key{number}")) == Some(value(number)), "key{number}");
+    }
+}
+
+fn check(client: &mut Client) {
+    check_values(client);
+    client.check("get flags\r\n", "VALUE flags 77 2\r\nhi\r\nEND\r\n");
+    client.check("get expires\r\n", "END\r\n");
+    client.check("mg token v\r\n", "VA 1 X W\r\nx\r\n");
+}
+
+fn end(mut server: Server, signal: i32) -> String {
+    server.signal(signal);
+    let exit = server.exit_within(Duration::from_secs(20));
+    assert_eq!(exit.code(), Some(0));
+    exit.stderr
+}
+
+#[test]
+fn contents_outlive_a_graceful_stop_and_no_other() {
+    for (&backend, (before, after)) in Backend::all().iter().zip([(1, 2), (2, 2)]) {
+        let folder = Folder::new();
+        let file = folder.file("memory");
+        let server = start(backend, before, &file);
+        let mut client = Client::connect(&server);
+        fill(&mut client);
+        client.send("gets flags\r\n");
+        let shown = client.through(b"END\r\n");
+        drop(client);
+        let stderr = end(server, libc::SIGUSR1);
+        assert!(stderr.contains("items saved"), "{stderr}");
+
+        let server = start(backend, after, &file);
+        let mut client = Client::connect(&server);
+        client.check("gets flags\r\n", &shown); // the unique too
+        check(&mut client);
+        assert_eq!(client.stats("settings")["memory_file"], file.to_str().unwrap());
+        client.send("shutdown graceful\r\n");
+        drop(client);
+        let mut server = server;
+        assert_eq!(server.exit_within(Duration::from_secs(20)).code(), Some(0));
+
+        let server = start(backend, 1, &file);
+        // The token has been given out since.
+        check_values(&mut Client::connect(&server));
+        let second = Launch::new(&["-e", file.to_str().unwrap()]).exit();
+        assert_eq!(second.code(), Some(1));
+        assert!(
+            second.stderr.contains("-e") && second.stderr.contains("another process"),
+            "{}",
+            second.stderr
+        );
+        end(server, libc::SIGTERM);
+
+        let server = start(backend, 1, &file);
+        assert_eq!(Client::connect(&server).stat("curr_items"), 0);
+        assert!(server.stderr().contains("not stopped gracefully"), "{}", server.stderr());
+    }
+}
+
+#[test]
+fn a_server_that_is_killed_starts_empty() {
+    let folder = Folder::new();
+    let file = folder.file("memory");
+    let server = start(Backend::all()[0], 2, &file);
+    fill(&mut Client::connect(&server));
+    end(server, libc::SIGUSR1);
+    let mut server = start(Backend::all()[0], 2, &file);
+    check(&mut Client::connect(&server));
+    server.signal(libc::SIGKILL);
+    assert_eq!(server.exit_within(Duration::from_secs(20)).code(), None);
+    let server = start(Backend::all()[0], 2, &file);
+    assert_eq!(Client::connect(&server).stat("curr_items"), 0);
+}
+
+#[test]
+fn a_file_that_cannot_be_used_is_named() {
+    let exit = Launch::new(&["-e", "/nowhere/at/all"]).exit();
+    assert_eq!(exit.code(), Some(1));
+    assert!(exit.stderr.contains("-e") && exit.stderr.contains("/nowhere/at/all"), "{}", exit.stderr);
+}
