@@ -24,6 +24,7 @@ pub mod server;
 pub mod shard;
 #[cfg(test)]
 mod sim;
+pub mod tls;
 
 /// This server's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -20,4 +20,5 @@ mod pipelining;
 mod proxy;
 mod shutdown;
 mod stats;
+mod tls;
 mod transcripts;
