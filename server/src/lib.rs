@@ -25,6 +25,7 @@ pub mod server;
 pub mod shard;
 #[cfg(test)]
 mod sim;
+pub mod tls;
 pub mod warm;
 
 /// This server's version.

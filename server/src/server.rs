@@ -27,12 +27,15 @@ use crate::runtime::{budget, cores, host_glommio, host_thread, process};
 use crate::shard::mesh::{self, Presence};
 use crate::shard::slice::Slices;
 use crate::shard::{CoreSetup, Shard};
+use crate::tls::{Certificates, Tls, Usage};
 use crate::warm::Warm;
 
 /// `EX_OSERR` of sysexits: what memcached exits with when it cannot listen.
 const EX_OSERR: u8 = 71;
 /// What memcached exits with when a file it was given is not what it should be.
 const EX_FILE: u8 = 1;
+/// What memcached exits with when a file of TLS is not what it should be.
+const EX_TLS_FILE: u8 = 64;
 
 /// What all shards share. Nothing in it is written on the data path.
 #[derive(Debug)]
@@ -53,6 +56,8 @@ pub struct Shared {
     pub users: Option<Arc<Users>>,
     /// Where contents outlive a graceful stop.
     pub warm: Option<Arc<Warm>>,
+    /// What secured connections begin with, if there are any.
+    pub certificates: Option<Arc<Certificates>>,
     /// Which shards sleep, and how to wake them.
     pub presence: Arc<[Presence]>,
     /// The server is stopping.
@@ -91,6 +96,7 @@ impl Shared {
             serves: [Serves::default()].into(),
             users: None,
             warm: None,
+            certificates: None,
             stopping: AtomicBool::new(false),
             drained: AtomicUsize::new(0),
             backend,
@@ -135,12 +141,18 @@ impl Shared {
         }
     }
 
-    /// Read again what may change: users and their passwords. What cannot be read stays as it was.
+    /// Read again what may change: certificates, users and their passwords. What cannot be read stays as it was.
     pub fn reload(&self) {
         if let Some(users) = &self.users {
             match users.reload() {
                 Ok(()) => tracing::info!("read {} again", users.file().display()),
                 Err(error) => tracing::warn!("{}: {error}: users stay as they were", users.file().display()),
+            }
+        }
+        if let Some(certificates) = &self.certificates {
+            match certificates.reload() {
+                Ok(()) => tracing::info!("read the certificates again"),
+                Err(error) => tracing::warn!("{error}: the certificates stay as they were"),
             }
         }
     }
@@ -168,7 +180,7 @@ impl Shared {
 }
 
 /// How the network is reached, and why.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Backend {
     Uring,
     Epoll,
@@ -253,6 +265,11 @@ pub fn start_as(config: Config, forwarding: Option<&Forwarding>) -> Result<Serve
         })?;
         bound.users = Some(Arc::new(users));
     }
+    if let Some(options) = &config.tls {
+        let certificates = Certificates::load(options, plan.cores.len())
+            .map_err(|error| ConfigError::new("-Z", "", &error, EX_TLS_FILE))?;
+        bound.certificates = Some(Arc::new(certificates));
+    }
     let admin = config.operation.admin_listen.map(Admin::bind).transpose()?;
     let addresses = bound.addresses.clone();
     process::drop_privileges(&config)?;
@@ -310,6 +327,14 @@ fn finish(
         let shared = Arc::clone(&shared);
         std::thread::spawn(move || admin.run(&shared));
     }
+    if shared.certificates.is_some() {
+        let shared = Arc::clone(&shared);
+        std::thread::spawn(move || {
+            if let Some(certificates) = &shared.certificates {
+                certificates.serve(|shard| shared.presence[shard].wake());
+            }
+        });
+    }
     if !shared.config.is_proxy {
         let watched = Arc::clone(&shared);
         std::thread::spawn(move || budget::run(&watched));
@@ -338,6 +363,8 @@ struct Bound {
     users: Option<Arc<Users>>,
     /// Where contents outlive a graceful stop.
     warm: Option<Arc<Warm>>,
+    /// What secured connections begin with.
+    certificates: Option<Arc<Certificates>>,
 }
 
 /// Listen on every address.
@@ -381,7 +408,7 @@ fn bind(config: &Config, shards: usize) -> Result<Bound, ConfigError> {
             }
         }
     }
-    Ok(Bound { sockets, addresses: bound, serves, users: None, warm: None })
+    Ok(Bound { sockets, addresses: bound, serves, users: None, warm: None, certificates: None })
 }
 
 /// Start every shard on `backend`. When one cannot be made, none runs.
@@ -400,6 +427,7 @@ fn launch(
     shared.serves = bound.serves.clone().into();
     shared.users.clone_from(&bound.users);
     shared.warm.clone_from(&bound.warm);
+    shared.certificates.clone_from(&bound.certificates);
     let shared = Arc::new(shared);
     let (report, reports) = bounded::<Result<(), String>>(shards);
     let slices = Slices::new(shards);
@@ -417,18 +445,22 @@ fn launch(
         let relay = forwarding.map(|forwarding| forwarding.relay(random_seed()));
         let making = Making { setup, mesh, slices, shared, relay, report, started };
         let core = *core;
-        hosts.push(match backend {
-            Backend::Uring => {
+        // Whoever has no TLS runs no line of it.
+        hosts.push(match (backend, secured(&making.shared)) {
+            (Backend::Uring, None) => {
                 Host::Glommio(host_glommio::spawn(core.id, &name, move || making.make(Uring::new))?)
             }
-            Backend::Epoll => {
-                let run = move || {
-                    core_affinity::set_for_current(core);
-                    making.make(Epoll::new).map_or(Ok(()), host_thread::run)
-                };
-                let started = std::thread::Builder::new().name(name).spawn(run);
-                Host::Thread(started.map_err(|error| error.to_string())?)
+            (Backend::Uring, Some((certificates, usages))) => {
+                let over = |setup| Ok(Tls::new(Uring::new(setup)?, certificates, usages));
+                Host::Glommio(host_glommio::spawn(core.id, &name, move || making.make(over))?)
             }
+            (Backend::Epoll, None) => {
+                Host::on_thread(name, core, move || making.make(Epoll::new).map_or(Ok(()), host_thread::run))?
+            }
+            (Backend::Epoll, Some((certificates, usages))) => Host::on_thread(name, core, move || {
+                let over = |setup| Ok(Tls::new(Epoll::new(setup)?, certificates, usages));
+                making.make(over).map_or(Ok(()), host_thread::run)
+            })?,
         });
     }
     drop(report);
@@ -443,6 +475,27 @@ fn launch(
         let _ = start.send(());
     }
     Ok((shared, hosts))
+}
+
+/// What secures connections, and how those of each listening socket are.
+fn secured(shared: &Shared) -> Option<(Arc<Certificates>, Box<[Usage]>)> {
+    let usages = shared.serves.iter().map(|serves| serves.usage).collect();
+    Some((Arc::clone(shared.certificates.as_ref()?), usages))
+}
+
+impl Host {
+    fn on_thread(
+        name: String,
+        core: core_affinity::CoreId,
+        run: impl FnOnce() -> std::io::Result<()> + Send + 'static,
+    ) -> Result<Self, String> {
+        let pinned = move || {
+            core_affinity::set_for_current(core);
+            run()
+        };
+        let started = std::thread::Builder::new().name(name).spawn(pinned);
+        started.map(Self::Thread).map_err(|error| error.to_string())
+    }
 }
 
 /// What a shard's thread makes it from.

@@ -2,11 +2,12 @@
 //! 1, stands for all memory.
 
 use std::fmt::Display;
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use corecached_protocol::{binary, line, text};
 
-use crate::config::{Config, Listen};
+use crate::config::{Config, KeyFormat, Listen, MIN_VERSIONS, TlsOptions};
 use crate::metrics;
 use crate::server::Shared;
 
@@ -208,6 +209,15 @@ fn general(list: &mut List<'_>, shared: &Shared) {
         "unexpected_napi_ids",
         "round_robin_fallback",
     ]);
+    if let Some(certificates) = &shared.certificates {
+        let counts = &certificates.counts;
+        if certificates.options().session_cache {
+            list.put("ssl_new_sessions", counts.new_sessions.load(Ordering::Relaxed));
+        }
+        list.put("ssl_handshake_errors", counts.handshake_errors.load(Ordering::Relaxed));
+        list.put("ssl_proto_errors", counts.proto_errors.load(Ordering::Relaxed));
+        list.put("time_since_server_cert_refresh", certificates.age_s());
+    }
     list.put_all(&[
         ("bytes", store.bytes),
         ("curr_items", store.items),
@@ -325,13 +335,35 @@ fn settings(list: &mut List<'_>, shared: &Shared) {
     list.put("warm_max_factor", "0.00");
     list.put("temp_lru", "no");
     list.put("temporary_ttl", 0);
-    list.put("idle_timeout", 0);
+    list.put("idle_timeout", config.idle_timeout_s);
     list.put("track_sizes", "no");
-    list.put("ssl_enabled", "no");
-    let memory_file = shared.config.memory_file.as_ref().map(|file| file.display().to_string());
+    match &config.tls {
+        None => list.put("ssl_enabled", "no"),
+        Some(tls) => secured(list, tls),
+    }
+    let memory_file = config.memory_file.as_ref().map(|file| file.display().to_string());
     list.put("memory_file", memory_file.as_deref().unwrap_or("(null)"));
     list.put("io_backend", &shared.backend);
     list.put("eviction_policy", "s3-fifo");
+}
+
+fn secured(list: &mut List<'_>, tls: &TlsOptions) {
+    let shown = &tls.shown;
+    let or_null = |path: &Option<PathBuf>| match path {
+        Some(path) => path.display().to_string(),
+        None => "NULL".to_owned(),
+    };
+    list.put("ssl_enabled", "yes");
+    list.put("ssl_chain_cert", tls.chain.display());
+    list.put("ssl_key", or_null(&tls.key));
+    list.put("ssl_verify_mode", shown.verify_mode);
+    list.put("ssl_keyformat", if tls.key_format == KeyFormat::Pem { 1 } else { 2 });
+    list.put("ssl_ciphers", shown.ciphers.as_deref().unwrap_or("NULL"));
+    list.put("ssl_ca_cert", or_null(&tls.authorities));
+    list.put("ssl_wbuf_size", shown.wbuf_bytes);
+    list.put("ssl_session_cache", if tls.session_cache { "yes" } else { "no" });
+    list.put("ssl_kernel_tls", "no");
+    list.put("ssl_min_version", MIN_VERSIONS[shown.min_version.max(2)]);
 }
 
 fn items(list: &mut List<'_>, shared: &Shared) {

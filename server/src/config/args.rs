@@ -154,7 +154,9 @@ pub struct Args {
     #[arg(short = 'S', long)]
     pub enable_sasl: bool,
 
-    /// Not supported yet: TLS
+    /// TLS 1.2 and 1.3 on TCP, with -o ssl_chain_cert=FILE,ssl_key=FILE and, for clients' certificates,
+    /// ssl_ca_cert=FILE,ssl_verify_mode=1|2; "notls:", "btls:" (no client certificates) or "mtls:" (must have) before
+    /// an address of -l decide for it alone. Read again on SIGHUP and by "refresh_certs"
     #[arg(short = 'Z', long)]
     pub enable_ssl: bool,
 

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use corecached_protocol::Wire;
 
 use super::{
-    ALL_ADDRESSES, Address, Args, Config, ConfigError, LISTENERS_MAX, Listen, Serves, Shown, extended,
+    ALL_ADDRESSES, Address, Args, Config, ConfigError, LISTENERS_MAX, Listen, Serves, Shown, extended, tls,
 };
+use crate::tls::Usage;
 
 /// Exit code of a wrong value.
 const EX_VALUE: u8 = 1;
@@ -28,7 +29,8 @@ const MEMORY_BYTES_MIN: usize = MIB;
 /// The first setting that cannot be used.
 pub fn check(args: &Args) -> Result<Config, ConfigError> {
     refuse_unsupported(args)?;
-    let mut without_effect = extended::check(&args.extended)?;
+    let extended = extended::check(&args.extended)?;
+    let mut without_effect = extended.without_effect();
     let defaults = [
         ("-k", !args.lock_memory),
         ("-L", !args.enable_largepages),
@@ -59,7 +61,11 @@ pub fn check(args: &Args) -> Result<Config, ConfigError> {
     };
     let auth_file = auth_file(args)?;
     let wire = wire(args)?;
-    let listen = listen(args, Serves { wire })?;
+    let usage = if args.enable_ssl { Usage::Default } else { Usage::Plain };
+    let listen = listen(args, Serves { wire, usage })?;
+    let is_mutual = |address: &Address| address.serves.usage == Usage::Mutual;
+    let mutual = matches!(&listen, Listen::Tcp(addresses) if addresses.iter().any(is_mutual));
+    let tls = tls::check(args, &extended, mutual)?;
     let shown = Shown {
         port: match &listen {
             Listen::Tcp(addresses) => addresses.first().map_or(0, |address| address.at.port()),
@@ -86,6 +92,8 @@ pub fn check(args: &Args) -> Result<Config, ConfigError> {
         cas: !args.disable_cas,
         auth_file,
         sasl: args.enable_sasl,
+        tls,
+        idle_timeout_s: extended.number("idle_timeout").unwrap_or(0) as u32,
         shards: args.threads.as_deref().map(|text| number("-t", text, 1, 1024, EX_VALUE)).transpose()?,
         verbosity: u32::from(args.verbose),
         allow_flush: !args.disable_flush_all,
@@ -114,9 +122,6 @@ fn refuse_unsupported(args: &Args) -> Result<(), ConfigError> {
     let refuse = |flag, value: &str, remedy| Err(ConfigError::new(flag, value, remedy, EX_VALUE));
     if number::<u16>("-U", &args.udp_port, 0, u16::MAX, EX_USAGE)? != 0 {
         return refuse("-U", &args.udp_port, "set it to 0: this version has no UDP");
-    }
-    if args.enable_ssl {
-        return refuse("-Z", "", "remove it: this version speaks no TLS");
     }
     Ok(())
 }
@@ -180,7 +185,7 @@ fn wire(args: &Args) -> Result<Wire, ConfigError> {
     }
 }
 
-/// What `proto[ascii]:` and the like in front of an address say, and what stands behind them.
+/// What `proto[ascii]:`, `notls:` and the like in front of an address say, and what stands behind them.
 fn prefixes<'t>(text: &'t str, mut serves: Serves, args: &Args) -> Result<(&'t str, Serves), ConfigError> {
     let mut rest = text;
     loop {
@@ -205,6 +210,13 @@ fn prefixes<'t>(text: &'t str, mut serves: Serves, args: &Args) -> Result<(&'t s
                 return Err(ConfigError::new("-l", text, remedy, EX_USAGE));
             }
             rest = behind;
+        } else if let Some((usage, behind)) = secured(rest) {
+            if !args.enable_ssl && usage != Usage::Plain {
+                let remedy = "add -Z and the server's certificate, or leave btls: and mtls: out";
+                return Err(ConfigError::new("-l", text, remedy, EX_USAGE));
+            }
+            serves.usage = usage;
+            rest = behind;
         } else if let Some((name, behind)) = bracketed(rest, "tag").or_else(|| underlined(rest)) {
             // Tags are for memcached's proxy, which is another program here.
             if !(1..=TAG_BYTES_MAX).contains(&name.len()) {
@@ -215,6 +227,18 @@ fn prefixes<'t>(text: &'t str, mut serves: Serves, args: &Args) -> Result<(&'t s
             return Ok((rest, serves));
         }
     }
+}
+
+/// `notls:`, `btls:` or `mtls:` in front of `text`, and what stands behind.
+fn secured(text: &str) -> Option<(Usage, &str)> {
+    let (name, behind) = text.split_once(':')?;
+    let usage = match name {
+        "notls" => Usage::Plain,
+        "btls" => Usage::Basic,
+        "mtls" => Usage::Mutual,
+        _ => return None,
+    };
+    Some((usage, behind))
 }
 
 /// `name[INNER]:` in front of `text`: the inner part, and what stands behind.
@@ -253,6 +277,8 @@ fn listen(args: &Args, serves: Serves) -> Result<Listen, ConfigError> {
                 EX_VALUE,
             ));
         };
+        // As in memcached: who may open the file is a matter of its permissions.
+        let serves = Serves { usage: Usage::Plain, ..serves };
         return Ok(Listen::Unix { path: PathBuf::from(path.trim()), mode, serves });
     }
     let port = match args.port.trim() {
@@ -370,6 +396,13 @@ mod tests {
             ("--io-backend|dpdk", 1),
             ("-a|9|-s|/tmp/x", 1),
             ("-D|ab", 1),
+            ("-Z", 64),
+            ("-Z|-o|ssl_key=/k", 64),
+            ("-Z|-o|ssl_chain_cert=/c,ssl_keyformat=ENGINE", 1),
+            ("-Z|-o|ssl_chain_cert=/c,ssl_verify_mode=2", 64),
+            ("-Z|-o|ssl_chain_cert=/c,ssl_ciphers=FOO", 64),
+            ("-Z|-o|ssl_chain_cert=/c|-l|mtls:127.0.0.1", 64),
+            ("-l|btls:127.0.0.1", 64),
         ] {
             let error = read(line).unwrap_err();
             assert_eq!(error.exit_code, code, "{line}: {error}");
@@ -391,5 +424,20 @@ mod tests {
     fn flags_without_effect_are_named() {
         let config = read("-k|-f|1.1|-o|hashpower=20").unwrap();
         assert_eq!(config.without_effect, ["-o hashpower", "-k", "-f"]);
+        let config = read("-Z|-o|ssl_chain_cert=/c,ssl_wbuf_size=32,ssl_kernel_tls").unwrap();
+        assert_eq!(config.without_effect, ["-o ssl_wbuf_size", "-o ssl_kernel_tls"]);
+    }
+
+    #[test]
+    fn each_listener_is_secured_as_its_prefix_says() {
+        let line = "-Z|-o|ssl_chain_cert=/c,ssl_ca_cert=/a,ssl_min_version=3|-l|127.0.0.1:1,notls:127.0.0.1:2,\
+                    proto[ascii]:btls:127.0.0.1:3,tag[x]:mtls:[::1]:4";
+        let config = read(line).unwrap();
+        let Listen::Tcp(addresses) = &config.listen else { panic!("on TCP") };
+        let usages: Vec<Usage> = addresses.iter().map(|address| address.serves.usage).collect();
+        assert_eq!(usages, [Usage::Default, Usage::Plain, Usage::Basic, Usage::Mutual]);
+        let tls = config.tls.unwrap();
+        assert!(tls.only_13 && tls.key.is_none());
+        assert!(read("-l|notls:127.0.0.1").unwrap().tls.is_none());
     }
 }

@@ -48,7 +48,7 @@ const SUBOPTIONS: &[(&str, Takes)] = &[
     ("hot_max_factor", Fraction(0.0)),
     ("warm_max_factor", Fraction(0.0)),
     ("temporary_ttl", ANY),
-    ("idle_timeout", ANY),
+    ("idle_timeout", Number(0, IDLE_TIMEOUT_MAX_S)),
     ("watcher_logbuf_size", ANY),
     ("worker_logbuf_size", ANY),
     ("read_buf_mem_limit", ANY),
@@ -62,6 +62,16 @@ const SUBOPTIONS: &[(&str, Takes)] = &[
     ("drop_privileges", Nothing),
     ("no_drop_privileges", Nothing),
     ("sock_cookie_id", ANY),
+    ("ssl_chain_cert", Text),
+    ("ssl_key", Text),
+    ("ssl_keyformat", Text),
+    ("ssl_verify_mode", Number(0, 3)),
+    ("ssl_ciphers", Text),
+    ("ssl_ca_cert", Text),
+    ("ssl_wbuf_size", Number(0, 1 << 20)),
+    ("ssl_session_cache", Nothing),
+    ("ssl_kernel_tls", Nothing),
+    ("ssl_min_version", Number(0, 3)),
     ("ext_path", Text),
     ("ext_page_size", ANY),
     ("ext_page_count", ANY),
@@ -80,15 +90,69 @@ const SUBOPTIONS: &[(&str, Takes)] = &[
     ("no_ext_drop_unread", Nothing),
 ];
 
-/// Suboptions that would be dangerous to overlook: TLS and the proxy.
-const REFUSED_PREFIXES: &[&str] = &["ssl_", "proxy_"];
+/// Longest `idle_timeout`, seconds: a day, as in memcached.
+const IDLE_TIMEOUT_MAX_S: u64 = 86_400;
 
-/// Check every suboption of `lists`; returns the names of those without effect.
+/// Suboptions that mean something here, and are no news to whoever gave them.
+const WITH_EFFECT: &[&str] = &[
+    // Rejecting at once past the connection limit is what this server does, and "modern" is what it is.
+    "maxconns_fast",
+    "modern",
+    "idle_timeout",
+    "ssl_chain_cert",
+    "ssl_key",
+    "ssl_keyformat",
+    "ssl_verify_mode",
+    "ssl_ciphers",
+    "ssl_ca_cert",
+    "ssl_session_cache",
+    "ssl_min_version",
+];
+
+/// A suboption that would be dangerous to overlook: it asks for memcached's proxy.
+const REFUSED_PREFIX: &str = "proxy_";
+
+/// The suboptions that were given.
+#[derive(Clone, Debug, Default)]
+pub struct Extended(Vec<(String, Option<String>)>);
+
+impl Extended {
+    /// Their names, in the order given.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// Whether this one was given.
+    #[must_use]
+    pub fn is_set(&self, name: &str) -> bool {
+        self.names().any(|given| given == name)
+    }
+
+    /// What it was set to last.
+    #[must_use]
+    pub fn value(&self, name: &str) -> Option<&str> {
+        self.0.iter().rev().find(|(given, _)| given == name)?.1.as_deref()
+    }
+
+    /// The number it was set to last.
+    #[must_use]
+    pub fn number(&self, name: &str) -> Option<u64> {
+        self.value(name)?.parse().ok()
+    }
+
+    /// Those that change nothing, as flags.
+    #[must_use]
+    pub fn without_effect(&self) -> Vec<String> {
+        self.names().filter(|name| !WITH_EFFECT.contains(name)).map(|name| format!("-o {name}")).collect()
+    }
+}
+
+/// Check every suboption of `lists`.
 ///
 /// # Errors
 /// The first that is unknown, malformed, or must not be overlooked.
-pub fn check(lists: &[String]) -> Result<Vec<String>, ConfigError> {
-    let mut without_effect = Vec::new();
+pub fn check(lists: &[String]) -> Result<Extended, ConfigError> {
+    let mut extended = Extended::default();
     let options =
         lists.iter().flat_map(|list| list.split(',')).map(str::trim).filter(|option| !option.is_empty());
     for option in options {
@@ -96,8 +160,8 @@ pub fn check(lists: &[String]) -> Result<Vec<String>, ConfigError> {
             Some((name, value)) => (name, Some(value)),
             None => (option, None),
         };
-        if REFUSED_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
-            let remedy = "remove it: this version speaks no TLS and has no proxy";
+        if name.starts_with(REFUSED_PREFIX) {
+            let remedy = "remove it: the proxy here is another command, see corecached proxy --help";
             return Err(ConfigError::new("-o", option, remedy, 1));
         }
         let Some((_, takes)) = SUBOPTIONS.iter().find(|(known, _)| *known == name) else {
@@ -106,12 +170,9 @@ pub fn check(lists: &[String]) -> Result<Vec<String>, ConfigError> {
         if let Err(remedy) = fits(*takes, value) {
             return Err(ConfigError::new("-o", option, &remedy, 1));
         }
-        // Rejecting at once past the connection limit is what this server does, and "modern" is what it is.
-        if !matches!(name, "maxconns_fast" | "modern") {
-            without_effect.push(format!("-o {name}"));
-        }
+        extended.0.push((name.to_owned(), value.map(str::to_owned)));
     }
-    Ok(without_effect)
+    Ok(extended)
 }
 
 fn fits(takes: Takes, value: Option<&str>) -> Result<(), String> {
@@ -122,7 +183,7 @@ fn fits(takes: Takes, value: Option<&str>) -> Result<(), String> {
             Ok(number) if (least..=most).contains(&number) => Ok(()),
             Ok(_) if most == u64::MAX => Err(format!("give a number of at least {least}")),
             _ if most == u64::MAX => Err("give a whole number".to_owned()),
-            _ => Err(format!("give a number from {least} to {most}")),
+            _ => Err(format!("give a whole number from {least} to {most}")),
         },
         (Fraction(least), Some(text)) => match text.parse::<f64>() {
             Ok(number) if number >= least => Ok(()),
@@ -139,7 +200,7 @@ mod tests {
     use super::*;
 
     fn checked(list: &str) -> Result<Vec<String>, String> {
-        check(&[list.to_owned()]).map_err(|error| error.to_string())
+        check(&[list.to_owned()]).map(|found| found.without_effect()).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -166,7 +227,10 @@ mod tests {
             ("slab_automove=7", "0 to 2"),
             ("hash_algorithm=md5", "jenkins, murmur3, xxh3"),
             ("idle_timeout=soon", "whole number"),
-            ("ssl_key=/k", "no TLS"),
+            ("proxy_config=/k", "corecached proxy"),
+            ("idle_timeout=86401", "0 to 86400"),
+            ("ssl_verify_mode=4", "0 to 3"),
+            ("ssl_min_version=tls1.3", "0 to 3"),
         ] {
             let error = checked(list).unwrap_err();
             assert!(error.contains(part) && error.contains(list), "{list}: {error}");

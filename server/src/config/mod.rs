@@ -4,6 +4,7 @@ pub mod args;
 mod check;
 mod extended;
 mod operate;
+mod tls;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -13,6 +14,9 @@ use corecached_protocol::Wire;
 pub use args::Args;
 pub use check::check;
 pub use operate::{LogFormat, OperateArgs, Operation};
+pub use tls::{KeyFormat, MIN_VERSIONS, TlsOptions, TlsShown, Verify};
+
+use crate::tls::Usage;
 
 /// Everything the server relies on.
 #[derive(Clone, Debug)]
@@ -49,6 +53,10 @@ pub struct Config {
     pub auth_file: Option<PathBuf>,
     /// SASL (`-S`), which goes with the binary protocol alone.
     pub sasl: bool,
+    /// TLS (`-Z`).
+    pub tls: Option<TlsOptions>,
+    /// Seconds after which a connection that says nothing is closed; 0 is never.
+    pub idle_timeout_s: u32,
     /// A proxy: keys are not stored here but forwarded.
     pub is_proxy: bool,
     /// How to reach the network.
@@ -101,6 +109,8 @@ pub struct Address {
 pub struct Serves {
     /// Text, binary or either.
     pub wire: Wire,
+    /// Whether and how it is secured.
+    pub usage: Usage,
 }
 
 /// Most listening sockets: so many the drivers can tell apart.

@@ -87,6 +87,8 @@ pub enum Barrier {
         /// No reply is wanted.
         noreply: bool,
     },
+    /// Read the certificates again.
+    RefreshCertificates,
     /// Nothing more: it was enough that all earlier replies have come.
     Answered,
 }
@@ -98,6 +100,8 @@ pub enum Then {
     Line(&'static [u8]),
     /// Nothing: `noreply`.
     Silence,
+    /// What whoever was asked answered.
+    Told,
     /// Success, in the binary protocol.
     BinaryDone(Envelope),
     /// The list of prefixes, in the binary protocol.

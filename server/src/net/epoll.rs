@@ -564,4 +564,8 @@ impl Driver for Epoll {
     fn accept_failures(&self) -> u64 {
         self.accept_failures
     }
+
+    fn has_unsent(&self) -> bool {
+        self.conns.iter().flat_map(|place| &place.conn).any(|conn| conn.closing)
+    }
 }

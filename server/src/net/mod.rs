@@ -188,6 +188,19 @@ pub trait Driver {
 
     /// Connections that could not be accepted for want of descriptors.
     fn accept_failures(&self) -> u64;
+
+    /// Whether something waits that only further turns hand to its socket, on connections that were closed
+    /// [`Close::AfterSend`] too. Looks at all of them.
+    fn has_unsent(&self) -> bool;
+}
+
+/// A driver over io_uring, or over one that is.
+pub trait Ring: Driver {
+    /// The one at the bottom.
+    fn ring(&mut self) -> &mut uring::Uring;
+
+    /// Whether a turn has something to hand over, or would find something without waiting. No system call.
+    fn pending(&mut self) -> bool;
 }
 
 /// Ends the wait of one driver from any thread.

@@ -21,7 +21,7 @@ use rustix::net::SendFlags;
 use super::buffer_ring::BufferRing;
 use super::listen::{self, Admission};
 use super::outbox::{self, Outbox};
-use super::{Buffer, Close, ConnId, Driver, DriverSetup, Event, Pinned, Send, Wait, Waker};
+use super::{Buffer, Close, ConnId, Driver, DriverSetup, Event, Pinned, Ring, Send, Wait, Waker};
 
 /// Ring sizes to try, submission and completion entries: locked memory may be charged per user id, so a smaller ring
 /// is tried before giving up.
@@ -217,14 +217,6 @@ impl Uring {
         } else {
             queue.disable_eventfd();
         }
-    }
-
-    /// Whether a turn has something to hand over, or would find something without waiting. No system call.
-    pub fn pending(&mut self) -> bool {
-        let queue = self.ring.submission();
-        let (deferred_work, queued) = (queue.taskrun(), !queue.is_empty());
-        drop(queue);
-        deferred_work || queued || !self.ring.completion().is_empty() || !self.deferred.is_empty()
     }
 
     fn push(&mut self, entry: &squeue::Entry) {
@@ -918,6 +910,25 @@ impl Driver for Uring {
 
     fn accept_failures(&self) -> u64 {
         self.accept_failures
+    }
+
+    fn has_unsent(&self) -> bool {
+        // What was sent from the arena is carried out by the next enter.
+        let waits = |conn: &Conn| conn.closing == Some(Close::AfterSend);
+        !self.arena_sends.is_empty() || self.conns.iter().flat_map(|place| &place.conn).any(waits)
+    }
+}
+
+impl Ring for Uring {
+    fn ring(&mut self) -> &mut Uring {
+        self
+    }
+
+    fn pending(&mut self) -> bool {
+        let queue = self.ring.submission();
+        let (deferred_work, queued) = (queue.taskrun(), !queue.is_empty());
+        drop(queue);
+        deferred_work || queued || !self.ring.completion().is_empty() || !self.deferred.is_empty()
     }
 }
 

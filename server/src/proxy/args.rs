@@ -357,7 +357,7 @@ impl Args {
     }
 
     fn listen(&self) -> Result<Listen, ConfigError> {
-        let serves = Serves { wire: Wire::Text };
+        let serves = Serves { wire: Wire::Text, ..Serves::default() };
         if let Some(path) = &self.unix_domain_sock {
             return Ok(Listen::Unix { path: PathBuf::from(path.trim()), mode: 0o666, serves });
         }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use glommio::{ExecutorJoinHandle, Latency, LocalExecutorBuilder, Placement, Shares};
 use rustix::event::EventfdFlags;
 
-use crate::net::uring::Uring;
+use crate::net::Ring;
 use crate::shard::{Progress, Shard};
 
 /// Longest wait inside the shard's own ring. An empty one means idle, and then the executor parks for real.
@@ -58,10 +58,10 @@ pub fn probe(core: usize) -> Result<(), String> {
 ///
 /// # Errors
 /// When glommio cannot start an executor.
-pub fn spawn(
+pub fn spawn<D: Ring + 'static>(
     core: usize,
     name: &str,
-    make: impl FnOnce() -> Option<Shard<Uring>> + Send + 'static,
+    make: impl FnOnce() -> Option<Shard<D>> + Send + 'static,
 ) -> Result<ExecutorJoinHandle<io::Result<()>>, String> {
     let started = builder(core, name).spawn(move || async move {
         let Some(shard) = make() else { return Ok(()) };
@@ -77,9 +77,9 @@ pub fn spawn(
 }
 
 /// Take turns until the server has stopped.
-async fn drive(mut shard: Shard<Uring>) -> io::Result<()> {
+async fn drive<D: Ring>(mut shard: Shard<D>) -> io::Result<()> {
     let bell = Bell::new()?;
-    shard.driver_mut().register_eventfd(bell.raw())?;
+    shard.driver_mut().ring().register_eventfd(bell.raw())?;
     let _tick = glommio::spawn_local(tick(bell.handle()?));
     let mut looked = Instant::now();
     let mut turns = 0u32;
@@ -88,7 +88,7 @@ async fn drive(mut shard: Shard<Uring>) -> io::Result<()> {
             Progress::Finished => return Ok(()),
             Progress::Worked => {}
             Progress::Idle => {
-                shard.driver_mut().signal_completions(true);
+                shard.driver_mut().ring().signal_completions(true);
                 if shard.park() {
                     // Completions that came before the signal was on would not ring.
                     if !shard.driver_mut().pending() {
@@ -96,7 +96,7 @@ async fn drive(mut shard: Shard<Uring>) -> io::Result<()> {
                     }
                     shard.unpark();
                 }
-                shard.driver_mut().signal_completions(false);
+                shard.driver_mut().ring().signal_completions(false);
                 continue;
             }
         }

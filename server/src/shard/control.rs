@@ -13,6 +13,9 @@ use crate::proxy::{self, stats::Group};
 /// `-o verbosity` goes no higher, as in memcached.
 const VERBOSITY_MAX: u32 = 2;
 
+/// `refresh_certs` while more of them wait than are kept.
+const CERTIFICATES_BUSY: &[u8] = b"SERVER_ERROR certificates are being refreshed\r\n";
+
 impl Core {
     /// Of a proxy: what it answers itself, as mcrouter does.
     fn keyless_of_proxy(&mut self, session: &mut Session, command: &Command<'_>) {
@@ -72,12 +75,11 @@ impl Core {
                     self.say(session, line::SHUTDOWN_NOT_ENABLED);
                 }
             }
+            Command::Admin { verb: AdminVerb::RefreshCerts, .. } if self.shared.certificates.is_some() => {
+                self.after_all(session, Barrier::RefreshCertificates);
+            }
             Command::Admin { verb, words } => {
-                let answer = match verb {
-                    AdminVerb::RefreshCerts => line::TLS_NOT_ENABLED,
-                    verb => admin::tunables::answer(verb, words, &self.shared.config),
-                };
-                self.say(session, answer);
+                self.say(session, admin::tunables::answer(verb, words, &self.shared.config));
             }
             _ => unreachable!("commands with a key go to their owner"),
         }
@@ -104,6 +106,16 @@ impl Core {
         };
         match *barrier {
             Barrier::Answered => {}
+            Barrier::RefreshCertificates => {
+                // Files are read on the control thread, which tells us when it has done so.
+                let asked = self.shared.certificates.as_ref().is_some_and(|it| it.ask(self.me, session.conn));
+                if asked {
+                    let gather = Gather { missing: 1, answers: Vec::new(), then: Then::Told };
+                    session.state = State::Gather(Box::new(gather));
+                } else {
+                    self.say(session, CERTIFICATES_BUSY);
+                }
+            }
             Barrier::FlushDestinations { delay, noreply } => {
                 let sequence = session.await_reply(Part::Whole, &mut self.spares);
                 let to = ReplyTo { conn: session.conn, sequence };
@@ -151,6 +163,9 @@ impl Core {
         let State::Gather(gather) = std::mem::take(&mut session.state) else { unreachable!("just looked") };
         match gather.then {
             Then::Silence => {}
+            Then::Told => self.reply(session, |out| {
+                gather.answers.iter().for_each(|answer| out.extend_from_slice(answer));
+            }),
             Then::Line(line) => self.say(session, line),
             Then::BinaryDone(envelope) => self.reply(session, |out| binary::encode_done(out, envelope, 0)),
             Then::BinaryPrefixes(envelope) => {
@@ -193,6 +208,7 @@ impl Core {
         let barrier = match admin::stats::topic(words) {
             admin::stats::Topic::Reset => {
                 self.shared.admission.reset_counts();
+                self.shared.certificates.iter().for_each(|it| it.counts.reset());
                 ask(Broadcast::ResetCounters, Then::Line(line::RESET))
             }
             admin::stats::Topic::CacheDump { limit } if self.shared.config.allow_dump => {

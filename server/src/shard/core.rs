@@ -204,6 +204,20 @@ impl Core {
         any
     }
 
+    /// What the control thread says to connections that asked for certificates to be read again. True when there was
+    /// any.
+    pub(super) fn take_refreshed(&mut self) -> bool {
+        let mut any = false;
+        while let Some((conn, answer)) = self.shared.certificates.as_ref().and_then(|it| it.answer(self.me)) {
+            any = true;
+            if let Some(mut session) = self.take(conn) {
+                self.gathered(&mut session, answer);
+                self.put(session);
+            }
+        }
+        any
+    }
+
     fn take_batch(&mut self, from: usize, mut batch: super::message::Batch) {
         for value in batch.returned.drain(..) {
             self.store.unpin(value);

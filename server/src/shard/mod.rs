@@ -80,6 +80,7 @@ impl<D: Driver> Shard<D> {
         self.core.begin_turn(self.driver.take_arena(), may_wait);
         let mut worked = !self.events.is_empty();
         self.take_events();
+        worked |= self.core.take_refreshed();
         worked |= self.core.take_messages();
         worked |= self.core.go_on();
         worked |= self.core.upkeep(UPKEEP_ITEMS);
@@ -145,10 +146,14 @@ impl<D: Driver> Shard<D> {
         });
         let overdue = now_s.saturating_sub(since_s) > DRAIN_LIMIT_S;
         for conn in self.core.answered_conns(overdue) {
+            if !overdue && self.driver.backlog(conn) > 0 {
+                continue; // its last reply has not gone out
+            }
             let how = if overdue { Close::Now } else { Close::AfterSend };
             self.driver.close(conn, how);
             self.core.closed(conn);
         }
-        self.core.has_no_conns() && self.core.others_drained()
+        let all_sent = overdue || !self.driver.has_unsent();
+        self.core.has_no_conns() && all_sent && self.core.others_drained()
     }
 }

@@ -317,4 +317,8 @@ impl Driver for SimDriver {
     fn accept_failures(&self) -> u64 {
         0
     }
+
+    fn has_unsent(&self) -> bool {
+        self.places.iter().flat_map(|place| &place.conn).any(|conn| conn.closing)
+    }
 }

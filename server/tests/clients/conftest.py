@@ -46,6 +46,33 @@ def server(request, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def certificates(tmp_path_factory):
+    """A folder with a certificate for localhost, cert.pem, which is its own authority, and its key, key.pem."""
+    folder = tmp_path_factory.mktemp("certificates")
+    command = [
+        "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+        "-keyout", folder / "key.pem", "-out", folder / "cert.pem", "-days", "2", "-subj", "/CN=localhost",
+        "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
+    ]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="session", params=SERVERS, ids=lambda pair: f"{pair[0]}-{pair[1]}")
+def tls_server(request, certificates, tmp_path_factory):
+    """A server that speaks TLS alone; what clients trust is in `authority`."""
+    shards, backend = request.param
+    arguments = [
+        "-l", "127.0.0.1", "-p", "-1", "-t", str(shards), f"--io-backend={backend}",
+        "-Z", "-o", f"ssl_chain_cert={certificates}/cert.pem,ssl_key={certificates}/key.pem",
+    ]  # fmt: skip
+    running = Server(tmp_path_factory.mktemp("tls"), arguments)
+    running.authority = str(certificates / "cert.pem")
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="session")
 def proxy(server, tmp_path_factory):
     """A proxy in front of the server, of as many shards and the same backend."""
     shards, backend = server.started_with

@@ -1,5 +1,7 @@
 """Clients that are programs, and the test suite that pymemcache brings."""
 
+import os
+import pathlib
 import re
 import subprocess
 import sys
@@ -29,14 +31,14 @@ def test_memcping_and_memcstat(server):
     assert "version: 1.6.45" in run(["memcstat", f"--servers={server.address}"])
 
 
-def suite_of_pymemcache(server, tools, selected):
+def suite_of_pymemcache(server, tools, selected, *arguments, **more):
     """How many tests of it passed; none may fail."""
     command = [
         sys.executable, "-m", "pytest", "-q", "-o", "addopts=", "-m", "integration",
         "pymemcache/test/test_integration.py", "--server", server.host, "--port", str(server.port),
-        "-k", selected,
+        "-k", selected, *arguments,
     ]  # fmt: skip
-    output = run(command, cwd=tools / "pymemcache")
+    output = run(command, cwd=tools / "pymemcache", **more)
     return int(re.search(r"(\d+) passed", output).group(1))
 
 
@@ -52,6 +54,13 @@ def test_suite_of_pymemcache_through_the_proxy(proxy, tools):
     passed = suite_of_pymemcache(proxy, tools, "not tls and not test_misc")
     print(f"pymemcache's own suite, through the proxy: {passed} passed")
     assert passed >= 94
+
+
+def test_suite_of_pymemcache_over_tls(tls_server, tools):
+    environment = dict(os.environ, TLS_AUTHORITY=tls_server.authority, PYTHONPATH=str(pathlib.Path(__file__).parent))
+    passed = suite_of_pymemcache(tls_server, tools, "not tls", "-p", "over_tls", env=environment)
+    print(f"pymemcache's own suite, over TLS: {passed} passed")
+    assert passed >= 100
 
 
 def test_go(server, tools):

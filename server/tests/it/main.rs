@@ -20,5 +20,6 @@ mod pipelining;
 mod proxy;
 mod shutdown;
 mod stats;
+mod tls;
 mod transcripts;
 mod warm;

@@ -68,6 +68,10 @@ impl Driver for FakeDriver {
     fn accept_failures(&self) -> u64 {
         0
     }
+
+    fn has_unsent(&self) -> bool {
+        false
+    }
 }
 
 struct Bench {

@@ -5,6 +5,9 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, StreamOwned};
 
 use super::{DEADLINE, Server, shorten};
 
@@ -15,6 +18,7 @@ pub type Stats = BTreeMap<String, String>;
 enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
 /// See the head of the file. What was read and not yet asked for is kept.
@@ -50,6 +54,58 @@ impl Client {
         Self { stream: Stream::Tcp(stream), input: Vec::new(), at: 0 }
     }
 
+    /// Connect to an address, secured.
+    #[track_caller]
+    pub fn connect_tls(address: SocketAddr, config: &Arc<ClientConfig>) -> Self {
+        Self::try_connect_tls(address, config).unwrap_or_else(|error| panic!("no TLS: {error}"))
+    }
+
+    /// Connect to an address, secured if that can be had.
+    ///
+    /// # Errors
+    /// What the handshake failed of.
+    pub fn try_connect_tls(address: SocketAddr, config: &Arc<ClientConfig>) -> io::Result<Self> {
+        let Stream::Tcp(mut stream) = Self::connect_to(address).stream else { unreachable!("asked for TCP") };
+        let name = "localhost".try_into().expect("a name");
+        let mut tls = ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
+        while tls.is_handshaking() {
+            tls.complete_io(&mut stream)?;
+        }
+        let stream = Stream::Tls(Box::new(StreamOwned::new(tls, stream)));
+        Ok(Self { stream, input: Vec::new(), at: 0 })
+    }
+
+    /// Of a secured connection: how the handshake went.
+    pub fn handshake_kind(&self) -> Option<HandshakeKind> {
+        self.tls().conn.handshake_kind()
+    }
+
+    /// Of a secured connection: the certificate that the server showed.
+    pub fn server_certificate(&self) -> Vec<u8> {
+        self.tls().conn.peer_certificates().expect("a server shows one")[0].to_vec()
+    }
+
+    /// Of a secured connection: what is below it.
+    pub fn raw(&mut self) -> &mut TcpStream {
+        match &mut self.stream {
+            Stream::Tls(stream) => &mut stream.sock,
+            _ => panic!("not secured"),
+        }
+    }
+
+    /// Of a secured connection: change the keys of what is sent.
+    pub fn refresh_keys(&mut self) {
+        let Stream::Tls(stream) = &mut self.stream else { panic!("not secured") };
+        stream.conn.refresh_traffic_keys().expect("TLS 1.3");
+    }
+
+    fn tls(&self) -> &StreamOwned<ClientConnection, TcpStream> {
+        match &self.stream {
+            Stream::Tls(stream) => stream,
+            _ => panic!("not secured"),
+        }
+    }
+
     /// Take no more than about this much from the network before it is read.
     pub fn set_receive_buffer(&self, bytes: i32) {
         let size = size_of::<i32>() as u32;
@@ -75,6 +131,7 @@ impl Client {
         match &self.stream {
             Stream::Tcp(stream) => stream.as_raw_fd(),
             Stream::Unix(stream) => stream.as_raw_fd(),
+            Stream::Tls(stream) => stream.sock.as_raw_fd(),
         }
     }
 
@@ -92,14 +149,19 @@ impl Client {
         match &mut self.stream {
             Stream::Tcp(stream) => stream.write_all(bytes),
             Stream::Unix(stream) => stream.write_all(bytes),
+            Stream::Tls(stream) => stream.write_all(bytes).and_then(|()| stream.flush()),
         }
     }
 
     /// Send nothing more.
-    pub fn end_sending(&self) {
-        match &self.stream {
+    pub fn end_sending(&mut self) {
+        match &mut self.stream {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
+            Stream::Tls(stream) => {
+                stream.conn.send_close_notify();
+                stream.flush()
+            }
         }
         .expect("the connection is open");
     }
@@ -165,6 +227,7 @@ impl Client {
             let read = match &mut self.stream {
                 Stream::Tcp(stream) => stream.read(&mut self.input[len..]),
                 Stream::Unix(stream) => stream.read(&mut self.input[len..]),
+                Stream::Tls(stream) => stream.read(&mut self.input[len..]),
             };
             if !matches!(&read, Err(error) if error.kind() == io::ErrorKind::Interrupted) {
                 break read;

@@ -1,0 +1,146 @@
+//! `-Z` and the `ssl_` suboptions of `-o`.
+
+use std::path::PathBuf;
+
+use rustls::SupportedCipherSuite;
+
+use super::extended::Extended;
+use super::{Args, ConfigError};
+use crate::tls::ciphers;
+
+/// Exit code of a wrong value.
+const EX_VALUE: u8 = 1;
+/// Exit code of values that do not go together, `EX_USAGE` of sysexits.
+const EX_USAGE: u8 = 64;
+
+/// As checked.
+#[derive(Clone, Debug)]
+pub struct TlsOptions {
+    /// The server's certificate and those between it and an authority's.
+    pub chain: PathBuf,
+    /// Its private key; `None` is in the same file.
+    pub key: Option<PathBuf>,
+    /// How the key is written.
+    pub key_format: KeyFormat,
+    /// Authorities of clients' certificates.
+    pub authorities: Option<PathBuf>,
+    /// What clients must show.
+    pub verify: Verify,
+    /// Remember sessions of clients that know no tickets.
+    pub session_cache: bool,
+    /// Ciphers, best first.
+    pub suites: Vec<SupportedCipherSuite>,
+    /// TLS 1.3 alone, not 1.2.
+    pub only_13: bool,
+    /// What only `stats settings` shows.
+    pub shown: TlsShown,
+}
+
+/// See [`TlsOptions::shown`].
+#[derive(Clone, Debug)]
+pub struct TlsShown {
+    /// `ssl_verify_mode`
+    pub verify_mode: u64,
+    /// `ssl_ciphers`
+    pub ciphers: Option<String>,
+    /// `ssl_wbuf_size`, bytes.
+    pub wbuf_bytes: u64,
+    /// `ssl_min_version`
+    pub min_version: usize,
+}
+
+/// How a private key is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyFormat {
+    /// In letters, between two lines that say what it is.
+    Pem,
+    /// In bytes.
+    Der,
+}
+
+/// What clients must show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verify {
+    /// Nothing.
+    No,
+    /// A certificate that holds, or none.
+    Ask,
+    /// A certificate that holds.
+    Require,
+}
+
+/// Names of `ssl_min_version`, as `stats settings` shows them.
+pub const MIN_VERSIONS: [&str; 4] = ["tlsv1.0", "tlsv1.1", "tlsv1.2", "tlsv1.3"];
+/// The least that is spoken, whatever is asked for.
+const LEAST_VERSION: u64 = 2;
+
+/// What `-Z` and `-o` say of TLS; `None` without `-Z`. `mutual`: a listener wants certificates of clients.
+///
+/// # Errors
+/// The first setting that cannot be used.
+pub(super) fn check(
+    args: &Args,
+    extended: &Extended,
+    mutual: bool,
+) -> Result<Option<TlsOptions>, ConfigError> {
+    if !args.enable_ssl {
+        if let Some(name) = extended.names().find(|name| name.starts_with("ssl_")) {
+            tracing::warn!("-o {name}: nothing is secured without -Z");
+        }
+        return Ok(None);
+    }
+    let path = |name| extended.value(name).map(PathBuf::from);
+    let Some(chain) = path("ssl_chain_cert") else {
+        let remedy = "name the server's certificate: -o ssl_chain_cert=FILE, and its key: ssl_key=FILE";
+        return Err(ConfigError::new("-Z", "", remedy, EX_USAGE));
+    };
+    let key_format = match extended.value("ssl_keyformat").unwrap_or("1") {
+        "1" | "PEM" => KeyFormat::Pem,
+        "2" | "DER" => KeyFormat::Der,
+        other => {
+            let remedy = "give 1 for PEM or 2 for DER: keys of engines are not read";
+            return Err(ConfigError::new("-o", &format!("ssl_keyformat={other}"), remedy, EX_VALUE));
+        }
+    };
+    let verify_mode = extended.number("ssl_verify_mode").unwrap_or(0);
+    let verify = match verify_mode {
+        0 => Verify::No,
+        2 => Verify::Require,
+        // 3 asks once a connection, which is all that is ever done.
+        _ => Verify::Ask,
+    };
+    let authorities = path("ssl_ca_cert");
+    if authorities.is_none() && (verify != Verify::No || mutual) {
+        let (flag, value) = match mutual {
+            true => ("-l", args.listen.join(",")),
+            false => ("-o", format!("ssl_verify_mode={verify_mode}")),
+        };
+        let remedy = "name the authorities of clients' certificates: -o ssl_ca_cert=FILE";
+        return Err(ConfigError::new(flag, &value, remedy, EX_USAGE));
+    }
+    let list = extended.value("ssl_ciphers");
+    let suites = ciphers::parse(list.unwrap_or("DEFAULT")).map_err(|remedy| {
+        ConfigError::new("-o", &format!("ssl_ciphers={}", list.unwrap_or_default()), &remedy, EX_USAGE)
+    })?;
+    let min_version = extended.number("ssl_min_version").unwrap_or(LEAST_VERSION);
+    if min_version < LEAST_VERSION {
+        let name = MIN_VERSIONS[min_version as usize];
+        tracing::warn!("-o ssl_min_version={min_version}: {name} is not spoken, tlsv1.2 is the least");
+    }
+    Ok(Some(TlsOptions {
+        chain,
+        key: path("ssl_key"),
+        key_format,
+        authorities,
+        verify,
+        session_cache: extended.is_set("ssl_session_cache"),
+        suites,
+        only_13: min_version > LEAST_VERSION,
+        shown: TlsShown {
+            verify_mode,
+            ciphers: list.map(str::to_owned),
+            wbuf_bytes: extended.number("ssl_wbuf_size").unwrap_or(16) << 10,
+            min_version: min_version as usize,
+        },
+    }))
+}

@@ -1,0 +1,13 @@
+//! TLS towards clients: a driver over another driver, so that shards and sessions see plain bytes and a server without
+//! TLS runs none of this.
+//!
+//! `driver` decrypts what comes and encrypts what goes, once a turn and connection; `connection` is one client's state;
+//! `certificates` reads the files and reads them again on demand, on the control thread alone.
+
+pub mod certificates;
+pub mod ciphers;
+mod connection;
+pub mod driver;
+
+pub use certificates::{Certificates, Usage};
+pub use driver::Tls;

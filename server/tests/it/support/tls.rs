@@ -1,0 +1,96 @@
+//! Certificates made for one test, and clients that trust them.
+
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rustls::crypto::ring;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+
+use super::Folder;
+
+/// Who signs certificates.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    certificate: CertificateDer<'static>,
+    pem: String,
+}
+
+/// A certificate and its key.
+pub struct Identity {
+    /// The certificate.
+    pub certificate: CertificateDer<'static>,
+    /// In PEM format.
+    pub certificate_pem: String,
+    key: KeyPair,
+}
+
+impl Authority {
+    /// A new one.
+    pub fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "authority of a test");
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        let (pem, certificate) = (certificate.pem(), certificate.der().clone());
+        Self { issuer: Issuer::new(params, key), certificate, pem }
+    }
+
+    /// Its own certificate, in PEM format.
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// A certificate for `localhost`, good for server and client.
+    pub fn sign(&self) -> Identity {
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        Identity { certificate_pem: certificate.pem(), certificate: certificate.der().clone(), key }
+    }
+
+    /// A client that trusts it, speaks these versions, and shows `identity` if asked.
+    pub fn client(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+        identity: Option<&Identity>,
+    ) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.certificate.clone()).unwrap();
+        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(versions)
+            .unwrap()
+            .with_root_certificates(roots);
+        Arc::new(match identity {
+            None => builder.with_no_client_auth(),
+            Some(identity) => {
+                let key = PrivateKeyDer::try_from(identity.key.serialize_der()).unwrap();
+                builder.with_client_auth_cert(vec![identity.certificate.clone()], key).unwrap()
+            }
+        })
+    }
+}
+
+impl Identity {
+    /// Write it to `chain.pem` and `key.pem` in `folder`; what `-o` must say to use it.
+    pub fn install(&self, folder: &Folder) -> String {
+        let (chain, key) = (folder.file("chain.pem"), folder.file("key.pem"));
+        // A reload between the two writes would find a pair that does not fit, and keep the old one.
+        std::fs::write(&key, self.key.serialize_pem()).unwrap();
+        std::fs::write(&chain, &self.certificate_pem).unwrap();
+        format!("ssl_chain_cert={},ssl_key={}", chain.display(), key.display())
+    }
+
+    /// The key as DER.
+    pub fn key_der(&self) -> Vec<u8> {
+        self.key.serialize_der()
+    }
+
+    /// The key in PEM format.
+    pub fn key_pem(&self) -> String {
+        self.key.serialize_pem()
+    }
+}

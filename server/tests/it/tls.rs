@@ -1,0 +1,542 @@
+//! TLS: what plain connections do, secured; who is let in; what broken clients leave behind; certificates read again.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+
+use rustls::version::{TLS12, TLS13};
+use rustls::{ALL_VERSIONS, ClientConfig, ClientConnection, HandshakeKind};
+
+use crate::support::{
+    Authority, Backend, Client, DEADLINE, Folder, Launch, Packet, Server, opcode, wait_until,
+};
+
+/// An authority, a server identity in a folder, and what `-o` says of it.
+struct World {
+    authority: Authority,
+    folder: Folder,
+    options: String,
+}
+
+impl World {
+    fn new() -> Self {
+        let (authority, folder) = (Authority::new(), Folder::new());
+        let options = authority.sign().install(&folder);
+        std::fs::write(folder.file("ca.pem"), authority.pem()).unwrap();
+        Self { authority, folder, options }
+    }
+
+    fn launch(&self, args: &[&str]) -> Launch {
+        Launch::new(&["-Z", "-o", &self.options]).args(args)
+    }
+
+    /// `-o` that names the authority too.
+    fn with_ca(&self) -> String {
+        format!("ssl_ca_cert={}", self.folder.file("ca.pem").display())
+    }
+
+    fn client(&self) -> Arc<ClientConfig> {
+        self.authority.client(ALL_VERSIONS, None)
+    }
+
+    fn connect(&self, server: &Server) -> Client {
+        Client::connect_tls(server.address, &self.client())
+    }
+}
+
+fn each_server(world: &World, args: &[&str], check: impl Fn(&Server)) {
+    for &backend in Backend::all() {
+        for shards in ["1", "2"] {
+            check(&world.launch(&[backend.flag(), "-t", shards]).args(args).serve());
+        }
+    }
+}
+
+#[test]
+fn every_protocol_is_spoken_over_tls_1_2_and_1_3() {
+    let world = World::new();
+    each_server(&world, &[], |server| {
+        for version in [&TLS12, &TLS13] {
+            let mut client = Client::connect_tls(server.address, &world.authority.client(&[version], None));
+            client.set("k", b"value");
+            assert_eq!(client.get("k").as_deref(), Some(&b"value"[..]));
+            client.check("mg k v s\r\nmn\r\n", "VA 5 s5\r\nvalue\r\nMN\r\n");
+            let settings = client.stats("settings");
+            assert_eq!((&settings["ssl_enabled"][..], &settings["ssl_min_version"][..]), ("yes", "tlsv1.2"));
+            assert_eq!(client.stat("ssl_handshake_errors"), 0);
+            assert!(client.stat("time_since_server_cert_refresh") < 600);
+            client.send("quit\r\n");
+            assert_eq!(client.rest(), b"", "the end is told, not just there");
+            let mut binary = Client::connect_tls(server.address, &world.authority.client(&[version], None));
+            assert_eq!(Packet::new(opcode::GET, b"k").ask(&mut binary).value, b"value");
+        }
+    });
+}
+
+#[test]
+fn commands_cut_anywhere_over_records_are_understood() {
+    let world = World::new();
+    let server = world.launch(&["-t", "2"]).serve();
+    let sent = b"set cut 0 0 5\r\nvalue\r\nget cut other\r\nmg cut v\r\n";
+    let mut client = world.connect(&server);
+    for cut in 0..sent.len() {
+        client.send(&sent[..cut]);
+        client.send(&sent[cut..]);
+        client.expect("STORED\r\nVALUE cut 0 5\r\nvalue\r\nEND\r\nVA 5\r\nvalue\r\n");
+    }
+    for byte in sent {
+        client.send([*byte]);
+    }
+    client.expect("STORED\r\nVALUE cut 0 5\r\nvalue\r\nEND\r\nVA 5\r\nvalue\r\n");
+}
+
+#[test]
+fn values_of_many_records_go_both_ways() {
+    let world = World::new();
+    each_server(&world, &["-m", "256", "-I", "32m"], |server| {
+        let mut client = world.connect(server);
+        for len in [16_383, 16_384, 16_385, 65_536, 1 << 20, 20 << 20] {
+            let value: Vec<u8> = (0..len as u32).map(|at| (at ^ (at >> 9)) as u8).collect();
+            client.set("large", &value);
+            // Several at once, with small replies between them.
+            client.send("get large\r\nmn\r\nget large\r\nmn\r\n");
+            for _ in 0..2 {
+                client.expect(format!("VALUE large 0 {len}\r\n"));
+                assert!(client.read(len) == value, "{len} bytes came changed");
+                client.expect("\r\nEND\r\nMN\r\n");
+            }
+        }
+        wait_until("pins to be given back", || client.stat("segments_pinned") == 0);
+    });
+}
+
+/// Whole records in `bytes`.
+fn records(mut bytes: &[u8]) -> usize {
+    let mut count = 0;
+    while bytes.len() >= 5 {
+        let len = 5 + usize::from(u16::from_be_bytes([bytes[3], bytes[4]]));
+        bytes = &bytes[len..];
+        count += 1;
+    }
+    count
+}
+
+#[test]
+fn replies_of_a_batch_come_in_one_record() {
+    let world = World::new();
+    for &backend in Backend::all() {
+        let server = world.launch(&[backend.flag(), "-t", "1"]).serve();
+        let mut client = world.connect(&server);
+        client.set("k", &[b'x'; 100]);
+        drop(client);
+        let mut socket = TcpStream::connect(server.address).unwrap();
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        let mut tls = ClientConnection::new(world.client(), "localhost".try_into().unwrap()).unwrap();
+        // The tickets of TLS 1.3 come behind the handshake: an exchange gets them out of the way.
+        tls.writer().write_all(b"mn\r\n").unwrap();
+        let mut got = Vec::new();
+        while got != b"MN\r\n" {
+            tls.complete_io(&mut socket).unwrap();
+            let ready = tls.process_new_packets().unwrap().plaintext_bytes_to_read();
+            let start = got.len();
+            got.resize(start + ready, 0);
+            tls.reader().read_exact(&mut got[start..]).unwrap();
+        }
+        tls.writer().write_all(&b"get k\r\n".repeat(64)).unwrap();
+        while tls.wants_write() {
+            tls.write_tls(&mut socket).unwrap();
+        }
+        let (mut raw, mut answered) = (Vec::new(), 0);
+        let expected = 64 * (b"VALUE k 0 100\r\n".len() + 100 + b"\r\nEND\r\n".len());
+        while answered < expected {
+            let mut chunk = [0; 65_536];
+            let len = socket.read(&mut chunk).unwrap();
+            assert!(len > 0);
+            raw.extend_from_slice(&chunk[..len]);
+            let mut bytes = &chunk[..len];
+            while !bytes.is_empty() {
+                tls.read_tls(&mut bytes).unwrap();
+                let ready = tls.process_new_packets().unwrap().plaintext_bytes_to_read();
+                tls.reader().read_exact(&mut vec![0; ready]).unwrap();
+                answered += ready;
+            }
+        }
+        assert_eq!(records(&raw), 1, "64 replies of {expected} bytes");
+    }
+}
+
+#[test]
+fn a_client_without_tls_is_closed_without_a_word() {
+    let world = World::new();
+    each_server(&world, &[], |server| {
+        let mut watching = world.connect(server);
+        let requests =
+            [&b"get a\r\n"[..], b"\x80\x0b", b"stats\r\n", &[b'x'; 5000], b"\x16\x02\x00\x00\x01\x00"];
+        for request in requests {
+            let mut client = Client::connect_to(server.address);
+            client.send(request);
+            match client.fill() {
+                Ok(0) => {}
+                Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
+                Ok(len) => panic!("{len} bytes were said to a client without TLS"),
+            }
+        }
+        assert_eq!(watching.stat("ssl_handshake_errors"), requests.len() as u64);
+        assert_eq!(watching.stat("cmd_get"), 0);
+        wait_until("the connections to be gone", || watching.stat("curr_connections") == 1);
+    });
+}
+
+/// A handshake's first flight.
+fn client_hello(world: &World) -> Vec<u8> {
+    let mut tls = ClientConnection::new(world.client(), "localhost".try_into().unwrap()).unwrap();
+    let mut hello = Vec::new();
+    tls.write_tls(&mut hello).unwrap();
+    hello
+}
+
+#[test]
+fn handshakes_that_break_off_leave_nothing_behind() {
+    let world = World::new();
+    each_server(&world, &[], |server| {
+        let mut watching = world.connect(server);
+        let hello = client_hello(&world);
+        for cut in [0, 1, 4, 5, 6, hello.len() / 2, hello.len()] {
+            for end in 0..3 {
+                let mut client = Client::connect_to(server.address);
+                client.send(&hello[..cut]);
+                match end {
+                    0 => client.end_sending(),
+                    1 => client.reset_on_drop(),
+                    _ => {}
+                }
+                if end == 0 {
+                    client.rest();
+                }
+            }
+        }
+        wait_until("the connections to be gone", || watching.stat("curr_connections") == 1);
+        // Whoever said nothing at all may have been a probe.
+        assert_eq!(watching.stat("ssl_handshake_errors"), 6 * 3);
+    });
+}
+
+#[test]
+fn a_handshake_without_end_is_cut_off() {
+    let world = World::new();
+    each_server(&world, &["-c", "2000"], |server| {
+        let mut watching = world.connect(server);
+        // A hello that claims 16 MiB, in records of the largest size; and one in records of a byte.
+        let large = [&[22, 3, 1, 0x40, 0][..], &[1, 0xff, 0xff, 0xff], &[0; 0x4000 - 4]].concat();
+        let tiny = [22, 3, 1, 0, 1, 1];
+        for record in [&large[..], &tiny] {
+            let mut client = Client::connect_to(server.address);
+            let mut sent = 0;
+            while client.try_send(record).is_ok() {
+                sent += record.len();
+                assert!(sent < 64 << 20, "never cut off");
+            }
+        }
+        wait_until("the connections to be gone", || watching.stat("curr_connections") == 1);
+        assert_eq!(watching.stat("ssl_handshake_errors"), 2);
+        let before = server.resident_bytes();
+        let mut waiting = Vec::new();
+        for _ in 0..500 {
+            let mut client = Client::connect_to(server.address);
+            client.send(&large[..16_000]);
+            waiting.push(client);
+        }
+        wait_until("all of them", || watching.stat("curr_connections") == 501);
+        let each = server.resident_bytes().saturating_sub(before) / 500;
+        assert!(each < 48 << 10, "{each} bytes for a handshake that waits");
+    });
+}
+
+#[test]
+fn rubbish_behind_the_handshake_closes_and_is_counted() {
+    let world = World::new();
+    each_server(&world, &[], |server| {
+        let mut watching = world.connect(server);
+        for rubbish in [&b"get a\r\n"[..], &[23, 3, 3, 0, 4, 1, 2, 3, 4], &[23, 3, 3, 0xff, 0xff]] {
+            let mut client = world.connect(server);
+            client.check("mn\r\n", "MN\r\n");
+            client.raw().write_all(rubbish).unwrap();
+            let error = client.fill().expect_err("an alert");
+            assert!(error.to_string().contains("alert") || error.to_string().contains("reset"), "{error}");
+        }
+        wait_until("the connections to be gone", || watching.stat("curr_connections") == 1);
+        assert_eq!((watching.stat("ssl_proto_errors"), watching.stat("ssl_handshake_errors")), (3, 0));
+    });
+}
+
+#[test]
+fn a_client_that_has_said_its_last_word_gets_the_answers() {
+    let world = World::new();
+    each_server(&world, &["-m", "256", "-I", "8m"], |server| {
+        let mut client = world.connect(server);
+        client.set("k", &vec![b'x'; 4 << 20]);
+        client.send("get k\r\nmn\r\n");
+        client.end_sending();
+        let answer = client.rest();
+        assert_eq!(answer.len(), b"VALUE k 0 4194304\r\n".len() + (4 << 20) + b"\r\nEND\r\nMN\r\n".len());
+        assert!(answer.ends_with(b"END\r\nMN\r\n"));
+    });
+}
+
+#[test]
+fn clients_that_do_not_read_cost_no_copy_of_what_waits() {
+    let world = World::new();
+    each_server(&world, &["-m", "256", "-I", "32m"], |server| {
+        let mut watching = world.connect(server);
+        watching.set("large", &vec![b'x'; 16 << 20]);
+        watching.get("large");
+        let before = server.resident_bytes();
+        let mut idle = Vec::new();
+        for _ in 0..16 {
+            let mut client = world.connect(server);
+            client.set_receive_buffer(4096);
+            client.send("get large\r\nget large\r\n");
+            idle.push(client);
+        }
+        wait_until("their values to be pinned", || watching.stat("segments_pinned") > 0);
+        watching.check("mn\r\n", "MN\r\n");
+        let grown = server.resident_bytes().saturating_sub(before) / idle.len();
+        assert!(grown < 1 << 20, "{grown} bytes for a client that does not read");
+        drop(idle);
+        let mut one = world.connect(server);
+        one.send("get large\r\nget large\r\n");
+        watching.check("mn\r\n", "MN\r\n");
+        for _ in 0..2 {
+            one.expect("VALUE large 0 16777216\r\n");
+            assert!(one.read(16 << 20).iter().all(|&byte| byte == b'x'));
+            one.expect("\r\nEND\r\n");
+        }
+        drop(one);
+        wait_until("pins to be given back", || watching.stat("segments_pinned") == 0);
+        wait_until("the connections to be gone", || watching.stat("curr_connections") == 1);
+    });
+}
+
+#[test]
+fn sessions_resume_on_any_core_and_survive_a_reload() {
+    let world = World::new();
+    for version in [&TLS12, &TLS13] {
+        let server = world.launch(&["-t", "2", "-o", "ssl_session_cache"]).serve();
+        let config = world.authority.client(&[version], None);
+        let connect = || {
+            let mut client = Client::connect_tls(server.address, &config);
+            client.check("mn\r\n", "MN\r\n"); // tickets come behind the handshake
+            client
+        };
+        let mut first = connect();
+        assert_eq!(first.handshake_kind(), Some(HandshakeKind::Full));
+        for round in 0..32 {
+            if round == 16 {
+                first.check("refresh_certs\r\n", "OK\r\n");
+            }
+            assert_eq!(connect().handshake_kind(), Some(HandshakeKind::Resumed), "connection {round}");
+        }
+        assert_eq!(first.stat("ssl_new_sessions"), 1);
+    }
+}
+
+/// Whether a client with this configuration is served.
+fn is_served(address: SocketAddr, config: &Arc<ClientConfig>) -> bool {
+    // TLS 1.3 tells a client after its handshake that its certificate is no good.
+    Client::try_connect_tls(address, config)
+        .is_ok_and(|mut client| client.try_send(b"mn\r\n").is_ok() && matches!(client.fill(), Ok(1..)))
+}
+
+#[test]
+fn client_certificates_are_asked_for_as_the_mode_says() {
+    let world = World::new();
+    let known = world.authority.sign();
+    let stranger = Authority::new().sign();
+    for version in [&TLS12, &TLS13] {
+        let clients = [None, Some(&known), Some(&stranger)]
+            .map(|identity| world.authority.client(&[version], identity));
+        for (mode, served) in [
+            ("0", [true, true, true]),
+            ("1", [true, true, false]),
+            ("2", [false, true, false]),
+            ("3", [true, true, false]),
+        ] {
+            let options = format!("ssl_verify_mode={mode},{}", world.with_ca());
+            let server = world.launch(&["-o", &options]).serve();
+            let got = clients.each_ref().map(|client| is_served(server.address, client));
+            assert_eq!(got, served, "mode {mode}");
+        }
+    }
+}
+
+#[test]
+fn a_listener_is_secured_as_its_prefix_says_and_its_tickets_open_no_other() {
+    let world = World::new();
+    let known = world.authority.sign();
+    for &backend in Backend::all() {
+        let options = format!("{},{}", world.options, world.with_ca());
+        let listen = "127.0.0.1,notls:127.0.0.2,btls:127.0.0.3,mtls:127.0.0.4";
+        let server =
+            Launch::bare(&["-p", "-1", "-l", listen, "-Z", "-o", &options, "-t", "2", backend.flag()])
+                .serve();
+        let ports = std::fs::read_to_string(server.folder().file("ports")).unwrap();
+        let address = |number: usize| -> SocketAddr {
+            let port = ports.lines().nth(number - 1).unwrap().rsplit(' ').next().unwrap();
+            format!("127.0.0.{number}:{port}").parse().unwrap()
+        };
+        let anonymous = world.client();
+        assert!(is_served(address(1), &anonymous));
+        let mut plain = Client::connect_to(address(2));
+        plain.set("k", b"value");
+        // The ticket comes with the first answer, and is tried on the next connection to that name.
+        assert!(is_served(address(3), &anonymous));
+        let mut basic = Client::connect_tls(address(3), &anonymous);
+        assert_eq!(basic.handshake_kind(), Some(HandshakeKind::Resumed));
+        assert_eq!(basic.get("k").as_deref(), Some(&b"value"[..]));
+        assert!(!is_served(address(4), &anonymous));
+        assert!(is_served(address(4), &world.authority.client(ALL_VERSIONS, Some(&known))));
+        // Plain and secured side by side.
+        for _ in 0..100 {
+            plain.check("get k\r\n", "VALUE k 0 5\r\nvalue\r\nEND\r\n");
+            basic.check("get k\r\n", "VALUE k 0 5\r\nvalue\r\nEND\r\n");
+        }
+    }
+}
+
+#[test]
+fn certificates_are_read_again_while_connections_go_on() {
+    let world = World::new();
+    each_server(&world, &[], |server| {
+        let first = world.authority.sign();
+        first.install(&world.folder);
+        let mut early = world.connect(server);
+        early.check("refresh_certs\r\n", "OK\r\n");
+        assert_eq!(world.connect(server).server_certificate(), first.certificate.to_vec());
+        let second = world.authority.sign();
+        second.install(&world.folder);
+        early.check("mn\r\nrefresh_certs\r\nmn\r\n", "MN\r\nOK\r\nMN\r\n");
+        assert_eq!(world.connect(server).server_certificate(), second.certificate.to_vec());
+        let third = world.authority.sign();
+        third.install(&world.folder);
+        server.signal(libc::SIGHUP);
+        let shown = || world.connect(server).server_certificate();
+        wait_until("the third certificate", || shown() == third.certificate.to_vec());
+        // A bad file changes nothing.
+        let chain = world.folder.file("chain.pem");
+        std::fs::write(&chain, first.certificate_pem).unwrap();
+        let answer = early.ask("refresh_certs");
+        assert!(answer.contains("ssl_chain_cert") || answer.contains("ssl_key"), "{answer}");
+        std::fs::write(&chain, "no certificate").unwrap();
+        let answer = early.ask("refresh_certs");
+        assert!(answer.contains(chain.to_str().unwrap()), "{answer}");
+        server.signal(libc::SIGHUP);
+        wait_until("the log", || server.stderr().contains("the certificates stay as they were"));
+        assert_eq!(shown(), third.certificate.to_vec());
+        early.set("k", b"still there");
+        third.install(&world.folder);
+    });
+}
+
+#[test]
+fn a_flood_of_refreshes_is_answered_and_stops_nobody() {
+    let world = World::new();
+    let server = world.launch(&["-t", "2"]).serve();
+    let mut clients: Vec<Client> = (0..100).map(|_| world.connect(&server)).collect();
+    for client in &mut clients {
+        client.send("refresh_certs\r\nmn\r\n");
+    }
+    for client in &mut clients {
+        let answer = client.line();
+        assert!(answer == "OK" || answer == "SERVER_ERROR certificates are being refreshed", "{answer}");
+        client.expect("MN\r\n");
+    }
+    // One that does not wait for its answer.
+    clients[0].send("refresh_certs\r\n");
+    drop(clients);
+    let mut watching = world.connect(&server);
+    wait_until("the connections to be gone", || watching.stat("curr_connections") == 1);
+}
+
+#[test]
+fn keys_may_change_at_any_time() {
+    let world = World::new();
+    let server = world.launch(&["-t", "2"]).serve();
+    let mut client = Client::connect_tls(server.address, &world.authority.client(&[&TLS13], None));
+    client.set("k", b"value");
+    for _ in 0..200 {
+        client.refresh_keys();
+        client.check("get k\r\n", "VALUE k 0 5\r\nvalue\r\nEND\r\n");
+    }
+}
+
+#[test]
+fn a_server_that_stops_says_so_to_its_clients() {
+    let world = World::new();
+    for &backend in Backend::all() {
+        let mut server = world.launch(&[backend.flag(), "-t", "2"]).serve();
+        let mut clients: Vec<Client> = (0..8).map(|_| world.connect(&server)).collect();
+        for client in &mut clients {
+            client.check("mn\r\n", "MN\r\n");
+        }
+        server.signal(libc::SIGTERM);
+        for client in &mut clients {
+            assert_eq!(client.rest(), b"");
+        }
+        assert_eq!(server.exit_within(DEADLINE).code(), Some(0));
+    }
+}
+
+#[test]
+fn files_that_are_none_end_the_server_by_name() {
+    let world = World::new();
+    let other = world.authority.sign();
+    let (chain, key) = (world.folder.file("chain.pem"), world.folder.file("key.pem"));
+    let (chain, key) = (chain.to_str().unwrap(), key.to_str().unwrap());
+    let (foreign, text) = (world.folder.file("other.pem"), world.folder.file("text"));
+    std::fs::write(&foreign, other.key_pem()).unwrap();
+    std::fs::write(&text, "text").unwrap();
+    let (foreign, text) = (foreign.to_str().unwrap(), text.to_str().unwrap());
+    for (options, parts) in [
+        (format!("ssl_chain_cert=/nonexistent,ssl_key={key}"), ["/nonexistent", "No such file"]),
+        (format!("ssl_chain_cert={chain},ssl_key=/nonexistent"), ["/nonexistent", "No such file"]),
+        (format!("ssl_chain_cert={text},ssl_key={key}"), [text, "no certificate"]),
+        (format!("ssl_chain_cert={chain},ssl_key={text}"), [text, "no private key"]),
+        (format!("ssl_chain_cert={chain}"), [chain, "no private key"]),
+        (format!("ssl_chain_cert={chain},ssl_key={foreign}"), [foreign, "not of the certificate"]),
+        (format!("ssl_chain_cert={chain},ssl_key={key},ssl_ca_cert={text}"), [text, "no certificate"]),
+    ] {
+        let exit = Launch::new(&["-Z", "-o", &options]).exit();
+        assert_eq!(exit.code(), Some(64), "{options}: {}", exit.stderr);
+        assert!(parts.iter().all(|part| exit.stderr.contains(part)), "{options}: {}", exit.stderr);
+    }
+}
+
+#[test]
+fn key_and_certificate_may_share_a_file_and_a_key_be_in_bytes() {
+    let world = World::new();
+    let identity = world.authority.sign();
+    let (both, der) = (world.folder.file("both.pem"), world.folder.file("key.der"));
+    std::fs::write(&both, identity.certificate_pem.clone() + &identity.key_pem()).unwrap();
+    std::fs::write(&der, identity.key_der()).unwrap();
+    for options in [
+        format!("ssl_chain_cert={}", both.display()),
+        format!("ssl_chain_cert={},ssl_key={},ssl_keyformat=2", both.display(), der.display()),
+    ] {
+        let server = Launch::new(&["-Z", "-o", &options]).serve();
+        world.connect(&server).check("mn\r\n", "MN\r\n");
+    }
+}
+
+#[test]
+fn versions_and_ciphers_are_those_allowed() {
+    let world = World::new();
+    let server = world.launch(&["-o", "ssl_min_version=3"]).serve();
+    assert!(!is_served(server.address, &world.authority.client(&[&TLS12], None)));
+    assert!(is_served(server.address, &world.authority.client(&[&TLS13], None)));
+    let server = world.launch(&["-o", "ssl_ciphers=ECDHE-RSA-AES128-GCM-SHA256"]).serve();
+    // The certificate's key is of another kind: nothing is left of TLS 1.2.
+    assert!(!is_served(server.address, &world.authority.client(&[&TLS12], None)));
+    assert!(is_served(server.address, &world.authority.client(&[&TLS13], None)));
+    let server = world.launch(&["-o", "ssl_min_version=0"]).serve();
+    assert!(server.stderr().contains("tlsv1.2 is the least"), "{}", server.stderr());
+}
