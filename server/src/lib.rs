@@ -26,6 +26,7 @@ pub mod shard;
 #[cfg(test)]
 mod sim;
 pub mod tls;
+pub mod udp;
 pub mod warm;
 
 /// This server's version.

@@ -28,6 +28,7 @@ use crate::shard::mesh::{self, Presence};
 use crate::shard::slice::Slices;
 use crate::shard::{CoreSetup, Shard};
 use crate::tls::{Certificates, Tls, Usage};
+use crate::udp::Udp;
 use crate::warm::Warm;
 
 /// `EX_OSERR` of sysexits: what memcached exits with when it cannot listen.
@@ -271,7 +272,6 @@ pub fn start_as(config: Config, forwarding: Option<&Forwarding>) -> Result<Serve
         bound.certificates = Some(Arc::new(certificates));
     }
     let admin = config.operation.admin_listen.map(Admin::bind).transpose()?;
-    let addresses = bound.addresses.clone();
     process::drop_privileges(&config)?;
     if let Some(file) = &config.memory_file {
         let warm = Warm::open(file, random_seed()).map_err(|error| {
@@ -287,14 +287,16 @@ pub fn start_as(config: Config, forwarding: Option<&Forwarding>) -> Result<Serve
     };
     let wanted = config.io_backend;
     let mut config = config;
-    config.shown.port = addresses.first().map_or(0, SocketAddr::port);
+    config.shown.port = bound.addresses.first().map_or(0, SocketAddr::port);
+    let datagrams = bound.udp.as_ref().map(Udp::addresses).unwrap_or_default();
+    config.shown.udp_port = datagrams.first().map_or(0, SocketAddr::port);
     let refused = match wanted {
         IoBackend::Epoll => None,
         IoBackend::Auto | IoBackend::IoUring => {
             match uring().and_then(|()| {
                 launch(&config, &plan, &bound, forwarding, Backend::Uring, "io_uring".to_owned())
             }) {
-                Ok((shared, hosts)) => return finish(shared, addresses, hosts, admin),
+                Ok((shared, hosts)) => return finish(shared, bound, hosts, admin),
                 Err(reason) => Some(reason),
             }
         }
@@ -312,16 +314,24 @@ pub fn start_as(config: Config, forwarding: Option<&Forwarding>) -> Result<Serve
     };
     let (shared, hosts) = launch(&config, &plan, &bound, forwarding, Backend::Epoll, name)
         .map_err(|reason| ConfigError::new("--io-backend", "epoll", &reason, EX_OSERR))?;
-    finish(shared, addresses, hosts, admin)
+    finish(shared, bound, hosts, admin)
 }
 
 fn finish(
     shared: Arc<Shared>,
-    addresses: Vec<SocketAddr>,
+    bound: Bound,
     hosts: Vec<Host>,
     admin: Option<Admin>,
 ) -> Result<Server, ConfigError> {
-    process::write_ports(&addresses, admin.as_ref().map(|admin| admin.address))?;
+    let Bound { addresses, udp, .. } = bound;
+    let datagrams = udp.as_ref().map(Udp::addresses).unwrap_or_default();
+    let admin_address = admin.as_ref().map(|admin| admin.address);
+    let named = [("TCP", &addresses[..]), ("UDP", &datagrams), ("ADMIN", admin_address.as_slice())];
+    process::write_ports(&named)?;
+    if let Some(udp) = udp {
+        tracing::info!("answering datagrams on {datagrams:?}");
+        udp.run(&shared);
+    }
     if let Some(admin) = admin {
         tracing::info!("metrics and health on http://{}", admin.address);
         let shared = Arc::clone(&shared);
@@ -359,6 +369,8 @@ struct Bound {
     addresses: Vec<SocketAddr>,
     /// What is spoken on each socket of a shard.
     serves: Vec<Serves>,
+    /// Where datagrams are answered.
+    udp: Option<Udp>,
     /// Who may use it, if not everybody.
     users: Option<Arc<Users>>,
     /// Where contents outlive a graceful stop.
@@ -408,7 +420,20 @@ fn bind(config: &Config, shards: usize) -> Result<Bound, ConfigError> {
             }
         }
     }
-    Ok(Bound { sockets, addresses: bound, serves, users: None, warm: None, certificates: None })
+    let mut udp = None;
+    if !config.udp.is_empty() {
+        let refused = |what: &str, error: &std::io::Error| {
+            ConfigError::new("-U", what, &format!("free it, or give another port: {error}"), EX_OSERR)
+        };
+        let bound = Udp::bind(&config.udp, random_seed());
+        let (made, inner) = bound.map_err(|(address, error)| refused(&address.to_string(), &error))?;
+        for shard in &mut sockets {
+            shard.push(inner.try_clone().map_err(|error| refused("", &error))?);
+        }
+        serves.push(Serves { usage: Usage::Plain, ..Serves::default() });
+        udp = Some(made);
+    }
+    Ok(Bound { sockets, addresses: bound, serves, udp, users: None, warm: None, certificates: None })
 }
 
 /// Start every shard on `backend`. When one cannot be made, none runs.

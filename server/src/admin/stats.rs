@@ -289,7 +289,7 @@ fn settings(list: &mut List<'_>, shared: &Shared) {
     list.put("maxbytes", shared.memory_bytes());
     list.put("maxconns", config.connections_max);
     list.put("tcpport", shown.port);
-    list.put("udpport", 0);
+    list.put("udpport", shared.config.shown.udp_port);
     list.put("inter", shown.listen.as_deref().unwrap_or("NULL"));
     list.put("verbosity", shared.verbosity());
     list.put("oldest", 0);

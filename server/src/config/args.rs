@@ -22,13 +22,17 @@ use super::OperateArgs;
                   corecached drain          have a server announce that it is about to stop, and wait"
 )]
 pub struct Args {
-    /// TCP port to listen on; 0 is off, -1 any free port
-    #[arg(short = 'p', long, value_name = "PORT", default_value = "11211", allow_hyphen_values = true)]
-    pub port: String,
+    /// TCP port to listen on; 0 is off, -1 any free port [default: 11211, or that of -U]
+    #[arg(short = 'p', long, value_name = "PORT", allow_hyphen_values = true)]
+    pub port: Option<String>,
 
-    /// UDP port; only 0, which is off, is supported
+    /// UDP port; 0 is off, -1 any free port
     #[arg(short = 'U', long, value_name = "PORT", default_value = "0", allow_hyphen_values = true)]
     pub udp_port: String,
+
+    /// Longest reply over UDP, bytes; longer ones are refused, for who asks may not be who gets them
+    #[arg(long, value_name = "BYTES", default_value = "1392")]
+    pub udp_reply_max: String,
 
     /// Unix socket to listen on instead of TCP
     #[arg(short = 's', long, value_name = "FILE")]

@@ -9,6 +9,7 @@ use super::{
     ALL_ADDRESSES, Address, Args, Config, ConfigError, LISTENERS_MAX, Listen, Serves, Shown, extended, tls,
 };
 use crate::tls::Usage;
+use crate::udp;
 
 /// Exit code of a wrong value.
 const EX_VALUE: u8 = 1;
@@ -18,6 +19,8 @@ const EX_USAGE: u8 = 64;
 /// Longest tag of a listener, as in memcached.
 const TAG_BYTES_MAX: usize = 8;
 
+/// TCP port unless told otherwise.
+const PORT: u16 = 11211;
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 /// Least memory, bytes: below it a slice cannot hold an item of the default size limit.
@@ -28,7 +31,6 @@ const MEMORY_BYTES_MIN: usize = MIB;
 /// # Errors
 /// The first setting that cannot be used.
 pub fn check(args: &Args) -> Result<Config, ConfigError> {
-    refuse_unsupported(args)?;
     let extended = extended::check(&args.extended)?;
     let mut without_effect = extended.without_effect();
     let defaults = [
@@ -59,10 +61,12 @@ pub fn check(args: &Args) -> Result<Config, ConfigError> {
         Some(text) => return Err(ConfigError::new("-D", text, "give one character", EX_VALUE)),
         None => b':',
     };
+    refuse_users_over_udp(args)?;
     let auth_file = auth_file(args)?;
     let wire = wire(args)?;
     let usage = if args.enable_ssl { Usage::Default } else { Usage::Plain };
     let listen = listen(args, Serves { wire, usage })?;
+    let datagrams = udp_addresses(args, &listen)?;
     let is_mutual = |address: &Address| address.serves.usage == Usage::Mutual;
     let mutual = matches!(&listen, Listen::Tcp(addresses) if addresses.iter().any(is_mutual));
     let tls = tls::check(args, &extended, mutual)?;
@@ -71,6 +75,7 @@ pub fn check(args: &Args) -> Result<Config, ConfigError> {
             Listen::Tcp(addresses) => addresses.first().map_or(0, |address| address.at.port()),
             Listen::Unix { .. } => 0,
         },
+        udp_port: datagrams.first().map_or(0, SocketAddr::port),
         listen: (!args.listen.is_empty()).then(|| args.listen.join(",")),
         growth_factor: growth_factor(&args.slab_growth_factor)?,
         chunk_size: number("-n", &args.slab_min_size, 1, u64::MAX, EX_VALUE)?,
@@ -82,8 +87,11 @@ pub fn check(args: &Args) -> Result<Config, ConfigError> {
         },
         umask: args.unix_mask.clone(),
     };
+    let reply_max = number("--udp-reply-max", &args.udp_reply_max, 16, udp::REPLY_BYTES_MAX, EX_USAGE)?;
     Ok(Config {
         listen,
+        udp: datagrams,
+        udp_reply_max: reply_max,
         connections_max: number("-c", &args.conn_limit, 1, i32::MAX as usize, EX_VALUE)?,
         listen_backlog: number("-b", &args.listen_backlog, 1, i32::MAX, EX_VALUE)?,
         memory_bytes,
@@ -117,13 +125,26 @@ pub fn check(args: &Args) -> Result<Config, ConfigError> {
     })
 }
 
-/// What a client would rely on must not be overlooked.
-fn refuse_unsupported(args: &Args) -> Result<(), ConfigError> {
-    let refuse = |flag, value: &str, remedy| Err(ConfigError::new(flag, value, remedy, EX_VALUE));
-    if number::<u16>("-U", &args.udp_port, 0, u16::MAX, EX_USAGE)? != 0 {
-        return refuse("-U", &args.udp_port, "set it to 0: this version has no UDP");
+/// Where to answer datagrams, given where else is listened.
+fn udp_addresses(args: &Args, listen: &Listen) -> Result<Vec<SocketAddr>, ConfigError> {
+    let Some(port) = port("-U", &args.udp_port)? else { return Ok(Vec::new()) };
+    let mut ips: Vec<IpAddr> = match listen {
+        Listen::Tcp(addresses) => addresses.iter().map(|address| address.at.ip()).collect(),
+        Listen::Unix { .. } => return Ok(Vec::new()),
+    };
+    ips.dedup();
+    if ips.is_empty() {
+        ips.extend(ALL_ADDRESSES);
     }
-    Ok(())
+    Ok(ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
+}
+
+/// A port, 0 for any free one; `None` when it is off.
+fn port(flag: &str, text: &str) -> Result<Option<u16>, ConfigError> {
+    match text.trim() {
+        "-1" => Ok(Some(0)),
+        text => Ok(Some(number(flag, text, 0, u16::MAX, EX_USAGE)?).filter(|&port| port != 0)),
+    }
 }
 
 fn number<T>(flag: &str, text: &str, least: T, most: T, exit_code: u8) -> Result<T, ConfigError>
@@ -141,6 +162,15 @@ fn growth_factor(text: &str) -> Result<f64, ConfigError> {
         Ok(factor) if factor > 1.0 => Ok(factor),
         _ => Err(ConfigError::new("-f", text, "give a factor greater than 1", EX_VALUE)),
     }
+}
+
+/// A datagram does not say who sent it.
+fn refuse_users_over_udp(args: &Args) -> Result<(), ConfigError> {
+    if (args.auth_file.is_some() || args.enable_sasl) && port("-U", &args.udp_port)?.is_some() {
+        let remedy = "leave it out: users (-Y, -S) cannot be told apart over UDP";
+        return Err(ConfigError::new("-U", &args.udp_port, remedy, EX_USAGE));
+    }
+    Ok(())
 }
 
 /// The file of users and passwords. Which file that of SASL is only the environment says.
@@ -281,16 +311,18 @@ fn listen(args: &Args, serves: Serves) -> Result<Listen, ConfigError> {
         let serves = Serves { usage: Usage::Plain, ..serves };
         return Ok(Listen::Unix { path: PathBuf::from(path.trim()), mode, serves });
     }
-    let port = match args.port.trim() {
-        "-1" => 0,
-        text => {
-            let port: u16 = number("-p", text, 0, u16::MAX, EX_USAGE)?;
-            if port == 0 && args.listen.is_empty() {
-                let remedy = "give a port (-1 takes a free one), or -s FILE: nothing would be listened on";
-                return Err(ConfigError::new("-p", text, remedy, EX_USAGE));
-            }
-            port
+    let udp = port("-U", &args.udp_port)?;
+    let port = match (&args.port, udp) {
+        (Some(text), _) => port("-p", text)?,
+        (None, Some(udp)) => Some(udp),
+        (None, None) => Some(PORT),
+    };
+    let Some(port) = port.or_else(|| (!args.listen.is_empty()).then_some(0)) else {
+        if udp.is_some() {
+            return Ok(Listen::Tcp(Vec::new()));
         }
+        let remedy = "give a port (-1 takes a free one), or -s FILE: nothing would be listened on";
+        return Err(ConfigError::new("-p", args.port.as_deref().unwrap_or_default(), remedy, EX_USAGE));
     };
     let mut addresses = Vec::new();
     let listed = args.listen.iter().flat_map(|list| list.split([',', ';'])).map(str::trim);
@@ -387,7 +419,8 @@ mod tests {
             ("-B|foo", 64),
             ("-l|proto[proxy]:127.0.0.1", 1),
             ("-l|tag[toolongtag]:127.0.0.1", 1),
-            ("-U|11211", 1),
+            ("-U|11211|-S", 64),
+            ("-U|70000", 64),
             ("-l|999.1.1.1", 71),
             ("-o|nonsense", 1),
             ("-Y|/etc/users|-S", 64),

@@ -69,6 +69,10 @@ pub struct Config {
     pub core_dumps: bool,
     /// File for the process id.
     pub pid_file: Option<PathBuf>,
+    /// Where to answer datagrams.
+    pub udp: Vec<SocketAddr>,
+    /// Longest reply to one, bytes.
+    pub udp_reply_max: usize,
     /// Where contents outlive a graceful stop.
     pub memory_file: Option<PathBuf>,
     /// How it is watched and stopped.
@@ -144,6 +148,8 @@ impl std::str::FromStr for IoBackend {
 /// See [`Config::shown`].
 #[derive(Clone, Debug)]
 pub struct Shown {
+    /// UDP port, 0 when it is off.
+    pub udp_port: u16,
     /// `-p`, or the port that was taken.
     pub port: u16,
     /// `-l` as given.

@@ -78,7 +78,7 @@ pub fn write_pid(file: &Path) -> Result<(), ConfigError> {
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn write_ports(addresses: &[SocketAddr], admin: Option<SocketAddr>) -> Result<(), ConfigError> {
+pub fn write_ports(named: &[(&str, &[SocketAddr])]) -> Result<(), ConfigError> {
     let Some(file) = std::env::var_os("MEMCACHED_PORT_FILENAME") else { return Ok(()) };
     let file = std::path::PathBuf::from(file);
     let write = || -> std::io::Result<()> {
@@ -86,8 +86,9 @@ pub fn write_ports(addresses: &[SocketAddr], admin: Option<SocketAddr>) -> Resul
         let mut beside = file.clone().into_os_string();
         beside.push(".lck");
         let mut made = std::fs::File::create(&beside)?;
-        let named = addresses.iter().map(|address| ("TCP", address));
-        for (what, address) in named.chain(admin.iter().map(|address| ("ADMIN", address))) {
+        for (what, address) in
+            named.iter().flat_map(|(what, of)| of.iter().map(move |address| (what, address)))
+        {
             let family = if address.is_ipv4() { "INET" } else { "INET6" };
             writeln!(made, "{what} {family}: {}", address.port())?;
         }

@@ -39,7 +39,7 @@ fn wrong_values_end_it_with_memcacheds_code_and_name_flag_and_value() {
         ("-n", "0", 1),
         ("-b", "x", 1),
         ("-D", "ab", 1),
-        ("-U", "11211", 1),
+        ("-U", "70000", 64),
         ("-o", "nonsense", 1),
         ("-o", "hashpower=99", 1),
         ("-o", "proxy_config=/k", 1),

@@ -22,4 +22,5 @@ mod shutdown;
 mod stats;
 mod tls;
 mod transcripts;
+mod udp;
 mod warm;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::support::{Backend, Client, Folder, Launch, Server, wait_until};
+use super::support::{Backend, Client, Folder, Launch, Server, free_port, wait_until};
 
 /// So many keys that every cache has some.
 const KEYS: usize = 60;
@@ -294,7 +294,7 @@ impl Names {
     fn start() -> Option<Self> {
         let folder = Folder::new();
         std::fs::write(folder.file("hosts"), "").unwrap();
-        let port = free_for_both();
+        let port = free_port();
         let server = Command::new("/usr/sbin/dnsmasq")
             .args([
                 "--no-daemon",
@@ -331,17 +331,6 @@ impl Names {
         std::fs::write(self.folder.file("hosts"), lines).unwrap();
         // SAFETY: no memory is touched; the process is our child.
         unsafe { libc::kill(self.server.id() as i32, libc::SIGHUP) };
-    }
-}
-
-/// A port that is free for TCP and UDP.
-fn free_for_both() -> u16 {
-    loop {
-        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = tcp.local_addr().unwrap().port();
-        if std::net::UdpSocket::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
     }
 }
 

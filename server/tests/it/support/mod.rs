@@ -22,6 +22,17 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 /// Pause between two looks at something that is waited for.
 const POLL_PAUSE: Duration = Duration::from_millis(2);
 
+/// A port of the loopback interface that is free for TCP and UDP.
+pub fn free_port() -> u16 {
+    loop {
+        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = tcp.local_addr().unwrap().port();
+        if std::net::UdpSocket::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
 /// Look until `found` yields something.
 ///
 /// # Panics
