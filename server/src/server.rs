@@ -349,6 +349,11 @@ fn finish(
         let watched = Arc::clone(&shared);
         std::thread::spawn(move || budget::run(&watched));
     }
+    if shared.config.lock_memory
+        && let Err(error) = process::lock_memory()
+    {
+        tracing::warn!("-k: memory is not locked: {error}");
+    }
     let role = match shared.config.is_proxy {
         true => "proxy".to_owned(),
         false => format!("{} MB", shared.memory_bytes() >> 20),
@@ -546,6 +551,7 @@ impl Making {
             store = StoreConfig::new(STORE_BYTES, shared.hasher.clone());
         }
         store.evict = config.evict;
+        store.policy.weight = config.policy_weight;
         store.cas = config.cas;
         let made = Store::new(store, Seconds(shared.clock.now_s()))
             .map_err(|error| error.to_string())

@@ -30,6 +30,10 @@ pub struct Args {
     #[arg(short = 'U', long, value_name = "PORT", default_value = "0", allow_hyphen_values = true)]
     pub udp_port: String,
 
+    /// What eviction gets the most of for its memory: hits per request, or hits per byte
+    #[arg(long, value_name = "WHAT", default_value = "requests")]
+    pub policy_weight: String,
+
     /// Longest reply over UDP, bytes; longer ones are refused, for who asks may not be who gets them
     #[arg(long, value_name = "BYTES", default_value = "1392")]
     pub udp_reply_max: String,
@@ -74,7 +78,7 @@ pub struct Args {
     #[arg(short = 'c', long, value_name = "NUM", default_value = "1024", allow_hyphen_values = true)]
     pub conn_limit: String,
 
-    /// Accepted, no effect: memory is not locked
+    /// Keep memory from being swapped out
     #[arg(short = 'k', long)]
     pub lock_memory: bool,
 

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
+use corecached_engine::EvictionWeight;
 use corecached_protocol::Wire;
 
 use super::{
@@ -34,7 +35,6 @@ pub fn check(args: &Args) -> Result<Config, ConfigError> {
     let extended = extended::check(&args.extended)?;
     let mut without_effect = extended.without_effect();
     let defaults = [
-        ("-k", !args.lock_memory),
         ("-L", !args.enable_largepages),
         ("-N", args.napi_ids.is_none()),
         ("-f", args.slab_growth_factor == "1.25"),
@@ -87,6 +87,11 @@ pub fn check(args: &Args) -> Result<Config, ConfigError> {
         },
         umask: args.unix_mask.clone(),
     };
+    let policy_weight = match args.policy_weight.trim() {
+        "requests" => EvictionWeight::Requests,
+        "bytes" => EvictionWeight::Bytes,
+        text => return Err(ConfigError::new("--policy-weight", text, "give requests or bytes", EX_VALUE)),
+    };
     let reply_max = number("--udp-reply-max", &args.udp_reply_max, 16, udp::REPLY_BYTES_MAX, EX_USAGE)?;
     Ok(Config {
         listen,
@@ -116,6 +121,8 @@ pub fn check(args: &Args) -> Result<Config, ConfigError> {
             .map_err(|remedy| ConfigError::new("--io-backend", &args.io_backend, remedy, EX_VALUE))?,
         user: args.user.as_deref().map(|user| user.trim().to_owned()),
         daemon: args.daemon,
+        lock_memory: args.lock_memory,
+        policy_weight,
         core_dumps: args.enable_coredumps,
         memory_file: args.memory_file.as_deref().map(|path| PathBuf::from(path.trim())),
         pid_file: args.pidfile.as_deref().map(|path| PathBuf::from(path.trim())),
@@ -456,7 +463,7 @@ mod tests {
     #[test]
     fn flags_without_effect_are_named() {
         let config = read("-k|-f|1.1|-o|hashpower=20").unwrap();
-        assert_eq!(config.without_effect, ["-o hashpower", "-k", "-f"]);
+        assert_eq!(config.without_effect, ["-o hashpower", "-f"]);
         let config = read("-Z|-o|ssl_chain_cert=/c,ssl_wbuf_size=32,ssl_kernel_tls").unwrap();
         assert_eq!(config.without_effect, ["-o ssl_wbuf_size", "-o ssl_kernel_tls"]);
     }

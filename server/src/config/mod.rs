@@ -9,6 +9,7 @@ mod tls;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use corecached_engine::EvictionWeight;
 use corecached_protocol::Wire;
 
 pub use args::Args;
@@ -73,6 +74,10 @@ pub struct Config {
     pub udp: Vec<SocketAddr>,
     /// Longest reply to one, bytes.
     pub udp_reply_max: usize,
+    /// `-k`
+    pub lock_memory: bool,
+    /// What eviction gets the most of for its memory.
+    pub policy_weight: EvictionWeight,
     /// Where contents outlive a graceful stop.
     pub memory_file: Option<PathBuf>,
     /// How it is watched and stopped.

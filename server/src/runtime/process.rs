@@ -73,6 +73,15 @@ pub fn write_pid(file: &Path) -> Result<(), ConfigError> {
     })
 }
 
+/// Keep what is in memory, and what will be, from being swapped out. Address space that is only reserved costs nothing.
+///
+/// # Errors
+/// The process may not lock so much (`ulimit -l`).
+pub fn lock_memory() -> rustix::io::Result<()> {
+    use rustix::mm::{MlockAllFlags, mlockall};
+    mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT)
+}
+
 /// Tell whoever set `MEMCACHED_PORT_FILENAME` which ports were taken, one `TCP INET: 11211` a line; the admin server's
 /// as `ADMIN INET: 9150`.
 ///

@@ -50,6 +50,7 @@ fn wrong_values_end_it_with_memcacheds_code_and_name_flag_and_value() {
         ("-I", "10g", 64),
         ("-p", "99999", 64),
         ("-B", "foo", 64),
+        ("--policy-weight", "age", 1),
         ("-l", "999.1.1.1", 71),
     ] {
         let exit = refused(&[flag, value], code);
@@ -128,6 +129,7 @@ fn what_manifests_write_is_understood() {
         &["-m 64", "--extended=modern,track_sizes", "-I 2m", "-c 1000", "-v"][..],
         &["-m", "64", "-o", "modern", "-vv", "-t2", "-c200"],
         &["--memory-limit=64", "--conn-limit=500", "--threads=1", "--max-item-size=2m"],
+        &["--policy-weight", "bytes"],
         &["-U", "0", "-R", "200", "-b", "512", "-k", "-f", "1.1", "-n", "100", "-B", "ascii"],
     ] {
         let server = Server::start(args);

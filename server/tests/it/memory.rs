@@ -53,6 +53,22 @@ fn three_times_the_memory_evicts_and_stays_within_bounds() {
     }
 }
 
+#[test]
+fn memory_is_locked_on_request_and_no_more_of_it_than_is_used() {
+    for &backend in Backend::all() {
+        let server = Server::start_on(backend, 1, &["-m", "256", "-k"]);
+        let mut client = Client::connect(&server);
+        let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+        let locked = status.lines().find(|line| line.starts_with("VmLck:")).unwrap();
+        if locked.contains(" 0 kB") {
+            // Whoever may lock nothing is told.
+            assert!(server.stderr().contains("-k"), "{}", server.stderr());
+        }
+        fill(&mut client, "k", 10_000);
+        assert!(server.peak_resident_bytes() < 100 * MIB, "{} bytes resident", server.peak_resident_bytes());
+    }
+}
+
 impl Client {
     /// `set` of any key but with an answer of any kind.
     fn try_set(&mut self, key: &str, value: &[u8]) -> String {
