@@ -55,11 +55,8 @@ def refuse_dynamic(binary: pathlib.Path) -> None:
         sys.exit(f"{binary}: needs a loader; build it with -C target-feature=+crt-static (deploy/image/build-static.sh)")
 
 
-def image(binary: pathlib.Path, tag: str, epoch: int, version: str) -> bytes:
-    """The bytes of the tar."""
-    with tempfile.TemporaryDirectory() as folder:
-        subprocess.run([HERE / "rootfs.sh", binary, folder], check=True)
-        layer = pack(pathlib.Path(folder), epoch)
+def layout(layer: bytes, tag: str, epoch: int, config: dict, labels: dict) -> bytes:
+    """The tar of an OCI layout: one image of one layer, with `config` for whoever runs it."""
     packed = gzip.compress(layer, compresslevel=6, mtime=0)
     blobs = {}
 
@@ -68,27 +65,12 @@ def image(binary: pathlib.Path, tag: str, epoch: int, version: str) -> bytes:
         blobs[digest] = content
         return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(content), **more}
 
-    labels = {
-        "org.opencontainers.image.title": "corecached",
-        "org.opencontainers.image.description": "A memcached-compatible cache and mcrouter-compatible proxy",
-        "org.opencontainers.image.licenses": "Apache-2.0",
-        "org.opencontainers.image.version": version,
-    }
     platform = {"architecture": "amd64", "os": "linux"}
-    config = blob(
+    described = blob(
         encode(
             {
                 **platform,
-                "config": {
-                    "User": USER,
-                    "Env": ["PATH=/usr/local/bin"],
-                    "Entrypoint": [BIN],
-                    "ExposedPorts": {"11211/tcp": {}, "5000/tcp": {}, "9150/tcp": {}},
-                    "Labels": labels,
-                    "StopSignal": "SIGTERM",
-                    # Docker's, which the OCI's specification leaves room for.
-                    "Healthcheck": {"Test": ["CMD", BIN, "healthcheck"], "Interval": 10_000_000_000},
-                },
+                "config": config,
                 "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
             }
         ),
@@ -100,7 +82,7 @@ def image(binary: pathlib.Path, tag: str, epoch: int, version: str) -> bytes:
             {
                 "schemaVersion": 2,
                 "mediaType": manifest_type,
-                "config": config,
+                "config": described,
                 "layers": [blob(packed, "application/vnd.oci.image.layer.v1.tar+gzip")],
                 "annotations": labels,
             }
@@ -120,6 +102,30 @@ def image(binary: pathlib.Path, tag: str, epoch: int, version: str) -> bytes:
             info.size, info.mtime, info.mode = len(content), epoch, 0o644
             tar.addfile(info, io.BytesIO(content))
     return out.getvalue()
+
+
+def image(binary: pathlib.Path, tag: str, epoch: int, version: str) -> bytes:
+    """The bytes of the tar."""
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([HERE / "rootfs.sh", binary, folder], check=True)
+        layer = pack(pathlib.Path(folder), epoch)
+    labels = {
+        "org.opencontainers.image.title": "corecached",
+        "org.opencontainers.image.description": "A memcached-compatible cache and mcrouter-compatible proxy",
+        "org.opencontainers.image.licenses": "Apache-2.0",
+        "org.opencontainers.image.version": version,
+    }
+    config = {
+        "User": USER,
+        "Env": ["PATH=/usr/local/bin"],
+        "Entrypoint": [BIN],
+        "ExposedPorts": {"11211/tcp": {}, "5000/tcp": {}, "9150/tcp": {}},
+        "Labels": labels,
+        "StopSignal": "SIGTERM",
+        # Docker's, which the OCI's specification leaves room for.
+        "Healthcheck": {"Test": ["CMD", BIN, "healthcheck"], "Interval": 10_000_000_000},
+    }
+    return layout(layer, tag, epoch, config, labels)
 
 
 def main() -> None:

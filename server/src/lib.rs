@@ -21,6 +21,7 @@ pub mod metrics;
 pub mod net;
 pub mod proxy;
 pub mod runtime;
+pub mod seccomp;
 pub mod server;
 pub mod shard;
 #[cfg(test)]

@@ -13,7 +13,7 @@ use corecached::proxy::control::Control;
 use corecached::proxy::spool::{self, Spool, Spooler};
 use corecached::runtime::container::{Limits, cache_megabytes};
 use corecached::server::{Forwarding, Server};
-use corecached::{MEMCACHED_VERSION, VERSION, admin, healthcheck, proxy, server};
+use corecached::{MEMCACHED_VERSION, VERSION, admin, healthcheck, proxy, seccomp, server};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::prelude::*;
@@ -40,6 +40,10 @@ fn main() -> ExitCode {
         Some("healthcheck") => {
             argv.remove(1);
             return healthcheck(argv);
+        }
+        Some("seccomp-profile") => {
+            argv.remove(1);
+            return seccomp_profile(argv);
         }
         Some("drain") => {
             argv.remove(1);
@@ -106,6 +110,20 @@ fn drain(argv: Vec<OsString>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("corecached drain: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn seccomp_profile(argv: Vec<OsString>) -> ExitCode {
+    let args = match seccomp::Args::try_parse_from(argv) {
+        Ok(args) => args,
+        Err(error) => return usage(&error),
+    };
+    match seccomp::run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("corecached seccomp-profile: {error}");
             ExitCode::FAILURE
         }
     }

@@ -88,7 +88,7 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 {{/* Labels of a pod: nothing in them changes with the chart's version, which would restart full caches. */}}
 {{- define "corecached.podLabels" -}}
 {{ include "corecached.selector" . }}
-app.kubernetes.io/component: {{ if eq .part "mcrouter" }}proxy{{ else }}cache{{ end }}
+app.kubernetes.io/component: {{ get (dict "mcrouter" "proxy" "seccomp" "seccomp" "memcached" "cache") .part }}
 {{- with .root.Values.commonLabels }}
 {{ toYaml . }}
 {{- end }}
@@ -101,6 +101,9 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end }}
 {{- define "corecached.cache" -}}
 {{- dict "part" "memcached" "fullname" (include "corecached.cache.fullname" .) | toJson }}
+{{- end }}
+{{- define "corecached.installer" -}}
+{{- dict "part" "seccomp" "fullname" (printf "%s-seccomp" (include "corecached.cache.fullname" .)) | toJson }}
 {{- end }}
 {{- define "corecached.proxy" -}}
 {{- dict "part" "mcrouter" "fullname" (include "corecached.proxy.fullname" .) | toJson }}
@@ -202,6 +205,7 @@ preferredDuringSchedulingIgnoredDuringExecution:
 {{- define "corecached.check" -}}
 {{- if and .Values.auth.enabled (include "corecached.proxy.enabled" .) }}{{ fail "auth.enabled: the proxy shows no password to caches; say who may connect with networkPolicy.allowExternal=false instead" }}{{ end }}
 {{- if and .Values.auth.enabled (not .Values.auth.existingSecret) (not (and .Values.auth.username .Values.auth.password)) }}{{ fail "auth.enabled: give auth.username and auth.password, or auth.existingSecret" }}{{ end }}
+{{- if and .Values.seccomp.installer.enabled (ne .Values.seccomp.mode "localhost") }}{{ fail "seccomp.installer.enabled: nobody would use the profile; set seccomp.mode=localhost as well" }}{{ end }}
 {{- if .Values.persistence.enabled }}{{ fail "persistence.enabled: the cache keeps nothing over a restart; remove it" }}{{ end }}
 {{- if and .Values.autoscaling.enabled (not (include "corecached.cache.stateful" .)) }}{{ fail "autoscaling.enabled: needs architecture=high-availability" }}{{ end }}
 {{- if gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas) }}{{ fail "autoscaling.minReplicas: must not be more than autoscaling.maxReplicas" }}{{ end }}

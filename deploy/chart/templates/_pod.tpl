@@ -55,15 +55,8 @@ startupProbe:
   {{- include "corecached.render" (dict "value" $values.customStartupProbe "root" .root) | nindent 2 }}
 {{- else if $values.startupProbe.enabled }}
 startupProbe:
-  {{- if $values.auth.enabled }}
-  # A round trip would need a password.
-  httpGet:
-    path: /readyz
-    port: admin
-  {{- else }}
   exec:
-    command: [/usr/local/bin/corecached, healthcheck, "127.0.0.1:{{ int .port }}"]
-  {{- end }}
+    command: [/usr/local/bin/corecached, healthcheck, "127.0.0.1:{{ int .port }}"{{ if $values.auth.enabled }}, --auth-file=/etc/corecached/users{{ end }}]
   {{- omit $values.startupProbe "enabled" | toYaml | nindent 2 }}
 {{- end }}
 {{- if and .isCache $values.customReadinessProbe }}

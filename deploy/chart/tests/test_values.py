@@ -113,7 +113,10 @@ def test_passwords_come_from_a_secret_and_never_stand_in_the_arguments():
         spec = the("StatefulSet", CACHE, *values(case))["spec"]["template"]["spec"]
         assert "--auth-file=/etc/corecached/users" in spec["containers"][0]["args"]
         assert spec["volumes"][0]["secret"]["secretName"] == secret
-        assert "exec" not in spec["containers"][0]["startupProbe"]
+        assert "--auth-file=/etc/corecached/users" in spec["containers"][0]["startupProbe"]["exec"]["command"]
+        test = the("Pod", "mycache-memcached-test", *values(case))["spec"]
+        assert "--auth-file=/etc/corecached/users" in test["containers"][0]["args"]
+        assert test["volumes"][0]["secret"]["secretName"] == secret
     assert not [o for o in objects(*values("auth-existing")) if o["kind"] == "Secret"]
 
 
@@ -276,6 +279,7 @@ def test_cache_and_proxy_have_names_of_their_own(release, names):
         ("auth.enabled=true", "auth.enabled: give auth.username and auth.password"),
         ("auth.enabled=true,auth.existingSecret=a,mcrouter.enabled=true", "auth.enabled: the proxy shows no password"),
         ("auth.existingPasswordSecret=a", "existingPasswordSecret"),
+        ("seccomp.installer.enabled=true", "seccomp.installer.enabled: nobody would use the profile"),
         ("persistence.enabled=true", "persistence.enabled: the cache keeps nothing"),
         ("autoscaling.enabled=true", "autoscaling.enabled: needs architecture=high-availability"),
         ("autoscaling.minReplicas=9", "autoscaling.minReplicas: must not be more"),
@@ -356,11 +360,24 @@ def test_helm_test_asks_each_pod_and_the_proxy():
     test = the("Pod", "mycache-memcached-test", *PROXY)
     assert test["metadata"]["annotations"]["helm.sh/hook"] == "test"
     asked = [container["args"][1] for container in test["spec"]["containers"]]
+    assert all("--store" in container["args"] for container in test["spec"]["containers"])
     domain = "mycache-memcached.default.svc.cluster.local:11211"
     assert asked == [f"mycache-memcached-{n}.{domain}" for n in range(3)] + ["mycache-mcrouter:5000"]
 
 
 # --- the seccomp profile
+
+def test_the_installer_may_write_to_the_kubelets_folder_and_do_nothing_else():
+    spec = the("DaemonSet", "mycache-memcached-seccomp", *values("seccomp-installer"))["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    assert container["args"] == ["seccomp-profile", "--install=/node/profiles/corecached-io-uring.json", "--stay"]
+    assert spec["volumes"] == [{"name": "seccomp", "hostPath": {"path": "/var/lib/kubelet/seccomp", "type": "DirectoryOrCreate"}}]
+    security = container["securityContext"]
+    assert security["runAsUser"] == 0 and security["capabilities"] == {"drop": ["ALL"]} and not security["privileged"]
+    assert not security["allowPrivilegeEscalation"] and security["readOnlyRootFilesystem"]
+    assert spec["securityContext"] == {"seccompProfile": {"type": "RuntimeDefault"}} and not spec.get("hostPID")
+    assert not [o for o in objects(*POOL, "--set", "seccomp.mode=localhost") if o["metadata"]["name"].endswith("-seccomp")]
+
 
 def test_the_profile_allows_io_uring_and_nothing_that_reaches_out_of_the_container():
     profile = json.loads((CHART / "seccomp/corecached-io-uring.json").read_text())

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use super::heartbeats::Heartbeats;
-use super::page::Page;
+use super::page::{CLASSIC_CONTENT_TYPE, Page, classic};
 use crate::config::ConfigError;
 use crate::server::Shared;
 
@@ -137,7 +137,7 @@ impl Desk {
     async fn answer(&self, request: Request<Incoming>, is_local: bool) -> Response<Full<Bytes>> {
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
         match (request.uri().path(), request.method()) {
-            ("/metrics", _) if reads => self.metrics().await,
+            ("/metrics", _) if reads => self.metrics(knows_openmetrics(request.headers())).await,
             ("/healthz", _) if reads => self.health(),
             ("/readyz", _) if reads => self.readiness(),
             ("/drain", &Method::POST) if is_local => {
@@ -152,11 +152,15 @@ impl Desk {
         }
     }
 
-    async fn metrics(&self) -> Response<Full<Bytes>> {
+    async fn metrics(&self, open: bool) -> Response<Full<Bytes>> {
         match self.page.render().await {
-            Ok(body) => {
+            Ok(page) => {
+                let (body, kind) = match open {
+                    true => (page, Page::CONTENT_TYPE),
+                    false => (classic(&page), CLASSIC_CONTENT_TYPE),
+                };
                 let mut response = text(StatusCode::OK, body);
-                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(Page::CONTENT_TYPE));
+                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
                 response
             }
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
@@ -179,6 +183,14 @@ impl Desk {
             false => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
         }
     }
+}
+
+/// Whoever says what it accepts, and does not name OpenMetrics, gets the older format.
+fn knows_openmetrics(headers: &HeaderMap) -> bool {
+    let mut accepted = headers.get_all(ACCEPT).iter().peekable();
+    accepted.peek().is_none()
+        || accepted
+            .any(|value| value.to_str().is_ok_and(|value| value.contains("application/openmetrics-text")))
 }
 
 fn refuse_method(allowed: &'static str) -> Response<Full<Bytes>> {

@@ -19,7 +19,8 @@ use super::OperateArgs;
                   corecached proxy          a proxy in front of several caches, with mcrouter's options\n  \
                   corecached check-config   check a proxy's configuration and print its routes\n  \
                   corecached healthcheck    a round trip to a cache or a proxy, for probes\n  \
-                  corecached drain          have a server announce that it is about to stop, and wait"
+                  corecached drain          have a server announce that it is about to stop, and wait\n  \
+                  corecached seccomp-profile   print the filter for containers that allows io_uring, or install it"
 )]
 pub struct Args {
     /// TCP port to listen on; 0 is off, -1 any free port [default: 11211, or that of -U]

@@ -50,6 +50,13 @@ impl Users {
         Ok(())
     }
 
+    /// What the first user shows to the text protocol: name, space, password. `None` when there is no user.
+    #[must_use]
+    pub fn first_token(&self) -> Option<Vec<u8>> {
+        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
+        entries.0.first().map(|(user, password)| [user, &b" "[..], password].concat())
+    }
+
     /// Whether `user` has this password. Takes as long whatever is wrong.
     #[must_use]
     pub fn admit(&self, user: &[u8], password: &[u8]) -> bool {

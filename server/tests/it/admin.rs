@@ -48,6 +48,29 @@ fn scrape(server: &Server) -> BTreeMap<String, f64> {
 }
 
 #[test]
+fn metrics_come_in_the_older_format_to_those_who_do_not_accept_openmetrics() {
+    let server = Server::start(&[ADMIN]);
+    let as_asked = |accept: &str| {
+        let request = format!("GET /metrics HTTP/1.1\r\nhost: x\r\naccept: {accept}\r\n\r\n");
+        let (status, page) = ask(server.admin(), &request);
+        assert_eq!(status, 200);
+        page
+    };
+    for accept in ["*/*", "text/plain;version=0.0.4"] {
+        let page = as_asked(accept);
+        assert!(!page.contains("# EOF"), "{page}");
+        assert!(
+            page.contains("\n# TYPE memcached_connections_total counter\nmemcached_connections_total "),
+            "{page}"
+        );
+    }
+    // As Prometheus asks.
+    let page =
+        as_asked("application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.4,*/*;q=0.1");
+    assert!(page.contains("\n# TYPE memcached_connections counter\n") && page.ends_with("# EOF\n"), "{page}");
+}
+
+#[test]
 fn there_is_no_admin_server_unless_asked_for() {
     let server = Server::start(&[]);
     assert_eq!(server.try_admin(), None);

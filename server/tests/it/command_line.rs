@@ -26,6 +26,72 @@ fn a_health_check_tells_a_server_that_answers_from_one_that_does_not() {
 }
 
 #[test]
+fn a_health_check_shows_a_password_and_stores_a_value_if_told_to() {
+    let folder = Folder::new();
+    let file = |name: &str, text: &str| {
+        let path = folder.file(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let users = file("users", "probe:se:cret\nbob:other\n");
+    let server = Launch::new(&["-Y", &users]).serve();
+    let target = server.address.to_string();
+    let check = |more: &[&str]| {
+        let words: Vec<&str> = ["healthcheck", &target].into_iter().chain(more.iter().copied()).collect();
+        let exit = Launch::bare(&words).exit();
+        (exit.code(), exit.stderr.clone())
+    };
+    for good in [&["-Y", &users][..], &["--auth-file", &users, "--store"], &["-Y", &users, "-s"]] {
+        assert_eq!(check(good), (Some(0), String::new()), "{good:?}");
+    }
+    let (wrong, none) = (file("wrong", "probe:secret\n"), file("none", ""));
+    for (bad, said) in [
+        (&[][..], "receive"),
+        (&["-Y", &wrong], "CLIENT_ERROR authentication failure"),
+        (&["-Y", &none], "has no user"),
+        (&["-Y", "/nowhere/users"], "/nowhere/users"),
+    ] {
+        let (code, stderr) = check(bad);
+        assert!(code == Some(1) && stderr.contains(said), "{bad:?}: {stderr}");
+    }
+    let full = Server::start(&["-m", "64", "-I", "1m"]);
+    assert_eq!(Launch::bare(&["healthcheck", &full.address.to_string(), "-s"]).exit().code(), Some(0));
+    assert_eq!(Client::connect(&full).stats("")["cmd_set"], "1");
+}
+
+/// A process that is not left behind.
+struct Ends(std::process::Child);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_filter_for_containers_is_installed_whole_and_stays_until_a_signal() {
+    let folder = Folder::new();
+    let file = folder.file("deep/profiles/own.json");
+    let path = file.to_str().unwrap();
+    assert_eq!(Launch::bare(&["seccomp-profile", "-i", path]).exit().code(), Some(0));
+    let written = std::fs::read_to_string(&file).unwrap();
+    assert!(written.contains("io_uring_setup") && written.contains("SCMP_ACT_ERRNO"));
+    // One that somebody changed is put right.
+    std::fs::write(&file, "{}").unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_corecached"));
+    let mut stays = Ends(command.args(["seccomp-profile", "--install", path, "--stay"]).spawn().unwrap());
+    wait_until("the file is whole", || std::fs::read_to_string(&file).is_ok_and(|text| text == written));
+    assert!(stays.0.try_wait().unwrap().is_none());
+    let pid = rustix::process::Pid::from_child(&stays.0);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(stays.0.wait().unwrap().code(), Some(0));
+    assert_eq!(std::fs::read_dir(file.parent().unwrap()).unwrap().count(), 1, "a half-written file is left");
+    let exit = Launch::bare(&["seccomp-profile", "-i", "/dev/null/profile"]).exit();
+    assert!(exit.code() == Some(1) && exit.stderr.contains("/dev/null/profile"), "{}", exit.stderr);
+}
+
+#[test]
 fn wrong_values_end_it_with_memcacheds_code_and_name_flag_and_value() {
     for (flag, value, code) in [
         ("-c", "0", 1),

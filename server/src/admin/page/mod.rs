@@ -2,6 +2,7 @@
 //! only this server has begins with `corecached_`.
 
 mod cache;
+mod classic;
 mod process;
 mod proxy;
 mod runtime;
@@ -17,6 +18,8 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use crate::server::Shared;
+
+pub use classic::{CONTENT_TYPE as CLASSIC_CONTENT_TYPE, classic};
 
 /// The page, made anew for everyone who asks.
 #[derive(Debug)]

@@ -1,0 +1,159 @@
+"""What the tutorial does not show: caches that are restarted, added, taken away, cut off, killed and filled, each under load.
+A miss is a cache's right and an error is a fault's price; a wrong value is never either."""
+
+import os
+import signal
+import time
+
+import network
+from load import KEYS, Load, row
+from pages import caches_known_to, scrape
+from terminal import Failed, Terminal
+
+CACHE, PROXY = "mycache-memcached", "mycache-mcrouter"
+# As in production, only shorter: time to drain, and to be ready before the next is replaced.
+QUICK = "drain.seconds=3,minReadySeconds=2,mcrouter.drainSeconds=1"
+
+
+class Faults:
+    def __init__(self, stage, cluster, control, terminal: Terminal):
+        self.stage, self.cluster, self.control, self.terminal = stage, cluster, control, terminal
+        self.rows: list[list[str]] = []
+
+    def cases(self):
+        """By name, in the order in which they leave the cluster fit for the next."""
+        yield "nothing happens", self.nothing
+        yield "rolling restart of the caches", self.rolling
+        yield "3 caches, then 5, then 2", self.scale
+        yield "kill -9 of a cache", self.kill
+        yield "a node cut off for 10 s", self.cut
+        yield "memory limit reached", self.full
+        yield "killed by the kernel at its limit", self.overfull
+
+    # --- pieces
+
+    def install(self, more: str = "") -> None:
+        """The tutorial's pool of three behind proxies, with quicker drains."""
+        self.stage.reset(self.cluster, self.control)
+        # As while a cluster is upgraded: some nodes' runtimes let pods have io_uring, others do not.
+        for node in self.cluster.nodes:
+            node.denies_io_uring = node.number == 2
+        self.terminal.run(f"helm install mycache chart --set memcached.replicaCount=3 --set {QUICK}{more}")
+        self.ready()
+
+    def ready(self) -> None:
+        self.control.wait(lambda: self.control.settled("StatefulSet", CACHE) and self.control.settled("DaemonSet", PROXY))
+        count = len(self.caches())
+        self.control.wait(lambda: all(caches_known_to(proxy) == count for proxy in self.cluster.find(app=PROXY)))
+
+    def load(self, seconds: float, settles: bool = True, **how) -> Load:
+        load = Load(self.stage.args.load, self.stage.folder, self.cluster.nodes[0], seconds, **how)
+        if settles:
+            load.settle()
+        return load
+
+    def judge(self, case: str, load: Load, errors_max: int | None = 0) -> dict:
+        report = load.end()
+        self.rows.append(row(case, report))
+        faults = report["faults"]
+        for example in faults["examples"][:3]:
+            self.terminal.out(f"  the load saw: {example}")
+        self.terminal.out(f"  {dict((name, count) for name, count in faults.items() if name != 'examples')}")
+        if faults["wrong"]:
+            raise Failed(f"{case}: {faults['wrong']} wrong values: {faults['examples']}")
+        if faults["broken_connections"]:
+            raise Failed(f"{case}: {faults['broken_connections']} connections of a healthy proxy broke: {faults['examples']}")
+        if errors_max is not None and faults["server_errors"] + faults["unanswered"] > errors_max:
+            raise Failed(f"{case}: {faults['server_errors']} errors, {faults['unanswered']} unanswered, not {errors_max} or fewer")
+        return report
+
+    def caches(self):
+        return self.cluster.find(app=CACHE)
+
+    # --- cases
+
+    def nothing(self) -> None:
+        self.install()
+        report = self.judge("nothing happens", self.load(5))
+        if report["misses"]:
+            raise Failed(f"{report['misses']} misses of keys that were set, with memory to spare")
+
+    def rolling(self) -> None:
+        load = self.load(21)
+        self.terminal.run(f"kubectl rollout restart statefulset/{CACHE}")
+        self.terminal.run(f"kubectl rollout status statefulset/{CACHE}")
+        done = time.monotonic()
+        report = self.judge("rolling restart", load)
+        self.terminal.out(f"  all caches were new {time.monotonic() - done:.0f} s before the load ended")
+        # Each cache's keys are lost once, and are lost to their stand-in when it goes in turn.
+        if report["misses"] == 0:
+            raise Failed("caches were restarted, and nothing was missed")
+
+    def scale(self) -> None:
+        load = self.load(16)
+        self.terminal.run(f"kubectl scale statefulset/{CACHE} --replicas=5")
+        self.ready()
+        time.sleep(2)
+        self.terminal.run(f"kubectl scale statefulset/{CACHE} --replicas=2")
+        self.control.wait(lambda: len(self.caches()) == 2)
+        report = self.judge("3 -> 5 -> 2 caches", load)
+        # Of five caches' keys two fifths had come from the first three, and three fifths go to the two that stay, of which
+        # some are still there: no key is missed more than once for each move.
+        bound = (2 / 5 + 3 / 5) * KEYS
+        if report["misses"] > bound * 1.1:
+            raise Failed(f"{report['misses']} misses: more keys moved than must ({bound:.0f})")
+        self.terminal.run(f"kubectl scale statefulset/{CACHE} --replicas=3")
+        self.ready()
+
+    def kill(self) -> None:
+        victim = self.caches()[1]
+        load = self.load(10)
+        self.terminal.out(f"  kill -9 of {victim.name}")
+        os.kill(self.stage.process_of(victim), signal.SIGKILL)
+        self.control.wait(lambda: victim.containers[0].restarts == 1 and victim.is_ready)
+        self.judge("kill -9 of a cache", load, errors_max=None)
+        if victim.containers[0].ends != [(137, "Error")]:
+            raise Failed(f"it ended otherwise: {victim.containers[0].ends}")
+
+    def cut(self) -> None:
+        lost = next(node for node in self.cluster.nodes[1:] if any(pod.node is node for pod in self.caches()))
+        load = self.load(20)
+        self.terminal.out(f"  {lost.name} is cut off")
+        network.cut(lost.number)
+        time.sleep(10)
+        network.mend(lost.number)
+        self.terminal.out(f"  {lost.name} is back")
+        self.judge("a node cut off for 10 s", load, errors_max=None)
+        self.ready()
+
+    def full(self) -> None:
+        limit = 64 << 20
+        self.install(",resources.limits.memory=64Mi,resources.requests.memory=64Mi")
+        # A quarter of a gigabyte into three times 48 MB, and connections enough to fill sockets.
+        load = self.load(8, keys=170_000, sizes="500-2500", connections=200)
+        report = self.judge("memory limit reached", load)
+        for pod in self.caches():
+            stats = scrape(pod)
+            evicted, peak = stats["memcached_items_evicted_total"], stats["process_resident_memory_bytes"]
+            self.terminal.out(f"  {pod.name}: {evicted:.0f} evicted, {peak / 2**20:.0f} of {limit >> 20} MiB resident, ended {pod.containers[0].ends}")
+            if pod.containers[0].ends or not evicted:
+                raise Failed(f"{pod.name}: ended {pod.containers[0].ends}, {evicted} evicted")
+        if not report["misses"]:
+            raise Failed("more than fits was stored, and nothing was missed")
+
+    def overfull(self) -> None:
+        """An operator's mistake: more cache than the limit allows. The server says so at start, the kernel ends it."""
+        self.install(",resources.limits.memory=64Mi,resources.requests.memory=64Mi,cache.memoryMegabytes=400")
+        said = self.terminal.run(f"kubectl logs {CACHE}-0 | grep WARN")
+        if "memory" not in said:
+            raise Failed(f"it did not warn: {said}")
+        load = self.load(14)
+        # Over numbers of its own, so that it meets no key of the load that is judged.
+        flood = self.load(10, settles=False, keys=170_000, sizes="500-2500", first_key=1_000_000)
+        self.judge("killed at the limit", load, errors_max=None)
+        flood.stop()
+        ends = [end for pod in self.caches() for end in pod.containers[0].ends]
+        self.terminal.out(f"  ended: {ends}")
+        if (137, "OOMKilled") not in ends:
+            raise Failed(f"nobody was killed at the limit: {ends}")
+

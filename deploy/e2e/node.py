@@ -1,0 +1,64 @@
+"""A node: its containerd, its filters, and the word it sends to the cluster that it is alive."""
+
+import json
+import pathlib
+import socket
+import threading
+import time
+
+import network
+import sandbox
+from containerd import NAMESPACE, Containerd
+
+HEARTBEAT_PORT = 10250
+HEARTBEAT_S = 0.5
+
+
+class Node:
+    """Where pods run. `denies_io_uring` says how new a containerd it plays: version 2's default filter denies io_uring,
+    that of 1.6 and 1.7 allows it."""
+
+    def __init__(self, number: int, folder: pathlib.Path, logs: pathlib.Path, cluster):
+        self.number, self.cluster, self.logs = number, cluster, logs
+        self.name = f"gke-demo-cluster-default-pool-{number}"
+        self.address = network.node_address(number)
+        self.denies_io_uring = True
+        # Where a kubelet looks for filters that pods name.
+        self.host = folder / "host"
+        self.profiles = self.host / "var/lib/kubelet/seccomp"
+        self.profiles.mkdir(parents=True)
+        self.volumes = folder / "volumes"
+        self.new_default = folder / "default-of-2.json"
+        network.hook(number)
+        self.containerd = Containerd(number, folder, logs)
+        threading.Thread(target=self._beat, daemon=True).start()
+
+    @property
+    def runtime(self):
+        return self.containerd.runtime
+
+    def learn_default(self, sandbox_id: str) -> None:
+        """This containerd's default filter stands in the configuration of every sandbox; the newer one's is made of it."""
+        if not self.new_default.exists():
+            task = self.containerd.folder / "state/io.containerd.runtime.v2.task" / NAMESPACE / sandbox_id
+            config = json.loads((task / "config.json").read_text())
+            half = self.new_default.with_suffix(f".{sandbox_id}")
+            half.write_text(json.dumps(without_io_uring(config["linux"]["seccomp"])))
+            half.rename(self.new_default)
+
+    def _beat(self) -> None:
+        """Over the node's own cable, so that a node that is cut off falls silent."""
+        sandbox.join_network(network.namespace(self.number))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            while True:
+                try:
+                    sender.sendto(str(self.number).encode(), (network.FABRIC, HEARTBEAT_PORT))
+                except OSError:
+                    pass  # Cut off: that is the message.
+                time.sleep(HEARTBEAT_S)
+
+
+def without_io_uring(profile: dict) -> dict:
+    for rule in profile["syscalls"]:
+        rule["names"] = [name for name in rule["names"] if not name.startswith("io_uring_")]
+    return profile | {"syscalls": [rule for rule in profile["syscalls"] if rule["names"]]}
