@@ -476,7 +476,7 @@ fn launch(
         let making = Making { setup, mesh, slices, shared, relay, report, started };
         let core = *core;
         // Whoever has no TLS runs no line of it.
-        hosts.push(match (backend, secured(&making.shared)) {
+        hosts.push(match (backend, secured(&making.shared, making.relay.as_ref())) {
             (Backend::Uring, None) => {
                 Host::Glommio(host_glommio::spawn(core.id, &name, move || making.make(Uring::new))?)
             }
@@ -507,10 +507,14 @@ fn launch(
     Ok((shared, hosts))
 }
 
-/// What secures connections, and how those of each listening socket are.
-fn secured(shared: &Shared) -> Option<(Arc<Certificates>, Box<[Usage]>)> {
+/// What clients are shown, if anything, and how connections of each listening socket are secured.
+type Secured = (Option<Arc<Certificates>>, Box<[Usage]>);
+
+/// What secures connections; `None` where none ever is.
+fn secured(shared: &Shared, relay: Option<&RelaySetup>) -> Option<Secured> {
+    let secures = shared.certificates.is_some() || relay.is_some_and(|relay| relay.options.trust.is_some());
     let usages = shared.serves.iter().map(|serves| serves.usage).collect();
-    Some((Arc::clone(shared.certificates.as_ref()?), usages))
+    secures.then(|| (shared.certificates.clone(), usages))
 }
 
 impl Host {

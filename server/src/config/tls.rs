@@ -36,6 +36,34 @@ pub struct TlsOptions {
     pub shown: TlsShown,
 }
 
+impl TlsOptions {
+    /// With everything else as it is unless told otherwise.
+    #[must_use]
+    pub fn of_files(
+        chain: PathBuf,
+        key: Option<PathBuf>,
+        authorities: Option<PathBuf>,
+        verify: Verify,
+    ) -> Self {
+        Self {
+            chain,
+            key,
+            key_format: KeyFormat::Pem,
+            authorities,
+            verify,
+            session_cache: false,
+            suites: ciphers::all(),
+            only_13: false,
+            shown: TlsShown {
+                verify_mode: 0,
+                ciphers: None,
+                wbuf_bytes: 16 << 10,
+                min_version: LEAST_VERSION as usize,
+            },
+        }
+    }
+}
+
 /// See [`TlsOptions::shown`].
 #[derive(Clone, Debug)]
 pub struct TlsShown {

@@ -21,6 +21,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use corecached_engine::PinnedValue;
+
+use crate::tls::Secure;
 pub use outbox::Outbox;
 
 /// Names one connection of one shard. The generation tells it from an earlier one in the same place.
@@ -173,6 +175,15 @@ pub trait Driver {
     /// # Errors
     /// What can be said at once: no descriptors, no route, no such socket file.
     fn connect(&mut self, address: &socket2::SockAddr) -> io::Result<ConnId>;
+
+    /// The same, secured. Only [`crate::tls::Tls`] can.
+    ///
+    /// # Errors
+    /// As [`Driver::connect`].
+    fn connect_secured(&mut self, address: &socket2::SockAddr, secure: &Secure) -> io::Result<ConnId> {
+        let _ = (address, secure);
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// Where the peer is; `None` when the connection is gone or has no internet address.
     fn peer(&self, conn: ConnId) -> Option<SocketAddr>;

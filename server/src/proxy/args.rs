@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -16,7 +17,10 @@ use super::config;
 use super::relay::UpstreamOptions;
 use super::spool::SpoolOptions;
 use super::upstream::{HealthOptions, Limits};
-use crate::config::{Address, Args as CacheArgs, Config, ConfigError, Listen, OperateArgs, Serves, check};
+use crate::config::{
+    Address, Args as CacheArgs, Config, ConfigError, Listen, OperateArgs, Serves, TlsOptions, Verify, check,
+};
+use crate::tls::{Trust, TrustOptions, Usage};
 
 /// Exit code of a wrong value.
 const EX_VALUE: u8 = 1;
@@ -45,6 +49,38 @@ pub struct Args {
     /// Unix socket to listen on instead of TCP
     #[arg(long, value_name = "FILE")]
     pub unix_domain_sock: Option<String>,
+
+    /// Ports to listen on for TLS, separated by commas
+    #[arg(long, value_name = "PORTS", value_delimiter = ',')]
+    pub ssl_port: Vec<String>,
+
+    /// Certificates of the authorities that sign those of destinations with use_ssl; and of clients, if they must show one
+    #[arg(long, value_name = "FILE")]
+    pub pem_ca_path: Option<PathBuf>,
+
+    /// Certificate shown to destinations, and to clients unless --server-pem-cert-path is given
+    #[arg(long, value_name = "FILE")]
+    pub pem_cert_path: Option<PathBuf>,
+
+    /// Its private key
+    #[arg(long, value_name = "FILE")]
+    pub pem_key_path: Option<PathBuf>,
+
+    /// Certificate shown to clients
+    #[arg(long, value_name = "FILE")]
+    pub server_pem_cert_path: Option<PathBuf>,
+
+    /// Its private key
+    #[arg(long, value_name = "FILE")]
+    pub server_pem_key_path: Option<PathBuf>,
+
+    /// Clients on --ssl-port must show a certificate that --pem-ca-path holds good
+    #[arg(long)]
+    pub ssl_require_peer_certs: bool,
+
+    /// Name that certificates of destinations must bear [default: the server's, as the configuration has it]
+    #[arg(long, value_name = "NAME")]
+    pub ssl_server_name: Option<String>,
 
     /// Length of each accept queue
     #[arg(long, value_name = "NUM", default_value = "1024")]
@@ -305,7 +341,9 @@ impl Args {
             params: self.params()?,
         };
         let probe_initial_ms = number("--probe-timeout-initial", &self.probe_timeout_initial, 1, MS_MAX)?;
+        config.tls = self.tls_of_clients()?;
         let upstream = UpstreamOptions {
+            trust: self.trust()?,
             inactive_reset_ms: number(
                 "--reset-inactive-connection-interval",
                 &self.reset_inactive_connection_interval,
@@ -372,11 +410,50 @@ impl Args {
             ips = self.listen_addresses.iter().map(ip).collect::<Result<_, _>>()?;
         }
         let mut addresses = Vec::new();
-        for port in &self.port {
-            let port = number("--port", port, 0, u64::from(u16::MAX))? as u16;
+        let plain = self.port.iter().map(|port| ("--port", port, Usage::Plain));
+        for (flag, port, usage) in
+            plain.chain(self.ssl_port.iter().map(|port| ("--ssl-port", port, Usage::Default)))
+        {
+            let port = number(flag, port, 0, u64::from(u16::MAX))? as u16;
+            let serves = Serves { usage, ..serves };
             addresses.extend(ips.iter().map(|&ip| Address { at: SocketAddr::new(ip, port), serves }));
         }
         Ok(Listen::Tcp(addresses))
+    }
+
+    /// How connections to `--ssl-port` are secured.
+    fn tls_of_clients(&self) -> Result<Option<TlsOptions>, ConfigError> {
+        let Some(first) = self.ssl_port.first() else { return Ok(None) };
+        let own = (&self.server_pem_cert_path, &self.server_pem_key_path);
+        let (chain, key) = if own.0.is_some() { own } else { (&self.pem_cert_path, &self.pem_key_path) };
+        let Some(chain) = chain else {
+            let remedy =
+                "name the certificate for it: --server-pem-cert-path FILE, and --server-pem-key-path FILE";
+            return Err(ConfigError::new("--ssl-port", first, remedy, EX_VALUE));
+        };
+        let verify = if self.ssl_require_peer_certs { Verify::Require } else { Verify::No };
+        if verify == Verify::Require && self.pem_ca_path.is_none() {
+            let remedy = "name the authorities of clients' certificates: --pem-ca-path FILE";
+            return Err(ConfigError::new("--ssl-require-peer-certs", "", remedy, EX_VALUE));
+        }
+        let authorities = self.pem_ca_path.clone().filter(|_| verify == Verify::Require);
+        Ok(Some(TlsOptions::of_files(chain.clone(), key.clone(), authorities, verify)))
+    }
+
+    /// How destinations with `use_ssl` are secured.
+    fn trust(&self) -> Result<Option<Arc<Trust>>, ConfigError> {
+        let Some(authorities) = self.pem_ca_path.clone() else { return Ok(None) };
+        let identity = match (&self.pem_cert_path, &self.pem_key_path) {
+            (Some(chain), Some(key)) => Some((chain.clone(), key.clone())),
+            (None, None) => None,
+            _ => {
+                let remedy = "give both --pem-cert-path and --pem-key-path, or neither";
+                return Err(ConfigError::new("--pem-cert-path", "", remedy, EX_VALUE));
+            }
+        };
+        let options = TrustOptions { authorities, identity, name: self.ssl_server_name.clone() };
+        let trust = Trust::load(&options).map_err(|error| ConfigError::new("TLS", "", &error, EX_VALUE))?;
+        Ok(Some(Arc::new(trust)))
     }
 
     fn source(&self) -> Result<Source, ConfigError> {

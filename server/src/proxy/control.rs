@@ -34,6 +34,8 @@ pub struct Control {
     source: Source,
     options: config::Options,
     reload_delay: Duration,
+    /// Destinations may be secured.
+    secured: bool,
     dns: Dns,
     /// As last read, good or not.
     text: String,
@@ -53,8 +55,10 @@ impl Control {
         let text = read(&checked.source)?;
         let config = parse(&checked.source, &text, &checked.options)?;
         let found = dns.find(&config, &Found::default());
-        let snapshot = compile(&config, &found)?;
+        let secured = checked.upstream.trust.is_some();
+        let snapshot = compile(&config, &found, secured)?;
         Ok(Self {
+            secured,
             source: checked.source.clone(),
             options: checked.options.clone(),
             reload_delay: Duration::from_millis(checked.reload_delay_ms),
@@ -72,7 +76,7 @@ impl Control {
     /// As [`Control::start`], but names are not looked up.
     pub fn check(checked: &Checked) -> Result<String, ConfigError> {
         let config = parse(&checked.source, &read(&checked.source)?, &checked.options)?;
-        compile(&config, &Found::default())?;
+        compile(&config, &Found::default(), checked.upstream.trust.is_some())?;
         Ok(config.to_string())
     }
 
@@ -111,7 +115,7 @@ impl Control {
                 self.found = found;
             }
             if changed {
-                match compile(&self.config, &self.found) {
+                match compile(&self.config, &self.found, self.secured) {
                     Ok(snapshot) => {
                         tracing::info!("routes changed: {} destinations", snapshot.tree.destinations().len());
                         self.snapshot = snapshot;
@@ -238,12 +242,13 @@ fn parse(source: &Source, text: &str, options: &config::Options) -> Result<Confi
         .map_err(|error| ConfigError::new("configuration", "", &error.to_string(), EX_CONFIG))
 }
 
-fn compile(config: &Config, found: &Found) -> Result<Arc<Snapshot>, ConfigError> {
+fn compile(config: &Config, found: &Found, secured: bool) -> Result<Arc<Snapshot>, ConfigError> {
     let tree = Tree::compile(config, &found.pools)
         .map_err(|error| ConfigError::new("configuration", "", &error.to_string(), EX_CONFIG))?;
     let is_encrypted = |member: &Member| matches!(member, Member::Server(server) if server.tls);
-    if let Some(pool) = config.pools.iter().find(|pool| pool.members.iter().any(is_encrypted)) {
-        let remedy = "remove use_ssl and security_mech: destinations are not encrypted in this version";
+    let mut pools = config.pools.iter();
+    if let Some(pool) = pools.find(|pool| !secured && pool.members.iter().any(is_encrypted)) {
+        let remedy = "start with --pem-ca-path FILE, the authorities of its servers' certificates, or remove use_ssl and security_mech";
         return Err(ConfigError::new("pools", &pool.name, remedy, EX_CONFIG));
     }
     Ok(Arc::new(Snapshot { tree: Arc::new(tree), addresses: found.addresses.clone() }))

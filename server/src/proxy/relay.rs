@@ -15,7 +15,7 @@ use corecached_protocol::{Command, ErrorKind, Exptime, Reply};
 use crossbeam_channel::Receiver;
 use socket2::SockAddr;
 
-use super::config::{EjectedLimit, PoolId, Server};
+use super::config::{Address, EjectedLimit, PoolId, Server};
 use super::request::{Operation, OwnedRequest, key_of};
 use super::route::{self, Action, CallId, Execution, Limits, Routes, Softening, Tree};
 use super::shape::Shape;
@@ -24,6 +24,7 @@ use super::upstream::{self, Destination, HealthOptions, Options, PoolHealth, Thr
 use crate::net::outbox::HIGH_WATER_BYTES;
 use crate::net::{Close, ConnId, Driver, Send};
 use crate::shard::message::ReplyTo;
+use crate::tls::Trust;
 
 /// What the control thread found out, made anew whenever something changes.
 #[derive(Debug)]
@@ -43,6 +44,8 @@ pub struct UpstreamOptions {
     pub connect_retries: u32,
     /// `--target-max-pending-requests`, `--target-max-inflight-requests`
     pub limits: upstream::Limits,
+    /// Whom secured destinations must be signed by.
+    pub trust: Option<Arc<Trust>>,
     /// `--timeouts-until-tko`, `--probe-timeout-*`, `--disable-tko-tracking`
     pub health: HealthOptions,
 }
@@ -336,12 +339,18 @@ impl Relay {
 
     fn drive(&mut self, place: u32, driver: &mut impl Driver, out: &mut Vec<u8>, sends: &mut Vec<Send>) {
         let now_ms = self.now_ms;
-        let Self { upstreams, waiting, done, by_conn, snapshot, .. } = self;
+        let Self { upstreams, waiting, done, by_conn, snapshot, options, .. } = self;
         let upstream = &mut upstreams[place as usize];
         loop {
             match upstream.destination.next_action(now_ms) {
                 Some(upstream::Action::Connect) => {
                     let begun = match snapshot.addresses.get(&upstream.server) {
+                        Some(address) if upstream.server.tls => options
+                            .trust
+                            .as_ref()
+                            .ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))
+                            .and_then(|trust| trust.towards(host_of(&upstream.server.address)))
+                            .and_then(|secure| driver.connect_secured(address, &secure)),
                         Some(address) => driver.connect(address),
                         None => Err(io::ErrorKind::NotFound.into()),
                     };
@@ -689,6 +698,14 @@ impl Relay {
 
 /// Bytes of answers kept between turns.
 const ANSWERS_KEEP_BYTES: usize = 256 * 1024;
+
+/// The name that a certificate of it bears.
+fn host_of(address: &Address) -> &str {
+    match address {
+        Address::Tcp { host, .. } => host,
+        Address::Unix { .. } => "localhost",
+    }
+}
 
 fn address_bytes(address: &SockAddr) -> Option<(std::net::SocketAddr, bool)> {
     address.as_socket().map(|socket| (socket, address.is_unix()))

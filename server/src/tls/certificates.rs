@@ -108,7 +108,7 @@ pub struct Certificates {
     /// Raised by each reload that succeeded.
     generation: AtomicU64,
     /// See [`Counts`].
-    pub counts: Counts,
+    pub counts: Arc<Counts>,
     asks: (Sender<Ask>, Receiver<Ask>),
     answers: Box<[(Sender<Answer>, Receiver<Answer>)]>,
 }
@@ -129,7 +129,7 @@ impl Certificates {
             options: options.clone(),
             loaded,
             generation: AtomicU64::new(0),
-            counts: Counts::default(),
+            counts: Arc::default(),
             asks: bounded(ASKS_MAX),
             answers: (0..shards).map(|_| bounded(ASKS_MAX)).collect(),
         })
@@ -215,7 +215,7 @@ fn load(options: &TlsOptions, before: Option<&Loaded>) -> Result<Loaded, String>
         None => (&options.chain, "ssl_chain_cert"),
     };
     let key_error = named(key_option, key_path);
-    let key = read(key_path).and_then(|bytes| key(bytes, options)).map_err(&key_error)?;
+    let key = read(key_path).and_then(|bytes| key(bytes, options.key_format)).map_err(&key_error)?;
     let authorities = match &options.authorities {
         Some(path) => read(path).map_err(named("ssl_ca_cert", path))?,
         None => Vec::new(),
@@ -275,7 +275,7 @@ fn load(options: &TlsOptions, before: Option<&Loaded>) -> Result<Loaded, String>
     })
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, String> {
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
     let len = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
     if len > FILE_BYTES_MAX {
         return Err(format!("{len} bytes are too many: at most {FILE_BYTES_MAX}"));
@@ -283,7 +283,7 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     std::fs::read(path).map_err(|error| error.to_string())
 }
 
-fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+pub(super) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match found {
         Ok(found) if found.is_empty() => Err("there is no certificate in PEM format in it".to_owned()),
@@ -292,8 +292,8 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     }
 }
 
-fn key(bytes: Vec<u8>, options: &TlsOptions) -> Result<PrivateKeyDer<'static>, String> {
-    match options.key_format {
+pub(super) fn key(bytes: Vec<u8>, format: KeyFormat) -> Result<PrivateKeyDer<'static>, String> {
+    match format {
         KeyFormat::Pem => PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| match error {
             rustls::pki_types::pem::Error::NoItemsFound => {
                 "there is no private key in PEM format in it, at least none without a passphrase".to_owned()

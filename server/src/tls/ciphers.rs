@@ -40,8 +40,18 @@ pub fn parse(list: &str) -> Result<Vec<SupportedCipherSuite>, String> {
         let names = SUITES.map(|(name, _)| name).join(":");
         return Err(format!("name at least one suite of {names}, or HIGH for all of them"));
     }
+    Ok(with_13(chosen.into_iter().map(|(_, suite)| suite)))
+}
+
+/// Every suite there is, best first.
+#[must_use]
+pub fn all() -> Vec<SupportedCipherSuite> {
+    with_13(SUITES.into_iter().map(|(_, suite)| suite))
+}
+
+fn with_13(of_12: impl Iterator<Item = SupportedCipherSuite>) -> Vec<SupportedCipherSuite> {
     let of_13 = rustls::crypto::ring::ALL_CIPHER_SUITES.iter().filter(|suite| suite.tls13().is_some());
-    Ok(of_13.copied().chain(chosen.into_iter().map(|(_, suite)| suite)).collect())
+    of_13.copied().chain(of_12).collect()
 }
 
 /// Whether a word of a list means the suite of this name: by name, or by a part of it such as `AES128` or `aRSA`.

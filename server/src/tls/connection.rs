@@ -8,8 +8,9 @@ use std::io::{self, IoSlice, Read, Write};
 use std::sync::Arc;
 
 use rustls::server::ServerConnection;
-use rustls::{HandshakeKind, ServerConfig};
+use rustls::{ClientConnection, HandshakeKind, ServerConfig};
 
+use super::trust::Secure;
 use crate::net::{ConnId, Outbox, Pinned, outbox};
 
 /// Most plain bytes of a waiting value encrypted in one turn: four records.
@@ -25,7 +26,9 @@ const MAJOR_VERSION: u8 = 3;
 pub struct Connection {
     /// Its name in the driver below.
     pub id: ConnId,
-    tls: ServerConnection,
+    tls: rustls::Connection,
+    /// We began it.
+    ours: bool,
     /// Replies not encrypted yet, in order.
     queue: Option<Box<Outbox>>,
     /// What is known of the handshake.
@@ -70,12 +73,25 @@ impl Connection {
     /// # Errors
     /// When `rustls` cannot begin with this configuration.
     pub fn new(id: ConnId, config: &Arc<ServerConfig>) -> Result<Self, rustls::Error> {
-        let mut tls = ServerConnection::new(Arc::clone(config))?;
+        Ok(Self::over(id, ServerConnection::new(Arc::clone(config))?.into(), false))
+    }
+
+    /// A connection to a server that is being made.
+    ///
+    /// # Errors
+    /// As [`Connection::new`].
+    pub fn to_server(id: ConnId, secure: &Secure) -> Result<Self, rustls::Error> {
+        let tls = ClientConnection::new(Arc::clone(&secure.config), secure.name.clone())?;
+        Ok(Self::over(id, tls.into(), true))
+    }
+
+    fn over(id: ConnId, mut tls: rustls::Connection, ours: bool) -> Self {
         // Nothing is left in it at the end of a turn: see `Connection::take_sealed`.
         tls.set_buffer_limit(None);
-        Ok(Self {
+        Self {
             id,
             tls,
+            ours,
             queue: None,
             handshake: Handshake::Silent,
             ended: false,
@@ -84,7 +100,12 @@ impl Connection {
             paused: false,
             touched: false,
             busy: false,
-        })
+        }
+    }
+
+    /// Whether it goes to a server.
+    pub fn is_ours(&self) -> bool {
+        self.ours
     }
 
     /// Whether the handshake has been done.
@@ -106,7 +127,8 @@ impl Connection {
     pub fn take(&mut self, mut data: &[u8], plain: &mut Vec<u8>) -> Taken {
         if self.handshake == Handshake::Silent && !data.is_empty() {
             self.handshake = Handshake::UnderWay;
-            if data[0] != HANDSHAKE || data.get(1).is_some_and(|&major| major != MAJOR_VERSION) {
+            let is_tls = data[0] == HANDSHAKE && data.get(1).is_none_or(|&major| major == MAJOR_VERSION);
+            if !is_tls && !self.ours {
                 return Taken::Foreign;
             }
         }

@@ -9,8 +9,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::certificates::{Certificates, Loaded, Usage};
+use super::certificates::{Certificates, Counts, Loaded, Usage};
 use super::connection::{Connection, Taken};
+use super::trust::Secure;
 use crate::net::uring::Uring;
 use crate::net::{Buffer, Close, ConnId, Driver, Event, Ring, Send, Wait, Waker, outbox};
 
@@ -22,11 +23,13 @@ const PLAIN_KEEP_BYTES: usize = 256 * 1024;
 /// See the head of the file.
 pub struct Tls<D> {
     below: D,
-    certificates: Arc<Certificates>,
+    /// For clients; `None` where only servers are reached this way.
+    certificates: Option<Arc<Certificates>>,
+    counts: Arc<Counts>,
     /// How each listening socket is secured.
     usages: Box<[Usage]>,
     /// What connections begin with, and the generation it is of.
-    current: (u64, Arc<Loaded>),
+    current: Option<(u64, Arc<Loaded>)>,
     /// By place; `None` for plain ones.
     conns: Vec<Option<Box<Connection>>>,
     /// What was decrypted in this turn.
@@ -49,11 +52,13 @@ pub struct Tls<D> {
 
 impl<D: Driver> Tls<D> {
     /// TLS over `below`, whose listening sockets are secured as `usages` say.
-    pub fn new(below: D, certificates: Arc<Certificates>, usages: Box<[Usage]>) -> Self {
-        let current = (certificates.generation(), certificates.current());
+    pub fn new(below: D, certificates: Option<Arc<Certificates>>, usages: Box<[Usage]>) -> Self {
+        let current = certificates.as_ref().map(|it| (it.generation(), it.current()));
+        let counts = certificates.as_ref().map(|it| Arc::clone(&it.counts)).unwrap_or_default();
         Self {
             below,
             certificates,
+            counts,
             usages,
             current,
             conns: Vec::new(),
@@ -94,24 +99,34 @@ impl<D: Driver> Tls<D> {
         if usage == Usage::Plain {
             return true;
         }
-        let generation = self.certificates.generation();
-        if self.current.0 != generation {
-            self.current = (generation, self.certificates.current());
+        if let (Some(certificates), Some(current)) = (&self.certificates, &mut self.current) {
+            let generation = certificates.generation();
+            if current.0 != generation {
+                *current = (generation, certificates.current());
+            }
         }
         // Whoever cannot be secured is not served in plain: the shard does not hear of it.
-        let made = self.current.1.of(usage).map(|config| Connection::new(id, config));
+        let made = self
+            .current
+            .as_ref()
+            .and_then(|current| current.1.of(usage))
+            .map(|config| Connection::new(id, config));
         let Some(Ok(made)) = made else {
-            self.certificates.counts.handshake_errors.fetch_add(1, Ordering::Relaxed);
+            self.counts.handshake_errors.fetch_add(1, Ordering::Relaxed);
             self.below.close(id, Close::Now);
             return false;
         };
-        let index = id.index as usize;
+        self.add(made);
+        true
+    }
+
+    fn add(&mut self, conn: Connection) {
+        let index = conn.id.index as usize;
         if index >= self.conns.len() {
             self.conns.resize_with(index + 1, || None);
         }
         debug_assert!(self.conns[index].is_none());
-        self.conns[index] = Some(Box::new(made));
-        true
+        self.conns[index] = Some(Box::new(conn));
     }
 
     fn received(&mut self, id: ConnId, buffer: Buffer, events: &mut Vec<Event>) {
@@ -126,8 +141,10 @@ impl<D: Driver> Tls<D> {
         let was_open = conn.is_open();
         let taken = conn.take(self.below.received(buffer), &mut self.plain);
         self.below.recycle(buffer);
-        let counts = &self.certificates.counts;
-        if !was_open && conn.is_open() && !conn.is_resumed() {
+        let counts = &self.counts;
+        if !was_open && conn.is_open() && conn.is_ours() {
+            events.push(Event::Connected { conn: id });
+        } else if !was_open && conn.is_open() && !conn.is_resumed() {
             counts.new_sessions.fetch_add(1, Ordering::Relaxed);
         }
         let is_open = conn.is_open();
@@ -188,8 +205,8 @@ impl<D: Driver> Tls<D> {
     fn forget(&mut self, id: ConnId) {
         let place = self.conns.get_mut(id.index as usize);
         if let Some(mut conn) = place.and_then(|place| place.take_if(|conn| conn.id == id)) {
-            if conn.is_shaking_hands() && !conn.closing {
-                self.certificates.counts.handshake_errors.fetch_add(1, Ordering::Relaxed);
+            if conn.is_shaking_hands() && !conn.closing && !conn.is_ours() {
+                self.counts.handshake_errors.fetch_add(1, Ordering::Relaxed);
             }
             conn.abandon(|pinned| self.deferred.push(Event::Released { pinned }));
         }
@@ -203,6 +220,8 @@ impl<D: Driver> Tls<D> {
                 }
             }
             Event::Received { conn, buffer } => self.received(conn, buffer, events),
+            // It stands when both have shaken hands; what opens that goes out with this turn.
+            Event::Connected { conn } if self.get(conn).is_some() => self.touch(conn),
             Event::Ended { conn } if self.get(conn).is_some_and(|conn| conn.closing) => {}
             Event::Closed { conn } => {
                 let was_closing = self.get(conn).is_some_and(|conn| conn.closing);
@@ -404,6 +423,20 @@ impl<D: Driver> Driver for Tls<D> {
 
     fn connect(&mut self, address: &socket2::SockAddr) -> io::Result<ConnId> {
         self.below.connect(address)
+    }
+
+    fn connect_secured(&mut self, address: &socket2::SockAddr, secure: &Secure) -> io::Result<ConnId> {
+        let id = self.below.connect(address)?;
+        match Connection::to_server(id, secure) {
+            Ok(made) => {
+                self.add(made);
+                Ok(id)
+            }
+            Err(error) => {
+                self.below.close(id, Close::Now);
+                Err(io::Error::other(error))
+            }
+        }
     }
 
     fn peer(&self, conn: ConnId) -> Option<SocketAddr> {

@@ -1,13 +1,16 @@
-//! TLS towards clients: a driver over another driver, so that shards and sessions see plain bytes and a server without
+//! TLS towards clients, and of a proxy towards its destinations: a driver over another driver, so that shards and sessions see plain bytes and a server without
 //! TLS runs none of this.
 //!
 //! `driver` decrypts what comes and encrypts what goes, once a turn and connection; `connection` is one client's state;
-//! `certificates` reads the files and reads them again on demand, on the control thread alone.
+//! `certificates` reads the files and reads them again on demand, on the control thread alone; `trust` is what a proxy
+//! needs to know of its destinations.
 
 pub mod certificates;
 pub mod ciphers;
 mod connection;
 pub mod driver;
+pub mod trust;
 
 pub use certificates::{Certificates, Usage};
 pub use driver::Tls;
+pub use trust::{Secure, Trust, TrustOptions};

@@ -18,6 +18,7 @@ mod large_values;
 mod memory;
 mod pipelining;
 mod proxy;
+mod proxy_tls;
 mod shutdown;
 mod stats;
 mod tls;

@@ -94,6 +94,7 @@ impl Bench {
         let addresses = tree.destinations().iter().map(|it| (it.server.clone(), address.into())).collect();
         let (_updates, updates) = crossbeam_channel::bounded(1);
         let options = UpstreamOptions {
+            trust: None,
             inactive_reset_ms: 0,
             connect_retries: 0,
             limits: upstream::Limits::default(),

@@ -14,7 +14,7 @@ pub use folder::Folder;
 pub use packet::{Packet, opcode};
 pub use random::Random;
 pub use server::{Backend, Exit, Launch, Server};
-pub use tls::Authority;
+pub use tls::{Authority, Identity};
 
 /// How long anything at all may take before a test gives up on it: far above what a loaded machine needs.
 pub const DEADLINE: Duration = Duration::from_secs(60);

@@ -1,0 +1,89 @@
+//! What connections to servers begin with: whom to trust, by what name, and what to show. Read once, at start.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::crypto::ring;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+
+use super::certificates::{certificates, key, read};
+use crate::config::KeyFormat;
+
+/// Where it is read from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrustOptions {
+    /// Authorities of servers' certificates.
+    pub authorities: PathBuf,
+    /// What servers are shown: a certificate and its key.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// The name that certificates must bear; by default that of the server.
+    pub name: Option<String>,
+}
+
+/// See the head of the file.
+#[derive(Debug)]
+pub struct Trust {
+    config: Arc<ClientConfig>,
+    name: Option<ServerName<'static>>,
+}
+
+/// What one connection begins with.
+#[derive(Clone, Debug)]
+pub struct Secure {
+    /// Whom to trust, and what to show.
+    pub config: Arc<ClientConfig>,
+    /// The name that the certificate must bear.
+    pub name: ServerName<'static>,
+}
+
+impl Trust {
+    /// What `options` name.
+    ///
+    /// # Errors
+    /// Which file cannot be used, and why.
+    pub fn load(options: &TrustOptions) -> Result<Self, String> {
+        let named = |flag: &'static str, path: &Path| {
+            let path = path.display().to_string();
+            move |error: String| format!("{flag} {path}: {error}")
+        };
+        let authorities = named("--pem-ca-path", &options.authorities);
+        let mut roots = RootCertStore::empty();
+        let pem = read(&options.authorities).map_err(&authorities)?;
+        for certificate in certificates(&pem).map_err(&authorities)? {
+            roots.add(certificate).map_err(|error| authorities(error.to_string()))?;
+        }
+        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .with_root_certificates(roots);
+        let config = match &options.identity {
+            None => builder.with_no_client_auth(),
+            Some((chain_path, key_path)) => {
+                let chain_error = named("--pem-cert-path", chain_path);
+                let chain = read(chain_path).and_then(|pem| certificates(&pem)).map_err(&chain_error)?;
+                let key = read(key_path).and_then(|bytes| key(bytes, KeyFormat::Pem));
+                let key = key.map_err(named("--pem-key-path", key_path))?;
+                builder.with_client_auth_cert(chain, key).map_err(|error| chain_error(error.to_string()))?
+            }
+        };
+        let name = options.name.as_ref().map(|name| ServerName::try_from(name.clone())).transpose();
+        let name = name.map_err(|error| {
+            format!("--ssl-server-name {}: {error}", options.name.as_deref().unwrap_or_default())
+        })?;
+        Ok(Self { config: Arc::new(config), name })
+    }
+
+    /// For a connection to `host`.
+    ///
+    /// # Errors
+    /// It is neither a name nor an address.
+    pub fn towards(&self, host: &str) -> io::Result<Secure> {
+        let name = match &self.name {
+            Some(name) => name.clone(),
+            None => ServerName::try_from(host.trim_end_matches('.').to_owned()).map_err(io::Error::other)?,
+        };
+        Ok(Secure { config: Arc::clone(&self.config), name })
+    }
+}

@@ -1,0 +1,195 @@
+//! A proxy whose destinations, and whose clients, speak TLS.
+
+use rustls::ALL_VERSIONS;
+
+use crate::support::{Authority, Backend, Client, Folder, Identity, Launch, Server, free_port};
+
+/// Files of an authority and of what it signed.
+struct Files {
+    folder: Folder,
+    authority: Authority,
+    identity: Identity,
+}
+
+impl Files {
+    fn new() -> Self {
+        let (folder, authority) = (Folder::new(), Authority::new());
+        let identity = authority.sign();
+        identity.install(&folder);
+        std::fs::write(folder.file("ca.pem"), authority.pem()).unwrap();
+        Self { folder, authority, identity }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.file(name).to_str().unwrap().to_owned()
+    }
+
+    /// A cache behind TLS; with `verify` 2 it wants certificates of its clients.
+    fn cache(&self, verify: u8) -> Server {
+        let options = format!(
+            "ssl_chain_cert={},ssl_key={},ssl_ca_cert={},ssl_verify_mode={verify}",
+            self.path("chain.pem"),
+            self.path("key.pem"),
+            self.path("ca.pem")
+        );
+        Launch::new(&["-t", "1", "-Z", "-o", &options]).serve()
+    }
+}
+
+/// The name that certificates of tests bear.
+const NAME: &str = "--ssl-server-name=localhost";
+
+fn proxy(backend: Backend, shards: usize, caches: &[Server], args: &[&str]) -> Launch {
+    let servers: Vec<String> =
+        caches.iter().map(|cache| format!("\"{}:ascii:ssl\"", cache.address)).collect();
+    let config = format!(
+        "{{\"pools\": {{\"A\": {{\"servers\": [{}]}}}}, \"route\": \"PoolRoute|A\"}}",
+        servers.join(",")
+    );
+    let shards = shards.to_string();
+    let fixed = [
+        "proxy",
+        "-p",
+        "0",
+        "--listen-addresses=127.0.0.1",
+        "--num-proxies",
+        &shards,
+        backend.flag(),
+        "--config-str",
+        &config,
+        "--disable-miss-on-get-errors",
+    ];
+    Launch::bare(&fixed).args(args)
+}
+
+fn everywhere(check: impl Fn(Backend, usize)) {
+    for &backend in Backend::all() {
+        for shards in [1, 2] {
+            check(backend, shards);
+        }
+    }
+}
+
+#[test]
+fn destinations_are_reached_over_tls() {
+    let files = Files::new();
+    everywhere(|backend, shards| {
+        let caches: Vec<Server> = (0..3).map(|_| files.cache(0)).collect();
+        let ca = files.path("ca.pem");
+        let proxy = proxy(backend, shards, &caches, &["--pem-ca-path", &ca, NAME]).serve();
+        let mut client = Client::connect(&proxy);
+        for number in 0..60 {
+            client.set(&format!("key{number}"), &vec![number as u8; number * 300]);
+        }
+        for number in 0..60 {
+            assert!(client.get(&format!("key{number}")) == Some(vec![number as u8; number * 300]));
+        }
+        let large: Vec<u8> = (0..900_000).map(|at| (at % 251) as u8).collect();
+        client.set("large", &large);
+        assert!(client.get("large").as_deref() == Some(&large[..]));
+        // Many at once, each answered in its turn.
+        let requests: String = (0..2000).map(|number| format!("get key{}\r\n", number % 60)).collect();
+        let replies: Vec<u8> = (0..2000)
+            .flat_map(|number| {
+                let number = number % 60;
+                let head = format!("VALUE key{number} 0 {}\r\n", number * 300);
+                [head.as_bytes(), &vec![number as u8; number * 300], b"\r\nEND\r\n"].concat()
+            })
+            .collect();
+        assert!(client.exchange(requests.as_bytes(), |got| got.len() >= replies.len()) == replies);
+        drop(caches);
+        client.send("get key1\r\nset key1 0 0 1\r\nx\r\nmn\r\n");
+        for _ in 0..2 {
+            assert!(client.line().starts_with("SERVER_ERROR "));
+        }
+        client.expect("MN\r\n");
+    });
+}
+
+#[test]
+fn whoever_is_not_signed_for_is_not_reached() {
+    let (files, others) = (Files::new(), Files::new());
+    everywhere(|backend, shards| {
+        let caches = [files.cache(0)];
+        let (ca, other_ca) = (files.path("ca.pem"), others.path("ca.pem"));
+        // Signed by somebody else, of another name, and no TLS at all.
+        let plain = [Launch::new(&[]).serve()];
+        for (caches, args) in [
+            (&caches, vec!["--pem-ca-path", &other_ca, NAME]),
+            (&caches, vec!["--pem-ca-path", &ca, "--ssl-server-name=elsewhere"]),
+            (&caches, vec!["--pem-ca-path", &ca]),
+            (&plain, vec!["--pem-ca-path", &ca, NAME]),
+        ] {
+            let proxy = proxy(backend, shards, caches, &args).serve();
+            Client::connect(&proxy).check("get k\r\n", "SERVER_ERROR connection error\r\n");
+        }
+        let good = proxy(backend, shards, &caches, &["--pem-ca-path", &ca, NAME]).serve();
+        Client::connect(&good).check("get k\r\n", "END\r\n");
+    });
+}
+
+#[test]
+fn a_destination_that_asks_is_shown_a_certificate() {
+    let files = Files::new();
+    let [ca, chain, key] = ["ca.pem", "chain.pem", "key.pem"].map(|name| files.path(name));
+    everywhere(|backend, shards| {
+        let caches = [files.cache(2)];
+        let shown = ["--pem-ca-path", &ca, NAME, "--pem-cert-path", &chain, "--pem-key-path", &key];
+        let with = proxy(backend, shards, &caches, &shown).serve();
+        Client::connect(&with)
+            .check("set k 0 0 1\r\nx\r\nget k\r\n", "STORED\r\nVALUE k 0 1\r\nx\r\nEND\r\n");
+        let without = proxy(backend, shards, &caches, &shown[..3]).serve();
+        let mut client = Client::connect(&without);
+        client.send("get k\r\n");
+        assert!(client.line().starts_with("SERVER_ERROR"));
+    });
+}
+
+#[test]
+fn clients_reach_the_proxy_over_tls() {
+    let files = Files::new();
+    let [ca, chain, key] = ["ca.pem", "chain.pem", "key.pem"].map(|name| files.path(name));
+    everywhere(|backend, shards| {
+        let caches = [files.cache(0)];
+        let port = free_port().to_string();
+        let args = [
+            "--pem-ca-path",
+            &ca,
+            NAME,
+            "--ssl-port",
+            &port,
+            "--server-pem-cert-path",
+            &chain,
+            "--server-pem-key-path",
+            &key,
+            "--ssl-require-peer-certs",
+        ];
+        let proxy = proxy(backend, shards, &caches, &args).serve();
+        let address = ([127, 0, 0, 1], port.parse().unwrap()).into();
+        let config = files.authority.client(ALL_VERSIONS, Some(&files.identity));
+        let mut client = Client::connect_tls(address, &config);
+        client.check("set k 0 0 1\r\nx\r\nget k\r\n", "STORED\r\nVALUE k 0 1\r\nx\r\nEND\r\n");
+        Client::connect(&proxy).check("get k\r\n", "VALUE k 0 1\r\nx\r\nEND\r\n");
+    });
+}
+
+#[test]
+fn what_cannot_be_used_is_named() {
+    let files = Files::new();
+    let caches = [files.cache(0)];
+    let ca = files.path("ca.pem");
+    let key = files.path("key.pem");
+    for (args, said) in [
+        (&[][..], "--pem-ca-path"),
+        (&["--pem-ca-path", "/nowhere.pem"], "/nowhere.pem"),
+        (&["--pem-ca-path", &key], &key[..]),
+        (&["--pem-ca-path", &ca, "--pem-cert-path", &ca], "--pem-key-path"),
+        (&["--pem-ca-path", &ca, "--ssl-server-name", "a b"], "--ssl-server-name"),
+        (&["--pem-ca-path", &ca, "--ssl-port", "0"], "--server-pem-cert-path"),
+        (&["--ssl-port", "0", "--pem-cert-path", &ca, "--ssl-require-peer-certs"], "--pem-ca-path"),
+    ] {
+        let exit = proxy(Backend::all()[0], 1, &caches, args).exit();
+        assert_ne!(exit.code(), Some(0), "{args:?}");
+        assert!(exit.stderr.contains(said), "{args:?}: {}", exit.stderr);
+    }
+}
