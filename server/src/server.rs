@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use corecached_engine::{KeyHasher, Seconds, Store, StoreConfig};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use crate::admin::crawler::Crawler;
 use crate::admin::http::Admin;
 use crate::config::{Address, Config, ConfigError, IoBackend, Listen, Serves};
 use crate::conn::users::Users;
@@ -64,6 +65,8 @@ pub struct Shared {
     pub backend: String,
     /// Bytes for each shard's store: its part of the limit, less what the process takes beside the stores.
     pub slice_bytes: AtomicUsize,
+    /// Lists of all items, as `lru_crawler` makes them.
+    pub crawler: Crawler,
     /// Of a proxy: configurations that were wrong.
     pub config_failures: AtomicUsize,
     /// Of a proxy: what its shards say of themselves when they are asked.
@@ -98,6 +101,7 @@ impl Shared {
             verbosity: AtomicU32::new(config.verbosity),
             memory_bytes: AtomicUsize::new(config.memory_bytes),
             slice_bytes: AtomicUsize::new(config.memory_bytes / shards),
+            crawler: Crawler::default(),
             config_failures: AtomicUsize::new(0),
             config,
         }

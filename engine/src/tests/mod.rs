@@ -11,6 +11,7 @@ mod oracle;
 mod random;
 mod support;
 mod uniques;
+mod walks;
 
 /// What the model drives.
 use crate::Store;

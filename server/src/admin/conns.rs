@@ -21,6 +21,7 @@ pub fn describe<'a>(shard: usize, sessions: impl Iterator<Item = &'a Session>, n
             State::Swallow(_) => "conn_swallow",
             State::Upload(_) => "conn_nread",
             State::Barrier(_) | State::Gather(_) => "conn_parse_cmd",
+            State::Dump(_) => "conn_mwrite",
             State::Closing => "conn_closing",
         };
         let idle_s = now_s.saturating_sub(session.last_s);

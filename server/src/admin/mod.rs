@@ -2,6 +2,7 @@
 
 pub mod cachedump;
 pub mod conns;
+pub mod crawler;
 pub mod drain;
 pub mod heartbeats;
 pub mod http;

@@ -149,6 +149,9 @@ fn general(list: &mut List<'_>, shared: &Shared) {
         "read_buf_oom",
         "reserved_fds",
     ]);
+    if config.idle_timeout_s > 0 {
+        list.put("idle_kicks", counters.idle_kicks);
+    }
     list.put_all(&[
         ("cmd_get", counters.cmd_get),
         ("cmd_set", counters.cmd_set),
@@ -320,7 +323,7 @@ fn settings(list: &mut List<'_>, shared: &Shared) {
     list.put("hashpower_init", 0);
     list.put("slab_reassign", "no");
     list.put("slab_automove", 0);
-    list.put("lru_crawler", "no");
+    list.put("lru_crawler", yes(shared.crawler.is_enabled()));
     list.put("lru_crawler_sleep", 0);
     list.put("lru_crawler_tocrawl", 0);
     list.put("tail_repair_time", 0);

@@ -5,7 +5,7 @@ use corecached_protocol::{AdminVerb, Command, binary, line, text};
 use super::core::Core;
 use super::execute;
 use super::message::{Broadcast, GATHER, ReplyTo, Request};
-use crate::admin;
+use crate::admin::{self, crawler::Crawl};
 use crate::conn::session::{Barrier, Gather, Part, Then};
 use crate::conn::{Session, State};
 use crate::proxy::{self, stats::Group};
@@ -75,8 +75,20 @@ impl Core {
             Command::Admin { verb: AdminVerb::RefreshCerts, .. } if self.shared.certificates.is_some() => {
                 self.after_all(session, Barrier::RefreshCertificates);
             }
+            Command::Admin { verb: AdminVerb::LruCrawler, words } => {
+                match admin::crawler::command(words, &self.shared) {
+                    Crawl::Answer(line) => self.say(session, line),
+                    Crawl::List(list) => self.begin_dump(session, list),
+                    Crawl::Nothing(list) => {
+                        self.reply(session, |out| {
+                            out.extend_from_slice(line::OK);
+                            out.extend_from_slice(list.end());
+                        });
+                    }
+                }
+            }
             Command::Admin { verb, words } => {
-                self.say(session, admin::tunables::answer(verb, words, &self.shared.config));
+                self.say(session, admin::tunables::answer(verb, words));
             }
             _ => unreachable!("commands with a key go to their owner"),
         }
@@ -146,10 +158,14 @@ impl Core {
 
     /// Another shard's part of a broadcast.
     pub(super) fn gathered(&mut self, session: &mut Session, answer: Vec<u8>) {
-        if let State::Gather(gather) = &mut session.state {
-            gather.missing -= 1;
-            gather.answers.push(answer);
-            self.finish_gather(session);
+        match &mut session.state {
+            State::Gather(gather) => {
+                gather.missing -= 1;
+                gather.answers.push(answer);
+                self.finish_gather(session);
+            }
+            State::Dump(_) => self.dumped(session, &answer),
+            _ => {}
         }
     }
 

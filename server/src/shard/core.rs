@@ -23,6 +23,9 @@ use crate::server::Shared;
 /// Batches taken from the mesh in one turn, so that a flood of requests does not keep a shard from its own clients.
 const BATCHES_PER_TURN: usize = 16;
 
+/// Connections looked at in one go for being idle.
+const IDLE_LOOKS: usize = 256;
+
 /// How far the clock of milliseconds may lag.
 const CLOCK_STEP_MS: u64 = 4;
 
@@ -76,6 +79,8 @@ pub struct Core {
     slice_bytes: usize,
     /// Of a proxy: the question of [`crate::metrics::Descriptions`] answered last.
     described: u64,
+    /// The place from which idle connections are still to be looked for in this second.
+    idle_at: usize,
     /// The upkeep of the store was cut short.
     upkeep_left: bool,
     drained: bool,
@@ -112,6 +117,7 @@ impl Core {
             turn: 0,
             slice_bytes,
             described: 0,
+            idle_at: usize::MAX,
             upkeep_left: false,
             drained: false,
         }
@@ -128,7 +134,7 @@ impl Core {
     // --- the turn ---
 
     pub(super) fn has_work(&self) -> bool {
-        !self.run_list.is_empty() || self.upkeep_left || self.stopping()
+        !self.run_list.is_empty() || self.upkeep_left || self.idle_at < self.sessions.len() || self.stopping()
     }
 
     /// How long the driver may wait: at most `limit`, and not past a deadline of the proxy.
@@ -165,6 +171,9 @@ impl Core {
         let now = Seconds(self.shared.clock.now_s());
         if now != self.now {
             self.now = now;
+            if self.shared.config.idle_timeout_s > 0 {
+                self.idle_at = 0;
+            }
             self.resize_store();
         }
         if let Some(relay) = &mut self.relay {
@@ -362,7 +371,7 @@ impl Core {
         }
         let finished = match session.state {
             State::Closing => true,
-            State::Barrier(_) | State::Gather(_) => false,
+            State::Barrier(_) | State::Gather(_) | State::Dump(_) => false,
             State::Command | State::Unauthenticated | State::Swallow(_) | State::Upload(_) => {
                 session.ended && !session.stalled
             }
@@ -371,6 +380,30 @@ impl Core {
             driver.close(conn, Close::AfterSend);
             self.closed(conn);
         }
+    }
+
+    /// A connection that has said nothing for too long (`-o idle_timeout`). Looks at so many a turn, once a second at
+    /// all of them.
+    pub(super) fn next_idle(&mut self) -> Option<ConnId> {
+        let until = self.sessions.len().min(self.idle_at.saturating_add(IDLE_LOOKS));
+        while self.idle_at < until {
+            self.idle_at += 1;
+            let Some(session) = &self.sessions[self.idle_at - 1] else { continue };
+            let waits = matches!(session.state, State::Command | State::Unauthenticated);
+            let silent_s = self.now.0.saturating_sub(session.last_s);
+            let answered = session.is_caught_up() && !session.stalled && !session.behind;
+            if waits && answered && silent_s > self.shared.config.idle_timeout_s {
+                return Some(session.conn);
+            }
+        }
+        None
+    }
+
+    /// It has been closed for being idle.
+    pub(super) fn kicked(&mut self, conn: ConnId) {
+        self.counters.idle_kicks += 1;
+        self.closed(conn);
+        self.publish_counters(); // the next turn may be a second away
     }
 
     // --- stopping ---

@@ -8,6 +8,7 @@ mod auth;
 mod binary;
 mod control;
 pub mod core;
+mod dump;
 pub mod execute;
 pub mod lock;
 pub mod mesh;
@@ -85,6 +86,13 @@ impl<D: Driver> Shard<D> {
         worked |= self.core.go_on();
         worked |= self.core.upkeep(UPKEEP_ITEMS);
         self.finish_turn();
+        while let Some(conn) = self.core.next_idle() {
+            // What the client did not take is no sign of its being idle.
+            if self.driver.backlog(conn) == 0 {
+                self.driver.close(conn, Close::AfterSend);
+                self.core.kicked(conn);
+            }
+        }
         if self.core.stopping() && self.drained() {
             return Ok(Progress::Finished);
         }

@@ -67,6 +67,12 @@ impl Core {
                     session.stalled = true;
                     return at;
                 }
+                State::Dump(_) => {
+                    if !self.dump(session) {
+                        session.stalled = true;
+                        return at;
+                    }
+                }
                 _ if rest.is_empty() => return at,
                 State::Unauthenticated => {
                     let taken = self.authenticate(session, rest);
@@ -452,6 +458,9 @@ impl Core {
             }
             Broadcast::DescribeItems { limit } => {
                 return admin::cachedump::describe(&self.store, limit, self.now);
+            }
+            Broadcast::ListItems { from, list } => {
+                return admin::crawler::list(&self.store, from, list, self.now);
             }
             Broadcast::DescribeRelay => {
                 return self.relay.as_deref().map_or_else(Vec::new, proxy::stats::describe);

@@ -217,10 +217,12 @@ impl Core {
         }
     }
 
-    /// The connection is gone: a value on its way into a store is given up.
+    /// The connection is gone: a value on its way into a store is given up, and so is a list of all items.
     pub(super) fn break_off(&mut self, session: &Session) {
-        if let State::Upload(upload) = &session.state {
-            self.abort_upload(session.conn, upload.owner);
+        match &session.state {
+            State::Upload(upload) => self.abort_upload(session.conn, upload.owner),
+            State::Dump(_) => self.shared.crawler.end_dump(),
+            _ => {}
         }
     }
 

@@ -13,6 +13,7 @@ mod binary;
 mod command_line;
 mod connections;
 mod differential;
+mod dumps;
 mod expiry;
 mod large_values;
 mod memory;
