@@ -12,6 +12,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::admin::crawler::Crawler;
 use crate::admin::http::Admin;
+use crate::admin::watch::Watch;
 use crate::config::{Address, Config, ConfigError, IoBackend, Listen, Serves};
 use crate::conn::users::Users;
 use crate::metrics::{Cells, Descriptions};
@@ -67,6 +68,8 @@ pub struct Shared {
     pub slice_bytes: AtomicUsize,
     /// Lists of all items, as `lru_crawler` makes them.
     pub crawler: Crawler,
+    /// Who is told what happens.
+    pub watch: Watch,
     /// Of a proxy: configurations that were wrong.
     pub config_failures: AtomicUsize,
     /// Of a proxy: what its shards say of themselves when they are asked.
@@ -102,6 +105,7 @@ impl Shared {
             memory_bytes: AtomicUsize::new(config.memory_bytes),
             slice_bytes: AtomicUsize::new(config.memory_bytes / shards),
             crawler: Crawler::default(),
+            watch: Watch::default(),
             config_failures: AtomicUsize::new(0),
             config,
         }

@@ -6,6 +6,7 @@
 mod arithmetic;
 mod check;
 mod delete;
+mod journal;
 mod maintain;
 mod meta;
 mod pin;
@@ -31,6 +32,7 @@ use crate::value::{Item, ItemHandle};
 
 pub use arithmetic::{ArithmeticHow, Counted};
 pub use delete::{DeleteHow, Deleted};
+pub use journal::Evicted;
 pub use meta::{MetaGet, MetaGot};
 pub use pin::PinnedValue;
 pub use upload::{NoMemory, Upload};
@@ -69,6 +71,8 @@ pub struct Store<I: Index = BucketIndex> {
     /// Bytes of values promised to uploads that are not finished.
     upload_bytes: usize,
     counts: StoreStats,
+    /// What is dropped while it lives, if somebody wants to know.
+    journal: Option<Box<journal::Journal>>,
     /// Hashes of what was dropped while it lived, in order.
     #[cfg(test)]
     pub(crate) evicted: Vec<u64>,
@@ -117,6 +121,7 @@ impl<I: Index> Store<I> {
             cas_next: 1,
             upload_bytes: 0,
             counts: StoreStats::default(),
+            journal: None,
             #[cfg(test)]
             evicted: Vec::new(),
             not_sync: PhantomData,
@@ -382,6 +387,9 @@ impl<I: Index> Store<I> {
     /// An item is dropped while it lives.
     fn count_eviction(&mut self, at: Location) {
         self.counts.evictions += 1;
+        if self.journal.is_some() {
+            self.note_eviction(at);
+        }
         #[cfg(test)]
         self.evicted.push(self.config.hasher.hash(self.record(at).key()));
         self.counts.evicted_unfetched += u64::from(!self.record(at).has(flag::FETCHED));

@@ -10,3 +10,4 @@ pub mod page;
 pub mod prefixes;
 pub mod stats;
 pub mod tunables;
+pub mod watch;

@@ -203,15 +203,15 @@ fn general(list: &mut List<'_>, shared: &Shared) {
         "lru_maintainer_juggles",
     ]);
     list.put("malloc_fails", store.out_of_memory);
-    list.put_zeroes(&[
-        "log_worker_dropped",
-        "log_worker_written",
-        "log_watcher_skipped",
-        "log_watcher_sent",
-        "log_watchers",
-        "unexpected_napi_ids",
-        "round_robin_fallback",
+    let watch = &shared.watch;
+    list.put_all(&[
+        ("log_worker_dropped", watch.counts.dropped.load(Ordering::Relaxed)),
+        ("log_worker_written", watch.counts.written.load(Ordering::Relaxed)),
+        ("log_watcher_skipped", watch.counts.skipped.load(Ordering::Relaxed)),
+        ("log_watcher_sent", watch.counts.sent.load(Ordering::Relaxed)),
+        ("log_watchers", watch.watchers() as u64),
     ]);
+    list.put_zeroes(&["unexpected_napi_ids", "round_robin_fallback"]);
     if let Some(certificates) = &shared.certificates {
         let counts = &certificates.counts;
         if certificates.options().session_cache {

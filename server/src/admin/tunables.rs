@@ -36,9 +36,8 @@ pub fn answer(verb: AdminVerb, words: &[u8]) -> &'static [u8] {
             _ => line::ERROR,
         },
         AdminVerb::RefreshCerts => line::TLS_NOT_ENABLED,
-        // Has answers of its own.
-        AdminVerb::LruCrawler => line::ERROR,
-        AdminVerb::Watch | AdminVerb::Extstore | AdminVerb::DebugTime => line::ERROR,
+        // The first two have answers of their own.
+        AdminVerb::LruCrawler | AdminVerb::Watch | AdminVerb::Extstore | AdminVerb::DebugTime => line::ERROR,
     }
 }
 

@@ -45,6 +45,8 @@ pub enum State {
     Gather(Box<Gather>),
     /// Nothing, until every item has been listed.
     Dump(Box<Dump>),
+    /// Of no interest: it is told what happens, and says nothing.
+    Watching,
     /// Of no interest: the connection closes once its replies have gone out.
     Closing,
 }

@@ -1,5 +1,6 @@
 //! Commands without a key: what a shard answers itself, and what it asks every shard for first.
 
+use corecached_engine::Seconds;
 use corecached_protocol::{AdminVerb, Command, binary, line, text};
 
 use super::core::Core;
@@ -87,6 +88,29 @@ impl Core {
                     }
                 }
             }
+            Command::Admin { verb: AdminVerb::DebugTime, words } if self.shared.config.debug_time => {
+                let clock = &self.shared.clock;
+                let ahead_s = str::from_utf8(words).ok().and_then(|digits| digits.parse::<u32>().ok());
+                let answer = match (words, ahead_s) {
+                    (b"p", _) => {
+                        clock.stop();
+                        line::OK
+                    }
+                    (b"r", _) => {
+                        clock.go_on();
+                        line::OK
+                    }
+                    (_, Some(seconds)) => {
+                        clock.advance(seconds);
+                        line::OK
+                    }
+                    _ => line::ERROR,
+                };
+                // Whatever follows is later already, in this turn too; the store's time never goes back.
+                self.now = self.now.max(Seconds(clock.now_s()));
+                self.say(session, answer);
+            }
+            Command::Admin { verb: AdminVerb::Watch, words } => self.watch(session, words),
             Command::Admin { verb, words } => {
                 self.say(session, admin::tunables::answer(verb, words));
             }

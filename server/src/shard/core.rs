@@ -13,6 +13,7 @@ use super::mesh::Mesh;
 use super::message::{Message, Reply};
 use super::slice::{Lent, Slices};
 use crate::admin::prefixes::Prefixes;
+use crate::admin::watch::Journal;
 use crate::conn::session::{Arrived, Spares};
 use crate::conn::{Session, State};
 use crate::metrics::Counters;
@@ -62,6 +63,13 @@ pub struct Core {
     pub(super) limits: Limits,
     pub(super) counters: Counters,
     pub(super) prefixes: Option<Box<Prefixes>>,
+    /// What anybody watches, as of this turn, and what was seen of it.
+    pub(super) watched: u32,
+    pub(super) journal: Journal,
+    /// Connections of this shard that watch.
+    pub(super) watching: Vec<ConnId>,
+    /// Commands are counted by prefix, or watched.
+    pub(super) observed: bool,
     /// Values being stored piece by piece: the shard and connection they come from. `None` once there was no room.
     pub(super) uploads: HashMap<(usize, ConnId), Option<corecached_engine::Upload>>,
     pub(super) now: Seconds,
@@ -105,6 +113,10 @@ impl Core {
             mesh,
             limits: Limits::default(),
             counters: Counters::default(),
+            watched: 0,
+            journal: Journal::default(),
+            watching: Vec::new(),
+            observed: prefixes.is_some(),
             prefixes,
             uploads: HashMap::new(),
             sessions: Vec::new(),
@@ -168,8 +180,13 @@ impl Core {
         self.out = arena;
         self.turn += 1;
         self.counters.waits += u64::from(waited);
+        let watched = self.shared.watch.watched();
+        if watched != self.watched {
+            self.watched = watched;
+            self.observed = watched != 0 || self.prefixes.is_some();
+        }
         let now = Seconds(self.shared.clock.now_s());
-        if now != self.now {
+        if now > self.now {
             self.now = now;
             if self.shared.config.idle_timeout_s > 0 {
                 self.idle_at = 0;
@@ -306,6 +323,12 @@ impl Core {
     /// Show counters, requests and replies to the others; `wake` is called for those that sleep.
     pub(super) fn publish(&mut self, mut wake: impl FnMut(&Waker)) {
         debug_assert!(!self.borrowing);
+        if self.watched != 0 || self.store.keeps_journal() {
+            self.publish_watched();
+        }
+        if !self.watching.is_empty() {
+            self.serve_watchers();
+        }
         self.counters.bytes_written += self.out.len() as u64;
         self.publish_counters();
         let wakeups = &mut self.counters.wakeups;
@@ -371,6 +394,7 @@ impl Core {
         }
         let finished = match session.state {
             State::Closing => true,
+            State::Watching => session.ended,
             State::Barrier(_) | State::Gather(_) | State::Dump(_) => false,
             State::Command | State::Unauthenticated | State::Swallow(_) | State::Upload(_) => {
                 session.ended && !session.stalled
@@ -402,7 +426,7 @@ impl Core {
     /// It has been closed for being idle.
     pub(super) fn kicked(&mut self, conn: ConnId) {
         self.counters.idle_kicks += 1;
-        self.closed(conn);
+        self.closed_for(conn, "idle_timeout");
         self.publish_counters(); // the next turn may be a second away
     }
 
@@ -442,7 +466,9 @@ impl Core {
         let serves = self.shared.serves[usize::from(listener)];
         let parser = Parser::speaking(serves.wire);
         let state = if self.shared.users.is_some() { State::Unauthenticated } else { State::Command };
-        self.sessions[index] = Some(Box::new(Session::new(conn, peer.into(), parser, state, self.now.0)));
+        let peer = peer.into();
+        self.tell_conn(&peer, conn, None);
+        self.sessions[index] = Some(Box::new(Session::new(conn, peer, parser, state, self.now.0)));
         self.open += 1;
     }
 
@@ -488,9 +514,15 @@ impl Core {
     }
 
     /// The connection is gone for the driver, or is about to be.
-    pub(super) fn closed(&mut self, conn: ConnId) {
+    fn closed(&mut self, conn: ConnId) {
+        self.closed_for(conn, "normal");
+    }
+
+    /// See [`Core::closed`]; `reason` is for those who watch.
+    pub(super) fn closed_for(&mut self, conn: ConnId, reason: &str) {
         let Some(mut session) = self.take(conn) else { return };
         self.open -= 1;
+        self.tell_conn(&session.peer, conn, Some(reason));
         session.abandon(|pinned| self.give_back(pinned));
         self.break_off(&session);
     }
@@ -518,7 +550,7 @@ impl Core {
     }
 
     /// Take a session out to work on it; [`Core::put`] brings it back.
-    fn take(&mut self, conn: ConnId) -> Option<Box<Session>> {
+    pub(super) fn take(&mut self, conn: ConnId) -> Option<Box<Session>> {
         let place = self.sessions.get_mut(conn.index as usize)?;
         if place.as_ref()?.conn != conn {
             return None;
@@ -526,7 +558,7 @@ impl Core {
         place.take()
     }
 
-    fn put(&mut self, mut session: Box<Session>) {
+    pub(super) fn put(&mut self, mut session: Box<Session>) {
         let index = session.conn.index;
         if !session.touched {
             session.touched = true;

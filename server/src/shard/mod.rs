@@ -17,6 +17,7 @@ pub mod owner;
 mod requests;
 pub mod slice;
 mod uploads;
+mod watch;
 
 use std::io;
 use std::time::Duration;
@@ -125,7 +126,7 @@ impl<D: Driver> Shard<D> {
                 }
                 Event::Connected { conn: _ } => {}
                 Event::Ended { conn } => self.core.ended(conn),
-                Event::Closed { conn } => self.core.closed(conn),
+                Event::Closed { conn } => self.core.closed_for(conn, "error"),
                 Event::Drained { conn } => self.core.drained(conn),
                 Event::Released { pinned } => self.core.give_back(pinned),
             }
@@ -158,7 +159,7 @@ impl<D: Driver> Shard<D> {
             }
             let how = if overdue { Close::Now } else { Close::AfterSend };
             self.driver.close(conn, how);
-            self.core.closed(conn);
+            self.core.closed_for(conn, "shutdown");
         }
         let all_sent = overdue || !self.driver.has_unsent();
         self.core.has_no_conns() && all_sent && self.core.others_drained()

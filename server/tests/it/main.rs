@@ -23,3 +23,4 @@ mod shutdown;
 mod stats;
 mod tls;
 mod transcripts;
+mod watch;
