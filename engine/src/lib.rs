@@ -61,8 +61,8 @@ pub use config::{ConfigError, EvictionWeight, PolicyConfig, StoreConfig};
 pub use key::{KEY_BYTES_MAX, Key, KeyHasher};
 pub use stats::StoreStats;
 pub use store::{
-    ArithmeticHow, Carried, Counted, DeleteHow, Deleted, MetaGet, MetaGot, Mode, NoMemory, PinnedValue,
-    Store, StoreHow, Stored, Upload,
+    ArithmeticHow, Carried, Counted, DeleteHow, Deleted, Evicted, MetaGet, MetaGot, Mode, NoMemory,
+    PinnedValue, Store, StoreHow, Stored, Upload,
 };
 pub use value::{Item, ItemHandle, Parts, Value};
 

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use corecached_engine::{KeyHasher, Seconds, Store, StoreConfig};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use crate::admin::crawler::Crawler;
 use crate::admin::http::Admin;
+use crate::admin::watch::Watch;
 use crate::config::{Address, Config, ConfigError, IoBackend, Listen, Serves};
 use crate::conn::users::Users;
 use crate::metrics::{Cells, Descriptions};
@@ -69,6 +71,10 @@ pub struct Shared {
     pub backend: String,
     /// Bytes for each shard's store: its part of the limit, less what the process takes beside the stores.
     pub slice_bytes: AtomicUsize,
+    /// Lists of all items, as `lru_crawler` makes them.
+    pub crawler: Crawler,
+    /// Who is told what happens.
+    pub watch: Watch,
     /// Of a proxy: configurations that were wrong.
     pub config_failures: AtomicUsize,
     /// Of a proxy: what its shards say of themselves when they are asked.
@@ -104,6 +110,8 @@ impl Shared {
             verbosity: AtomicU32::new(config.verbosity),
             memory_bytes: AtomicUsize::new(config.memory_bytes),
             slice_bytes: AtomicUsize::new(config.memory_bytes / shards),
+            crawler: Crawler::default(),
+            watch: Watch::default(),
             config_failures: AtomicUsize::new(0),
             config,
         }

@@ -95,6 +95,9 @@ pub struct LoadArgs {
     /// How to reach the network: auto, io_uring or epoll
     #[arg(long, value_name = "NAME", default_value = "auto")]
     io_backend: IoBackend,
+    /// Speak TLS to `localhost`, trusting the certificates in this file (PEM)
+    #[arg(long, value_name = "FILE")]
+    tls: Option<PathBuf>,
     /// The server's process; found by its port when it runs here
     #[arg(long)]
     server_pid: Option<u32>,
@@ -138,6 +141,7 @@ impl LoadArgs {
             cores: self.cores.clone(),
             fifo: self.fifo,
             io_backend: self.io_backend,
+            tls: self.tls.as_deref().map(super::secured::trusting).transpose()?,
             duration: seconds(self.seconds, "--seconds")?,
             warmup: seconds(self.warmup, "--warmup")?,
             requests: self.requests,

@@ -7,11 +7,13 @@ mod args;
 mod connection;
 mod progress;
 mod report;
+mod secured;
 mod tally;
 mod target;
 mod versions;
 mod worker;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use corecached::config::IoBackend;
@@ -100,6 +102,8 @@ pub struct Plan {
     pub fifo: bool,
     /// How to reach the network.
     pub io_backend: IoBackend,
+    /// What secured connections begin with; `None` is plain.
+    pub tls: Option<Arc<rustls::ClientConfig>>,
     /// Time measured, unless [`Plan::requests`] bounds the run.
     pub duration: Duration,
     /// Time before that.
@@ -150,6 +154,7 @@ impl Plan {
             cores: Vec::new(),
             fifo: false,
             io_backend: IoBackend::Auto,
+            tls: None,
             duration: Duration::from_secs(2),
             warmup: Duration::from_millis(400),
             requests: None,

@@ -15,6 +15,7 @@ use corecached::net::{Close, ConnId, Driver, DriverSetup, Event, Send, Wait};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::connection::{Garbled, Judge, Replies};
+use super::secured::Secured;
 use super::tally::Tally;
 use super::versions::Versions;
 use super::{Dataset, Pace, Plan, Progress, Work};
@@ -74,9 +75,14 @@ pub fn run(plan: &Plan, dataset: &Dataset, number: usize, progress: &Progress) -
             Some(Uring::new(setup()).map_err(|error| denied(&error))?)
         }
     };
-    match uring {
-        Some(driver) => run_over(driver, plan, dataset, number, progress),
-        None => run_over(Epoll::new(setup())?, plan, dataset, number, progress),
+    let secured = plan.tls.clone();
+    match (uring, secured) {
+        (Some(driver), None) => run_over(driver, plan, dataset, number, progress),
+        (Some(driver), Some(tls)) => run_over(Secured::new(driver, tls), plan, dataset, number, progress),
+        (None, None) => run_over(Epoll::new(setup())?, plan, dataset, number, progress),
+        (None, Some(tls)) => {
+            run_over(Secured::new(Epoll::new(setup())?, tls), plan, dataset, number, progress)
+        }
     }
 }
 

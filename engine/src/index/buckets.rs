@@ -435,6 +435,15 @@ impl Index for BucketIndex {
         }
     }
 
+    fn in_range(&self, from: u64, until: u64, mut visit: impl FnMut(Location)) {
+        // Places rise with hashes, whatever is going on, and an entry lies on the page that begins at its place.
+        let end = self.place(until - 1).line + PAGE_LINES;
+        for line in (self.place(from).line..end.min(self.lines.count())).map(|number| self.lines.get(number))
+        {
+            line.occupied().for_each(|slot| visit(line.location(slot)));
+        }
+    }
+
     fn check_invariants(&self, keys: &impl Keys) {
         let mut passed = vec![0; self.lines.count()];
         let mut entries = 0;

@@ -19,6 +19,9 @@ pub use buckets::BucketIndex;
 #[cfg(test)]
 pub(crate) use tables::TableIndex;
 
+/// Hashes are told apart by their bits below this.
+pub(crate) const HASHES: u64 = 1 << 48;
+
 /// Highest access count; it saturates there.
 pub(crate) const FREQUENCY_MAX: u8 = 7;
 
@@ -87,6 +90,8 @@ pub trait Index: Sized {
     fn bytes(&self) -> usize;
     /// Calls `visit` for every entry. Walks everything.
     fn for_each(&self, visit: impl FnMut(Location));
+    /// Calls `visit` for every entry whose hash, in the bits the index uses, lies in `from..until`, and for some others.
+    fn in_range(&self, from: u64, until: u64, visit: impl FnMut(Location));
     /// Panics unless it is whole; walks everything.
     fn check_invariants(&self, keys: &impl Keys);
 }

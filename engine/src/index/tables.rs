@@ -215,6 +215,10 @@ impl Index for TableIndex {
         }
     }
 
+    fn in_range(&self, _from: u64, _until: u64, visit: impl FnMut(Location)) {
+        self.for_each(visit);
+    }
+
     fn check_invariants(&self, keys: &impl Keys) {
         self.for_each(|at| assert!(self.find(keys.hash(at), |other| other == at).is_some()));
     }

@@ -6,6 +6,7 @@
 mod arithmetic;
 mod check;
 mod delete;
+mod journal;
 mod maintain;
 mod meta;
 mod pin;
@@ -22,7 +23,7 @@ use crate::arena::Arena;
 use crate::clock::{NEVER, Seconds, or_never};
 use crate::config::{ConfigError, MEMORY_BYTES_MAX, RESERVE_FACTOR, StoreConfig};
 use crate::eviction::{Ghosts, Policy};
-use crate::index::{BucketIndex, Index, Keys, Wish};
+use crate::index::{BucketIndex, HASHES, Index, Keys, Wish};
 use crate::item::{self, Location, Piece, Record, flag};
 use crate::key::{Key, KeyHasher};
 use crate::log::Log;
@@ -32,6 +33,7 @@ use crate::value::{Item, ItemHandle};
 
 pub use arithmetic::{ArithmeticHow, Counted};
 pub use delete::{DeleteHow, Deleted};
+pub use journal::Evicted;
 pub use meta::{MetaGet, MetaGot};
 pub use pin::PinnedValue;
 pub use save::Carried;
@@ -39,6 +41,9 @@ pub use upload::{NoMemory, Upload};
 pub use write::{Mode, StoreHow, Stored};
 
 use room::{RESERVE_SEGMENTS, Scan};
+
+/// Items visited by one step of [`Store::walk`], about: a tenth of a millisecond.
+const WALK_ITEMS: usize = 256;
 
 /// One core's slice of the cache. May move to another thread, never be used by two.
 ///
@@ -68,6 +73,8 @@ pub struct Store<I: Index = BucketIndex> {
     /// Bytes of values promised to uploads that are not finished.
     upload_bytes: usize,
     counts: StoreStats,
+    /// What is dropped while it lives, if somebody wants to know.
+    journal: Option<Box<journal::Journal>>,
     /// Hashes of what was dropped while it lived, in order.
     #[cfg(test)]
     pub(crate) evicted: Vec<u64>,
@@ -116,6 +123,7 @@ impl<I: Index> Store<I> {
             cas_next: 1,
             upload_bytes: 0,
             counts: StoreStats::default(),
+            journal: None,
             #[cfg(test)]
             evicted: Vec::new(),
             not_sync: PhantomData,
@@ -220,15 +228,22 @@ impl<I: Index> Store<I> {
         }
     }
 
-    /// Gives key, bytes of value and expiry of every live item to `visit`, in no order. Takes time in proportion to
-    /// the store: for dumps that an operator asks for.
-    pub fn for_each_item(&self, now: Seconds, mut visit: impl FnMut(&[u8], usize, Option<Seconds>)) {
-        self.index.for_each(|at| {
-            if !self.is_dead(at, now) {
+    /// Gives key and item to `visit`, of the live items whose hashes lie in a part of the range that begins at `from`,
+    /// some [`WALK_ITEMS`] of them; returns where the next part begins, `None` behind the last. From 0 to there each
+    /// item that was stored all the while is visited once, whatever the store does in between.
+    pub fn walk(&self, from: u64, now: Seconds, mut visit: impl FnMut(&[u8], &Item<'_>)) -> Option<u64> {
+        let parts = (self.index.len() / WALK_ITEMS + 1) as u64;
+        let until = from.saturating_add(HASHES.div_ceil(parts)).min(HASHES);
+        if from < until && now.0 < self.flush_at {
+            self.index.in_range(from, until, |at| {
                 let record = self.record(at);
-                visit(record.key(), record.value_len(), item::seconds(record.expires()));
-            }
-        });
+                let hash = self.config.hasher.hash(record.key()) & (HASHES - 1);
+                if (from..until).contains(&hash) && !self.is_dead(at, now) {
+                    visit(record.key(), &self.item(at, Before::of(record)));
+                }
+            });
+        }
+        (until < HASHES).then_some(until)
     }
 
     /// Counters and sizes, in constant time.
@@ -374,6 +389,9 @@ impl<I: Index> Store<I> {
     /// An item is dropped while it lives.
     fn count_eviction(&mut self, at: Location) {
         self.counts.evictions += 1;
+        if self.journal.is_some() {
+            self.note_eviction(at);
+        }
         #[cfg(test)]
         self.evicted.push(self.config.hasher.hash(self.record(at).key()));
         self.counts.evicted_unfetched += u64::from(!self.record(at).has(flag::FETCHED));

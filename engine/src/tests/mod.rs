@@ -12,6 +12,7 @@ mod random;
 mod save;
 mod support;
 mod uniques;
+mod walks;
 
 /// What the model drives.
 use crate::Store;

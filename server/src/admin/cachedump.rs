@@ -11,13 +11,18 @@ pub fn describe(store: &Store, limit: u32, now: Seconds) -> Vec<u8> {
     use std::io::Write;
     let mut lines = Vec::new();
     let mut left = limit;
-    if limit > 0 {
-        store.for_each_item(now, |key, value_len, expires| {
+    let mut from = Some(0);
+    while let Some(begin) = from
+        && left > 0
+        && lines.len() < ANSWER_BYTES_MAX
+    {
+        from = store.walk(begin, now, |key, item| {
             if left > 0 && lines.len() < ANSWER_BYTES_MAX {
                 left -= 1;
                 lines.extend_from_slice(b"ITEM ");
                 lines.extend_from_slice(key);
-                let _ = write!(lines, " [{value_len} b; {} s]\r\n", expires.map_or(0, |at| at.0));
+                let (len, expires_s) = (item.value.len(), item.expires.map_or(0, |at| at.0));
+                let _ = write!(lines, " [{len} b; {expires_s} s]\r\n");
             }
         });
     }

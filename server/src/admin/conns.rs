@@ -4,16 +4,23 @@ use corecached_protocol::line;
 
 use crate::conn::session::Peer;
 use crate::conn::{Session, State};
+use crate::net::ConnId;
 
 /// Place names are unique over shards: this many places each.
 const PLACES_PER_SHARD: usize = 1 << 20;
+
+/// What stands for the number of a connection's socket: unique over all shards.
+#[must_use]
+pub const fn number(shard: usize, conn: ConnId) -> usize {
+    shard * PLACES_PER_SHARD + conn.index as usize
+}
 
 /// The lines of one shard's connections.
 pub fn describe<'a>(shard: usize, sessions: impl Iterator<Item = &'a Session>, now_s: u32) -> Vec<u8> {
     use std::io::Write;
     let mut lines = Vec::new();
     for session in sessions {
-        let name = shard * PLACES_PER_SHARD + session.conn.index as usize;
+        let name = number(shard, session.conn);
         let address = spell(&session.peer);
         let state = match session.state {
             State::Command | State::Unauthenticated if session.unparsed() == 0 => "conn_read",
@@ -21,6 +28,8 @@ pub fn describe<'a>(shard: usize, sessions: impl Iterator<Item = &'a Session>, n
             State::Swallow(_) => "conn_swallow",
             State::Upload(_) => "conn_nread",
             State::Barrier(_) | State::Gather(_) => "conn_parse_cmd",
+            State::Dump(_) => "conn_mwrite",
+            State::Watching => "conn_watch",
             State::Closing => "conn_closing",
         };
         let idle_s = now_s.saturating_sub(session.last_s);

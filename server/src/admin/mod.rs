@@ -2,6 +2,7 @@
 
 pub mod cachedump;
 pub mod conns;
+pub mod crawler;
 pub mod drain;
 pub mod heartbeats;
 pub mod http;
@@ -9,3 +10,4 @@ pub mod page;
 pub mod prefixes;
 pub mod stats;
 pub mod tunables;
+pub mod watch;

@@ -149,6 +149,9 @@ fn general(list: &mut List<'_>, shared: &Shared) {
         "read_buf_oom",
         "reserved_fds",
     ]);
+    if config.idle_timeout_s > 0 {
+        list.put("idle_kicks", counters.idle_kicks);
+    }
     list.put_all(&[
         ("cmd_get", counters.cmd_get),
         ("cmd_set", counters.cmd_set),
@@ -200,15 +203,15 @@ fn general(list: &mut List<'_>, shared: &Shared) {
         "lru_maintainer_juggles",
     ]);
     list.put("malloc_fails", store.out_of_memory);
-    list.put_zeroes(&[
-        "log_worker_dropped",
-        "log_worker_written",
-        "log_watcher_skipped",
-        "log_watcher_sent",
-        "log_watchers",
-        "unexpected_napi_ids",
-        "round_robin_fallback",
+    let watch = &shared.watch;
+    list.put_all(&[
+        ("log_worker_dropped", watch.counts.dropped.load(Ordering::Relaxed)),
+        ("log_worker_written", watch.counts.written.load(Ordering::Relaxed)),
+        ("log_watcher_skipped", watch.counts.skipped.load(Ordering::Relaxed)),
+        ("log_watcher_sent", watch.counts.sent.load(Ordering::Relaxed)),
+        ("log_watchers", watch.watchers() as u64),
     ]);
+    list.put_zeroes(&["unexpected_napi_ids", "round_robin_fallback"]);
     if let Some(certificates) = &shared.certificates {
         let counts = &certificates.counts;
         if certificates.options().session_cache {
@@ -320,7 +323,7 @@ fn settings(list: &mut List<'_>, shared: &Shared) {
     list.put("hashpower_init", 0);
     list.put("slab_reassign", "no");
     list.put("slab_automove", 0);
-    list.put("lru_crawler", "no");
+    list.put("lru_crawler", yes(shared.crawler.is_enabled()));
     list.put("lru_crawler_sleep", 0);
     list.put("lru_crawler_tocrawl", 0);
     list.put("tail_repair_time", 0);

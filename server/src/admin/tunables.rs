@@ -3,15 +3,12 @@
 
 use corecached_protocol::{AdminVerb, line};
 
-use crate::config::Config;
-
 /// `cache_memlimit`: more than the slices can address, or less than the largest item needs.
 pub const MEMLIMIT_ADJUST_FAILED: &[u8] = b"MEMLIMIT_ADJUST_FAILED out of bounds or unable to adjust\r\n";
-const SLEEP_TOO_LONG: &[u8] = b"CLIENT_ERROR sleep must be one second or less\r\n";
 
 /// The answer to `verb` with `words`.
 #[must_use]
-pub fn answer(verb: AdminVerb, words: &[u8], config: &Config) -> &'static [u8] {
+pub fn answer(verb: AdminVerb, words: &[u8]) -> &'static [u8] {
     let mut words = words.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
     let mut next = || words.next().unwrap_or(b"");
     match verb {
@@ -38,22 +35,9 @@ pub fn answer(verb: AdminVerb, words: &[u8], config: &Config) -> &'static [u8] {
             },
             _ => line::ERROR,
         },
-        AdminVerb::LruCrawler => match (next(), next()) {
-            (b"enable", _) => line::CRAWLER_NOT_RESTARTED,
-            (b"disable", _) => line::OK,
-            (b"sleep", number) => match decimal::<u64>(number) {
-                Some(0..=1_000_000) => line::OK,
-                Some(_) => SLEEP_TOO_LONG,
-                None => line::ERROR,
-            },
-            (b"tocrawl", number) if decimal::<u64>(number).is_some() => line::OK,
-            // Expired items are found without crawling.
-            (b"crawl", class) if class == b"all" || decimal::<u64>(class).is_some() => line::OK,
-            (b"metadump" | b"mgdump", _) if !config.allow_dump => line::METADUMP_NOT_ALLOWED,
-            _ => line::ERROR,
-        },
         AdminVerb::RefreshCerts => line::TLS_NOT_ENABLED,
-        AdminVerb::Watch | AdminVerb::Extstore | AdminVerb::DebugTime => line::ERROR,
+        // The first two have answers of their own.
+        AdminVerb::LruCrawler | AdminVerb::Watch | AdminVerb::Extstore | AdminVerb::DebugTime => line::ERROR,
     }
 }
 

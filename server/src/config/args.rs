@@ -187,6 +187,10 @@ pub struct Args {
     #[arg(long, value_name = "NAME", default_value = "auto")]
     pub io_backend: String,
 
+    /// For tests: the command "debugtime" stops the server's time (p), lets it go on (r) or puts it ahead (SECONDS)
+    #[arg(long, hide = true)]
+    pub debug_time: bool,
+
     /// Of whoever operates it.
     #[command(flatten)]
     pub operate: OperateArgs,

@@ -111,6 +111,8 @@ pub fn check(args: &Args) -> Result<Config, ConfigError> {
         verbosity: u32::from(args.verbose),
         allow_flush: !args.disable_flush_all,
         allow_shutdown: args.enable_shutdown,
+        allow_watch: !args.disable_watch,
+        debug_time: args.debug_time,
         allow_dump: !args.disable_dumping,
         prefix_delimiter: delimiter,
         count_prefixes: args.prefix_delimiter.is_some(),

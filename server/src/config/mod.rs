@@ -44,6 +44,10 @@ pub struct Config {
     pub allow_flush: bool,
     /// Whether `shutdown` works.
     pub allow_shutdown: bool,
+    /// Whether `debugtime` works.
+    pub debug_time: bool,
+    /// Whether `watch` works.
+    pub allow_watch: bool,
     /// Whether keys may be dumped.
     pub allow_dump: bool,
     /// Between the prefix and the rest of a key, for `stats detail`.

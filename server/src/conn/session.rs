@@ -8,6 +8,7 @@ use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 
 use corecached_protocol::{Exptime, Parser, binary::Envelope};
 
+use crate::admin::crawler::ItemList;
 use crate::net::{ConnId, Pinned};
 use crate::proxy::stats::Group;
 use crate::shard::message::Broadcast;
@@ -42,6 +43,10 @@ pub enum State {
     Barrier(Box<Barrier>),
     /// Nothing, until every shard has answered.
     Gather(Box<Gather>),
+    /// Nothing, until every item has been listed.
+    Dump(Box<Dump>),
+    /// Of no interest: it is told what happens, and says nothing.
+    Watching,
     /// Of no interest: the connection closes once its replies have gone out.
     Closing,
 }
@@ -114,6 +119,19 @@ pub enum Then {
     Prefixes,
     /// What the shards of a proxy count.
     ProxyStats(Group),
+}
+
+/// A list of all items, on its way to the client a piece at a time.
+#[derive(Clone, Copy, Debug)]
+pub struct Dump {
+    /// How items are listed.
+    pub list: ItemList,
+    /// The shard whose items come next.
+    pub shard: usize,
+    /// Where among them.
+    pub from: u64,
+    /// That shard has been asked and has not answered.
+    pub asked: bool,
 }
 
 /// Answers to a broadcast.

@@ -88,6 +88,8 @@ counters! {
     bytes_written,
     /// Times a connection had to let others go first.
     conn_yields,
+    /// Connections closed for saying nothing for too long.
+    idle_kicks,
     /// Connections that could not be accepted for want of descriptors.
     listen_disabled_num,
     /// Requests sent to another shard.

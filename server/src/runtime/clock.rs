@@ -1,5 +1,6 @@
 //! The server's time: whole unix seconds that never jump.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -11,6 +12,10 @@ pub struct Clock {
     started_monotonic_s: i64,
     /// Unix milliseconds less monotonic ones.
     offset_ms: i64,
+    /// Seconds that `debugtime` has put it ahead.
+    ahead_s: AtomicU32,
+    /// The second at which `debugtime` stopped it; 0 while it runs.
+    stopped_at_s: AtomicU32,
 }
 
 impl Clock {
@@ -23,13 +28,39 @@ impl Clock {
             started_unix_s: unix as u32,
             started_monotonic_s: monotonic_s(),
             offset_ms: unix_ms as i64 - monotonic_ms(),
+            ahead_s: AtomicU32::new(0),
+            stopped_at_s: AtomicU32::new(0),
         }
     }
 
     /// Unix seconds. About 10 ns: no system call.
     #[must_use]
     pub fn now_s(&self) -> u32 {
-        self.started_unix_s.saturating_add(self.uptime_s())
+        match self.stopped_at_s.load(Ordering::Relaxed) {
+            0 => self
+                .started_unix_s
+                .saturating_add(self.uptime_s())
+                .saturating_add(self.ahead_s.load(Ordering::Relaxed)),
+            at => at,
+        }
+    }
+
+    /// `debugtime p`
+    pub fn stop(&self) {
+        self.stopped_at_s.store(self.now_s(), Ordering::Relaxed);
+    }
+
+    /// `debugtime r`
+    pub fn go_on(&self) {
+        self.stopped_at_s.store(0, Ordering::Relaxed);
+    }
+
+    /// `debugtime SECONDS`: so much later at once, stopped or not.
+    pub fn advance(&self, seconds: u32) {
+        self.ahead_s.fetch_add(seconds, Ordering::Relaxed);
+        if self.stopped_at_s.load(Ordering::Relaxed) != 0 {
+            self.stopped_at_s.fetch_add(seconds, Ordering::Relaxed);
+        }
     }
 
     /// Unix milliseconds, good to a few of them. About 10 ns: no system call.

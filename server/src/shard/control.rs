@@ -1,11 +1,12 @@
 //! Commands without a key: what a shard answers itself, and what it asks every shard for first.
 
+use corecached_engine::Seconds;
 use corecached_protocol::{AdminVerb, Command, binary, line, text};
 
 use super::core::Core;
 use super::execute;
 use super::message::{Broadcast, GATHER, ReplyTo, Request};
-use crate::admin;
+use crate::admin::{self, crawler::Crawl};
 use crate::conn::session::{Barrier, Gather, Part, Then};
 use crate::conn::{Session, State};
 use crate::proxy::{self, stats::Group};
@@ -78,8 +79,43 @@ impl Core {
             Command::Admin { verb: AdminVerb::RefreshCerts, .. } if self.shared.certificates.is_some() => {
                 self.after_all(session, Barrier::RefreshCertificates);
             }
+            Command::Admin { verb: AdminVerb::LruCrawler, words } => {
+                match admin::crawler::command(words, &self.shared) {
+                    Crawl::Answer(line) => self.say(session, line),
+                    Crawl::List(list) => self.begin_dump(session, list),
+                    Crawl::Nothing(list) => {
+                        self.reply(session, |out| {
+                            out.extend_from_slice(line::OK);
+                            out.extend_from_slice(list.end());
+                        });
+                    }
+                }
+            }
+            Command::Admin { verb: AdminVerb::DebugTime, words } if self.shared.config.debug_time => {
+                let clock = &self.shared.clock;
+                let ahead_s = str::from_utf8(words).ok().and_then(|digits| digits.parse::<u32>().ok());
+                let answer = match (words, ahead_s) {
+                    (b"p", _) => {
+                        clock.stop();
+                        line::OK
+                    }
+                    (b"r", _) => {
+                        clock.go_on();
+                        line::OK
+                    }
+                    (_, Some(seconds)) => {
+                        clock.advance(seconds);
+                        line::OK
+                    }
+                    _ => line::ERROR,
+                };
+                // Whatever follows is later already, in this turn too; the store's time never goes back.
+                self.now = self.now.max(Seconds(clock.now_s()));
+                self.say(session, answer);
+            }
+            Command::Admin { verb: AdminVerb::Watch, words } => self.watch(session, words),
             Command::Admin { verb, words } => {
-                self.say(session, admin::tunables::answer(verb, words, &self.shared.config));
+                self.say(session, admin::tunables::answer(verb, words));
             }
             _ => unreachable!("commands with a key go to their owner"),
         }
@@ -149,10 +185,14 @@ impl Core {
 
     /// Another shard's part of a broadcast.
     pub(super) fn gathered(&mut self, session: &mut Session, answer: Vec<u8>) {
-        if let State::Gather(gather) = &mut session.state {
-            gather.missing -= 1;
-            gather.answers.push(answer);
-            self.finish_gather(session);
+        match &mut session.state {
+            State::Gather(gather) => {
+                gather.missing -= 1;
+                gather.answers.push(answer);
+                self.finish_gather(session);
+            }
+            State::Dump(_) => self.dumped(session, &answer),
+            _ => {}
         }
     }
 

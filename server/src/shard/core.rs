@@ -13,6 +13,7 @@ use super::mesh::Mesh;
 use super::message::{Message, Reply};
 use super::slice::{Lent, Slices};
 use crate::admin::prefixes::Prefixes;
+use crate::admin::watch::Journal;
 use crate::conn::session::{Arrived, Spares};
 use crate::conn::{Session, State};
 use crate::metrics::Counters;
@@ -22,6 +23,9 @@ use crate::server::Shared;
 
 /// Batches taken from the mesh in one turn, so that a flood of requests does not keep a shard from its own clients.
 const BATCHES_PER_TURN: usize = 16;
+
+/// Connections looked at in one go for being idle.
+const IDLE_LOOKS: usize = 256;
 
 /// How far the clock of milliseconds may lag.
 const CLOCK_STEP_MS: u64 = 4;
@@ -59,6 +63,13 @@ pub struct Core {
     pub(super) limits: Limits,
     pub(super) counters: Counters,
     pub(super) prefixes: Option<Box<Prefixes>>,
+    /// What anybody watches, as of this turn, and what was seen of it.
+    pub(super) watched: u32,
+    pub(super) journal: Journal,
+    /// Connections of this shard that watch.
+    pub(super) watching: Vec<ConnId>,
+    /// Commands are counted by prefix, or watched.
+    pub(super) observed: bool,
     /// Values being stored piece by piece: the shard and connection they come from. `None` once there was no room.
     pub(super) uploads: HashMap<(usize, ConnId), Option<corecached_engine::Upload>>,
     pub(super) now: Seconds,
@@ -76,6 +87,8 @@ pub struct Core {
     slice_bytes: usize,
     /// Of a proxy: the question of [`crate::metrics::Descriptions`] answered last.
     described: u64,
+    /// The place from which idle connections are still to be looked for in this second.
+    idle_at: usize,
     /// The upkeep of the store was cut short.
     upkeep_left: bool,
     drained: bool,
@@ -100,6 +113,10 @@ impl Core {
             mesh,
             limits: Limits::default(),
             counters: Counters::default(),
+            watched: 0,
+            journal: Journal::default(),
+            watching: Vec::new(),
+            observed: prefixes.is_some(),
             prefixes,
             uploads: HashMap::new(),
             sessions: Vec::new(),
@@ -112,6 +129,7 @@ impl Core {
             turn: 0,
             slice_bytes,
             described: 0,
+            idle_at: usize::MAX,
             upkeep_left: false,
             drained: false,
         }
@@ -128,7 +146,7 @@ impl Core {
     // --- the turn ---
 
     pub(super) fn has_work(&self) -> bool {
-        !self.run_list.is_empty() || self.upkeep_left || self.stopping()
+        !self.run_list.is_empty() || self.upkeep_left || self.idle_at < self.sessions.len() || self.stopping()
     }
 
     /// How long the driver may wait: at most `limit`, and not past a deadline of the proxy.
@@ -162,9 +180,17 @@ impl Core {
         self.out = arena;
         self.turn += 1;
         self.counters.waits += u64::from(waited);
+        let watched = self.shared.watch.watched();
+        if watched != self.watched {
+            self.watched = watched;
+            self.observed = watched != 0 || self.prefixes.is_some();
+        }
         let now = Seconds(self.shared.clock.now_s());
-        if now != self.now {
+        if now > self.now {
             self.now = now;
+            if self.shared.config.idle_timeout_s > 0 {
+                self.idle_at = 0;
+            }
             self.resize_store();
         }
         if let Some(relay) = &mut self.relay {
@@ -297,6 +323,12 @@ impl Core {
     /// Show counters, requests and replies to the others; `wake` is called for those that sleep.
     pub(super) fn publish(&mut self, mut wake: impl FnMut(&Waker)) {
         debug_assert!(!self.borrowing);
+        if self.watched != 0 || self.store.keeps_journal() {
+            self.publish_watched();
+        }
+        if !self.watching.is_empty() {
+            self.serve_watchers();
+        }
         self.counters.bytes_written += self.out.len() as u64;
         self.publish_counters();
         let wakeups = &mut self.counters.wakeups;
@@ -362,7 +394,8 @@ impl Core {
         }
         let finished = match session.state {
             State::Closing => true,
-            State::Barrier(_) | State::Gather(_) => false,
+            State::Watching => session.ended,
+            State::Barrier(_) | State::Gather(_) | State::Dump(_) => false,
             State::Command | State::Unauthenticated | State::Swallow(_) | State::Upload(_) => {
                 session.ended && !session.stalled
             }
@@ -371,6 +404,30 @@ impl Core {
             driver.close(conn, Close::AfterSend);
             self.closed(conn);
         }
+    }
+
+    /// A connection that has said nothing for too long (`-o idle_timeout`). Looks at so many a turn, once a second at
+    /// all of them.
+    pub(super) fn next_idle(&mut self) -> Option<ConnId> {
+        let until = self.sessions.len().min(self.idle_at.saturating_add(IDLE_LOOKS));
+        while self.idle_at < until {
+            self.idle_at += 1;
+            let Some(session) = &self.sessions[self.idle_at - 1] else { continue };
+            let waits = matches!(session.state, State::Command | State::Unauthenticated);
+            let silent_s = self.now.0.saturating_sub(session.last_s);
+            let answered = session.is_caught_up() && !session.stalled && !session.behind;
+            if waits && answered && silent_s > self.shared.config.idle_timeout_s {
+                return Some(session.conn);
+            }
+        }
+        None
+    }
+
+    /// It has been closed for being idle.
+    pub(super) fn kicked(&mut self, conn: ConnId) {
+        self.counters.idle_kicks += 1;
+        self.closed_for(conn, "idle_timeout");
+        self.publish_counters(); // the next turn may be a second away
     }
 
     // --- stopping ---
@@ -416,7 +473,9 @@ impl Core {
         let serves = self.shared.serves[usize::from(listener)];
         let parser = Parser::speaking(serves.wire);
         let state = if self.shared.users.is_some() { State::Unauthenticated } else { State::Command };
-        self.sessions[index] = Some(Box::new(Session::new(conn, peer.into(), parser, state, self.now.0)));
+        let peer = peer.into();
+        self.tell_conn(&peer, conn, None);
+        self.sessions[index] = Some(Box::new(Session::new(conn, peer, parser, state, self.now.0)));
         self.open += 1;
     }
 
@@ -462,9 +521,15 @@ impl Core {
     }
 
     /// The connection is gone for the driver, or is about to be.
-    pub(super) fn closed(&mut self, conn: ConnId) {
+    fn closed(&mut self, conn: ConnId) {
+        self.closed_for(conn, "normal");
+    }
+
+    /// See [`Core::closed`]; `reason` is for those who watch.
+    pub(super) fn closed_for(&mut self, conn: ConnId, reason: &str) {
         let Some(mut session) = self.take(conn) else { return };
         self.open -= 1;
+        self.tell_conn(&session.peer, conn, Some(reason));
         session.abandon(|pinned| self.give_back(pinned));
         self.break_off(&session);
     }
@@ -492,7 +557,7 @@ impl Core {
     }
 
     /// Take a session out to work on it; [`Core::put`] brings it back.
-    fn take(&mut self, conn: ConnId) -> Option<Box<Session>> {
+    pub(super) fn take(&mut self, conn: ConnId) -> Option<Box<Session>> {
         let place = self.sessions.get_mut(conn.index as usize)?;
         if place.as_ref()?.conn != conn {
             return None;
@@ -500,7 +565,7 @@ impl Core {
         place.take()
     }
 
-    fn put(&mut self, mut session: Box<Session>) {
+    pub(super) fn put(&mut self, mut session: Box<Session>) {
         let index = session.conn.index;
         if !session.touched {
             session.touched = true;

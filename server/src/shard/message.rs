@@ -3,6 +3,7 @@
 use corecached_engine::PinnedValue;
 use corecached_protocol::{Arithmetic, Binary, Command, Delete, Meta, MetaFlags, Retrieve, Store, Touch};
 
+use crate::admin::crawler::ItemList;
 use crate::net::ConnId;
 
 /// Where a reply goes: the connection and the place in its order.
@@ -80,6 +81,13 @@ pub enum Broadcast {
     DescribeItems {
         /// How many at most.
         limit: u32,
+    },
+    /// List some of your items; asked of one shard at a time.
+    ListItems {
+        /// Where to begin.
+        from: u64,
+        /// How.
+        list: ItemList,
     },
     /// Describe your connections.
     DescribeConns,

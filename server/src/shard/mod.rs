@@ -8,6 +8,7 @@ mod auth;
 mod binary;
 mod control;
 pub mod core;
+mod dump;
 pub mod execute;
 pub mod lock;
 pub mod mesh;
@@ -16,6 +17,7 @@ pub mod owner;
 mod requests;
 pub mod slice;
 mod uploads;
+mod watch;
 
 use std::io;
 use std::time::Duration;
@@ -85,6 +87,13 @@ impl<D: Driver> Shard<D> {
         worked |= self.core.go_on();
         worked |= self.core.upkeep(UPKEEP_ITEMS);
         self.finish_turn();
+        while let Some(conn) = self.core.next_idle() {
+            // What the client did not take is no sign of its being idle.
+            if self.driver.backlog(conn) == 0 {
+                self.driver.close(conn, Close::AfterSend);
+                self.core.kicked(conn);
+            }
+        }
         if self.core.stopping() && self.drained() {
             self.core.save_contents();
             return Ok(Progress::Finished);
@@ -118,7 +127,7 @@ impl<D: Driver> Shard<D> {
                 }
                 Event::Connected { conn: _ } => {}
                 Event::Ended { conn } => self.core.ended(conn),
-                Event::Closed { conn } => self.core.closed(conn),
+                Event::Closed { conn } => self.core.closed_for(conn, "error"),
                 Event::Drained { conn } => self.core.drained(conn),
                 Event::Released { pinned } => self.core.give_back(pinned),
             }
@@ -151,7 +160,7 @@ impl<D: Driver> Shard<D> {
             }
             let how = if overdue { Close::Now } else { Close::AfterSend };
             self.driver.close(conn, how);
-            self.core.closed(conn);
+            self.core.closed_for(conn, "shutdown");
         }
         let all_sent = overdue || !self.driver.has_unsent();
         self.core.has_no_conns() && all_sent && self.core.others_drained()

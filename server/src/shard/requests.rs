@@ -55,7 +55,7 @@ impl Core {
         loop {
             let rest = &input[at..];
             match &mut session.state {
-                State::Closing => return input.len(),
+                State::Closing | State::Watching => return input.len(),
                 State::Barrier(_) => {
                     if !session.is_caught_up() {
                         session.stalled = true;
@@ -66,6 +66,12 @@ impl Core {
                 State::Gather(_) => {
                     session.stalled = true;
                     return at;
+                }
+                State::Dump(_) => {
+                    if !self.dump(session) {
+                        session.stalled = true;
+                        return at;
+                    }
                 }
                 _ if rest.is_empty() => return at,
                 State::Unauthenticated => {
@@ -297,16 +303,18 @@ impl Core {
             return self.relayed(session, command, hash, data, owner);
         }
         if owner == self.me || self.borrow(owner) {
+            let number = admin::conns::number(self.me, session.conn);
             if session.is_caught_up() {
                 self.open_range(session);
                 let mut out = std::mem::take(&mut self.out);
-                let large = self.execute(owner, command, hash, data, execute::COPY_MAX, &mut out);
+                let large = self.execute(owner, command, hash, data, execute::COPY_MAX, number, &mut out);
                 self.out = out;
                 let large = large.map(|(at, value)| (at, Pinned { value, owner }));
                 self.close_range(session, large);
             } else {
                 session.hold(|held| {
-                    let large = self.execute(owner, command, hash, data, execute::COPY_ACROSS_MAX, held);
+                    let large =
+                        self.execute(owner, command, hash, data, execute::COPY_ACROSS_MAX, number, held);
                     large.map(|(at, value)| (at, Pinned { value, owner }))
                 });
             }
@@ -375,8 +383,52 @@ impl Core {
         self.mesh.requests(owner).push_request(to, request);
     }
 
-    /// Carry out a command on the slice of `owner`, which is ours or borrowed.
+    /// Carry out a command of connection `conn` on the slice of `owner`, which is ours or borrowed.
+    #[inline]
+    #[expect(clippy::too_many_arguments, reason = "what a command needs, on the way of every one")]
     fn execute(
+        &mut self,
+        owner: usize,
+        command: &Command<'_>,
+        hash: u64,
+        data: &[u8],
+        copy_max: usize,
+        conn: usize,
+        out: &mut Vec<u8>,
+    ) -> execute::Large {
+        // One branch for both, since hardly anybody wants either.
+        if self.observed {
+            return self.execute_observed(owner, command, hash, data, copy_max, conn, out);
+        }
+        self.execute_plain(owner, command, hash, data, copy_max, out)
+    }
+
+    #[cold]
+    #[expect(clippy::too_many_arguments, reason = "as `execute`")]
+    fn execute_observed(
+        &mut self,
+        owner: usize,
+        command: &Command<'_>,
+        hash: u64,
+        data: &[u8],
+        copy_max: usize,
+        conn: usize,
+        out: &mut Vec<u8>,
+    ) -> execute::Large {
+        let watched = (self.watched != 0).then(|| self.look_before(owner, command, hash, conn));
+        let before = self.counters;
+        let large = self.execute_plain(owner, command, hash, data, copy_max, out);
+        if let Some(prefixes) = &mut self.prefixes {
+            prefixes.count(command, &before, &self.counters);
+        }
+        if let Some(before) = watched {
+            self.look_behind(owner, command, hash, data.len(), conn, &before);
+        }
+        large
+    }
+
+    #[inline]
+    fn execute_plain(
         &mut self,
         owner: usize,
         command: &Command<'_>,
@@ -385,15 +437,10 @@ impl Core {
         copy_max: usize,
         out: &mut Vec<u8>,
     ) -> execute::Large {
-        let before = self.prefixes.is_some().then_some(self.counters);
         let Self { me, store, others, counters, now, shared, .. } = self;
         let store = if owner == *me { &mut **store } else { &mut *others[owner] };
-        let large = Context { store, counters, config: &shared.config, now: *now, copy_max }
-            .execute(command, hash, data, out);
-        if let (Some(before), Some(prefixes)) = (before, &mut self.prefixes) {
-            prefixes.count(command, &before, &self.counters);
-        }
-        large
+        Context { store, counters, config: &shared.config, now: *now, copy_max }
+            .execute(command, hash, data, out)
     }
 
     // --- requests of other shards ---
@@ -408,7 +455,8 @@ impl Core {
                 // The batch is taken out to write into it while the store is at work.
                 let mut batch = std::mem::take(self.mesh.replies(from));
                 batch.push_reply(to, |out| {
-                    self.execute(self.me, &command, hash, data, execute::COPY_ACROSS_MAX, out)
+                    let number = admin::conns::number(from, to.conn);
+                    self.execute(self.me, &command, hash, data, execute::COPY_ACROSS_MAX, number, out)
                 });
                 *self.mesh.replies(from) = batch;
             }
@@ -449,9 +497,13 @@ impl Core {
             Broadcast::CountPrefixes { on } => {
                 let delimiter = self.shared.config.prefix_delimiter;
                 self.prefixes = on.then(|| Box::new(Prefixes::new(delimiter)));
+                self.observed = on || self.watched != 0;
             }
             Broadcast::DescribeItems { limit } => {
                 return admin::cachedump::describe(&self.store, limit, self.now);
+            }
+            Broadcast::ListItems { from, list } => {
+                return admin::crawler::list(&self.store, from, list, self.now);
             }
             Broadcast::DescribeRelay => {
                 return self.relay.as_deref().map_or_else(Vec::new, proxy::stats::describe);

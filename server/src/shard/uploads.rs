@@ -138,6 +138,9 @@ impl Core {
         }
         self.counters.cmd_set += 1;
         self.counters.store_too_large += 1;
+        if let Some((key, _)) = unlink {
+            self.tell_too_large(key, session.conn);
+        }
         if !answer.is_empty() {
             self.reply(session, |out| out.extend_from_slice(answer));
         }
@@ -217,10 +220,13 @@ impl Core {
         }
     }
 
-    /// The connection is gone: a value on its way into a store is given up.
+    /// The connection is gone: a value on its way into a store is given up, and so is a list of all items.
     pub(super) fn break_off(&mut self, session: &Session) {
-        if let State::Upload(upload) = &session.state {
-            self.abort_upload(session.conn, upload.owner);
+        match &session.state {
+            State::Upload(upload) => self.abort_upload(session.conn, upload.owner),
+            State::Dump(_) => self.shared.crawler.end_dump(),
+            State::Watching => self.end_watch(session.conn),
+            _ => {}
         }
     }
 
@@ -257,9 +263,20 @@ impl Core {
         out: &mut Vec<u8>,
     ) {
         let upload = self.uploads.remove(&from).flatten();
+        let value_len = match command {
+            Command::Store(store) => store.value_len,
+            Command::Meta(meta) => meta.value_len,
+            Command::Binary(binary) => binary.value_len,
+            _ => 0,
+        } as usize;
+        let conn = crate::admin::conns::number(from.0, from.1);
+        let watched = (self.watched != 0).then(|| self.look_before(self.me, command, hash, conn));
         let Self { store, counters, now, shared, .. } = self;
         Context { store, counters, config: &shared.config, now: *now, copy_max: 0 }
             .commit(command, hash, upload, out);
+        if let Some(before) = watched {
+            self.look_behind(self.me, command, hash, value_len, conn, &before);
+        }
     }
 
     pub(super) fn upload_abort(&mut self, from: (usize, ConnId)) {

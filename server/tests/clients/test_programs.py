@@ -67,6 +67,17 @@ def test_go(server, tools):
     assert run([tools / "gomemcache", server.address]).endswith("ok\n")
 
 
+RUBY = str(pathlib.Path(__file__).parent / "ruby" / "client.rb")
+
+
+def test_ruby(server):
+    assert run(["ruby", RUBY, server.address]).endswith("ok\n")
+
+
+def test_ruby_over_tls(tls_server):
+    assert run(["ruby", RUBY, tls_server.address, tls_server.authority]).endswith("ok\n")
+
+
 def test_node(server, tools):
     assert run(["node", "client.js", server.address], cwd=tools / "node").endswith("ok\n")
 

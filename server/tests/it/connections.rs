@@ -229,3 +229,30 @@ fn a_unix_socket_serves_as_tcp_does() {
         }
     }
 }
+
+#[test]
+fn whoever_says_nothing_for_too_long_is_closed_and_counted() {
+    for &backend in Backend::all() {
+        for shards in [1, 2] {
+            let server = Server::start_on(backend, shards, &["-o", "idle_timeout=1"]);
+            let mut client = Client::connect(&server);
+            let mut silent: Vec<Client> = (0..300).map(|_| Client::connect(&server)).collect();
+            silent[0].send("get a\r\nget");
+            silent[0].expect("END\r\n");
+            // One that waits for its client to read is not idle.
+            client.set("k", &[b'x'; 1_000_000]);
+            let mut slow = Client::connect(&server);
+            slow.set_receive_buffer(4096);
+            slow.send("get k\r\n".repeat(40));
+            wait_until("the silent to be gone", || client.stat("curr_connections") == 2);
+            for mut silent in silent {
+                assert_eq!(silent.rest(), b"");
+            }
+            assert_eq!(client.stat("idle_kicks"), 300);
+            assert_eq!(client.stats("settings")["idle_timeout"], "1");
+            slow.expect("VALUE k 0 1000000\r\n");
+        }
+    }
+    let server = Server::start(&[]);
+    assert!(!Client::connect(&server).stats("").contains_key("idle_kicks"));
+}

@@ -56,3 +56,27 @@ fn a_flush_of_later_happens_later() {
     client.set("after", b"v");
     assert!(client.get("after").is_some());
 }
+
+#[test]
+fn debugtime_moves_the_time_of_all_shards_and_exists_only_when_asked_for() {
+    for &backend in Backend::all() {
+        let server = Server::start_on(backend, 2, &["--debug-time"]);
+        let mut client = Client::connect(&server);
+        client.check("debugtime p\r\n", "OK\r\n");
+        let stopped = client.stat("time");
+        for n in 0..32 {
+            client.check(format!("set k{n} 0 100 1\r\nv\r\n"), "STORED\r\n");
+        }
+        client.check("debugtime 99\r\nmg k0 t\r\n", "OK\r\nHD t1\r\n");
+        assert_eq!(client.stat("time"), stopped + 99);
+        assert!((0..32).all(|n| client.get(&format!("k{n}")).is_some()));
+        client.check("debugtime 1\r\n", "OK\r\n");
+        assert!((0..32).all(|n| client.get(&format!("k{n}")).is_none()));
+        client.check("debugtime r\r\n", "OK\r\n");
+        assert!(client.stat("time") >= stopped + 100);
+        for words in ["", "x", "-5", "1 2"] {
+            assert_eq!(client.ask(&format!("debugtime {words}")), "ERROR", "{words}");
+        }
+    }
+    assert_eq!(Client::connect(&Server::start(&[])).ask("debugtime p"), "ERROR");
+}

@@ -115,6 +115,10 @@ impl Index for Twin {
         self.buckets.for_each(visit);
     }
 
+    fn in_range(&self, from: u64, until: u64, visit: impl FnMut(Location)) {
+        self.buckets.in_range(from, until, visit);
+    }
+
     fn check_invariants(&self, keys: &impl Keys) {
         self.buckets.check_invariants(keys);
         self.tables.check_invariants(keys);
@@ -228,6 +232,9 @@ impl<I: Index> Index for Charged<I> {
     }
     fn for_each(&self, visit: impl FnMut(Location)) {
         self.0.for_each(visit);
+    }
+    fn in_range(&self, from: u64, until: u64, visit: impl FnMut(Location)) {
+        self.0.in_range(from, until, visit);
     }
     fn check_invariants(&self, keys: &impl Keys) {
         self.0.check_invariants(keys);
