@@ -10,6 +10,7 @@ import time
 import network
 from load import KEYS, Load, row
 from pages import caches_known_to, scrape
+from patient import Patient
 from terminal import Failed, Terminal
 
 CACHE, PROXY = "mycache-memcached", "mycache-mcrouter"
@@ -28,6 +29,8 @@ class Faults:
         yield "rolling restart of the caches", self.rolling
         yield "3 caches, then 5, then 2", self.scale
         yield "kill -9 of a cache", self.kill
+        yield "rolling restart of the proxies", self.proxies
+        yield "kill -9 of a proxy", self.kill_proxy
         yield "a node cut off for 10 s", self.cut
         yield "memory limit reached", self.full
         yield "killed by the kernel at its limit", self.overfull
@@ -125,6 +128,40 @@ class Faults:
         self.judge("kill -9 of a cache", load, errors_max=None)
         if victim.containers[0].ends != [(137, "Error")]:
             raise Failed(f"it ended otherwise: {victim.containers[0].ends}")
+
+    def own_proxy(self):
+        """The proxy of the node on which load runs."""
+        return next(pod for pod in self.cluster.find(app=PROXY) if pod.node is self.cluster.nodes[0])
+
+    def without_proxy(self, case: str, happens) -> None:
+        """Clients of a node are without a proxy while theirs is away, for two pods cannot have one port of a node."""
+        self.shared()
+        patient = Patient(self.cluster.nodes[0].address, 5000)
+        time.sleep(1)
+        happens()
+        time.sleep(1)
+        report = patient.end()
+        self.rows.append(row(case, report))
+        self.terminal.out(f"  longest time without an answer: {report['latency']['max_us'] / 1e6:.1f} s; {report['faults']}")
+        if report["faults"]["wrong"]:
+            raise Failed(f"{case}: {report['faults']['wrong']} wrong values")
+        if report["misses"] or report["faults"]["server_errors"]:
+            raise Failed(f"{case}: {report['misses']} misses and {report['faults']['server_errors']} errors, though no cache went")
+
+    def proxies(self) -> None:
+        def happens():
+            self.terminal.run(f"kubectl rollout restart daemonset/{PROXY}")
+            self.terminal.run(f"kubectl rollout status daemonset/{PROXY}")
+
+        self.without_proxy("rolling restart of proxies", happens)
+
+    def kill_proxy(self) -> None:
+        def happens():
+            victim = self.own_proxy()
+            os.kill(self.stage.process_of(victim), signal.SIGKILL)
+            self.control.wait(lambda: victim.containers[0].restarts == 1 and victim.is_ready)
+
+        self.without_proxy("kill -9 of a proxy", happens)
 
     def cut(self) -> None:
         self.shared()
