@@ -1,5 +1,7 @@
 """What the tutorial does not show: caches that are restarted, added, taken away, cut off, killed and filled, each under load.
-A miss is a cache's right and an error is a fault's price; a wrong value is never either."""
+A miss is a cache's right and an error is a fault's price; a wrong value is never either. Stale is a value that was
+overwritten: where a key moves to another cache and back, the first still has what it had when the key went, as with any
+caches that are told of no change. Caches that come back empty cannot, and there it counts as wrong."""
 
 import os
 import signal
@@ -8,6 +10,7 @@ import time
 import network
 from load import KEYS, Load, row
 from pages import caches_known_to, scrape
+from patient import Patient
 from terminal import Failed, Terminal
 
 CACHE, PROXY = "mycache-memcached", "mycache-mcrouter"
@@ -21,11 +24,13 @@ class Faults:
         self.rows: list[list[str]] = []
 
     def cases(self):
-        """By name, in the order in which they leave the cluster fit for the next."""
+        """By name. The first to be played installs what those up to the cut share."""
         yield "nothing happens", self.nothing
         yield "rolling restart of the caches", self.rolling
         yield "3 caches, then 5, then 2", self.scale
         yield "kill -9 of a cache", self.kill
+        yield "rolling restart of the proxies", self.proxies
+        yield "kill -9 of a proxy", self.kill_proxy
         yield "a node cut off for 10 s", self.cut
         yield "memory limit reached", self.full
         yield "killed by the kernel at its limit", self.overfull
@@ -41,6 +46,10 @@ class Faults:
         self.terminal.run(f"helm install mycache chart --set memcached.replicaCount=3 --set {QUICK}{more}")
         self.ready()
 
+    def shared(self) -> None:
+        if not self.caches():
+            self.install()
+
     def ready(self) -> None:
         self.control.wait(lambda: self.control.settled("StatefulSet", CACHE) and self.control.settled("DaemonSet", PROXY))
         count = len(self.caches())
@@ -52,7 +61,7 @@ class Faults:
             load.settle()
         return load
 
-    def judge(self, case: str, load: Load, errors_max: int | None = 0) -> dict:
+    def judge(self, case: str, load: Load, errors_max: int | None = 0, keys_return: bool = False) -> dict:
         report = load.end()
         self.rows.append(row(case, report))
         faults = report["faults"]
@@ -61,6 +70,8 @@ class Faults:
         self.terminal.out(f"  {dict((name, count) for name, count in faults.items() if name != 'examples')}")
         if faults["wrong"]:
             raise Failed(f"{case}: {faults['wrong']} wrong values: {faults['examples']}")
+        if faults["stale"] and not keys_return:
+            raise Failed(f"{case}: {faults['stale']} stale values, though no key came back: {faults['examples']}")
         if faults["broken_connections"]:
             raise Failed(f"{case}: {faults['broken_connections']} connections of a healthy proxy broke: {faults['examples']}")
         if errors_max is not None and faults["server_errors"] + faults["unanswered"] > errors_max:
@@ -73,12 +84,13 @@ class Faults:
     # --- cases
 
     def nothing(self) -> None:
-        self.install()
+        self.shared()
         report = self.judge("nothing happens", self.load(5))
         if report["misses"]:
             raise Failed(f"{report['misses']} misses of keys that were set, with memory to spare")
 
     def rolling(self) -> None:
+        self.shared()
         load = self.load(21)
         self.terminal.run(f"kubectl rollout restart statefulset/{CACHE}")
         self.terminal.run(f"kubectl rollout status statefulset/{CACHE}")
@@ -90,13 +102,14 @@ class Faults:
             raise Failed("caches were restarted, and nothing was missed")
 
     def scale(self) -> None:
+        self.shared()
         load = self.load(16)
         self.terminal.run(f"kubectl scale statefulset/{CACHE} --replicas=5")
         self.ready()
         time.sleep(2)
         self.terminal.run(f"kubectl scale statefulset/{CACHE} --replicas=2")
         self.control.wait(lambda: len(self.caches()) == 2)
-        report = self.judge("3 -> 5 -> 2 caches", load)
+        report = self.judge("3 -> 5 -> 2 caches", load, keys_return=True)
         # Of five caches' keys two fifths had come from the first three, and three fifths go to the two that stay, of which
         # some are still there: no key is missed more than once for each move.
         bound = (2 / 5 + 3 / 5) * KEYS
@@ -106,6 +119,7 @@ class Faults:
         self.ready()
 
     def kill(self) -> None:
+        self.shared()
         victim = self.caches()[1]
         load = self.load(10)
         self.terminal.out(f"  kill -9 of {victim.name}")
@@ -115,7 +129,42 @@ class Faults:
         if victim.containers[0].ends != [(137, "Error")]:
             raise Failed(f"it ended otherwise: {victim.containers[0].ends}")
 
+    def own_proxy(self):
+        """The proxy of the node on which load runs."""
+        return next(pod for pod in self.cluster.find(app=PROXY) if pod.node is self.cluster.nodes[0])
+
+    def without_proxy(self, case: str, happens) -> None:
+        """Clients of a node are without a proxy while theirs is away, for two pods cannot have one port of a node."""
+        self.shared()
+        patient = Patient(self.cluster.nodes[0].address, 5000)
+        time.sleep(1)
+        happens()
+        time.sleep(1)
+        report = patient.end()
+        self.rows.append(row(case, report))
+        self.terminal.out(f"  longest time without an answer: {report['latency']['max_us'] / 1e6:.1f} s; {report['faults']}")
+        if report["faults"]["wrong"]:
+            raise Failed(f"{case}: {report['faults']['wrong']} wrong values")
+        if report["misses"] or report["faults"]["server_errors"]:
+            raise Failed(f"{case}: {report['misses']} misses and {report['faults']['server_errors']} errors, though no cache went")
+
+    def proxies(self) -> None:
+        def happens():
+            self.terminal.run(f"kubectl rollout restart daemonset/{PROXY}")
+            self.terminal.run(f"kubectl rollout status daemonset/{PROXY}")
+
+        self.without_proxy("rolling restart of proxies", happens)
+
+    def kill_proxy(self) -> None:
+        def happens():
+            victim = self.own_proxy()
+            os.kill(self.stage.process_of(victim), signal.SIGKILL)
+            self.control.wait(lambda: victim.containers[0].restarts == 1 and victim.is_ready)
+
+        self.without_proxy("kill -9 of a proxy", happens)
+
     def cut(self) -> None:
+        self.shared()
         lost = next(node for node in self.cluster.nodes[1:] if any(pod.node is node for pod in self.caches()))
         load = self.load(20)
         self.terminal.out(f"  {lost.name} is cut off")
@@ -123,7 +172,7 @@ class Faults:
         time.sleep(10)
         network.mend(lost.number)
         self.terminal.out(f"  {lost.name} is back")
-        self.judge("a node cut off for 10 s", load, errors_max=None)
+        self.judge("a node cut off for 10 s", load, errors_max=None, keys_return=True)
         self.ready()
 
     def full(self) -> None:
@@ -150,7 +199,7 @@ class Faults:
         load = self.load(14)
         # Over numbers of its own, so that it meets no key of the load that is judged.
         flood = self.load(10, settles=False, keys=170_000, sizes="500-2500", first_key=1_000_000)
-        self.judge("killed at the limit", load, errors_max=None)
+        self.judge("killed at the limit", load, errors_max=None, keys_return=True)
         flood.stop()
         ends = [end for pod in self.caches() for end in pod.containers[0].ends]
         self.terminal.out(f"  ended: {ends}")

@@ -2,7 +2,6 @@
 what it must print."""
 
 import re
-import time
 
 from pymemcache.client.base import Client
 
@@ -222,8 +221,7 @@ class Tutorial:
         else:
             command = f"{before}kubectl run -it --rm alpine --image=alpine:3.6 --restart=Never telnet {where}"
         with self.terminal.sit(command) as session:
-            if "Connected" not in "".join(session.shown):
-                time.sleep(0.3)
+            session.wait("Connected to ")
             if sets:
                 session.say(f"set {key} 0 0 {len(value)}")
                 session.say(value)

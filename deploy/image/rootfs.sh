@@ -12,4 +12,5 @@ ln -sf corecached "$root/usr/local/bin/memcached"
 ln -sf corecached "$root/usr/local/bin/mcrouter"
 echo 'corecached:x:65532:65532:corecached:/:/sbin/nologin' >"$root/etc/passwd"
 echo 'corecached:x:65532:' >"$root/etc/group"
-echo 'hosts: files dns' >"$root/etc/nsswitch.conf"
+# Only what is built into a static glibc: anything else it would look for a plug-in, and crash.
+printf 'passwd: files\ngroup: files\nhosts: files dns\n' >"$root/etc/nsswitch.conf"
