@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use corecached_engine::{KeyHasher, Seconds, Store, StoreConfig};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use crate::admin::conns::spell_listen;
 use crate::admin::crawler::Crawler;
 use crate::admin::http::Admin;
 use crate::admin::watch::Watch;
@@ -52,6 +53,8 @@ pub struct Shared {
     pub admission: Arc<Admission>,
     /// What is spoken on each listening socket.
     pub serves: Box<[Serves]>,
+    /// The address of each, as `stats conns` spells it.
+    pub listens: Box<[String]>,
     /// Who may use it, if not everybody.
     pub users: Option<Arc<Users>>,
     /// What secured connections begin with, if there are any.
@@ -96,6 +99,7 @@ impl Shared {
             admission: Arc::new(Admission::new(config.connections_max)),
             presence,
             serves: [Serves::default()].into(),
+            listens: Box::default(),
             users: None,
             certificates: None,
             stopping: AtomicBool::new(false),
@@ -408,6 +412,10 @@ fn launch(
     let (meshes, presence) = mesh::connect(shards);
     let mut shared = Shared::new(config.clone(), shards, presence, random_seed(), backend_name);
     shared.serves = bound.serves.clone().into();
+    shared.listens = match &config.listen {
+        Listen::Tcp(_) => bound.addresses.iter().map(spell_listen).collect(),
+        Listen::Unix { path, .. } => [format!("unix:{}", path.display())].into(),
+    };
     shared.users.clone_from(&bound.users);
     shared.certificates.clone_from(&bound.certificates);
     let shared = Arc::new(shared);
