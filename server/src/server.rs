@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use corecached_engine::{KeyHasher, Seconds, Store, StoreConfig};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use crate::admin::conns::spell_listen;
 use crate::admin::crawler::Crawler;
 use crate::admin::http::Admin;
 use crate::admin::watch::Watch;
@@ -55,6 +56,8 @@ pub struct Shared {
     pub admission: Arc<Admission>,
     /// What is spoken on each listening socket.
     pub serves: Box<[Serves]>,
+    /// The address of each, as `stats conns` spells it.
+    pub listens: Box<[String]>,
     /// Who may use it, if not everybody.
     pub users: Option<Arc<Users>>,
     /// Where contents outlive a graceful stop.
@@ -101,6 +104,7 @@ impl Shared {
             admission: Arc::new(Admission::new(config.connections_max)),
             presence,
             serves: [Serves::default()].into(),
+            listens: Box::default(),
             users: None,
             warm: None,
             certificates: None,
@@ -463,6 +467,10 @@ fn launch(
     let seed = bound.warm.as_ref().map_or_else(random_seed, |warm| warm.seed());
     let mut shared = Shared::new(config.clone(), shards, presence, seed, backend_name);
     shared.serves = bound.serves.clone().into();
+    shared.listens = match &config.listen {
+        Listen::Tcp(_) => bound.addresses.iter().map(spell_listen).collect(),
+        Listen::Unix { path, .. } => [format!("unix:{}", path.display())].into(),
+    };
     shared.users.clone_from(&bound.users);
     shared.warm.clone_from(&bound.warm);
     shared.certificates.clone_from(&bound.certificates);

@@ -1,5 +1,7 @@
 //! `stats conns`: every shard describes its connections, and the asking one renders them all.
 
+use std::net::SocketAddr;
+
 use corecached_protocol::line;
 
 use crate::conn::session::Peer;
@@ -16,7 +18,12 @@ pub const fn number(shard: usize, conn: ConnId) -> usize {
 }
 
 /// The lines of one shard's connections.
-pub fn describe<'a>(shard: usize, sessions: impl Iterator<Item = &'a Session>, now_s: u32) -> Vec<u8> {
+pub fn describe<'a>(
+    shard: usize,
+    sessions: impl Iterator<Item = &'a Session>,
+    listens: &[String],
+    now_s: u32,
+) -> Vec<u8> {
     use std::io::Write;
     let mut lines = Vec::new();
     for session in sessions {
@@ -33,21 +40,39 @@ pub fn describe<'a>(shard: usize, sessions: impl Iterator<Item = &'a Session>, n
             State::Closing => "conn_closing",
         };
         let idle_s = now_s.saturating_sub(session.last_s);
-        let _ = write!(
-            lines,
-            "STAT {name}:addr {address}\r\nSTAT {name}:state {state}\r\n\
-             STAT {name}:secs_since_last_cmd {idle_s}\r\n"
-        );
+        let _ = write!(lines, "STAT {name}:addr {address}\r\n");
+        // As in memcached, which does not say it of file system sockets.
+        if let Some(listen) = listens.get(usize::from(session.listener))
+            && !matches!(session.peer, Peer::Unix)
+        {
+            let _ = write!(lines, "STAT {name}:listen_addr {listen}\r\n");
+        }
+        let _ = write!(lines, "STAT {name}:state {state}\r\nSTAT {name}:secs_since_last_cmd {idle_s}\r\n");
     }
     lines
 }
 
-/// The answer, from every shard's part.
-pub fn render(parts: &[Vec<u8>], out: &mut Vec<u8>) {
+/// The answer: the listening sockets, and every shard's part.
+pub fn render(parts: &[Vec<u8>], listens: &[String], out: &mut Vec<u8>) {
+    use std::io::Write;
+    for (number, listen) in listens.iter().enumerate() {
+        let name = parts.len() * PLACES_PER_SHARD + number;
+        let _ = write!(
+            out,
+            "STAT {name}:addr {listen}\r\nSTAT {name}:state conn_listening\r\n\
+             STAT {name}:secs_since_last_cmd 0\r\n"
+        );
+    }
     for part in parts {
         out.extend_from_slice(part);
     }
     out.extend_from_slice(line::END);
+}
+
+/// An address that is listened on.
+#[must_use]
+pub fn spell_listen(address: &SocketAddr) -> String {
+    spell(&Some(*address).into())
 }
 
 fn spell(peer: &Peer) -> String {

@@ -256,6 +256,8 @@ pub struct Session {
     pub listed: bool,
     /// The client will send nothing more.
     pub ended: bool,
+    /// Number of the listening socket it came by.
+    pub listener: u16,
     /// Second its last bytes came.
     pub last_s: u32,
     /// Where it connects from.
@@ -283,6 +285,7 @@ impl Session {
             touched: false,
             listed: false,
             ended: false,
+            listener: 0,
             last_s: now_s,
             peer,
         }

@@ -219,7 +219,10 @@ impl Core {
             Then::Items(limit) => {
                 self.reply(session, |out| admin::cachedump::render(&gather.answers, limit, out));
             }
-            Then::Conns => self.reply(session, |out| admin::conns::render(&gather.answers, out)),
+            Then::Conns => {
+                let shared = std::sync::Arc::clone(&self.shared);
+                self.reply(session, |out| admin::conns::render(&gather.answers, &shared.listens, out));
+            }
             Then::ProxyStats(group) => {
                 let shared = std::sync::Arc::clone(&self.shared);
                 self.reply(session, |out| proxy::stats::render(&gather.answers, group, &shared, out));

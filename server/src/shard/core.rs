@@ -475,7 +475,9 @@ impl Core {
         let state = if self.shared.users.is_some() { State::Unauthenticated } else { State::Command };
         let peer = peer.into();
         self.tell_conn(&peer, conn, None);
-        self.sessions[index] = Some(Box::new(Session::new(conn, peer, parser, state, self.now.0)));
+        let mut session = Box::new(Session::new(conn, peer, parser, state, self.now.0));
+        session.listener = listener;
+        self.sessions[index] = Some(session);
         self.open += 1;
     }
 

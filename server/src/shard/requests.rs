@@ -513,7 +513,7 @@ impl Core {
             }
             Broadcast::DescribeConns => {
                 let all = self.sessions().chain(asking);
-                return admin::conns::describe(self.me, all, self.now.0);
+                return admin::conns::describe(self.me, all, &self.shared.listens, self.now.0);
             }
         }
         Vec::new()

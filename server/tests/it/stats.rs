@@ -49,6 +49,18 @@ fn all_names_that_monitoring_reads_are_there() {
     assert_eq!(client.stats("sizes")["sizes_status"], "disabled");
     let conns = client.stats("conns");
     assert!(conns.values().any(|value| value.starts_with("tcp:127.0.0.1:")), "{conns:?}");
+    // Where it listens, and by which of these addresses each client came.
+    let listens = format!("tcp:{}", server.address);
+    let named = |ending: &str| {
+        let of = |(name, value): (&String, &String)| {
+            (name.ends_with(ending) && *value == listens).then(|| name.clone())
+        };
+        conns.iter().filter_map(of).collect::<Vec<String>>()
+    };
+    let (listening, by) = (named(":addr"), named(":listen_addr"));
+    assert!(listening.len() == 1 && by.len() == 1 && listening[0] != by[0], "{conns:?}");
+    let state = format!("{}:state", listening[0].strip_suffix(":addr").unwrap());
+    assert_eq!(conns[&state], "conn_listening");
 }
 
 #[test]
