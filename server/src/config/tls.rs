@@ -131,13 +131,19 @@ pub(super) fn check(
         }
     };
     let verify_mode = extended.number("ssl_verify_mode").unwrap_or(0);
+    let authorities = path("ssl_ca_cert");
     let verify = match verify_mode {
         0 => Verify::No,
         2 => Verify::Require,
         // 3 asks once a connection, which is all that is ever done.
-        _ => Verify::Ask,
+        _ if authorities.is_some() => Verify::Ask,
+        mode => {
+            tracing::warn!(
+                "-o ssl_verify_mode={mode}: without ssl_ca_cert no certificate of a client could hold good: none is asked for"
+            );
+            Verify::No
+        }
     };
-    let authorities = path("ssl_ca_cert");
     if authorities.is_none() && (verify != Verify::No || mutual) {
         let (flag, value) = match mutual {
             true => ("-l", args.listen.join(",")),

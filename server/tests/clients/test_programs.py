@@ -1,8 +1,9 @@
-"""Clients that are programs, and the test suite that pymemcache brings."""
+"""Clients that are programs, and the test suites that clients bring."""
 
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -61,6 +62,34 @@ def test_suite_of_pymemcache_over_tls(tls_server, tools):
     passed = suite_of_pymemcache(tls_server, tools, "not tls", "-p", "over_tls", env=environment)
     print(f"pymemcache's own suite, over TLS: {passed} passed")
     assert passed >= 100
+
+
+def test_suite_of_python_binary_memcached(server, tools, tmp_path):
+    shards, backend = server.started_with
+    suite = tmp_path / "suite"
+    shutil.copytree(tools / "python-binary-memcached" / "test", suite)
+    shutil.copy(pathlib.Path(__file__).parent / "suite_of_bmemcached.py", suite / "conftest.py")
+    unix = str(tmp_path / "socket")
+    for file in suite.glob("*.py"):
+        file.write_text(file.read_text().replace("/tmp/memcached.sock", unix))
+    # It starts some servers itself, and not as root.
+    memcached = tmp_path / "memcached"
+    how = f"-t {shards} --io-backend={backend}" + (" -u root" if os.geteuid() == 0 else "")
+    memcached.write_text(f'#!/bin/sh\nexec "{os.environ["CORECACHED"]}" {how} "$@"\n')
+    memcached.chmod(0o755)
+    environment = dict(
+        os.environ,
+        PATH=f"{tmp_path}:{os.environ['PATH']}",
+        SUITE_SOCKET=unix,
+        MEMCACHED_HOST="127.0.0.1",
+    )
+    # Its ports are fixed: a network of its own.
+    alone = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--net", "--map-root-user"]
+    command = [*alone, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(suite)]
+    output = run(command, env=environment, cwd=tmp_path)
+    passed = int(re.search(r"(\d+) passed", output).group(1))
+    print(f"python-binary-memcached's own suite: {passed} passed")
+    assert passed >= 250 and "skipped" not in output, output
 
 
 def test_go(server, tools):
