@@ -114,3 +114,27 @@ fn keys_read_often_survive_a_scan() {
     let present = (0..1000).filter(|n| bench.get(&format!("hot:{n}")).is_some()).count();
     assert!(present > 990, "{present} of 1000");
 }
+
+#[test]
+fn evictions_past_the_bound_of_the_journal_go_untold_and_are_counted() {
+    let mut bench = Bench::new(1 << 20);
+    bench.store.keep_journal(true);
+    for number in 0..20_000 {
+        bench.set(&format!("{number:0200}"), &[0; 100]);
+    }
+    let evicted = bench.store.stats().evictions;
+    let (mut told, mut bytes) = (0, 0);
+    let untold = bench.store.take_journal(|evicted| {
+        told += 1;
+        bytes += evicted.key.len();
+    });
+    assert!(
+        told > 100 && untold > 1000 && told + untold == evicted,
+        "{told} told, {untold} untold of {evicted}"
+    );
+    assert!(bytes <= 32 * 1024);
+    assert_eq!(bench.store.take_journal(|_| panic!("told twice")), 0);
+    bench.store.keep_journal(false);
+    bench.set("more", &[0; 100]);
+    assert!(!bench.store.keeps_journal());
+}

@@ -323,6 +323,10 @@ fn settings(list: &mut List<'_>, shared: &Shared) {
     list.put("hashpower_init", 0);
     list.put("slab_reassign", "no");
     list.put("slab_automove", 0);
+    list.put("slab_automove_ratio", "0.00");
+    list.put("slab_automove_freeratio", "0.000");
+    list.put("slab_automove_window", 0);
+    list.put("slab_chunk_max", 0);
     list.put("lru_crawler", yes(shared.crawler.is_enabled()));
     list.put("lru_crawler_sleep", 0);
     list.put("lru_crawler_tocrawl", 0);
@@ -340,14 +344,38 @@ fn settings(list: &mut List<'_>, shared: &Shared) {
     list.put("temporary_ttl", 0);
     list.put("idle_timeout", config.idle_timeout_s);
     list.put("track_sizes", "no");
+    list.put("watcher_logbuf_size", super::watch::QUEUE_BYTES_MAX);
+    list.put("worker_logbuf_size", super::watch::JOURNAL_BYTES_MAX);
+    list.put("read_buf_mem_limit", 0);
+    list.put("inline_ascii_response", "no");
+    list.put("num_napi_ids", "(null)");
     match &config.tls {
-        None => list.put("ssl_enabled", "no"),
+        None => plain(list),
         Some(tls) => secured(list, tls),
     }
     let memory_file = config.memory_file.as_ref().map(|file| file.display().to_string());
     list.put("memory_file", memory_file.as_deref().unwrap_or("(null)"));
     list.put("io_backend", &shared.backend);
     list.put("eviction_policy", "s3-fifo");
+}
+
+/// What memcached says of TLS where there is none.
+fn plain(list: &mut List<'_>) {
+    for (name, value) in [
+        ("ssl_enabled", "no"),
+        ("ssl_chain_cert", "(null)"),
+        ("ssl_key", "(null)"),
+        ("ssl_verify_mode", "0"),
+        ("ssl_keyformat", "1"),
+        ("ssl_ciphers", "NULL"),
+        ("ssl_ca_cert", "NULL"),
+        ("ssl_wbuf_size", "16384"),
+        ("ssl_session_cache", "no"),
+        ("ssl_kernel_tls", "no"),
+        ("ssl_min_version", MIN_VERSIONS[2]),
+    ] {
+        list.put(name, value);
+    }
 }
 
 fn secured(list: &mut List<'_>, tls: &TlsOptions) {

@@ -14,9 +14,9 @@ use crate::net::ConnId;
 /// Watchers at once, as in memcached.
 const WATCHERS_MAX: usize = 20;
 /// Bytes of lines a shard keeps in one turn: memcached's buffer of a worker.
-const JOURNAL_BYTES_MAX: usize = 64 * 1024;
+pub const JOURNAL_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of lines kept for one watcher: memcached's buffer of a watcher.
-const QUEUE_BYTES_MAX: usize = 256 * 1024;
+pub const QUEUE_BYTES_MAX: usize = 256 * 1024;
 
 /// Classes of lines, a bit each.
 pub mod class {

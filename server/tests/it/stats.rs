@@ -64,6 +64,27 @@ fn all_names_that_monitoring_reads_are_there() {
 }
 
 #[test]
+fn every_name_of_a_memcached_is_there_but_those_of_what_only_it_has() {
+    let (theirs, ours) = (Server::memcached(&[]), Server::start(&["-t", "2"]));
+    for words in ["", "settings", "items", "slabs", "sizes"] {
+        let names = |server: &Server| {
+            let mut client = Client::connect(server);
+            client.check("set k 0 0 1\r\nx\r\nget k\r\n", "STORED\r\nVALUE k 0 1\r\nx\r\nEND\r\n");
+            client.stats(words)
+        };
+        let (theirs, ours) = (names(&theirs), names(&ours));
+        // Its event library, and its storage on disk.
+        let its_own = |name: &str| name == "libevent" || name.starts_with("ext_");
+        // A class is another there.
+        let behind = |name: &str| name.rsplit(':').next().unwrap().to_owned();
+        let ours: Vec<String> = ours.keys().map(|name| behind(name)).collect();
+        let missing: Vec<&String> =
+            theirs.keys().filter(|name| !its_own(name) && !ours.contains(&behind(name))).collect();
+        assert!(missing.is_empty(), "stats {words}: {missing:?}");
+    }
+}
+
+#[test]
 fn numbers_are_true_over_all_cores() {
     for &backend in Backend::all() {
         for shards in [1, 2, 4] {
