@@ -1,11 +1,13 @@
 //! The `load` subcommand: its options, and what they come to.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use corecached::config::IoBackend;
+use corecached::tls::{Trust, TrustOptions};
 
 use super::{Pace, Plan, Progress, Target, Work, run};
 use crate::popularity::Popularity;
@@ -141,7 +143,7 @@ impl LoadArgs {
             cores: self.cores.clone(),
             fifo: self.fifo,
             io_backend: self.io_backend,
-            tls: self.tls.as_deref().map(super::secured::trusting).transpose()?,
+            tls: self.tls.as_deref().map(trusting).transpose()?,
             duration: seconds(self.seconds, "--seconds")?,
             warmup: seconds(self.warmup, "--warmup")?,
             requests: self.requests,
@@ -193,4 +195,10 @@ fn finish(args: &LoadArgs, report: &super::Report, clean: bool) -> Result<ExitCo
         None => println!("{report}"),
     }
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What secured connections begin with: servers whose certificates those in `file` vouch for are trusted.
+fn trusting(file: &Path) -> Result<Arc<Trust>, Failure> {
+    let options = TrustOptions { authorities: file.to_owned(), flag: "--tls", identity: None, name: None };
+    Trust::load(&options).map(Arc::new).map_err(Failure::new)
 }

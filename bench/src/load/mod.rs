@@ -7,7 +7,6 @@ mod args;
 mod connection;
 mod progress;
 mod report;
-mod secured;
 mod tally;
 mod target;
 mod versions;
@@ -17,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use corecached::config::IoBackend;
+use corecached::tls::Trust;
 
 pub use args::{LoadArgs, main};
 pub use progress::Progress;
@@ -103,7 +103,7 @@ pub struct Plan {
     /// How to reach the network.
     pub io_backend: IoBackend,
     /// What secured connections begin with; `None` is plain.
-    pub tls: Option<Arc<rustls::ClientConfig>>,
+    pub tls: Option<Arc<Trust>>,
     /// Time measured, unless [`Plan::requests`] bounds the run.
     pub duration: Duration,
     /// Time before that.

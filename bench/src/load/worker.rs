@@ -12,10 +12,10 @@ use corecached::net::epoll::Epoll;
 use corecached::net::listen::Admission;
 use corecached::net::uring::{self, Uring};
 use corecached::net::{Close, ConnId, Driver, DriverSetup, Event, Send, Wait};
+use corecached::tls::Tls;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::connection::{Garbled, Judge, Replies};
-use super::secured::Secured;
 use super::tally::Tally;
 use super::versions::Versions;
 use super::{Dataset, Pace, Plan, Progress, Work};
@@ -24,6 +24,8 @@ use crate::popularity::KeyDraws;
 use crate::rng::{Rng, mix};
 use crate::{Failure, place, process, wire};
 
+/// Whom a server's certificate must name.
+const SERVER_NAME: &str = "localhost";
 /// Connections begun and not there yet; more at once would overflow a short accept queue.
 const CONNECTING_MAX: usize = 64;
 /// A server that does not take a connection within this long is not there.
@@ -75,15 +77,18 @@ pub fn run(plan: &Plan, dataset: &Dataset, number: usize, progress: &Progress) -
             Some(Uring::new(setup()).map_err(|error| denied(&error))?)
         }
     };
-    let secured = plan.tls.clone();
-    match (uring, secured) {
+    // Whoever has no TLS runs no line of it.
+    match (uring, &plan.tls) {
         (Some(driver), None) => run_over(driver, plan, dataset, number, progress),
-        (Some(driver), Some(tls)) => run_over(Secured::new(driver, tls), plan, dataset, number, progress),
+        (Some(driver), Some(_)) => run_over(secured(driver), plan, dataset, number, progress),
         (None, None) => run_over(Epoll::new(setup())?, plan, dataset, number, progress),
-        (None, Some(tls)) => {
-            run_over(Secured::new(Epoll::new(setup())?, tls), plan, dataset, number, progress)
-        }
+        (None, Some(_)) => run_over(secured(Epoll::new(setup())?), plan, dataset, number, progress),
     }
+}
+
+/// A driver that can begin secured connections, and takes none.
+fn secured<D: Driver>(below: D) -> Tls<D> {
+    Tls::new(below, None, Box::default())
 }
 
 fn run_over(
@@ -248,7 +253,13 @@ impl<'p, D: Driver> Worker<'p, D> {
     fn begin(&mut self, index: usize) -> Result<ConnId, Failure> {
         let failed =
             |error: std::io::Error| Failure::new(format!("cannot connect to {}: {error}", self.plan.target));
-        let conn = self.driver.connect(&self.address).map_err(failed)?;
+        let conn = match &self.plan.tls {
+            None => self.driver.connect(&self.address),
+            Some(trust) => {
+                trust.towards(SERVER_NAME).and_then(|with| self.driver.connect_secured(&self.address, &with))
+            }
+        };
+        let conn = conn.map_err(failed)?;
         let place = conn.index as usize;
         self.places.resize(self.places.len().max(place + 1), 0);
         self.places[place] = index as u32;

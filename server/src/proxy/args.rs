@@ -451,7 +451,8 @@ impl Args {
                 return Err(ConfigError::new("--pem-cert-path", "", remedy, EX_VALUE));
             }
         };
-        let options = TrustOptions { authorities, identity, name: self.ssl_server_name.clone() };
+        let name = self.ssl_server_name.clone();
+        let options = TrustOptions { authorities, flag: "--pem-ca-path", identity, name };
         let trust = Trust::load(&options).map_err(|error| ConfigError::new("TLS", "", &error, EX_VALUE))?;
         Ok(Some(Arc::new(trust)))
     }

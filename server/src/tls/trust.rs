@@ -16,6 +16,8 @@ use crate::config::KeyFormat;
 pub struct TrustOptions {
     /// Authorities of servers' certificates.
     pub authorities: PathBuf,
+    /// What the option is called that named them.
+    pub flag: &'static str,
     /// What servers are shown: a certificate and its key.
     pub identity: Option<(PathBuf, PathBuf)>,
     /// The name that certificates must bear; by default that of the server.
@@ -48,7 +50,7 @@ impl Trust {
             let path = path.display().to_string();
             move |error: String| format!("{flag} {path}: {error}")
         };
-        let authorities = named("--pem-ca-path", &options.authorities);
+        let authorities = named(options.flag, &options.authorities);
         let mut roots = RootCertStore::empty();
         let pem = read(&options.authorities).map_err(&authorities)?;
         for certificate in certificates(&pem).map_err(&authorities)? {
