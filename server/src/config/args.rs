@@ -20,6 +20,7 @@ use super::OperateArgs;
                   corecached check-config   check a proxy's configuration and print its routes\n  \
                   corecached healthcheck    a round trip to a cache or a proxy, for probes\n  \
                   corecached drain          have a server announce that it is about to stop, and wait\n  \
+                  corecached replay         deliver the deletes that a proxy could not (its --async-dir)\n  \
                   corecached seccomp-profile   print the filter for containers that allows io_uring, or install it"
 )]
 pub struct Args {
