@@ -404,6 +404,12 @@ impl Connection {
         Some(oldest.map_or(self.heard_ms, |request| request.made_ms.max(self.heard_ms)))
     }
 
+    /// Whether somebody still waits for a reply to what was sent.
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        self.timed_out < self.requests_sent
+    }
+
     /// The connection is gone: what was sent gets the failure `kind`, what was not waits for the next connection.
     pub fn fail_sent(&mut self, kind: ErrorKind, now_ms: u64, sink: &mut impl FnMut(Answer<'_>)) {
         self.fail_lines(self.lines_sent, kind, now_ms, sink);

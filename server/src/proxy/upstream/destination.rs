@@ -22,7 +22,8 @@ pub const PROBE: u64 = u64::MAX;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Milliseconds from request to reply; 0 is no limit. Past it the waiter gets `SERVER_ERROR timeout`, and the
-    /// destination counts a failure towards ejection. When nothing at all came for so long the connection is closed.
+    /// destination counts a failure towards ejection. When nothing at all came for so long the connection is closed:
+    /// as soon as all it was sent ran out of time too, so that nobody is told so early, and after twice as long anyway.
     pub server_timeout_ms: u64,
     /// Milliseconds for a connection to be made; 0 is no limit. Past it everything that waits gets `SERVER_ERROR
     /// connection timeout`, and the destination is ejected.
@@ -303,8 +304,7 @@ impl Destination {
                 }
             }
             Link::Up => {
-                let silent_since_ms = self.connection.silent_since_ms();
-                if silent_since_ms.is_some_and(|since_ms| is_due(since_ms, self.options.server_timeout_ms)) {
+                if self.gives_up_at_ms().is_some_and(|at_ms| at_ms <= now_ms) {
                     self.close = true;
                     self.lost(ErrorKind::Timeout, now_ms, sink);
                 } else if self.connection.is_idle() && is_due(self.used_ms, self.options.inactive_reset_ms) {
@@ -333,11 +333,19 @@ impl Destination {
             Link::Idle => None,
             Link::Connecting { since_ms, .. } => after(Some(since_ms), connect_timeout_ms),
             Link::Up if self.connection.is_idle() => after(Some(self.used_ms), inactive_reset_ms),
-            Link::Up => after(self.connection.silent_since_ms(), server_timeout_ms),
+            Link::Up => self.gives_up_at_ms(),
         };
         let expiry =
             if server_timeout_ms > 0 { self.connection.next_expiry_ms(server_timeout_ms) } else { None };
         [of_link, expiry, self.health.probe_at_ms()].into_iter().flatten().min()
+    }
+
+    /// When a connection on which nothing comes is closed.
+    fn gives_up_at_ms(&self) -> Option<u64> {
+        let timeout_ms = self.options.server_timeout_ms;
+        let since_ms = self.connection.silent_since_ms().filter(|_| timeout_ms > 0)?;
+        let patience = if self.connection.is_awaited() { 2 } else { 1 };
+        Some(since_ms.saturating_add(timeout_ms.saturating_mul(patience)))
     }
 
     /// The destination is no longer wanted: everything that waits gets `SERVER_ERROR local error`. The driver closes

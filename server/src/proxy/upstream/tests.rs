@@ -270,17 +270,58 @@ fn a_connection_that_says_nothing_for_the_whole_timeout_is_closed() {
     bench.sent(1000);
     bench.ask(&set("b", 0), 2, 1900);
     bench.sent(1900);
-    bench.ask(&get("c"), 3, 1999); // not sent
     bench.tick(2000);
-    assert_eq!(bench.told(), ["1 SERVER_ERROR timeout", "2 SERVER_ERROR timeout"]);
-    assert_eq!(bench.destination.timeouts(), 1, "only one ran out of time");
-    bench.receive("END\r\n", 2000);
+    assert_eq!(bench.told(), ["1 SERVER_ERROR timeout"]);
+    assert_eq!((bench.action(2000), bench.destination.next_deadline()), (None, Some(2900)));
+    bench.ask(&get("c"), 3, 2899); // not sent
+    bench.tick(2900);
+    assert_eq!(bench.told(), ["2 SERVER_ERROR timeout"]);
+    assert_eq!(bench.destination.timeouts(), 2);
+    bench.receive("END\r\n", 2900);
     assert_eq!(bench.told(), [""; 0], "too late");
-    assert_eq!((bench.action(2000), bench.action(2000)), (Some(Action::Close), Some(Action::Connect)));
-    bench.destination.connected(2001);
-    assert_eq!(bench.sent(2001), "get c\r\n");
-    bench.receive("END\r\n", 2002);
+    assert_eq!((bench.action(2900), bench.action(2900)), (Some(Action::Close), Some(Action::Connect)));
+    bench.destination.connected(2901);
+    assert_eq!(bench.sent(2901), "get c\r\n");
+    bench.receive("END\r\n", 2902);
     assert_eq!(bench.told(), ["3 Miss"]);
+}
+
+#[test]
+fn a_silent_connection_that_is_asked_ever_more_is_closed_after_twice_the_timeout() {
+    let health = HealthOptions { ejects: false, ..HealthOptions::default() };
+    let mut bench = Bench::up(Options { health, ..Options::default() });
+    for waiter in 1..=20 {
+        bench.ask(&get("a"), waiter, waiter * 100);
+        bench.sent(waiter * 100);
+        bench.tick(waiter * 100);
+    }
+    // The first was asked at 100.
+    assert_eq!(
+        (bench.told().len(), bench.action(2000), bench.destination.next_deadline()),
+        (10, None, Some(2100))
+    );
+    bench.tick(2100);
+    assert_eq!(
+        bench.told(),
+        (11..=20).map(|waiter| format!("{waiter} SERVER_ERROR timeout")).collect::<Vec<_>>()
+    );
+    assert_eq!((bench.action(2100), bench.action(2100)), (Some(Action::Close), None));
+}
+
+#[test]
+fn a_request_on_a_connection_that_took_its_time_is_not_told_early_that_it_ran_out_of_its_own() {
+    let mut bench = Bench::new(Options::default());
+    bench.ask(&get("a"), 1, 0);
+    assert_eq!(bench.action(0), Some(Action::Connect));
+    bench.destination.connected(5);
+    bench.sent(5);
+    bench.tick(1000);
+    bench.ask(&get("b"), 2, 1001);
+    bench.sent(1001);
+    bench.tick(1005); // nothing came for the whole timeout
+    assert_eq!(bench.told(), ["1 SERVER_ERROR timeout"]);
+    bench.receive("END\r\nEND\r\n", 1006);
+    assert_eq!(bench.told(), ["2 Miss"]);
 }
 
 #[test]
