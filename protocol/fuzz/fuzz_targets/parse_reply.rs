@@ -58,8 +58,8 @@ fn hear(sent: &[u8], piece_bytes: usize, expected: Expected) -> Vec<String> {
             };
             from += consumed;
             assert!(from <= to);
-            match event {
-                ReplyEvent::Reply(_) | ReplyEvent::ValueEnd if is_retrieval => {
+            match &event {
+                event if is_retrieval && event.is_last() => {
                     answered += 1;
                     assert!(answered <= KEYS.len());
                 }

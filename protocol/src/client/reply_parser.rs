@@ -36,8 +36,25 @@ enum State {
 /// A step in the reply to a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReplyEvent<'a> {
-    /// All of the reply; of a retrieval's, all of it to the first of the keys.
+    /// All of the reply; of a retrieval's, all of it to the first of the keys. Never one with a value, nor one to a
+    /// meta command that is no error.
     Reply(Reply),
+    /// The same, where it is a value.
+    Value {
+        /// Opaque to all but the client.
+        client_flags: u32,
+        /// `gets`, `gats`
+        cas_unique: Option<u64>,
+        /// Without its CRLF.
+        value: &'a [u8],
+    },
+    /// The same, of a meta command.
+    Meta {
+        /// As received, without its line end.
+        line: &'a [u8],
+        /// `VA` only; without its CRLF.
+        value: Option<&'a [u8]>,
+    },
     /// A large value was found. Its pieces follow, then [`ReplyEvent::ValueEnd`].
     ValueHead {
         /// Opaque to all but the client.
@@ -60,6 +77,30 @@ pub enum ReplyEvent<'a> {
     ValueEnd,
     /// A retrieval is over. Every key of it was answered before.
     End,
+}
+
+impl ReplyEvent<'_> {
+    /// Whether nothing more follows of the reply to the command, or to this key of a retrieval.
+    #[inline]
+    #[must_use]
+    pub const fn is_last(&self) -> bool {
+        matches!(self, Self::Reply(_) | Self::Value { .. } | Self::Meta { .. } | Self::ValueEnd)
+    }
+
+    /// The reply that this is all of, with bytes of its own.
+    #[must_use]
+    pub fn whole(self) -> Option<Reply> {
+        Some(match self {
+            Self::Reply(reply) => reply,
+            Self::Value { client_flags, cas_unique, value } => {
+                Reply::Value { client_flags, cas_unique, value: Bytes::copy_from_slice(value) }
+            }
+            Self::Meta { line, value } => {
+                Reply::Meta { line: shared_line(line), value: value.map(Bytes::copy_from_slice) }
+            }
+            _ => return None,
+        })
+    }
 }
 
 /// The bytes are no reply to what was asked. There is no telling where the next reply begins: close the connection.
@@ -90,8 +131,8 @@ impl ReplyParser {
     /// The next step of the reply at the front of `input`. `keys` are those of a retrieval that have no reply yet, in
     /// the order they were asked for; none for other commands.
     ///
-    /// The command is answered with [`ReplyEvent::Reply`] or [`ReplyEvent::ValueEnd`]; a retrieval with one of those
-    /// for each key, and then [`ReplyEvent::End`]. A key that is not there is answered without consuming anything.
+    /// The command is answered with an event that [`ReplyEvent::is_last`]; a retrieval with one of those for each key,
+    /// and then [`ReplyEvent::End`]. A key that is not there is answered without consuming anything.
     ///
     /// `NeedMore` consumes nothing, and is never the answer to an input of more than [`REPLY_LINE_BYTES_MAX`] plus
     /// the largest whole value plus 2 bytes.
@@ -115,6 +156,9 @@ impl ReplyParser {
             (State::Line, Expected::Meta(verb)) => self.meta(input, verb),
             (State::Line, _) => {
                 let Some((line, consumed)) = whole_line(input)? else { return Ok(Parsed::NeedMore) };
+                if expected == Expected::MetaNoop && line == b"MN" {
+                    return Ok(Parsed::Complete { value: ReplyEvent::Meta { line, value: None }, consumed });
+                }
                 let reply = simple(line, expected).or_else(|| error(line)).ok_or(Framing::UnexpectedLine)?;
                 Ok(Parsed::Complete { value: ReplyEvent::Reply(reply), consumed })
             }
@@ -163,7 +207,7 @@ impl ReplyParser {
         }
         Ok(match whole_value(&input[consumed..], value_len)? {
             Some((value, block)) => Parsed::Complete {
-                value: ReplyEvent::Reply(Reply::Value { client_flags, cas_unique, value }),
+                value: ReplyEvent::Value { client_flags, cas_unique, value },
                 consumed: consumed + block,
             },
             None => Parsed::NeedMore,
@@ -185,8 +229,7 @@ impl ReplyParser {
             return Ok(Parsed::Complete { value: ReplyEvent::Reply(reply), consumed });
         }
         if code != b"VA" {
-            let reply = Reply::Meta { line: shared_line(line), value: None };
-            return Ok(Parsed::Complete { value: ReplyEvent::Reply(reply), consumed });
+            return Ok(Parsed::Complete { value: ReplyEvent::Meta { line, value: None }, consumed });
         }
         let word = line[2..].strip_prefix(b" ").and_then(|words| words.split(|&byte| byte == b' ').next());
         let value_len = word.and_then(value_len).ok_or(Framing::BadHeader)?;
@@ -197,8 +240,8 @@ impl ReplyParser {
         }
         Ok(match whole_value(&input[consumed..], value_len)? {
             Some((value, block)) => {
-                let reply = Reply::Meta { line: Bytes::copy_from_slice(line), value: Some(value) };
-                Parsed::Complete { value: ReplyEvent::Reply(reply), consumed: consumed + block }
+                let value = ReplyEvent::Meta { line, value: Some(value) };
+                Parsed::Complete { value, consumed: consumed + block }
             }
             None => Parsed::NeedMore,
         })
@@ -238,13 +281,13 @@ fn whole_line(input: &[u8]) -> Result<Option<(&[u8], usize)>, Framing> {
 
 /// The value at the front of `input`, and its bytes with its CRLF; `None` when it is not all there.
 #[inline]
-fn whole_value(input: &[u8], value_len: u32) -> Result<Option<(Bytes, usize)>, Framing> {
+fn whole_value(input: &[u8], value_len: u32) -> Result<Option<(&[u8], usize)>, Framing> {
     let len = value_len as usize;
     let Some(block) = input.get(..len + TERMINATOR.len()) else { return Ok(None) };
     if block[len..] != *TERMINATOR {
         return Err(Framing::BadTerminator);
     }
-    Ok(Some((Bytes::copy_from_slice(&block[..len]), block.len())))
+    Ok(Some((&block[..len], block.len())))
 }
 
 /// What stands behind `VALUE`.
@@ -293,7 +336,6 @@ fn simple(line: &[u8], expected: Expected) -> Option<Reply> {
         (Expected::Done, b"OK") => Reply::Done,
         (Expected::Version, _) if line.starts_with(b"VERSION ") => Reply::Done,
         (Expected::Number, _) => Reply::Number(digits(line)?),
-        (Expected::MetaNoop, b"MN") => Reply::Meta { line: shared_line(line), value: None },
         _ => return None,
     })
 }

@@ -24,7 +24,7 @@ fn hear(sent: &[u8], piece_bytes: usize, expected: Expected, keys: &[&str]) -> V
                 Ok(Parsed::Complete { value: event, consumed }) => {
                     from += consumed;
                     assert!(from <= to);
-                    answered += usize::from(matches!(event, ReplyEvent::Reply(_) | ReplyEvent::ValueEnd));
+                    answered += usize::from(event.is_last());
                     let over = event == ReplyEvent::End || !is_retrieval && answered == 1;
                     match event {
                         ReplyEvent::ValuePiece(piece) => {
@@ -34,7 +34,10 @@ fn hear(sent: &[u8], piece_bytes: usize, expected: Expected, keys: &[&str]) -> V
                         ReplyEvent::ValueEnd => {
                             events.push(format!("value {}", String::from_utf8_lossy(&value)));
                         }
-                        event => events.push(format!("{event:?}")),
+                        event => {
+                            let text = format!("{event:?}");
+                            events.push(event.whole().map_or(text, replied));
+                        }
                     }
                     if over {
                         assert!(parser.at_line_start());

@@ -2,7 +2,7 @@
 //!
 //! Owns the shard's routes, its destinations with their connections, and every request under way. The shard's core
 //! brings requests ([`Relay::submit`]) and what the driver reported; [`Relay::finish_turn`] then connects, sends and
-//! closes, and [`Relay::take_answers`] yields what the clients get. No lock, no clock of its own, no blocking.
+//! closes. What the clients get goes to [`Clients`]. No lock, no clock of its own, no blocking.
 
 use std::collections::HashMap;
 use std::io;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use corecached_protocol::client::ReplyEvent;
-use corecached_protocol::{Command, ErrorKind, Exptime, Reply};
+use corecached_protocol::{Command, ErrorKind, Exptime, Reply, text};
 use crossbeam_channel::Receiver;
 use socket2::SockAddr;
 
@@ -23,7 +23,7 @@ use super::spool::{Spooler, Undelivered};
 use super::upstream::{self, Destination, HealthOptions, Options, PoolHealth, Thresholds};
 use crate::net::outbox::HIGH_WATER_BYTES;
 use crate::net::{Close, ConnId, Driver, Send};
-use crate::shard::message::ReplyTo;
+use crate::shard::message::{Piece, ReplyTo};
 use crate::tls::Trust;
 
 /// What the control thread found out, made anew whenever something changes.
@@ -65,6 +65,15 @@ pub struct RelaySetup {
     pub seed: u64,
 }
 
+/// Those whose requests a relay carries out, and the output of their shard's turn.
+pub trait Clients {
+    /// What `write` appends to the buffer it is given is the next of the reply to `to` on `shard`.
+    fn answer(&mut self, shard: usize, to: ReplyTo, piece: Piece, write: impl FnOnce(&mut Vec<u8>));
+
+    /// The bytes that go out at the end of the turn, and where to.
+    fn output(&mut self) -> (&mut Vec<u8>, &mut Vec<Send>);
+}
+
 /// See the head of the file.
 #[derive(Debug)]
 pub struct Relay {
@@ -86,7 +95,6 @@ pub struct Relay {
     /// Replies whose waiters have not been told.
     done: Vec<(u64, Reply)>,
     actions: Vec<Action>,
-    answers: Answers,
     /// Requests of clients, by operation.
     asked: [u64; Operation::NAMES.len()],
     spooler: Option<Spooler>,
@@ -139,9 +147,11 @@ struct Asked {
     shape: Shape,
     softening: Softening,
     key: Vec<u8>,
+    /// The beginning of a value has been sent.
+    begun: bool,
 }
 
-/// A value that comes in pieces.
+/// A value for a route, that comes in pieces.
 #[derive(Debug)]
 struct Pieces {
     head: Head,
@@ -161,7 +171,7 @@ struct Waiting {
     free: Vec<u32>,
     /// Buffers of keys, for use again.
     keys: Vec<Vec<u8>>,
-    /// Of waiters whose values come in pieces.
+    /// Of routes' calls whose values come in pieces.
     pieces: HashMap<u64, Pieces>,
 }
 
@@ -201,15 +211,35 @@ impl Waiting {
         }
     }
 
-    /// A step of the reply to `waiter`; whole replies go to `done`.
+    /// A step of the reply to `waiter`. Clients are told at once; whole replies to others go to `done`.
     #[inline]
-    fn step(&mut self, done: &mut Vec<(u64, Reply)>, waiter: u64, event: ReplyEvent<'_>) {
+    fn step(
+        &mut self,
+        done: &mut Vec<(u64, Reply)>,
+        clients: &mut impl Clients,
+        waiter: u64,
+        event: ReplyEvent<'_>,
+    ) {
+        match self.places.get_mut(waiter as usize) {
+            Some(Some(Waiter::Client(asked))) => {
+                let is_last = event.is_last();
+                asked.told(event, clients);
+                if is_last && let Some(Waiter::Client(asked)) = self.remove(waiter) {
+                    self.recycle(asked.key);
+                }
+            }
+            _ => self.collect(done, waiter, event),
+        }
+    }
+
+    /// A step of the reply to a `waiter` that wants it whole.
+    fn collect(&mut self, done: &mut Vec<(u64, Reply)>, waiter: u64, event: ReplyEvent<'_>) {
         match event {
-            ReplyEvent::Reply(reply) => {
+            ReplyEvent::Reply(_) | ReplyEvent::Value { .. } | ReplyEvent::Meta { .. } => {
                 if !self.pieces.is_empty() {
                     self.pieces.remove(&waiter); // the rest of its value will not come
                 }
-                done.push((waiter, reply));
+                done.extend(event.whole().map(|reply| (waiter, reply)));
             }
             ReplyEvent::ValueHead { client_flags, cas_unique, value_len } => {
                 let value = Vec::with_capacity(value_len as usize);
@@ -241,28 +271,43 @@ impl Waiting {
     }
 }
 
-/// Answers to clients, rendered.
-#[derive(Debug, Default)]
-pub struct Answers {
-    list: Vec<(usize, ReplyTo, usize)>,
-    bytes: Vec<u8>,
-}
-
-impl Answers {
-    /// Whether there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.list.is_empty()
-    }
-
-    /// Give each to `each`: the shard of its connection, its place there, its bytes.
-    pub fn drain(&mut self, mut each: impl FnMut(usize, ReplyTo, &[u8])) {
-        let mut at = 0;
-        for (shard, to, len) in self.list.drain(..) {
-            each(shard, to, &self.bytes[at..at + len]);
-            at += len;
+impl Asked {
+    /// A step of the reply.
+    #[inline]
+    fn told(&mut self, event: ReplyEvent<'_>, clients: &mut impl Clients) {
+        let Self { from, to, shape, softening, ref key, .. } = *self;
+        match event {
+            ReplyEvent::Value { client_flags, cas_unique, value } => {
+                clients.answer(from, to, Piece::Last, |out| {
+                    shape.render_value(key, client_flags, cas_unique, value, out);
+                });
+            }
+            ReplyEvent::Meta { line, value } => {
+                clients.answer(from, to, Piece::Last, |out| shape.render_meta(line, value, out));
+            }
+            ReplyEvent::Reply(reply) => {
+                let piece = if self.begun { Piece::Broken } else { Piece::Last };
+                clients.answer(from, to, piece, |out| shape.render(key, &softening.apply(reply), out));
+            }
+            ReplyEvent::ValueHead { client_flags, cas_unique, value_len } => {
+                self.begun = true;
+                clients.answer(from, to, Piece::More, |out| {
+                    text::encode_value_header(out, &self.key, client_flags, value_len, cas_unique);
+                });
+            }
+            ReplyEvent::MetaHead { line, .. } => {
+                self.begun = true;
+                clients.answer(from, to, Piece::More, |out| {
+                    out.extend_from_slice(&line);
+                    out.extend_from_slice(b"\r\n");
+                });
+            }
+            ReplyEvent::ValuePiece(bytes) => {
+                clients.answer(from, to, Piece::More, |out| out.extend_from_slice(bytes));
+            }
+            ReplyEvent::ValueEnd => clients.answer(from, to, Piece::Last, |out| shape.end_value(out)),
+            ReplyEvent::End => {}
         }
-        self.bytes.clear();
     }
 }
 
@@ -285,7 +330,6 @@ impl Relay {
             touched: Vec::new(),
             done: Vec::new(),
             actions: Vec::new(),
-            answers: Answers::default(),
             asked: [0; Operation::NAMES.len()],
             spooler,
             kept: 0,
@@ -302,7 +346,7 @@ impl Relay {
     // --- the turn ---
 
     /// The time, unix milliseconds, once a turn; destinations whose deadlines have come are told.
-    pub fn begin_turn(&mut self, now_ms: u64) {
+    pub fn begin_turn(&mut self, now_ms: u64, clients: &mut impl Clients) {
         self.now_ms = now_ms;
         while let Ok(snapshot) = self.updates.try_recv() {
             self.adopt(snapshot);
@@ -314,7 +358,9 @@ impl Relay {
         for place in 0..self.upstreams.len() {
             let Self { upstreams, waiting, done, .. } = self;
             let upstream = &mut upstreams[place];
-            upstream.destination.tick(now_ms, &mut |waiter, event| waiting.step(done, waiter, event));
+            upstream
+                .destination
+                .tick(now_ms, &mut |waiter, event| waiting.step(done, clients, waiter, event));
             let deadline_ms = upstream.destination.next_deadline().unwrap_or(u64::MAX);
             self.tick_at_ms = self.tick_at_ms.min(deadline_ms);
             self.touch(place as u32);
@@ -327,17 +373,17 @@ impl Relay {
         self.tick_at_ms
     }
 
-    /// Connect, send and close as the destinations want it. Bytes to send are appended to `out`.
-    pub fn finish_turn(&mut self, driver: &mut impl Driver, out: &mut Vec<u8>, sends: &mut Vec<Send>) {
+    /// Connect, send and close as the destinations want it.
+    pub fn finish_turn(&mut self, driver: &mut impl Driver, clients: &mut impl Clients) {
         loop {
-            self.settle();
+            self.settle(clients);
             let Some(place) = self.touched.pop() else { return };
             self.upstreams[place as usize].touched = false;
-            self.drive(place, driver, out, sends);
+            self.drive(place, driver, clients);
         }
     }
 
-    fn drive(&mut self, place: u32, driver: &mut impl Driver, out: &mut Vec<u8>, sends: &mut Vec<Send>) {
+    fn drive(&mut self, place: u32, driver: &mut impl Driver, clients: &mut impl Clients) {
         let now_ms = self.now_ms;
         let Self { upstreams, waiting, done, by_conn, snapshot, options, .. } = self;
         let upstream = &mut upstreams[place as usize];
@@ -360,9 +406,13 @@ impl Relay {
                             (upstream.conn, upstream.connected) = (Some(conn), false);
                         }
                         Err(error) => {
-                            upstream.destination.connect_failed(error.kind(), now_ms, &mut |waiter, event| {
-                                waiting.step(done, waiter, event)
-                            })
+                            upstream.destination.connect_failed(
+                                error.kind(),
+                                now_ms,
+                                &mut |waiter, event| {
+                                    waiting.step(done, clients, waiter, event);
+                                },
+                            );
                         }
                     }
                 }
@@ -373,6 +423,7 @@ impl Relay {
                     if driver.backlog(conn) > HIGH_WATER_BYTES {
                         break;
                     }
+                    let (out, sends) = clients.output();
                     let start = out.len();
                     upstream.destination.take_output(out, now_ms);
                     sends.push(Send::Bytes { conn, start, end: out.len(), queued: false });
@@ -390,20 +441,7 @@ impl Relay {
         let deadline_ms = upstream.destination.next_deadline().unwrap_or(u64::MAX);
         self.tick_at_ms = self.tick_at_ms.min(deadline_ms);
         if self.upstreams[place as usize].retired {
-            self.forget_retired(place);
-        }
-    }
-
-    /// What the clients get.
-    pub fn take_answers(&mut self) -> Answers {
-        std::mem::take(&mut self.answers)
-    }
-
-    /// Give the emptied list back.
-    pub fn recycle(&mut self, answers: Answers) {
-        debug_assert!(answers.is_empty());
-        if self.answers.is_empty() && answers.bytes.capacity() <= ANSWERS_KEEP_BYTES {
-            self.answers = answers;
+            self.forget_retired(place, clients);
         }
     }
 
@@ -419,7 +457,7 @@ impl Relay {
         let softening = tree.softening_of(command);
         let direct = tree.direct(key, command);
         let key = self.waiting.key(key);
-        let asked = Asked { from, to, shape: Shape::of(command), softening, key };
+        let asked = Asked { from, to, shape: Shape::of(command), softening, key, begun: false };
         let waiter = self.waiting.insert(Waiter::Client(asked));
         if let Some(id) = direct {
             let place = self.routes.place(id);
@@ -469,17 +507,17 @@ impl Relay {
     }
 
     /// Tell those who wait what came for them, until nothing follows from it.
-    fn settle(&mut self) {
+    fn settle(&mut self, clients: &mut impl Clients) {
         while !self.done.is_empty() {
             let mut done = std::mem::take(&mut self.done);
             for (waiter, reply) in done.drain(..) {
                 match self.waiting.remove(waiter) {
-                    Some(Waiter::Client(asked)) => self.answer(asked, reply),
+                    Some(Waiter::Client(asked)) => self.answer(asked, reply, clients),
                     Some(Waiter::Call(call)) => {
                         self.execution.replied(call, reply, self.now_ms, &mut self.actions);
                         self.act();
                     }
-                    Some(Waiter::Flush(number)) => self.flushed(number, reply),
+                    Some(Waiter::Flush(number)) => self.flushed(number, reply, clients),
                     None => debug_assert!(false, "a reply nobody waits for"),
                 }
             }
@@ -492,12 +530,13 @@ impl Relay {
     /// `flush_all`, to every destination; the worst of their replies is the answer.
     pub fn flush_all(&mut self, to: ReplyTo, from: usize, delay: Option<Exptime>, noreply: bool) {
         let shape = if noreply { Shape::Silence } else { Shape::Line };
-        let asked = Asked { from, to, shape, softening: Softening::None, key: Vec::new() };
+        let asked = Asked { from, to, shape, softening: Softening::None, key: Vec::new(), begun: false };
         let places: Vec<u32> = (0..self.upstreams.len() as u32)
             .filter(|&place| !self.upstreams[place as usize].retired)
             .collect();
         if places.is_empty() {
-            return self.answer(asked, Reply::Done);
+            let waiter = self.waiting.insert(Waiter::Client(asked));
+            return self.done.push((waiter, Reply::Done));
         }
         let number = self.flushes_begun;
         self.flushes_begun += 1;
@@ -513,7 +552,7 @@ impl Relay {
         }
     }
 
-    fn flushed(&mut self, number: u64, reply: Reply) {
+    fn flushed(&mut self, number: u64, reply: Reply, clients: &mut impl Clients) {
         let Some(flush) = self.flushes.get_mut(&number) else { return };
         flush.missing -= 1;
         if let Reply::Error { .. } = reply {
@@ -522,17 +561,13 @@ impl Relay {
         if flush.missing == 0
             && let Some(Flush { asked, worst, .. }) = self.flushes.remove(&number)
         {
-            self.answer(asked, worst);
+            self.answer(asked, worst, clients);
         }
     }
 
-    fn answer(&mut self, asked: Asked, reply: Reply) {
-        let Asked { from, to, shape, softening, key } = asked;
-        let start = self.answers.bytes.len();
-        shape.render(&key, &softening.apply(reply), &mut self.answers.bytes);
-        let len = self.answers.bytes.len() - start;
-        self.answers.list.push((from, to, len));
-        self.waiting.recycle(key);
+    fn answer(&mut self, mut asked: Asked, reply: Reply, clients: &mut impl Clients) {
+        asked.told(ReplyEvent::Reply(reply), clients);
+        self.waiting.recycle(asked.key);
     }
 
     // --- connections ---
@@ -554,29 +589,29 @@ impl Relay {
     }
 
     /// Bytes came.
-    pub fn received(&mut self, conn: ConnId, bytes: &[u8]) {
+    pub fn received(&mut self, conn: ConnId, bytes: &[u8], clients: &mut impl Clients) {
         let Some(&place) = self.by_conn.get(&conn) else { return };
         let Self { upstreams, waiting, done, now_ms, .. } = self;
         upstreams[place as usize]
             .destination
-            .received(bytes, *now_ms, &mut |waiter, event| waiting.step(done, waiter, event));
+            .received(bytes, *now_ms, &mut |waiter, event| waiting.step(done, clients, waiter, event));
         self.touch(place);
     }
 
     /// The other end will send nothing more, which is its way to close: so do we.
-    pub fn ended(&mut self, conn: ConnId, driver: &mut impl Driver) {
+    pub fn ended(&mut self, conn: ConnId, driver: &mut impl Driver, clients: &mut impl Clients) {
         if self.owns(conn) {
             driver.close(conn, Close::Now);
-            self.closed(conn);
+            self.closed(conn, clients);
         }
     }
 
     /// It broke, or could not be made.
-    pub fn closed(&mut self, conn: ConnId) {
+    pub fn closed(&mut self, conn: ConnId, clients: &mut impl Clients) {
         let Some(place) = self.by_conn.remove(&conn) else { return };
         let Self { upstreams, waiting, done, now_ms, .. } = self;
         let upstream = &mut upstreams[place as usize];
-        let mut sink = |waiter: u64, event: ReplyEvent<'_>| waiting.step(done, waiter, event);
+        let mut sink = |waiter: u64, event: ReplyEvent<'_>| waiting.step(done, clients, waiter, event);
         upstream.conn = None;
         if std::mem::take(&mut upstream.connected) {
             upstream.destination.closed(*now_ms, &mut sink);
@@ -662,11 +697,13 @@ impl Relay {
     }
 
     /// A destination that no tree names is let go of once nothing is under way to it.
-    fn forget_retired(&mut self, place: u32) {
+    fn forget_retired(&mut self, place: u32, clients: &mut impl Clients) {
         let Self { upstreams, waiting, done, now_ms, by_server, .. } = self;
         let upstream = &mut upstreams[place as usize];
         if upstream.destination.pending() == 0 && by_server.get(&upstream.server) == Some(&place) {
-            upstream.destination.abandon(*now_ms, &mut |waiter, event| waiting.step(done, waiter, event));
+            upstream.destination.abandon(*now_ms, &mut |waiter, event| {
+                waiting.step(done, clients, waiter, event);
+            });
             by_server.remove(&upstream.server);
             self.touch(place); // it wants to be closed
         }
@@ -695,9 +732,6 @@ impl Relay {
         self.upstreams.iter().filter(|upstream| !upstream.retired).map(|upstream| &upstream.destination)
     }
 }
-
-/// Bytes of answers kept between turns.
-const ANSWERS_KEEP_BYTES: usize = 256 * 1024;
 
 /// The name that a certificate of it bears.
 fn host_of(address: &Address) -> &str {

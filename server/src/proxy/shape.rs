@@ -38,6 +38,48 @@ impl Shape {
         }
     }
 
+    /// Appends what the client gets for a value of `key`.
+    #[inline]
+    pub fn render_value(
+        self,
+        key: &[u8],
+        client_flags: u32,
+        cas_unique: Option<u64>,
+        value: &[u8],
+        out: &mut Vec<u8>,
+    ) {
+        if let Self::Retrieve { .. } = self {
+            text::encode_value_header(out, key, client_flags, value.len() as u32, cas_unique);
+            out.extend_from_slice(value);
+            self.end_value(out);
+        }
+    }
+
+    /// Appends what the client gets for a reply to a meta command.
+    #[inline]
+    pub fn render_meta(self, line: &[u8], value: Option<&[u8]>, out: &mut Vec<u8>) {
+        if let Self::Meta { verb, quiet: true } = self
+            && is_expected(verb, line)
+        {
+            return;
+        }
+        out.extend_from_slice(line);
+        out.extend_from_slice(b"\r\n");
+        if let Some(value) = value {
+            out.extend_from_slice(value);
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+
+    /// Appends what comes behind the last byte of a value.
+    #[inline]
+    pub fn end_value(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"\r\n");
+        if let Self::Retrieve { last: true } = self {
+            out.extend_from_slice(line::END);
+        }
+    }
+
     /// Appends the bytes that the client gets for `reply` about `key`, as it was sent.
     pub fn render(self, key: &[u8], reply: &Reply, out: &mut Vec<u8>) {
         match (self, reply) {
@@ -45,19 +87,15 @@ impl Shape {
             (Self::Retrieve { last }, reply) => {
                 match reply {
                     Reply::Value { client_flags, cas_unique, value } => {
-                        text::encode_value_header(out, key, *client_flags, value.len() as u32, *cas_unique);
-                        out.extend_from_slice(value);
-                        out.extend_from_slice(b"\r\n");
+                        self.render_value(key, *client_flags, *cas_unique, value, out);
                     }
                     // Ends the whole line, whatever keys follow.
-                    Reply::Error { .. } => return render_line(reply, out),
+                    Reply::Error { .. } => render_line(reply, out),
+                    _ if last => out.extend_from_slice(line::END),
                     _ => {}
                 }
-                if last {
-                    out.extend_from_slice(line::END);
-                }
             }
-            (Self::Meta { verb, quiet: true }, Reply::Meta { line, .. }) if is_expected(verb, line) => {}
+            (_, Reply::Meta { line, value }) => self.render_meta(line, value.as_deref(), out),
             _ => render_line(reply, out),
         }
     }
@@ -85,17 +123,7 @@ fn render_line(reply: &Reply, out: &mut Vec<u8>) {
         // Of a command that retrieves nothing; there is none.
         Reply::Miss | Reply::Value { .. } => line::END,
         Reply::Number(number) => return text::encode_number(out, *number),
-        Reply::Meta { line, value } => {
-            for part in [&line[..], b"\r\n"] {
-                out.extend_from_slice(part);
-            }
-            if let Some(value) = value {
-                out.extend_from_slice(value);
-                out.extend_from_slice(b"\r\n");
-            }
-            return;
-        }
-        Reply::Error { line, .. } => {
+        Reply::Meta { line, .. } | Reply::Error { line, .. } => {
             out.extend_from_slice(line);
             b"\r\n"
         }

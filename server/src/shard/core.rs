@@ -10,15 +10,15 @@ use corecached_engine::{Seconds, Store};
 use corecached_protocol::{Limits, Parser};
 
 use super::mesh::Mesh;
-use super::message::{Message, Reply};
+use super::message::{GATHER, Message, Piece, Reply, ReplyTo};
 use super::slice::{Lent, Slices};
 use crate::admin::prefixes::Prefixes;
 use crate::admin::watch::Journal;
-use crate::conn::session::{Arrived, Spares};
+use crate::conn::session::Spares;
 use crate::conn::{Session, State};
 use crate::metrics::Counters;
 use crate::net::{Close, ConnId, Driver, Event, Pinned, Send, Waker, outbox};
-use crate::proxy::relay::{Relay, RelaySetup};
+use crate::proxy::relay::{Clients, Relay, RelaySetup};
 use crate::server::Shared;
 
 /// Batches taken from the mesh in one turn, so that a flood of requests does not keep a shard from its own clients.
@@ -193,8 +193,9 @@ impl Core {
             }
             self.resize_store();
         }
+        let now_ms = self.shared.clock.now_ms();
+        self.with_relay(|relay, core| relay.begin_turn(now_ms, core));
         if let Some(relay) = &mut self.relay {
-            relay.begin_turn(self.shared.clock.now_ms());
             let descriptions = &self.shared.descriptions;
             let asked = descriptions.asked();
             if asked != self.described
@@ -257,7 +258,10 @@ impl Core {
         }
         batch.drain(|message| match message {
             Message::Request { to, request } => self.serve(from, to, &request),
-            Message::Reply(reply) => self.deliver(from, reply),
+            Message::Reply(Reply { to, piece, bytes, split, pinned }) => {
+                let pinned = pinned.map(|value| (Pinned { value, owner: from }, split));
+                self.deliver(to, piece, pinned, |out| out.extend_from_slice(bytes));
+            }
         });
         self.mesh.recycle(batch);
     }
@@ -289,35 +293,32 @@ impl Core {
         match event {
             Event::Connected { conn } => relay.connected(conn),
             Event::Received { conn, buffer } if relay.owns(conn) => {
-                relay.received(conn, driver.received(buffer));
+                self.with_relay(|relay, core| relay.received(conn, driver.received(buffer), core));
                 driver.recycle(buffer);
             }
-            Event::Ended { conn } if relay.owns(conn) => relay.ended(conn, driver),
-            Event::Closed { conn } if relay.owns(conn) => relay.closed(conn),
+            Event::Ended { conn } if relay.owns(conn) => {
+                self.with_relay(|relay, core| relay.ended(conn, driver, core));
+            }
+            Event::Closed { conn } if relay.owns(conn) => {
+                self.with_relay(|relay, core| relay.closed(conn, core));
+            }
             Event::Drained { conn } if relay.owns(conn) => relay.drained(conn),
             event => return Some(event),
         }
         None
     }
 
-    /// Of a proxy: send what was asked of destinations, and hand on what they answered.
-    pub(super) fn relay(&mut self, driver: &mut impl Driver) {
-        let Some(relay) = &mut self.relay else { return };
-        relay.finish_turn(driver, &mut self.out, &mut self.sends);
-        let mut answers = relay.take_answers();
-        answers.drain(|shard, to, bytes| {
-            if shard == self.me {
-                self.deliver(shard, Reply { to, bytes, split: 0, pinned: None });
-            } else {
-                self.mesh.replies(shard).push_reply(to, |out| {
-                    out.extend_from_slice(bytes);
-                    None
-                });
-            }
-        });
-        if let Some(relay) = &mut self.relay {
-            relay.recycle(answers);
+    /// Of a proxy: let the relay tell our clients and those of the other shards.
+    fn with_relay(&mut self, work: impl FnOnce(&mut Relay, &mut Self)) {
+        if let Some(mut relay) = self.relay.take() {
+            work(&mut relay, self);
+            self.relay = Some(relay);
         }
+    }
+
+    /// Of a proxy: send what was asked of destinations.
+    pub(super) fn relay(&mut self, driver: &mut impl Driver) {
+        self.with_relay(|relay, core| relay.finish_turn(driver, core));
     }
 
     /// Show counters, requests and replies to the others; `wake` is called for those that sleep.
@@ -386,6 +387,10 @@ impl Core {
         let Some(session) = self.sessions[index as usize].as_mut() else { return };
         let conn = session.conn;
         session.touched = false;
+        if session.broken {
+            driver.close(conn, Close::AfterSend);
+            return self.closed(conn);
+        }
         session.behind |= driver.backlog(conn) > outbox::HIGH_WATER_BYTES;
         let pause = session.behind || (session.stalled && session.unparsed() > 0);
         if pause != session.paused {
@@ -655,50 +660,64 @@ impl Core {
         }
     }
 
-    /// A reply from another shard.
-    fn deliver(&mut self, from: usize, reply: Reply<'_>) {
-        let Reply { to, bytes, split, pinned } = reply;
-        let pinned = pinned.map(|value| Pinned { value, owner: from });
+    /// A reply to a request that had to wait, or a piece of one: `write` appends it to what it is given. A value is pinned
+    /// into it so many bytes from its start.
+    fn deliver(
+        &mut self,
+        to: ReplyTo,
+        piece: Piece,
+        pinned: Option<(Pinned, usize)>,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
         let Some(mut session) = self.take(to.conn) else {
-            if let Some(pinned) = pinned {
+            if let Some((pinned, _)) = pinned {
                 self.give_back(pinned);
             }
             return;
         };
-        if to.sequence == super::message::GATHER {
-            self.gathered(&mut session, bytes.to_vec());
-        } else if let arrived @ (Arrived::Due(_) | Arrived::Dropped) =
-            session.arrived(to.sequence, bytes, pinned.map(|pinned| (pinned, split)), &mut self.spares)
-        {
-            if let Arrived::Due(pinned) = arrived {
-                self.send_reply(&mut session, bytes, pinned);
+        if to.sequence == GATHER {
+            let mut bytes = Vec::new();
+            write(&mut bytes);
+            self.gathered(&mut session, bytes);
+        } else if session.is_due(to.sequence) {
+            self.open_range(&mut session);
+            let start = self.out.len();
+            write(&mut self.out);
+            if !session.passes(&self.out[start..], piece, &mut self.spares) {
+                self.out.truncate(start);
             }
-            loop {
-                let mut next = None;
-                // The held bytes are copied to the arena inside; only the pinned value comes out.
-                self.open_range(&mut session);
-                let out = &mut self.out;
-                let any = session.next_ready(&mut self.spares, |bytes, pinned| {
-                    let start = out.len();
-                    out.extend_from_slice(bytes);
-                    next = pinned.map(|(pinned, split)| (start + split, pinned));
-                });
-                self.close_range(&mut session, next);
-                if !any {
-                    break;
-                }
-            }
+            self.close_range(&mut session, pinned.map(|(pinned, split)| (start + split, pinned)));
+        } else {
+            session.keep(to.sequence, piece, pinned, write);
+        }
+        while session.has_kept() {
+            self.open_range(&mut session);
+            let (out, mut large) = (&mut self.out, None);
+            session.next_kept(&mut self.spares, |bytes, pinned| {
+                large = pinned.map(|(pinned, split)| (out.len() + split, pinned));
+                out.extend_from_slice(bytes);
+            });
+            self.close_range(&mut session, large);
         }
         if session.stalled || matches!(session.state, State::Barrier(_)) {
             self.list(&mut session);
         }
         self.put(session);
     }
+}
 
-    fn send_reply(&mut self, session: &mut Session, bytes: &[u8], pinned: Option<(Pinned, usize)>) {
-        self.open_range(session);
-        let start = self.out.len();
-        self.out.extend_from_slice(bytes);
-        self.close_range(session, pinned.map(|(pinned, split)| (start + split, pinned)));
+impl Clients for Core {
+    fn answer(&mut self, shard: usize, to: ReplyTo, piece: Piece, write: impl FnOnce(&mut Vec<u8>)) {
+        if shard == self.me {
+            return self.deliver(to, piece, None, write);
+        }
+        self.mesh.replies(shard).push_reply(to, piece, |out| {
+            write(out);
+            None
+        });
+    }
+
+    fn output(&mut self) -> (&mut Vec<u8>, &mut Vec<Send>) {
+        (&mut self.out, &mut self.sends)
     }
 }

@@ -18,6 +18,18 @@ pub struct ReplyTo {
 /// The sequence number of answers to a broadcast.
 pub const GATHER: u32 = u32::MAX;
 
+/// What part of a reply bytes are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Piece {
+    /// All of it, or the last of it.
+    #[default]
+    Last,
+    /// The first or next of it: more follow.
+    More,
+    /// An error in the place of the rest. It is the reply where nothing of that has been sent.
+    Broken,
+}
+
 /// What one shard asks of another.
 #[derive(Clone, Copy, Debug)]
 pub enum Request<'a> {
@@ -107,6 +119,8 @@ pub enum Broadcast {
 pub struct Reply<'a> {
     /// To whom.
     pub to: ReplyTo,
+    /// How much of it.
+    pub piece: Piece,
     /// What the client gets; the pinned value goes in at `split`.
     pub bytes: &'a [u8],
     /// Where in `bytes` the value goes.
@@ -129,7 +143,7 @@ pub struct Batch {
 #[derive(Clone, Copy, Debug)]
 enum Packed {
     Request { to: ReplyTo, hash: u64, request: Request<'static>, key: u32, extra: u32, data: u32 },
-    Reply { to: ReplyTo, len: u32, split: u32, pinned: bool },
+    Reply { to: ReplyTo, piece: Piece, len: u32, split: u32, pinned: bool },
 }
 
 /// A message taken from a batch.
@@ -195,6 +209,7 @@ impl Batch {
     pub fn push_reply(
         &mut self,
         to: ReplyTo,
+        piece: Piece,
         write: impl FnOnce(&mut Vec<u8>) -> Option<(usize, PinnedValue)>,
     ) {
         let start = self.bytes.len();
@@ -207,7 +222,7 @@ impl Batch {
             }
             None => (0, false),
         };
-        self.messages.push(Packed::Reply { to, len, split, pinned });
+        self.messages.push(Packed::Reply { to, piece, len, split, pinned });
     }
 
     /// Hashes of the keys asked for, in order.
@@ -244,10 +259,10 @@ impl Batch {
                     };
                     each(Message::Request { to, request });
                 }
-                Packed::Reply { to, len, split, pinned: has_pinned } => {
+                Packed::Reply { to, piece, len, split, pinned: has_pinned } => {
                     let bytes = next(len);
                     let pinned = if has_pinned { pinned.next() } else { None };
-                    each(Message::Reply(Reply { to, bytes, split: split as usize, pinned }));
+                    each(Message::Reply(Reply { to, piece, bytes, split: split as usize, pinned }));
                 }
             }
         }

@@ -8,7 +8,7 @@ use arrayvec::ArrayVec;
 
 use super::core::Core;
 use super::execute::{self, Context};
-use super::message::{Broadcast, ReplyTo, Request};
+use super::message::{Broadcast, Piece, ReplyTo, Request};
 use super::owner_of;
 use super::uploads::TooLarge;
 use crate::admin;
@@ -454,7 +454,7 @@ impl Core {
                 }
                 // The batch is taken out to write into it while the store is at work.
                 let mut batch = std::mem::take(self.mesh.replies(from));
-                batch.push_reply(to, |out| {
+                batch.push_reply(to, Piece::Last, |out| {
                     let number = admin::conns::number(from, to.conn);
                     self.execute(self.me, &command, hash, data, execute::COPY_ACROSS_MAX, number, out)
                 });
@@ -462,7 +462,7 @@ impl Core {
             }
             Request::Unlink { key, hash, base64 } => {
                 self.unlink(self.me, key, hash, base64);
-                self.mesh.replies(from).push_reply(to, |_| None);
+                self.mesh.replies(from).push_reply(to, Piece::Last, |_| None);
             }
             Request::UploadBegin { value_len } => self.upload_begin((from, to.conn), value_len),
             Request::UploadPiece { data } => self.upload_piece((from, to.conn), data),
@@ -470,14 +470,14 @@ impl Core {
             Request::UploadCommit { command, hash } => {
                 let mut answer = Vec::new();
                 self.upload_commit((from, to.conn), &command, hash, &mut answer);
-                self.mesh.replies(from).push_reply(to, |out| {
+                self.mesh.replies(from).push_reply(to, Piece::Last, |out| {
                     out.extend_from_slice(&answer);
                     None
                 });
             }
             Request::Broadcast(what) => {
                 let answer = self.obey(what, None);
-                self.mesh.replies(from).push_reply(to, |out| {
+                self.mesh.replies(from).push_reply(to, Piece::Last, |out| {
                     out.extend_from_slice(&answer);
                     None
                 });

@@ -1,6 +1,8 @@
 //! The proxy as its clients and operators meet it: real caches behind it, killed, stopped, moved and renamed.
 
 use std::fmt::Write;
+use std::io::{Read, Write as _};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -178,6 +180,57 @@ fn a_cache_that_is_gone_costs_its_own_keys_until_it_is_back() {
             (0..KEYS).all(|number| client.ask(&format!("set key-{number} 0 0 1\r\nx")) == "STORED")
         });
         assert!(client.stats("suspect_servers").is_empty());
+    });
+}
+
+#[test]
+fn one_key_that_fails_is_the_reply_to_its_whole_line() {
+    everywhere(|backend, shards| {
+        let mut caches = caches(2);
+        let args = ["--config-str", &config(&addresses(&caches)), "--disable-miss-on-get-errors"];
+        let proxy = proxy(backend, shards, &args);
+        let mut client = Client::connect(&proxy);
+        let (mut request, mut found) = ("get".to_owned(), String::new());
+        for number in 0..KEYS {
+            client.set(&format!("key-{number}"), b"v");
+            let _ = write!(request, " key-{number}");
+            let _ = write!(found, "VALUE key-{number} 0 1\r\nv\r\n");
+        }
+        request.push_str("\r\n");
+        client.check(&request, format!("{found}END\r\n"));
+        drop(caches.remove(0));
+        let reply = client.ask(request.trim_end());
+        assert!(reply.starts_with("SERVER_ERROR "), "{reply}");
+        client.check("mn\r\n", "MN\r\n");
+        // A line that is longer than replies are kept for may have begun with values.
+        let reply = client.ask(&format!("{}{}", request.trim_end(), " missing".repeat(600)));
+        assert!(reply.starts_with("SERVER_ERROR ") || reply.starts_with("VALUE "), "{reply}");
+    });
+}
+
+#[test]
+fn a_large_value_that_breaks_off_ends_the_connection_of_its_client_alone() {
+    everywhere(|backend, shards| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let cache = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut asked = [0; 9];
+            stream.read_exact(&mut asked).unwrap();
+            assert_eq!(&asked, b"get big\r\n");
+            stream.write_all(b"VALUE big 0 1000000\r\n").unwrap();
+            stream.write_all(&[b'v'; 300_000]).unwrap();
+            // The whole of it has gone on before the rest does not come.
+            stream
+        });
+        let proxy = proxy(backend, shards, &["--config-str", &config(&[address])]);
+        let (mut client, mut other) = (Client::connect(&proxy), Client::connect(&proxy));
+        client.send("get big\r\n");
+        client.expect("VALUE big 0 1000000\r\n");
+        client.expect(vec![b'v'; 300_000]);
+        drop(cache.join().unwrap());
+        assert_eq!(client.rest(), b"");
+        other.check("mn\r\n", "MN\r\n");
     });
 }
 

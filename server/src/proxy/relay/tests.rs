@@ -74,6 +74,35 @@ impl Driver for FakeDriver {
     }
 }
 
+/// What a shard would send in a turn.
+#[derive(Debug, Default)]
+struct Told {
+    out: Vec<u8>,
+    sends: Vec<Send>,
+    answers: Vec<u8>,
+}
+
+impl Told {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.answers).into_owned()
+    }
+}
+
+impl Clients for Told {
+    fn answer(&mut self, _shard: usize, _to: ReplyTo, piece: Piece, write: impl FnOnce(&mut Vec<u8>)) {
+        write(&mut self.answers);
+        self.answers.extend_from_slice(match piece {
+            Piece::Last => b"",
+            Piece::More => b"~",
+            Piece::Broken => b"!",
+        });
+    }
+
+    fn output(&mut self) -> (&mut Vec<u8>, &mut Vec<Send>) {
+        (&mut self.out, &mut self.sends)
+    }
+}
+
 struct Bench {
     relay: Relay,
     driver: FakeDriver,
@@ -107,7 +136,8 @@ impl Bench {
 
     /// A turn at this time; what was sent, and what the clients got.
     fn turn(&mut self, now_ms: u64, line: Option<&str>) -> (String, String) {
-        self.relay.begin_turn(START_MS + now_ms);
+        let mut told = Told::default();
+        self.relay.begin_turn(START_MS + now_ms, &mut told);
         if let Some(line) = line {
             let Ok(Parsed::Complete { value: command, .. }) =
                 Parser::new().parse(line.as_bytes(), &LineLimits::default())
@@ -117,12 +147,18 @@ impl Bench {
             let to = ReplyTo { conn: ConnId { index: 0, generation: 1 }, sequence: 0 };
             self.relay.submit(0, to, &command, b"");
         }
-        let (mut out, mut sends, mut answered) = (Vec::new(), Vec::new(), String::new());
-        self.relay.finish_turn(&mut self.driver, &mut out, &mut sends);
-        let mut answers = self.relay.take_answers();
-        answers.drain(|_, _, bytes| answered.push_str(&String::from_utf8_lossy(bytes)));
-        self.relay.recycle(answers);
-        (String::from_utf8_lossy(&out).into_owned(), answered)
+        self.relay.finish_turn(&mut self.driver, &mut told);
+        (String::from_utf8_lossy(&told.out).into_owned(), told.text())
+    }
+
+    /// What the clients get once the destination has sent this.
+    fn receive(&mut self, now_ms: u64, bytes: &str) -> String {
+        let mut told = Told::default();
+        self.relay.begin_turn(START_MS + now_ms, &mut told);
+        let conn = ConnId { index: self.driver.connects, generation: 1 };
+        self.relay.received(conn, bytes.as_bytes(), &mut told);
+        self.relay.finish_turn(&mut self.driver, &mut told);
+        told.text()
     }
 
     fn connected(&mut self) {
@@ -142,4 +178,35 @@ fn a_destination_that_does_not_read_is_sent_no_more_but_closed_all_the_same() {
     let (sent, answered) = bench.turn(2 * TIMEOUT_MS, None);
     assert_eq!((sent.as_str(), answered.as_str()), ("", "SERVER_ERROR timeout\r\nSERVER_ERROR timeout\r\n"));
     assert_eq!(bench.driver.closed, [ConnId { index: 1, generation: 1 }]);
+}
+
+#[test]
+fn a_large_value_goes_to_its_client_as_it_comes() {
+    let mut bench = Bench::new();
+    bench.turn(0, Some("get a\r\n"));
+    bench.connected();
+    bench.turn(1, None);
+    let value = "v".repeat(100_000);
+    let mut got = bench.receive(2, &format!("VALUE a 7 {}\r\n", value.len()));
+    assert_eq!(got, "VALUE a 7 100000\r\n~");
+    for piece in value.as_bytes().chunks(30_000) {
+        got = bench.receive(3, std::str::from_utf8(piece).unwrap());
+        assert_eq!(got, format!("{}~", std::str::from_utf8(piece).unwrap()));
+    }
+    assert_eq!(bench.receive(4, "\r\nEND\r\n"), "\r\nEND\r\n");
+    assert_eq!(bench.relay.under_way(), 0);
+}
+
+#[test]
+fn a_large_value_that_breaks_off_is_told_to_be_broken() {
+    let mut bench = Bench::new();
+    bench.turn(0, Some("get a\r\n"));
+    bench.connected();
+    bench.turn(1, None);
+    bench.receive(2, "VALUE a 7 100000\r\nvvv");
+    let mut told = Told::default();
+    let conn = ConnId { index: bench.driver.connects, generation: 1 };
+    bench.relay.ended(conn, &mut bench.driver, &mut told);
+    assert_eq!(told.text(), "END\r\n!", "an error is a miss, as configured");
+    assert_eq!(bench.relay.under_way(), 0);
 }

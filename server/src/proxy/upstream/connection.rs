@@ -41,7 +41,7 @@ impl Default for Limits {
     }
 }
 
-/// What came for a request. The last of a request is [`ReplyEvent::Reply`] or [`ReplyEvent::ValueEnd`]; one that
+/// What came for a request, up to an event that [`ReplyEvent::is_last`]; one that
 /// follows [`ReplyEvent::ValueHead`] and is an error says that the rest of the value will not come.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Answer<'a> {
@@ -320,7 +320,7 @@ impl Connection {
             let Some(request) = self.requests.front() else { return Err(Broken::Unasked) };
             let waiter = (self.timed_out == 0).then_some(request.waiter);
             let waited_ms = now_ms.saturating_sub(request.made_ms);
-            let is_last = matches!(event, ReplyEvent::Reply(_) | ReplyEvent::ValueEnd);
+            let is_last = event.is_last();
             let refused = expected.has_data()
                 && matches!(event, ReplyEvent::Reply(Reply::Error { kind: ErrorKind::Client, .. }));
             if is_last {

@@ -72,23 +72,17 @@ impl Counters {
     pub fn answered(&mut self, event: &ReplyEvent, waited_ms: u64) {
         match event {
             ReplyEvent::Reply(reply) => match reply {
-                Reply::Value { .. } => self.found += 1,
                 Reply::Miss | Reply::NotFound => self.not_found += 1,
                 Reply::Stored => self.stored += 1,
                 Reply::Error { kind, .. } => self.failed(*kind),
-                Reply::NotStored
-                | Reply::Exists
-                | Reply::Deleted
-                | Reply::Touched
-                | Reply::Done
-                | Reply::Number(_) => {}
-                Reply::Meta { line, .. } => match line.get(..2) {
-                    Some(b"VA") => self.found += 1,
-                    Some(b"EN" | b"NF") => self.not_found += 1,
-                    _ => {}
-                },
+                _ => {}
             },
-            ReplyEvent::ValueEnd => self.found += 1,
+            ReplyEvent::Meta { line, .. } => match line.get(..2) {
+                Some(b"VA") => self.found += 1,
+                Some(b"EN" | b"NF") => self.not_found += 1,
+                _ => {}
+            },
+            ReplyEvent::Value { .. } | ReplyEvent::ValueEnd => self.found += 1,
             // Not the end of a reply, or not one to a request.
             ReplyEvent::ValueHead { .. }
             | ReplyEvent::MetaHead { .. }

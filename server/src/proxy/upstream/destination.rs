@@ -415,7 +415,7 @@ fn settle(
     let Answer { waiter, waited_ms, event } = answer;
     let Some(waiter) = waiter else {
         // The waiter went with a timeout; nothing is made of the reply, as mcrouter does not either.
-        counters.late_replies += u64::from(matches!(event, ReplyEvent::Reply(_) | ReplyEvent::ValueEnd));
+        counters.late_replies += u64::from(event.is_last());
         return;
     };
     match &event {
@@ -427,7 +427,7 @@ fn settle(
                 health.probe_failed();
             }
         }
-        ReplyEvent::Reply(_) | ReplyEvent::ValueEnd => counters.returns += u64::from(health.answered()),
+        event if event.is_last() => counters.returns += u64::from(health.answered()),
         _ => {}
     }
     if waiter != PROBE {

@@ -83,11 +83,11 @@ fn ask(destination: &mut Destination, stream: &mut TcpStream, lines: &str) -> Ve
         destination.received(&buffer[..len], 0, &mut |waiter, event| {
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
             let reply = match event {
-                ReplyEvent::Reply(Reply::Value { client_flags, cas_unique, value }) => {
-                    format!("value {} {client_flags} {}", text(&value), cas_unique.is_some())
+                ReplyEvent::Value { client_flags, cas_unique, value } => {
+                    format!("value {} {client_flags} {}", text(value), cas_unique.is_some())
                 }
-                ReplyEvent::Reply(Reply::Meta { line, value }) => {
-                    format!("{} {}", text(&line), value.map(|value| text(&value)).unwrap_or_default())
+                ReplyEvent::Meta { line, value } => {
+                    format!("{} {}", text(line), value.map(text).unwrap_or_default())
                 }
                 ReplyEvent::Reply(Reply::Error { line, .. }) => text(&line),
                 ReplyEvent::Reply(reply) => format!("{reply:?}"),

@@ -398,11 +398,12 @@ impl Waiters {
                     other => panic!("{other:?} has no pieces"),
                 }
             }
-            ReplyEvent::Reply(reply) => {
+            ReplyEvent::End => panic!("the end of a line is nobody's reply"),
+            event => {
+                let reply = event.whole().expect("what is in pieces came before");
                 assert!(one.head.is_none() || matches!(reply, Reply::Error { .. }));
                 reply
             }
-            ReplyEvent::End => panic!("the end of a line is nobody's reply"),
         };
         match reply {
             Reply::Error { kind, .. } => *self.tally.errors.entry(kind).or_default() += 1,

@@ -36,7 +36,7 @@ struct Bench {
 fn short(waiter: u64, event: &ReplyEvent) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     match event {
-        ReplyEvent::Reply(Reply::Value { value, .. }) => format!("{waiter} value {}", text(value)),
+        ReplyEvent::Value { value, .. } => format!("{waiter} value {}", text(value)),
         ReplyEvent::Reply(Reply::Error { line, .. }) => format!("{waiter} {}", text(line)),
         ReplyEvent::Reply(reply) => format!("{waiter} {reply:?}"),
         ReplyEvent::ValueHead { value_len, .. } => format!("{waiter} head {value_len}"),
