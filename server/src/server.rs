@@ -235,10 +235,12 @@ impl Forwarding {
         self.subscribers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn relay(&self, seed: u64) -> RelaySetup {
+    /// For one of so many shards.
+    fn relay(&self, seed: u64, shards: usize) -> RelaySetup {
         let (sender, updates) = bounded(SNAPSHOTS_MAX);
         self.subscribers().push(sender);
-        let (snapshot, options) = (Arc::clone(&self.snapshot), self.options.clone());
+        let (snapshot, mut options) = (Arc::clone(&self.snapshot), self.options.clone());
+        options.merge.hot = options.merge.hot.share(shards);
         RelaySetup { snapshot, updates, options, spooler: self.spooler.clone(), seed }
     }
 }
@@ -488,7 +490,7 @@ fn launch(
         };
         let name = format!("shard-{}", mesh.me());
         let (slices, shared, report) = (slices.clone(), Arc::clone(&shared), report.clone());
-        let relay = forwarding.map(|forwarding| forwarding.relay(random_seed()));
+        let relay = forwarding.map(|forwarding| forwarding.relay(random_seed(), mesh.shards()));
         let making = Making { setup, mesh, slices, shared, relay, report, started };
         let core = *core;
         // Whoever has no TLS runs no line of it.

@@ -14,6 +14,8 @@ use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser};
 use corecached_protocol::Wire;
 
 use super::config;
+use super::hot::HotOptions;
+use super::merge::MergeOptions;
 use super::relay::UpstreamOptions;
 use super::spool::SpoolOptions;
 use super::upstream::{HealthOptions, Limits};
@@ -192,6 +194,22 @@ pub struct Args {
     /// Milliseconds without use after which a connection to a destination is closed; 0 is never
     #[arg(long, value_name = "MS", default_value = "60000")]
     pub reset_inactive_connection_interval: String,
+
+    /// Send gets for a key once while one is under way, and answer all with its reply
+    #[arg(long)]
+    pub single_flight: bool,
+
+    /// Keys asked for most to find, and show in `stats hot`; 0 looks for none
+    #[arg(long, value_name = "NUM", default_value = "0")]
+    pub hot_keys: String,
+
+    /// Milliseconds the values of hot keys may be answered from here; 0 keeps none
+    #[arg(long, value_name = "MS", default_value = "0")]
+    pub hot_key_stale_ms: String,
+
+    /// Megabytes for the values of hot keys
+    #[arg(long, value_name = "MB", default_value = "16")]
+    pub hot_key_memory: String,
 
     /// DNS server to ask, IP or IP:PORT [default: those of the system]
     #[arg(long, value_name = "ADDR")]
@@ -375,6 +393,7 @@ impl Args {
                 probe_max_ms: number("--probe-timeout-max", &self.probe_timeout_max, 1, MS_MAX)?
                     .max(probe_initial_ms),
             },
+            merge: self.merge()?,
         };
         let reload_delay_ms =
             number("--reconfiguration-delay-ms", &self.reconfiguration_delay_ms, 0, MS_MAX)?;
@@ -392,6 +411,18 @@ impl Args {
             reload_delay_ms,
             dns_server: self.dns()?,
         })
+    }
+
+    fn merge(&self) -> Result<MergeOptions, ConfigError> {
+        let keys = number("--hot-keys", &self.hot_keys, 0, 1_000_000)? as usize;
+        let megabytes = number("--hot-key-memory", &self.hot_key_memory, 1, 65_536)? as usize;
+        let stale_ms = number("--hot-key-stale-ms", &self.hot_key_stale_ms, 0, 60_000)?;
+        if stale_ms > 0 && keys == 0 {
+            let remedy = "give --hot-keys too: how many to look for";
+            return Err(ConfigError::new("--hot-key-stale-ms", &self.hot_key_stale_ms, remedy, EX_VALUE));
+        }
+        let hot = HotOptions { keys, stale_ms, bytes_max: megabytes << 20 };
+        Ok(MergeOptions { single_flight: self.single_flight, hot, flushes: Arc::default() })
     }
 
     fn listen(&self) -> Result<Listen, ConfigError> {

@@ -5,6 +5,8 @@
 //! route     the tree made of it: a request goes in, sends and an answer come out
 //! hash      the destination of a pool that a key belongs to
 //! request   a command that outlives the input it came in
+//! merge     gets that need not be sent: single flight, and values of hot keys
+//! hot       the keys asked for most, and for a moment their values
 //! upstream  destinations: their connections, deadlines and health
 //! relay     one shard's part: all of the above at work
 //! shape     the form in which a client gets a reply
@@ -18,6 +20,8 @@ pub mod args;
 pub mod config;
 pub mod control;
 pub mod hash;
+pub mod hot;
+pub mod merge;
 pub mod relay;
 pub mod request;
 pub mod route;

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use corecached_protocol::client::ReplyEvent;
@@ -16,6 +17,8 @@ use crossbeam_channel::Receiver;
 use socket2::SockAddr;
 
 use super::config::{Address, EjectedLimit, PoolId, Server};
+use super::hot::Kept;
+use super::merge::{Fate, Merge, MergeOptions, Role};
 use super::request::{Operation, OwnedRequest, key_of};
 use super::route::{self, Action, CallId, Execution, Limits, Routes, Softening, Tree};
 use super::shape::Shape;
@@ -48,6 +51,8 @@ pub struct UpstreamOptions {
     pub trust: Option<Arc<Trust>>,
     /// `--timeouts-until-tko`, `--probe-timeout-*`, `--disable-tko-tracking`
     pub health: HealthOptions,
+    /// `--single-flight`, `--hot-*`
+    pub merge: MergeOptions,
 }
 
 /// What a relay is made from, on its shard's thread.
@@ -92,8 +97,6 @@ pub struct Relay {
     waiting: Waiting,
     /// Upstreams that something happened to in this turn.
     touched: Vec<u32>,
-    /// Replies whose waiters have not been told.
-    done: Vec<(u64, Reply)>,
     actions: Vec<Action>,
     /// Requests of clients, by operation.
     asked: [u64; Operation::NAMES.len()],
@@ -149,6 +152,10 @@ struct Asked {
     key: Vec<u8>,
     /// The beginning of a value has been sent.
     begun: bool,
+    /// What it means to gets for its key.
+    role: Role,
+    /// Gets that are answered with it.
+    followers: Vec<Asked>,
 }
 
 /// A value for a route, that comes in pieces.
@@ -173,6 +180,11 @@ struct Waiting {
     keys: Vec<Vec<u8>>,
     /// Of routes' calls whose values come in pieces.
     pieces: HashMap<u64, Pieces>,
+    /// Replies whose waiters have not been told.
+    done: Vec<(u64, Reply)>,
+    /// Gets that need not be sent, if anything is to be spared.
+    merge: Option<Box<Merge>>,
+    now_ms: u64,
 }
 
 /// Key buffers kept.
@@ -213,33 +225,71 @@ impl Waiting {
 
     /// A step of the reply to `waiter`. Clients are told at once; whole replies to others go to `done`.
     #[inline]
-    fn step(
-        &mut self,
-        done: &mut Vec<(u64, Reply)>,
-        clients: &mut impl Clients,
-        waiter: u64,
-        event: ReplyEvent<'_>,
-    ) {
-        match self.places.get_mut(waiter as usize) {
-            Some(Some(Waiter::Client(asked))) => {
-                let is_last = event.is_last();
-                asked.told(event, clients);
-                if is_last && let Some(Waiter::Client(asked)) = self.remove(waiter) {
-                    self.recycle(asked.key);
-                }
+    fn step(&mut self, clients: &mut impl Clients, waiter: u64, event: ReplyEvent<'_>) {
+        let Some(Some(Waiter::Client(asked))) = self.places.get_mut(waiter as usize) else {
+            return self.collect(waiter, event);
+        };
+        if asked.role != Role::Plain
+            && let Some(merge) = &mut self.merge
+        {
+            asked.spare(merge, waiter, &event, self.now_ms);
+        }
+        let is_last = event.is_last();
+        asked.told(&event, clients);
+        for follower in &mut asked.followers {
+            follower.told(&event, clients);
+        }
+        if is_last && let Some(Waiter::Client(asked)) = self.remove(waiter) {
+            self.forget(asked);
+        }
+    }
+
+    /// Whether the request is to be sent: then it comes back. Otherwise it has been taken care of.
+    #[cold]
+    fn merged(&mut self, mut asked: Asked, command: &Command<'_>, hash: u64) -> Option<Asked> {
+        let Self { merge, places, now_ms, .. } = self;
+        let merge = merge.as_mut()?;
+        let leader = |number: u64| match places.get(number as usize) {
+            Some(Some(Waiter::Client(leader))) => Some(leader),
+            _ => None,
+        };
+        match merge
+            .take(command, hash, *now_ms, |number| leader(number).is_some_and(|it| it.key == asked.key))
+        {
+            Fate::Sent(role) => {
+                asked.role = role;
+                Some(asked)
             }
-            _ => self.collect(done, waiter, event),
+            Fate::Joins(number) => {
+                if let Some(Some(Waiter::Client(leader))) = places.get_mut(number as usize) {
+                    leader.followers.push(asked);
+                }
+                None
+            }
+            Fate::Kept(Kept { client_flags, value }) => {
+                let number = self.insert(Waiter::Client(asked));
+                self.done.push((number, Reply::Value { client_flags, cas_unique: None, value }));
+                None
+            }
+        }
+    }
+
+    /// A request of a client that has been answered.
+    fn forget(&mut self, asked: Asked) {
+        self.recycle(asked.key);
+        for follower in asked.followers {
+            self.recycle(follower.key);
         }
     }
 
     /// A step of the reply to a `waiter` that wants it whole.
-    fn collect(&mut self, done: &mut Vec<(u64, Reply)>, waiter: u64, event: ReplyEvent<'_>) {
+    fn collect(&mut self, waiter: u64, event: ReplyEvent<'_>) {
         match event {
             ReplyEvent::Reply(_) | ReplyEvent::Value { .. } | ReplyEvent::Meta { .. } => {
                 if !self.pieces.is_empty() {
                     self.pieces.remove(&waiter); // the rest of its value will not come
                 }
-                done.extend(event.whole().map(|reply| (waiter, reply)));
+                self.done.extend(event.whole().map(|reply| (waiter, reply)));
             }
             ReplyEvent::ValueHead { client_flags, cas_unique, value_len } => {
                 let value = Vec::with_capacity(value_len as usize);
@@ -258,7 +308,7 @@ impl Waiting {
             ReplyEvent::ValueEnd => {
                 if let Some(Pieces { head, value }) = self.pieces.remove(&waiter) {
                     let value = Bytes::from(value);
-                    done.push(match head {
+                    self.done.push(match head {
                         Head::Value { client_flags, cas_unique } => {
                             (waiter, Reply::Value { client_flags, cas_unique, value })
                         }
@@ -272,11 +322,27 @@ impl Waiting {
 }
 
 impl Asked {
+    /// What the reply means to gets for its key.
+    fn spare(&self, merge: &mut Merge, number: u64, event: &ReplyEvent<'_>, now_ms: u64) {
+        match self.role {
+            Role::Leads { hash, asked_ms } if !self.begun => {
+                let is_current = merge.lands(hash, number);
+                if let ReplyEvent::Value { client_flags, cas_unique: None, value } = *event
+                    && let Some(hot) = merge.hot().filter(|_| is_current)
+                {
+                    hot.keep(hash, &self.key, client_flags, value, asked_ms, now_ms);
+                }
+            }
+            Role::Writes { hash } if event.is_last() => merge.forget(hash),
+            _ => {}
+        }
+    }
+
     /// A step of the reply.
     #[inline]
-    fn told(&mut self, event: ReplyEvent<'_>, clients: &mut impl Clients) {
+    fn told(&mut self, event: &ReplyEvent<'_>, clients: &mut impl Clients) {
         let Self { from, to, shape, softening, ref key, .. } = *self;
-        match event {
+        match *event {
             ReplyEvent::Value { client_flags, cas_unique, value } => {
                 clients.answer(from, to, Piece::Last, |out| {
                     shape.render_value(key, client_flags, cas_unique, value, out);
@@ -285,9 +351,10 @@ impl Asked {
             ReplyEvent::Meta { line, value } => {
                 clients.answer(from, to, Piece::Last, |out| shape.render_meta(line, value, out));
             }
-            ReplyEvent::Reply(reply) => {
+            ReplyEvent::Reply(ref reply) => {
                 let piece = if self.begun { Piece::Broken } else { Piece::Last };
-                clients.answer(from, to, piece, |out| shape.render(key, &softening.apply(reply), out));
+                clients
+                    .answer(from, to, piece, |out| shape.render(key, &softening.apply(reply.clone()), out));
             }
             ReplyEvent::ValueHead { client_flags, cas_unique, value_len } => {
                 self.begun = true;
@@ -295,10 +362,10 @@ impl Asked {
                     text::encode_value_header(out, &self.key, client_flags, value_len, cas_unique);
                 });
             }
-            ReplyEvent::MetaHead { line, .. } => {
+            ReplyEvent::MetaHead { ref line, .. } => {
                 self.begun = true;
                 clients.answer(from, to, Piece::More, |out| {
-                    out.extend_from_slice(&line);
+                    out.extend_from_slice(line);
                     out.extend_from_slice(b"\r\n");
                 });
             }
@@ -318,7 +385,6 @@ impl Relay {
         let RelaySetup { snapshot, updates, options, spooler, seed } = setup;
         let mut relay = Self {
             updates,
-            options,
             routes: Rc::new(Routes::new(Arc::clone(&snapshot.tree))),
             snapshot: Arc::clone(&snapshot),
             execution: Execution::new(&Limits::default(), seed),
@@ -326,9 +392,9 @@ impl Relay {
             by_server: HashMap::new(),
             pools: HashMap::new(),
             by_conn: HashMap::new(),
-            waiting: Waiting::default(),
+            waiting: Waiting { merge: Merge::new(&options.merge).map(Box::new), ..Waiting::default() },
+            options,
             touched: Vec::new(),
-            done: Vec::new(),
             actions: Vec::new(),
             asked: [0; Operation::NAMES.len()],
             spooler,
@@ -348,6 +414,10 @@ impl Relay {
     /// The time, unix milliseconds, once a turn; destinations whose deadlines have come are told.
     pub fn begin_turn(&mut self, now_ms: u64, clients: &mut impl Clients) {
         self.now_ms = now_ms;
+        self.waiting.now_ms = now_ms;
+        if let Some(merge) = &mut self.waiting.merge {
+            merge.begin_turn();
+        }
         while let Ok(snapshot) = self.updates.try_recv() {
             self.adopt(snapshot);
         }
@@ -356,11 +426,9 @@ impl Relay {
         }
         self.tick_at_ms = u64::MAX;
         for place in 0..self.upstreams.len() {
-            let Self { upstreams, waiting, done, .. } = self;
+            let Self { upstreams, waiting, .. } = self;
             let upstream = &mut upstreams[place];
-            upstream
-                .destination
-                .tick(now_ms, &mut |waiter, event| waiting.step(done, clients, waiter, event));
+            upstream.destination.tick(now_ms, &mut |waiter, event| waiting.step(clients, waiter, event));
             let deadline_ms = upstream.destination.next_deadline().unwrap_or(u64::MAX);
             self.tick_at_ms = self.tick_at_ms.min(deadline_ms);
             self.touch(place as u32);
@@ -385,7 +453,7 @@ impl Relay {
 
     fn drive(&mut self, place: u32, driver: &mut impl Driver, clients: &mut impl Clients) {
         let now_ms = self.now_ms;
-        let Self { upstreams, waiting, done, by_conn, snapshot, options, .. } = self;
+        let Self { upstreams, waiting, by_conn, snapshot, options, .. } = self;
         let upstream = &mut upstreams[place as usize];
         loop {
             match upstream.destination.next_action(now_ms) {
@@ -410,7 +478,7 @@ impl Relay {
                                 error.kind(),
                                 now_ms,
                                 &mut |waiter, event| {
-                                    waiting.step(done, clients, waiter, event);
+                                    waiting.step(clients, waiter, event);
                                 },
                             );
                         }
@@ -447,24 +515,42 @@ impl Relay {
 
     // --- requests ---
 
-    /// Send `command`, with `data` as its value, where its key belongs; the answer goes to `to` on shard `from`.
-    pub fn submit(&mut self, from: usize, to: ReplyTo, command: &Command<'_>, data: &[u8]) {
+    /// Send `command`, with `data` as its value, where its key belongs; the answer goes to `to` on shard `from`. `hash` is
+    /// that of its key without a routing prefix.
+    pub fn submit(&mut self, from: usize, to: ReplyTo, command: &Command<'_>, hash: u64, data: &[u8]) {
         let Some(key) = key_of(command) else { return };
         if let Some(operation) = Operation::of(command) {
             self.asked[operation as usize] += 1;
         }
-        let tree = self.routes.tree();
-        let softening = tree.softening_of(command);
-        let direct = tree.direct(key, command);
-        let key = self.waiting.key(key);
-        let asked = Asked { from, to, shape: Shape::of(command), softening, key, begun: false };
+        let softening = self.routes.tree().softening_of(command);
+        let (shape, buffer) = (Shape::of(command), self.waiting.key(key));
+        let mut asked = Asked {
+            from,
+            to,
+            shape,
+            softening,
+            key: buffer,
+            begun: false,
+            role: Role::Plain,
+            followers: Vec::new(),
+        };
+        if self.waiting.merge.is_some() {
+            match self.waiting.merged(asked, command, hash) {
+                Some(sent) => asked = sent,
+                None => return,
+            }
+        }
+        let role = asked.role;
         let waiter = self.waiting.insert(Waiter::Client(asked));
-        if let Some(id) = direct {
+        if let (Role::Leads { hash, .. }, Some(merge)) = (role, &mut self.waiting.merge) {
+            merge.sent(hash, waiter);
+        }
+        if let Some(id) = self.routes.direct(key, command) {
             let place = self.routes.place(id);
             let now_ms = self.now_ms;
             match self.upstreams[place as usize].destination.request(command, data, waiter, now_ms) {
                 Ok(()) => self.touch(place),
-                Err(reply) => self.done.push((waiter, reply)),
+                Err(reply) => self.waiting.done.push((waiter, reply)),
             }
             return;
         }
@@ -474,7 +560,7 @@ impl Relay {
                 self.execution.begin(&routes, request, waiter, self.now_ms, &mut self.actions);
                 self.act();
             }
-            None => self.done.push((waiter, upstream::failure(ErrorKind::Local))),
+            None => self.waiting.done.push((waiter, upstream::failure(ErrorKind::Local))),
         }
     }
 
@@ -488,10 +574,10 @@ impl Relay {
                     let destination = &mut self.upstreams[place as usize].destination;
                     match destination.request(&request.command(), request.data(), waiter, now_ms) {
                         Ok(()) => self.touch(place),
-                        Err(reply) => self.done.push((waiter, reply)),
+                        Err(reply) => self.waiting.done.push((waiter, reply)),
                     }
                 }
-                Action::Answer { ticket, reply } => self.done.push((ticket, reply)),
+                Action::Answer { ticket, reply } => self.waiting.done.push((ticket, reply)),
                 Action::Keep { call, place, request } => {
                     let waiter = self.waiting.insert(Waiter::Call(call));
                     let address = self.upstreams[place as usize].server.address.clone();
@@ -499,7 +585,7 @@ impl Relay {
                     let kept = self.spooler.as_ref().is_some_and(|spooler| spooler.take(undelivered));
                     self.kept += u64::from(kept);
                     let reply = if kept { Reply::NotFound } else { upstream::failure(ErrorKind::Local) };
-                    self.done.push((waiter, reply));
+                    self.waiting.done.push((waiter, reply));
                 }
             }
         }
@@ -508,21 +594,24 @@ impl Relay {
 
     /// Tell those who wait what came for them, until nothing follows from it.
     fn settle(&mut self, clients: &mut impl Clients) {
-        while !self.done.is_empty() {
-            let mut done = std::mem::take(&mut self.done);
+        while !self.waiting.done.is_empty() {
+            let mut done = std::mem::take(&mut self.waiting.done);
             for (waiter, reply) in done.drain(..) {
+                if let Some(Some(Waiter::Client(_))) = self.waiting.places.get(waiter as usize) {
+                    self.waiting.step(clients, waiter, ReplyEvent::Reply(reply));
+                    continue;
+                }
                 match self.waiting.remove(waiter) {
-                    Some(Waiter::Client(asked)) => self.answer(asked, reply, clients),
                     Some(Waiter::Call(call)) => {
                         self.execution.replied(call, reply, self.now_ms, &mut self.actions);
                         self.act();
                     }
                     Some(Waiter::Flush(number)) => self.flushed(number, reply, clients),
-                    None => debug_assert!(false, "a reply nobody waits for"),
+                    Some(Waiter::Client(_)) | None => debug_assert!(false, "a reply nobody waits for"),
                 }
             }
-            if self.done.is_empty() {
-                self.done = done;
+            if self.waiting.done.is_empty() {
+                self.waiting.done = done;
             }
         }
     }
@@ -530,14 +619,24 @@ impl Relay {
     /// `flush_all`, to every destination; the worst of their replies is the answer.
     pub fn flush_all(&mut self, to: ReplyTo, from: usize, delay: Option<Exptime>, noreply: bool) {
         let shape = if noreply { Shape::Silence } else { Shape::Line };
-        let asked = Asked { from, to, shape, softening: Softening::None, key: Vec::new(), begun: false };
+        let asked = Asked {
+            from,
+            to,
+            shape,
+            softening: Softening::None,
+            key: Vec::new(),
+            begun: false,
+            role: Role::Plain,
+            followers: Vec::new(),
+        };
         let places: Vec<u32> = (0..self.upstreams.len() as u32)
             .filter(|&place| !self.upstreams[place as usize].retired)
             .collect();
         if places.is_empty() {
             let waiter = self.waiting.insert(Waiter::Client(asked));
-            return self.done.push((waiter, Reply::Done));
+            return self.waiting.done.push((waiter, Reply::Done));
         }
+        self.options.merge.flushes.fetch_add(1, Ordering::Release);
         let number = self.flushes_begun;
         self.flushes_begun += 1;
         self.flushes.insert(number, Flush { asked, missing: places.len(), worst: Reply::Done });
@@ -547,7 +646,7 @@ impl Relay {
             let now_ms = self.now_ms;
             match self.upstreams[place as usize].destination.request(&command, b"", waiter, now_ms) {
                 Ok(()) => self.touch(place),
-                Err(reply) => self.done.push((waiter, reply)),
+                Err(reply) => self.waiting.done.push((waiter, reply)),
             }
         }
     }
@@ -561,13 +660,14 @@ impl Relay {
         if flush.missing == 0
             && let Some(Flush { asked, worst, .. }) = self.flushes.remove(&number)
         {
+            self.options.merge.flushes.fetch_add(1, Ordering::Release);
             self.answer(asked, worst, clients);
         }
     }
 
     fn answer(&mut self, mut asked: Asked, reply: Reply, clients: &mut impl Clients) {
-        asked.told(ReplyEvent::Reply(reply), clients);
-        self.waiting.recycle(asked.key);
+        asked.told(&ReplyEvent::Reply(reply), clients);
+        self.waiting.forget(asked);
     }
 
     // --- connections ---
@@ -591,10 +691,10 @@ impl Relay {
     /// Bytes came.
     pub fn received(&mut self, conn: ConnId, bytes: &[u8], clients: &mut impl Clients) {
         let Some(&place) = self.by_conn.get(&conn) else { return };
-        let Self { upstreams, waiting, done, now_ms, .. } = self;
+        let Self { upstreams, waiting, now_ms, .. } = self;
         upstreams[place as usize]
             .destination
-            .received(bytes, *now_ms, &mut |waiter, event| waiting.step(done, clients, waiter, event));
+            .received(bytes, *now_ms, &mut |waiter, event| waiting.step(clients, waiter, event));
         self.touch(place);
     }
 
@@ -609,9 +709,9 @@ impl Relay {
     /// It broke, or could not be made.
     pub fn closed(&mut self, conn: ConnId, clients: &mut impl Clients) {
         let Some(place) = self.by_conn.remove(&conn) else { return };
-        let Self { upstreams, waiting, done, now_ms, .. } = self;
+        let Self { upstreams, waiting, now_ms, .. } = self;
         let upstream = &mut upstreams[place as usize];
-        let mut sink = |waiter: u64, event: ReplyEvent<'_>| waiting.step(done, clients, waiter, event);
+        let mut sink = |waiter: u64, event: ReplyEvent<'_>| waiting.step(clients, waiter, event);
         upstream.conn = None;
         if std::mem::take(&mut upstream.connected) {
             upstream.destination.closed(*now_ms, &mut sink);
@@ -698,11 +798,11 @@ impl Relay {
 
     /// A destination that no tree names is let go of once nothing is under way to it.
     fn forget_retired(&mut self, place: u32, clients: &mut impl Clients) {
-        let Self { upstreams, waiting, done, now_ms, by_server, .. } = self;
+        let Self { upstreams, waiting, now_ms, by_server, .. } = self;
         let upstream = &mut upstreams[place as usize];
         if upstream.destination.pending() == 0 && by_server.get(&upstream.server) == Some(&place) {
             upstream.destination.abandon(*now_ms, &mut |waiter, event| {
-                waiting.step(done, clients, waiter, event);
+                waiting.step(clients, waiter, event);
             });
             by_server.remove(&upstream.server);
             self.touch(place); // it wants to be closed
@@ -719,6 +819,12 @@ impl Relay {
     #[must_use]
     pub const fn kept(&self) -> u64 {
         self.kept
+    }
+
+    /// What was spared, if anything is to be.
+    #[must_use]
+    pub fn merge(&self) -> Option<&Merge> {
+        self.waiting.merge.as_deref()
     }
 
     /// Requests without an answer.

@@ -6,6 +6,7 @@ use std::fmt::Write;
 
 use corecached_protocol::{ErrorKind, line, text};
 
+use super::hot::HotKey;
 use super::relay::Relay;
 use super::request::Operation;
 use super::upstream::{Destination, Status};
@@ -33,6 +34,8 @@ pub enum Group {
     Servers,
     /// `stats suspect_servers`
     Suspects,
+    /// `stats hot`: the keys asked for most
+    Hot,
 }
 
 impl Group {
@@ -44,6 +47,7 @@ impl Group {
             | b"version" => Self::General,
             b"servers" => Self::Servers,
             b"suspect_servers" => Self::Suspects,
+            b"hot" => Self::Hot,
             _ => return None,
         })
     }
@@ -150,7 +154,11 @@ impl Server {
     }
 }
 
-/// What a shard says of itself: `C name number` for counters, `D number.. address` for destinations.
+/// Hot keys that each shard tells of.
+const HOT_KEYS_SHOWN: usize = 32;
+
+/// What a shard says of itself: `C name number` for counters, `D number.. address` for destinations, `H count error hits
+/// bytes key` for hot keys.
 #[must_use]
 pub fn describe(relay: &Relay) -> Vec<u8> {
     let mut lines = String::new();
@@ -159,6 +167,20 @@ pub fn describe(relay: &Relay) -> Vec<u8> {
     }
     let _ = writeln!(lines, "C proxy_reqs_processing {}", relay.under_way());
     let _ = writeln!(lines, "C asynclog_requests {}", relay.kept());
+    if let Some(merge) = relay.merge() {
+        for (name, number) in merge.counters() {
+            let _ = writeln!(lines, "C {name} {number}");
+        }
+        for hot in merge.hot_keys().map(|hot| hot.top(HOT_KEYS_SHOWN)).unwrap_or_default() {
+            let HotKey { key, count, error, hits, kept_bytes } = hot;
+            let kept_bytes = kept_bytes.map_or_else(|| "no".to_owned(), |bytes| bytes.to_string());
+            let _ = writeln!(
+                lines,
+                "H {count} {error} {hits} {kept_bytes} {}",
+                String::from_utf8_lossy(key).replace(char::is_control, "?")
+            );
+        }
+    }
     let mut errors = [0; ERRORS.len()];
     for destination in relay.destinations() {
         for (sum, (_, kind)) in errors.iter_mut().zip(ERRORS) {
@@ -183,6 +205,37 @@ pub(crate) struct Totals<'a> {
     pub(crate) counters: BTreeMap<&'a str, u64>,
     /// By address.
     pub(crate) servers: BTreeMap<&'a str, Server>,
+    /// Those asked for most first.
+    pub(crate) hot: Vec<HotLine<'a>>,
+}
+
+/// A hot key, as its shard told of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HotLine<'a> {
+    /// Gets, lately; too large by at most `error`.
+    pub(crate) count: u64,
+    /// See `count`.
+    pub(crate) error: u64,
+    /// Gets answered from here.
+    pub(crate) hits: u64,
+    /// Bytes of its value, or `no` where it is not kept.
+    pub(crate) kept: &'a str,
+    /// The key.
+    pub(crate) key: &'a str,
+}
+
+impl<'a> HotLine<'a> {
+    fn of(line: &'a str) -> Option<Self> {
+        let mut words = line.splitn(5, ' ');
+        let mut word = || words.next();
+        Some(Self {
+            count: word()?.parse().ok()?,
+            error: word()?.parse().ok()?,
+            hits: word()?.parse().ok()?,
+            kept: word()?,
+            key: word()?,
+        })
+    }
 }
 
 impl<'a> Totals<'a> {
@@ -190,6 +243,7 @@ impl<'a> Totals<'a> {
     pub(crate) fn of(answers: &'a [Vec<u8>]) -> Self {
         let mut counters: BTreeMap<&str, u64> = BTreeMap::new();
         let mut servers: BTreeMap<&str, Server> = BTreeMap::new();
+        let mut hot = Vec::new();
         for line in answers.iter().filter_map(|answer| std::str::from_utf8(answer).ok()).flat_map(str::lines)
         {
             if let Some((name, number)) = line.strip_prefix("C ").and_then(|line| line.split_once(' ')) {
@@ -201,15 +255,18 @@ impl<'a> Totals<'a> {
                 for (sum, number) in sums.into_iter().zip(numbers.split(' ')) {
                     *sum += number.parse().unwrap_or(0);
                 }
+            } else {
+                hot.extend(line.strip_prefix("H ").and_then(HotLine::of));
             }
         }
-        Self { counters, servers }
+        hot.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.key.cmp(b.key)));
+        Self { counters, servers, hot }
     }
 }
 
 /// Append the answer to `stats`, of what every shard said.
 pub fn render(answers: &[Vec<u8>], group: Group, shared: &Shared, out: &mut Vec<u8>) {
-    let Totals { counters, servers } = Totals::of(answers);
+    let Totals { counters, servers, hot } = Totals::of(answers);
     let mut put = |name: &str, value: &dyn std::fmt::Display| {
         text::encode_stat(out, name.as_bytes(), value.to_string().as_bytes());
     };
@@ -236,6 +293,11 @@ pub fn render(answers: &[Vec<u8>], group: Group, shared: &Shared, out: &mut Vec<
         Group::Suspects => {
             for (address, server) in servers.iter().filter(|(_, server)| server.is_ejected()) {
                 put(address, &format!("status:tko num_failures:{}", server.failures));
+            }
+        }
+        Group::Hot => {
+            for HotLine { count, error, hits, kept, key } in hot {
+                put(key, &format!("count:{count} error:{error} hits:{hits} kept_bytes:{kept}"));
             }
         }
     }

@@ -176,28 +176,36 @@ impl Core {
         batch
     }
 
+    /// The hash that decides who owns `key`. Of a proxy, a key is the same with a routing prefix and without.
+    #[inline]
+    fn hash_of(&self, key: &[u8]) -> u64 {
+        if key.first() == Some(&b'/') && self.relay.is_some() {
+            return self.shared.hasher.hash(proxy::route::without_prefix(key));
+        }
+        self.shared.hasher.hash(key)
+    }
+
     #[inline]
     fn ready<'a>(&self, parser: &mut Parser, input: &'a [u8]) -> Option<Ready<'a>> {
         let Ok(Parsed::Complete { value: command, mut consumed }) = parser.parse(input, &self.limits) else {
             return None;
         };
-        let hasher = &self.shared.hasher;
         let mut value = None;
         let mut data: &[u8] = &[];
         let hash = match &command {
-            Command::Retrieve(retrieve) => hasher.hash(retrieve.key),
-            Command::Delete(delete) => hasher.hash(delete.key),
-            Command::Arithmetic(arithmetic) => hasher.hash(arithmetic.key),
-            Command::Touch(touch) => hasher.hash(touch.key),
+            Command::Retrieve(retrieve) => self.hash_of(retrieve.key),
+            Command::Delete(delete) => self.hash_of(delete.key),
+            Command::Arithmetic(arithmetic) => self.hash_of(arithmetic.key),
+            Command::Touch(touch) => self.hash_of(touch.key),
             Command::Store(store) => {
                 value = Some((store.key.len(), store.client_flags, store.value_len));
-                hasher.hash(store.key)
+                self.hash_of(store.key)
             }
             Command::Meta(meta) => {
                 if meta.verb == MetaVerb::Set {
                     value = Some((meta.key.len(), meta.flags.client_flags, meta.value_len));
                 }
-                hasher.hash(MetaKey::decode(meta, &mut [0; _]))
+                self.hash_of(MetaKey::decode(meta, &mut [0; _]))
             }
             Command::Binary(binary) => {
                 // No CRLF follows its value.
@@ -209,7 +217,7 @@ impl Core {
                     }
                     consumed += value_len;
                 }
-                hasher.hash(binary.key)
+                self.hash_of(binary.key)
             }
             _ => return None,
         };
@@ -262,10 +270,9 @@ impl Core {
 
     /// A command that [`Core::look_ahead`] leaves alone, its `line`, and the input `behind` it.
     fn command(&mut self, session: &mut Session, command: &Command<'_>, line: &[u8], behind: &[u8]) -> Step {
-        let hasher = &self.shared.hasher;
         match command {
             Command::Store(store) => {
-                let hash = hasher.hash(store.key);
+                let hash = self.hash_of(store.key);
                 let most = self.shared.config.value_bytes_max(store.key.len(), store.client_flags);
                 if store.value_len as usize > most {
                     let unlink = matches!(store.verb, StoreVerb::Set).then_some((store.key, false));
@@ -276,7 +283,7 @@ impl Core {
                 self.with_data(session, hash, store.value_len, store.noreply, line, behind)
             }
             Command::Meta(meta) if meta.verb == MetaVerb::Set => {
-                let hash = hasher.hash(MetaKey::decode(meta, &mut [0; _]));
+                let hash = self.hash_of(MetaKey::decode(meta, &mut [0; _]));
                 let most = self.shared.config.value_bytes_max(meta.key.len(), meta.flags.client_flags);
                 if meta.value_len as usize > most {
                     let unlink =
@@ -348,7 +355,7 @@ impl Core {
         }
         let to = ReplyTo { conn: session.conn, sequence: session.await_reply(part, &mut self.spares) };
         if let Some(relay) = self.relay.as_mut().filter(|_| is_ours) {
-            relay.submit(self.me, to, command, data);
+            relay.submit(self.me, to, command, hash, data);
         } else {
             self.counters.forwarded += 1;
             self.mesh.requests(owner).push_request(to, &Request::Execute { command: *command, hash, data });
@@ -450,7 +457,7 @@ impl Core {
         match *request {
             Request::Execute { command, hash, data } => {
                 if let Some(relay) = &mut self.relay {
-                    return relay.submit(from, to, &command, data);
+                    return relay.submit(from, to, &command, hash, data);
                 }
                 // The batch is taken out to write into it while the store is at work.
                 let mut batch = std::mem::take(self.mesh.replies(from));

@@ -6,6 +6,7 @@ use super::*;
 use crate::discovery::Found;
 use crate::net::{Buffer, Event, Wait, Waker};
 use crate::proxy::config::{Config, Options as ConfigOptions};
+use crate::proxy::hot::HotOptions;
 use corecached_protocol::{Limits as LineLimits, Parsed, Parser};
 
 const TIMEOUT_MS: u64 = 100;
@@ -112,6 +113,13 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::sparing(false, 0)
+    }
+
+    /// One that sends identical gets once, and keeps the values of so many hot keys.
+    fn sparing(single_flight: bool, keys: usize) -> Self {
+        let hot = HotOptions { keys, stale_ms: 50, bytes_max: 10_000 };
+        let merge = MergeOptions { single_flight, hot, flushes: Arc::default() };
         let text = format!(
             "{{\"pools\": {{\"A\": {{\"servers\": [\"127.0.0.1:1\"], \"server_timeout\": {TIMEOUT_MS}}}}}, \
              \"route\": \"PoolRoute|A\"}}"
@@ -128,6 +136,7 @@ impl Bench {
             connect_retries: 0,
             limits: upstream::Limits::default(),
             health: HealthOptions::default(),
+            merge,
         };
         let snapshot = Arc::new(Snapshot { tree: Arc::new(tree), addresses });
         let relay = Relay::new(RelaySetup { snapshot, updates, options, spooler: None, seed: 1 });
@@ -145,7 +154,7 @@ impl Bench {
                 panic!("{line}")
             };
             let to = ReplyTo { conn: ConnId { index: 0, generation: 1 }, sequence: 0 };
-            self.relay.submit(0, to, &command, b"");
+            self.relay.submit(0, to, &command, 1 << 40, b"");
         }
         self.relay.finish_turn(&mut self.driver, &mut told);
         (String::from_utf8_lossy(&told.out).into_owned(), told.text())
@@ -209,4 +218,56 @@ fn a_large_value_that_breaks_off_is_told_to_be_broken() {
     bench.relay.ended(conn, &mut bench.driver, &mut told);
     assert_eq!(told.text(), "END\r\n!", "an error is a miss, as configured");
     assert_eq!(bench.relay.under_way(), 0);
+}
+
+#[test]
+fn gets_for_one_key_are_sent_once_and_all_answered() {
+    let mut bench = Bench::sparing(true, 0);
+    bench.turn(0, Some("get a\r\n"));
+    bench.connected();
+    assert_eq!(bench.turn(1, None).0, "get a\r\n");
+    assert_eq!(bench.turn(2, Some("get a\r\n")).0, "");
+    assert_eq!(bench.turn(2, Some("set a 0 0 0\r\n")).0, "set a 0 0 0\r\n\r\n");
+    assert_eq!(
+        bench.turn(3, Some("get a\r\n")).0,
+        "get a\r\n",
+        "what was sent before the write is no answer"
+    );
+    assert_eq!(bench.turn(3, Some("get a\r\n")).0, "");
+    assert_eq!(
+        bench.receive(4, "VALUE a 0 3\r\nold\r\nEND\r\nSTORED\r\nVALUE a 0 3\r\nnew\r\nEND\r\n"),
+        "VALUE a 0 3\r\nold\r\nEND\r\nVALUE a 0 3\r\nold\r\nEND\r\nSTORED\r\n\
+         VALUE a 0 3\r\nnew\r\nEND\r\nVALUE a 0 3\r\nnew\r\nEND\r\n"
+    );
+    assert_eq!(bench.relay.under_way(), 0);
+    // A large value goes to all who waited when it began, and to nobody who came later.
+    bench.turn(5, Some("get a\r\n"));
+    bench.turn(5, Some("get a\r\n"));
+    assert_eq!(bench.receive(6, "VALUE a 0 100000\r\n"), "VALUE a 0 100000\r\n~VALUE a 0 100000\r\n~");
+    assert_eq!(bench.turn(7, Some("get a\r\n")).0, "get a\r\n");
+    // And so does an error.
+    bench.turn(8, Some("get a\r\n"));
+    let answered = bench.turn(2 * TIMEOUT_MS, None).1;
+    assert_eq!(answered, "END\r\n!END\r\n!END\r\nEND\r\n");
+    assert_eq!(bench.relay.under_way(), 0);
+}
+
+#[test]
+fn the_value_of_a_hot_key_is_answered_from_here_for_a_while() {
+    let mut bench = Bench::sparing(false, 10);
+    bench.turn(0, Some("get a\r\n"));
+    bench.connected();
+    bench.turn(1, None);
+    bench.receive(2, "VALUE a 0 1\r\nx\r\nEND\r\n");
+    assert_eq!(bench.turn(3, Some("get a\r\n")).0, "get a\r\n", "one get makes it not hot");
+    bench.receive(4, "VALUE a 0 1\r\ny\r\nEND\r\n");
+    assert_eq!(bench.turn(5, Some("get a\r\n")), (String::new(), "VALUE a 0 1\r\ny\r\nEND\r\n".to_owned()));
+    assert_eq!(bench.turn(52, Some("get a\r\n")).1, "VALUE a 0 1\r\ny\r\nEND\r\n");
+    assert_eq!(bench.turn(53, Some("get a\r\n")).0, "get a\r\n", "it was asked for 50 ms ago");
+    bench.receive(54, "VALUE a 0 1\r\nz\r\nEND\r\n");
+    assert_eq!(bench.turn(55, Some("delete a\r\n")).0, "delete a\r\n");
+    assert_eq!(bench.turn(55, Some("get a\r\n")).0, "get a\r\n");
+    // Forgotten again when the write is answered: the get may have overtaken it on another way.
+    bench.receive(56, "DELETED\r\nEND\r\n");
+    assert_eq!(bench.turn(57, Some("get a\r\n")).0, "get a\r\n");
 }

@@ -33,4 +33,4 @@ mod tree;
 
 pub use compile::CompileError;
 pub use execution::{Action, CallId, Execution, Limits};
-pub use tree::{Destination, DestinationId, Routes, Softening, Tree};
+pub use tree::{Destination, DestinationId, Routes, Softening, Tree, without_prefix};

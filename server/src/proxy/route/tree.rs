@@ -108,6 +108,12 @@ pub(super) fn prefix_len(key: &[u8]) -> Option<usize> {
     Some(region + cluster + 3)
 }
 
+/// `key` without its `/region/cluster/`, if it has one.
+#[must_use]
+pub fn without_prefix(key: &[u8]) -> &[u8] {
+    &key[prefix_len(key).unwrap_or(0)..]
+}
+
 impl Tree {
     /// Every server that requests may be sent to, each once.
     #[must_use]
