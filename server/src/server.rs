@@ -487,6 +487,7 @@ fn launch(
         let setup = DriverSetup {
             listeners: duplicate(&bound.sockets[mesh.me()]).map_err(|error| error.to_string())?,
             admission: Arc::clone(&shared.admission),
+            receives_values: forwarding.is_some(),
         };
         let name = format!("shard-{}", mesh.me());
         let (slices, shared, report) = (slices.clone(), Arc::clone(&shared), report.clone());

@@ -7,7 +7,7 @@ use std::io::IoSlice;
 use corecached::net::{ConnId, Outbox};
 use corecached::proxy::hash::{Distribution, KeyHash, Points, Ring, RingServer, RingSpec};
 use corecached::shard::mesh;
-use corecached::shard::message::{Message, ReplyTo, Request};
+use corecached::shard::message::{Message, Piece, ReplyTo, Request};
 use corecached_protocol::{Command, Limits, Parsed, Parser};
 
 use super::Case;
@@ -51,7 +51,7 @@ fn mesh_by_16() -> Box<dyn FnMut()> {
         batch.drain(|message| {
             if let Message::Request { to, request } = message {
                 black_box(request);
-                owner.replies(from).push_reply(to, |out| {
+                owner.replies(from).push_reply(to, Piece::Last, |out| {
                     out.extend_from_slice(REPLY);
                     None
                 });

@@ -67,7 +67,11 @@ pub fn run(plan: &Plan, dataset: &Dataset, number: usize, progress: &Progress) -
     if !plan.cores.is_empty() {
         place::pin(&[plan.cores[number % plan.cores.len()]])?;
     }
-    let setup = || DriverSetup { listeners: Vec::new(), admission: Arc::new(Admission::new(0)) };
+    let setup = || DriverSetup {
+        listeners: Vec::new(),
+        admission: Arc::new(Admission::new(0)),
+        receives_values: false,
+    };
     let uring = match plan.io_backend {
         IoBackend::Epoll => None,
         IoBackend::Auto => uring::probe().ok().and_then(|_| Uring::new(setup()).ok()),

@@ -245,6 +245,8 @@ pub struct DriverSetup {
     pub listeners: Vec<std::os::fd::OwnedFd>,
     /// Who may connect, counted over all shards.
     pub admission: Arc<listen::Admission>,
+    /// Values of several KiB are what comes in, rather than requests: better received whole.
+    pub receives_values: bool,
 }
 
 /// Bytes of reply arena kept between turns.

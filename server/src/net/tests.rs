@@ -13,7 +13,11 @@ use super::*;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn drivers(check: impl Fn(&mut dyn Driver)) {
-    let setup = || DriverSetup { listeners: Vec::new(), admission: Arc::new(Admission::new(1)) };
+    let setup = || DriverSetup {
+        listeners: Vec::new(),
+        admission: Arc::new(Admission::new(1)),
+        receives_values: false,
+    };
     check(&mut Epoll::new(setup()).expect("epoll"));
     match Uring::new(setup()) {
         Ok(mut uring) => check(&mut uring),

@@ -26,10 +26,10 @@ use super::{Buffer, Close, ConnId, Driver, DriverSetup, Event, Pinned, Ring, Sen
 /// Ring sizes to try, submission and completion entries: locked memory may be charged per user id, so a smaller ring
 /// is tried before giving up.
 const RING_SIZES: [(u32, u32); 4] = [(1024, 16384), (512, 4096), (256, 1024), (128, 512)];
-/// Receive buffers a shard; more showed no gain.
-const BUFFERS: u16 = 256;
-/// Bytes of one receive buffer.
-const BUFFER_BYTES: u32 = 4096;
+/// Receive buffers a shard, and bytes of each; more showed no gain.
+const BUFFERS: (u16, u32) = (256, 4096);
+/// The same where values come in: a value of 8 KiB fits into one.
+const VALUE_BUFFERS: (u16, u32) = (128, 16 * 1024);
 /// Buffer group of the receive buffers.
 const GROUP: u16 = 0;
 /// How long accepting rests after the process ran out of descriptors.
@@ -152,7 +152,8 @@ impl Uring {
     /// When the kernel forbids io_uring, lacks a feature this needs, or memory may not be locked.
     pub fn new(setup: DriverSetup) -> io::Result<Self> {
         let (ring, features) = build_ring()?;
-        let buffers = BufferRing::register(&ring, BUFFERS, BUFFER_BYTES, GROUP)?;
+        let (count, bytes) = if setup.receives_values { VALUE_BUFFERS } else { BUFFERS };
+        let buffers = BufferRing::register(&ring, count, bytes, GROUP)?;
         let (woken, signal) = rustix::net::socketpair(
             rustix::net::AddressFamily::UNIX,
             rustix::net::SocketType::STREAM,
