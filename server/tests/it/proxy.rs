@@ -209,6 +209,67 @@ fn one_key_that_fails_is_the_reply_to_its_whole_line() {
 }
 
 #[test]
+fn gets_for_one_key_are_sent_once_while_one_is_under_way() {
+    everywhere(|backend, shards| {
+        let caches = caches(1);
+        let args =
+            ["--config-str", &config(&addresses(&caches)), "--single-flight", "--server-timeout=20000"];
+        let proxy = proxy(backend, shards, &args);
+        let mut direct = Client::connect(&caches[0]);
+        direct.set("k", b"value");
+        let mut clients: Vec<Client> = (0..20).map(|_| Client::connect(&proxy)).collect();
+        clients[0].check("get k\r\n", "VALUE k 0 5\r\nvalue\r\nEND\r\n");
+        let before = direct.stat("cmd_get");
+        caches[0].stop();
+        for client in &mut clients {
+            client.send("get k\r\nget k other\r\n");
+        }
+        let mut other = Client::connect(&proxy);
+        wait_until("all to have been asked", || other.stat("single_flight_joined") >= 19 + 20 + 19);
+        caches[0].signal(libc::SIGCONT);
+        for client in &mut clients {
+            client.expect("VALUE k 0 5\r\nvalue\r\nEND\r\nVALUE k 0 5\r\nvalue\r\nEND\r\n");
+        }
+        assert_eq!(direct.stat("cmd_get") - before, 2, "one for each key");
+    });
+}
+
+#[test]
+fn values_of_hot_keys_are_kept_until_something_is_written_through_the_proxy() {
+    everywhere(|backend, shards| {
+        let caches = caches(1);
+        let config = config(&addresses(&caches));
+        let args =
+            ["--config-str", &config, "--hot-keys=10", "--hot-key-stale-ms=60000", "--enable-flush-cmd"];
+        let proxy = proxy(backend, shards, &args);
+        let (mut direct, mut client) = (Client::connect(&caches[0]), Client::connect(&proxy));
+        let mut other = Client::connect(&proxy);
+        let mut version = 0;
+        for write in ["set", "/././", "ms", "flush"] {
+            version += 1;
+            let value = format!("{version}");
+            match write {
+                "set" => client.check(format!("set k 0 0 1\r\n{value}\r\n"), "STORED\r\n"),
+                "ms" => client.check(format!("ms aw== 1 b\r\n{value}\r\n"), "HD\r\n"),
+                "/././" => client.check(format!("set /././k 0 0 1\r\n{value}\r\n"), "STORED\r\n"),
+                _ => {
+                    client.check("flush_all\r\n", "OK\r\n");
+                    direct.check(format!("set k 0 0 1\r\n{value}\r\n"), "STORED\r\n");
+                }
+            }
+            for _ in 0..3 {
+                assert_eq!(other.get("k").as_deref(), Some(value.as_bytes()), "after {write}");
+            }
+            direct.set("k", b"elsewhere");
+            assert_eq!(client.get("k").as_deref(), Some(value.as_bytes()), "kept after {write}");
+        }
+        let hot = client.stats("hot");
+        assert!(hot["k"].starts_with("count:") && hot["k"].contains(" kept_bytes:1"), "{hot:?}");
+        assert!(client.stat("hot_key_hits") >= 4);
+    });
+}
+
+#[test]
 fn a_large_value_that_breaks_off_ends_the_connection_of_its_client_alone() {
     everywhere(|backend, shards| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
