@@ -11,18 +11,31 @@ pub const KEY_BYTES_MAX: usize = 250;
 #[derive(Clone)]
 pub struct KeyHasher {
     secrets: RapidSecrets,
+    /// Of the top 16 bits, where others are to know them.
+    owner: Option<RapidSecrets>,
 }
 
 impl KeyHasher {
     /// A hasher of this seed. The seed must not be observable from outside the process.
     pub fn new(seed: u64) -> KeyHasher {
-        KeyHasher { secrets: RapidSecrets::seed(seed) }
+        KeyHasher { secrets: RapidSecrets::seed(seed), owner: None }
+    }
+
+    /// The same, but the top 16 bits of a hash, which choose a store, are those of a hasher of `seed`, which may be known:
+    /// whoever knows it can choose the store of a key, and not where in it the key goes.
+    #[must_use]
+    pub fn with_owner_seed(self, seed: u64) -> KeyHasher {
+        KeyHasher { owner: Some(RapidSecrets::seed(seed)), ..self }
     }
 
     /// The hash of `key`. The engine uses bits 0 to 47; the top 16 are free for choosing a store.
     #[inline]
     pub fn hash(&self, key: &[u8]) -> u64 {
-        rapidhash_v3_seeded(key, &self.secrets)
+        let hash = rapidhash_v3_seeded(key, &self.secrets);
+        match &self.owner {
+            None => hash,
+            Some(owner) => (hash & (u64::MAX >> 16)) | (rapidhash_v3_seeded(key, owner) & !(u64::MAX >> 16)),
+        }
     }
 }
 

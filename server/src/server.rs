@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use corecached_engine::{KeyHasher, Seconds, Store, StoreConfig};
 use crossbeam_channel::{Receiver, Sender, bounded};
+use sha1::{Digest, Sha1};
 
 use crate::admin::conns::spell_listen;
 use crate::admin::crawler::Crawler;
@@ -18,7 +19,7 @@ use crate::config::{Address, Config, ConfigError, IoBackend, Listen, Serves};
 use crate::conn::users::Users;
 use crate::metrics::{Cells, Descriptions};
 use crate::net::epoll::Epoll;
-use crate::net::listen::{Admission, listen_on_all_shards, listen_unix};
+use crate::net::listen::{Admission, listen_on_all_shards, listen_on_one_shard, listen_unix};
 use crate::net::uring::{self, Uring};
 use crate::net::{Driver, DriverSetup};
 use crate::proxy::args::STORE_BYTES;
@@ -40,6 +41,15 @@ const EX_OSERR: u8 = 71;
 const EX_FILE: u8 = 1;
 /// What memcached exits with when a file of TLS is not what it should be.
 const EX_TLS_FILE: u8 = 64;
+
+/// What a client that chooses its connection by key needs to know (`-o core_ports`).
+#[derive(Clone, Debug)]
+pub struct CorePorts {
+    /// Of a [`KeyHasher`] whose hashes [`crate::shard::owner_of`] takes.
+    pub owner_seed: u64,
+    /// Where each core alone listens.
+    pub ports: Vec<u16>,
+}
 
 /// What all shards share. Nothing in it is written on the data path.
 #[derive(Debug)]
@@ -64,6 +74,8 @@ pub struct Shared {
     pub warm: Option<Arc<Warm>>,
     /// What secured connections begin with, if there are any.
     pub certificates: Option<Arc<Certificates>>,
+    /// How to reach the core that owns a key, if that is to be known.
+    pub core_ports: Option<CorePorts>,
     /// Which shards sleep, and how to wake them.
     pub presence: Arc<[Presence]>,
     /// The server is stopping.
@@ -108,6 +120,7 @@ impl Shared {
             users: None,
             warm: None,
             certificates: None,
+            core_ports: None,
             stopping: AtomicBool::new(false),
             drained: AtomicUsize::new(0),
             backend,
@@ -390,6 +403,8 @@ struct Bound {
     serves: Vec<Serves>,
     /// Where datagrams are answered.
     udp: Option<Udp>,
+    /// Where each shard alone listens, if it does.
+    core_ports: Vec<u16>,
     /// Who may use it, if not everybody.
     users: Option<Arc<Users>>,
     /// Where contents outlive a graceful stop.
@@ -452,7 +467,45 @@ fn bind(config: &Config, shards: usize) -> Result<Bound, ConfigError> {
         serves.push(Serves { usage: Usage::Plain, ..Serves::default() });
         udp = Some(made);
     }
-    Ok(Bound { sockets, addresses: bound, serves, udp, users: None, warm: None, certificates: None })
+    let mut core_ports = Vec::new();
+    if let (Some(first), Listen::Tcp(addresses)) = (config.core_ports, &config.listen) {
+        // As on the first port, whatever else is listened on.
+        let alike: Vec<&SocketAddr> =
+            bound.iter().filter(|address| address.port() == bound[0].port()).collect();
+        serves.extend(alike.iter().map(|_| addresses[0].serves));
+        for (shard, sockets) in sockets.iter_mut().enumerate() {
+            let mut port = match first {
+                0 => 0,
+                first => u16::try_from(usize::from(first) + shard).unwrap_or(0),
+            };
+            for address in &alike {
+                let wanted = SocketAddr::new(address.ip(), port);
+                let (socket, got) = listen_on_one_shard(wanted, config.listen_backlog).map_err(|error| {
+                    let remedy = format!("free it, or give another first port, or 0 for any: {error}");
+                    ConfigError::new("-o core_ports", &wanted.to_string(), &remedy, EX_OSERR)
+                })?;
+                port = got.port();
+                sockets.push(socket);
+            }
+            core_ports.push(port);
+        }
+    }
+    Ok(Bound {
+        sockets,
+        addresses: bound,
+        serves,
+        udp,
+        core_ports,
+        users: None,
+        warm: None,
+        certificates: None,
+    })
+}
+
+/// A seed that tells nothing of the one it is made of.
+fn owner_seed(seed: u64) -> u64 {
+    let digest = Sha1::new().chain_update(b"corecached owner").chain_update(seed.to_le_bytes()).finalize();
+    digest.first_chunk().map_or(0, |first| u64::from_le_bytes(*first))
 }
 
 /// Start every shard on `backend`. When one cannot be made, none runs.
@@ -473,6 +526,11 @@ fn launch(
         Listen::Tcp(_) => bound.addresses.iter().map(spell_listen).collect(),
         Listen::Unix { path, .. } => [format!("unix:{}", path.display())].into(),
     };
+    if !bound.core_ports.is_empty() {
+        let owner_seed = owner_seed(seed);
+        shared.hasher = KeyHasher::new(seed).with_owner_seed(owner_seed);
+        shared.core_ports = Some(CorePorts { owner_seed, ports: bound.core_ports.clone() });
+    }
     shared.users.clone_from(&bound.users);
     shared.warm.clone_from(&bound.warm);
     shared.certificates.clone_from(&bound.certificates);

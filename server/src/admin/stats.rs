@@ -9,7 +9,7 @@ use corecached_protocol::{binary, line, text};
 
 use crate::config::{Config, KeyFormat, Listen, MIN_VERSIONS, TlsOptions};
 use crate::metrics;
-use crate::server::Shared;
+use crate::server::{CorePorts, Shared};
 
 /// What a `stats` line asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -263,6 +263,12 @@ fn general(list: &mut List<'_>, shared: &Shared) {
 /// `stats cores`, our own: what each core did.
 fn cores(list: &mut List<'_>, shared: &Shared) {
     list.put("io_backend", &shared.backend);
+    if let Some(CorePorts { owner_seed, ports }) = &shared.core_ports {
+        list.put("owner_seed", owner_seed);
+        for (core, port) in ports.iter().enumerate() {
+            list.put(&format!("{core}:port"), port);
+        }
+    }
     for (core, cells) in shared.cells.iter().enumerate() {
         let (counters, store) = cells.read();
         let requests = counters.cmd_get + counters.cmd_set + counters.cmd_touch;

@@ -107,6 +107,7 @@ pub fn check(args: &Args) -> Result<Config, ConfigError> {
         sasl: args.enable_sasl,
         tls,
         idle_timeout_s: extended.number("idle_timeout").unwrap_or(0) as u32,
+        core_ports: extended.number("core_ports").map(|port| port as u16),
         shards: args.threads.as_deref().map(|text| number("-t", text, 1, 1024, EX_VALUE)).transpose()?,
         verbosity: u32::from(args.verbose),
         allow_flush: !args.disable_flush_all,

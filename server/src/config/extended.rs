@@ -20,7 +20,7 @@ use Takes::{Fraction, Nothing, Number, Text, Word};
 
 const ANY: Takes = Number(0, u64::MAX);
 
-/// Every suboption of memcached 1.6.45.
+/// Every suboption of memcached 1.6.45, and behind them our own.
 const SUBOPTIONS: &[(&str, Takes)] = &[
     ("maxconns_fast", Nothing),
     ("no_maxconns_fast", Nothing),
@@ -88,6 +88,7 @@ const SUBOPTIONS: &[(&str, Takes)] = &[
     ("ext_max_frag", Fraction(0.0)),
     ("ext_drop_unread", Nothing),
     ("no_ext_drop_unread", Nothing),
+    ("core_ports", Number(0, u16::MAX as u64)),
 ];
 
 /// Longest `idle_timeout`, seconds: a day, as in memcached.
@@ -99,6 +100,7 @@ const WITH_EFFECT: &[&str] = &[
     "maxconns_fast",
     "modern",
     "idle_timeout",
+    "core_ports",
     "ssl_chain_cert",
     "ssl_key",
     "ssl_keyformat",

@@ -62,6 +62,8 @@ pub struct Config {
     pub tls: Option<TlsOptions>,
     /// Seconds after which a connection that says nothing is closed; 0 is never.
     pub idle_timeout_s: u32,
+    /// Each core listens on a port of its own too: this one and those behind it, or, if it is 0, any.
+    pub core_ports: Option<u16>,
     /// A proxy: keys are not stored here but forwarded.
     pub is_proxy: bool,
     /// How to reach the network.

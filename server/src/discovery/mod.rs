@@ -1,11 +1,13 @@
 //! Where the proxy's servers are: names to addresses, and names that stand for several servers. Control thread only.
 
+pub mod cores;
 pub mod dns;
 
 use std::collections::HashMap;
 
 use socket2::SockAddr;
 
+pub use cores::{Cores, CoresFound, Scout};
 pub use dns::Dns;
 
 use crate::proxy::config::{Config, Member, ResolvedPools, Server};

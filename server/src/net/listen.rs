@@ -91,6 +91,17 @@ pub fn listen_on_all_shards(
     Ok((sockets.into_iter().map(OwnedFd::from).collect(), address))
 }
 
+/// A listening socket for one shard alone, and the address it got.
+///
+/// # Errors
+/// As [`listen_on_all_shards`].
+pub fn listen_on_one_shard(address: SocketAddr, backlog: i32) -> io::Result<(OwnedFd, SocketAddr)> {
+    let socket = bind(address, false)?;
+    socket.listen(backlog)?;
+    let address = socket.local_addr()?.as_socket().unwrap_or(address);
+    Ok((socket.into(), address))
+}
+
 /// A listening socket in the file system, in place of one that an earlier server left there.
 ///
 /// # Errors

@@ -195,6 +195,10 @@ pub struct Args {
     #[arg(long, value_name = "MS", default_value = "60000")]
     pub reset_inactive_connection_interval: String,
 
+    /// Ask caches whether they run corecached with -o core_ports, and send each key to the core that owns it
+    #[arg(long)]
+    pub core_aware: bool,
+
     /// Send gets for a key once while one is under way, and answer all with its reply
     #[arg(long)]
     pub single_flight: bool,
@@ -410,6 +414,7 @@ impl Args {
             source: self.source()?,
             reload_delay_ms,
             dns_server: self.dns()?,
+            core_aware: self.core_aware,
         })
     }
 
@@ -543,6 +548,8 @@ pub struct Checked {
     pub reload_delay_ms: u64,
     /// Whom to ask for names.
     pub dns_server: Option<SocketAddr>,
+    /// Ask caches for their cores.
+    pub core_aware: bool,
 }
 
 /// Where the configuration of pools and routes is.

@@ -1,6 +1,7 @@
 //! What the proxy's control thread does: reads the configuration, looks up the names in it, watches both, and hands
 //! every shard a new [`Snapshot`] when one of them changed. A configuration that is wrong leaves the one before in use.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,7 +15,7 @@ use super::config::{self, Config, Import, Member};
 use super::relay::Snapshot;
 use super::route::Tree;
 use crate::config::ConfigError;
-use crate::discovery::{Dns, Found};
+use crate::discovery::{CoresFound, Dns, Found, Scout};
 use crate::server::{Forwarding, Shared};
 
 /// Exit code of a configuration that cannot be used.
@@ -41,6 +42,9 @@ pub struct Control {
     text: String,
     config: Config,
     found: Found,
+    /// Asks caches for their cores, if that is wanted.
+    scout: Option<Scout>,
+    cores: CoresFound,
     snapshot: Arc<Snapshot>,
 }
 
@@ -56,7 +60,8 @@ impl Control {
         let config = parse(&checked.source, &text, &checked.options)?;
         let found = dns.find(&config, &Found::default());
         let secured = checked.upstream.trust.is_some();
-        let snapshot = compile(&config, &found, secured)?;
+        let cores = CoresFound::new();
+        let snapshot = compile(&config, &found, &cores, secured)?;
         Ok(Self {
             secured,
             source: checked.source.clone(),
@@ -66,6 +71,8 @@ impl Control {
             text,
             config,
             found,
+            scout: checked.core_aware.then(Scout::start),
+            cores,
             snapshot,
         })
     }
@@ -76,7 +83,7 @@ impl Control {
     /// As [`Control::start`], but names are not looked up.
     pub fn check(checked: &Checked) -> Result<String, ConfigError> {
         let config = parse(&checked.source, &read(&checked.source)?, &checked.options)?;
-        compile(&config, &Found::default(), checked.upstream.trust.is_some())?;
+        compile(&config, &Found::default(), &CoresFound::new(), checked.upstream.trust.is_some())?;
         Ok(config.to_string())
     }
 
@@ -98,6 +105,7 @@ impl Control {
         // What changed since it was first read and before it was watched.
         let mut reload_at = path.is_some().then(Instant::now);
         let mut unsent = false;
+        let mut unasked = true;
         while !shared.stopping.load(Ordering::Relaxed) {
             if wait(&changes) {
                 // More may follow: editors and ConfigMaps write in several steps.
@@ -113,9 +121,18 @@ impl Control {
                 looked_up = Instant::now();
                 changed |= found.differs(&self.found);
                 self.found = found;
+                unasked |= changed;
+            }
+            if let Some(scout) = &self.scout {
+                unasked = unasked && !scout.ask(caches(&self.found));
+                if let Some(cores) = scout.news() {
+                    tracing::info!("{} of the caches tell which core owns a key", cores.len());
+                    self.cores = cores;
+                    changed = true;
+                }
             }
             if changed {
-                match compile(&self.config, &self.found, self.secured) {
+                match compile(&self.config, &self.found, &self.cores, self.secured) {
                     Ok(snapshot) => {
                         tracing::info!("routes changed: {} destinations", snapshot.tree.destinations().len());
                         self.snapshot = snapshot;
@@ -242,7 +259,18 @@ fn parse(source: &Source, text: &str, options: &config::Options) -> Result<Confi
         .map_err(|error| ConfigError::new("configuration", "", &error.to_string(), EX_CONFIG))
 }
 
-fn compile(config: &Config, found: &Found, secured: bool) -> Result<Arc<Snapshot>, ConfigError> {
+/// Those that may be asked for their cores: in the clear.
+fn caches(found: &Found) -> Vec<SocketAddr> {
+    let plain = found.addresses.iter().filter(|(server, _)| !server.tls);
+    plain.filter_map(|(_, address)| address.as_socket()).collect()
+}
+
+fn compile(
+    config: &Config,
+    found: &Found,
+    cores: &CoresFound,
+    secured: bool,
+) -> Result<Arc<Snapshot>, ConfigError> {
     let tree = Tree::compile(config, &found.pools)
         .map_err(|error| ConfigError::new("configuration", "", &error.to_string(), EX_CONFIG))?;
     let is_encrypted = |member: &Member| matches!(member, Member::Server(server) if server.tls);
@@ -251,5 +279,5 @@ fn compile(config: &Config, found: &Found, secured: bool) -> Result<Arc<Snapshot
         let remedy = "start with --pem-ca-path FILE, the authorities of its servers' certificates, or remove use_ssl and security_mech";
         return Err(ConfigError::new("pools", &pool.name, remedy, EX_CONFIG));
     }
-    Ok(Arc::new(Snapshot { tree: Arc::new(tree), addresses: found.addresses.clone() }))
+    Ok(Arc::new(Snapshot { tree: Arc::new(tree), addresses: found.addresses.clone(), cores: cores.clone() }))
 }

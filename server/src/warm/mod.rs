@@ -136,13 +136,21 @@ impl Warm {
             Some(at) => store.flush(at, now),
             None => {}
         }
-        let parts = if saved.parts == shards { shard..shard + 1 } else { 0..saved.parts };
+        // With as many shards as before a key has the owner it had, unless owners are chosen otherwise now.
+        let mut moved = saved.parts != shards;
+        let mut parts: Vec<usize> = (0..saved.parts).collect();
+        parts.sort_by_key(|&part| part != shard);
         for part in parts {
+            if part != shard && !moved {
+                break;
+            }
             let path = self.part(part);
             let outcome = part::read(&path, |key, carried, value| {
                 let hash = hasher.hash(key);
                 if owner_of(hash, shards) == shard {
                     store.restore(Key { bytes: key, hash }, carried, value, now);
+                } else {
+                    moved = true;
                 }
             });
             if let Err(error) = outcome {
