@@ -1,7 +1,8 @@
 //! `hash` of a pool and the like: the scheme's name and what it needs besides.
 
-use super::super::hash::{Distribution, KeyHash, KeyPart, Points, PythonKey};
+use super::super::hash::{Distribution, KeyHash, KeyPart, Points, PythonKey, RingServer, WEIGHT_MISSING};
 use super::handle::Hash;
+use super::pool::{Address, Member, Pool, Server};
 
 /// Schemes other than mcrouter's, which hash a key without looking for a hash stop.
 const OTHERS: &str = "Ketama KetamaUnweighted KetamaSpy KetamaWithPort Evcache Xxh3Ring Spymemcached \
@@ -96,5 +97,40 @@ impl Written {
             return Err(("salt", self.salt, "must have at most 128 bytes".into()));
         }
         Ok(Hash { distribution, key_part, salt: self.salt, weights: self.weights, tags: self.tags })
+    }
+}
+
+impl Hash {
+    /// The members of `pool` as hashing sees them; `resolved` in place of those written.
+    pub(in super::super) fn ring_servers(&self, pool: &Pool, resolved: Option<&[Server]>) -> Vec<RingServer> {
+        let weights = if self.weights.is_empty() { &pool.weights } else { &self.weights };
+        let tags = if self.tags.is_empty() { &pool.tags } else { &self.tags };
+        let server = |at: usize, server: Option<&Server>| {
+            let mut ring = match server.map(|server| &server.address) {
+                Some(Address::Tcp { host, port }) => RingServer::new(host, *port),
+                Some(Address::Unix { path }) => RingServer::new(path, 0),
+                None => RingServer::new(&at.to_string(), 0),
+            };
+            // Resolved members have no places in a list of weights.
+            if !weights.is_empty() && resolved.is_none() {
+                ring.weight = weights.get(at).copied().unwrap_or(WEIGHT_MISSING);
+            }
+            if resolved.is_none() {
+                ring.tag = tags.get(at).cloned();
+            }
+            ring
+        };
+        match resolved {
+            Some(servers) => servers.iter().enumerate().map(|(at, one)| server(at, Some(one))).collect(),
+            None => pool
+                .members
+                .iter()
+                .enumerate()
+                .map(|(at, member)| match member {
+                    Member::Server(one) => server(at, Some(one)),
+                    Member::Handle(_) => server(at, None),
+                })
+                .collect(),
+        }
     }
 }

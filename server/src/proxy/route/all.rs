@@ -106,3 +106,93 @@ pub(super) fn majority(frame: &mut Frame, step: &mut Step, reply: Reply) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use corecached_protocol::{ErrorKind, Reply};
+
+    use super::super::tests::{Bench, TIMEOUT, error, meta, value};
+
+    #[test]
+    fn all_sync_answers_with_the_worst_reply() {
+        let mut bench = Bench::new(
+            r#"{"type": "AllSyncRoute", "children": ["PoolRoute|a", "PoolRoute|b", "PoolRoute|c"]}"#,
+        );
+        bench.ask("delete k", "");
+        assert_eq!(bench.waiting().len(), 3);
+        assert_eq!(bench.reply("b delete k", error(ErrorKind::Remote)), None);
+        assert_eq!(bench.reply("a delete k", Reply::Deleted), None);
+        assert_eq!(bench.reply("c delete k", error(TIMEOUT)), Some(error(ErrorKind::Remote)));
+        bench.ask("delete k", "");
+        bench.reply("a delete k", Reply::Deleted);
+        bench.reply("b delete k", Reply::NotFound);
+        assert_eq!(bench.reply("c delete k", Reply::Deleted), Some(Reply::NotFound));
+        bench.done();
+    }
+
+    #[test]
+    fn all_async_answers_at_once_and_ends_in_the_background() {
+        let mut bench = Bench::new("\"AllAsyncRoute|Pool|two\"");
+        for (line, data, answer) in [
+            ("get k", "", Reply::Miss),
+            ("set k 0 0 1", "x", Reply::NotStored),
+            ("delete k", "", Reply::NotFound),
+            ("incr k 1", "", Reply::NotFound),
+            ("touch k 1", "", Reply::NotFound),
+            ("mg k v O1", "", meta("EN")),
+            ("ms k 1 O1 k", "x", meta("NS O1 kk")),
+            ("md k O1", "", meta("NF O1")),
+        ] {
+            assert_eq!(bench.ask(line, data), Some(answer));
+            for sent in bench.waiting().into_iter().map(str::to_owned).collect::<Vec<_>>() {
+                assert_eq!(bench.reply(&sent, error(TIMEOUT)), None);
+            }
+            bench.done();
+        }
+    }
+
+    #[test]
+    fn all_initial_answers_with_the_first_childs_reply() {
+        let mut bench = Bench::new("\"AllInitialRoute|Pool|two\"");
+        bench.get();
+        assert_eq!(bench.reply("b get k", value("b")), None);
+        assert_eq!(bench.reply("a get k", error(TIMEOUT)), Some(error(TIMEOUT)));
+        bench.done();
+    }
+
+    #[test]
+    fn all_fastest_answers_with_the_first_reply_that_is_no_error() {
+        let mut bench = Bench::new(
+            r#"{"type": "AllFastestRoute", "children": ["PoolRoute|a", "PoolRoute|b", "PoolRoute|c"]}"#,
+        );
+        bench.get();
+        assert_eq!(bench.reply("b get k", error(TIMEOUT)), None);
+        assert_eq!(bench.reply("c get k", Reply::Miss), Some(Reply::Miss));
+        assert_eq!(bench.reply("a get k", value("late")), None);
+        bench.get();
+        bench.reply("a get k", error(TIMEOUT));
+        bench.reply("b get k", error(TIMEOUT));
+        assert_eq!(bench.reply("c get k", error(ErrorKind::Connect)), Some(error(ErrorKind::Connect)));
+        bench.done();
+    }
+
+    #[test]
+    fn all_majority_answers_when_more_than_half_agree() {
+        let mut bench = Bench::new(
+            r#"{"type": "AllMajorityRoute", "children": ["PoolRoute|a", "PoolRoute|b", "PoolRoute|c"]}"#,
+        );
+        bench.get();
+        bench.reply("a get k", Reply::Miss);
+        assert_eq!(bench.reply("b get k", value("v")), None);
+        assert_eq!(bench.reply("c get k", Reply::Miss), Some(Reply::Miss));
+        bench.get();
+        bench.reply("a get k", Reply::Miss);
+        bench.reply("b get k", value("v"));
+        assert_eq!(bench.reply("c get k", error(TIMEOUT)), Some(error(TIMEOUT))); // a tie: the worst
+        bench.get();
+        bench.reply("a get k", Reply::Miss);
+        assert_eq!(bench.reply("b get k", Reply::Miss), Some(Reply::Miss)); // without waiting for the third
+        bench.reply("c get k", value("late"));
+        bench.done();
+    }
+}

@@ -155,3 +155,183 @@ pub(super) fn replied(frame: &mut Frame, step: &mut Step, place: Place, child: u
     let request = failover.request_for(next, &frame.request);
     frame.start_child(step, place, failover.children[next as usize], request, next);
 }
+
+#[cfg(test)]
+mod tests {
+    use corecached_protocol::{ErrorKind, Reply};
+
+    use super::super::super::config::Options;
+    use super::super::tests::{Bench, POOLS, TIMEOUT, error, options, value};
+
+    #[test]
+    fn failover_goes_on_while_the_reply_is_an_error() {
+        let mut bench = Bench::new(
+            r#"{"type": "FailoverRoute", "children": ["PoolRoute|a", "PoolRoute|b", "PoolRoute|c"]}"#,
+        );
+        assert_eq!(bench.get(), None);
+        assert_eq!(bench.reply("a get k", Reply::Miss), Some(Reply::Miss)); // a miss is no error
+        bench.get();
+        assert_eq!(bench.reply("a get k", error(TIMEOUT)), None);
+        assert_eq!(bench.reply("b get k", error(ErrorKind::Ejected)), None);
+        assert_eq!(bench.reply("c get k", value("v")), Some(value("v")));
+        bench.get();
+        for host in ["a", "b"] {
+            assert_eq!(bench.reply(&format!("{host} get k"), error(TIMEOUT)), None);
+        }
+        let last = error(ErrorKind::Connect);
+        assert_eq!(bench.reply("c get k", last.clone()), Some(last)); // the last error, not the first
+        bench.get();
+        let client = error(ErrorKind::Client);
+        assert_eq!(bench.reply("a get k", client.clone()), Some(client)); // another server would say the same
+        bench.done();
+    }
+
+    #[test]
+    fn failover_errors_are_those_configured_for_the_class_of_request() {
+        let mut bench = Bench::new(
+            r#"{"type": "FailoverRoute", "children": ["PoolRoute|a", "PoolRoute|b"],
+                "failover_errors": {"gets": ["tko"], "updates": [], "deletes": ["timeout"]}}"#,
+        );
+        for (line, data, kind, goes_on) in [
+            ("get k", "", ErrorKind::Ejected, true),
+            ("get k", "", TIMEOUT, false),
+            ("set k 0 0 1", "x", ErrorKind::Ejected, false),
+            ("delete k", "", TIMEOUT, true),
+            ("delete k", "", ErrorKind::Ejected, false),
+        ] {
+            bench.ask(line, data);
+            let sent = bench.waiting()[0].to_owned();
+            assert_eq!(bench.reply(&sent, error(kind)).is_none(), goes_on, "{line} {kind:?}");
+            if goes_on {
+                bench.reply(&sent.replacen('a', "b", 1), Reply::Miss);
+            }
+        }
+        bench.done();
+    }
+
+    #[test]
+    fn failover_tries_are_bounded_but_ejected_destinations_do_not_count() {
+        let mut bench = Bench::new(
+            r#"{"type": "FailoverRoute", "children": ["PoolRoute|a", "PoolRoute|b", "PoolRoute|c", "PoolRoute|d"],
+                "failover_policy": {"type": "InOrderPolicy", "max_tries": 2}}"#,
+        );
+        bench.get();
+        assert_eq!(bench.reply("a get k", error(ErrorKind::Ejected)), None);
+        assert_eq!(bench.reply("b get k", error(TIMEOUT)), None);
+        assert!(bench.reply("c get k", error(TIMEOUT)).is_some());
+        bench.done();
+    }
+
+    #[test]
+    fn failover_by_least_failures_asks_the_healthiest_next() {
+        let mut bench = Bench::new(
+            r#"{"type": "FailoverRoute", "children": ["PoolRoute|a", "PoolRoute|b", "PoolRoute|c"],
+                "failover_policy": {"type": "LeastFailuresPolicy", "max_tries": 3}}"#,
+        );
+        bench.get();
+        bench.reply("a get k", error(TIMEOUT));
+        bench.reply("b get k", error(TIMEOUT));
+        bench.reply("c get k", Reply::Miss);
+        bench.get();
+        bench.reply("a get k", error(TIMEOUT)); // always first
+        assert_eq!(bench.reply("c get k", Reply::Miss), Some(Reply::Miss));
+        bench.done();
+    }
+
+    #[test]
+    fn failover_by_hash_visits_every_child_once_and_keys_differ() {
+        let mut bench = Bench::new(
+            r#"{"type": "FailoverRoute", "children": ["PoolRoute|a", "PoolRoute|b", "PoolRoute|c", "PoolRoute|d"],
+                "failover_policy": {"type": "DeterministicOrderPolicy", "max_tries": 9}}"#,
+        );
+        let mut orders = std::collections::HashSet::new();
+        for key in 0..30 {
+            bench.ask(&format!("get k{key}"), "");
+            let mut order = String::new();
+            while let Some(sent) = bench.waiting().first().map(|&sent| sent.to_owned()) {
+                order.push_str(&sent[..1]);
+                bench.reply(&sent, error(TIMEOUT));
+            }
+            let mut sorted: Vec<char> = order.chars().collect();
+            sorted.sort_unstable();
+            assert_eq!((sorted.into_iter().collect::<String>().as_str(), &order[..1]), ("abcd", "a"));
+            orders.insert(order);
+        }
+        assert!(orders.len() > 2, "{orders:?}");
+        bench.done();
+    }
+
+    #[test]
+    fn failover_by_rendezvous_begins_where_the_key_belongs() {
+        let mut bench = Bench::new(
+            r#"{"type": "FailoverRoute", "children": ["PoolRoute|a", "PoolRoute|b", "PoolRoute|c"],
+                "failover_policy": {"type": "RendezvousPolicy", "tags": ["x", "y", "z"]}}"#,
+        );
+        let mut firsts = std::collections::HashSet::new();
+        for key in 0..30 {
+            bench.ask(&format!("get k{key}"), "");
+            let sent = bench.waiting()[0].to_owned();
+            firsts.insert(sent[..1].to_owned());
+            assert!(bench.reply(&sent, Reply::Miss).is_some());
+        }
+        assert_eq!(firsts.len(), 3);
+        bench.done();
+    }
+
+    #[test]
+    fn failover_stops_when_its_tokens_are_spent() {
+        let mut bench = Bench::new(
+            r#"{"type": "FailoverRoute", "children": ["PoolRoute|a", "PoolRoute|b"], "failover_limit": {"rate": 0.5, "burst": 1}}"#,
+        );
+        let mut went_on = Vec::new();
+        for _ in 0..5 {
+            bench.get();
+            let answer = bench.reply("a get k", error(TIMEOUT));
+            went_on.push(answer.is_none());
+            if answer.is_none() {
+                bench.reply("b get k", Reply::Miss);
+            }
+        }
+        assert_eq!(went_on, [true, false, true, false, true]);
+        bench.done();
+    }
+
+    #[test]
+    fn a_gutter_keeps_what_is_stored_for_a_short_time_only() {
+        let mut bench = Bench::new(
+            r#"{"type": "FailoverWithExptimeRoute", "normal": "PoolRoute|a", "failover": "PoolRoute|b", "failover_exptime": 60}"#,
+        );
+        for (own, gutter) in [("0", "60"), ("30", "30"), ("3600", "60"), ("-1", "-1")] {
+            bench.ask(&format!("set k 0 {own} 1"), "x");
+            assert_eq!(bench.reply(&format!("a set k {own} x"), error(TIMEOUT)), None);
+            assert_eq!(bench.reply(&format!("b set k {gutter} x"), Reply::Stored), Some(Reply::Stored));
+        }
+        bench.get();
+        bench.reply("a get k", error(TIMEOUT));
+        assert_eq!(bench.reply("b get k", Reply::Miss), Some(Reply::Miss));
+        bench.done();
+    }
+
+    #[test]
+    fn latest_sticks_to_one_child_a_host_and_fails_over() {
+        let text = format!(
+            "{{{POOLS}, \"route\": {{\"type\": \"LatestRoute\", \"failover_count\": 2, \"children\": [\"PoolRoute|a\", \"PoolRoute|b\", \"PoolRoute|c\", \"PoolRoute|d\"]}}}}"
+        );
+        let mut firsts = std::collections::HashSet::new();
+        for host_id in 0..20 {
+            let mut bench = Bench::with(&text, &Options { host_id, ..options() });
+            bench.get();
+            let first = bench.waiting()[0].to_owned();
+            bench.reply(&first, Reply::Miss);
+            bench.ask("get other", "");
+            assert_eq!(bench.waiting()[0][..1], first[..1]);
+            firsts.insert(first.clone());
+            bench.reply(&first.replace(" k", " other"), error(TIMEOUT));
+            let second = bench.waiting()[0].to_owned();
+            assert_ne!(second[..1], first[..1]);
+            assert!(bench.reply(&second, error(TIMEOUT)).is_some()); // only two of the four
+            bench.done();
+        }
+        assert!(firsts.len() > 1);
+    }
+}

@@ -63,3 +63,40 @@ pub(super) fn replied(frame: &mut Frame, step: &mut Step, place: Place, child: u
     let request = frame.request.clone();
     frame.start_child(step, place, split.target, request, 1);
 }
+
+#[cfg(test)]
+mod tests {
+    use corecached_protocol::{ErrorKind, Reply};
+
+    use super::super::super::config::Options;
+    use super::super::tests::{Bench, POOLS, options, value};
+
+    #[test]
+    fn a_split_key_has_a_copy_for_each_host_and_is_deleted_in_all() {
+        let text = format!(
+            "{{{POOLS}, \"route\": {{\"type\": \"KeySplitRoute\", \"destination\": \"PoolRoute|a\", \"replicas\": 3, \"all_sync\": true, \"first_hit\": true}}}}"
+        );
+        for (host_id, own) in [(0, "k"), (1, "k::1"), (5, "k::2")] {
+            let mut bench = Bench::with(&text, &Options { host_id, ..options() });
+            bench.get();
+            assert_eq!(bench.reply(&format!("a get {own}"), value("v")), Some(value("v")));
+            for (line, data, sent) in [("delete k", "", "a delete K"), ("set k 0 0 1", "x", "a set K 0 x")] {
+                bench.ask(line, data);
+                for key in ["k", "k::1", "k::2"] {
+                    bench.reply(&sent.replace('K', key), Reply::Stored);
+                }
+            }
+            bench.done();
+        }
+        let mut bench = Bench::with(&text, &Options { host_id: 1, ..options() });
+        bench.get();
+        assert_eq!(bench.reply("a get k::1", Reply::Miss), None);
+        assert_eq!(bench.reply("a get k", value("v")), Some(value("v")));
+        let longest = "k".repeat(250);
+        assert!(matches!(
+            bench.ask(&format!("get {longest}"), ""),
+            Some(Reply::Error { kind: ErrorKind::BadKey, .. })
+        ));
+        bench.done();
+    }
+}

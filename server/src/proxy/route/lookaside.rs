@@ -146,3 +146,75 @@ pub(super) fn replied(frame: &mut Frame, step: &mut Step, place: Place, reply: R
     };
     frame.start_child(step, place, next.0, next.1, 0);
 }
+
+#[cfg(test)]
+mod tests {
+    use corecached_protocol::Reply;
+
+    use super::super::tests::{Bench, meta, value};
+
+    const WARM_UP: &str =
+        r#"{"type": "WarmUpRoute", "cold": "PoolRoute|a", "warm": "PoolRoute|b", "exptime": 9}"#;
+
+    #[test]
+    fn warm_up_fills_the_cold_cache_from_the_warm_one() {
+        let mut bench = Bench::new(WARM_UP);
+        bench.get();
+        assert_eq!(bench.reply("a get k", value("cold")), Some(value("cold")));
+        bench.get();
+        assert_eq!(bench.reply("a get k", Reply::Miss), None);
+        assert_eq!(bench.reply("b get k", value("warm")), Some(value("warm")));
+        assert_eq!(bench.reply("a add k 9 warm", Reply::Stored), None); // behind the client's back
+        bench.get();
+        bench.reply("a get k", Reply::Miss);
+        assert_eq!(bench.reply("b get k", Reply::Miss), Some(Reply::Miss));
+        bench.ask("set k 0 0 1", "x");
+        bench.reply("a set k 0 x", Reply::Stored);
+        bench.ask("delete k", "");
+        bench.reply("a delete k", Reply::Deleted);
+        bench.done();
+    }
+
+    #[test]
+    fn warm_up_asks_the_cold_cache_again_where_its_own_numbers_matter() {
+        for (line, first) in
+            [("gets k", "a gets k"), ("gat 7 k", "a gat k 7"), ("mg k v c", "a meta-gets k v c")]
+        {
+            let mut bench = Bench::new(WARM_UP);
+            bench.ask(line, "");
+            let miss = if line.starts_with("mg") { meta("EN") } else { Reply::Miss };
+            assert_eq!(bench.reply(first, miss), None);
+            assert_eq!(bench.reply("b get k", value("warm")), None);
+            assert_eq!(bench.reply("a add k 9 warm", Reply::Stored), None);
+            assert_eq!(bench.reply(first, value("again")), Some(value("again")));
+            bench.done();
+        }
+    }
+
+    #[test]
+    fn l1_is_filled_from_l2_and_marks_what_neither_has() {
+        let route = r#"{"type": "L1L2CacheRoute", "l1": "PoolRoute|a", "l2": "PoolRoute|b", "upgradingL1Exptime": 9, "ncacheExptime": 4, "ncacheUpdatePeriod": 2}"#;
+        let mut bench = Bench::new(route);
+        bench.get();
+        bench.reply("a get k", Reply::Miss);
+        assert_eq!(bench.reply("b get k", value("v")), Some(value("v")));
+        bench.reply("a add k 9 v", Reply::Stored);
+        bench.get();
+        bench.reply("a get k", Reply::Miss);
+        assert_eq!(bench.reply("b get k", Reply::Miss), Some(Reply::Miss));
+        bench.reply("a add k 4 ncache", Reply::Stored);
+        let mark = Reply::Value { client_flags: 0x1_0000, cas_unique: None, value: "ncache".into() };
+        bench.get();
+        assert_eq!(bench.reply("a get k", mark.clone()), Some(Reply::Miss));
+        bench.get();
+        assert_eq!(bench.reply("a get k", mark), Some(Reply::Miss));
+        bench.reply("b get k", value("new")); // every second mark is looked behind
+        bench.reply("a set k 9 new", Reply::Stored);
+        bench.ask("set k 0 0 1", "x");
+        bench.reply("a set k 0 x", Reply::Stored);
+        bench.ask("mg k v", "");
+        bench.reply("a get k", value("v"));
+        assert_eq!(bench.reply("a meta-get k v", meta("VA 1")), Some(meta("VA 1")));
+        bench.done();
+    }
+}

@@ -50,3 +50,34 @@ pub(super) fn replied(frame: &mut Frame, step: &mut Step, place: Place, child: u
         None => frame.answer(step, reply),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use corecached_protocol::Reply;
+
+    use super::super::tests::{Bench, TIMEOUT, error, value};
+
+    #[test]
+    fn miss_failover_asks_on_until_a_hit_and_writes_to_the_first() {
+        let route =
+            r#"{"type": "MissFailoverRoute", "children": ["PoolRoute|a", "PoolRoute|b", "PoolRoute|c"]}"#;
+        let mut bench = Bench::new(route);
+        bench.get();
+        assert_eq!(bench.reply("a get k", Reply::Miss), None);
+        assert_eq!(bench.reply("b get k", value("v")), Some(value("v")));
+        bench.ask("delete k", "");
+        bench.reply("a delete k", Reply::NotFound);
+        bench.reply("b delete k", Reply::NotFound);
+        assert_eq!(bench.reply("c delete k", error(TIMEOUT)), Some(error(TIMEOUT)));
+        bench.ask("set k 0 0 1", "x");
+        assert_eq!(bench.reply("a set k 0 x", Reply::NotStored), Some(Reply::NotStored));
+        bench.done();
+
+        let mut bench = Bench::new(&route.replace("]}", "], \"return_best_on_error\": true}"));
+        bench.get();
+        bench.reply("a get k", error(TIMEOUT));
+        bench.reply("b get k", Reply::Miss);
+        assert_eq!(bench.reply("c get k", error(TIMEOUT)), Some(Reply::Miss));
+        bench.done();
+    }
+}

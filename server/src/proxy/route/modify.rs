@@ -119,3 +119,52 @@ impl ModifyExptime {
         step.start(self.target, request, parent);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use corecached_protocol::{ErrorKind, Reply};
+
+    use super::super::tests::{Bench, meta};
+
+    #[test]
+    fn keys_are_modified_and_checked_again() {
+        for (route, asked, sent) in [
+            (r#""ensure_key_prefix": "p:""#, "k", "p:k"),
+            (r#""ensure_key_prefix": "p:""#, "p:k", "p:k"),
+            (r#""ensure_key_prefix": "p:", "replace_key_prefix": "q:""#, "q:k", "p:k"),
+            (r#""set_key_suffix": ":s""#, "k", "k:s"),
+        ] {
+            let mut bench =
+                Bench::new(&format!(r#"{{"type": "ModifyKeyRoute", "target": "PoolRoute|a", {route}}}"#));
+            bench.ask(&format!("get {asked}"), "");
+            bench.reply(&format!("a get {sent}"), Reply::Miss);
+            bench.ask(&format!("mg {asked} k"), "");
+            let line = format!("HD k{sent}");
+            let answer = bench.reply(&format!("a meta-get {sent} k"), meta(&line));
+            assert_eq!(answer, Some(meta(&format!("HD k{asked}"))));
+            bench.done();
+        }
+        let mut bench =
+            Bench::new(r#"{"type": "ModifyKeyRoute", "target": "PoolRoute|a", "set_key_suffix": "ss"}"#);
+        let answer = bench.ask(&format!("get {}", "k".repeat(249)), "");
+        assert!(
+            matches!(answer, Some(Reply::Error { kind: ErrorKind::BadKey, ref line }) if line == "CLIENT_ERROR bad key")
+        );
+    }
+
+    #[test]
+    fn exptimes_are_set_or_shortened_but_not_of_deletes() {
+        for (action, own, sent) in
+            [("set", 100, 7), ("set", 0, 7), ("min", 100, 7), ("min", 3, 3), ("min", 0, 7)]
+        {
+            let mut bench = Bench::new(&format!(
+                r#"{{"type": "ModifyExptimeRoute", "target": "PoolRoute|a", "exptime": 7, "action": "{action}"}}"#
+            ));
+            bench.ask(&format!("set k 0 {own} 1"), "x");
+            bench.reply(&format!("a set k {sent} x"), Reply::Stored);
+            bench.ask("delete k", "");
+            bench.reply("a delete k", Reply::Deleted);
+            bench.done();
+        }
+    }
+}

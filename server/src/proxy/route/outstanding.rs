@@ -73,3 +73,27 @@ pub(super) fn replied(frame: &mut Frame, step: &mut Step, reply: Reply) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use corecached_protocol::Reply;
+
+    use super::super::tests::{Bench, TIMEOUT, error};
+
+    #[test]
+    fn requests_above_the_outstanding_limit_wait_in_order() {
+        let mut bench = Bench::new(r#"{"type": "PoolRoute", "pool": "a", "max_outstanding": 2}"#);
+        for key in 0..5 {
+            assert_eq!(bench.ask(&format!("get k{key}"), ""), None);
+        }
+        assert_eq!(bench.waiting(), ["a get k0", "a get k1"]);
+        bench.reply("a get k1", Reply::Miss);
+        assert_eq!(bench.waiting(), ["a get k0", "a get k2"]);
+        bench.reply("a get k0", error(TIMEOUT));
+        bench.reply("a get k2", Reply::Miss);
+        assert_eq!(bench.waiting(), ["a get k3", "a get k4"]);
+        bench.reply("a get k3", Reply::Miss);
+        bench.reply("a get k4", Reply::Miss);
+        bench.done();
+    }
+}

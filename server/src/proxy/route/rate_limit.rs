@@ -40,3 +40,25 @@ impl RateLimit {
         step.start(self.target, request, parent);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use corecached_protocol::Reply;
+
+    use super::super::tests::Bench;
+
+    #[test]
+    fn requests_above_a_rate_are_refused_until_time_passes() {
+        let mut bench = Bench::new(
+            r#"{"type": "RateLimitRoute", "target": "NullRoute", "rates": {"gets_rate": 10, "gets_burst": 2}}"#,
+        );
+        let passed =
+            |bench: &mut Bench, asked: usize| (0..asked).filter(|_| bench.get() == Some(Reply::Miss)).count();
+        assert_eq!(passed(&mut bench, 5), 2);
+        bench.now_ms += 100;
+        assert_eq!(passed(&mut bench, 5), 1);
+        bench.now_ms += 60_000;
+        assert_eq!(passed(&mut bench, 5), 2);
+        assert_eq!(bench.ask("set k 0 0 1", "x"), Some(Reply::NotStored)); // no limit for these
+    }
+}

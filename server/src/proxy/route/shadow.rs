@@ -48,3 +48,30 @@ impl Shadows {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{Bench, TIMEOUT, error, value};
+
+    #[test]
+    fn shadows_get_copies_of_their_share_and_no_say() {
+        let mut bench = Bench::new(
+            r#"{"type": "PoolRoute", "pool": "a", "shadows": [{"target": "PoolRoute|b", "key_fraction_range": [0, 0.5]},
+                {"target": "PoolRoute|c", "keys_to_shadow": ["k7"]}, {"target": "PoolRoute|d", "requests_fraction": 0}]}"#,
+        );
+        let (mut half, mut named) = (0, 0);
+        for key in 0..200 {
+            bench.ask(&format!("get k{key}"), "");
+            assert_eq!(bench.reply(&format!("a get k{key}"), value("v")), Some(value("v")));
+            for sent in bench.waiting().into_iter().map(str::to_owned).collect::<Vec<_>>() {
+                half += usize::from(sent.starts_with('b'));
+                named += usize::from(sent.starts_with("c get k7"));
+                assert!(!sent.starts_with('d'));
+                assert_eq!(bench.reply(&sent, error(TIMEOUT)), None);
+            }
+        }
+        assert!((60..140).contains(&half), "{half}");
+        assert_eq!(named, 1);
+        bench.done();
+    }
+}

@@ -71,3 +71,41 @@ fn destination(tree: &Tree, mut node: NodeId, key: &[u8]) -> Option<(Destination
         };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use corecached_protocol::{ErrorKind, Reply};
+
+    use super::super::super::config::Options;
+    use super::super::tests::{Bench, POOLS, TIMEOUT, error, meta};
+
+    #[test]
+    fn a_failed_delete_is_kept_for_later_and_answered_not_found() {
+        let text = format!("{{{POOLS}, \"route\": \"PoolRoute|two\"}}");
+        let mut bench = Bench::with(&text, &Options::default());
+        let refused = || error(ErrorKind::Local);
+        for (line, reply, kept, answer) in [
+            ("delete k", Reply::Deleted, None, Reply::Deleted),
+            ("delete k", error(TIMEOUT), Some(Reply::NotFound), Reply::NotFound),
+            ("md k O1", error(ErrorKind::Ejected), Some(Reply::NotFound), meta("NF O1")),
+            ("delete k", error(TIMEOUT), Some(refused()), error(TIMEOUT)),
+            ("delete k", refused(), None, refused()),
+            ("delete k", error(ErrorKind::Client), None, error(ErrorKind::Client)),
+        ] {
+            bench.ask(line, "");
+            let sent = bench.waiting()[0].to_owned();
+            let answered = bench.reply(&sent, reply);
+            let answered = match kept {
+                Some(kept) => {
+                    assert_eq!(answered, None, "{line}");
+                    let sent = bench.waiting()[0].to_owned();
+                    assert!(sent.starts_with("spool "), "{sent}");
+                    bench.reply(&sent, kept)
+                }
+                None => answered,
+            };
+            assert_eq!(answered, Some(answer), "{line}");
+            bench.done();
+        }
+    }
+}

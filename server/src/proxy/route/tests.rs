@@ -1,4 +1,5 @@
-//! Every handle against destinations that record what they are sent and answer as they are told.
+//! Destinations that record what they are sent and answer as they are told, for the tests of every handle, which stand
+//! beside it; and tests of whole trees.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,20 +12,20 @@ use super::super::request::{OwnedRequest, key_of};
 use super::*;
 
 /// Single-server pools `a` to `e`, and `two` of `a` and `b`.
-const POOLS: &str = r#""pools": {"a": {"servers": ["a:1"]}, "b": {"servers": ["b:1"]}, "c": {"servers": ["c:1"]},
+pub(super) const POOLS: &str = r#""pools": {"a": {"servers": ["a:1"]}, "b": {"servers": ["b:1"]}, "c": {"servers": ["c:1"]},
     "d": {"servers": ["d:1"]}, "e": {"servers": ["e:1"]}, "two": {"servers": ["a:1", "b:1"]}}"#;
 
 /// One shard's proxy with destinations by hand.
-struct Bench {
+pub(super) struct Bench {
     routes: Rc<Routes>,
     execution: Execution,
-    now_ms: u64,
+    pub now_ms: u64,
     tickets: u64,
     actions: Vec<Action>,
     sent: Vec<(CallId, String)>,
 }
 
-fn options() -> Options {
+pub(super) fn options() -> Options {
     Options {
         spool_deletes: false,
         miss_on_get_errors: false,
@@ -63,27 +64,27 @@ fn shown(request: &OwnedRequest) -> String {
     words.join(" ")
 }
 
-fn value(text: &str) -> Reply {
+pub(super) fn value(text: &str) -> Reply {
     Reply::Value { client_flags: 5, cas_unique: None, value: Bytes::copy_from_slice(text.as_bytes()) }
 }
 
-fn meta(line: &str) -> Reply {
+pub(super) fn meta(line: &str) -> Reply {
     Reply::Meta { line: Bytes::copy_from_slice(line.as_bytes()), value: None }
 }
 
-fn error(kind: ErrorKind) -> Reply {
+pub(super) fn error(kind: ErrorKind) -> Reply {
     Reply::Error { kind, line: Bytes::from_static(b"SERVER_ERROR test") }
 }
 
-const TIMEOUT: ErrorKind = ErrorKind::Timeout;
+pub(super) const TIMEOUT: ErrorKind = ErrorKind::Timeout;
 
 impl Bench {
     /// `route` as in a configuration, over [`POOLS`].
-    fn new(route: &str) -> Self {
+    pub fn new(route: &str) -> Self {
         Self::with(&format!("{{{POOLS}, \"route\": {route}}}"), &options())
     }
 
-    fn with(text: &str, options: &Options) -> Self {
+    pub fn with(text: &str, options: &Options) -> Self {
         Self {
             routes: Rc::new(Routes::new(tree(text, options))),
             execution: Execution::new(&Limits::default(), 1),
@@ -95,7 +96,7 @@ impl Bench {
     }
 
     /// A client sends `line` (and `data`); its answer, if it is there at once.
-    fn ask(&mut self, line: &str, data: &str) -> Option<Reply> {
+    pub fn ask(&mut self, line: &str, data: &str) -> Option<Reply> {
         let line = format!("{line}\r\n");
         let limits = LineLimits::default();
         let request =
@@ -105,7 +106,7 @@ impl Bench {
         self.collect()
     }
 
-    fn get(&mut self) -> Option<Reply> {
+    pub fn get(&mut self) -> Option<Reply> {
         self.ask("get k", "")
     }
 
@@ -131,7 +132,7 @@ impl Bench {
     }
 
     /// The destination that got `sent` answers; what the client gets then.
-    fn reply(&mut self, sent: &str, reply: Reply) -> Option<Reply> {
+    pub fn reply(&mut self, sent: &str, reply: Reply) -> Option<Reply> {
         let at = self.sent.iter().position(|(_, text)| text == sent);
         let at = at.unwrap_or_else(|| panic!("nobody got {sent}: {:?}", self.waiting()));
         let (call, _) = self.sent.remove(at);
@@ -139,12 +140,12 @@ impl Bench {
         self.collect()
     }
 
-    fn waiting(&self) -> Vec<&str> {
+    pub fn waiting(&self) -> Vec<&str> {
         self.sent.iter().map(|(_, text)| text.as_str()).collect()
     }
 
     /// Nothing is left over.
-    fn done(&self) {
+    pub fn done(&self) {
         assert_eq!((self.waiting(), self.execution.calls(), self.execution.frames()), (vec![], 0, 0));
     }
 }
@@ -199,282 +200,6 @@ fn only_requests_that_one_destination_decides_go_directly() {
 }
 
 #[test]
-fn failover_goes_on_while_the_reply_is_an_error() {
-    let mut bench =
-        Bench::new(r#"{"type": "FailoverRoute", "children": ["PoolRoute|a", "PoolRoute|b", "PoolRoute|c"]}"#);
-    assert_eq!(bench.get(), None);
-    assert_eq!(bench.reply("a get k", Reply::Miss), Some(Reply::Miss)); // a miss is no error
-    bench.get();
-    assert_eq!(bench.reply("a get k", error(TIMEOUT)), None);
-    assert_eq!(bench.reply("b get k", error(ErrorKind::Ejected)), None);
-    assert_eq!(bench.reply("c get k", value("v")), Some(value("v")));
-    bench.get();
-    for host in ["a", "b"] {
-        assert_eq!(bench.reply(&format!("{host} get k"), error(TIMEOUT)), None);
-    }
-    let last = error(ErrorKind::Connect);
-    assert_eq!(bench.reply("c get k", last.clone()), Some(last)); // the last error, not the first
-    bench.get();
-    let client = error(ErrorKind::Client);
-    assert_eq!(bench.reply("a get k", client.clone()), Some(client)); // another server would say the same
-    bench.done();
-}
-
-#[test]
-fn failover_errors_are_those_configured_for_the_class_of_request() {
-    let mut bench = Bench::new(
-        r#"{"type": "FailoverRoute", "children": ["PoolRoute|a", "PoolRoute|b"],
-            "failover_errors": {"gets": ["tko"], "updates": [], "deletes": ["timeout"]}}"#,
-    );
-    for (line, data, kind, goes_on) in [
-        ("get k", "", ErrorKind::Ejected, true),
-        ("get k", "", TIMEOUT, false),
-        ("set k 0 0 1", "x", ErrorKind::Ejected, false),
-        ("delete k", "", TIMEOUT, true),
-        ("delete k", "", ErrorKind::Ejected, false),
-    ] {
-        bench.ask(line, data);
-        let sent = bench.waiting()[0].to_owned();
-        assert_eq!(bench.reply(&sent, error(kind)).is_none(), goes_on, "{line} {kind:?}");
-        if goes_on {
-            bench.reply(&sent.replacen('a', "b", 1), Reply::Miss);
-        }
-    }
-    bench.done();
-}
-
-#[test]
-fn failover_tries_are_bounded_but_ejected_destinations_do_not_count() {
-    let mut bench = Bench::new(
-        r#"{"type": "FailoverRoute", "children": ["PoolRoute|a", "PoolRoute|b", "PoolRoute|c", "PoolRoute|d"],
-            "failover_policy": {"type": "InOrderPolicy", "max_tries": 2}}"#,
-    );
-    bench.get();
-    assert_eq!(bench.reply("a get k", error(ErrorKind::Ejected)), None);
-    assert_eq!(bench.reply("b get k", error(TIMEOUT)), None);
-    assert!(bench.reply("c get k", error(TIMEOUT)).is_some());
-    bench.done();
-}
-
-#[test]
-fn failover_by_least_failures_asks_the_healthiest_next() {
-    let mut bench = Bench::new(
-        r#"{"type": "FailoverRoute", "children": ["PoolRoute|a", "PoolRoute|b", "PoolRoute|c"],
-            "failover_policy": {"type": "LeastFailuresPolicy", "max_tries": 3}}"#,
-    );
-    bench.get();
-    bench.reply("a get k", error(TIMEOUT));
-    bench.reply("b get k", error(TIMEOUT));
-    bench.reply("c get k", Reply::Miss);
-    bench.get();
-    bench.reply("a get k", error(TIMEOUT)); // always first
-    assert_eq!(bench.reply("c get k", Reply::Miss), Some(Reply::Miss));
-    bench.done();
-}
-
-#[test]
-fn failover_by_hash_visits_every_child_once_and_keys_differ() {
-    let mut bench = Bench::new(
-        r#"{"type": "FailoverRoute", "children": ["PoolRoute|a", "PoolRoute|b", "PoolRoute|c", "PoolRoute|d"],
-            "failover_policy": {"type": "DeterministicOrderPolicy", "max_tries": 9}}"#,
-    );
-    let mut orders = std::collections::HashSet::new();
-    for key in 0..30 {
-        bench.ask(&format!("get k{key}"), "");
-        let mut order = String::new();
-        while let Some(sent) = bench.waiting().first().map(|&sent| sent.to_owned()) {
-            order.push_str(&sent[..1]);
-            bench.reply(&sent, error(TIMEOUT));
-        }
-        let mut sorted: Vec<char> = order.chars().collect();
-        sorted.sort_unstable();
-        assert_eq!((sorted.into_iter().collect::<String>().as_str(), &order[..1]), ("abcd", "a"));
-        orders.insert(order);
-    }
-    assert!(orders.len() > 2, "{orders:?}");
-    bench.done();
-}
-
-#[test]
-fn failover_by_rendezvous_begins_where_the_key_belongs() {
-    let mut bench = Bench::new(
-        r#"{"type": "FailoverRoute", "children": ["PoolRoute|a", "PoolRoute|b", "PoolRoute|c"],
-            "failover_policy": {"type": "RendezvousPolicy", "tags": ["x", "y", "z"]}}"#,
-    );
-    let mut firsts = std::collections::HashSet::new();
-    for key in 0..30 {
-        bench.ask(&format!("get k{key}"), "");
-        let sent = bench.waiting()[0].to_owned();
-        firsts.insert(sent[..1].to_owned());
-        assert!(bench.reply(&sent, Reply::Miss).is_some());
-    }
-    assert_eq!(firsts.len(), 3);
-    bench.done();
-}
-
-#[test]
-fn failover_stops_when_its_tokens_are_spent() {
-    let mut bench = Bench::new(
-        r#"{"type": "FailoverRoute", "children": ["PoolRoute|a", "PoolRoute|b"], "failover_limit": {"rate": 0.5, "burst": 1}}"#,
-    );
-    let mut went_on = Vec::new();
-    for _ in 0..5 {
-        bench.get();
-        let answer = bench.reply("a get k", error(TIMEOUT));
-        went_on.push(answer.is_none());
-        if answer.is_none() {
-            bench.reply("b get k", Reply::Miss);
-        }
-    }
-    assert_eq!(went_on, [true, false, true, false, true]);
-    bench.done();
-}
-
-#[test]
-fn a_gutter_keeps_what_is_stored_for_a_short_time_only() {
-    let mut bench = Bench::new(
-        r#"{"type": "FailoverWithExptimeRoute", "normal": "PoolRoute|a", "failover": "PoolRoute|b", "failover_exptime": 60}"#,
-    );
-    for (own, gutter) in [("0", "60"), ("30", "30"), ("3600", "60"), ("-1", "-1")] {
-        bench.ask(&format!("set k 0 {own} 1"), "x");
-        assert_eq!(bench.reply(&format!("a set k {own} x"), error(TIMEOUT)), None);
-        assert_eq!(bench.reply(&format!("b set k {gutter} x"), Reply::Stored), Some(Reply::Stored));
-    }
-    bench.get();
-    bench.reply("a get k", error(TIMEOUT));
-    assert_eq!(bench.reply("b get k", Reply::Miss), Some(Reply::Miss));
-    bench.done();
-}
-
-#[test]
-fn latest_sticks_to_one_child_a_host_and_fails_over() {
-    let text = format!(
-        "{{{POOLS}, \"route\": {{\"type\": \"LatestRoute\", \"failover_count\": 2, \"children\": [\"PoolRoute|a\", \"PoolRoute|b\", \"PoolRoute|c\", \"PoolRoute|d\"]}}}}"
-    );
-    let mut firsts = std::collections::HashSet::new();
-    for host_id in 0..20 {
-        let mut bench = Bench::with(&text, &Options { host_id, ..options() });
-        bench.get();
-        let first = bench.waiting()[0].to_owned();
-        bench.reply(&first, Reply::Miss);
-        bench.ask("get other", "");
-        assert_eq!(bench.waiting()[0][..1], first[..1]);
-        firsts.insert(first.clone());
-        bench.reply(&first.replace(" k", " other"), error(TIMEOUT));
-        let second = bench.waiting()[0].to_owned();
-        assert_ne!(second[..1], first[..1]);
-        assert!(bench.reply(&second, error(TIMEOUT)).is_some()); // only two of the four
-        bench.done();
-    }
-    assert!(firsts.len() > 1);
-}
-
-#[test]
-fn miss_failover_asks_on_until_a_hit_and_writes_to_the_first() {
-    let route = r#"{"type": "MissFailoverRoute", "children": ["PoolRoute|a", "PoolRoute|b", "PoolRoute|c"]}"#;
-    let mut bench = Bench::new(route);
-    bench.get();
-    assert_eq!(bench.reply("a get k", Reply::Miss), None);
-    assert_eq!(bench.reply("b get k", value("v")), Some(value("v")));
-    bench.ask("delete k", "");
-    bench.reply("a delete k", Reply::NotFound);
-    bench.reply("b delete k", Reply::NotFound);
-    assert_eq!(bench.reply("c delete k", error(TIMEOUT)), Some(error(TIMEOUT)));
-    bench.ask("set k 0 0 1", "x");
-    assert_eq!(bench.reply("a set k 0 x", Reply::NotStored), Some(Reply::NotStored));
-    bench.done();
-
-    let mut bench = Bench::new(&route.replace("]}", "], \"return_best_on_error\": true}"));
-    bench.get();
-    bench.reply("a get k", error(TIMEOUT));
-    bench.reply("b get k", Reply::Miss);
-    assert_eq!(bench.reply("c get k", error(TIMEOUT)), Some(Reply::Miss));
-    bench.done();
-}
-
-#[test]
-fn all_sync_answers_with_the_worst_reply() {
-    let mut bench =
-        Bench::new(r#"{"type": "AllSyncRoute", "children": ["PoolRoute|a", "PoolRoute|b", "PoolRoute|c"]}"#);
-    bench.ask("delete k", "");
-    assert_eq!(bench.waiting().len(), 3);
-    assert_eq!(bench.reply("b delete k", error(ErrorKind::Remote)), None);
-    assert_eq!(bench.reply("a delete k", Reply::Deleted), None);
-    assert_eq!(bench.reply("c delete k", error(TIMEOUT)), Some(error(ErrorKind::Remote)));
-    bench.ask("delete k", "");
-    bench.reply("a delete k", Reply::Deleted);
-    bench.reply("b delete k", Reply::NotFound);
-    assert_eq!(bench.reply("c delete k", Reply::Deleted), Some(Reply::NotFound));
-    bench.done();
-}
-
-#[test]
-fn all_async_answers_at_once_and_ends_in_the_background() {
-    let mut bench = Bench::new("\"AllAsyncRoute|Pool|two\"");
-    for (line, data, answer) in [
-        ("get k", "", Reply::Miss),
-        ("set k 0 0 1", "x", Reply::NotStored),
-        ("delete k", "", Reply::NotFound),
-        ("incr k 1", "", Reply::NotFound),
-        ("touch k 1", "", Reply::NotFound),
-        ("mg k v O1", "", meta("EN")),
-        ("ms k 1 O1 k", "x", meta("NS O1 kk")),
-        ("md k O1", "", meta("NF O1")),
-    ] {
-        assert_eq!(bench.ask(line, data), Some(answer));
-        for sent in bench.waiting().into_iter().map(str::to_owned).collect::<Vec<_>>() {
-            assert_eq!(bench.reply(&sent, error(TIMEOUT)), None);
-        }
-        bench.done();
-    }
-}
-
-#[test]
-fn all_initial_answers_with_the_first_childs_reply() {
-    let mut bench = Bench::new("\"AllInitialRoute|Pool|two\"");
-    bench.get();
-    assert_eq!(bench.reply("b get k", value("b")), None);
-    assert_eq!(bench.reply("a get k", error(TIMEOUT)), Some(error(TIMEOUT)));
-    bench.done();
-}
-
-#[test]
-fn all_fastest_answers_with_the_first_reply_that_is_no_error() {
-    let mut bench = Bench::new(
-        r#"{"type": "AllFastestRoute", "children": ["PoolRoute|a", "PoolRoute|b", "PoolRoute|c"]}"#,
-    );
-    bench.get();
-    assert_eq!(bench.reply("b get k", error(TIMEOUT)), None);
-    assert_eq!(bench.reply("c get k", Reply::Miss), Some(Reply::Miss));
-    assert_eq!(bench.reply("a get k", value("late")), None);
-    bench.get();
-    bench.reply("a get k", error(TIMEOUT));
-    bench.reply("b get k", error(TIMEOUT));
-    assert_eq!(bench.reply("c get k", error(ErrorKind::Connect)), Some(error(ErrorKind::Connect)));
-    bench.done();
-}
-
-#[test]
-fn all_majority_answers_when_more_than_half_agree() {
-    let mut bench = Bench::new(
-        r#"{"type": "AllMajorityRoute", "children": ["PoolRoute|a", "PoolRoute|b", "PoolRoute|c"]}"#,
-    );
-    bench.get();
-    bench.reply("a get k", Reply::Miss);
-    assert_eq!(bench.reply("b get k", value("v")), None);
-    assert_eq!(bench.reply("c get k", Reply::Miss), Some(Reply::Miss));
-    bench.get();
-    bench.reply("a get k", Reply::Miss);
-    bench.reply("b get k", value("v"));
-    assert_eq!(bench.reply("c get k", error(TIMEOUT)), Some(error(TIMEOUT))); // a tie: the worst
-    bench.get();
-    bench.reply("a get k", Reply::Miss);
-    assert_eq!(bench.reply("b get k", Reply::Miss), Some(Reply::Miss)); // without waiting for the third
-    bench.reply("c get k", value("late"));
-    bench.done();
-}
-
-#[test]
 fn random_reaches_every_child() {
     let mut bench = Bench::new("\"RandomRoute|Pool|two\"");
     let mut hosts = std::collections::HashSet::new();
@@ -495,366 +220,6 @@ fn null_and_error_routes_answer_themselves() {
     let answer = |text: &'static str| Some(Reply::Error { kind: ErrorKind::Local, line: text.into() });
     assert_eq!(Bench::new("\"ErrorRoute|gone\"").get(), answer("SERVER_ERROR gone"));
     assert_eq!(Bench::new("\"ErrorRoute\"").get(), answer("SERVER_ERROR local error"));
-}
-
-#[test]
-fn operations_are_selected_by_name() {
-    let mut bench = Bench::new(
-        r#"{"type": "OperationSelectorRoute", "default_policy": "PoolRoute|a",
-            "operation_policies": {"set": "PoolRoute|b", "delete": "PoolRoute|c", "gets": "PoolRoute|d"}}"#,
-    );
-    for (line, data, sent) in [
-        ("get k", "", "a get k"),
-        ("set k 0 0 1", "x", "b set k 0 x"),
-        ("ms k 1", "x", "b meta-set k x"),
-        ("add k 0 0 1", "x", "a add k 0 x"),
-        ("delete k", "", "c delete k"),
-        ("md k", "", "c meta-delete k"),
-        ("gets k", "", "d gets k"),
-        ("mg k c", "", "d meta-gets k c"),
-    ] {
-        bench.ask(line, data);
-        bench.reply(sent, Reply::Miss);
-    }
-    bench.done();
-}
-
-#[test]
-fn operations_are_selected_by_class() {
-    let mut bench = Bench::new(
-        r#"{"type": "RoutingGroupRoute", "default_policy": "PoolRoute|a",
-            "routing_group_policies": {"update_like": "PoolRoute|b", "arithmetic_like": "PoolRoute|c"}}"#,
-    );
-    for (line, data, sent) in [
-        ("get k", "", "a get k"),
-        ("cas k 0 0 1 5", "x", "b cas k 0 x"),
-        ("decr k 1", "", "c decr k"),
-        ("touch k 1", "", "a touch k 1"),
-    ] {
-        bench.ask(line, data);
-        bench.reply(sent, Reply::Miss);
-    }
-    bench.done();
-}
-
-#[test]
-fn the_longest_key_prefix_wins() {
-    let mut bench = Bench::new(
-        r#"{"type": "PrefixSelectorRoute", "policies": {"a": "PoolRoute|a", "ab": "PoolRoute|b"}, "wildcard": "PoolRoute|c"}"#,
-    );
-    for (key, host) in [("a", "a"), ("ax", "a"), ("ab", "b"), ("abc", "b"), ("b", "c")] {
-        bench.ask(&format!("get {key}"), "");
-        bench.reply(&format!("{host} get {key}"), Reply::Miss);
-    }
-    bench.done();
-}
-
-#[test]
-fn a_routing_prefix_chooses_the_route_and_is_not_sent() {
-    let text = format!(
-        r#"{{{POOLS}, "routes": {{"/././": "PoolRoute|a", "/r/x/": "PoolRoute|b", "/r/y/": "PoolRoute|c", "/s/y/": "PoolRoute|d"}}}}"#
-    );
-    let mut bench = Bench::with(&text, &options());
-    for (key, host) in [("k", "a"), ("/././k", "a"), ("/r/x/k", "b"), ("/s/y/k", "d")] {
-        bench.ask(&format!("get {key}"), "");
-        assert_eq!(bench.reply(&format!("{host} get k"), Reply::Miss), Some(Reply::Miss));
-    }
-    let unknown = bench.ask("get /no/where/k", "");
-    assert!(
-        matches!(unknown, Some(Reply::Error { ref line, .. }) if line == "SERVER_ERROR RootRoute: No rh found")
-    );
-    assert!(matches!(bench.ask("get /r/x/", ""), Some(Reply::Error { kind: ErrorKind::BadKey, .. })));
-    bench.ask("get /one", ""); // one part alone is a key like any other
-    bench.reply("a get /one", Reply::Miss);
-    for (key, hosts, answers) in
-        [("/*/*/k", "abcd", "a"), ("/r/*/k", "bc", "b"), ("/*/y/k", "cd", "c"), ("/r/*x/k", "b", "b")]
-    {
-        bench.ask(&format!("delete {key}"), "");
-        let mut sent: Vec<String> = bench.waiting().into_iter().map(str::to_owned).collect();
-        sent.sort();
-        let expected: Vec<String> = hosts.chars().map(|host| format!("{host} delete k")).collect();
-        assert_eq!(sent, expected, "{key}");
-        for sent in sent.iter().rev() {
-            assert_eq!(
-                bench.reply(sent, Reply::Deleted).is_some(),
-                sent.starts_with(answers),
-                "{key} {sent}"
-            );
-        }
-    }
-    bench.done();
-    let default = Options { send_invalid_route_to_default: true, ..options() };
-    let mut bench = Bench::with(&text, &default);
-    bench.ask("get /no/where/k", "");
-    bench.reply("a get k", Reply::Miss);
-    bench.done();
-}
-
-#[test]
-fn a_pool_may_keep_routing_prefixes_and_meta_replies_show_the_clients_key() {
-    let text =
-        r#"{"pools": {"a": {"servers": ["a:1"], "keep_routing_prefix": true}}, "route": "PoolRoute|a"}"#;
-    let mut bench = Bench::with(text, &options());
-    bench.ask("get /././k", "");
-    bench.reply("a get /././k", Reply::Miss);
-    bench.ask("get k", "");
-    bench.reply("a get k", Reply::Miss);
-    bench.done();
-    let mut bench = Bench::new("\"PoolRoute|a\"");
-    bench.ask("mg /././k k v", "");
-    assert_eq!(bench.reply("a meta-get k k v", meta("VA 1 kk")), Some(meta("VA 1 k/././k")));
-    bench.ask("me /././k", "");
-    assert_eq!(bench.reply("a meta-metaget k", meta("ME k exp=-1")), Some(meta("ME /././k exp=-1")));
-    bench.done();
-}
-
-const WARM_UP: &str =
-    r#"{"type": "WarmUpRoute", "cold": "PoolRoute|a", "warm": "PoolRoute|b", "exptime": 9}"#;
-
-#[test]
-fn warm_up_fills_the_cold_cache_from_the_warm_one() {
-    let mut bench = Bench::new(WARM_UP);
-    bench.get();
-    assert_eq!(bench.reply("a get k", value("cold")), Some(value("cold")));
-    bench.get();
-    assert_eq!(bench.reply("a get k", Reply::Miss), None);
-    assert_eq!(bench.reply("b get k", value("warm")), Some(value("warm")));
-    assert_eq!(bench.reply("a add k 9 warm", Reply::Stored), None); // behind the client's back
-    bench.get();
-    bench.reply("a get k", Reply::Miss);
-    assert_eq!(bench.reply("b get k", Reply::Miss), Some(Reply::Miss));
-    bench.ask("set k 0 0 1", "x");
-    bench.reply("a set k 0 x", Reply::Stored);
-    bench.ask("delete k", "");
-    bench.reply("a delete k", Reply::Deleted);
-    bench.done();
-}
-
-#[test]
-fn warm_up_asks_the_cold_cache_again_where_its_own_numbers_matter() {
-    for (line, first) in [("gets k", "a gets k"), ("gat 7 k", "a gat k 7"), ("mg k v c", "a meta-gets k v c")]
-    {
-        let mut bench = Bench::new(WARM_UP);
-        bench.ask(line, "");
-        let miss = if line.starts_with("mg") { meta("EN") } else { Reply::Miss };
-        assert_eq!(bench.reply(first, miss), None);
-        assert_eq!(bench.reply("b get k", value("warm")), None);
-        assert_eq!(bench.reply("a add k 9 warm", Reply::Stored), None);
-        assert_eq!(bench.reply(first, value("again")), Some(value("again")));
-        bench.done();
-    }
-}
-
-#[test]
-fn l1_is_filled_from_l2_and_marks_what_neither_has() {
-    let route = r#"{"type": "L1L2CacheRoute", "l1": "PoolRoute|a", "l2": "PoolRoute|b", "upgradingL1Exptime": 9, "ncacheExptime": 4, "ncacheUpdatePeriod": 2}"#;
-    let mut bench = Bench::new(route);
-    bench.get();
-    bench.reply("a get k", Reply::Miss);
-    assert_eq!(bench.reply("b get k", value("v")), Some(value("v")));
-    bench.reply("a add k 9 v", Reply::Stored);
-    bench.get();
-    bench.reply("a get k", Reply::Miss);
-    assert_eq!(bench.reply("b get k", Reply::Miss), Some(Reply::Miss));
-    bench.reply("a add k 4 ncache", Reply::Stored);
-    let mark = Reply::Value { client_flags: 0x1_0000, cas_unique: None, value: "ncache".into() };
-    bench.get();
-    assert_eq!(bench.reply("a get k", mark.clone()), Some(Reply::Miss));
-    bench.get();
-    assert_eq!(bench.reply("a get k", mark), Some(Reply::Miss));
-    bench.reply("b get k", value("new")); // every second mark is looked behind
-    bench.reply("a set k 9 new", Reply::Stored);
-    bench.ask("set k 0 0 1", "x");
-    bench.reply("a set k 0 x", Reply::Stored);
-    bench.ask("mg k v", "");
-    bench.reply("a get k", value("v"));
-    assert_eq!(bench.reply("a meta-get k v", meta("VA 1")), Some(meta("VA 1")));
-    bench.done();
-}
-
-#[test]
-fn keys_migrate_each_at_its_moment_and_deletes_go_to_both() {
-    let mut bench = Bench::new(
-        r#"{"type": "MigrateRoute", "from": "PoolRoute|a", "to": "PoolRoute|b", "start_time": 1000, "interval": 100}"#,
-    );
-    let moved = |bench: &mut Bench, now_s: u64| {
-        bench.now_ms = now_s * 1000;
-        let mut moved = 0;
-        for key in 0..200 {
-            bench.ask(&format!("get k{key}"), "");
-            let sent = bench.waiting()[0].to_owned();
-            moved += usize::from(sent.starts_with('b'));
-            bench.reply(&sent, Reply::Miss);
-        }
-        moved
-    };
-    assert_eq!(moved(&mut bench, 999), 0);
-    let half = moved(&mut bench, 1050);
-    assert!((60..140).contains(&half), "{half}");
-    assert_eq!(moved(&mut bench, 1100), 200);
-    for (now_s, hosts) in [(999, 1), (1000, 2), (1199, 2), (1200, 1)] {
-        bench.now_ms = now_s * 1000;
-        bench.ask("delete k", "");
-        assert_eq!(bench.waiting().len(), hosts, "{now_s}");
-        while let Some(sent) = bench.waiting().first().map(|&sent| sent.to_owned()) {
-            bench.reply(&sent, Reply::Deleted);
-        }
-    }
-    bench.done();
-}
-
-#[test]
-fn shadows_get_copies_of_their_share_and_no_say() {
-    let mut bench = Bench::new(
-        r#"{"type": "PoolRoute", "pool": "a", "shadows": [{"target": "PoolRoute|b", "key_fraction_range": [0, 0.5]},
-            {"target": "PoolRoute|c", "keys_to_shadow": ["k7"]}, {"target": "PoolRoute|d", "requests_fraction": 0}]}"#,
-    );
-    let (mut half, mut named) = (0, 0);
-    for key in 0..200 {
-        bench.ask(&format!("get k{key}"), "");
-        assert_eq!(bench.reply(&format!("a get k{key}"), value("v")), Some(value("v")));
-        for sent in bench.waiting().into_iter().map(str::to_owned).collect::<Vec<_>>() {
-            half += usize::from(sent.starts_with('b'));
-            named += usize::from(sent.starts_with("c get k7"));
-            assert!(!sent.starts_with('d'));
-            assert_eq!(bench.reply(&sent, error(TIMEOUT)), None);
-        }
-    }
-    assert!((60..140).contains(&half), "{half}");
-    assert_eq!(named, 1);
-    bench.done();
-}
-
-#[test]
-fn requests_above_a_rate_are_refused_until_time_passes() {
-    let mut bench = Bench::new(
-        r#"{"type": "RateLimitRoute", "target": "NullRoute", "rates": {"gets_rate": 10, "gets_burst": 2}}"#,
-    );
-    let passed =
-        |bench: &mut Bench, asked: usize| (0..asked).filter(|_| bench.get() == Some(Reply::Miss)).count();
-    assert_eq!(passed(&mut bench, 5), 2);
-    bench.now_ms += 100;
-    assert_eq!(passed(&mut bench, 5), 1);
-    bench.now_ms += 60_000;
-    assert_eq!(passed(&mut bench, 5), 2);
-    assert_eq!(bench.ask("set k 0 0 1", "x"), Some(Reply::NotStored)); // no limit for these
-}
-
-#[test]
-fn requests_above_the_outstanding_limit_wait_in_order() {
-    let mut bench = Bench::new(r#"{"type": "PoolRoute", "pool": "a", "max_outstanding": 2}"#);
-    for key in 0..5 {
-        assert_eq!(bench.ask(&format!("get k{key}"), ""), None);
-    }
-    assert_eq!(bench.waiting(), ["a get k0", "a get k1"]);
-    bench.reply("a get k1", Reply::Miss);
-    assert_eq!(bench.waiting(), ["a get k0", "a get k2"]);
-    bench.reply("a get k0", error(TIMEOUT));
-    bench.reply("a get k2", Reply::Miss);
-    assert_eq!(bench.waiting(), ["a get k3", "a get k4"]);
-    bench.reply("a get k3", Reply::Miss);
-    bench.reply("a get k4", Reply::Miss);
-    bench.done();
-}
-
-#[test]
-fn a_split_key_has_a_copy_for_each_host_and_is_deleted_in_all() {
-    let text = format!(
-        "{{{POOLS}, \"route\": {{\"type\": \"KeySplitRoute\", \"destination\": \"PoolRoute|a\", \"replicas\": 3, \"all_sync\": true, \"first_hit\": true}}}}"
-    );
-    for (host_id, own) in [(0, "k"), (1, "k::1"), (5, "k::2")] {
-        let mut bench = Bench::with(&text, &Options { host_id, ..options() });
-        bench.get();
-        assert_eq!(bench.reply(&format!("a get {own}"), value("v")), Some(value("v")));
-        for (line, data, sent) in [("delete k", "", "a delete K"), ("set k 0 0 1", "x", "a set K 0 x")] {
-            bench.ask(line, data);
-            for key in ["k", "k::1", "k::2"] {
-                bench.reply(&sent.replace('K', key), Reply::Stored);
-            }
-        }
-        bench.done();
-    }
-    let mut bench = Bench::with(&text, &Options { host_id: 1, ..options() });
-    bench.get();
-    assert_eq!(bench.reply("a get k::1", Reply::Miss), None);
-    assert_eq!(bench.reply("a get k", value("v")), Some(value("v")));
-    let longest = "k".repeat(250);
-    assert!(matches!(
-        bench.ask(&format!("get {longest}"), ""),
-        Some(Reply::Error { kind: ErrorKind::BadKey, .. })
-    ));
-    bench.done();
-}
-
-#[test]
-fn keys_are_modified_and_checked_again() {
-    for (route, asked, sent) in [
-        (r#""ensure_key_prefix": "p:""#, "k", "p:k"),
-        (r#""ensure_key_prefix": "p:""#, "p:k", "p:k"),
-        (r#""ensure_key_prefix": "p:", "replace_key_prefix": "q:""#, "q:k", "p:k"),
-        (r#""set_key_suffix": ":s""#, "k", "k:s"),
-    ] {
-        let mut bench =
-            Bench::new(&format!(r#"{{"type": "ModifyKeyRoute", "target": "PoolRoute|a", {route}}}"#));
-        bench.ask(&format!("get {asked}"), "");
-        bench.reply(&format!("a get {sent}"), Reply::Miss);
-        bench.ask(&format!("mg {asked} k"), "");
-        let line = format!("HD k{sent}");
-        let answer = bench.reply(&format!("a meta-get {sent} k"), meta(&line));
-        assert_eq!(answer, Some(meta(&format!("HD k{asked}"))));
-        bench.done();
-    }
-    let mut bench =
-        Bench::new(r#"{"type": "ModifyKeyRoute", "target": "PoolRoute|a", "set_key_suffix": "ss"}"#);
-    let answer = bench.ask(&format!("get {}", "k".repeat(249)), "");
-    assert!(
-        matches!(answer, Some(Reply::Error { kind: ErrorKind::BadKey, ref line }) if line == "CLIENT_ERROR bad key")
-    );
-}
-
-#[test]
-fn exptimes_are_set_or_shortened_but_not_of_deletes() {
-    for (action, own, sent) in [("set", 100, 7), ("set", 0, 7), ("min", 100, 7), ("min", 3, 3), ("min", 0, 7)]
-    {
-        let mut bench = Bench::new(&format!(
-            r#"{{"type": "ModifyExptimeRoute", "target": "PoolRoute|a", "exptime": 7, "action": "{action}"}}"#
-        ));
-        bench.ask(&format!("set k 0 {own} 1"), "x");
-        bench.reply(&format!("a set k {sent} x"), Reply::Stored);
-        bench.ask("delete k", "");
-        bench.reply("a delete k", Reply::Deleted);
-        bench.done();
-    }
-}
-
-#[test]
-fn a_failed_delete_is_kept_for_later_and_answered_not_found() {
-    let text = format!("{{{POOLS}, \"route\": \"PoolRoute|two\"}}");
-    let mut bench = Bench::with(&text, &Options::default());
-    let refused = || error(ErrorKind::Local);
-    for (line, reply, kept, answer) in [
-        ("delete k", Reply::Deleted, None, Reply::Deleted),
-        ("delete k", error(TIMEOUT), Some(Reply::NotFound), Reply::NotFound),
-        ("md k O1", error(ErrorKind::Ejected), Some(Reply::NotFound), meta("NF O1")),
-        ("delete k", error(TIMEOUT), Some(refused()), error(TIMEOUT)),
-        ("delete k", refused(), None, refused()),
-        ("delete k", error(ErrorKind::Client), None, error(ErrorKind::Client)),
-    ] {
-        bench.ask(line, "");
-        let sent = bench.waiting()[0].to_owned();
-        let answered = bench.reply(&sent, reply);
-        let answered = match kept {
-            Some(kept) => {
-                assert_eq!(answered, None, "{line}");
-                let sent = bench.waiting()[0].to_owned();
-                assert!(sent.starts_with("spool "), "{sent}");
-                bench.reply(&sent, kept)
-            }
-            None => answered,
-        };
-        assert_eq!(answered, Some(answer), "{line}");
-        bench.done();
-    }
 }
 
 #[test]

@@ -1,0 +1,169 @@
+//! Pools: what is written of one, and of those it inherits from.
+
+use std::collections::HashSet;
+
+use super::super::handle::PoolId;
+use super::super::json::{Json, Node};
+use super::super::pool::{EjectedLimit, Member, Pool, Server, read_security, read_server};
+use super::{Builder, Checked};
+
+impl Builder<'_> {
+    pub(super) fn pool(&mut self, name: &str, at: &Json) -> Checked<PoolId> {
+        if let Some(&id) = self.pool_ids.get(name) {
+            if self.pools_open.contains(name) {
+                return Err(self.fault(at, &format!("pools.{name}"), name, "contains itself"));
+            }
+            return Ok(id);
+        }
+        if !self.pools_written.contains_key(name) {
+            let remedy = "there is no such pool: name one of \"pools\"";
+            return Err(self.fault(at, "pool", name, remedy));
+        }
+        let written = self.inherited(name, at)?;
+        let id = PoolId(self.pools.len() as u32);
+        self.pool_ids.insert(name.to_owned(), id);
+        self.pools.push(None);
+        self.pools_open.insert(name.to_owned());
+        let pool = self.read_pool(name, &written)?;
+        self.pools[id.0 as usize] = Some(pool);
+        self.pools_open.remove(name);
+        Ok(id)
+    }
+
+    /// What is written of a pool, and of those it inherits from.
+    pub(super) fn inherited(&self, name: &str, at: &Json) -> Checked<Json> {
+        let mut merged: Option<Json> = None;
+        let (mut next, mut seen) = (Some(name.to_owned()), HashSet::new());
+        while let Some(name) = next {
+            let key = format!("pools.{name}.inherit");
+            if !seen.insert(name.clone()) {
+                return Err(self.fault(at, &key, &name, "inherits from itself"));
+            }
+            let written = self
+                .pools_written
+                .get(&name)
+                .ok_or_else(|| self.fault(at, "inherit", &name, "there is no such pool"))?;
+            let members = self.object(written, &format!("pools.{name}"))?;
+            next = self.text_at(written, "inherit")?;
+            match &mut merged {
+                None => merged = Some(written.clone()),
+                Some(Json { node: Node::Object(own), .. }) => {
+                    for (key, value) in members {
+                        if !own.iter().any(|(known, _)| known == key) {
+                            own.push((key.clone(), value.clone()));
+                        }
+                    }
+                }
+                Some(_) => {}
+            }
+        }
+        merged.ok_or_else(|| self.fault(at, "pool", name, "there is no such pool"))
+    }
+
+    pub(super) fn read_pool(&mut self, name: &str, json: &Json) -> Checked<Pool> {
+        let key = |part: &str| format!("pools.{name}.{part}");
+        let known = [
+            "servers",
+            "inherit",
+            "protocol",
+            "server_timeout",
+            "connect_timeout",
+            "keep_routing_prefix",
+            "region",
+            "cluster",
+            "weights",
+            "tags",
+            "hostnames",
+            "failure_domains",
+            "qos",
+            "use_ssl",
+            "security_mech",
+            "port_override",
+            "enable_compression",
+            "tko_tracker",
+            "additional_fanout",
+            "error_on_empty",
+            "resolve",
+            "name",
+            "pool_locality",
+            "pool_routing",
+            "jitter_params",
+            "failover_connection_timeout",
+        ];
+        if let Some((unknown, value)) =
+            json.as_object().unwrap_or_default().iter().find(|(part, _)| !known.contains(&part.as_str()))
+        {
+            return Err(self.fault(value, &key(unknown), &value.shown(), "no pool has such a key"));
+        }
+        if let Some(protocol) = json.get("protocol")
+            && !matches!(protocol.as_str(), Some("ascii"))
+        {
+            return Err(self.fault(protocol, &key("protocol"), &protocol.shown(), "must be \"ascii\""));
+        }
+        let mut tls = self.flag_at(json, "use_ssl", false)?;
+        if let Some(security) = json.get("security_mech") {
+            tls = read_security(self.text(security, &key("security_mech"))?)
+                .map_err(|remedy| self.wrong(security, &key("security_mech"), remedy))?;
+        }
+        let port_override = self.int_at(json, "port_override", 1, 65535)?.map(|port| port as u16);
+        let reply_timeout_ms = self.ms_at(json, "server_timeout", self.options.server_timeout_ms)?;
+        let connect_timeout_ms = self.ms_at(json, "connect_timeout", reply_timeout_ms)?;
+        let servers = json
+            .get("servers")
+            .ok_or_else(|| self.fault(json, &key("servers"), "", "is missing: a list of \"host:port\""))?
+            .clone();
+        let mut members = Vec::new();
+        for (at, server) in self.list(&servers, &key("servers"))?.iter().enumerate() {
+            let key = key(&format!("servers[{at}]"));
+            let Some(text) = server.as_str() else {
+                members.push(Member::Handle(self.handle(server, &key, false)?));
+                continue;
+            };
+            let written =
+                read_server(text, port_override).map_err(|remedy| self.wrong(server, &key, remedy))?;
+            members.push(Member::Server(Server {
+                address: written.address,
+                tls: written.tls.unwrap_or(tls),
+                reply_timeout_ms,
+                connect_timeout_ms,
+            }));
+        }
+        let resolve = self.flag_at(json, "resolve", false)?;
+        let failure_domains = match json.get("failure_domains") {
+            None => Vec::new(),
+            Some(_) => self.numbers_at(json, "failure_domains", f64::from(u32::MAX))?,
+        };
+        Ok(Pool {
+            name: name.into(),
+            members,
+            resolve,
+            keep_routing_prefix: self.flag_at(json, "keep_routing_prefix", false)?,
+            weights: self.numbers_at(json, "weights", 1e6)?,
+            tags: self.texts_at(json, "tags")?,
+            failure_domains: failure_domains.into_iter().map(|domain| domain as u32).collect(),
+            error_on_empty: self.flag_at(json, "error_on_empty", true)?,
+            ejected_limit: self.ejected_limit(json)?,
+        })
+    }
+
+    pub(super) fn ejected_limit(&self, json: &Json) -> Checked<Option<EjectedLimit>> {
+        let Some(tracker) = json.get("tko_tracker") else { return Ok(None) };
+        let servers = json.get("servers").and_then(Json::as_array).map_or(0, <[Json]>::len);
+        let bound = |which: &str| -> Checked<Option<u32>> {
+            let count =
+                self.int_at(tracker, &format!("num_tko_threshold_{which}"), 0, i64::from(u32::MAX))?;
+            let percent = self.int_at(tracker, &format!("percent_tko_threshold_{which}"), 0, 100)?;
+            let of_percent = percent.map(|percent| (servers as i64 * percent) / 100);
+            Ok(count.or(of_percent).map(|bound| bound as u32))
+        };
+        let Some(upper) = bound("upper")? else {
+            return Err(self.wrong(
+                tracker,
+                "tko_tracker",
+                "needs num_tko_threshold_upper or percent_tko_threshold_upper",
+            ));
+        };
+        let lower = bound("lower")?.unwrap_or(upper).min(upper);
+        Ok(Some(EjectedLimit { upper, lower }))
+    }
+}
