@@ -224,11 +224,12 @@ fn start_logging(verbose: u8, format: LogFormat) {
         _ => tracing::Level::DEBUG,
     };
     // The libraries speak of themselves only to those who ask for everything.
-    let targets = Targets::new().with_target("corecached", level).with_default(if verbose > 2 {
-        tracing::Level::DEBUG
-    } else {
-        tracing::Level::ERROR
-    });
+    // A LoggingRoute was asked for by name, so what it says needs no -v.
+    let logging_route = level.max(tracing::Level::INFO);
+    let targets = Targets::new()
+        .with_target("corecached", level)
+        .with_target("corecached::proxy::route::logging", logging_route)
+        .with_default(if verbose > 2 { tracing::Level::DEBUG } else { tracing::Level::ERROR });
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
     let registry = tracing_subscriber::registry();
     match format {

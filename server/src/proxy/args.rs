@@ -132,6 +132,10 @@ pub struct Args {
     #[arg(long)]
     pub send_invalid_route_to_default: bool,
 
+    /// Write a log line for each request, as under a LoggingRoute: 10 a second of each core at most
+    #[arg(long)]
+    pub enable_logging_route: bool,
+
     /// Let flush_all through, to every destination
     #[arg(long)]
     pub enable_flush_cmd: bool,
@@ -286,7 +290,6 @@ const TOGGLES_WITHOUT_EFFECT: &[&str] = &[
     "force-same-thread",
     "group-remote-errors",
     "disable-shard-split-route",
-    "enable-logging-route",
     "enable-qos",
     "use-asynclog-version2",
     "disable-failure-logging",
@@ -359,6 +362,7 @@ impl Args {
             miss_on_get_errors: !self.disable_miss_on_get_errors,
             miss_on_arithmetic_errors: !self.disable_miss_on_arith_errors,
             spool_deletes: !self.asynclog_disable,
+            log_all: self.enable_logging_route,
             host_id: host_id(),
             params: self.params()?,
         };

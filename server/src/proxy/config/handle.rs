@@ -190,6 +190,13 @@ pub enum Handle {
         /// Put behind.
         set_key_suffix: Option<String>,
     },
+    /// Writes a log line for each request and its reply.
+    Logging {
+        /// Who answers.
+        target: HandleId,
+        /// Lines a second of each core.
+        lines: Limit,
+    },
     /// Changes exptimes.
     ModifyExptime {
         /// Where they go then.
@@ -318,6 +325,11 @@ pub struct Limit {
     pub burst: f64,
 }
 
+impl Limit {
+    /// Of the lines of a `LoggingRoute`, unless it says otherwise.
+    pub const LINES: Self = Self { rate: 10.0, burst: 100.0 };
+}
+
 /// Rates of requests, by class; `None` is no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Default)]
 pub struct Rates {
@@ -375,6 +387,7 @@ impl Handle {
             Self::KeySplit { .. } => "KeySplitRoute",
             Self::ModifyKey { .. } => "ModifyKeyRoute",
             Self::ModifyExptime { .. } => "ModifyExptimeRoute",
+            Self::Logging { .. } => "LoggingRoute",
         }
     }
 }

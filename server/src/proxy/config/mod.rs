@@ -38,6 +38,8 @@ pub struct Options {
     pub miss_on_arithmetic_errors: bool,
     /// Failed deletes are kept for later and answered `NOT_FOUND`; off with `--asynclog-disable`.
     pub spool_deletes: bool,
+    /// `--enable-logging-route`: every request is logged, as under a `LoggingRoute`.
+    pub log_all: bool,
     /// Tells this host from others where a route chooses by host.
     pub host_id: u64,
     /// `--config-params` and the options, for `%name%`.
@@ -53,6 +55,7 @@ impl Default for Options {
             miss_on_get_errors: true,
             miss_on_arithmetic_errors: true,
             spool_deletes: true,
+            log_all: false,
             host_id: 0,
             params: Vec::new(),
         }

@@ -150,6 +150,9 @@ impl Config {
                 "replace_key_prefix": replace_key_prefix,
                 "set_key_suffix": set_key_suffix,
             }),
+            Handle::Logging { target, lines } => {
+                json!({"target": one(target), "lines_rate": lines.rate, "lines_burst": lines.burst})
+            }
             Handle::ModifyExptime { target, exptime_s, min } => {
                 json!({"target": one(target), "exptime": exptime_s, "action": if *min { "min" } else { "set" }})
             }

@@ -5,13 +5,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::super::config::{
-    Child, Config, FailoverPolicy, Handle, HandleId, Hash, Member, PoolId, ResolvedPools, Server,
+    Child, Config, FailoverPolicy, Handle, HandleId, Hash, Limit, Member, PoolId, ResolvedPools, Server,
 };
 use super::super::hash::{KeyPart, Ring, RingError, RingServer, RingSpec, murmur, rendezvous};
 use super::super::request::Operation;
 use super::all::All;
 use super::failover::{Failover, Order};
 use super::key_split::KeySplit;
+use super::logging::Logging;
 use super::lookaside::Lookaside;
 use super::migrate::Migrate;
 use super::modify::{ModifyExptime, ModifyKey};
@@ -57,13 +58,16 @@ impl Tree {
             destinations: Vec::new(),
             destination_nodes: HashMap::new(),
             of_handle: Vec::with_capacity(config.handles.len()),
+            roots: Vec::new(),
         };
         for handle in &config.handles {
             let node = compiler.handle(handle)?;
             compiler.of_handle.push(node);
         }
-        let roots: Vec<(String, NodeId)> =
-            config.routes.iter().map(|(prefix, handle)| (prefix.clone(), compiler.node(*handle))).collect();
+        let mut roots: Vec<(String, NodeId)> = Vec::with_capacity(config.routes.len());
+        for (prefix, handle) in &config.routes {
+            roots.push((prefix.clone(), compiler.root(*handle)));
+        }
         // The check saw to it that the default prefix is among the routes.
         let default_root =
             roots.iter().position(|(prefix, _)| *prefix == config.options.route_prefix).unwrap_or_default();
@@ -87,6 +91,8 @@ struct Compiler<'a> {
     /// By server, and whether keys keep their routing prefix.
     destination_nodes: HashMap<(Server, bool), NodeId>,
     of_handle: Vec<NodeId>,
+    /// Of routes.
+    roots: Vec<(HandleId, NodeId)>,
 }
 
 type Compiled<T> = Result<T, CompileError>;
@@ -99,6 +105,19 @@ impl Compiler<'_> {
 
     fn node(&self, handle: HandleId) -> NodeId {
         self.of_handle[handle.0 as usize]
+    }
+
+    /// The handle of a route, below what the options put in front of it.
+    fn root(&mut self, handle: HandleId) -> NodeId {
+        if let Some(&(_, root)) = self.roots.iter().find(|(known, _)| *known == handle) {
+            return root; // routes with equal handles count as one for a `*`
+        }
+        let mut root = self.node(handle);
+        if self.config.options.log_all {
+            root = self.push(Node::Logging(Logging { target: root, lines: Limit::LINES }));
+        }
+        self.roots.push((handle, root));
+        root
     }
 
     fn error_node(&mut self, text: &str) -> NodeId {
@@ -212,6 +231,7 @@ impl Compiler<'_> {
                 Node::Spool { target } => *target,
                 Node::RateLimit(limit) => limit.target,
                 Node::Outstanding(limit) => limit.target,
+                Node::Logging(logging) => logging.target,
                 _ => return None,
             };
         }
@@ -368,6 +388,9 @@ impl Compiler<'_> {
             }
             Handle::OutstandingLimit { target, max } => {
                 Node::Outstanding(Outstanding { target: self.node(*target), max: *max })
+            }
+            Handle::Logging { target, lines } => {
+                Node::Logging(Logging { target: self.node(*target), lines: *lines })
             }
             Handle::KeySplit { target, replicas, all_sync, first_hit } => Node::KeySplit(KeySplit {
                 target: self.node(*target),

@@ -270,6 +270,7 @@ fn start(step: &mut Step, node: NodeId, request: OwnedRequest, parent: Parent, s
         Node::KeySplit(split) => split.start(step, node, request, parent),
         Node::ModifyKey(modify) => modify.start(step, request, parent),
         Node::ModifyExptime(modify) => modify.start(step, request, parent),
+        Node::Logging(logging) => logging.start(step, node, &request, parent),
         Node::Spool { target } => spool::start(step, node, *target, request, parent),
     }
 }

@@ -45,6 +45,7 @@ pub(super) enum State {
     Lookaside(lookaside::Stage),
     Outstanding,
     Spool(spool::Stage),
+    Logging,
     /// The key was changed on the way: the reply shows the client's own.
     Rekey,
     /// A retrieval of one copy of a split key.
@@ -162,6 +163,7 @@ impl Frame {
             State::Lookaside(_) => lookaside::replied(self, step, place, reply),
             State::Outstanding => super::outstanding::replied(self, step, reply),
             State::Spool(_) => spool::replied(self, step, place, reply),
+            State::Logging => super::logging::replied(self, step, reply),
             State::Rekey => super::modify::rekeyed(self, step, reply),
             State::Copy => super::key_split::replied(self, step, place, child, reply),
         }

@@ -16,6 +16,7 @@ mod execution;
 mod failover;
 mod frame;
 mod key_split;
+mod logging;
 mod lookaside;
 mod migrate;
 mod miss_failover;

@@ -67,6 +67,7 @@ fn destination(tree: &Tree, mut node: NodeId, key: &[u8]) -> Option<(Destination
             Node::RateLimit(limit) => limit.target,
             Node::Outstanding(limit) => limit.target,
             Node::Shadow(shadows) => shadows.target,
+            Node::Logging(logging) => logging.target,
             _ => return None,
         };
     }

@@ -11,6 +11,7 @@ use super::all::All;
 use super::bucket::Bucket;
 use super::failover::Failover;
 use super::key_split::KeySplit;
+use super::logging::Logging;
 use super::lookaside::Lookaside;
 use super::migrate::Migrate;
 use super::modify::{ModifyExptime, ModifyKey};
@@ -58,6 +59,7 @@ pub(super) enum Node {
     ModifyKey(ModifyKey),
     ModifyExptime(ModifyExptime),
     Spool { target: NodeId },
+    Logging(Logging),
 }
 
 /// The compiled tree: made on the control thread, shared by all shards.
@@ -154,6 +156,29 @@ impl Tree {
         }
     }
 
+    /// The same for words about a request: past nodes that only limit or watch, too. Not for sending.
+    pub(super) fn decided(
+        &self,
+        mut node: NodeId,
+        key: &[u8],
+        operation: Operation,
+    ) -> Option<DestinationId> {
+        loop {
+            node = match &self.nodes[node as usize] {
+                Node::Destination { id, .. } => return Some(*id),
+                Node::Hash { ring, children } => children[ring.pick(key)],
+                Node::Operation { by_operation } => by_operation[operation as usize],
+                Node::Prefix { policies, wildcard } => super::selector::by_prefix(policies, *wildcard, key),
+                Node::Spool { target } => *target,
+                Node::RateLimit(limit) => limit.target,
+                Node::Outstanding(limit) => limit.target,
+                Node::Shadow(shadows) => shadows.target,
+                Node::Logging(logging) => logging.target,
+                _ => return None,
+            };
+        }
+    }
+
     /// What becomes of an error before the client of `command` gets it: with the options of old, a miss.
     #[inline]
     #[must_use]
@@ -180,6 +205,7 @@ pub(super) enum NodeState {
     Failover(super::failover::State),
     Buckets([Option<Bucket>; 3]),
     Outstanding(super::outstanding::State),
+    Logging(super::logging::State),
     Lookaside { marks_met: std::cell::Cell<u32> },
 }
 
@@ -211,6 +237,7 @@ impl Routes {
             Node::Failover(failover) => NodeState::Failover(failover.state()),
             Node::RateLimit(limit) => NodeState::Buckets(limit.buckets()),
             Node::Outstanding(_) => NodeState::Outstanding(super::outstanding::State::default()),
+            Node::Logging(logging) => NodeState::Logging(logging.state()),
             Node::Lookaside(_) => NodeState::Lookaside { marks_met: std::cell::Cell::new(0) },
             _ => NodeState::None,
         };

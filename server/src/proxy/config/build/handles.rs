@@ -1,6 +1,6 @@
 //! Route handles in every form they can be written in, and what each type says.
 
-use super::super::handle::{Child, FailoverPolicy, Handle, HandleId, Wait};
+use super::super::handle::{Child, FailoverPolicy, Handle, HandleId, Limit, Wait};
 use super::super::json::{Json, Node};
 use super::super::normal_prefix;
 use super::{Builder, Checked};
@@ -267,14 +267,16 @@ impl Builder<'_> {
                     }
                 },
             },
-            // It only writes to mcrouter's log.
             "LoggingRoute" => {
                 let part = if json.get("target").is_some() { "target" } else { "child" };
-                return if json.get(part).is_some() {
-                    self.handle_at(json, kind, part)
-                } else {
-                    self.push(Handle::Null, json)
+                let target = match json.get(part) {
+                    Some(_) => self.handle_at(json, kind, part)?,
+                    None => self.push(Handle::Null, json)?,
                 };
+                let Limit { rate, burst } = Limit::LINES;
+                let rate = self.number_at(json, "lines_rate", rate, 0.001, 1e6)?;
+                let burst = self.number_at(json, "lines_burst", burst, 1.0, 1e6)?;
+                Handle::Logging { target, lines: Limit { rate, burst } }
             }
             _ => {
                 let remedy = "no route handle, pool or named handle of that name is known here";
