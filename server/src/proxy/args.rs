@@ -132,6 +132,10 @@ pub struct Args {
     #[arg(long)]
     pub send_invalid_route_to_default: bool,
 
+    /// Keep keys of every shard in one copy, whatever shard_splits of a pool says
+    #[arg(long)]
+    pub disable_shard_split_route: bool,
+
     /// Write a log line for each request, as under a LoggingRoute: 10 a second of each core at most
     #[arg(long)]
     pub enable_logging_route: bool,
@@ -289,7 +293,6 @@ const TOGGLES_WITHOUT_EFFECT: &[&str] = &[
     "remote-thread",
     "force-same-thread",
     "group-remote-errors",
-    "disable-shard-split-route",
     "enable-qos",
     "use-asynclog-version2",
     "disable-failure-logging",
@@ -362,6 +365,7 @@ impl Args {
             miss_on_get_errors: !self.disable_miss_on_get_errors,
             miss_on_arithmetic_errors: !self.disable_miss_on_arith_errors,
             spool_deletes: !self.asynclog_disable,
+            shard_splits: !self.disable_shard_split_route,
             log_all: self.enable_logging_route,
             host_id: host_id(),
             params: self.params()?,

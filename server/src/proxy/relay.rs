@@ -459,6 +459,8 @@ impl Relay {
             self.tick_at_ms = self.tick_at_ms.min(deadline_ms);
             self.touch(place as u32);
         }
+        self.execution.tick(now_ms, &mut self.actions);
+        self.act();
     }
 
     /// When [`Relay::begin_turn`] has something to do at the latest, unix milliseconds.
@@ -625,6 +627,8 @@ impl Relay {
             }
         }
         self.actions = actions;
+        let deadline_ms = self.execution.next_deadline_ms().unwrap_or(u64::MAX);
+        self.tick_at_ms = self.tick_at_ms.min(deadline_ms);
     }
 
     /// Tell those who wait what came for them, until nothing follows from it.

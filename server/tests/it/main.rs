@@ -19,6 +19,7 @@ mod large_values;
 mod memory;
 mod pipelining;
 mod proxy;
+mod proxy_routes;
 mod proxy_tls;
 mod shutdown;
 mod stats;

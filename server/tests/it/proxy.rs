@@ -14,7 +14,7 @@ const KEYS: usize = 60;
 
 /// A proxy with these arguments, on a free port.
 #[track_caller]
-fn proxy(backend: Backend, shards: usize, args: &[&str]) -> Server {
+pub fn proxy(backend: Backend, shards: usize, args: &[&str]) -> Server {
     let shards = shards.to_string();
     let fixed =
         ["proxy", "-p", "0", "--listen-addresses=127.0.0.1", "--num-proxies", &shards, backend.flag()];
@@ -27,16 +27,16 @@ fn config(servers: &[String]) -> String {
     format!("{{\"pools\": {{\"A\": {{\"servers\": [ // pods\n{list}]}}}}, \"route\": \"PoolRoute|A\"}}")
 }
 
-fn addresses(caches: &[Server]) -> Vec<String> {
+pub fn addresses(caches: &[Server]) -> Vec<String> {
     caches.iter().map(|cache| cache.address.to_string()).collect()
 }
 
-fn caches(count: usize) -> Vec<Server> {
+pub fn caches(count: usize) -> Vec<Server> {
     (0..count).map(|_| Server::start(&["-t", "1"])).collect()
 }
 
 /// Over both backends, on one core and on two.
-fn everywhere(check: impl Fn(Backend, usize)) {
+pub fn everywhere(check: impl Fn(Backend, usize)) {
     for &backend in Backend::all() {
         for shards in [1, 2] {
             check(backend, shards);
@@ -45,7 +45,7 @@ fn everywhere(check: impl Fn(Backend, usize)) {
 }
 
 /// Items of each cache, asked without the proxy.
-fn items(caches: &[Server]) -> Vec<u64> {
+pub fn items(caches: &[Server]) -> Vec<u64> {
     caches.iter().map(|cache| Client::connect(cache).stat("curr_items")).collect()
 }
 

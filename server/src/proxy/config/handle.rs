@@ -33,6 +33,30 @@ pub enum Handle {
         hash: Hash,
         /// Failed deletes are handed out for later delivery, and answered `NOT_FOUND`.
         spool_deletes: bool,
+        /// Spare servers that find little.
+        slow_warm_up: Option<SlowWarmUp>,
+    },
+    /// To a pool, and while the reply is an error to its own servers, by its hash with a salt more.
+    SaltedFailover {
+        /// The pool's handle.
+        route: HandleId,
+        /// Whose servers follow.
+        pool: PoolId,
+        /// What is an error.
+        errors: FailoverErrors,
+        /// Requests sent at most.
+        max_tries: usize,
+        /// Errors at most, ejected destinations not counted.
+        max_error_tries: usize,
+        /// How often.
+        limit: Option<Limit>,
+    },
+    /// Keeps the keys of busy shards, `a:SHARD:b`, in several copies.
+    ShardSplits {
+        /// Where they are kept.
+        target: HandleId,
+        /// By shard, as its digits stand in the key.
+        splits: Vec<(String, ShardSplit)>,
     },
     /// To the child that the key belongs to.
     Hash {
@@ -190,6 +214,22 @@ pub enum Handle {
         /// Put behind.
         set_key_suffix: Option<String>,
     },
+    /// Holds requests and replies back.
+    Latency {
+        /// Who answers.
+        target: HandleId,
+        /// From the request to its being sent on, ms.
+        before_ms: u32,
+        /// From its reply to the answer, ms.
+        after_ms: u32,
+        /// From the request to the answer at least, ms.
+        total_ms: u32,
+    },
+    /// Answers `SERVER_ERROR timeout` after this many ms.
+    Blackhole {
+        /// `--server-timeout`, and a second where that has no limit.
+        after_ms: u32,
+    },
     /// Writes a log line for each request and its reply.
     Logging {
         /// Who answers.
@@ -236,6 +276,60 @@ pub enum Wait {
     Initial,
     /// The one that more than half agree on.
     Majority,
+}
+
+/// How servers that find little are spared.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SlowWarmUp {
+    /// Who gets what they do not.
+    pub failover: HandleId,
+    /// When, and how much.
+    pub settings: WarmUpSettings,
+}
+
+/// When a server is spared, and how much it gets then.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct WarmUpSettings {
+    /// A hit rate below this one begins it.
+    pub enable_threshold: f64,
+    /// One above this ends it.
+    pub disable_threshold: f64,
+    /// The share of its retrievals that it gets with no hits.
+    pub start: f64,
+    /// That share grows by this times the hit rate.
+    pub step: f64,
+    /// Retrievals that are needed to speak of a rate.
+    pub min_requests: u32,
+}
+
+/// In how many copies the keys of a shard are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShardSplit {
+    /// Up to the change.
+    pub old: u32,
+    /// From then on.
+    pub new: u32,
+    /// When hosts begin to turn to the new number, unix seconds; always, if the number does not change.
+    pub start_s: i64,
+    /// Seconds within which all have done so.
+    pub period_s: i64,
+}
+
+impl ShardSplit {
+    /// The most that two letters can tell apart.
+    pub const MAX: u32 = 26 * 26 + 1;
+
+    /// So many all the time.
+    #[must_use]
+    pub const fn constant(copies: u32) -> Self {
+        Self { old: copies, new: copies, start_s: 0, period_s: 0 }
+    }
+
+    /// Copies that any host may use.
+    #[must_use]
+    pub const fn copies_max(&self) -> u32 {
+        if self.old > self.new { self.old } else { self.new }
+    }
 }
 
 /// In what order a failover tries its children.
@@ -362,6 +456,8 @@ impl Handle {
     pub const fn type_name(&self) -> &'static str {
         match self {
             Self::Pool { .. } => "PoolRoute",
+            Self::SaltedFailover { .. } => "SaltedFailoverRoute",
+            Self::ShardSplits { .. } => "ShardSplitRoute",
             Self::Hash { .. } => "HashRoute",
             Self::Failover { exptime_max_s: Some(_), .. } => "FailoverWithExptimeRoute",
             Self::Failover { .. } => "FailoverRoute",
@@ -387,6 +483,8 @@ impl Handle {
             Self::KeySplit { .. } => "KeySplitRoute",
             Self::ModifyKey { .. } => "ModifyKeyRoute",
             Self::ModifyExptime { .. } => "ModifyExptimeRoute",
+            Self::Latency { .. } => "LatencyInjectionRoute",
+            Self::Blackhole { .. } => "BlackholeRoute",
             Self::Logging { .. } => "LoggingRoute",
         }
     }

@@ -17,7 +17,7 @@ use std::collections::HashMap;
 pub use error::ConfigError;
 pub use handle::{
     Child, ErrorSet, FailoverErrors, FailoverPolicy, Handle, HandleId, Hash, Limit, PoolId, Rates, Shadow,
-    Wait,
+    ShardSplit, SlowWarmUp, Wait, WarmUpSettings,
 };
 use json::{Json, Node, Place, Sources};
 pub use macros::Import;
@@ -40,6 +40,8 @@ pub struct Options {
     pub spool_deletes: bool,
     /// `--enable-logging-route`: every request is logged, as under a `LoggingRoute`.
     pub log_all: bool,
+    /// `shard_splits` of pools are heeded; off with `--disable-shard-split-route`.
+    pub shard_splits: bool,
     /// Tells this host from others where a route chooses by host.
     pub host_id: u64,
     /// `--config-params` and the options, for `%name%`.
@@ -56,6 +58,7 @@ impl Default for Options {
             miss_on_arithmetic_errors: true,
             spool_deletes: true,
             log_all: false,
+            shard_splits: true,
             host_id: 0,
             params: Vec::new(),
         }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde_json::{Map, Value, json};
 
-use super::{Child, Config, Handle, HandleId, Hash, Member, Pool};
+use super::{Child, Config, Handle, HandleId, Hash, Member, Pool, SlowWarmUp};
 
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -65,8 +65,45 @@ impl Config {
         let handle = self.handle(handle);
         let one = |handle: &HandleId| self.child_json(*handle);
         let mut members = match handle {
-            Handle::Pool { pool, hash, spool_deletes } => {
-                json!({"pool": self.pool(*pool).name, "hash": hash_json(hash), "asynclog": spool_deletes})
+            Handle::Pool { pool, hash, spool_deletes, slow_warm_up } => {
+                let mut pool = json!({
+                    "pool": self.pool(*pool).name,
+                    "hash": hash_json(hash),
+                    "asynclog": spool_deletes,
+                });
+                if let Some(SlowWarmUp { failover, settings }) = slow_warm_up {
+                    pool["slow_warmup"] = json!({
+                        "failoverTarget": one(failover),
+                        "settings": {
+                            "enable_threshold": settings.enable_threshold,
+                            "disable_threshold": settings.disable_threshold,
+                            "start": settings.start,
+                            "step": settings.step,
+                            "min_requests": settings.min_requests,
+                        },
+                    });
+                }
+                pool
+            }
+            Handle::SaltedFailover { route, pool, max_tries, max_error_tries, limit, .. } => json!({
+                "route": one(route),
+                "pool": self.pool(*pool).name,
+                "max_tries": (*max_tries < usize::MAX).then_some(max_tries),
+                "max_error_tries": (*max_error_tries < usize::MAX).then_some(max_error_tries),
+                "failover_limit": limit.map(|limit| json!({"rate": limit.rate, "burst": limit.burst})),
+            }),
+            Handle::ShardSplits { target, splits } => {
+                let split = |(shard, split): &(String, super::ShardSplit)| {
+                    let split = json!({
+                        "old_split_size": split.old,
+                        "new_split_size": split.new,
+                        "split_start": split.start_s,
+                        "migration_period": split.period_s,
+                    });
+                    (shard.clone(), split)
+                };
+                let splits: Map<String, Value> = splits.iter().map(split).collect();
+                json!({"target": one(target), "shard_splits": splits})
             }
             Handle::Hash { children, hash } => {
                 json!({"children": self.children_json(children), "hash": hash_json(hash)})
@@ -150,6 +187,13 @@ impl Config {
                 "replace_key_prefix": replace_key_prefix,
                 "set_key_suffix": set_key_suffix,
             }),
+            Handle::Latency { target, before_ms, after_ms, total_ms } => json!({
+                "target": one(target),
+                "before_latency_ms": before_ms,
+                "after_latency_ms": after_ms,
+                "total_latency_ms": total_ms,
+            }),
+            Handle::Blackhole { after_ms } => json!({"timeout_ms": after_ms}),
             Handle::Logging { target, lines } => {
                 json!({"target": one(target), "lines_rate": lines.rate, "lines_burst": lines.burst})
             }

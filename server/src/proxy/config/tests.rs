@@ -265,6 +265,75 @@ fn the_resolved_tree_is_shown_as_json_that_reads_back() {
 }
 
 #[test]
+fn what_a_handle_was_given_is_shown_and_what_it_was_not_is_filled_in() {
+    for (route, pointer, value) in [
+        (r#""SaltedFailoverRoute|A""#, "/route/pool", "\"A\""),
+        (
+            r#"{"type": "SaltedFailoverRoute", "pool": "A", "failover_policy": {"max_tries": 3}}"#,
+            "/max_tries",
+            "3",
+        ),
+        (
+            r#"{"type": "PoolRoute", "pool": "A", "slow_warmup": {"failoverTarget": "NullRoute", "settings": {"step": 2}}}"#,
+            "/slow_warmup/settings",
+            r#"{"enable_threshold": 0.7, "disable_threshold": 0.9, "start": 0.1, "step": 2.0, "min_requests": 100}"#,
+        ),
+        (
+            r#"{"type": "PoolRoute", "pool": "A", "shard_splits": {"07": 3}}"#,
+            "/shard_splits/07/new_split_size",
+            "3",
+        ),
+        (
+            r#"{"type": "LatencyInjectionRoute", "child": "NullRoute", "before_latency_ms": 5}"#,
+            "/before_latency_ms",
+            "5",
+        ),
+        (r#""BlackholeRoute""#, "/timeout_ms", "1000"),
+        (r#""LoggingRoute|NullRoute""#, "/lines_rate", "10.0"),
+    ] {
+        let text = format!(r#"{{"pools": {{"A": {{"servers": ["a:1"]}}}}, "route": {route}}}"#);
+        let shown: serde_json::Value = serde_json::from_str(&config(&text).to_string()).unwrap();
+        let found = shown["routes"]["/././"].pointer(pointer).unwrap_or_else(|| panic!("{route}: {shown:#}"));
+        assert_eq!(*found, serde_json::from_str::<serde_json::Value>(value).unwrap(), "{route}");
+    }
+}
+
+#[test]
+fn a_handle_that_is_not_taken_is_refused_by_name_and_part() {
+    for (route, said) in [
+        (r#""HashStopAllowListRoute|NullRoute""#, "HashStopAllowListRoute: is not supported: name its child"),
+        (
+            r#""OriginalClientHashRoute|NullRoute""#,
+            "OriginalClientHashRoute: is not supported: name its child",
+        ),
+        (
+            r#"{"type": "SaltedFailoverRoute", "pool": "A", "failover_policy": {"type": "LeastFailuresPolicy"}}"#,
+            "SaltedFailoverRoute.failover_policy.type",
+        ),
+        (r#"{"type": "SaltedFailoverRoute"}"#, "SaltedFailoverRoute.pool: is missing"),
+        (
+            r#"{"type": "PoolRoute", "pool": "A", "slow_warmup": {}}"#,
+            "slow_warmup.failoverTarget: is missing",
+        ),
+        (
+            r#"{"type": "PoolRoute", "pool": "A", "slow_warmup": {"failoverTarget": "NullRoute", "settings": {"start": 0}}}"#,
+            "a server that gets nothing never fills",
+        ),
+        (
+            r#"{"type": "PoolRoute", "pool": "A", "slow_warmup": {"failoverTarget": "NullRoute", "settings": {"disable_threshold": 0.5}}}"#,
+            "must be more than enable_threshold",
+        ),
+        (r#"{"type": "PoolRoute", "pool": "A", "shard_splits": {"x": 3}}"#, "must be the number of a shard"),
+        (r#"{"type": "PoolRoute", "pool": "A", "shard_splits": {"7": 678}}"#, "from 1 to 677"),
+        (r#"{"type": "PoolRoute", "pool": "A", "shard_splits": {"7": {}}}"#, "old_split_size: is missing"),
+    ] {
+        let text = format!(r#"{{"pools": {{"A": {{"servers": ["a:1"]}}}}, "route": {route}}}"#);
+        let error = parse(&text).map(drop).expect_err(route).to_string();
+        assert!(error.contains(said), "{error}");
+    }
+}
+
+#[test]
 fn options_and_parameters_are_names_in_the_configuration() {
     let options = Options { params: vec![("port".into(), "77".into())], ..Options::default() };
     let text = r#"{"pools": {"A": {"servers": ["%default-region%x:%port%"]}}, "route": "PoolRoute|A"}"#;

@@ -36,6 +36,8 @@ pub use rendezvous::PythonKey;
 pub const SALT_BYTES_MAX: usize = 128;
 /// Most bytes of key and salt that are hashed together.
 pub(crate) const HASHED_BYTES_MAX: usize = KEY_BYTES_MAX + SALT_BYTES_MAX;
+/// Digits of an `u32`.
+const DIGITS_MAX: usize = 10;
 /// The weight mcrouter gives a server that its list of weights leaves out.
 pub const WEIGHT_MISSING: f64 = 0.5;
 /// Places that [`Distribution::Modula`] may come to when servers are repeated by weight.
@@ -228,16 +230,36 @@ impl Ring {
     #[must_use]
     pub fn pick(&self, key: &[u8]) -> usize {
         let part = self.key_part.of(key);
-        if self.salt.is_empty() { self.layout.pick(part) } else { self.pick_salted(part) }
+        if self.salt.is_empty() { self.layout.pick(part) } else { self.pick_salted(part, b"") }
+    }
+
+    /// The place with the digits of `salt` hashed behind the ring's own salt: another choice for the same key.
+    #[must_use]
+    pub fn pick_resalted(&self, key: &[u8], salt: u32) -> usize {
+        let mut digits = [0; DIGITS_MAX];
+        let mut from = DIGITS_MAX;
+        let mut rest = salt;
+        loop {
+            from -= 1;
+            digits[from] = b'0' + (rest % 10) as u8;
+            rest /= 10;
+            if rest == 0 {
+                break;
+            }
+        }
+        self.pick_salted(self.key_part.of(key), &digits[from..])
     }
 
     #[cold]
-    fn pick_salted(&self, part: &[u8]) -> usize {
-        let mut salted = [0; HASHED_BYTES_MAX];
-        let len = part.len().min(KEY_BYTES_MAX); // no key is longer
-        salted[..len].copy_from_slice(&part[..len]);
-        salted[len..len + self.salt.len()].copy_from_slice(&self.salt);
-        self.layout.pick(&salted[..len + self.salt.len()])
+    fn pick_salted(&self, part: &[u8], more: &[u8]) -> usize {
+        let mut salted = [0; HASHED_BYTES_MAX + DIGITS_MAX];
+        let mut len = 0;
+        // No key is longer than that.
+        for bytes in [&part[..part.len().min(KEY_BYTES_MAX)], &self.salt, more] {
+            salted[len..len + bytes.len()].copy_from_slice(bytes);
+            len += bytes.len();
+        }
+        self.layout.pick(&salted[..len])
     }
 }
 

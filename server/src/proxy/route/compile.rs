@@ -5,11 +5,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::super::config::{
-    Child, Config, FailoverPolicy, Handle, HandleId, Hash, Limit, Member, PoolId, ResolvedPools, Server,
+    self, Child, Config, FailoverPolicy, Handle, HandleId, Hash, Limit, Member, PoolId, ResolvedPools, Server,
 };
 use super::super::hash::{KeyPart, Ring, RingError, RingServer, RingSpec, murmur, rendezvous};
 use super::super::request::Operation;
 use super::all::All;
+use super::delay::Latency;
 use super::failover::{Failover, Order};
 use super::key_split::KeySplit;
 use super::logging::Logging;
@@ -19,7 +20,10 @@ use super::modify::{ModifyExptime, ModifyKey};
 use super::outcome;
 use super::outstanding::Outstanding;
 use super::rate_limit::RateLimit;
+use super::salted::Salted;
 use super::shadow::{Shadow, Shadows};
+use super::shard_split::ShardSplits;
+use super::slow_warm_up::SlowWarmUp;
 use super::tree::{Destination, DestinationId, Node, NodeId, Tree};
 use corecached_protocol::Exptime;
 
@@ -206,10 +210,22 @@ impl Compiler<'_> {
         nodes.iter().enumerate().map(server).collect()
     }
 
-    fn pool(&mut self, id: PoolId, hash: &Hash, spool: bool) -> Compiled<NodeId> {
+    fn pool(
+        &mut self,
+        id: PoolId,
+        hash: &Hash,
+        spool: bool,
+        slow: Option<config::SlowWarmUp>,
+    ) -> Compiled<NodeId> {
         let config = self.config;
         let pool = config.pool(id);
-        let children = self.members(id);
+        let mut children = self.members(id);
+        if let Some(config::SlowWarmUp { failover, settings }) = slow {
+            let failover = self.node(failover);
+            for target in &mut children {
+                *target = self.push(Node::SlowWarmUp(SlowWarmUp { target: *target, failover, settings }));
+            }
+        }
         let node = match children[..] {
             [] if pool.error_on_empty => return Ok(self.error_node(&format!("pool {} is empty", pool.name))),
             [] => return Ok(self.push(Node::Null)),
@@ -232,6 +248,7 @@ impl Compiler<'_> {
                 Node::RateLimit(limit) => limit.target,
                 Node::Outstanding(limit) => limit.target,
                 Node::Logging(logging) => logging.target,
+                Node::Failover(Failover { order: Order::Salted(salted), .. }) => return salted.own.clone(),
                 _ => return None,
             };
         }
@@ -289,7 +306,31 @@ impl Compiler<'_> {
 
     fn handle(&mut self, handle: &Handle) -> Compiled<NodeId> {
         let node = match handle {
-            Handle::Pool { pool, hash, spool_deletes } => return self.pool(*pool, hash, *spool_deletes),
+            Handle::Pool { pool, hash, spool_deletes, slow_warm_up } => {
+                return self.pool(*pool, hash, *spool_deletes, *slow_warm_up);
+            }
+            Handle::SaltedFailover { route, pool, errors, max_tries, max_error_tries, limit } => {
+                let servers = self.members(*pool);
+                let own = self.node(*route);
+                if servers.is_empty() {
+                    return Ok(own);
+                }
+                let salted = Salted { own: self.ring_below(own), servers: servers.len() as u32 };
+                Node::Failover(Failover {
+                    children: std::iter::once(own).chain(servers).collect(),
+                    errors: errors.clone(),
+                    order: Order::Salted(salted),
+                    tries_max: *max_tries,
+                    error_tries_max: *max_error_tries,
+                    limit: *limit,
+                    exptime_max_s: None,
+                })
+            }
+            Handle::ShardSplits { target, splits } => Node::ShardSplits(ShardSplits {
+                target: self.node(*target),
+                splits: splits.iter().map(|(shard, split)| (shard.as_bytes().into(), *split)).collect(),
+                host_id: self.config.options.host_id,
+            }),
             Handle::Hash { children, hash } => {
                 let children = self.children(children);
                 let servers = self.ring_servers(hash, &children);
@@ -389,6 +430,13 @@ impl Compiler<'_> {
             Handle::OutstandingLimit { target, max } => {
                 Node::Outstanding(Outstanding { target: self.node(*target), max: *max })
             }
+            Handle::Latency { target, before_ms, after_ms, total_ms } => Node::Latency(Latency {
+                target: self.node(*target),
+                before_ms: u64::from(*before_ms),
+                after_ms: u64::from(*after_ms),
+                total_ms: u64::from(*total_ms),
+            }),
+            Handle::Blackhole { after_ms } => Node::Blackhole { after_ms: u64::from(*after_ms) },
             Handle::Logging { target, lines } => {
                 Node::Logging(Logging { target: self.node(*target), lines: *lines })
             }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use corecached_protocol::Reply;
 
 use super::super::request::{BadKey, OwnedRequest};
+use super::delay::Delayed;
 use super::frame::{Call, Frame, Parent, Step, Work};
 use super::slab::{Place, Slab};
 use super::tree::{DestinationId, Node, NodeId, Routes, prefix_len};
@@ -49,7 +50,7 @@ pub enum Action {
 /// What bounds an [`Execution`].
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Most requests sent and not answered. Past it routes see `SERVER_ERROR 307 busy`.
+    /// Most requests sent and not answered, and most that a handle holds back. Past it routes see `SERVER_ERROR 307 busy`.
     pub calls_max: usize,
     /// Most places in trees where a request waits. Past it, the same.
     pub frames_max: usize,
@@ -69,6 +70,7 @@ pub struct Execution {
     frames: Slab<Frame>,
     calls: Slab<Call>,
     work: VecDeque<Work>,
+    delayed: Delayed,
     random: fastrand::Rng,
     calls_with_shadows_max: usize,
 }
@@ -81,6 +83,7 @@ impl Execution {
             frames: Slab::new(limits.frames_max),
             calls: Slab::new(limits.calls_max),
             work: VecDeque::new(),
+            delayed: Delayed::new(limits.calls_max),
             random: fastrand::Rng::with_seed(seed),
             calls_with_shadows_max: limits.calls_with_shadows_max,
         }
@@ -90,6 +93,12 @@ impl Execution {
     #[must_use]
     pub const fn calls(&self) -> usize {
         self.calls.len()
+    }
+
+    /// Requests and replies that a handle holds back.
+    #[must_use]
+    pub fn delayed(&self) -> usize {
+        self.delayed.len()
     }
 
     /// Requests that wait somewhere in a tree.
@@ -183,6 +192,20 @@ impl Execution {
         }
     }
 
+    /// When [`Execution::tick`] has something to do; `None` when nothing waits for its time.
+    #[must_use]
+    pub fn next_deadline_ms(&self) -> Option<u64> {
+        self.delayed.next_ms()
+    }
+
+    /// Does what is due.
+    pub fn tick(&mut self, now_ms: u64, actions: &mut Vec<Action>) {
+        while let Some(work) = self.delayed.due(now_ms) {
+            self.work.push_back(work);
+        }
+        self.run(now_ms, actions);
+    }
+
     fn step<'a>(&'a mut self, routes: &'a Rc<Routes>, now_ms: u64, actions: &'a mut Vec<Action>) -> Step<'a> {
         Step {
             routes,
@@ -190,6 +213,7 @@ impl Execution {
             frames: &mut self.frames,
             calls: &mut self.calls,
             work: &mut self.work,
+            delayed: &mut self.delayed,
             random: &mut self.random,
             actions,
         }
@@ -271,6 +295,10 @@ fn start(step: &mut Step, node: NodeId, request: OwnedRequest, parent: Parent, s
         Node::ModifyKey(modify) => modify.start(step, request, parent),
         Node::ModifyExptime(modify) => modify.start(step, request, parent),
         Node::Logging(logging) => logging.start(step, node, &request, parent),
+        Node::Latency(latency) => latency.start(step, node, request, parent),
+        Node::Blackhole { after_ms } => super::delay::blackhole(step, *after_ms, parent),
+        Node::ShardSplits(splits) => splits.start(step, node, request, parent),
+        Node::SlowWarmUp(warm_up) => warm_up.start(step, node, request, parent),
         Node::Spool { target } => spool::start(step, node, *target, request, parent),
     }
 }

@@ -11,6 +11,7 @@ use super::super::request::OwnedRequest;
 use super::bucket::Bucket;
 use super::frame::{Frame, Parent, State as FrameState, Step};
 use super::outcome;
+use super::salted::Salted;
 use super::slab::Place;
 use super::tree::{Node, NodeId, NodeState, shorter};
 
@@ -36,6 +37,8 @@ pub(super) enum Order {
     LeastFailures,
     /// The first, then by a hash of the key with salts 1, 2, 3: one ring for each salt.
     Hashed(Box<[Ring]>),
+    /// The first, then the servers it may stand for.
+    Salted(Salted),
     /// By rendezvous of the key and these tags' hashes.
     Rendezvous(Box<[u64]>),
 }
@@ -102,6 +105,7 @@ impl Failover {
             (Order::LeastFailures, Some(failures)) => {
                 order[1..].sort_by_key(|&child| failures[child as usize].get());
             }
+            (Order::Salted(salted), _) => return salted.order(key),
             (Order::Hashed(rings), _) => {
                 order.truncate(1);
                 for ring in rings {

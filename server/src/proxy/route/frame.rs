@@ -6,6 +6,7 @@ use std::rc::Rc;
 use corecached_protocol::Reply;
 
 use super::super::request::OwnedRequest;
+use super::delay::Delayed;
 use super::execution::Action;
 use super::slab::{Place, Slab};
 use super::tree::{NodeId, NodeState, Routes, Softening};
@@ -45,7 +46,11 @@ pub(super) enum State {
     Lookaside(lookaside::Stage),
     Outstanding,
     Spool(spool::Stage),
+    Latency {
+        asked_ms: u64,
+    },
     Logging,
+    SlowWarmUp,
     /// The key was changed on the way: the reply shows the client's own.
     Rekey,
     /// A retrieval of one copy of a split key.
@@ -72,6 +77,7 @@ pub(super) struct Step<'a> {
     pub frames: &'a mut Slab<Frame>,
     pub calls: &'a mut Slab<Call>,
     pub work: &'a mut VecDeque<Work>,
+    pub delayed: &'a mut Delayed,
     pub random: &'a mut fastrand::Rng,
     pub actions: &'a mut Vec<Action>,
 }
@@ -125,8 +131,13 @@ impl Step<'_> {
             self.start(child, request, Parent::Frame { frame: place, child: started });
             started += 1;
         }
+        self.expect(place, started);
+    }
+
+    /// So many replies are to come to the frame at `place`.
+    pub fn expect(&mut self, place: Place, replies: u32) {
         if let Some(mut frame) = self.frames.take(place) {
-            frame.waiting = started;
+            frame.waiting = replies;
             self.frames.put_back(place, frame);
         }
     }
@@ -164,6 +175,8 @@ impl Frame {
             State::Outstanding => super::outstanding::replied(self, step, reply),
             State::Spool(_) => spool::replied(self, step, place, reply),
             State::Logging => super::logging::replied(self, step, reply),
+            State::SlowWarmUp => super::slow_warm_up::replied(self, step, reply),
+            State::Latency { .. } => super::delay::replied(self, step, reply),
             State::Rekey => super::modify::rekeyed(self, step, reply),
             State::Copy => super::key_split::replied(self, step, place, child, reply),
         }

@@ -12,6 +12,7 @@
 mod all;
 mod bucket;
 mod compile;
+mod delay;
 mod execution;
 mod failover;
 mod frame;
@@ -24,9 +25,12 @@ mod modify;
 mod outcome;
 mod outstanding;
 mod rate_limit;
+mod salted;
 mod selector;
 mod shadow;
+mod shard_split;
 mod slab;
+mod slow_warm_up;
 mod spool;
 #[cfg(test)]
 mod tests;

@@ -68,6 +68,7 @@ fn destination(tree: &Tree, mut node: NodeId, key: &[u8]) -> Option<(Destination
             Node::Outstanding(limit) => limit.target,
             Node::Shadow(shadows) => shadows.target,
             Node::Logging(logging) => logging.target,
+            Node::SlowWarmUp(warm_up) => warm_up.target,
             _ => return None,
         };
     }

@@ -18,10 +18,10 @@ pub(super) const POOLS: &str = r#""pools": {"a": {"servers": ["a:1"]}, "b": {"se
 /// One shard's proxy with destinations by hand.
 pub(super) struct Bench {
     routes: Rc<Routes>,
-    execution: Execution,
+    pub execution: Execution,
     pub now_ms: u64,
     tickets: u64,
-    actions: Vec<Action>,
+    pub actions: Vec<Action>,
     sent: Vec<(CallId, String)>,
 }
 
@@ -144,9 +144,17 @@ impl Bench {
         self.sent.iter().map(|(_, text)| text.as_str()).collect()
     }
 
+    /// So many milliseconds; what the client gets then.
+    pub fn pass(&mut self, ms: u64) -> Option<Reply> {
+        self.now_ms += ms;
+        self.execution.tick(self.now_ms, &mut self.actions);
+        self.collect()
+    }
+
     /// Nothing is left over.
     pub fn done(&self) {
         assert_eq!((self.waiting(), self.execution.calls(), self.execution.frames()), (vec![], 0, 0));
+        assert_eq!(self.execution.delayed(), 0);
     }
 }
 
@@ -326,8 +334,10 @@ fn every_request_is_answered_once_whatever_the_tree_and_the_replies() {
         let limits = Limits { calls_max: 40, frames_max: 30, calls_with_shadows_max: 20 };
         let mut execution = Execution::new(&limits, random.u64(..));
         let (mut answered, mut calls, mut actions) = (vec![0; 40], Vec::new(), Vec::new());
-        let mut asked = 0;
-        while asked < answered.len() || !calls.is_empty() {
+        let (mut asked, mut now_ms) = (0, 1_000_000);
+        while asked < answered.len() || !calls.is_empty() || execution.delayed() > 0 {
+            now_ms += random.u64(..2);
+            execution.tick(now_ms, &mut actions);
             if asked < answered.len() && random.bool() {
                 let line = [
                     "get k",
@@ -339,12 +349,14 @@ fn every_request_is_answered_once_whatever_the_tree_and_the_replies() {
                     "mg k v k",
                     "md k",
                     "ms k 1",
+                    "get k:1:",
+                    "delete k:1:",
                 ];
                 let line = format!("{}\r\n", random.choice(line).unwrap());
                 let line_limits = LineLimits::default();
                 let request =
                     OwnedRequest::new(&parse(&line, &line_limits), Bytes::from_static(b"x")).unwrap();
-                execution.begin(&routes, request, asked as u64, 1_000_000, &mut actions);
+                execution.begin(&routes, request, asked as u64, now_ms, &mut actions);
                 asked += 1;
             } else if !calls.is_empty() {
                 let call = calls.swap_remove(random.usize(..calls.len()));
@@ -357,7 +369,7 @@ fn every_request_is_answered_once_whatever_the_tree_and_the_replies() {
                     error(ErrorKind::Ejected),
                     meta("EN"),
                 ];
-                execution.replied(call, random.choice(replies).unwrap(), 1_000_000, &mut actions);
+                execution.replied(call, random.choice(replies).unwrap(), now_ms, &mut actions);
             }
             for action in actions.drain(..) {
                 match action {
@@ -380,6 +392,8 @@ fn random_route(random: &mut fastrand::Rng, depth: usize) -> String {
                 "\"PoolRoute|c\"",
                 "\"NullRoute\"",
                 "\"ErrorRoute\"",
+                "\"BlackholeRoute\"",
+                "\"SaltedFailoverRoute|two\"",
             ])
             .unwrap()
             .into();
@@ -398,7 +412,7 @@ fn random_route(random: &mut fastrand::Rng, depth: usize) -> String {
         "HashRoute",
         "LatestRoute",
     ];
-    match random.u8(..10) {
+    match random.u8(..14) {
         0 => format!(r#"{{"type": "WarmUpRoute", "cold": {a}, "warm": {b}}}"#),
         1 => format!(
             r#"{{"type": "L1L2CacheRoute", "l1": {a}, "l2": {b}, "upgradingL1Exptime": 9, "ncacheExptime": 4, "ncacheUpdatePeriod": 2}}"#
@@ -410,6 +424,13 @@ fn random_route(random: &mut fastrand::Rng, depth: usize) -> String {
         4 => format!(r#"{{"type": "ShadowRoute", "target": {a}, "shadows": [{{"target": {b}}}]}}"#),
         5 => format!(
             r#"{{"type": "MigrateRoute", "from": {a}, "to": {b}, "start_time": 990, "interval": 20}}"#
+        ),
+        10 => format!(r#"{{"type": "LoggingRoute", "target": {a}}}"#),
+        11 => format!(
+            r#"{{"type": "LatencyInjectionRoute", "target": {a}, "before_latency_ms": 2, "after_latency_ms": 1, "total_latency_ms": 5}}"#
+        ),
+        12 => format!(
+            r#"{{"type": "PoolRoute", "pool": "two", "max_outstanding": 2, "shard_splits": {{"1": 3}}, "slow_warmup": {{"failoverTarget": {a}, "settings": {{"min_requests": 2}}}}}}"#
         ),
         6 => format!(r#"{{"type": "ModifyKeyRoute", "target": {a}, "set_key_suffix": "s"}}"#),
         _ => format!(r#"{{"type": "{}", "children": [{a}, {b}, {c}]}}"#, random.choice(children).unwrap()),

@@ -9,6 +9,7 @@ use super::super::hash::Ring;
 use super::super::request::{Operation, OperationClass};
 use super::all::All;
 use super::bucket::Bucket;
+use super::delay::Latency;
 use super::failover::Failover;
 use super::key_split::KeySplit;
 use super::logging::Logging;
@@ -18,6 +19,8 @@ use super::modify::{ModifyExptime, ModifyKey};
 use super::outstanding::Outstanding;
 use super::rate_limit::RateLimit;
 use super::shadow::Shadows;
+use super::shard_split::ShardSplits;
+use super::slow_warm_up::SlowWarmUp;
 
 /// A destination of a tree: its place in [`Tree::destinations`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -60,6 +63,10 @@ pub(super) enum Node {
     ModifyExptime(ModifyExptime),
     Spool { target: NodeId },
     Logging(Logging),
+    Latency(Latency),
+    Blackhole { after_ms: u64 },
+    ShardSplits(ShardSplits),
+    SlowWarmUp(SlowWarmUp),
 }
 
 /// The compiled tree: made on the control thread, shared by all shards.
@@ -151,6 +158,7 @@ impl Tree {
                 Node::Operation { by_operation } => by_operation[operation as usize],
                 Node::Prefix { policies, wildcard } => super::selector::by_prefix(policies, *wildcard, key),
                 Node::Spool { target } if operation != Operation::Delete => *target,
+                Node::SlowWarmUp(warm_up) if operation.class() != OperationClass::Get => warm_up.target,
                 _ => return None,
             };
         }
@@ -174,6 +182,8 @@ impl Tree {
                 Node::Outstanding(limit) => limit.target,
                 Node::Shadow(shadows) => shadows.target,
                 Node::Logging(logging) => logging.target,
+                Node::SlowWarmUp(warm_up) => warm_up.target,
+                Node::Latency(latency) => latency.target,
                 _ => return None,
             };
         }
@@ -206,6 +216,7 @@ pub(super) enum NodeState {
     Buckets([Option<Bucket>; 3]),
     Outstanding(super::outstanding::State),
     Logging(super::logging::State),
+    SlowWarmUp(super::slow_warm_up::State),
     Lookaside { marks_met: std::cell::Cell<u32> },
 }
 
@@ -238,6 +249,7 @@ impl Routes {
             Node::RateLimit(limit) => NodeState::Buckets(limit.buckets()),
             Node::Outstanding(_) => NodeState::Outstanding(super::outstanding::State::default()),
             Node::Logging(logging) => NodeState::Logging(logging.state()),
+            Node::SlowWarmUp(_) => NodeState::SlowWarmUp(super::slow_warm_up::State::default()),
             Node::Lookaside(_) => NodeState::Lookaside { marks_met: std::cell::Cell::new(0) },
             _ => NodeState::None,
         };

@@ -7,6 +7,24 @@ use super::{Builder, Checked};
 
 /// Most handles of one configuration.
 const HANDLES_MAX: usize = 1 << 20;
+/// How long a `BlackholeRoute` says nothing where `--server-timeout` has no limit: mcrouter's default, ms.
+const BLACKHOLE_MS: u32 = 1000;
+/// Handles of mcrouter's that are known and not taken, each with what to write in its place.
+const REFUSED: &[(&str, &str)] = &[
+    (
+        "HashStopAllowListRoute",
+        "name its child; every pool heeds the hash stop, or none with \"hash_stop\": \"\"",
+    ),
+    ("OriginalClientHashRoute", "name its child; a HashRoute or PoolRoute hashes the key alone"),
+    ("StagingRoute", "name its \"warm\" handle, and copy to the other with a ShadowRoute"),
+    ("L1L2SizeSplitRoute", "name its l2 handle, or use a BigValueRoute"),
+    ("CarbonLookasideRoute", "name its child, or use an L1L2CacheRoute"),
+    ("CarbonLookasideRouter", "name its child, or use an L1L2CacheRoute"),
+    ("KeyParseRoute", "name its child, or choose by key with a PrefixSelectorRoute"),
+    ("DistributionRoute", "name its child, or copy deletes with an AllAsyncRoute"),
+    ("McBucketRoute", "name its child, or use a HashRoute"),
+    ("SRRoute", "name a PoolRoute; a pool with \"resolve\": true follows the addresses of a name"),
+];
 /// Deepest nesting of handles.
 const DEPTH_MAX: usize = 250;
 
@@ -115,7 +133,7 @@ impl Builder<'_> {
 
     pub(super) fn typed(&mut self, kind: &str, json: &Json, key: &str, top: bool) -> Checked<HandleId> {
         let handle = match kind {
-            "PoolRoute" => return self.pool_route(json),
+            "PoolRoute" | "SaltedFailoverRoute" => return self.pool_route(json, kind),
             "HashRoute" => {
                 let children = self.children_at(json, kind)?;
                 if json.get("hash_func").and_then(Json::as_str) == Some("Latest") {
@@ -267,6 +285,21 @@ impl Builder<'_> {
                     }
                 },
             },
+            "LatencyInjectionRoute" => {
+                let part = if json.get("target").is_some() { "target" } else { "child" };
+                Handle::Latency {
+                    target: self.handle_at(json, kind, part)?,
+                    before_ms: self.ms_at(json, "before_latency_ms", 0)?,
+                    after_ms: self.ms_at(json, "after_latency_ms", 0)?,
+                    total_ms: self.ms_at(json, "total_latency_ms", 0)?,
+                }
+            }
+            "BlackholeRoute" => Handle::Blackhole {
+                after_ms: match self.options.server_timeout_ms {
+                    0 => BLACKHOLE_MS,
+                    after_ms => after_ms,
+                },
+            },
             "LoggingRoute" => {
                 let part = if json.get("target").is_some() { "target" } else { "child" };
                 let target = match json.get(part) {
@@ -277,6 +310,9 @@ impl Builder<'_> {
                 let rate = self.number_at(json, "lines_rate", rate, 0.001, 1e6)?;
                 let burst = self.number_at(json, "lines_burst", burst, 1.0, 1e6)?;
                 Handle::Logging { target, lines: Limit { rate, burst } }
+            }
+            _ if let Some((_, remedy)) = REFUSED.iter().find(|(known, _)| *known == kind) => {
+                return Err(self.fault(json, key, kind, &format!("is not supported: {remedy}")));
             }
             _ => {
                 let remedy = "no route handle, pool or named handle of that name is known here";
@@ -321,7 +357,7 @@ impl Builder<'_> {
 /// `"Type|argument"` as the object it is short for.
 fn short_form(kind: &str, argument: Option<&str>, at: &Json) -> Json {
     let key = match kind {
-        "PoolRoute" => "pool",
+        "PoolRoute" | "SaltedFailoverRoute" => "pool",
         "ErrorRoute" => "response",
         "HashRoute" | "FailoverRoute" | "LatestRoute" | "MissFailoverRoute" | "AllSyncRoute"
         | "AllAsyncRoute" | "AllFastestRoute" | "AllInitialRoute" | "AllMajorityRoute" | "RandomRoute"

@@ -1,15 +1,18 @@
-//! PoolRoute: how keys are laid out over a pool, and the handles around it that the same object may ask for.
+//! PoolRoute and SaltedFailoverRoute: how keys are laid out over a pool, and the handles around it that the same object
+//! may ask for.
 
 use super::super::super::hash::Distribution;
-use super::super::handle::{Handle, HandleId, Hash, Limit, Rates, Shadow};
+use super::super::handle::{
+    FailoverPolicy, Handle, HandleId, Hash, Limit, Rates, Shadow, ShardSplit, SlowWarmUp, WarmUpSettings,
+};
 use super::super::hash::Written;
 use super::super::json::{Json, Node};
 use super::{Builder, Checked};
 
 impl Builder<'_> {
-    pub(super) fn pool_route(&mut self, json: &Json) -> Checked<HandleId> {
+    pub(super) fn pool_route(&mut self, json: &Json, kind: &str) -> Checked<HandleId> {
         let Some(pool) = json.get("pool") else {
-            return Err(self.fault(json, "PoolRoute.pool", "", "is missing: a pool's name"));
+            return Err(self.fault(json, &format!("{kind}.pool"), "", "is missing: a pool's name"));
         };
         let name = match &pool.node {
             Node::String(name) => name.clone(),
@@ -23,15 +26,6 @@ impl Builder<'_> {
             _ => return Err(self.wrong(pool, "PoolRoute.pool", "must be a pool's name")),
         };
         let pool = self.pool(&name, json)?;
-        for unsupported in ["slow_warmup", "shard_splits"] {
-            if let Some(value) = json.get(unsupported) {
-                return Err(self.wrong(
-                    value,
-                    &format!("PoolRoute.{unsupported}"),
-                    "is not supported: leave it out",
-                ));
-            }
-        }
         let hash = match json.get("hash") {
             Some(hash) if hash.as_str().is_some() => {
                 let function = hash.as_str().map(str::to_owned);
@@ -44,8 +38,26 @@ impl Builder<'_> {
         let unsaid = json.get("hash").is_none() && json.get("hash_func").is_none();
         let distribution = if unsaid && weighted { Distribution::WeightedCh3 } else { hash.distribution };
         let spool_deletes = self.options.spool_deletes && self.flag_at(json, "asynclog", true)?;
-        let mut handle =
-            self.push(Handle::Pool { pool, hash: Hash { distribution, ..hash }, spool_deletes }, json)?;
+        let hash = Hash { distribution, ..hash };
+        let slow_warm_up = self.slow_warm_up(json)?;
+        let mut handle = self.push(Handle::Pool { pool, hash, spool_deletes, slow_warm_up }, json)?;
+        if kind == "SaltedFailoverRoute" {
+            let (max_tries, max_error_tries) = match self.failover_policy(json)? {
+                FailoverPolicy::InOrder { max_tries } => (max_tries, usize::MAX),
+                FailoverPolicy::Deterministic { max_tries, max_error_tries, .. } => {
+                    (max_tries, max_error_tries)
+                }
+                FailoverPolicy::LeastFailures { .. } | FailoverPolicy::Rendezvous { .. } => {
+                    let remedy =
+                        "must be DeterministicOrderPolicy: its order is that of the pool's hash, salted";
+                    return Err(self.fault(json, "SaltedFailoverRoute.failover_policy.type", "", remedy));
+                }
+            };
+            let (errors, limit) = (self.failover_errors(json)?, self.failover_limit(json)?);
+            let salted =
+                Handle::SaltedFailover { route: handle, pool, errors, max_tries, max_error_tries, limit };
+            handle = self.push(salted, json)?;
+        }
         if let Some(max) = self.int_at(json, "max_outstanding", 1, i64::from(u32::MAX))? {
             handle = self.push(Handle::OutstandingLimit { target: handle, max: max as u32 }, json)?;
         }
@@ -57,7 +69,71 @@ impl Builder<'_> {
             let shadows = self.shadows(json)?;
             handle = self.push(Handle::Shadow { target: handle, shadows }, json)?;
         }
+        let splits = self.shard_splits(json)?;
+        if self.options.shard_splits && !splits.is_empty() {
+            handle = self.push(Handle::ShardSplits { target: handle, splits }, json)?;
+        }
         Ok(handle)
+    }
+
+    fn slow_warm_up(&mut self, json: &Json) -> Checked<Option<SlowWarmUp>> {
+        let Some(written) = json.get("slow_warmup").cloned() else { return Ok(None) };
+        self.object(&written, "slow_warmup")?;
+        let none = Json { place: written.place, node: Node::Object(Vec::new()) };
+        let settings = written.get("settings").unwrap_or(&none);
+        self.object(settings, "slow_warmup.settings")?;
+        let settings = WarmUpSettings {
+            enable_threshold: self.number_at(settings, "enable_threshold", 0.7, 0.0, 1.0)?,
+            disable_threshold: self.number_at(settings, "disable_threshold", 0.9, 0.0, 1.0)?,
+            start: self.number_at(settings, "start", 0.1, 0.0, 1.0)?,
+            step: self.number_at(settings, "step", 1.0, 0.0, 1e6)?,
+            min_requests: self.int_at(settings, "min_requests", 1, 1 << 24)?.unwrap_or(100) as u32,
+        };
+        if settings.disable_threshold <= settings.enable_threshold {
+            let remedy = "must be more than enable_threshold: between them nothing changes";
+            let value = settings.disable_threshold.to_string();
+            return Err(self.fault(&written, "slow_warmup.settings.disable_threshold", &value, remedy));
+        }
+        if settings.start <= 0.0 {
+            let remedy = "must be more than 0: a server that gets nothing never fills";
+            return Err(self.fault(&written, "slow_warmup.settings.start", "0", remedy));
+        }
+        let failover = self.handle_at(&written, "slow_warmup", "failoverTarget")?;
+        Ok(Some(SlowWarmUp { failover, settings }))
+    }
+
+    fn shard_splits(&self, json: &Json) -> Checked<Vec<(String, ShardSplit)>> {
+        let Some(written) = json.get("shard_splits") else { return Ok(Vec::new()) };
+        let mut splits = Vec::new();
+        for (shard, split) in self.object(written, "shard_splits")? {
+            let key = format!("shard_splits.{shard}");
+            let most = i64::from(ShardSplit::MAX);
+            if shard.is_empty() || !shard.bytes().all(|byte| byte.is_ascii_digit()) {
+                return Err(self.fault(split, &key, shard, "must be the number of a shard"));
+            }
+            let split = match split.node {
+                Node::Int(copies) if (1..=most).contains(&copies) => ShardSplit::constant(copies as u32),
+                Node::Object(_) => {
+                    let part = |name: &str, min: i64, max: i64| -> Checked<i64> {
+                        let missing =
+                            || self.fault(split, &format!("{key}.{name}"), "", "is missing: a number");
+                        self.int_at(split, name, min, max)?.ok_or_else(missing)
+                    };
+                    ShardSplit {
+                        old: part("old_split_size", 1, most)? as u32,
+                        new: part("new_split_size", 1, most)? as u32,
+                        start_s: part("split_start", 0, i64::from(u32::MAX))?,
+                        period_s: part("migration_period", 0, i64::from(u32::MAX))?,
+                    }
+                }
+                _ => {
+                    let remedy = "must be a whole number from 1 to 677, or an object with old_split_size";
+                    return Err(self.wrong(split, &key, remedy));
+                }
+            };
+            splits.push((shard.clone(), split));
+        }
+        Ok(splits)
     }
 
     pub(super) fn hash(&self, json: &Json, kind: &str) -> Checked<Hash> {

@@ -1,0 +1,60 @@
+//! Route handles of the proxy over real caches, where time, the log or many items of one key are part of it.
+
+use std::time::{Duration, Instant};
+
+use super::proxy::{addresses, caches, everywhere, proxy};
+use super::support::{Backend, Client, Server, wait_until};
+
+/// All `caches` in pool `A`, under `route`.
+fn config(caches: &[Server], route: &str) -> String {
+    let servers = addresses(caches);
+    format!("{{\"pools\": {{\"A\": {{\"servers\": {servers:?}}}}}, \"route\": {route}}}")
+}
+
+#[test]
+fn a_route_may_hold_requests_and_replies_back() {
+    everywhere(|backend, shards| {
+        let caches = caches(1);
+        let route = r#"{"type": "LatencyInjectionRoute", "child": "PoolRoute|A", "before_latency_ms": 40, "after_latency_ms": 40}"#;
+        let proxy = proxy(backend, shards, &["--config-str", &config(&caches, route)]);
+        let mut client = Client::connect(&proxy);
+        let begun = Instant::now();
+        client.check("set k 0 0 1\r\nx\r\n", "STORED\r\n");
+        assert!(begun.elapsed() >= Duration::from_millis(80), "{:?}", begun.elapsed());
+        client.check("get k\r\n", "VALUE k 0 1\r\nx\r\nEND\r\n");
+    });
+}
+
+#[test]
+fn a_black_hole_times_out() {
+    everywhere(|backend, shards| {
+        let caches = caches(1);
+        let text = config(&caches, "\"BlackholeRoute\"");
+        let proxy =
+            proxy(backend, shards, &["-t", "50", "--disable-miss-on-get-errors", "--config-str", &text]);
+        Client::connect(&proxy).check("get k\r\n", "SERVER_ERROR timeout\r\n");
+    });
+}
+
+#[test]
+fn a_route_that_logs_writes_a_line_for_a_request_and_no_other_route_does() {
+    let backend = Backend::all()[0];
+    for (route, args, expected) in [
+        ("\"PoolRoute|A\"", &[][..], 0),
+        ("\"LoggingRoute|PoolRoute|A\"", &[], 1),
+        ("\"PoolRoute|A\"", &["--enable-logging-route"], 1),
+    ] {
+        let caches = caches(1);
+        let text = config(&caches, route);
+        let proxy = proxy(backend, 1, &[args, &["--config-str", &text]].concat());
+        Client::connect(&proxy).check("set k 0 0 1\r\nx\r\n", "STORED\r\n");
+        let address = caches[0].address;
+        let line = format!(
+            "request key: k response: stored responseLength: 0 operation: set requestLength: 1 destination: {address}"
+        );
+        if expected > 0 {
+            wait_until("the line is logged", || proxy.stderr().contains(&line));
+        }
+        assert_eq!(proxy.stderr().matches("request key").count(), expected, "{}", proxy.stderr());
+    }
+}
