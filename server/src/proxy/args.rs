@@ -27,7 +27,7 @@ use crate::tls::{Trust, TrustOptions, Usage};
 /// Exit code of a wrong value.
 const EX_VALUE: u8 = 1;
 /// Largest value that is taken from a client, bytes: it is held until it has come whole.
-const VALUE_BYTES_MAX: usize = 64 << 20;
+pub(super) const VALUE_BYTES_MAX: usize = 64 << 20;
 /// Where deletes that fail are kept unless told otherwise.
 pub const ASYNC_DIR: &str = "/var/spool/mcrouter";
 /// Memory of the store that a proxy's shard has and does not use, bytes.
@@ -131,6 +131,14 @@ pub struct Args {
     /// Send keys with an unknown routing prefix where those without one go
     #[arg(long)]
     pub send_invalid_route_to_default: bool,
+
+    /// Store values of more than so many bytes in chunks of that size; 0 stores all as they are
+    #[arg(long, value_name = "BYTES", default_value = "0")]
+    pub big_value_split_threshold: String,
+
+    /// Chunks sent for at a time; 0 is all
+    #[arg(long, value_name = "NUM", default_value_t = config::Options::BIG_VALUE_BATCH.to_string())]
+    pub big_value_batch_size: String,
 
     /// Keep keys of every shard in one copy, whatever shard_splits of a pool says
     #[arg(long)]
@@ -288,6 +296,7 @@ const VALUES_WITHOUT_EFFECT: &[&str] = &[
 
 /// Options without a value that change nothing here.
 const TOGGLES_WITHOUT_EFFECT: &[&str] = &[
+    "big-value-hide-reply-flag",
     "retain-source-ip",
     "thread-affinity",
     "remote-thread",
@@ -366,6 +375,13 @@ impl Args {
             miss_on_arithmetic_errors: !self.disable_miss_on_arith_errors,
             spool_deletes: !self.asynclog_disable,
             shard_splits: !self.disable_shard_split_route,
+            big_value_threshold: number(
+                "--big-value-split-threshold",
+                &self.big_value_split_threshold,
+                0,
+                VALUE_BYTES_MAX as u64,
+            )? as u32,
+            big_value_batch: number("--big-value-batch-size", &self.big_value_batch_size, 0, 1 << 16)? as u32,
             log_all: self.enable_logging_route,
             host_id: host_id(),
             params: self.params()?,

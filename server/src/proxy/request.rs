@@ -236,6 +236,18 @@ impl OwnedRequest {
         self.with_verb(Verb::Retrieve { with_cas: false, touch: None }, Bytes::new())
     }
 
+    /// `gat EXPTIME KEY`
+    #[must_use]
+    pub fn get_and_touch(&self, exptime: Exptime) -> Self {
+        self.with_verb(Verb::Retrieve { with_cas: false, touch: Some(exptime) }, Bytes::new())
+    }
+
+    /// `touch KEY EXPTIME`
+    #[must_use]
+    pub fn touch(&self, exptime: Exptime) -> Self {
+        self.with_verb(Verb::Touch { exptime }, Bytes::new())
+    }
+
     /// `delete KEY`
     #[must_use]
     pub fn delete(&self) -> Self {
@@ -419,6 +431,54 @@ impl OwnedRequest {
     }
 }
 
+impl OwnedRequest {
+    /// The client flags of what it stores.
+    #[must_use]
+    pub const fn client_flags(&self) -> u32 {
+        match &self.verb {
+            Verb::Store { client_flags, .. } => *client_flags,
+            Verb::Meta { flags, .. } => flags.client_flags,
+            _ => 0,
+        }
+    }
+
+    /// The same with another value and other client flags; unchanged where it stores none.
+    #[must_use]
+    pub fn with_value(&self, client_flags: u32, value: Bytes) -> Self {
+        let mut changed = self.clone();
+        match &mut changed.verb {
+            Verb::Store { client_flags: old, .. } => *old = client_flags,
+            Verb::Meta { verb: MetaVerb::Set, flags, tokens } => {
+                let without = tokens_without(&MetaFlags { tokens, ..*flags }, b'F');
+                *tokens = with_token(&without, format!("F{client_flags}").as_bytes());
+                flags.client_flags = client_flags;
+                flags.present |= MetaFlags::bit(b'F');
+            }
+            _ => return changed,
+        }
+        changed.data = value;
+        changed
+    }
+
+    /// The same with these meta flags, which take no token, behind its own; unchanged unless it is a meta command.
+    #[must_use]
+    pub fn with_meta_flags(&self, letters: &[u8]) -> Self {
+        let mut changed = self.clone();
+        if let Verb::Meta { flags, tokens, .. } = &mut changed.verb {
+            for letter in letters {
+                *tokens = with_token(tokens, &[*letter]);
+                flags.present |= MetaFlags::bit(*letter);
+            }
+        }
+        changed
+    }
+}
+
+/// `tokens` and one more.
+fn with_token(tokens: &[u8], token: &[u8]) -> Bytes {
+    if tokens.is_empty() { Bytes::copy_from_slice(token) } else { [tokens, b" ", token].concat().into() }
+}
+
 /// The tokens of `flags` but `letter`.
 fn tokens_without(flags: &MetaFlags, letter: u8) -> Bytes {
     let mut kept = BytesMut::with_capacity(flags.tokens.len());
@@ -537,6 +597,26 @@ mod tests {
             assert_eq!(owned.exptime(), before.map(Exptime), "{line}");
             assert_eq!(owned.with_exptime(Exptime(7)), request(after, b"x"), "{line}");
         }
+    }
+
+    #[test]
+    fn a_value_and_meta_flags_are_changed_only_where_there_are_such() {
+        for (line, after, value) in [
+            ("set k 5 60 3", "set k 9 60 2", &b"xy"[..]),
+            ("ms k 3 F5 T7", "ms k 2 T7 F9", b"xy"),
+            ("ms k 3", "ms k 2 F9", b"xy"),
+            ("get k", "get k", b"abc"),
+            ("mg k v", "mg k v", b"abc"),
+        ] {
+            let changed = request(line, b"abc").with_value(9, "xy".into());
+            let expected = request(after, value);
+            assert_eq!((changed.command(), changed.data()), (expected.command(), expected.data()), "{line}");
+        }
+        assert_eq!(request("mg k v", b"").with_meta_flags(b"fs"), request("mg k v f s", b""));
+        assert_eq!(request("mg k", b"").with_meta_flags(b"f"), request("mg k f", b""));
+        assert_eq!(request("get k", b"").with_meta_flags(b"f"), request("get k", b""));
+        assert_eq!(request("gats 7 k", b"").get_and_touch(Exptime(9)), request("gat 9 k", b""));
+        assert_eq!(request("get k", b"").touch(Exptime(9)), request("touch k 9", b""));
     }
 
     #[test]

@@ -214,6 +214,30 @@ pub enum Handle {
         /// Put behind.
         set_key_suffix: Option<String>,
     },
+    /// To the child that the key belongs to, less to those that have much to do.
+    LoadBalancer {
+        /// The children.
+        children: Vec<Child>,
+        /// How load comes in.
+        algorithm: Balance,
+        /// Hashed behind the key.
+        salt: String,
+        /// How long figures are good, ms; at least 1.
+        ttl_ms: u32,
+        /// Children asked at most while the reply is an error.
+        tries_max: usize,
+        /// What is an error.
+        errors: FailoverErrors,
+    },
+    /// Stores large values in chunks.
+    BigValue {
+        /// Where.
+        target: HandleId,
+        /// Bytes of a chunk, and of the largest value that is stored whole; at least 1.
+        threshold: u32,
+        /// Chunks sent for at a time; 0: all.
+        batch: u32,
+    },
     /// Holds requests and replies back.
     Latency {
         /// Who answers.
@@ -276,6 +300,26 @@ pub enum Wait {
     Initial,
     /// The one that more than half agree on.
     Majority,
+}
+
+/// How a load balancer heeds load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Balance {
+    /// A child keeps the less of its keys the more it has to do; the rest go on as if it were not there.
+    WeightedHashing,
+    /// A key has two children, and goes to the one with less to do.
+    TwoRandomChoices,
+}
+
+impl Balance {
+    /// Its name in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::WeightedHashing => "weighted-hashing",
+            Self::TwoRandomChoices => "two-random-choices",
+        }
+    }
 }
 
 /// How servers that find little are spared.
@@ -483,6 +527,8 @@ impl Handle {
             Self::KeySplit { .. } => "KeySplitRoute",
             Self::ModifyKey { .. } => "ModifyKeyRoute",
             Self::ModifyExptime { .. } => "ModifyExptimeRoute",
+            Self::LoadBalancer { .. } => "LoadBalancerRoute",
+            Self::BigValue { .. } => "BigValueRoute",
             Self::Latency { .. } => "LatencyInjectionRoute",
             Self::Blackhole { .. } => "BlackholeRoute",
             Self::Logging { .. } => "LoggingRoute",

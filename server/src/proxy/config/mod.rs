@@ -16,8 +16,8 @@ use std::collections::HashMap;
 
 pub use error::ConfigError;
 pub use handle::{
-    Child, ErrorSet, FailoverErrors, FailoverPolicy, Handle, HandleId, Hash, Limit, PoolId, Rates, Shadow,
-    ShardSplit, SlowWarmUp, Wait, WarmUpSettings,
+    Balance, Child, ErrorSet, FailoverErrors, FailoverPolicy, Handle, HandleId, Hash, Limit, PoolId, Rates,
+    Shadow, ShardSplit, SlowWarmUp, Wait, WarmUpSettings,
 };
 use json::{Json, Node, Place, Sources};
 pub use macros::Import;
@@ -42,10 +42,19 @@ pub struct Options {
     pub log_all: bool,
     /// `shard_splits` of pools are heeded; off with `--disable-shard-split-route`.
     pub shard_splits: bool,
+    /// `--big-value-split-threshold`, bytes: larger values are stored in chunks, as under a `BigValueRoute`; 0: none are.
+    pub big_value_threshold: u32,
+    /// `--big-value-batch-size`: chunks sent for at a time; 0: all.
+    pub big_value_batch: u32,
     /// Tells this host from others where a route chooses by host.
     pub host_id: u64,
     /// `--config-params` and the options, for `%name%`.
     pub params: Vec<(String, String)>,
+}
+
+impl Options {
+    /// Chunks of a large value that are sent for at a time, unless told otherwise: as mcrouter does.
+    pub const BIG_VALUE_BATCH: u32 = 10;
 }
 
 impl Default for Options {
@@ -58,6 +67,8 @@ impl Default for Options {
             miss_on_arithmetic_errors: true,
             spool_deletes: true,
             log_all: false,
+            big_value_threshold: 0,
+            big_value_batch: Self::BIG_VALUE_BATCH,
             shard_splits: true,
             host_id: 0,
             params: Vec::new(),

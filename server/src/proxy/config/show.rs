@@ -187,6 +187,16 @@ impl Config {
                 "replace_key_prefix": replace_key_prefix,
                 "set_key_suffix": set_key_suffix,
             }),
+            Handle::LoadBalancer { children, algorithm, salt, ttl_ms, tries_max, .. } => json!({
+                "children": self.children_json(children),
+                "algorithm": algorithm.name(),
+                "salt": salt,
+                "load_ttl_ms": ttl_ms,
+                "failover_count": tries_max,
+            }),
+            Handle::BigValue { target, threshold, batch } => {
+                json!({"target": one(target), "split_threshold": threshold, "batch_size": batch})
+            }
             Handle::Latency { target, before_ms, after_ms, total_ms } => json!({
                 "target": one(target),
                 "before_latency_ms": before_ms,

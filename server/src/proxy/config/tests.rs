@@ -288,6 +288,13 @@ fn what_a_handle_was_given_is_shown_and_what_it_was_not_is_filled_in() {
             "/before_latency_ms",
             "5",
         ),
+        (r#""LoadBalancerRoute|Pool|A""#, "/algorithm", "\"weighted-hashing\""),
+        (
+            r#"{"type": "HashRoute", "hash_func": "LoadBalancer", "children": "Pool|A"}"#,
+            "/load_ttl_ms",
+            "100",
+        ),
+        (r#"{"type": "BigValueRoute", "child": "NullRoute", "split_threshold": 99}"#, "/batch_size", "10"),
         (r#""BlackholeRoute""#, "/timeout_ms", "1000"),
         (r#""LoggingRoute|NullRoute""#, "/lines_rate", "10.0"),
     ] {
@@ -310,6 +317,11 @@ fn a_handle_that_is_not_taken_is_refused_by_name_and_part() {
             r#"{"type": "SaltedFailoverRoute", "pool": "A", "failover_policy": {"type": "LeastFailuresPolicy"}}"#,
             "SaltedFailoverRoute.failover_policy.type",
         ),
+        (
+            r#"{"type": "LoadBalancerRoute", "children": "Pool|A", "algorithm": "none"}"#,
+            "must be weighted-hashing or two-random-choices",
+        ),
+        (r#""BigValueRoute|NullRoute""#, "BigValueRoute.split_threshold: is missing: bytes"),
         (r#"{"type": "SaltedFailoverRoute"}"#, "SaltedFailoverRoute.pool: is missing"),
         (
             r#"{"type": "PoolRoute", "pool": "A", "slow_warmup": {}}"#,

@@ -10,9 +10,11 @@ use super::super::config::{
 use super::super::hash::{KeyPart, Ring, RingError, RingServer, RingSpec, murmur, rendezvous};
 use super::super::request::Operation;
 use super::all::All;
+use super::big_value::BigValue;
 use super::delay::Latency;
 use super::failover::{Failover, Order};
 use super::key_split::KeySplit;
+use super::load_balancer::LoadBalancer;
 use super::logging::Logging;
 use super::lookaside::Lookaside;
 use super::migrate::Migrate;
@@ -117,6 +119,11 @@ impl Compiler<'_> {
             return root; // routes with equal handles count as one for a `*`
         }
         let mut root = self.node(handle);
+        let config::Options { big_value_threshold: threshold, big_value_batch: batch, .. } =
+            self.config.options;
+        if threshold > 0 {
+            root = self.push(Node::BigValue(BigValue { target: root, threshold, batch }));
+        }
         if self.config.options.log_all {
             root = self.push(Node::Logging(Logging { target: root, lines: Limit::LINES }));
         }
@@ -429,6 +436,20 @@ impl Compiler<'_> {
             }
             Handle::OutstandingLimit { target, max } => {
                 Node::Outstanding(Outstanding { target: self.node(*target), max: *max })
+            }
+            Handle::LoadBalancer { children, algorithm, salt, ttl_ms, tries_max, errors } => {
+                Node::LoadBalancer(LoadBalancer {
+                    children: self.children(children),
+                    algorithm: *algorithm,
+                    salt: salt.as_bytes().into(),
+                    key_part: KeyPart::hash_stop(),
+                    ttl_ms: u64::from(*ttl_ms).max(1),
+                    tries_max: *tries_max,
+                    errors: errors.clone(),
+                })
+            }
+            Handle::BigValue { target, threshold, batch } => {
+                Node::BigValue(BigValue { target: self.node(*target), threshold: *threshold, batch: *batch })
             }
             Handle::Latency { target, before_ms, after_ms, total_ms } => Node::Latency(Latency {
                 target: self.node(*target),

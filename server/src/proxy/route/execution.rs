@@ -295,6 +295,8 @@ fn start(step: &mut Step, node: NodeId, request: OwnedRequest, parent: Parent, s
         Node::ModifyKey(modify) => modify.start(step, request, parent),
         Node::ModifyExptime(modify) => modify.start(step, request, parent),
         Node::Logging(logging) => logging.start(step, node, &request, parent),
+        Node::LoadBalancer(balancer) => balancer.start(step, node, request, parent),
+        Node::BigValue(big) => big.start(step, node, request, parent),
         Node::Latency(latency) => latency.start(step, node, request, parent),
         Node::Blackhole { after_ms } => super::delay::blackhole(step, *after_ms, parent),
         Node::ShardSplits(splits) => splits.start(step, node, request, parent),

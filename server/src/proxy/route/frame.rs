@@ -49,6 +49,8 @@ pub(super) enum State {
     Latency {
         asked_ms: u64,
     },
+    LoadBalancer(super::load_balancer::Progress),
+    BigValue(super::big_value::Stage),
     Logging,
     SlowWarmUp,
     /// The key was changed on the way: the reply shows the client's own.
@@ -177,6 +179,8 @@ impl Frame {
             State::Logging => super::logging::replied(self, step, reply),
             State::SlowWarmUp => super::slow_warm_up::replied(self, step, reply),
             State::Latency { .. } => super::delay::replied(self, step, reply),
+            State::LoadBalancer(_) => super::load_balancer::replied(self, step, place, child, reply),
+            State::BigValue(_) => super::big_value::replied(self, step, place, child, reply),
             State::Rekey => super::modify::rekeyed(self, step, reply),
             State::Copy => super::key_split::replied(self, step, place, child, reply),
         }

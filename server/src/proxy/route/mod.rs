@@ -10,6 +10,7 @@
 //! A request that waits holds its `Rc<Routes>`: a tree that was replaced ends with the last of its requests.
 
 mod all;
+mod big_value;
 mod bucket;
 mod compile;
 mod delay;
@@ -17,6 +18,7 @@ mod execution;
 mod failover;
 mod frame;
 mod key_split;
+mod load_balancer;
 mod logging;
 mod lookaside;
 mod migrate;

@@ -23,6 +23,8 @@ pub(super) struct Bench {
     tickets: u64,
     pub actions: Vec<Action>,
     sent: Vec<(CallId, String)>,
+    /// All that was ever sent, as shown and as it is.
+    requests: Vec<(String, OwnedRequest)>,
 }
 
 pub(super) fn options() -> Options {
@@ -92,6 +94,7 @@ impl Bench {
             tickets: 0,
             actions: Vec::new(),
             sent: Vec::new(),
+            requests: Vec::new(),
         }
     }
 
@@ -117,7 +120,9 @@ impl Bench {
                 Action::Send { call, place, request } => {
                     let server = &self.routes.destinations()[place as usize].server.address;
                     let host = server.to_string().split(':').next().unwrap().to_owned();
-                    self.sent.push((call, format!("{host} {}", shown(&request))));
+                    let text = format!("{host} {}", shown(&request));
+                    self.requests.push((text.clone(), request));
+                    self.sent.push((call, text));
                 }
                 Action::Answer { reply, .. } => {
                     assert_eq!(answer, None, "two answers");
@@ -142,6 +147,12 @@ impl Bench {
 
     pub fn waiting(&self) -> Vec<&str> {
         self.sent.iter().map(|(_, text)| text.as_str()).collect()
+    }
+
+    /// What was `sent`.
+    pub fn request(&self, sent: &str) -> &OwnedRequest {
+        let (_, request) = self.requests.iter().rev().find(|(text, _)| text == sent).unwrap();
+        request
     }
 
     /// So many milliseconds; what the client gets then.
@@ -343,6 +354,7 @@ fn every_request_is_answered_once_whatever_the_tree_and_the_replies() {
                     "get k",
                     "gets k",
                     "set k 0 5 1",
+                    "set k 32768 5 1",
                     "delete k",
                     "incr k 1",
                     "touch k 5",
@@ -362,6 +374,7 @@ fn every_request_is_answered_once_whatever_the_tree_and_the_replies() {
                 let call = calls.swap_remove(random.usize(..calls.len()));
                 let replies = [
                     value("v"),
+                    Reply::Value { client_flags: 0x8000, cas_unique: None, value: "1-2-3".into() },
                     Reply::Miss,
                     Reply::Stored,
                     Reply::NotFound,
@@ -411,8 +424,9 @@ fn random_route(random: &mut fastrand::Rng, depth: usize) -> String {
         "RandomRoute",
         "HashRoute",
         "LatestRoute",
+        "LoadBalancerRoute",
     ];
-    match random.u8(..14) {
+    match random.u8(..15) {
         0 => format!(r#"{{"type": "WarmUpRoute", "cold": {a}, "warm": {b}}}"#),
         1 => format!(
             r#"{{"type": "L1L2CacheRoute", "l1": {a}, "l2": {b}, "upgradingL1Exptime": 9, "ncacheExptime": 4, "ncacheUpdatePeriod": 2}}"#
@@ -425,6 +439,7 @@ fn random_route(random: &mut fastrand::Rng, depth: usize) -> String {
         5 => format!(
             r#"{{"type": "MigrateRoute", "from": {a}, "to": {b}, "start_time": 990, "interval": 20}}"#
         ),
+        13 => format!(r#"{{"type": "BigValueRoute", "target": {a}, "split_threshold": 1}}"#),
         10 => format!(r#"{{"type": "LoggingRoute", "target": {a}}}"#),
         11 => format!(
             r#"{{"type": "LatencyInjectionRoute", "target": {a}, "before_latency_ms": 2, "after_latency_ms": 1, "total_latency_ms": 5}}"#

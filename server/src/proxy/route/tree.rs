@@ -8,10 +8,12 @@ use super::super::config::{EjectedLimit, PoolId, Server};
 use super::super::hash::Ring;
 use super::super::request::{Operation, OperationClass};
 use super::all::All;
+use super::big_value::BigValue;
 use super::bucket::Bucket;
 use super::delay::Latency;
 use super::failover::Failover;
 use super::key_split::KeySplit;
+use super::load_balancer::LoadBalancer;
 use super::logging::Logging;
 use super::lookaside::Lookaside;
 use super::migrate::Migrate;
@@ -64,6 +66,8 @@ pub(super) enum Node {
     Spool { target: NodeId },
     Logging(Logging),
     Latency(Latency),
+    BigValue(BigValue),
+    LoadBalancer(LoadBalancer),
     Blackhole { after_ms: u64 },
     ShardSplits(ShardSplits),
     SlowWarmUp(SlowWarmUp),
@@ -184,6 +188,7 @@ impl Tree {
                 Node::Logging(logging) => logging.target,
                 Node::SlowWarmUp(warm_up) => warm_up.target,
                 Node::Latency(latency) => latency.target,
+                Node::BigValue(big) => big.target,
                 _ => return None,
             };
         }
@@ -215,6 +220,7 @@ pub(super) enum NodeState {
     Failover(super::failover::State),
     Buckets([Option<Bucket>; 3]),
     Outstanding(super::outstanding::State),
+    LoadBalancer(super::load_balancer::State),
     Logging(super::logging::State),
     SlowWarmUp(super::slow_warm_up::State),
     Lookaside { marks_met: std::cell::Cell<u32> },
@@ -250,6 +256,7 @@ impl Routes {
             Node::Outstanding(_) => NodeState::Outstanding(super::outstanding::State::default()),
             Node::Logging(logging) => NodeState::Logging(logging.state()),
             Node::SlowWarmUp(_) => NodeState::SlowWarmUp(super::slow_warm_up::State::default()),
+            Node::LoadBalancer(balancer) => NodeState::LoadBalancer(balancer.state()),
             Node::Lookaside(_) => NodeState::Lookaside { marks_met: std::cell::Cell::new(0) },
             _ => NodeState::None,
         };

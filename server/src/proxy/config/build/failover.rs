@@ -2,7 +2,8 @@
 
 use corecached_protocol::ErrorKind;
 
-use super::super::handle::{Child, ErrorSet, FailoverErrors, FailoverPolicy, Handle, Limit};
+use super::super::super::hash::SALT_BYTES_MAX;
+use super::super::handle::{Balance, Child, ErrorSet, FailoverErrors, FailoverPolicy, Handle, Limit};
 use super::super::hash::Written;
 use super::super::json::Json;
 use super::{Builder, Checked};
@@ -13,6 +14,30 @@ impl Builder<'_> {
             children,
             count: self.int_at(json, "failover_count", 1, 10_000)?.unwrap_or(5) as usize,
             salt: self.text_at(json, "salt")?.unwrap_or_default(),
+            errors: self.failover_errors(json)?,
+        })
+    }
+
+    pub(super) fn load_balancer(&self, json: &Json, children: Vec<Child>) -> Checked<Handle> {
+        Ok(Handle::LoadBalancer {
+            children,
+            algorithm: match self.text_at(json, "algorithm")?.as_deref() {
+                None | Some("weighted-hashing") => Balance::WeightedHashing,
+                Some("two-random-choices") => Balance::TwoRandomChoices,
+                Some(other) => {
+                    let remedy = "must be weighted-hashing or two-random-choices";
+                    return Err(self.fault(json, "LoadBalancerRoute.algorithm", other, remedy));
+                }
+            },
+            salt: match self.text_at(json, "salt")?.unwrap_or_default() {
+                salt if salt.len() > SALT_BYTES_MAX => {
+                    let remedy = "must have at most 128 bytes";
+                    return Err(self.fault(json, "LoadBalancerRoute.salt", &salt, remedy));
+                }
+                salt => salt,
+            },
+            ttl_ms: self.int_at(json, "load_ttl_ms", 1, 24 * 60 * 60 * 1000)?.unwrap_or(100) as u32,
+            tries_max: self.int_at(json, "failover_count", 1, 10_000)?.unwrap_or(1) as usize,
             errors: self.failover_errors(json)?,
         })
     }

@@ -2,7 +2,7 @@
 
 use super::super::handle::{Child, FailoverPolicy, Handle, HandleId, Limit, Wait};
 use super::super::json::{Json, Node};
-use super::super::normal_prefix;
+use super::super::{Options, normal_prefix};
 use super::{Builder, Checked};
 
 /// Most handles of one configuration.
@@ -136,10 +136,10 @@ impl Builder<'_> {
             "PoolRoute" | "SaltedFailoverRoute" => return self.pool_route(json, kind),
             "HashRoute" => {
                 let children = self.children_at(json, kind)?;
-                if json.get("hash_func").and_then(Json::as_str) == Some("Latest") {
-                    self.latest(json, children)?
-                } else {
-                    Handle::Hash { children, hash: self.hash(json, kind)? }
+                match json.get("hash_func").and_then(Json::as_str) {
+                    Some("Latest") => self.latest(json, children)?,
+                    Some("LoadBalancer") => self.load_balancer(json, children)?,
+                    _ => Handle::Hash { children, hash: self.hash(json, kind)? },
                 }
             }
             "FailoverRoute" => {
@@ -172,6 +172,10 @@ impl Builder<'_> {
             "LatestRoute" => {
                 let children = self.children_at(json, kind)?;
                 self.latest(json, children)?
+            }
+            "LoadBalancerRoute" => {
+                let children = self.children_at(json, kind)?;
+                self.load_balancer(json, children)?
             }
             "MissFailoverRoute" => Handle::MissFailover {
                 children: self.children_at(json, kind)?,
@@ -285,6 +289,17 @@ impl Builder<'_> {
                     }
                 },
             },
+            "BigValueRoute" => {
+                let part = if json.get("target").is_some() { "target" } else { "child" };
+                let missing = || self.fault(json, "BigValueRoute.split_threshold", "", "is missing: bytes");
+                let threshold = self.int_at(json, "split_threshold", 1, 64 << 20)?.ok_or_else(missing)?;
+                let batch = self.int_at(json, "batch_size", 0, 1 << 16)?;
+                Handle::BigValue {
+                    target: self.handle_at(json, kind, part)?,
+                    threshold: threshold as u32,
+                    batch: batch.map_or(Options::BIG_VALUE_BATCH, |batch| batch as u32),
+                }
+            }
             "LatencyInjectionRoute" => {
                 let part = if json.get("target").is_some() { "target" } else { "child" };
                 Handle::Latency {
@@ -359,9 +374,9 @@ fn short_form(kind: &str, argument: Option<&str>, at: &Json) -> Json {
     let key = match kind {
         "PoolRoute" | "SaltedFailoverRoute" => "pool",
         "ErrorRoute" => "response",
-        "HashRoute" | "FailoverRoute" | "LatestRoute" | "MissFailoverRoute" | "AllSyncRoute"
-        | "AllAsyncRoute" | "AllFastestRoute" | "AllInitialRoute" | "AllMajorityRoute" | "RandomRoute"
-        | "HostIdRoute" => "children",
+        "HashRoute" | "LoadBalancerRoute" | "FailoverRoute" | "LatestRoute" | "MissFailoverRoute"
+        | "AllSyncRoute" | "AllAsyncRoute" | "AllFastestRoute" | "AllInitialRoute" | "AllMajorityRoute"
+        | "RandomRoute" | "HostIdRoute" => "children",
         _ => "target",
     };
     let members = argument.map(|argument| (key.to_owned(), Json::string(at.place, argument)));
