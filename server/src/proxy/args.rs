@@ -132,6 +132,10 @@ pub struct Args {
     #[arg(long)]
     pub send_invalid_route_to_default: bool,
 
+    /// Zone of this proxy, which reads copies of its own zone first [default: the environment variable CORECACHED_ZONE]
+    #[arg(long, value_name = "NAME")]
+    pub zone: Option<String>,
+
     /// Store values of more than so many bytes in chunks of that size; 0 stores all as they are
     #[arg(long, value_name = "BYTES", default_value = "0")]
     pub big_value_split_threshold: String,
@@ -375,6 +379,7 @@ impl Args {
             miss_on_arithmetic_errors: !self.disable_miss_on_arith_errors,
             spool_deletes: !self.asynclog_disable,
             shard_splits: !self.disable_shard_split_route,
+            zone: self.zone.clone().or_else(|| std::env::var("CORECACHED_ZONE").ok()).unwrap_or_default(),
             big_value_threshold: number(
                 "--big-value-split-threshold",
                 &self.big_value_split_threshold,

@@ -432,6 +432,12 @@ impl OwnedRequest {
 }
 
 impl OwnedRequest {
+    /// Whether a classic command can name its key, however it came.
+    #[must_use]
+    pub fn has_classic_key(&self) -> bool {
+        self.key.len() <= KEY_BYTES_MAX && !self.key.iter().any(|byte| *byte <= b' ' || *byte == 0x7f)
+    }
+
     /// The client flags of what it stores.
     #[must_use]
     pub const fn client_flags(&self) -> u32 {
@@ -596,6 +602,13 @@ mod tests {
             let owned = request(line, b"x");
             assert_eq!(owned.exptime(), before.map(Exptime), "{line}");
             assert_eq!(owned.with_exptime(Exptime(7)), request(after, b"x"), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_key_in_base64_is_classic_when_what_it_stands_for_is() {
+        for (line, classic) in [("get k", true), ("mg Zm9v b", true), ("mg YSBi b", false)] {
+            assert_eq!(request(line, b"").has_classic_key(), classic, "{line}");
         }
     }
 

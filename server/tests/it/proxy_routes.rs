@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::proxy::{addresses, caches, everywhere, proxy};
-use super::support::{Backend, Client, Server, wait_until};
+use super::proxy::{addresses, caches, everywhere, items, proxy};
+use super::support::{Backend, Client, Folder, Launch, Server, wait_until};
 
 /// All `caches` in pool `A`, under `route`.
 fn config(caches: &[Server], route: &str) -> String {
@@ -88,4 +88,51 @@ fn values_larger_than_any_item_are_stored_in_chunks_and_come_back_whole() {
         client.set("m", value.as_bytes());
         client.check("delete m\r\nget m\r\n", "DELETED\r\nEND\r\n");
     });
+}
+
+/// So many keys that every cache has some.
+const KEYS: usize = 60;
+
+#[test]
+fn a_cache_that_is_gone_costs_no_key_that_has_a_copy() {
+    everywhere(|backend, shards| {
+        let mut caches = caches(3);
+        let text = config(&caches, r#"{"type": "PoolRoute", "pool": "A", "replicas": 2}"#);
+        let spool = Folder::new();
+        let dir = format!("--async-dir={}", spool.path().display());
+        let proxy = proxy(backend, shards, &[&dir, "--config-str", &text]);
+        let mut client = Client::connect(&proxy);
+        for key in 0..KEYS {
+            client.set(&format!("k{key}"), b"old");
+        }
+        assert_eq!(items(&caches).iter().sum::<u64>(), 2 * KEYS as u64);
+        drop(caches.remove(0));
+        for key in 0..KEYS {
+            assert_eq!(client.get(&format!("k{key}")).as_deref(), Some(&b"old"[..]), "k{key}");
+            client.set(&format!("k{key}"), b"new");
+            assert_eq!(client.get(&format!("k{key}")).as_deref(), Some(&b"new"[..]), "k{key}");
+            client.check(format!("delete k{key}\r\n"), "DELETED\r\n");
+            client.check(format!("get k{key}\r\n"), "END\r\n");
+        }
+    });
+}
+
+#[test]
+fn gets_stay_in_the_zone_of_the_proxy() {
+    for (args, env) in [(&["--zone=near"][..], ""), (&[], "near")] {
+        let caches = caches(3);
+        let route = r#"{"type": "PoolRoute", "pool": "A", "replicas": 2}"#;
+        let text =
+            config(&caches, route).replace("\"servers\"", r#""zones": ["near", "far", "far"], "servers""#);
+        let fixed = ["proxy", "-p", "0", "--listen-addresses=127.0.0.1", "--num-proxies=1"];
+        let launch = Launch::bare(&[&fixed, args, &["--config-str", &text]].concat());
+        let proxy = launch.env("CORECACHED_ZONE", env).serve();
+        let mut client = Client::connect(&proxy);
+        for key in 0..KEYS {
+            client.set(&format!("k{key}"), b"x");
+            assert_eq!(client.get(&format!("k{key}")).as_deref(), Some(&b"x"[..]));
+        }
+        let hits: Vec<u64> = caches.iter().map(|cache| Client::connect(cache).stat("get_hits")).collect();
+        assert_eq!(hits, [KEYS as u64, 0, 0]);
+    }
 }

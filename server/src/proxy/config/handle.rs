@@ -35,6 +35,8 @@ pub enum Handle {
         spool_deletes: bool,
         /// Spare servers that find little.
         slow_warm_up: Option<SlowWarmUp>,
+        /// Copies of each key, on as many servers; 1 to [`REPLICAS_MAX`].
+        replicas: u32,
     },
     /// To a pool, and while the reply is an error to its own servers, by its hash with a salt more.
     SaltedFailover {
@@ -301,6 +303,9 @@ pub enum Wait {
     /// The one that more than half agree on.
     Majority,
 }
+
+/// Most copies of each key that a pool may keep.
+pub const REPLICAS_MAX: u32 = 8;
 
 /// How a load balancer heeds load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

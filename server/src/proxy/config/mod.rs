@@ -11,13 +11,14 @@ mod pool;
 mod show;
 #[cfg(test)]
 mod tests;
+mod zone;
 
 use std::collections::HashMap;
 
 pub use error::ConfigError;
 pub use handle::{
-    Balance, Child, ErrorSet, FailoverErrors, FailoverPolicy, Handle, HandleId, Hash, Limit, PoolId, Rates,
-    Shadow, ShardSplit, SlowWarmUp, Wait, WarmUpSettings,
+    Balance, Child, ErrorSet, FailoverErrors, FailoverPolicy, Handle, HandleId, Hash, Limit, PoolId,
+    REPLICAS_MAX, Rates, Shadow, ShardSplit, SlowWarmUp, Wait, WarmUpSettings,
 };
 use json::{Json, Node, Place, Sources};
 pub use macros::Import;
@@ -46,6 +47,8 @@ pub struct Options {
     pub big_value_threshold: u32,
     /// `--big-value-batch-size`: chunks sent for at a time; 0: all.
     pub big_value_batch: u32,
+    /// `--zone`: where this proxy is, by the names that pools give their servers' zones; empty: nobody said.
+    pub zone: String,
     /// Tells this host from others where a route chooses by host.
     pub host_id: u64,
     /// `--config-params` and the options, for `%name%`.
@@ -66,6 +69,7 @@ impl Default for Options {
             miss_on_get_errors: true,
             miss_on_arithmetic_errors: true,
             spool_deletes: true,
+            zone: String::new(),
             log_all: false,
             big_value_threshold: 0,
             big_value_batch: Self::BIG_VALUE_BATCH,

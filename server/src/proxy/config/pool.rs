@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use super::handle::HandleId;
+use super::zone::Zones;
 
 /// memcached's port, for a server that names none.
 const DEFAULT_PORT: u16 = 11211;
@@ -72,6 +73,8 @@ pub struct Pool {
     pub weights: Vec<f64>,
     /// Tags for rendezvous hashing, by place; empty when not given.
     pub tags: Vec<String>,
+    /// Which zones the servers are in.
+    pub zones: Zones,
     /// Failure domains, by place; empty when not given.
     pub failure_domains: Vec<u32>,
     /// An empty pool answers with an error; else as if nothing were found.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde_json::{Map, Value, json};
 
-use super::{Child, Config, Handle, HandleId, Hash, Member, Pool, SlowWarmUp};
+use super::{Child, Config, Handle, HandleId, Hash, Member, Pool, SlowWarmUp, zone::Zones};
 
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -36,8 +36,15 @@ impl Config {
                 Member::Handle(handle) => self.child_json(*handle),
             })
             .collect();
+        let (zones, zone_pattern) = match &pool.zones {
+            Zones::Unknown => (None, None),
+            Zones::Listed(zones) => (Some(zones), None),
+            Zones::Named(pattern) => (None, Some(pattern.text())),
+        };
         json!({
             "servers": servers,
+            "zones": zones,
+            "zone_pattern": zone_pattern,
             "resolve": pool.resolve,
             "weights": pool.weights,
             "tags": pool.tags,
@@ -65,12 +72,15 @@ impl Config {
         let handle = self.handle(handle);
         let one = |handle: &HandleId| self.child_json(*handle);
         let mut members = match handle {
-            Handle::Pool { pool, hash, spool_deletes, slow_warm_up } => {
+            Handle::Pool { pool, hash, spool_deletes, slow_warm_up, replicas } => {
                 let mut pool = json!({
                     "pool": self.pool(*pool).name,
                     "hash": hash_json(hash),
                     "asynclog": spool_deletes,
                 });
+                if *replicas > 1 {
+                    pool["replicas"] = json!(replicas);
+                }
                 if let Some(SlowWarmUp { failover, settings }) = slow_warm_up {
                     pool["slow_warmup"] = json!({
                         "failoverTarget": one(failover),

@@ -295,6 +295,7 @@ fn what_a_handle_was_given_is_shown_and_what_it_was_not_is_filled_in() {
             "100",
         ),
         (r#"{"type": "BigValueRoute", "child": "NullRoute", "split_threshold": 99}"#, "/batch_size", "10"),
+        (r#"{"type": "PoolRoute", "pool": "A", "replicas": 2}"#, "/replicas", "2"),
         (r#""BlackholeRoute""#, "/timeout_ms", "1000"),
         (r#""LoggingRoute|NullRoute""#, "/lines_rate", "10.0"),
     ] {
@@ -322,6 +323,11 @@ fn a_handle_that_is_not_taken_is_refused_by_name_and_part() {
             "must be weighted-hashing or two-random-choices",
         ),
         (r#""BigValueRoute|NullRoute""#, "BigValueRoute.split_threshold: is missing: bytes"),
+        (r#"{"type": "PoolRoute", "pool": "A", "replicas": 9}"#, "from 1 to 8"),
+        (
+            r#"{"type": "SaltedFailoverRoute", "pool": "A", "replicas": 2}"#,
+            "stands in a PoolRoute, which fails over within its copies",
+        ),
         (r#"{"type": "SaltedFailoverRoute"}"#, "SaltedFailoverRoute.pool: is missing"),
         (
             r#"{"type": "PoolRoute", "pool": "A", "slow_warmup": {}}"#,
@@ -341,6 +347,28 @@ fn a_handle_that_is_not_taken_is_refused_by_name_and_part() {
     ] {
         let text = format!(r#"{{"pools": {{"A": {{"servers": ["a:1"]}}}}, "route": {route}}}"#);
         let error = parse(&text).map(drop).expect_err(route).to_string();
+        assert!(error.contains(said), "{error}");
+    }
+}
+
+#[test]
+fn zones_are_given_by_place_or_by_name_and_wrong_ones_are_refused() {
+    let pool = |more: &str| {
+        format!(r#"{{"pools": {{"A": {{"servers": ["a:1", "b:1"], {more}}}}}, "route": "PoolRoute|A"}}"#)
+    };
+    let shown: serde_json::Value =
+        serde_json::from_str(&config(&pool(r#""zones": ["x", "y"]"#)).to_string()).unwrap();
+    assert_eq!(shown["pools"]["A"]["zones"][1], "y");
+    assert!(
+        config(&pool(r#""zone_pattern": "c-{zone}-*", "resolve": true"#)).to_string().contains("c-{zone}-*")
+    );
+    for (more, said) in [
+        (r#""zones": ["x"]"#, "must have a zone for each"),
+        (r#""zones": ["x", "y"], "resolve": true"#, "give a \"zone_pattern\""),
+        (r#""zones": ["x", "y"], "zone_pattern": "{zone}""#, "either"),
+        (r#""zone_pattern": "c-*""#, "must have one {zone}"),
+    ] {
+        let error = parse(&pool(more)).map(drop).expect_err(more).to_string();
         assert!(error.contains(said), "{error}");
     }
 }

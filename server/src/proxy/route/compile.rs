@@ -22,6 +22,7 @@ use super::modify::{ModifyExptime, ModifyKey};
 use super::outcome;
 use super::outstanding::Outstanding;
 use super::rate_limit::RateLimit;
+use super::replicated::{self, Replicated};
 use super::salted::Salted;
 use super::shadow::{Shadow, Shadows};
 use super::shard_split::ShardSplits;
@@ -223,6 +224,7 @@ impl Compiler<'_> {
         hash: &Hash,
         spool: bool,
         slow: Option<config::SlowWarmUp>,
+        replicas: u32,
     ) -> Compiled<NodeId> {
         let config = self.config;
         let pool = config.pool(id);
@@ -240,10 +242,57 @@ impl Compiler<'_> {
             _ => {
                 let servers = hash.ring_servers(pool, self.resolved(id));
                 let ring = Arc::new(self.ring(hash, &servers, &pool.name)?);
+                if replicas > 1 {
+                    return Ok(self.replicated(id, ring, &children, replicas, spool));
+                }
                 self.push(Node::Hash { ring, children: children.into() })
             }
         };
         Ok(if spool { self.push(Node::Spool { target: node }) } else { node })
+    }
+
+    /// A pool whose keys have several copies, on `nodes`.
+    fn replicated(
+        &mut self,
+        id: PoolId,
+        ring: Arc<Ring>,
+        nodes: &[NodeId],
+        replicas: u32,
+        spool: bool,
+    ) -> NodeId {
+        let config = self.config;
+        let pool = config.pool(id);
+        let resolved = self.resolved(id);
+        let mut names: Vec<&str> = Vec::new();
+        let mut zones = Vec::with_capacity(nodes.len());
+        for at in 0..nodes.len() {
+            let address = match (resolved, pool.members.get(at)) {
+                (Some(servers), _) => servers.get(at).map(|server| &server.address),
+                (None, Some(Member::Server(server))) => Some(&server.address),
+                (None, _) => None,
+            };
+            let name = pool.zones.of(at, address);
+            let known = names.iter().position(|known| *known == name);
+            zones.push(known.unwrap_or_else(|| {
+                names.push(name);
+                names.len() - 1
+            }) as u32);
+        }
+        let own = config.options.zone.as_str();
+        let own_zone = names.iter().position(|name| !own.is_empty() && *name == own).map(|zone| zone as u32);
+        let count = names.len();
+        let server = |(&node, zone): (&NodeId, u32)| {
+            let keeping = if spool { self.push(Node::Spool { target: node }) } else { node };
+            replicated::Server { node, keeping, zone }
+        };
+        let servers = nodes.iter().zip(zones).map(server).collect();
+        self.push(Node::Replicated(Replicated {
+            ring,
+            servers,
+            copies: replicas as usize,
+            zones: count,
+            own_zone,
+        }))
     }
 
     /// The ring of a pool under nodes that only limit or watch.
@@ -255,6 +304,7 @@ impl Compiler<'_> {
                 Node::RateLimit(limit) => limit.target,
                 Node::Outstanding(limit) => limit.target,
                 Node::Logging(logging) => logging.target,
+                Node::Replicated(replicated) => return Some(Arc::clone(&replicated.ring)),
                 Node::Failover(Failover { order: Order::Salted(salted), .. }) => return salted.own.clone(),
                 _ => return None,
             };
@@ -313,8 +363,8 @@ impl Compiler<'_> {
 
     fn handle(&mut self, handle: &Handle) -> Compiled<NodeId> {
         let node = match handle {
-            Handle::Pool { pool, hash, spool_deletes, slow_warm_up } => {
-                return self.pool(*pool, hash, *spool_deletes, *slow_warm_up);
+            Handle::Pool { pool, hash, spool_deletes, slow_warm_up, replicas } => {
+                return self.pool(*pool, hash, *spool_deletes, *slow_warm_up, *replicas);
             }
             Handle::SaltedFailover { route, pool, errors, max_tries, max_error_tries, limit } => {
                 let servers = self.members(*pool);

@@ -297,6 +297,7 @@ fn start(step: &mut Step, node: NodeId, request: OwnedRequest, parent: Parent, s
         Node::Logging(logging) => logging.start(step, node, &request, parent),
         Node::LoadBalancer(balancer) => balancer.start(step, node, request, parent),
         Node::BigValue(big) => big.start(step, node, request, parent),
+        Node::Replicated(replicated) => replicated.start(step, node, request, parent),
         Node::Latency(latency) => latency.start(step, node, request, parent),
         Node::Blackhole { after_ms } => super::delay::blackhole(step, *after_ms, parent),
         Node::ShardSplits(splits) => splits.start(step, node, request, parent),

@@ -51,6 +51,7 @@ pub(super) enum State {
     },
     LoadBalancer(super::load_balancer::Progress),
     BigValue(super::big_value::Stage),
+    Replicated(super::replicated::Progress),
     Logging,
     SlowWarmUp,
     /// The key was changed on the way: the reply shows the client's own.
@@ -181,6 +182,7 @@ impl Frame {
             State::Latency { .. } => super::delay::replied(self, step, reply),
             State::LoadBalancer(_) => super::load_balancer::replied(self, step, place, child, reply),
             State::BigValue(_) => super::big_value::replied(self, step, place, child, reply),
+            State::Replicated(_) => super::replicated::replied(self, step, place, child, reply),
             State::Rekey => super::modify::rekeyed(self, step, reply),
             State::Copy => super::key_split::replied(self, step, place, child, reply),
         }

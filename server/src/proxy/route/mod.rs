@@ -27,6 +27,7 @@ mod modify;
 mod outcome;
 mod outstanding;
 mod rate_limit;
+mod replicated;
 mod salted;
 mod selector;
 mod shadow;

@@ -406,6 +406,7 @@ fn random_route(random: &mut fastrand::Rng, depth: usize) -> String {
                 "\"NullRoute\"",
                 "\"ErrorRoute\"",
                 "\"BlackholeRoute\"",
+                r#"{"type": "PoolRoute", "pool": "two", "replicas": 2}"#,
                 "\"SaltedFailoverRoute|two\"",
             ])
             .unwrap()

@@ -20,6 +20,7 @@ use super::migrate::Migrate;
 use super::modify::{ModifyExptime, ModifyKey};
 use super::outstanding::Outstanding;
 use super::rate_limit::RateLimit;
+use super::replicated::Replicated;
 use super::shadow::Shadows;
 use super::shard_split::ShardSplits;
 use super::slow_warm_up::SlowWarmUp;
@@ -66,6 +67,7 @@ pub(super) enum Node {
     Spool { target: NodeId },
     Logging(Logging),
     Latency(Latency),
+    Replicated(Replicated),
     BigValue(BigValue),
     LoadBalancer(LoadBalancer),
     Blackhole { after_ms: u64 },

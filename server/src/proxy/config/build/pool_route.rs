@@ -3,7 +3,8 @@
 
 use super::super::super::hash::Distribution;
 use super::super::handle::{
-    FailoverPolicy, Handle, HandleId, Hash, Limit, Rates, Shadow, ShardSplit, SlowWarmUp, WarmUpSettings,
+    FailoverPolicy, Handle, HandleId, Hash, Limit, REPLICAS_MAX, Rates, Shadow, ShardSplit, SlowWarmUp,
+    WarmUpSettings,
 };
 use super::super::hash::Written;
 use super::super::json::{Json, Node};
@@ -40,7 +41,13 @@ impl Builder<'_> {
         let spool_deletes = self.options.spool_deletes && self.flag_at(json, "asynclog", true)?;
         let hash = Hash { distribution, ..hash };
         let slow_warm_up = self.slow_warm_up(json)?;
-        let mut handle = self.push(Handle::Pool { pool, hash, spool_deletes, slow_warm_up }, json)?;
+        let replicas = self.int_at(json, "replicas", 1, i64::from(REPLICAS_MAX))?.unwrap_or(1) as u32;
+        if replicas > 1 && kind == "SaltedFailoverRoute" {
+            let remedy = "stands in a PoolRoute, which fails over within its copies";
+            return Err(self.fault(json, "SaltedFailoverRoute.replicas", &replicas.to_string(), remedy));
+        }
+        let mut handle =
+            self.push(Handle::Pool { pool, hash, spool_deletes, slow_warm_up, replicas }, json)?;
         if kind == "SaltedFailoverRoute" {
             let (max_tries, max_error_tries) = match self.failover_policy(json)? {
                 FailoverPolicy::InOrder { max_tries } => (max_tries, usize::MAX),

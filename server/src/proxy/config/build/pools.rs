@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use super::super::handle::PoolId;
 use super::super::json::{Json, Node};
 use super::super::pool::{EjectedLimit, Member, Pool, Server, read_security, read_server};
+use super::super::zone::{Pattern, Zones};
 use super::{Builder, Checked};
 
 impl Builder<'_> {
@@ -73,6 +74,8 @@ impl Builder<'_> {
             "cluster",
             "weights",
             "tags",
+            "zones",
+            "zone_pattern",
             "hostnames",
             "failure_domains",
             "qos",
@@ -140,10 +143,38 @@ impl Builder<'_> {
             keep_routing_prefix: self.flag_at(json, "keep_routing_prefix", false)?,
             weights: self.numbers_at(json, "weights", 1e6)?,
             tags: self.texts_at(json, "tags")?,
+            zones: self.zones(json, name, &servers, resolve)?,
             failure_domains: failure_domains.into_iter().map(|domain| domain as u32).collect(),
             error_on_empty: self.flag_at(json, "error_on_empty", true)?,
             ejected_limit: self.ejected_limit(json)?,
         })
+    }
+
+    fn zones(&self, json: &Json, name: &str, servers: &Json, resolve: bool) -> Checked<Zones> {
+        let key = |part: &str| format!("pools.{name}.{part}");
+        match (json.get("zones"), json.get("zone_pattern")) {
+            (None, None) => Ok(Zones::Unknown),
+            (Some(zones), None) if resolve => {
+                Err(self.wrong(zones, &key("zones"), "needs servers by place: give a \"zone_pattern\""))
+            }
+            (Some(zones), None) => {
+                let listed = self.texts_at(json, "zones")?;
+                if listed.len() != servers.as_array().map_or(0, <[Json]>::len) {
+                    return Err(self.wrong(zones, &key("zones"), "must have a zone for each of \"servers\""));
+                }
+                Ok(Zones::Listed(listed))
+            }
+            (None, Some(pattern)) => {
+                let text = self.text(pattern, &key("zone_pattern"))?;
+                let remedy = "must have one {zone}: \"cache-{zone}-*\"";
+                let read =
+                    Pattern::new(text).ok_or_else(|| self.wrong(pattern, &key("zone_pattern"), remedy))?;
+                Ok(Zones::Named(read))
+            }
+            (Some(zones), Some(_)) => {
+                Err(self.wrong(zones, &key("zones"), "give either \"zones\" or \"zone_pattern\""))
+            }
+        }
     }
 
     pub(super) fn ejected_limit(&self, json: &Json) -> Checked<Option<EjectedLimit>> {

@@ -100,14 +100,14 @@ impl Index {
     }
 }
 
-/// Whether values of `key` are stored in chunks at all: the same for all who name it.
-fn has_chunks(key: &[u8]) -> bool {
-    key.len() + NAME_BYTES_MAX <= KEY_BYTES_MAX && !key.iter().any(|byte| *byte <= b' ' || *byte == 0x7f)
+/// Whether values of its key are stored in chunks at all: the same for all who name it.
+fn has_chunks(request: &OwnedRequest) -> bool {
+    request.key().len() + NAME_BYTES_MAX <= KEY_BYTES_MAX && request.has_classic_key()
 }
 
 impl BigValue {
     pub fn start(&self, step: &mut Step, node: NodeId, request: OwnedRequest, parent: Parent) {
-        if !has_chunks(request.key()) {
+        if !has_chunks(&request) {
             return step.start(self.target, request, parent);
         }
         match request.operation() {

@@ -1,0 +1,285 @@
+//! `replicas` of a pool: each key in several copies, on as many servers. What is stored or deleted goes to all of them;
+//! a retrieval goes to the nearest by zone, and from there to the others while the reply is an error or a miss.
+//!
+//! The first copy is where the pool's hash puts the key, and decides commands whose outcome depends on what is there;
+//! the other copies follow it. A copy that did not take what was stored is sent a delete, which the spool keeps until it
+//! is taken: it then has nothing rather than something old.
+
+use std::sync::Arc;
+
+use corecached_protocol::{Exptime, Reply, StoreVerb};
+
+use super::super::config::ErrorSet;
+use super::super::hash::Ring;
+use super::super::request::{Operation, OperationClass, OwnedRequest};
+use super::frame::{Frame, Parent, State, Step};
+use super::outcome;
+use super::slab::Place;
+use super::tree::{Node, NodeId};
+
+/// Most copies of a key.
+pub(super) const COPIES_MAX: usize = super::super::config::REPLICAS_MAX as usize;
+/// Salts that are tried for further copies.
+const SALTS_MAX: u32 = 64;
+/// Children from here on are deletes at copies that did not take what was stored.
+const REPAIR: u32 = COPIES_MAX as u32;
+
+/// See [`super::super::config::Replication`].
+#[derive(Debug)]
+pub(super) struct Replicated {
+    pub ring: Arc<Ring>,
+    pub servers: Box<[Server]>,
+    pub copies: usize,
+    /// How many different zones the servers are in.
+    pub zones: usize,
+    /// Ours, if a server is in it.
+    pub own_zone: Option<u32>,
+}
+
+#[derive(Debug)]
+pub(super) struct Server {
+    pub node: NodeId,
+    /// The same with deletes that fail kept for later.
+    pub keeping: NodeId,
+    pub zone: u32,
+}
+
+/// Servers of one key: the first is the one the hash chose.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Copies {
+    servers: [u32; COPIES_MAX],
+    len: usize,
+}
+
+/// Where one request stands.
+#[derive(Debug)]
+pub(super) struct Progress {
+    copies: Copies,
+    stage: Stage,
+    /// The best reply so far.
+    best: Option<Reply>,
+    /// What a copy said that did not take what was stored.
+    failure: Option<Reply>,
+    /// What the client hears whatever the other copies say.
+    error: Option<Reply>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Reading,
+    /// The first copy decides.
+    Deciding,
+    /// All copies, or those behind the first, do it.
+    Doing,
+}
+
+impl Copies {
+    fn as_slice(&self) -> &[u32] {
+        &self.servers[..self.len]
+    }
+
+    fn push(&mut self, server: u32) {
+        self.servers[self.len] = server;
+        self.len += 1;
+    }
+}
+
+impl Replicated {
+    /// Copies are in different zones as far as there are such; further ones are where a salt more puts the key.
+    fn copies(&self, key: &[u8]) -> Copies {
+        let mut copies = Copies::default();
+        copies.push(self.ring.pick(key) as u32);
+        let wanted = self.copies.min(self.servers.len());
+        let zone = |server: u32| self.servers[server as usize].zone;
+        for apart in [true, false] {
+            let salts = (1..=SALTS_MAX).map(|salt| self.ring.pick_resalted(key, salt) as u32);
+            for server in salts.chain(0..self.servers.len() as u32) {
+                if copies.len >= if apart { wanted.min(self.zones) } else { wanted } {
+                    break;
+                }
+                let taken = |&other: &u32| other == server || apart && zone(other) == zone(server);
+                if !copies.as_slice().iter().any(taken) {
+                    copies.push(server);
+                }
+            }
+        }
+        copies
+    }
+
+    /// The copies of our zone first, else in their order.
+    fn nearest_first(&self, copies: Copies) -> Copies {
+        let mut sorted = Copies::default();
+        let near = |server: &&u32| Some(self.servers[**server as usize].zone) == self.own_zone;
+        let all = copies.as_slice();
+        for server in all.iter().filter(near).chain(all.iter().filter(|server| !near(server))) {
+            sorted.push(*server);
+        }
+        sorted
+    }
+
+    pub fn start(&self, step: &mut Step, node: NodeId, request: OwnedRequest, parent: Parent) {
+        let copies = self.copies(request.key());
+        let first = &self.servers[copies.servers[0] as usize];
+        if !request.has_classic_key() {
+            return step.start(first.keeping, request, parent); // the other copies could not be told of it
+        }
+        let mut progress = Progress { copies, stage: Stage::Doing, best: None, failure: None, error: None };
+        let server = |at: &u32| &self.servers[*at as usize];
+        match request.operation() {
+            Operation::Get if is_plain_get(&request) => {
+                progress.stage = Stage::Reading;
+                progress.copies = self.nearest_first(copies);
+                let sent = [(server(&progress.copies.servers[0]).node, request.clone())];
+                step.open_with(node, &request, parent, State::Replicated(progress), sent);
+            }
+            // Their replies are numbers of one server, or what they do there is its own.
+            Operation::Get | Operation::Gets | Operation::Metaget => step.start(first.node, request, parent),
+            Operation::Gats => {
+                let touch = request.touch(request.exptime().unwrap_or(Exptime(0)));
+                step.start(first.node, request, parent);
+                for at in &copies.as_slice()[1..] {
+                    step.start(server(at).node, touch.clone(), Parent::Nobody);
+                }
+            }
+            Operation::Set | Operation::Touch | Operation::Gat => {
+                let sent = copies.as_slice().iter().map(|at| (server(at).node, request.clone()));
+                step.open_with(node, &request, parent, State::Replicated(progress), sent);
+            }
+            Operation::Delete => {
+                let sent = copies.as_slice().iter().map(|at| (server(at).keeping, request.clone()));
+                step.open_with(node, &request, parent, State::Replicated(progress), sent);
+            }
+            Operation::Add
+            | Operation::Replace
+            | Operation::Cas
+            | Operation::Append
+            | Operation::Prepend
+            | Operation::Incr
+            | Operation::Decr => {
+                progress.stage = Stage::Deciding;
+                let sent = [(first.node, request.clone())];
+                step.open_with(node, &request, parent, State::Replicated(progress), sent);
+            }
+        }
+    }
+}
+
+/// It shows a value and does nothing else.
+fn is_plain_get(request: &OwnedRequest) -> bool {
+    request.meta().is_none_or(|(_, flags)| !flags.has(b'N') && !flags.has(b'R') && !flags.has(b'E'))
+}
+
+/// What is stored is told by its command alone: other copies can be given the same.
+fn is_whole_value(operation: Operation) -> bool {
+    matches!(operation, Operation::Set | Operation::Add | Operation::Replace | Operation::Cas)
+}
+
+fn is_failure(reply: &Reply) -> bool {
+    outcome::error_kind(reply).is_some_and(|kind| ErrorSet::DEFAULT.has(kind))
+}
+
+pub(super) fn replied(frame: &mut Frame, step: &mut Step, place: Place, child: u32, reply: Reply) {
+    let routes = std::rc::Rc::clone(&frame.routes);
+    let Node::Replicated(replicated) = &routes.tree.nodes[frame.node as usize] else {
+        return frame.answer(step, reply);
+    };
+    let State::Replicated(progress) = &mut frame.state else { return };
+    match progress.stage {
+        Stage::Reading => read(replicated, frame, step, place, child, reply),
+        Stage::Deciding => decided(replicated, frame, step, place, reply),
+        Stage::Doing => done(replicated, frame, step, place, child, reply),
+    }
+}
+
+/// Keeps the better of what was said and `reply`.
+fn better(best: &mut Option<Reply>, reply: Reply) {
+    if best.as_ref().is_none_or(|best| outcome::rank(&reply) < outcome::rank(best)) {
+        *best = Some(reply);
+    }
+}
+
+fn read(replicated: &Replicated, frame: &mut Frame, step: &mut Step, place: Place, child: u32, reply: Reply) {
+    let State::Replicated(progress) = &mut frame.state else { return };
+    let is_answer = outcome::is_hit(&reply) || outcome::error_kind(&reply).is_some() && !is_failure(&reply);
+    let Some(&next) = progress.copies.as_slice().get(child as usize + 1).filter(|_| !is_answer) else {
+        if !is_answer {
+            better(&mut progress.best, reply.clone());
+        }
+        let answer = progress.best.take().filter(|_| !is_answer).unwrap_or(reply);
+        return frame.answer(step, answer);
+    };
+    better(&mut progress.best, reply);
+    let request = frame.request.clone();
+    frame.start_child(step, place, replicated.servers[next as usize].node, request, child + 1);
+}
+
+/// The first copy has said what becomes of it.
+fn decided(replicated: &Replicated, frame: &mut Frame, step: &mut Step, place: Place, reply: Reply) {
+    let request = frame.request.clone();
+    let State::Replicated(progress) = &mut frame.state else { return };
+    let (hit, failure) = (outcome::is_hit(&reply), is_failure(&reply));
+    if !hit && !failure {
+        return frame.answer(step, reply);
+    }
+    progress.stage = Stage::Doing;
+    let copies = progress.copies;
+    let whole = is_whole_value(request.operation());
+    if hit {
+        progress.best = Some(reply);
+    } else {
+        progress.error = Some(reply);
+        if whole {
+            // It may have been stored all the same, which the other copies know nothing of.
+            let keeping = replicated.servers[copies.servers[0] as usize].keeping;
+            frame.start_child(step, place, keeping, request.delete(), REPAIR);
+            return;
+        }
+    }
+    for (at, &server) in copies.as_slice().iter().enumerate().skip(1) {
+        let server = &replicated.servers[server as usize];
+        if whole {
+            let exptime = request.exptime().unwrap_or(Exptime(0));
+            let value = request.data().clone();
+            let set = request.store(StoreVerb::Set, request.client_flags(), exptime, value);
+            frame.start_child(step, place, server.node, set, at as u32);
+        } else {
+            frame.start_child(step, place, server.keeping, request.delete(), REPAIR + at as u32);
+        }
+    }
+    finish(frame, step);
+}
+
+/// A copy has done it, or not.
+fn done(replicated: &Replicated, frame: &mut Frame, step: &mut Step, place: Place, child: u32, reply: Reply) {
+    let request = frame.request.clone();
+    let State::Replicated(progress) = &mut frame.state else { return };
+    let operation = request.operation();
+    if child >= REPAIR {
+        // Of arithmetic and the like the first copy's reply stands: to hear of an error a client would do it again.
+        if outcome::error_kind(&reply).is_some() && is_whole_value(operation) && progress.error.is_none() {
+            progress.error = Some(progress.failure.clone().unwrap_or(reply));
+        }
+    } else if is_failure(&reply) && is_whole_value(operation) {
+        let server = progress.copies.servers[child as usize];
+        progress.failure = Some(reply);
+        let keeping = replicated.servers[server as usize].keeping;
+        frame.start_child(step, place, keeping, request.delete(), REPAIR + child);
+    } else if outcome::error_kind(&reply).is_some() && operation.class() == OperationClass::Delete {
+        progress.error = Some(reply);
+    } else {
+        better(&mut progress.best, reply);
+    }
+    finish(frame, step);
+}
+
+fn finish(frame: &mut Frame, step: &mut Step) {
+    if frame.waiting > 0 {
+        return;
+    }
+    let State::Replicated(progress) = &mut frame.state else { return };
+    let answer = progress.error.take().or(progress.best.take()).or(progress.failure.take());
+    frame.answer(step, answer.unwrap_or_else(|| outcome::local_error("")));
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,221 @@
+//! Copies of keys over six servers in three zones.
+
+use std::collections::HashMap;
+
+use corecached_protocol::{ErrorKind, Reply};
+
+use super::super::super::config::Options;
+use super::super::tests::{Bench, TIMEOUT, error, meta, options, value};
+
+const SIX: &str = r#"{"pools": {"six": {"servers": ["a:1", "b:1", "c:1", "d:1", "e:1", "f:1"],
+    "zones": ["x", "x", "y", "y", "z", "z"]}}, "route": {"type": "PoolRoute", "pool": "six", "replicas": 2}}"#;
+
+fn zone(host: &str) -> &'static str {
+    match host {
+        "a" | "b" => "x",
+        "c" | "d" => "y",
+        _ => "z",
+    }
+}
+
+fn bench(options: &Options) -> Bench {
+    Bench::with(SIX, options)
+}
+
+/// Hosts that wait for a reply.
+fn hosts(bench: &Bench) -> Vec<String> {
+    bench.waiting().iter().map(|sent| sent[..1].to_owned()).collect()
+}
+
+/// The hosts of a key's copies, the first of them first.
+fn copies(bench: &mut Bench, key: &str) -> (String, String) {
+    bench.ask(&format!("touch {key} 5"), "");
+    let hosts = hosts(bench);
+    for host in &hosts {
+        bench.reply(&format!("{host} touch {key} 5"), Reply::Touched);
+    }
+    (hosts[0].clone(), hosts[1].clone())
+}
+
+/// A bench with the copies of `k`.
+fn with_copies(options: &Options) -> (Bench, String, String) {
+    let mut bench = bench(options);
+    let (first, second) = copies(&mut bench, "k");
+    (bench, first, second)
+}
+
+#[test]
+fn the_first_copy_is_where_the_key_always_was_and_the_second_in_another_zone() {
+    let mut plain = Bench::with(&SIX.replace(", \"replicas\": 2", ""), &options());
+    let mut replicated = bench(&options());
+    let mut seconds: HashMap<String, usize> = HashMap::new();
+    for key in 0..300 {
+        let key = format!("k{key}");
+        plain.ask(&format!("delete {key}"), "");
+        let own = plain.waiting()[0].to_owned();
+        plain.reply(&own, Reply::Deleted);
+        let (first, second) = copies(&mut replicated, &key);
+        assert_eq!(first, own[..1]);
+        assert_ne!(zone(&first), zone(&second));
+        *seconds.entry(second).or_default() += 1;
+    }
+    assert!(seconds.len() == 6 && seconds.values().all(|&keys| keys > 20), "{seconds:?}");
+    replicated.done();
+}
+
+#[test]
+fn without_zones_copies_are_on_different_servers_and_no_more_than_there_are() {
+    let mut bench = Bench::with(
+        r#"{"pools": {"p": {"servers": ["a:1", "b:1", "c:1"]}}, "route": {"type": "PoolRoute", "pool": "p", "replicas": 5}}"#,
+        &options(),
+    );
+    for key in 0..50 {
+        bench.ask(&format!("set k{key} 0 0 1"), "v");
+        let mut hosts = hosts(&bench);
+        hosts.sort();
+        assert_eq!(hosts, ["a", "b", "c"]);
+        for host in hosts {
+            bench.reply(&format!("{host} set k{key} 0 v"), Reply::Stored);
+        }
+    }
+    bench.done();
+}
+
+#[test]
+fn a_get_goes_to_the_copy_of_our_zone_first() {
+    for own in ["x", "y", "z", "elsewhere"] {
+        let mut bench = bench(&Options { zone: own.into(), ..options() });
+        for key in 0..60 {
+            let key = format!("k{key}");
+            let (first, second) = copies(&mut bench, &key);
+            bench.ask(&format!("get {key}"), "");
+            let near = if zone(&second) == own { &second } else { &first };
+            assert_eq!(bench.reply(&format!("{near} get {key}"), value("v")), Some(value("v")), "{own}");
+        }
+        bench.done();
+    }
+}
+
+#[test]
+fn a_get_goes_on_after_an_error_or_a_miss() {
+    let (mut bench, first, second) = with_copies(&options());
+    for (one, other, answer) in [
+        (error(TIMEOUT), value("v"), value("v")),
+        (Reply::Miss, value("v"), value("v")),
+        (Reply::Miss, error(TIMEOUT), Reply::Miss),
+        (error(TIMEOUT), Reply::Miss, Reply::Miss),
+        (error(TIMEOUT), error(ErrorKind::Ejected), error(TIMEOUT)),
+    ] {
+        bench.get();
+        assert_eq!(bench.reply(&format!("{first} get k"), one), None);
+        assert_eq!(bench.reply(&format!("{second} get k"), other), Some(answer));
+    }
+    bench.done();
+}
+
+#[test]
+fn a_copy_that_is_not_stored_is_deleted_and_the_delete_kept() {
+    let (mut bench, first, second) = with_copies(&Options { spool_deletes: true, ..options() });
+    for (failed, stored) in [(&first, &second), (&second, &first)] {
+        bench.ask("set k 0 0 1", "v");
+        assert_eq!(bench.reply(&format!("{failed} set k 0 v"), error(TIMEOUT)), None);
+        assert_eq!(bench.reply(&format!("{failed} delete k"), error(ErrorKind::Ejected)), None);
+        assert_eq!(bench.reply(&format!("{stored} set k 0 v"), Reply::Stored), None);
+        assert_eq!(bench.reply("spool delete k", Reply::NotFound), Some(Reply::Stored));
+    }
+    bench.done();
+}
+
+#[test]
+fn a_copy_that_may_be_stale_is_an_error_to_who_stored_or_deleted() {
+    let (mut bench, first, second) = with_copies(&options());
+    bench.ask("set k 0 0 1", "v");
+    bench.reply(&format!("{first} set k 0 v"), Reply::Stored);
+    bench.reply(&format!("{second} set k 0 v"), error(TIMEOUT));
+    let delete = format!("{second} delete k");
+    assert_eq!(bench.reply(&delete, error(ErrorKind::Ejected)), Some(error(TIMEOUT)));
+    for (one, other, answer) in [
+        (Reply::Deleted, error(TIMEOUT), error(TIMEOUT)),
+        (Reply::NotFound, Reply::Deleted, Reply::Deleted),
+        (Reply::NotFound, Reply::NotFound, Reply::NotFound),
+    ] {
+        bench.ask("delete k", "");
+        assert_eq!(bench.reply(&format!("{first} delete k"), one), None);
+        assert_eq!(bench.reply(&delete, other), Some(answer));
+    }
+    bench.done();
+}
+
+#[test]
+fn the_first_copy_decides_and_the_others_are_given_the_same() {
+    let (mut bench, first, second) = with_copies(&options());
+    for line in ["add k 5 9 1", "replace k 5 9 1", "cas k 5 9 1 7", "ms k 1 C7 T9 F5"] {
+        bench.ask(line, "v");
+        let sent = bench.waiting()[0].to_owned();
+        assert!(sent.starts_with(&first), "{line}");
+        let stored = if line.starts_with("ms") { meta("HD") } else { Reply::Stored };
+        assert_eq!(bench.reply(&sent, stored.clone()), None);
+        let set = format!("{second} set k 9 v");
+        assert_eq!(bench.request(&set).client_flags(), 5);
+        assert_eq!(bench.reply(&set, Reply::Stored), Some(stored), "{line}");
+        bench.ask(line, "v");
+        assert_eq!(bench.reply(&sent, Reply::NotStored), Some(Reply::NotStored), "{line}");
+        bench.ask(line, "v");
+        assert_eq!(bench.reply(&sent, error(TIMEOUT)), None);
+        let delete = format!("{first} delete k");
+        assert_eq!(bench.reply(&delete, Reply::Deleted), Some(error(TIMEOUT)), "{line}");
+        bench.done();
+    }
+}
+
+#[test]
+fn what_only_the_first_copy_can_know_is_deleted_in_the_others() {
+    let (mut bench, first, second) = with_copies(&options());
+    let delete = format!("{second} delete k");
+    for line in ["incr k 1", "append k 0 0 1", "ma k"] {
+        bench.ask(line, "v");
+        let sent = bench.waiting()[0].to_owned();
+        assert!(sent.starts_with(&first), "{line}");
+        assert_eq!(bench.reply(&sent, Reply::Number(2)), None);
+        assert_eq!(bench.reply(&delete, error(TIMEOUT)), Some(Reply::Number(2)), "{line}");
+        bench.ask(line, "v");
+        assert_eq!(bench.reply(&sent, Reply::NotFound), Some(Reply::NotFound), "{line}");
+        bench.ask(line, "v");
+        assert_eq!(bench.reply(&sent, error(TIMEOUT)), None); // it may have been done
+        assert_eq!(bench.reply(&delete, Reply::Deleted), Some(error(TIMEOUT)), "{line}");
+        bench.done();
+    }
+}
+
+#[test]
+fn a_cas_unique_is_always_the_first_copys_and_every_copy_is_touched() {
+    let (mut bench, first, second) = with_copies(&options());
+    for line in ["gets k", "mg k v c", "mg k v N9", "me k"] {
+        bench.ask(line, "");
+        let sent = bench.waiting()[0].to_owned();
+        assert!(sent.starts_with(&first), "{line}");
+        assert_eq!(bench.reply(&sent, error(TIMEOUT)), Some(error(TIMEOUT)), "{line}");
+    }
+    bench.ask("gats 5 k", "");
+    bench.reply(&format!("{second} touch k 5"), Reply::Touched);
+    assert_eq!(bench.reply(&format!("{first} gats k 5"), value("v")), Some(value("v")));
+    bench.ask("gat 5 k", "");
+    bench.reply(&format!("{second} gat k 5"), Reply::Miss);
+    assert_eq!(bench.reply(&format!("{first} gat k 5"), value("v")), Some(value("v")));
+    bench.ask("touch k 5", "");
+    bench.reply(&format!("{second} touch k 5"), Reply::Touched);
+    assert_eq!(bench.reply(&format!("{first} touch k 5"), error(TIMEOUT)), Some(Reply::Touched));
+    bench.done();
+}
+
+#[test]
+fn a_key_that_only_base64_names_has_one_copy() {
+    let mut bench = bench(&options());
+    for line in ["ms YSBi 1 b", "mg YSBi b v", "md YSBi b"] {
+        bench.ask(line, "v");
+        let sent = bench.waiting().into_iter().map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(sent.len(), 1, "{line}");
+        bench.reply(&sent[0], meta("HD"));
+    }
+    bench.done();
+}
