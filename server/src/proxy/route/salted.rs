@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::super::hash::Ring;
 
-/// Salts that are tried, at most. What none of them hits is tried as written.
+/// Salts that are tried, at most.
 const SALTS_MAX: u32 = 64;
 
 /// The order in which one key tries the servers of a pool.
@@ -19,7 +19,7 @@ pub(super) struct Salted {
 
 impl Salted {
     /// Child 0, then every server but the one it sends to: each where a salt first hits it, and those that no salt hits
-    /// as written.
+    /// as they follow that one. A `ConstShard`, say, is the same with any salt.
     pub fn order(&self, key: &[u8]) -> Vec<u32> {
         let mut tried = vec![false; self.servers as usize];
         let mut order = Vec::with_capacity(self.servers as usize);
@@ -35,7 +35,7 @@ impl Salted {
             (1..=SALTS_MAX.min(self.servers * 4))
                 .for_each(|salt| visit(ring.pick_resalted(key, salt) as u32));
         }
-        (0..self.servers).for_each(visit);
+        (1..=self.servers).for_each(|next| visit((own as u32 + next) % self.servers));
         order
     }
 }
@@ -86,6 +86,14 @@ mod tests {
         // What a server leaves goes to all others, not to the next one.
         assert!(seconds.len() == 5 && seconds.values().all(|seconds| seconds.len() == 4), "{seconds:?}");
         salted.done();
+    }
+
+    #[test]
+    fn servers_follow_each_other_where_no_salt_makes_a_difference() {
+        let route = r#"{"type": "SaltedFailoverRoute", "pool": "five", "hash": "ConstShard"}"#;
+        let mut bench = bench(route, &options());
+        assert_eq!(tries(&mut bench, "k:3:x"), "deabc");
+        assert_eq!(tries(&mut bench, "k:0:x"), "abcde");
     }
 
     #[test]

@@ -21,7 +21,12 @@ impl Store {
     fn serve(&mut self, bench: &mut Bench, log: &mut Vec<String>) -> Option<Option<Reply>> {
         let sent = bench.waiting().first()?.to_string();
         log.push(sent.clone());
-        let request = bench.request(&sent);
+        Some(self.answer(bench, &sent))
+    }
+
+    /// What the client gets once the server has answered `sent`.
+    fn answer(&mut self, bench: &mut Bench, sent: &str) -> Option<Reply> {
+        let request = bench.request(sent);
         let key = String::from_utf8_lossy(request.key()).into_owned();
         let words: Vec<&str> = sent.split(' ').collect();
         let held = self.0.get(&key).cloned();
@@ -49,7 +54,7 @@ impl Store {
             }
             other => panic!("{other:?}"),
         };
-        Some(bench.reply(&sent, reply))
+        bench.reply(sent, reply)
     }
 
     /// The answer to a client's line, and what was sent for it.
@@ -272,4 +277,53 @@ fn the_option_splits_under_every_route() {
     assert_eq!(store.ask(&mut bench, "set /././k 0 0 5", "01234").1.len(), 3);
     assert_eq!(store.ask(&mut bench, "get k", "").0, value(0, None, "01234"));
     bench.done();
+}
+
+/// Writers and readers of two keys at once, whose requests are served in any order, while items are evicted: a value
+/// that is found is one that somebody stored, whole.
+#[test]
+fn whatever_is_found_was_stored_so() {
+    let seed = std::env::var("SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
+    println!("SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let (mut found, mut missed) = (0, 0);
+    for _ in 0..100 {
+        let (mut bench, mut store) = (bench(), Store::default());
+        let mut stored = std::collections::HashSet::new();
+        for _ in 0..200 {
+            let key = random.choice(["k", "l"]).unwrap();
+            let answer = if random.u8(..3) == 0 && bench.waiting().len() < 20 {
+                // Many share their chunks' contents, and their number.
+                let text: String =
+                    (0..random.usize(1..14)).map(|_| random.choice(["a", "b"]).unwrap()).collect();
+                match random.u8(..6) {
+                    0 => bench.ask(&format!("set {key} 0 0 {}", text.len()), {
+                        stored.insert(text.clone());
+                        &text
+                    }),
+                    1 => bench.ask(&format!("touch {key} 9"), ""),
+                    2 => bench.ask(&format!("delete {key}"), ""),
+                    _ => bench.ask(&format!("get {key}"), ""),
+                }
+            } else if random.u8(..30) == 0 {
+                let evicted = random.choice(store.0.keys()).cloned();
+                evicted.and_then(|key| store.0.remove(&key));
+                None
+            } else {
+                let sent = random.choice(bench.waiting()).map(str::to_owned);
+                sent.and_then(|sent| store.answer(&mut bench, &sent))
+            };
+            match answer {
+                Some(Reply::Value { value, .. }) => {
+                    found += 1;
+                    let value = String::from_utf8(value.to_vec()).unwrap();
+                    assert!(stored.contains(&value), "{value} of {stored:?}");
+                }
+                Some(Reply::Miss) => missed += 1,
+                _ => {}
+            }
+        }
+    }
+    println!("{found} found, {missed} missed");
+    assert!(found > 50, "{found}");
 }

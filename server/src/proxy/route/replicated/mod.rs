@@ -88,12 +88,16 @@ impl Replicated {
     /// Copies are in different zones as far as there are such; further ones are where a salt more puts the key.
     fn copies(&self, key: &[u8]) -> Copies {
         let mut copies = Copies::default();
-        copies.push(self.ring.pick(key) as u32);
+        let own = self.ring.pick(key) as u32;
+        copies.push(own);
+        let count = self.servers.len() as u32;
+        // What no salt hits, as under a `ConstShard`: those that follow.
+        let following = (1..=count).map(|next| (own + next) % count);
         let wanted = self.copies.min(self.servers.len());
         let zone = |server: u32| self.servers[server as usize].zone;
         for apart in [true, false] {
             let salts = (1..=SALTS_MAX).map(|salt| self.ring.pick_resalted(key, salt) as u32);
-            for server in salts.chain(0..self.servers.len() as u32) {
+            for server in salts.chain(following.clone()) {
                 if copies.len >= if apart { wanted.min(self.zones) } else { wanted } {
                     break;
                 }

@@ -82,6 +82,20 @@ fn without_zones_copies_are_on_different_servers_and_no_more_than_there_are() {
 }
 
 #[test]
+fn copies_follow_each_other_where_no_salt_makes_a_difference() {
+    let text = SIX.replace("\"replicas\": 2", "\"replicas\": 3, \"hash\": \"ConstShard\"");
+    let mut bench = Bench::with(&text, &options());
+    for (key, expected) in [("k:1:x", ["b", "c", "e"]), ("k:4:x", ["e", "a", "c"])] {
+        bench.ask(&format!("delete {key}"), "");
+        assert_eq!(hosts(&bench), expected);
+        for host in expected {
+            bench.reply(&format!("{host} delete {key}"), Reply::Deleted);
+        }
+    }
+    bench.done();
+}
+
+#[test]
 fn a_get_goes_to_the_copy_of_our_zone_first() {
     for own in ["x", "y", "z", "elsewhere"] {
         let mut bench = bench(&Options { zone: own.into(), ..options() });
