@@ -233,3 +233,108 @@ fn a_key_that_only_base64_names_has_one_copy() {
     }
     bench.done();
 }
+
+/// Servers whose requests are sometimes done and not answered, or neither.
+#[derive(Default)]
+struct Servers {
+    held: HashMap<(char, String), String>,
+    /// Requests that were not answered as they should.
+    failed: usize,
+}
+
+impl Servers {
+    /// Serves what waits, in any order, until the client has its answer and nothing is left.
+    fn serve(&mut self, bench: &mut Bench, random: &mut fastrand::Rng, failing: u8) -> Option<Reply> {
+        let mut answer = None;
+        while let Some(sent) = random.choice(bench.waiting()).map(str::to_owned) {
+            let fails = random.u8(..100) < failing;
+            let reply = if fails && random.bool() { Reply::Miss } else { self.reply(bench, &sent) };
+            self.failed += usize::from(fails);
+            answer = answer.or(bench.reply(&sent, if fails { error(TIMEOUT) } else { reply }));
+        }
+        answer
+    }
+
+    fn reply(&mut self, bench: &Bench, sent: &str) -> Reply {
+        let request = bench.request(sent);
+        let key = (sent.chars().next().unwrap(), String::from_utf8(request.key().to_vec()).unwrap());
+        let data = String::from_utf8(request.data().to_vec()).unwrap();
+        let held = self.held.get(&key).cloned();
+        match (sent.split(' ').nth(1).unwrap(), held) {
+            ("get", held) => held.map_or(Reply::Miss, |held| value(&held)),
+            ("set", _) | ("add", None) => {
+                self.held.insert(key, data);
+                Reply::Stored
+            }
+            ("append", Some(held)) => {
+                self.held.insert(key, held + &data);
+                Reply::Stored
+            }
+            ("add" | "append", _) => Reply::NotStored,
+            ("touch", held) => held.map_or(Reply::NotFound, |_| Reply::Touched),
+            ("delete", _) => self.held.remove(&key).map_or(Reply::NotFound, |_| Reply::Deleted),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// One client, servers that fail and evict: what it was told is stored is what it reads, or nothing; what it was told is
+/// deleted is gone. After an error either may be.
+#[test]
+fn whatever_a_client_was_told_holds_in_every_copy() {
+    let seed = std::env::var("SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
+    println!("SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let (mut found, mut failed) = (0, 0);
+    for round in 0..200 {
+        let (mut bench, mut servers) = (bench(&options()), Servers::default());
+        let failing = if round % 2 == 0 { 10 } else { 0 };
+        // What may be read, beside a miss.
+        let mut may: Vec<String> = Vec::new();
+        for step in 0..60 {
+            let failed_before = servers.failed;
+            let text = format!("<{step}>");
+            let kind = random.choice(["get", "get", "set", "add", "append", "touch", "delete"]).unwrap();
+            let line = match kind {
+                "set" | "add" | "append" => format!("{kind} k 0 0 {}", text.len()),
+                "touch" => "touch k 9".into(),
+                _ => format!("{kind} k"),
+            };
+            let at_once = bench.ask(&line, &text);
+            let answer = at_once.or(servers.serve(&mut bench, &mut random, failing)).expect("an answer");
+            let unsure =
+                servers.failed > failed_before && kind == "append" || matches!(answer, Reply::Error { .. });
+            let before = may.clone();
+            match (kind, &answer) {
+                ("get", Reply::Value { value, .. }) => {
+                    found += 1;
+                    let value = std::str::from_utf8(value).unwrap();
+                    assert!(
+                        may.iter().any(|may| may == value),
+                        "round {round} step {step}: {value} of {may:?}"
+                    );
+                }
+                ("set", Reply::Stored | Reply::Error { .. })
+                | ("add", Reply::Stored | Reply::Error { .. }) => {
+                    may = vec![text];
+                }
+                ("append", Reply::Stored | Reply::Error { .. }) => {
+                    may.iter_mut().for_each(|may| may.push_str(&text));
+                }
+                ("delete", Reply::Deleted | Reply::NotFound) => may.clear(),
+                _ => {}
+            }
+            if unsure {
+                may.extend(before);
+            }
+            if random.u8(..20) == 0 {
+                let evicted = random.choice(servers.held.keys()).cloned();
+                evicted.map(|key| servers.held.remove(&key));
+            }
+        }
+        failed += servers.failed;
+        bench.done();
+    }
+    println!("{found} found, {failed} requests failed");
+    assert!(found > 1000 && failed > 100, "{found} {failed}");
+}
