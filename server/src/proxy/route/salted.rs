@@ -25,9 +25,9 @@ impl Salted {
         let mut order = Vec::with_capacity(self.servers as usize);
         order.push(0);
         let own = self.own.as_ref().map_or(0, |ring| ring.pick(key));
-        tried[own] = true;
+        tried.iter_mut().skip(own).take(1).for_each(|tried| *tried = true);
         let mut visit = |server: u32| {
-            if !std::mem::replace(&mut tried[server as usize], true) {
+            if tried.get_mut(server as usize).is_some_and(|tried| !std::mem::replace(tried, true)) {
                 order.push(server + 1);
             }
         };
