@@ -6,7 +6,8 @@ cd "$(dirname "$0")/../.."
 profile=${PROFILE:-release}
 target=x86_64-unknown-linux-gnu
 cargo_home=${CARGO_HOME:-$HOME/.cargo}
-export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/static"
+# Beside what other builds made for the machine itself: macros and build scripts are the same.
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}"
 export RUSTFLAGS="-C target-feature=+crt-static -C strip=symbols --remap-path-prefix=$PWD=/source --remap-path-prefix=$cargo_home=/cargo"
 cargo build --locked --profile "$profile" --target "$target" -p corecached --bin corecached >&2
 folder=$profile

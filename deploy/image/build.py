@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Packs a static corecached into an OCI image, as a tar of an OCI layout: no registry, no daemon, no root.
 
-    deploy/image/build-static.sh                      # target/static/.../corecached
+    deploy/image/build-static.sh                      # target/x86_64-unknown-linux-gnu/release/corecached
     deploy/image/build.py --binary PATH --output corecached.tar [--tag NAME:TAG]
 
 The same binary gives the same bytes. Load it with `ctr image import`, `podman load`, `skopeo copy oci-archive:...`.
