@@ -2,8 +2,11 @@
 
 use std::fmt::Write;
 use std::fs;
+use std::io::{Read, Write as _};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
@@ -20,6 +23,10 @@ const KEY_BYTES: u32 = 20;
 const VALUE_BYTES: [u32; 3] = [10, 100, 1000];
 /// Payload written, to the limit: enough that every server has evicted for long.
 const OVERFILL: f64 = 1.5;
+/// Connections that begin to send a value, how long those are, and what a server may take to read what was sent.
+const BEGUN_CONNECTIONS: usize = 500;
+const BEGUN_VALUE_BYTES: usize = 16_000;
+const BEGUN_SETTLES: Duration = Duration::from_millis(500);
 /// The size shift: limit in MiB, values of the first size, values of the second and how many, how often they are set.
 const SHIFT_MIB: usize = 64;
 const SHIFT_FIRST: (u32, u32) = (1_000_000, 100);
@@ -70,6 +77,8 @@ struct Fill {
     payload_share: f64,
     /// Resident memory, of the limit.
     rss_share: f64,
+    /// The most of it at any moment: while it filled, and then with connections that have begun to send a value each.
+    peak_share: f64,
     /// Bytes of the limit an item takes beyond key and value.
     overhead_bytes: f64,
     /// Sets answered SERVER_ERROR.
@@ -145,6 +154,9 @@ fn fill(server: &Server, limit_mib: usize, value_bytes: u32) -> Result<Fill, Fai
     progress.done();
     let items = server.stat("curr_items")?;
     let rss_bytes = process::rss_bytes(server.pid()).unwrap_or(0);
+    let begun = begin_values(server)?;
+    let peak_bytes = process::peak_rss_bytes(server.pid()).unwrap_or(0);
+    drop(begun);
     Ok(Fill {
         server: server.name.clone(),
         version: server.version.clone(),
@@ -152,9 +164,27 @@ fn fill(server: &Server, limit_mib: usize, value_bytes: u32) -> Result<Fill, Fai
         items,
         payload_share: items as f64 * payload_bytes / limit_bytes,
         rss_share: rss_bytes as f64 / limit_bytes,
+        peak_share: peak_bytes as f64 / limit_bytes,
         overhead_bytes: limit_bytes / items.max(1) as f64 - payload_bytes,
         refused: report.faults.server_errors,
     })
+}
+
+/// Connections that each send part of a value and wait until the server has taken it.
+fn begin_values(server: &Server) -> Result<Vec<TcpStream>, Failure> {
+    let address = server.target().to_string();
+    let mut connections = Vec::new();
+    for number in 0..BEGUN_CONNECTIONS {
+        let mut stream = TcpStream::connect(&address)?;
+        let line = format!("get nothing\r\nset begun-{number} 0 0 {BEGUN_VALUE_BYTES}\r\n");
+        stream.write_all(line.as_bytes())?;
+        stream.write_all(&vec![b'x'; BEGUN_VALUE_BYTES / 2])?;
+        // It has read as far as this, and soon the rest.
+        stream.read_exact(&mut [0; b"END\r\n".len()])?;
+        connections.push(stream);
+    }
+    std::thread::sleep(BEGUN_SETTLES);
+    Ok(connections)
 }
 
 fn shift(server: &Server) -> Result<Shift, Failure> {
@@ -185,22 +215,23 @@ fn render(results: &Results) -> String {
     );
     let _ = writeln!(
         text,
-        "| server | value | items held | payload, of the limit | bytes beyond payload an item | RSS, of the limit |"
+        "| server | value | items held | payload, of the limit | bytes beyond payload an item | RSS, of the limit | at most |"
     );
-    let _ = writeln!(text, "|---|---|---|---|---|---|");
+    let _ = writeln!(text, "|---|---|---|---|---|---|---|");
     for fill in &results.fills {
         let refused =
             if fill.refused > 0 { format!(" ({} sets refused)", fill.refused) } else { String::new() };
         let _ = writeln!(
             text,
-            "| {} ({}) | {} B | {}{refused} | {:.1} % | {:.1} | {:.1} % |",
+            "| {} ({}) | {} B | {}{refused} | {:.1} % | {:.1} | {:.1} % | {:.1} % |",
             fill.server,
             fill.version,
             fill.value_bytes,
             fill.items,
             fill.payload_share * 100.0,
             fill.overhead_bytes,
-            fill.rss_share * 100.0
+            fill.rss_share * 100.0,
+            fill.peak_share * 100.0
         );
     }
     let _ = writeln!(
