@@ -179,6 +179,13 @@ pub struct Args {
     #[arg(long, value_name = "MS", default_value = "10000")]
     pub async_replay_ms: String,
 
+    /// Milliseconds after a pool's servers changed in which keys are fetched from where they were; 0: never
+    ///
+    /// For pools without a "warm_resize" of their own. Costs a request more for each key that moved and is not there yet,
+    /// and a delete more for each write of one; see the README.
+    #[arg(long, value_name = "MS", default_value = "0")]
+    pub warm_resize_ms: String,
+
     /// Milliseconds a destination has to connect, and to answer; 0 is no limit
     #[arg(short = 't', long, value_name = "MS", default_value = "1000")]
     pub server_timeout: String,
@@ -388,6 +395,7 @@ impl Args {
             )? as u32,
             big_value_batch: number("--big-value-batch-size", &self.big_value_batch_size, 0, 1 << 16)? as u32,
             log_all: self.enable_logging_route,
+            warm_resize_ms: number("--warm-resize-ms", &self.warm_resize_ms, 0, MS_MAX)? as u32,
             host_id: host_id(),
             params: self.params()?,
         };

@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use notify::Watcher;
 
 use super::args::{Checked, Source};
-use super::config::{self, Config, Import, Member};
+use super::config::{self, Config, Import, Member, Rings};
 use super::relay::Snapshot;
 use super::route::Tree;
 use crate::config::ConfigError;
@@ -45,6 +45,8 @@ pub struct Control {
     /// Asks caches for their cores, if that is wanted.
     scout: Option<Scout>,
     cores: CoresFound,
+    /// What the pools that resize warm go from and to.
+    rings: Rings,
     snapshot: Arc<Snapshot>,
 }
 
@@ -58,10 +60,13 @@ impl Control {
             .map_err(|error| ConfigError::new("DNS", "", &format!("no resolver: {error}"), EX_CONFIG))?;
         let text = read(&checked.source)?;
         let config = parse(&checked.source, &text, &checked.options)?;
-        let found = dns.find(&config, &Found::default());
+        let mut found = dns.find(&config, &Found::default());
         let secured = checked.upstream.trust.is_some();
+        let mut rings = Rings::default();
+        rings.observe(&config, &found.pools, 0);
+        rings.locate(&mut found.addresses);
         let cores = CoresFound::new();
-        let snapshot = compile(&config, &found, &cores, secured)?;
+        let snapshot = compile(&config, &found, &rings, &cores, secured)?;
         Ok(Self {
             secured,
             source: checked.source.clone(),
@@ -73,6 +78,7 @@ impl Control {
             found,
             scout: checked.core_aware.then(Scout::start),
             cores,
+            rings,
             snapshot,
         })
     }
@@ -83,7 +89,8 @@ impl Control {
     /// As [`Control::start`], but names are not looked up.
     pub fn check(checked: &Checked) -> Result<String, ConfigError> {
         let config = parse(&checked.source, &read(&checked.source)?, &checked.options)?;
-        compile(&config, &Found::default(), &CoresFound::new(), checked.upstream.trust.is_some())?;
+        let (rings, secured) = (Rings::default(), checked.upstream.trust.is_some());
+        compile(&config, &Found::default(), &rings, &CoresFound::new(), secured)?;
         Ok(config.to_string())
     }
 
@@ -117,7 +124,8 @@ impl Control {
                 changed |= self.reload(shared);
             }
             if changed || looked_up.elapsed() >= self.look_up_every() {
-                let found = self.dns.find(&self.config, &self.found);
+                let mut found = self.dns.find(&self.config, &self.found);
+                self.rings.locate(&mut found.addresses);
                 looked_up = Instant::now();
                 changed |= found.differs(&self.found);
                 self.found = found;
@@ -131,8 +139,10 @@ impl Control {
                     changed = true;
                 }
             }
+            changed |= self.rings.observe(&self.config, &self.found.pools, shared.clock.now_ms());
             if changed {
-                match compile(&self.config, &self.found, &self.cores, self.secured) {
+                self.rings.locate(&mut self.found.addresses);
+                match compile(&self.config, &self.found, &self.rings, &self.cores, self.secured) {
                     Ok(snapshot) => {
                         tracing::info!("routes changed: {} destinations", snapshot.tree.destinations().len());
                         self.snapshot = snapshot;
@@ -268,10 +278,11 @@ fn caches(found: &Found) -> Vec<SocketAddr> {
 fn compile(
     config: &Config,
     found: &Found,
+    rings: &Rings,
     cores: &CoresFound,
     secured: bool,
 ) -> Result<Arc<Snapshot>, ConfigError> {
-    let tree = Tree::compile(config, &found.pools)
+    let tree = Tree::compile_over(config, &found.pools, rings)
         .map_err(|error| ConfigError::new("configuration", "", &error.to_string(), EX_CONFIG))?;
     let is_encrypted = |member: &Member| matches!(member, Member::Server(server) if server.tls);
     let mut pools = config.pools.iter();

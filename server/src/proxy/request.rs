@@ -486,7 +486,7 @@ fn with_token(tokens: &[u8], token: &[u8]) -> Bytes {
 }
 
 /// The tokens of `flags` but `letter`.
-fn tokens_without(flags: &MetaFlags, letter: u8) -> Bytes {
+pub(super) fn tokens_without(flags: &MetaFlags, letter: u8) -> Bytes {
     let mut kept = BytesMut::with_capacity(flags.tokens.len());
     for (flag, token) in flags.iter().filter(|&(flag, _)| flag != letter) {
         if !kept.is_empty() {

@@ -8,6 +8,7 @@ mod hash;
 mod json;
 mod macros;
 mod pool;
+mod rings;
 mod show;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,9 @@ pub use handle::{
 use json::{Json, Node, Place, Sources};
 pub use macros::Import;
 pub use pool::{Address, EjectedLimit, Member, Pool, ResolvedPools, Server};
+#[cfg(test)]
+pub use rings::EARLIER_MAX;
+pub use rings::{Ring, Rings, WarmResize};
 
 /// What the command line says about routing.
 #[derive(Clone, Debug)]
@@ -49,6 +53,8 @@ pub struct Options {
     pub big_value_batch: u32,
     /// `--zone`: where this proxy is, by the names that pools give their servers' zones; empty: nobody said.
     pub zone: String,
+    /// `--warm-resize-ms`: the window of pools that do not give one; 0: none.
+    pub warm_resize_ms: u32,
     /// Tells this host from others where a route chooses by host.
     pub host_id: u64,
     /// `--config-params` and the options, for `%name%`.
@@ -74,6 +80,7 @@ impl Default for Options {
             big_value_threshold: 0,
             big_value_batch: Self::BIG_VALUE_BATCH,
             shard_splits: true,
+            warm_resize_ms: 0,
             host_id: 0,
             params: Vec::new(),
         }

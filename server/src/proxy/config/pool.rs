@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use super::handle::HandleId;
+use super::rings::WarmResize;
 use super::zone::Zones;
 
 /// memcached's port, for a server that names none.
@@ -81,6 +82,8 @@ pub struct Pool {
     pub error_on_empty: bool,
     /// From how many ejected servers on no more are ejected, and to how many that must fall again.
     pub ejected_limit: Option<EjectedLimit>,
+    /// How keys follow when the servers change; `None`: they do not.
+    pub warm_resize: Option<WarmResize>,
 }
 
 /// Bounds of how many servers of a pool may be ejected at once.

@@ -46,6 +46,11 @@ impl Config {
             "zones": zones,
             "zone_pattern": zone_pattern,
             "resolve": pool.resolve,
+            "warm_resize": pool.warm_resize.map(|times| json!({
+                "window_ms": times.window_ms,
+                "grace_ms": times.grace_ms,
+                "invalidate_ms": times.invalidate_ms,
+            })),
             "weights": pool.weights,
             "tags": pool.tags,
             "keep_routing_prefix": pool.keep_routing_prefix,

@@ -5,7 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::super::config::{
-    self, Child, Config, FailoverPolicy, Handle, HandleId, Hash, Limit, Member, PoolId, ResolvedPools, Server,
+    self, Child, Config, FailoverPolicy, Handle, HandleId, Hash, Limit, Member, Pool, PoolId, ResolvedPools,
+    Rings, Server,
 };
 use super::super::hash::{KeyPart, Ring, RingError, RingServer, RingSpec, murmur, rendezvous};
 use super::super::request::Operation;
@@ -23,6 +24,7 @@ use super::outcome;
 use super::outstanding::Outstanding;
 use super::rate_limit::RateLimit;
 use super::replicated::{self, Replicated};
+use super::resize::{Era, Resize};
 use super::salted::Salted;
 use super::shadow::{Shadow, Shadows};
 use super::shard_split::ShardSplits;
@@ -58,9 +60,22 @@ impl Tree {
     /// # Errors
     /// The members that were found cannot make a ring.
     pub fn compile(config: &Config, resolved: &ResolvedPools) -> Result<Self, CompileError> {
+        Self::compile_over(config, resolved, &Rings::default())
+    }
+
+    /// The same, and pools of which `rings` knows several go from one to the next.
+    ///
+    /// # Errors
+    /// As [`Tree::compile`].
+    pub fn compile_over(
+        config: &Config,
+        resolved: &ResolvedPools,
+        rings: &Rings,
+    ) -> Result<Self, CompileError> {
         let mut compiler = Compiler {
             config,
             resolved,
+            rings,
             nodes: Vec::new(),
             destinations: Vec::new(),
             destination_nodes: HashMap::new(),
@@ -93,6 +108,7 @@ impl Tree {
 struct Compiler<'a> {
     config: &'a Config,
     resolved: &'a ResolvedPools,
+    rings: &'a Rings,
     nodes: Vec<Node>,
     destinations: Vec<Destination>,
     /// By server, and whether keys keep their routing prefix.
@@ -228,6 +244,14 @@ impl Compiler<'_> {
     ) -> Compiled<NodeId> {
         let config = self.config;
         let pool = config.pool(id);
+        let resizes = slow.is_none() && replicas <= 1;
+        let rings =
+            pool.warm_resize.filter(|_| resizes).and_then(|times| Some((times, self.rings.of(&pool.name)?)));
+        if let Some((times, rings)) = rings {
+            let node = self.resizing(id, hash, times, rings)?;
+            let empty = matches!(self.nodes[node as usize], Node::Null | Node::Error { .. });
+            return Ok(if spool && !empty { self.push(Node::Spool { target: node }) } else { node });
+        }
         let mut children = self.members(id);
         if let Some(config::SlowWarmUp { failover, settings }) = slow {
             let failover = self.node(failover);
@@ -249,6 +273,29 @@ impl Compiler<'_> {
             }
         };
         Ok(if spool { self.push(Node::Spool { target: node }) } else { node })
+    }
+
+    /// A pool that goes from ring to ring.
+    fn resizing(
+        &mut self,
+        id: PoolId,
+        hash: &Hash,
+        times: config::WarmResize,
+        rings: &[config::Ring],
+    ) -> Compiled<NodeId> {
+        let config = self.config;
+        let pool = config.pool(id);
+        let mut eras = Vec::new();
+        for ring in rings {
+            let children: Vec<NodeId> =
+                ring.members.iter().map(|server| self.destination(id, server.clone())).collect();
+            let servers = hash.ring_servers(pool, Some(&ring.members));
+            eras.push(Era { node: self.pool_of(pool, hash, children, &servers)?, since_ms: ring.since_ms });
+        }
+        Ok(match eras[..] {
+            [only] => only.node,
+            _ => self.push(Node::Resize(Resize { eras: eras.into(), times })),
+        })
     }
 
     /// A pool whose keys have several copies, on `nodes`.
@@ -295,12 +342,32 @@ impl Compiler<'_> {
         }))
     }
 
+    /// The node of a pool that has these children, which hash by `servers`.
+    fn pool_of(
+        &mut self,
+        pool: &Pool,
+        hash: &Hash,
+        children: Vec<NodeId>,
+        servers: &[RingServer],
+    ) -> Compiled<NodeId> {
+        Ok(match children[..] {
+            [] if pool.error_on_empty => self.error_node(&format!("pool {} is empty", pool.name)),
+            [] => self.push(Node::Null),
+            [only] => only,
+            _ => {
+                let ring = Arc::new(self.ring(hash, servers, &pool.name)?);
+                self.push(Node::Hash { ring, children: children.into() })
+            }
+        })
+    }
+
     /// The ring of a pool under nodes that only limit or watch.
     fn ring_below(&self, mut node: NodeId) -> Option<Arc<Ring>> {
         loop {
             node = match &self.nodes[node as usize] {
                 Node::Hash { ring, .. } => return Some(Arc::clone(ring)),
                 Node::Spool { target } => *target,
+                Node::Resize(resize) => resize.newest(),
                 Node::RateLimit(limit) => limit.target,
                 Node::Outstanding(limit) => limit.target,
                 Node::Logging(logging) => logging.target,

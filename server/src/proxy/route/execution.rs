@@ -8,6 +8,7 @@ use corecached_protocol::Reply;
 use super::super::request::{BadKey, OwnedRequest};
 use super::delay::Delayed;
 use super::frame::{Call, Frame, Parent, Step, Work};
+use super::resize::ResizeCounters;
 use super::slab::{Place, Slab};
 use super::tree::{DestinationId, Node, NodeId, Routes, prefix_len};
 use super::{all, modify, outcome, selector, spool};
@@ -72,6 +73,7 @@ pub struct Execution {
     work: VecDeque<Work>,
     delayed: Delayed,
     random: fastrand::Rng,
+    resize: ResizeCounters,
     calls_with_shadows_max: usize,
 }
 
@@ -85,6 +87,7 @@ impl Execution {
             work: VecDeque::new(),
             delayed: Delayed::new(limits.calls_max),
             random: fastrand::Rng::with_seed(seed),
+            resize: ResizeCounters::default(),
             calls_with_shadows_max: limits.calls_with_shadows_max,
         }
     }
@@ -99,6 +102,12 @@ impl Execution {
     #[must_use]
     pub fn delayed(&self) -> usize {
         self.delayed.len()
+    }
+
+    /// What became of keys whose pool changed.
+    #[must_use]
+    pub const fn resize_counters(&self) -> &ResizeCounters {
+        &self.resize
     }
 
     /// Requests that wait somewhere in a tree.
@@ -215,6 +224,7 @@ impl Execution {
             work: &mut self.work,
             delayed: &mut self.delayed,
             random: &mut self.random,
+            resize: &mut self.resize,
             actions,
         }
     }
@@ -302,6 +312,7 @@ fn start(step: &mut Step, node: NodeId, request: OwnedRequest, parent: Parent, s
         Node::Blackhole { after_ms } => super::delay::blackhole(step, *after_ms, parent),
         Node::ShardSplits(splits) => splits.start(step, node, request, parent),
         Node::SlowWarmUp(warm_up) => warm_up.start(step, node, request, parent),
+        Node::Resize(resize) => resize.start(step, node, request, parent),
         Node::Spool { target } => spool::start(step, node, *target, request, parent),
     }
 }

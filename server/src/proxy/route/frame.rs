@@ -8,6 +8,7 @@ use corecached_protocol::Reply;
 use super::super::request::OwnedRequest;
 use super::delay::Delayed;
 use super::execution::Action;
+use super::resize::{self, ResizeCounters};
 use super::slab::{Place, Slab};
 use super::tree::{NodeId, NodeState, Routes, Softening};
 use super::{all, failover, lookaside, miss_failover, outcome, spool};
@@ -54,6 +55,7 @@ pub(super) enum State {
     Replicated(super::replicated::Progress),
     Logging,
     SlowWarmUp,
+    Resize(Box<resize::Progress>),
     /// The key was changed on the way: the reply shows the client's own.
     Rekey,
     /// A retrieval of one copy of a split key.
@@ -82,6 +84,7 @@ pub(super) struct Step<'a> {
     pub work: &'a mut VecDeque<Work>,
     pub delayed: &'a mut Delayed,
     pub random: &'a mut fastrand::Rng,
+    pub resize: &'a mut ResizeCounters,
     pub actions: &'a mut Vec<Action>,
 }
 
@@ -183,6 +186,7 @@ impl Frame {
             State::LoadBalancer(_) => super::load_balancer::replied(self, step, place, child, reply),
             State::BigValue(_) => super::big_value::replied(self, step, place, child, reply),
             State::Replicated(_) => super::replicated::replied(self, step, place, child, reply),
+            State::Resize(_) => resize::replied(self, step, place, child, reply),
             State::Rekey => super::modify::rekeyed(self, step, reply),
             State::Copy => super::key_split::replied(self, step, place, child, reply),
         }

@@ -28,6 +28,7 @@ mod outcome;
 mod outstanding;
 mod rate_limit;
 mod replicated;
+mod resize;
 mod salted;
 mod selector;
 mod shadow;
@@ -41,4 +42,5 @@ mod tree;
 
 pub use compile::CompileError;
 pub use execution::{Action, CallId, Execution, Limits};
+pub use resize::ResizeCounters;
 pub use tree::{Destination, DestinationId, Routes, Softening, Tree, without_prefix};

@@ -40,7 +40,8 @@ pub(super) fn replied(frame: &mut Frame, step: &mut Step, frame_place: Place, re
     let Node::Spool { target } = frame.routes.tree.nodes[frame.node as usize] else {
         return frame.answer(step, reply);
     };
-    let destination = failed.then(|| destination(&frame.routes.tree, target, frame.request.key())).flatten();
+    let destination =
+        failed.then(|| destination(&frame.routes.tree, target, frame.request.key(), step.now_ms)).flatten();
     let Some((id, keep_prefix)) = destination else { return frame.answer(step, reply) };
     let Ok(request) = execution::outgoing(frame.request.clone(), keep_prefix) else {
         return frame.answer(step, reply);
@@ -58,7 +59,7 @@ pub(super) fn replied(frame: &mut Frame, step: &mut Step, frame_place: Place, re
 
 /// The destination of a delete of `key` below a pool, past what only limits or copies. One behind a handle that stands
 /// among the pool's servers is not known here: its client hears of the failure.
-fn destination(tree: &Tree, mut node: NodeId, key: &[u8]) -> Option<(DestinationId, bool)> {
+fn destination(tree: &Tree, mut node: NodeId, key: &[u8], now_ms: u64) -> Option<(DestinationId, bool)> {
     loop {
         node = match &tree.nodes[node as usize] {
             Node::Destination { id, keep_routing_prefix } => return Some((*id, *keep_routing_prefix)),
@@ -69,6 +70,7 @@ fn destination(tree: &Tree, mut node: NodeId, key: &[u8]) -> Option<(Destination
             Node::Shadow(shadows) => shadows.target,
             Node::Logging(logging) => logging.target,
             Node::SlowWarmUp(warm_up) => warm_up.target,
+            Node::Resize(resize) => resize.node(now_ms),
             _ => return None,
         };
     }

@@ -21,6 +21,7 @@ use super::modify::{ModifyExptime, ModifyKey};
 use super::outstanding::Outstanding;
 use super::rate_limit::RateLimit;
 use super::replicated::Replicated;
+use super::resize::Resize;
 use super::shadow::Shadows;
 use super::shard_split::ShardSplits;
 use super::slow_warm_up::SlowWarmUp;
@@ -73,6 +74,7 @@ pub(super) enum Node {
     Blackhole { after_ms: u64 },
     ShardSplits(ShardSplits),
     SlowWarmUp(SlowWarmUp),
+    Resize(Resize),
 }
 
 /// The compiled tree: made on the control thread, shared by all shards.
@@ -165,6 +167,7 @@ impl Tree {
                 Node::Prefix { policies, wildcard } => super::selector::by_prefix(policies, *wildcard, key),
                 Node::Spool { target } if operation != Operation::Delete => *target,
                 Node::SlowWarmUp(warm_up) if operation.class() != OperationClass::Get => warm_up.target,
+                Node::Resize(resize) => resize.only(self, key)?,
                 _ => return None,
             };
         }
@@ -191,8 +194,27 @@ impl Tree {
                 Node::SlowWarmUp(warm_up) => warm_up.target,
                 Node::Latency(latency) => latency.target,
                 Node::BigValue(big) => big.target,
+                Node::Resize(resize) => resize.newest(),
                 _ => return None,
             };
+        }
+    }
+
+    /// The child of a pool's node that `key` belongs to; `None` when the pool has none.
+    #[inline]
+    pub(super) fn below(&self, node: NodeId, key: &[u8]) -> Option<NodeId> {
+        match &self.nodes[node as usize] {
+            Node::Destination { .. } => Some(node),
+            Node::Hash { ring, children } => Some(children[ring.pick(key)]),
+            _ => None,
+        }
+    }
+
+    /// Whether keys may belong to `child` at a pool's `node`.
+    pub(super) fn has_child(&self, node: NodeId, child: NodeId) -> bool {
+        match &self.nodes[node as usize] {
+            Node::Hash { children, .. } => children.contains(&child),
+            _ => node == child,
         }
     }
 

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use super::super::handle::PoolId;
 use super::super::json::{Json, Node};
 use super::super::pool::{EjectedLimit, Member, Pool, Server, read_security, read_server};
+use super::super::rings::WarmResize;
 use super::super::zone::{Pattern, Zones};
 use super::{Builder, Checked};
 
@@ -87,6 +88,7 @@ impl Builder<'_> {
             "additional_fanout",
             "error_on_empty",
             "resolve",
+            "warm_resize",
             "name",
             "pool_locality",
             "pool_routing",
@@ -136,7 +138,7 @@ impl Builder<'_> {
             None => Vec::new(),
             Some(_) => self.numbers_at(json, "failure_domains", f64::from(u32::MAX))?,
         };
-        Ok(Pool {
+        let mut pool = Pool {
             name: name.into(),
             members,
             resolve,
@@ -147,7 +149,10 @@ impl Builder<'_> {
             failure_domains: failure_domains.into_iter().map(|domain| domain as u32).collect(),
             error_on_empty: self.flag_at(json, "error_on_empty", true)?,
             ejected_limit: self.ejected_limit(json)?,
-        })
+            warm_resize: None,
+        };
+        pool.warm_resize = self.warm_resize(name, json, &pool)?;
+        Ok(pool)
     }
 
     fn zones(&self, json: &Json, name: &str, servers: &Json, resolve: bool) -> Checked<Zones> {
@@ -175,6 +180,41 @@ impl Builder<'_> {
                 Err(self.wrong(zones, &key("zones"), "give either \"zones\" or \"zone_pattern\""))
             }
         }
+    }
+
+    fn warm_resize(&self, name: &str, json: &Json, pool: &Pool) -> Checked<Option<WarmResize>> {
+        let key = |part: &str| format!("pools.{name}.warm_resize{part}");
+        let written = json.get("warm_resize");
+        if let Some(written) = written {
+            let known = ["window_ms", "grace_ms", "invalidate_ms"];
+            let members = self.object(written, &key(""))?;
+            if let Some((unknown, value)) = members.iter().find(|(part, _)| !known.contains(&part.as_str())) {
+                let remedy = "must be one of window_ms grace_ms invalidate_ms";
+                return Err(self.fault(value, &key(&format!(".{unknown}")), &value.shown(), remedy));
+            }
+        }
+        let at = |part: &str, default: u32| match written {
+            Some(written) => self.ms_at(written, part, default),
+            None => Ok(default),
+        };
+        let window_ms = at("window_ms", self.options.warm_resize_ms)?;
+        let grace_ms = at("grace_ms", WarmResize::GRACE_MS.min(window_ms / 2))?;
+        let invalidate_ms = at("invalidate_ms", grace_ms)?;
+        if window_ms == 0 {
+            return Ok(None);
+        }
+        if let Some(written) = written.filter(|_| grace_ms >= window_ms) {
+            return Err(self.wrong(written, &key(".grace_ms"), "must be less than window_ms"));
+        }
+        if let Some(reason) = pool.never_resizes() {
+            // A default for all pools leaves out those that cannot.
+            return match written {
+                Some(written) => Err(self.wrong(written, &key(""), reason)),
+                None => Ok(None),
+            };
+        }
+        let [window_ms, grace_ms, invalidate_ms] = [window_ms, grace_ms, invalidate_ms].map(u64::from);
+        Ok(Some(WarmResize { window_ms, grace_ms, invalidate_ms }))
     }
 
     pub(super) fn ejected_limit(&self, json: &Json) -> Checked<Option<EjectedLimit>> {
