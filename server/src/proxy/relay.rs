@@ -980,6 +980,12 @@ impl Relay {
         self.waiting.merge.as_deref()
     }
 
+    /// What became of keys whose pool changed.
+    #[must_use]
+    pub const fn resize_counters(&self) -> &route::ResizeCounters {
+        self.execution.resize_counters()
+    }
+
     /// Requests without an answer.
     #[must_use]
     pub fn under_way(&self) -> usize {

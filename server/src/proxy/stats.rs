@@ -181,6 +181,9 @@ pub fn describe(relay: &Relay) -> Vec<u8> {
             );
         }
     }
+    for (name, number) in relay.resize_counters().named() {
+        let _ = writeln!(lines, "C {name} {number}");
+    }
     let mut errors = [0; ERRORS.len()];
     for destination in relay.destinations() {
         for (sum, (_, kind)) in errors.iter_mut().zip(ERRORS) {

@@ -27,4 +27,5 @@ mod tls;
 mod transcripts;
 mod udp;
 mod warm;
+mod warm_resize;
 mod watch;

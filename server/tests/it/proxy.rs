@@ -4,10 +4,9 @@ use std::fmt::Write;
 use std::io::{Read, Write as _};
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::support::{Backend, Client, Folder, Launch, Server, free_port, wait_until};
+use super::support::{Backend, Client, Folder, Launch, Names, Server, wait_until};
 
 /// So many keys that every cache has some.
 const KEYS: usize = 60;
@@ -441,65 +440,6 @@ fn a_failover_route_answers_for_a_cache_that_is_gone() {
     }
 }
 
-/// A DNS server whose answers can be changed.
-struct Names {
-    server: Child,
-    folder: Folder,
-    port: u16,
-}
-
-impl Names {
-    /// Knows nothing yet. `None`, said aloud, where there is no dnsmasq.
-    fn start() -> Option<Self> {
-        let folder = Folder::new();
-        std::fs::write(folder.file("hosts"), "").unwrap();
-        let port = free_port();
-        let server = Command::new("/usr/sbin/dnsmasq")
-            .args([
-                "--no-daemon",
-                "--no-resolv",
-                "--no-hosts",
-                "--listen-address=127.0.0.1",
-                "--bind-interfaces",
-            ])
-            .args(["--user=root", "--local=/test/", &format!("--port={port}")])
-            .arg(format!("--addn-hosts={}", folder.file("hosts").display()))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        match server {
-            Ok(mut server) => {
-                // A signal before it is ready would end it.
-                wait_until("the name server", || {
-                    assert_eq!(server.try_wait().unwrap(), None, "dnsmasq ended");
-                    std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
-                });
-                Some(Self { server, folder, port })
-            }
-            Err(error) => {
-                println!("skipped: /usr/sbin/dnsmasq cannot be started ({error}): install dnsmasq-base");
-                None
-            }
-        }
-    }
-
-    /// `caches.test` stands for these hosts of 127.0.0.0/8 from now on.
-    fn tell(&self, hosts: &[u8]) {
-        let lines: String = hosts.iter().map(|host| format!("127.0.0.{host} caches.test\n")).collect();
-        std::fs::write(self.folder.file("hosts"), lines).unwrap();
-        // SAFETY: no memory is touched; the process is our child.
-        unsafe { libc::kill(self.server.id() as i32, libc::SIGHUP) };
-    }
-}
-
-impl Drop for Names {
-    fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
-    }
-}
-
 #[test]
 fn a_pool_follows_the_addresses_of_its_name() {
     let Some(names) = Names::start() else { return };
@@ -517,7 +457,7 @@ fn a_pool_follows_the_addresses_of_its_name() {
     );
     for &backend in Backend::all() {
         names.tell(&[11, 12]);
-        let dns = format!("--dns-server=127.0.0.1:{}", names.port);
+        let dns = format!("--dns-server=127.0.0.1:{}", names.port());
         let proxy = proxy(backend, 2, &["--config-str", &config, &dns]);
         let mut client = Client::connect(&proxy);
         wait_until("the name to be known", || client.stat("num_servers") == 2);

@@ -37,6 +37,15 @@ pub(super) fn write(sheet: &mut Sheet<'_>, shared: &Shared) -> fmt::Result {
         "Commands without an answer yet",
         totals.counters.get("proxy_reqs_processing").copied().unwrap_or(0),
     )?;
+    let outcomes = totals
+        .counters
+        .iter()
+        .filter_map(|(name, &value)| Some((vec![("outcome", name.strip_prefix("resize_")?)], value)));
+    sheet.counters(
+        "corecached_proxy_resize_keys",
+        "Keys looked for on earlier servers of a pool, and what came of it",
+        outcomes,
+    )?;
     let state = |state, is: fn(&Server) -> bool| {
         (vec![("state", state)], destinations.values().filter(|server| is(server)).count() as u64)
     };

@@ -248,6 +248,7 @@ pub(super) enum NodeState {
     Logging(super::logging::State),
     SlowWarmUp(super::slow_warm_up::State),
     Lookaside { marks_met: std::cell::Cell<u32> },
+    Resize(super::resize::Busy),
 }
 
 /// A shard's tree.
@@ -281,6 +282,7 @@ impl Routes {
             Node::Logging(logging) => NodeState::Logging(logging.state()),
             Node::SlowWarmUp(_) => NodeState::SlowWarmUp(super::slow_warm_up::State::default()),
             Node::LoadBalancer(balancer) => NodeState::LoadBalancer(balancer.state()),
+            Node::Resize(_) => NodeState::Resize(super::resize::Busy::default()),
             Node::Lookaside(_) => NodeState::Lookaside { marks_met: std::cell::Cell::new(0) },
             _ => NodeState::None,
         };

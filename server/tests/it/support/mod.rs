@@ -2,6 +2,7 @@
 
 mod client;
 mod folder;
+mod names;
 mod packet;
 mod random;
 mod server;
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 
 pub use client::{Client, Stats};
 pub use folder::Folder;
+pub use names::Names;
 pub use packet::{Packet, opcode};
 pub use random::Random;
 pub use server::{Backend, Exit, Launch, Server};

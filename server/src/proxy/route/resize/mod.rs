@@ -8,7 +8,12 @@ mod sim;
 mod tests;
 mod words;
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::Arc;
+
+use bytes::Bytes;
 
 use corecached_protocol::{ErrorKind, Reply};
 
@@ -17,11 +22,14 @@ use super::super::request::{Operation, OwnedRequest};
 use super::frame::{Frame, Parent, State, Step};
 use super::outcome;
 use super::slab::Place;
-use super::tree::{NodeId, Tree};
+use super::tree::{NodeId, NodeState, Tree};
 use words::{Found, Kind, Met};
 
 /// How often a request begins anew because another proxy worked on its key.
 const TRIES: u8 = 3;
+
+/// Most requests that wait at one node of a shard for others on their keys. Past it clients get `SERVER_ERROR 307 busy`.
+const QUEUE_MAX: usize = 1 << 16;
 
 /// The client's own request, and all but those below.
 const MAIN: u32 = 0;
@@ -45,6 +53,16 @@ pub(super) struct Resize {
     /// The oldest first; at least two.
     pub eras: Box<[Era]>,
     pub times: WarmResize,
+}
+
+/// What a shard keeps of one: keys that a request is changing, with those that came after it, in their order.
+#[derive(Debug, Default)]
+pub(super) struct Busy(RefCell<Queues>);
+
+#[derive(Debug, Default)]
+struct Queues {
+    by_key: HashMap<Bytes, Vec<(OwnedRequest, Parent)>>,
+    waiting: usize,
 }
 
 /// What a shard counts of resizes.
@@ -161,8 +179,23 @@ impl Resize {
         if plain || request.operation() == Operation::Metaget {
             return step.start(layout.authority, request, parent);
         }
+        let kind = Kind::of(&request);
+        let routes = Rc::clone(step.routes);
+        let NodeState::Resize(Busy(queues)) = &routes.states[node as usize] else { return };
+        let mut queues = queues.borrow_mut();
+        if queues.by_key.contains_key(request.key()) {
+            if queues.waiting >= QUEUE_MAX {
+                return step.answer(parent, outcome::busy());
+            }
+            queues.waiting += 1;
+            if let Some(queue) = queues.by_key.get_mut(request.key()) {
+                queue.push((request, parent));
+            }
+            return;
+        }
+        let changes = !matches!(kind, Kind::Look | Kind::LookMeta);
         let progress = Box::new(Progress {
-            kind: Kind::of(&request),
+            kind,
             layout,
             stage: Stage::Look,
             tries: 0,
@@ -172,12 +205,23 @@ impl Resize {
             reply: None,
             found: Found::default(),
         });
+        let key = request.key().clone();
         let Some(place) = step.open(node, request, parent, State::Outstanding) else { return };
+        if changes {
+            queues.by_key.insert(key, Vec::new());
+        }
+        drop(queues);
         let Some(mut frame) = step.frames.take(place) else { return };
         let mut run = Run { frame: &mut frame, step, place, progress };
         run.begin();
         frame.state = State::Resize(run.progress);
-        step.frames.put_back(place, frame);
+        if frame.waiting > 0 {
+            step.frames.put_back(place, frame);
+        } else {
+            // Answered at once.
+            finish(&frame, step, changes);
+            step.frames.release(place);
+        }
     }
 }
 
@@ -240,8 +284,25 @@ pub(super) fn replied(frame: &mut Frame, step: &mut Step, place: Place, child: u
         OTHER => run.deleted(&reply),
         _ => run.replied(reply),
     }
-    let progress = run.progress;
-    frame.state = State::Resize(progress);
+    let changes = !matches!(run.progress.kind, Kind::Look | Kind::LookMeta);
+    frame.state = State::Resize(run.progress);
+    if frame.waiting == 0 {
+        finish(frame, step, changes);
+    }
+}
+
+/// The request is done: those that waited for it begin, in their order.
+fn finish(frame: &Frame, step: &mut Step, changes: bool) {
+    let NodeState::Resize(Busy(queues)) = &frame.routes.states[frame.node as usize] else { return };
+    if !changes {
+        return;
+    }
+    let mut queues = queues.borrow_mut();
+    let waited = queues.by_key.remove(frame.request.key()).unwrap_or_default();
+    queues.waiting -= waited.len();
+    for (request, parent) in waited {
+        step.start(frame.node, request, parent);
+    }
 }
 
 /// The server is not there, as far as one can tell.

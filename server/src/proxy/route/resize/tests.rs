@@ -449,3 +449,34 @@ fn keys_that_do_not_move_take_the_short_way() {
     let stay = (0..1000).filter(|&key| direct(key)).count();
     assert!((650..850).contains(&stay), "{stay} of 1000 stay");
 }
+
+#[test]
+fn requests_on_a_key_that_is_being_changed_wait_in_their_order() {
+    let mut bench = Bench::at(WINDOW);
+    bench.put(0, "1");
+    let mut actions = Vec::new();
+    for (ticket, line) in
+        ["append k 0 0 1", "get k", "set k 7 0 1", "get k", "delete k", "get k"].iter().enumerate()
+    {
+        let data = if line.contains("0 1") { "2" } else { "" };
+        let request = Bench::request(line, data);
+        bench.execution.begin(&bench.routes, request, ticket as u64, WINDOW, &mut actions);
+    }
+    let mut answers = Vec::new();
+    while !actions.is_empty() {
+        for action in std::mem::take(&mut actions) {
+            match action {
+                Action::Send { call, place, request } => {
+                    let reply = bench.servers[place as usize].answer(&request, WINDOW);
+                    bench.execution.replied(call, reply, WINDOW, &mut actions);
+                }
+                Action::Answer { ticket, reply } => answers.push((ticket, reply)),
+                Action::Keep { .. } => panic!("deletes are not kept here"),
+            }
+        }
+    }
+    answers.sort_by_key(|(ticket, _)| *ticket);
+    let replies: Vec<Reply> = answers.into_iter().map(|(_, reply)| reply).collect();
+    assert_eq!(replies, [Reply::Stored, value("12"), Reply::Stored, value("2"), Reply::Deleted, Reply::Miss]);
+    assert_eq!((bench.execution.calls(), bench.execution.frames()), (0, 0));
+}
