@@ -6,6 +6,7 @@
 //! | [`replay`] | a recorded trace played look-aside against a server or the engine alone |
 //! | [`compare`] | servers against each other: CPU, throughput and latency of the README's workloads |
 //! | [`memory`] | items held and memory taken at a limit, and the size-shift test |
+//! | [`resize`] | a pool that grows and shrinks under look-aside load with a simulated database |
 //! | [`generators`] | this load generator's own CPU beside memcaslap's |
 //! | [`peer`], [`pool`], [`machine`] | a server started to be measured; the caches behind it, if it is a proxy; what it was measured on |
 //! | [`wire`], [`payload`] | requests and replies as bytes; keys and values that say whose they are |
@@ -28,6 +29,7 @@ pub mod pool;
 pub mod popularity;
 pub mod process;
 pub mod replay;
+pub mod resize;
 pub mod rng;
 pub mod sizes;
 pub mod trace;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use corecached_bench::{compare, generators, load, memory, replay};
+use corecached_bench::{compare, generators, load, memory, replay, resize};
 
 /// Load generator, trace replay and comparisons for corecached and its peers.
 #[derive(Debug, Parser)]
@@ -19,6 +19,7 @@ enum Command {
     Replay(replay::ReplayArgs),
     Compare(compare::CompareArgs),
     Memory(memory::MemoryArgs),
+    Resize(resize::ResizeArgs),
     Generators(generators::GeneratorsArgs),
 }
 
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         Command::Load(args) => load::main(&args),
         Command::Replay(args) => replay::main(&args),
         Command::Compare(args) => compare::main(&args),
+        Command::Resize(args) => resize::main(&args),
         Command::Memory(args) => memory::main(&args),
         Command::Generators(args) => generators::main(&args),
     };

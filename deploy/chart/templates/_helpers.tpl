@@ -240,6 +240,12 @@ preferredDuringSchedulingIgnoredDuringExecution:
 {{- end }}
 {{- $pool = dict "servers" $servers }}
 {{- end }}
+{{- with .Values.mcrouter.warmResize }}
+{{- if .windowMs }}
+{{- if ge (int .graceMs) (int .windowMs) }}{{ fail "mcrouter.warmResize.graceMs: must be less than mcrouter.warmResize.windowMs" }}{{ end }}
+{{- $pool = merge $pool (dict "warm_resize" (dict "window_ms" (int .windowMs) "grace_ms" (int .graceMs))) }}
+{{- end }}
+{{- end }}
 {{- $route := dict "type" "PoolRoute" "pool" "A" "hash" (dict "hash_func" .Values.mcrouter.hashFunction) }}
 {{- dict "pools" (dict "A" $pool) "route" $route | toPrettyJson }}
 {{- end }}

@@ -51,6 +51,11 @@ def test_the_proxy_follows_the_caches_service_and_hashes_by_names():
     }
 
 
+def test_the_pool_resizes_warm_where_it_is_asked_to():
+    config = json.loads(the("ConfigMap", ROUTER, *PROXY, "--set", "mcrouter.warmResize.windowMs=600000")["data"]["config.json"])
+    assert config["pools"]["A"]["warm_resize"] == {"window_ms": 600000, "grace_ms": 10000}
+
+
 @pytest.mark.parametrize("version", HELMS)
 def test_the_notes_name_the_next_commands(version):
     done = helm("install", "mycache", CHART, "--dry-run=client", *PROXY, version=version)
@@ -273,6 +278,8 @@ def test_cache_and_proxy_have_names_of_their_own(release, names):
         ("containerSecurityContext.runAsUser=0", "runAsUser"),
         ("mcrouter.enabled=perhaps", "enabled"),
         ("mcrouter.hashFunction=Md5", "hashFunction"),
+        ("mcrouter.warmResize.windowMs=-1", "windowMs"),
+        ("mcrouter.enabled=true,mcrouter.warmResize.windowMs=5000", "mcrouter.warmResize.graceMs: must be less than"),
         ("guaranteedQoS.cpus=1.5", "cpus"),
         ("podManagementPolicy=Any", "podManagementPolicy"),
         # What goes together only in the templates.

@@ -161,7 +161,7 @@ fn every_command_finds_its_key_on_a_memcached_that_was_left() {
             ("touch nothing 9\r\nmg nothing v\r\nmg nothing v q\r\nmn\r\n", "NOT_FOUND\r\nEN\r\nMN\r\n"),
             ("add nothing 4 0 1\r\nx\r\nget nothing\r\n", "STORED\r\nVALUE nothing 4 1\r\nx\r\nEND\r\n"),
             ("set set 0 0 1\r\nx\r\nget set\r\n", "STORED\r\nVALUE set 0 1\r\nx\r\nEND\r\n"),
-            ("delete delete\r\nget delete\r\n", "NOT_FOUND\r\nEND\r\n"),
+            ("delete delete\r\nget delete\r\n", "DELETED\r\nEND\r\n"),
             ("delete late noreply\r\nmd ever q\r\nmn\r\nget late ever\r\n", "MN\r\nEND\r\n"),
         ] {
             client.check(request, reply);

@@ -222,7 +222,9 @@ impl FakeServer {
                 if let Some(refused) = refused(&there) {
                     return meta(refused.into(), None);
                 }
-                meta(if self.items.remove(key).is_some() { "HD" } else { "NF" }.into(), None)
+                let code = if self.items.remove(key).is_some() { "HD" } else { "NF" };
+                let opaque = token(b'O').map_or(String::new(), |token| format!(" O{}", number(token)));
+                meta(format!("{code}{opaque}"), None)
             }
             MetaVerb::Arithmetic => {
                 let Some(item) = there else { return meta("NF".into(), None) };

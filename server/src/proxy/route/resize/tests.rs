@@ -251,8 +251,8 @@ fn writes_and_deletes_clear_the_old_server_first() {
     for (line, data, reply, held) in [
         ("set k 0 0 1", "v", Reply::Stored, Some("v")),
         ("ms k 1", "v", Reply::Meta { line: "HD".into(), value: None }, Some("v")),
-        ("delete k", "", Reply::NotFound, None),
-        ("md k", "", Reply::Meta { line: "NF".into(), value: None }, None),
+        ("delete k", "", Reply::Deleted, None),
+        ("md k O7", "", Reply::Meta { line: "HD O7".into(), value: None }, None),
     ] {
         let mut bench = Bench::at(WINDOW);
         bench.put(0, "old");

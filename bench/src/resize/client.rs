@@ -1,0 +1,178 @@
+//! A look-aside client with keys of its own: get, and on a miss the database and a set; now and then a write to the
+//! database, and a delete.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use super::database::Database;
+use crate::rng::Rng;
+
+/// Bytes of a value.
+const VALUE_BYTES: usize = 100;
+/// Seconds that what is set lives: longer than a run, so that deletes alone end it.
+const TTL_S: u32 = 3600;
+/// A proxy that answers nothing for this long has broken the connection.
+const SILENCE_LIMIT: Duration = Duration::from_secs(5);
+
+/// What one client counted in one step.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    pub gets: u64,
+    pub hits: u64,
+    /// Values older than a delete that was answered before they were asked for.
+    pub stale: u64,
+    /// Errors, and connections that broke.
+    pub errors: u64,
+    /// Microseconds from when a read was due to its value, from the cache or the database.
+    pub get_us: Vec<u32>,
+}
+
+/// By step.
+pub type Tally = Vec<Counts>;
+
+/// See the head of the file.
+pub struct Client<'a> {
+    number: usize,
+    address: SocketAddr,
+    connection: Option<BufReader<TcpStream>>,
+    database: &'a Database,
+    /// What the database has, by key.
+    versions: Vec<u32>,
+    /// The oldest version that a read may see, by key: of the last delete that was answered.
+    floors: Vec<u32>,
+    rate_per_s: f64,
+    writes: f64,
+    rng: Rng,
+}
+
+impl<'a> Client<'a> {
+    pub fn new(
+        number: usize,
+        keys: usize,
+        rate_per_s: f64,
+        writes: f64,
+        address: SocketAddr,
+        database: &'a Database,
+    ) -> Self {
+        Self {
+            number,
+            address,
+            connection: None,
+            database,
+            versions: vec![1; keys],
+            floors: vec![1; keys],
+            rate_per_s,
+            writes,
+            rng: Rng::new(number as u64),
+        }
+    }
+
+    /// Fill every key; then work at Poisson instants until told to stop.
+    pub fn run(mut self, step: &AtomicUsize, stop: &AtomicBool, steps: usize) -> Tally {
+        for key in 0..self.versions.len() {
+            let _ = self.set(key);
+        }
+        self.database.client_is_ready();
+        let mut tally = vec![Counts::default(); steps];
+        let mut due = Instant::now();
+        while !stop.load(Ordering::Relaxed) {
+            due += Duration::from_secs_f64(self.rng.exponential() / self.rate_per_s);
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            let counts = &mut tally[step.load(Ordering::Relaxed).min(steps - 1)];
+            // A tenth of the keys gets nearly half of the requests.
+            let key = (self.rng.unit().powi(3) * self.versions.len() as f64) as usize;
+            let done =
+                if self.rng.unit() < self.writes { self.write(key) } else { self.read(key, due, counts) };
+            if done.is_err() {
+                counts.errors += 1;
+                self.connection = None;
+            }
+        }
+        tally
+    }
+
+    fn read(&mut self, key: usize, due: Instant, counts: &mut Counts) -> io::Result<()> {
+        counts.gets += 1;
+        let floor = self.floors[key];
+        let shown = self.get(key);
+        if let Ok(Some(version)) = shown {
+            counts.hits += 1;
+            counts.stale += u64::from(version < floor);
+        } else {
+            // A cache that fails does not keep the application from its data.
+            self.database.ask();
+        }
+        counts.get_us.push(due.elapsed().as_micros().min(u128::from(u32::MAX)) as u32);
+        if shown?.is_none() {
+            self.set(key)?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, key: usize) -> io::Result<()> {
+        self.versions[key] += 1;
+        let version = self.versions[key];
+        let line = format!("delete {}\r\n", self.name(key));
+        match self.ask(line.as_bytes())?.as_str() {
+            "DELETED" | "NOT_FOUND" => {
+                self.floors[key] = version;
+                Ok(())
+            }
+            other => Err(io::Error::other(other.to_owned())),
+        }
+    }
+
+    fn name(&self, key: usize) -> String {
+        format!("resize:{}:{key}", self.number)
+    }
+
+    /// The version that the cache has.
+    fn get(&mut self, key: usize) -> io::Result<Option<u32>> {
+        let name = self.name(key);
+        let line = self.ask(format!("get {name}\r\n").as_bytes())?;
+        if line == "END" {
+            return Ok(None);
+        }
+        let strange = || io::Error::other(format!("{name}: {line}"));
+        let len: usize = line
+            .strip_prefix(&format!("VALUE {name} 0 "))
+            .and_then(|len| len.parse().ok())
+            .filter(|len| *len <= VALUE_BYTES)
+            .ok_or_else(strange)?;
+        let mut value = vec![0; len + "\r\nEND\r\n".len()];
+        self.connection.as_mut().ok_or_else(strange)?.read_exact(&mut value)?;
+        let text = std::str::from_utf8(&value[..len]).ok();
+        let version = text.and_then(|text| text.trim_end().strip_prefix(&format!("{name} "))?.parse().ok());
+        Ok(Some(version.ok_or_else(strange)?))
+    }
+
+    fn set(&mut self, key: usize) -> io::Result<()> {
+        let value = format!("{:<VALUE_BYTES$}", format!("{} {}", self.name(key), self.versions[key]));
+        let request = format!("set {} 0 {TTL_S} {VALUE_BYTES}\r\n{value}\r\n", self.name(key));
+        match self.ask(request.as_bytes())?.as_str() {
+            "STORED" => Ok(()),
+            other => Err(io::Error::other(other.to_owned())),
+        }
+    }
+
+    /// The first line of the answer.
+    fn ask(&mut self, request: &[u8]) -> io::Result<String> {
+        let connection = match &mut self.connection {
+            Some(connection) => connection,
+            none => {
+                let stream = TcpStream::connect(self.address)?;
+                stream.set_nodelay(true)?;
+                stream.set_read_timeout(Some(SILENCE_LIMIT))?;
+                none.insert(BufReader::new(stream))
+            }
+        };
+        connection.get_mut().write_all(request)?;
+        let mut line = String::new();
+        if connection.read_line(&mut line)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(line.trim_end().to_owned())
+    }
+}

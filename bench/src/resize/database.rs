@@ -1,0 +1,99 @@
+//! A database that is only as fast as a database: so many requests at a time, each of which takes a while.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// See the head of the file.
+#[derive(Debug)]
+pub struct Database {
+    width: usize,
+    takes: Duration,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    at_work: usize,
+    clients_ready: usize,
+    /// Begin of the step under way.
+    began: Option<Instant>,
+    /// Requests by step and second of it.
+    requests: Vec<Vec<u64>>,
+}
+
+impl Database {
+    /// Nothing asked yet, and no step begun: what is asked before is not counted.
+    #[must_use]
+    pub const fn new(width: usize, takes: Duration) -> Self {
+        let state = State { at_work: 0, clients_ready: 0, began: None, requests: Vec::new() };
+        Self { width, takes, state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One request: waits until there is room, and then for as long as it takes.
+    pub fn ask(&self) {
+        let mut state = self.state();
+        if let Some(began) = state.began
+            && let Some(step) = state.requests.last_mut()
+        {
+            let second = began.elapsed().as_secs() as usize;
+            step.resize(step.len().max(second + 1), 0);
+            step[second] += 1;
+        }
+        while state.at_work >= self.width {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.at_work += 1;
+        drop(state);
+        std::thread::sleep(self.takes);
+        self.state().at_work -= 1;
+        self.changed.notify_all();
+    }
+
+    /// A client has filled its keys.
+    pub fn client_is_ready(&self) {
+        self.state().clients_ready += 1;
+        self.changed.notify_all();
+    }
+
+    /// Waits until so many have.
+    pub fn wait_for_clients(&self, count: usize) {
+        let mut state = self.state();
+        while state.clients_ready < count {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// What is asked from now on is of the next step.
+    pub fn begin_step(&self) {
+        let mut state = self.state();
+        state.began = Some(Instant::now());
+        state.requests.push(Vec::new());
+    }
+
+    /// Requests in each second of a step.
+    #[must_use]
+    pub fn per_second(&self, step: usize) -> Vec<u64> {
+        self.state().requests.get(step).cloned().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_at_a_time_and_each_takes_its_while() {
+        let database = Database::new(2, Duration::from_millis(20));
+        database.ask(); // before the first step: not counted
+        database.begin_step();
+        let began = Instant::now();
+        std::thread::scope(|scope| (0..6).for_each(|_| _ = scope.spawn(|| database.ask())));
+        assert!(began.elapsed() >= Duration::from_millis(60), "{:?}", began.elapsed());
+        assert_eq!(database.per_second(0).iter().sum::<u64>(), 6);
+    }
+}
