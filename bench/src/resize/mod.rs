@@ -128,7 +128,7 @@ fn run(args: &ResizeArgs, kind: Kind) -> Result<Vec<Row>, Failure> {
     let database = Database::new(args.database_width, Duration::from_millis(args.database_ms));
     let (step, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
     let mut tallies: Vec<Tally> = Vec::new();
-    let mut changing = Ok(());
+    let mut changing: Result<(), Failure> = Ok(());
     std::thread::scope(|scope| {
         let clients: Vec<_> = (0..args.clients)
             .map(|number| {
