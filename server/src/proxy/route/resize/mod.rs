@@ -1,5 +1,5 @@
 //! Warm resize: a pool's servers changed, and keys follow. A key that the new server has not got is fetched from the one
-//! it was on, and copied with its flags and what is left of its life.
+//! it was on, and copied with its flags and what is left of its life, to the second.
 //!
 //! # What must hold, and what holds it
 //! After a write or delete through any proxy was answered, no later retrieval through any proxy shows an older value.
