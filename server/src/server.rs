@@ -23,6 +23,7 @@ use crate::net::listen::{Admission, listen_on_all_shards, listen_on_one_shard, l
 use crate::net::uring::{self, Uring};
 use crate::net::{Driver, DriverSetup};
 use crate::proxy::args::STORE_BYTES;
+use crate::proxy::chronicle::Chronicle;
 use crate::proxy::relay::{RelaySetup, Snapshot, UpstreamOptions};
 use crate::proxy::spool::Spooler;
 use crate::runtime::clock::Clock;
@@ -92,6 +93,8 @@ pub struct Shared {
     pub watch: Watch,
     /// Of a proxy: configurations that were wrong.
     pub config_failures: AtomicUsize,
+    /// Of a proxy: what its control thread did.
+    pub chronicle: Chronicle,
     /// Of a proxy: what its shards say of themselves when they are asked.
     pub descriptions: Descriptions,
     /// What the control group grants.
@@ -130,6 +133,7 @@ impl Shared {
             crawler: Crawler::default(),
             watch: Watch::default(),
             config_failures: AtomicUsize::new(0),
+            chronicle: Chronicle::default(),
             config,
         }
     }

@@ -1,5 +1,5 @@
-//! Pages over HTTP, on a thread of their own: `/metrics`, `/healthz`, `/readyz`, and `/drain` for whoever is on this
-//! machine. Owns the listening socket and the look at the shards' heartbeats; never touches a shard.
+//! Pages over HTTP, on a thread of their own: `/` for people, `/metrics`, `/healthz`, `/readyz`, and `/drain` for whoever
+//! is on this machine. Owns the listening socket and the look at the shards' heartbeats; never touches a shard.
 //!
 //! Every request has a connection of its own, which is closed after the answer. At most [`CONNECTIONS_MAX`] are open;
 //! more wait in the kernel's queue until one has been answered or has run out of time.
@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::header::{
+    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, HeaderValue,
+};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -19,6 +21,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use super::heartbeats::Heartbeats;
+use super::html;
 use super::page::{CLASSIC_CONTENT_TYPE, Page, classic};
 use crate::config::ConfigError;
 use crate::server::Shared;
@@ -138,6 +141,10 @@ impl Desk {
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
         match (request.uri().path(), request.method()) {
             ("/metrics", _) if reads => self.metrics(knows_openmetrics(request.headers())).await,
+            ("/", _) if reads => self.overview(request.uri().query()).await,
+            ("/proxy", _) if reads && self.shared.config.is_proxy => {
+                self.overview(request.uri().query()).await
+            }
             ("/healthz", _) if reads => self.health(),
             ("/readyz", _) if reads => self.readiness(),
             ("/drain", &Method::POST) if is_local => {
@@ -146,9 +153,9 @@ impl Desk {
                 text(StatusCode::OK, "draining\n")
             }
             ("/drain", &Method::POST) => text(StatusCode::FORBIDDEN, "only from this machine\n"),
-            ("/metrics" | "/healthz" | "/readyz", _) => refuse_method("GET"),
+            ("/" | "/metrics" | "/healthz" | "/readyz", _) => refuse_method("GET"),
             ("/drain", _) => refuse_method("POST"),
-            _ => text(StatusCode::NOT_FOUND, "there are /metrics, /healthz and /readyz\n"),
+            _ => text(StatusCode::NOT_FOUND, "there are /, /metrics, /healthz and /readyz\n"),
         }
     }
 
@@ -165,6 +172,22 @@ impl Desk {
             }
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
         }
+    }
+
+    /// The page for people.
+    async fn overview(&self, query: Option<&str>) -> Response<Full<Bytes>> {
+        if self.shared.config.is_proxy {
+            self.shared.descriptions.refresh(&self.shared.presence).await;
+        }
+        let mut response = text(StatusCode::OK, html::render(&self.shared, query));
+        for (name, value) in [
+            (CONTENT_TYPE, "text/html; charset=utf-8"),
+            (CONTENT_SECURITY_POLICY, html::POLICY),
+            (CACHE_CONTROL, "no-store"),
+        ] {
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+        response
     }
 
     /// Whether the process should go on at all.

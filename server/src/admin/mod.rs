@@ -5,6 +5,7 @@ pub mod conns;
 pub mod crawler;
 pub mod drain;
 pub mod heartbeats;
+pub mod html;
 pub mod http;
 pub mod page;
 pub mod prefixes;

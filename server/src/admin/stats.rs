@@ -270,25 +270,30 @@ fn cores(list: &mut List<'_>, shared: &Shared) {
         }
     }
     for (core, cells) in shared.cells.iter().enumerate() {
-        let (counters, store) = cells.read();
-        let requests = counters.cmd_get + counters.cmd_set + counters.cmd_touch;
-        for (name, value) in [
-            ("items", store.items),
-            ("bytes", store.bytes),
-            ("memory_bytes", store.memory_bytes),
-            ("requests", requests),
-            ("forwarded", counters.forwarded),
-            ("borrowed", counters.borrowed),
-            ("wakeups", counters.wakeups),
-            ("turns", counters.turns),
-            ("turns_busy", counters.turns_busy),
-            ("turns_waited", counters.waits),
-            ("requests_per_busy_turn", requests / counters.turns_busy.max(1)),
-            ("conn_yields", counters.conn_yields),
-        ] {
+        for (name, value) in core_numbers(cells) {
             list.put(&format!("{core}:{name}"), value);
         }
     }
+}
+
+/// What a core did, by name.
+pub(super) fn core_numbers(cells: &metrics::Cells) -> [(&'static str, u64); 12] {
+    let (counters, store) = cells.read();
+    let requests = counters.cmd_get + counters.cmd_set + counters.cmd_touch;
+    [
+        ("items", store.items),
+        ("bytes", store.bytes),
+        ("memory_bytes", store.memory_bytes),
+        ("requests", requests),
+        ("forwarded", counters.forwarded),
+        ("borrowed", counters.borrowed),
+        ("wakeups", counters.wakeups),
+        ("turns", counters.turns),
+        ("turns_busy", counters.turns_busy),
+        ("turns_waited", counters.waits),
+        ("requests_per_busy_turn", requests / counters.turns_busy.max(1)),
+        ("conn_yields", counters.conn_yields),
+    ]
 }
 
 fn settings(list: &mut List<'_>, shared: &Shared) {

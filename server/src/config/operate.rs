@@ -15,7 +15,7 @@ const DRAIN_MS_MAX: u64 = 3_600_000;
 /// As written.
 #[derive(Args, Clone, Debug)]
 pub struct OperateArgs {
-    /// Answer /metrics, /healthz and /readyz over HTTP here, as ADDRESS:PORT [default: off]
+    /// Answer /metrics, /healthz, /readyz and, for people, / over HTTP here, as ADDRESS:PORT [default: off]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub admin_listen: Option<String>,
 

@@ -33,6 +33,40 @@ impl Found {
                 other.addresses.get(server).is_none_or(|found| bytes(found) != bytes(address))
             })
     }
+
+    /// What differs from `before`, in words: of pools that stand for all servers of a name who came and went, else
+    /// the addresses of names.
+    #[must_use]
+    pub fn changes_since(&self, before: &Self) -> Vec<String> {
+        let mut changes = Vec::new();
+        for (pool, servers) in &self.pools {
+            let earlier = before.pools.get(pool).map_or(&[][..], Vec::as_slice);
+            let without = |these: &[Server], those: &[Server]| {
+                let gone = these.iter().filter(|server| !those.contains(server));
+                gone.map(|server| server.address.to_string()).collect::<Vec<_>>()
+            };
+            for (sign, list) in [("+", without(servers, earlier)), ("-", without(earlier, servers))] {
+                changes.extend(list.into_iter().map(|address| format!("pool {pool}: {sign} {address}")));
+            }
+        }
+        let spelled = |address: Option<&SockAddr>| match address.and_then(SockAddr::as_socket) {
+            Some(address) => address.to_string(),
+            None => "nowhere".to_owned(),
+        };
+        for (server, address) in &self.addresses {
+            let earlier = before.addresses.get(server);
+            if earlier.is_some_and(|earlier| earlier.as_socket() != address.as_socket()) {
+                changes.push(format!(
+                    "{}: {} -> {}",
+                    server.address,
+                    spelled(earlier),
+                    spelled(Some(address))
+                ));
+            }
+        }
+        changes.sort_unstable();
+        changes
+    }
 }
 
 /// Servers that `config` writes in pools that are taken as written.

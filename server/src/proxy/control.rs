@@ -113,6 +113,7 @@ impl Control {
         let mut reload_at = path.is_some().then(Instant::now);
         let mut unsent = false;
         let mut unasked = true;
+        shared.chronicle.lay_out(&self.config, &self.found.pools);
         while !shared.stopping.load(Ordering::Relaxed) {
             if wait(&changes) {
                 // More may follow: editors and ConfigMaps write in several steps.
@@ -127,7 +128,10 @@ impl Control {
                 let mut found = self.dns.find(&self.config, &self.found);
                 self.rings.locate(&mut found.addresses);
                 looked_up = Instant::now();
-                changed |= found.differs(&self.found);
+                if found.differs(&self.found) {
+                    changed = true;
+                    shared.chronicle.moved(shared.clock.now_s(), found.changes_since(&self.found));
+                }
                 self.found = found;
                 unasked |= changed;
             }
@@ -146,6 +150,7 @@ impl Control {
                     Ok(snapshot) => {
                         tracing::info!("routes changed: {} destinations", snapshot.tree.destinations().len());
                         self.snapshot = snapshot;
+                        shared.chronicle.lay_out(&self.config, &self.found.pools);
                         unsent = true;
                     }
                     Err(error) => tracing::error!("{error}; the routes before stay in use"),
@@ -166,8 +171,7 @@ impl Control {
         let text = match read(&self.source) {
             Ok(text) => text,
             Err(error) => {
-                tracing::error!("{error}; the configuration before stays in use");
-                shared.config_failures.fetch_add(1, Ordering::Relaxed);
+                refused(shared, &error);
                 return false;
             }
         };
@@ -178,16 +182,23 @@ impl Control {
         match parse(&self.source, &self.text, &self.options) {
             Ok(config) => {
                 tracing::info!("the configuration changed");
+                shared.chronicle.reloaded(shared.clock.now_s(), Ok(()));
                 self.config = config;
                 true
             }
             Err(error) => {
-                tracing::error!("{error}; the configuration before stays in use");
-                shared.config_failures.fetch_add(1, Ordering::Relaxed);
+                refused(shared, &error);
                 false
             }
         }
     }
+}
+
+/// A configuration that is wrong: the one before stays in use.
+fn refused(shared: &Shared, error: &ConfigError) {
+    tracing::error!("{error}; the configuration before stays in use");
+    shared.config_failures.fetch_add(1, Ordering::Relaxed);
+    shared.chronicle.reloaded(shared.clock.now_s(), Err(error));
 }
 
 /// Waits a moment; whether the file changed meanwhile.

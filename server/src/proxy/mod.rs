@@ -12,11 +12,13 @@
 //! shape     the form in which a client gets a reply
 //! spool     deletes that no destination took, on disk
 //! stats     what all shards count, under mcrouter's names
+//! chronicle what the control thread did, for those who ask
 //! control   the configuration and the names in it, watched; every change goes to all shards
 //! args      mcrouter's command line
 //! ```
 
 pub mod args;
+pub mod chronicle;
 pub mod config;
 pub mod control;
 pub mod hash;

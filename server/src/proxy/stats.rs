@@ -57,8 +57,8 @@ impl Group {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Server {
     /// Shards that have a connection, are making one, never needed one, have ejected it.
-    up: u64,
-    connecting: u64,
+    pub(crate) up: u64,
+    pub(crate) connecting: u64,
     idle: u64,
     soft: u64,
     hard: u64,
@@ -73,10 +73,15 @@ pub(crate) struct Server {
     pub(crate) failures: u64,
     pub(crate) connects: u64,
     closes: u64,
+    pub(crate) ejections: u64,
+    pub(crate) returns: u64,
+    /// As in [`ERRORS`].
+    errors: [u64; ERRORS.len()],
 }
 
 impl Server {
-    const fn numbers(&mut self) -> [&mut u64; 16] {
+    const fn numbers(&mut self) -> [&mut u64; 18 + ERRORS.len()] {
+        let [e0, e1, e2, e3, e4, e5, e6, e7, e8] = &mut self.errors;
         [
             &mut self.up,
             &mut self.connecting,
@@ -94,6 +99,17 @@ impl Server {
             &mut self.failures,
             &mut self.connects,
             &mut self.closes,
+            &mut self.ejections,
+            &mut self.returns,
+            e0,
+            e1,
+            e2,
+            e3,
+            e4,
+            e5,
+            e6,
+            e7,
+            e8,
         ]
     }
 
@@ -111,6 +127,9 @@ impl Server {
             failures: counters.errors.iter().sum(),
             connects: counters.connects,
             closes: counters.closes,
+            ejections: counters.ejections,
+            returns: counters.returns,
+            errors: ERRORS.map(|(_, kind)| counters.errors_of(kind)),
             ..Self::default()
         };
         match destination.status() {
@@ -145,8 +164,13 @@ impl Server {
         self.up == 0 && self.connects > 0 && !self.is_ejected()
     }
 
+    /// What went wrong, by kind.
+    pub(crate) fn errors(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        ERRORS.iter().zip(self.errors).map(|((name, _), count)| (*name, count))
+    }
+
     /// Microseconds from request to reply, on average.
-    const fn latency_us(&self) -> u64 {
+    pub(crate) const fn latency_us(&self) -> u64 {
         match self.replies {
             0 => 0,
             replies => self.reply_ms.saturating_mul(1000) / replies,

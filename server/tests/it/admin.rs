@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use crate::support::{Backend, Client, DEADLINE, Launch, Server, wait_until};
+use crate::support::{Backend, Client, DEADLINE, Folder, Launch, Server, wait_until};
 
 /// A free port of the loopback interface for the admin server.
 const ADMIN: &str = "--admin-listen=127.0.0.1:0";
@@ -157,6 +157,91 @@ fn metrics_of_a_proxy_tell_of_each_destination() {
         client.set("k0", b"v");
         assert_eq!(scrape(&proxy)[r#"corecached_proxy_commands_total{command="set"}"#], 41.0);
     }
+}
+
+#[test]
+fn the_page_of_a_cache_shows_each_of_its_cores() {
+    let server = Server::start_on(Backend::all()[0], 2, &[ADMIN]);
+    let mut client = Client::connect(&server);
+    client.set("k", b"value");
+    client.check("get absent\r\n", "END\r\n");
+    let (status, page) = get(&server, "/");
+    assert_eq!(status, 200);
+    assert!(page.starts_with("<!DOCTYPE html>"), "{page}");
+    for part in [
+        "<title>corecached cache</title>",
+        "prefers-color-scheme: dark",
+        "<dt>cores</dt><dd>2</dd>",
+        "<dt>gets</dt><dd>0 found, 1 not found</dd>",
+        "<dd>1 items, ",
+        "<tr><td>0</td>",
+        "<tr><td>1</td>",
+    ] {
+        assert!(page.contains(part), "{part} is missing: {page}");
+    }
+    for part in ["<script", "http://", "https://", "http-equiv"] {
+        assert!(!page.contains(part), "{part}: {page}");
+    }
+    assert!(get(&server, "/?refresh=7").1.contains(r#"<meta http-equiv="refresh" content="7">"#));
+    assert!(!get(&server, "/?refresh=x%22").1.contains("http-equiv"));
+    assert_eq!(get(&server, "/proxy").0, 404, "it is none");
+    assert_eq!(ask(server.admin(), "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n").0, 405);
+}
+
+#[test]
+fn the_page_of_a_proxy_shows_rings_destinations_hot_keys_and_reloads_with_every_text_escaped() {
+    let caches = [Server::start(&["-t", "1"]), Server::start(&["-t", "1"])];
+    let folder = Folder::new();
+    let path = folder.file("config.json");
+    let pools = |name: &str| {
+        let [one, two] = &caches;
+        format!(
+            r#"{{"pools": {{"{name}": {{"servers": ["{}", "{}"]}}}}, "route": "PoolRoute|{name}"}}"#,
+            one.address, two.address
+        )
+    };
+    std::fs::write(&path, pools("A")).unwrap();
+    let file = path.to_str().unwrap();
+    let args = ["proxy", "-p", "0", "--listen-addresses=127.0.0.1", "--num-proxies=1", ADMIN, "-f", file];
+    let more = ["--reconfiguration-delay-ms=10", "--hot-keys=16", "--single-flight"];
+    let proxy = Launch::bare(&args).args(&more).serve();
+    let mut client = Client::connect(&proxy);
+    let key = "<script>alert('&')</script>";
+    client.set(key, b"v");
+    for _ in 0..20 {
+        client.check(&format!("get {key}\r\n"), &format!("VALUE {key} 0 1\r\nv\r\nEND\r\n"));
+    }
+    client.set("k", b"v");
+    let (status, page) = get(&proxy, "/proxy");
+    assert_eq!(status, 200);
+    assert!(!page.contains("<script"), "{page}");
+    assert!(page.contains("&lt;script&gt;alert('&amp;')&lt;/script&gt;</td><td>20</td>"), "{page}");
+    assert!(page.contains("Ch3") && page.contains("<h3>A</h3>") && page.contains(" %</td>"), "{page}");
+    for cache in &caches {
+        assert!(page.contains(&format!(">{}</td><td class=\"", cache.address)), "{page}");
+    }
+    assert!(page.contains("<dt>changes in use</dt><dd>0</dd>"), "{page}");
+    let metrics = scrape(&proxy);
+    assert_eq!(metrics[r#"corecached_proxy_pool_members{pool="A"}"#], 2.0);
+    assert_eq!(metrics[r#"corecached_proxy_config_reloads_total{result="good"}"#], 0.0);
+    assert!(metrics["corecached_proxy_hot_keys"] >= 1.0);
+    for name in ["single_flight_joined_total", "hot_key_hits_total", "hot_key_bytes"] {
+        assert_eq!(metrics[&format!("corecached_proxy_{name}")], 0.0, "{name}");
+    }
+
+    std::fs::write(&path, r#"{"pools": {}, "route": "PoolRoute|<b>none</b>"}"#).unwrap();
+    wait_until("the wrong one to be shown", || {
+        let page = get(&proxy, "/").1;
+        page.contains("&lt;b&gt;none&lt;/b&gt;") && !page.contains("<b>")
+    });
+    std::fs::write(&path, pools("<i>")).unwrap();
+    wait_until("the good one to be shown", || get(&proxy, "/").1.contains("<h3>&lt;i&gt;</h3>"));
+    let page = get(&proxy, "/").1;
+    assert!(page.contains("<dt>changes in use</dt><dd>1</dd>"), "{page}");
+    assert!(page.contains("<dt>wrong ones</dt><dd>1</dd>"), "{page}");
+    let metrics = scrape(&proxy);
+    assert_eq!(metrics[r#"corecached_proxy_config_reloads_total{result="good"}"#], 1.0);
+    assert_eq!(metrics[r#"corecached_proxy_config_reloads_total{result="wrong"}"#], 1.0);
 }
 
 #[test]

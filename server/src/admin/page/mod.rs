@@ -4,7 +4,7 @@
 mod cache;
 mod classic;
 mod process;
-mod proxy;
+pub(super) mod proxy;
 mod runtime;
 
 use std::fmt;

@@ -20,6 +20,38 @@ pub(super) fn write(sheet: &mut Sheet<'_>, shared: &Shared) -> fmt::Result {
         "Configurations that were wrong",
         shared.config_failures.load(std::sync::atomic::Ordering::Relaxed) as u64,
     )?;
+    let wrong = shared.config_failures.load(std::sync::atomic::Ordering::Relaxed) as u64;
+    sheet.counters(
+        "corecached_proxy_config_reloads",
+        "Changed configurations that were read, by what came of them",
+        [(vec![("result", "good")], shared.chronicle.reloads()), (vec![("result", "wrong")], wrong)],
+    )?;
+    let layout = shared.chronicle.layout();
+    sheet.gauges(
+        "corecached_proxy_pool_members",
+        "Members of each pool, as found",
+        layout
+            .iter()
+            .flat_map(|layout| layout.sizes())
+            .map(|(pool, size)| (vec![("pool", pool)], size as u64)),
+    )?;
+    let spared = |name| totals.counters.get(name).copied().unwrap_or(0);
+    sheet.counter(
+        "corecached_proxy_single_flight_joined",
+        "Gets answered with the reply to another",
+        spared("single_flight_joined"),
+    )?;
+    sheet.counter(
+        "corecached_proxy_hot_key_hits",
+        "Gets answered with a kept value of a hot key",
+        spared("hot_key_hits"),
+    )?;
+    sheet.gauge("corecached_proxy_hot_keys", "Keys that are watched for being hot", spared("hot_keys"))?;
+    sheet.gauge(
+        "corecached_proxy_hot_key_bytes",
+        "Bytes of hot keys' values kept",
+        spared("hot_key_bytes"),
+    )?;
     let counters = |head: &'static str, label: &'static str| {
         totals.counters.iter().filter_map(move |(name, &value)| {
             let name = name.strip_prefix(head)?.strip_suffix("_count")?;
@@ -106,6 +138,6 @@ pub(super) fn write(sheet: &mut Sheet<'_>, shared: &Shared) -> fmt::Result {
 }
 
 /// `10.0.0.1:11211` of `10.0.0.1:11211:ascii:plain:notcompressed-1000`, which is how mcrouter's stats write it.
-fn short(address: &str) -> &str {
+pub(in super::super) fn short(address: &str) -> &str {
     address.split_once(":ascii:").map_or(address, |(short, _)| short)
 }
