@@ -209,7 +209,7 @@ fn the_page_of_a_proxy_shows_rings_destinations_hot_keys_and_reloads_with_every_
     let key = "<script>alert('&')</script>";
     client.set(key, b"v");
     for _ in 0..20 {
-        client.check(&format!("get {key}\r\n"), &format!("VALUE {key} 0 1\r\nv\r\nEND\r\n"));
+        client.check(format!("get {key}\r\n"), format!("VALUE {key} 0 1\r\nv\r\nEND\r\n"));
     }
     client.set("k", b"v");
     let (status, page) = get(&proxy, "/proxy");
