@@ -77,7 +77,7 @@ RULES = {
     "pdb.minAvailable": PODS,
     "pdb.maxUnavailable": PODS,
     "mcrouter.enabled": {"enum": ["auto", True, False]},
-    "mcrouter.discovery": {"enum": ["dns", "static"]},
+    "mcrouter.discovery": {"enum": ["dns", "endpointslices", "static"]},
     "mcrouter.hashFunction": {"enum": ["Rendezvous", "WeightedRendezvous", "Ch3", "Crc32", "Ketama", "Jump", "Modula", "Maglev"]},
     "mcrouter.warmResize.windowMs": {"type": "integer", "minimum": 0, "maximum": 86400000},
     "mcrouter.warmResize.graceMs": {"type": "integer", "minimum": 1000, "maximum": 86400000},

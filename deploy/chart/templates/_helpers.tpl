@@ -224,6 +224,10 @@ preferredDuringSchedulingIgnoredDuringExecution:
 {{- define "corecached.cache.domain" -}}
 {{ include "corecached.cache.fullname" . }}.{{ .Release.Namespace }}.svc.{{ .Values.clusterDomain }}.
 {{- end }}
+{{/* Not empty where the proxy asks the API server. */}}
+{{- define "corecached.proxy.asksCluster" -}}
+{{- if and (include "corecached.proxy.enabled" .) (eq .Values.mcrouter.discovery "endpointslices") }}yes{{ end }}
+{{- end }}
 {{- define "corecached.proxy.config" -}}
 {{- $old := include "corecached.old" . | fromJson }}
 {{- if .Values.mcrouter.config }}{{ tpl .Values.mcrouter.config . }}
@@ -233,6 +237,9 @@ preferredDuringSchedulingIgnoredDuringExecution:
 {{- $port := int .Values.service.ports.memcached }}
 {{- $domain := include "corecached.cache.domain" . }}
 {{- $pool := dict "servers" (list (printf "%s:%d" $domain $port)) "resolve" true }}
+{{- if eq .Values.mcrouter.discovery "endpointslices" }}
+{{- $_ := set $pool "endpoint_slices" (printf "%s/%s" .Release.Namespace (include "corecached.cache.fullname" .)) }}
+{{- end }}
 {{- if eq .Values.mcrouter.discovery "static" }}
 {{- $servers := list }}
 {{- range until (include "corecached.cache.replicasWanted" . | int) }}

@@ -203,6 +203,27 @@ def test_without_a_port_of_the_node_a_service_leads_to_the_nodes_own_proxy():
     assert the("Service", "mycache-mcrouter-local", *arguments)["spec"]["internalTrafficPolicy"] == "Local"
 
 
+def test_discovery_by_endpointslices_lets_the_proxy_alone_read_those_of_its_namespace():
+    arguments = (*values("proxy-endpointslices"), "--namespace", "caches")
+    pool = json.loads(the("ConfigMap", ROUTER, *arguments)["data"]["config.json"])["pools"]["A"]
+    server = "mycache-memcached.caches.svc.cluster.local.:11211"
+    assert pool == {"servers": [server], "resolve": True, "endpoint_slices": "caches/mycache-memcached"}
+    (rule,) = the("Role", ROUTER, *arguments)["rules"]
+    assert rule == {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]}
+    binding = the("RoleBinding", ROUTER, *arguments)
+    assert binding["roleRef"]["name"] == ROUTER
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": ROUTER, "namespace": "caches"}]
+    accounts = {one["kind"]: spec["serviceAccountName"] for one, spec in pods(objects(*arguments)) if one["kind"] != "Pod"}
+    assert accounts == {"DaemonSet": ROUTER, "StatefulSet": CACHE}
+    (proxy,) = [spec for one, spec in pods(objects(*arguments)) if one["kind"] == "DaemonSet"]
+    mounts = {mount["name"]: mount["mountPath"] for mount in own_containers(proxy)[0]["volumeMounts"]}
+    assert mounts["service-account"] == "/var/run/secrets/kubernetes.io/serviceaccount"
+    egress = json.dumps(the("NetworkPolicy", ROUTER, *arguments)["spec"]["egress"])
+    assert "6443" in egress
+    kinds = {one["kind"] for one in objects(*PROXY)}
+    assert not kinds & {"Role", "RoleBinding"}, "off unless asked for"
+
+
 def test_static_discovery_names_each_pod():
     config = json.loads(the("ConfigMap", ROUTER, *values("proxy-static"))["data"]["config.json"])
     assert config["pools"]["A"] == {

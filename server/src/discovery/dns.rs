@@ -15,7 +15,7 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{RData, RecordType};
 use socket2::SockAddr;
 
-use super::{Found, written};
+use super::{Found, SlicesFound, written};
 use crate::proxy::config::{Address, Config, Member, Server};
 
 /// Time for one question, all servers and tries together: after it what was known stays.
@@ -56,15 +56,19 @@ impl Dns {
         Ok(Self { runtime, resolver })
     }
 
-    /// Looks up everything `config` names. What cannot be found stays as it was `before`. Takes a question's time.
+    /// Looks up everything `config` names and `slices` do not tell. What cannot be found stays as it was `before`. Takes a
+    /// question's time.
     #[must_use]
-    pub fn find(&self, config: &Config, before: &Found) -> Found {
-        self.runtime.block_on(self.find_all(config, before))
+    pub fn find(&self, config: &Config, before: &Found, slices: &SlicesFound) -> Found {
+        self.runtime.block_on(self.find_all(config, before, slices))
     }
 
-    async fn find_all(&self, config: &Config, before: &Found) -> Found {
-        let mut found = Found::default();
+    async fn find_all(&self, config: &Config, before: &Found, slices: &SlicesFound) -> Found {
+        let mut found = Found::default().with(config, slices);
         for pool in config.pools.iter().filter(|pool| pool.resolve) {
+            if found.pools.contains_key(&pool.name) {
+                continue; // slices tell
+            }
             let mut members = Vec::new();
             let mut complete = true;
             for member in &pool.members {
@@ -84,6 +88,9 @@ impl Dns {
         // Names that several servers share are asked for once, and all of them side by side.
         let mut by_name: HashMap<&str, Vec<&Server>> = HashMap::new();
         for server in written(config).chain(&resolved) {
+            if found.addresses.contains_key(server) {
+                continue;
+            }
             match &server.address {
                 Address::Tcp { host, port } => match host.parse::<IpAddr>() {
                     Ok(ip) => {
@@ -184,7 +191,7 @@ async fn service_targets(resolver: &TokioResolver, name: &str) -> Vec<String> {
 }
 
 /// `name` in pieces that compare as people do: text, then number, and so on.
-fn natural(name: &str) -> Vec<(String, u64)> {
+pub(super) fn natural(name: &str) -> Vec<(String, u64)> {
     let mut pieces: Vec<(String, u64)> = Vec::new();
     let mut rest = name;
     while !rest.is_empty() {

@@ -2,6 +2,7 @@
 
 pub mod cores;
 pub mod dns;
+pub mod slices;
 
 use std::collections::HashMap;
 
@@ -9,6 +10,7 @@ use socket2::SockAddr;
 
 pub use cores::{Cores, CoresFound, Scout};
 pub use dns::Dns;
+pub use slices::{Slices, SlicesFound};
 
 use crate::proxy::config::{Config, Member, ResolvedPools, Server};
 

@@ -15,7 +15,8 @@ use super::config::{self, Config, Import, Member, Rings};
 use super::relay::Snapshot;
 use super::route::Tree;
 use crate::config::ConfigError;
-use crate::discovery::{CoresFound, Dns, Found, Scout};
+use crate::discovery::slices::{self, Access};
+use crate::discovery::{CoresFound, Dns, Found, Scout, Slices, SlicesFound};
 use crate::server::{Forwarding, Shared};
 
 /// Exit code of a configuration that cannot be used.
@@ -26,6 +27,8 @@ const RESOLVE_EVERY: Duration = Duration::from_millis(500);
 const LOOK_UP_EVERY: Duration = Duration::from_secs(2);
 /// How often the thread looks whether the server stops, and whether a file changed that cannot be watched.
 const TICK: Duration = Duration::from_millis(100);
+/// How long the start waits for the endpoints that a cluster tells, before it asks DNS.
+const FIRST_SLICES: Duration = Duration::from_secs(1);
 /// Wake-ups of a watched file under way.
 const CHANGES_MAX: usize = 1;
 
@@ -47,6 +50,9 @@ pub struct Control {
     cores: CoresFound,
     /// What the pools that resize warm go from and to.
     rings: Rings,
+    /// Follows Services, if pools name any.
+    slices: Option<Slices>,
+    slices_found: SlicesFound,
     snapshot: Arc<Snapshot>,
 }
 
@@ -60,7 +66,9 @@ impl Control {
             .map_err(|error| ConfigError::new("DNS", "", &format!("no resolver: {error}"), EX_CONFIG))?;
         let text = read(&checked.source)?;
         let config = parse(&checked.source, &text, &checked.options)?;
-        let mut found = dns.find(&config, &Found::default());
+        let mut slices = follow(None, &config);
+        let slices_found = slices.as_mut().map_or_else(SlicesFound::new, |slices| slices.first(FIRST_SLICES));
+        let mut found = dns.find(&config, &Found::default(), &slices_found);
         let secured = checked.upstream.trust.is_some();
         let mut rings = Rings::default();
         rings.observe(&config, &found.pools, 0);
@@ -79,6 +87,8 @@ impl Control {
             scout: checked.core_aware.then(Scout::start),
             cores,
             rings,
+            slices,
+            slices_found,
             snapshot,
         })
     }
@@ -125,14 +135,15 @@ impl Control {
                 changed |= self.reload(shared);
             }
             if changed || looked_up.elapsed() >= self.look_up_every() {
-                let mut found = self.dns.find(&self.config, &self.found);
-                self.rings.locate(&mut found.addresses);
+                let found = self.dns.find(&self.config, &self.found, &self.slices_found);
                 looked_up = Instant::now();
-                if found.differs(&self.found) {
-                    changed = true;
-                    shared.chronicle.moved(shared.clock.now_s(), found.changes_since(&self.found));
-                }
-                self.found = found;
+                changed |= self.take(found, shared);
+                unasked |= changed;
+            }
+            if let Some(news) = self.slices.as_mut().and_then(Slices::news) {
+                self.slices_found = news;
+                let found = self.found.with(&self.config, &self.slices_found);
+                changed |= self.take(found, shared);
                 unasked |= changed;
             }
             if let Some(scout) = &self.scout {
@@ -162,6 +173,17 @@ impl Control {
         }
     }
 
+    /// Servers are where this says from now on; whether that is elsewhere.
+    fn take(&mut self, mut found: Found, shared: &Shared) -> bool {
+        self.rings.locate(&mut found.addresses);
+        let differs = found.differs(&self.found);
+        if differs {
+            shared.chronicle.moved(shared.clock.now_s(), found.changes_since(&self.found));
+        }
+        self.found = found;
+        differs
+    }
+
     fn look_up_every(&self) -> Duration {
         if self.config.pools.iter().any(|pool| pool.resolve) { RESOLVE_EVERY } else { LOOK_UP_EVERY }
     }
@@ -184,6 +206,7 @@ impl Control {
                 tracing::info!("the configuration changed");
                 shared.chronicle.reloaded(shared.clock.now_s(), Ok(()));
                 self.config = config;
+                self.slices = follow(self.slices.take(), &self.config);
                 true
             }
             Err(error) => {
@@ -192,6 +215,23 @@ impl Control {
             }
         }
     }
+}
+
+/// Has the Services that `config` names followed, by a thread that is started for the first of them.
+fn follow(known: Option<Slices>, config: &Config) -> Option<Slices> {
+    let slices = match known {
+        Some(slices) => slices,
+        None if slices::services(config).is_empty() => return None,
+        None => match Access::in_cluster() {
+            Ok(access) => Slices::start(access),
+            Err(error) => {
+                tracing::warn!("endpoint_slices: {error}; DNS is asked instead");
+                return None;
+            }
+        },
+    };
+    slices.follow(config);
+    Some(slices)
 }
 
 /// A configuration that is wrong: the one before stays in use.

@@ -31,7 +31,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; min-width
 th, td { border-bottom: 1px solid var(--line); padding: .25rem .6rem; text-align: right; white-space: nowrap; }
 th { color: var(--quiet); font-weight: 600; } tbody tr:nth-child(even) { background: var(--band); }
 th:first-child, td:first-child, .text { text-align: left; }
-td.long { text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 16rem; }
+td.long { text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 10rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; margin: 0; }
 dt { color: var(--quiet); } dd { margin: 0; overflow-wrap: anywhere; }
 .quiet { color: var(--quiet); } .bad { color: var(--bad); } .good { color: var(--good); }

@@ -91,7 +91,7 @@ fn destination(address: &str, server: &Server) -> Markup {
                             server.found, server.not_found] { td { (number) } }
             td { (latency) }
             td { (server.ejections) } td { (server.returns) }
-            td.text { (kinds.join(", ")) }
+            td.long { (kinds.join(", ")) }
         }
     }
 }

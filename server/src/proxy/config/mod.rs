@@ -23,7 +23,7 @@ pub use handle::{
 };
 use json::{Json, Node, Place, Sources};
 pub use macros::Import;
-pub use pool::{Address, EjectedLimit, Member, Pool, ResolvedPools, Server};
+pub use pool::{Address, EjectedLimit, Member, Pool, ResolvedPools, Server, Service};
 #[cfg(test)]
 pub use rings::EARLIER_MAX;
 pub use rings::{Ring, Rings, WarmResize};

@@ -68,6 +68,8 @@ pub struct Pool {
     pub members: Vec<Member>,
     /// Each server is a DNS name that stands for all its addresses.
     pub resolve: bool,
+    /// The Service of Kubernetes that its one server names, whose endpoints its cluster is asked for.
+    pub endpoint_slices: Option<Service>,
     /// Send keys with the routing prefix they came with.
     pub keep_routing_prefix: bool,
     /// Weights for hashing, by place; empty when not given.
@@ -84,6 +86,38 @@ pub struct Pool {
     pub ejected_limit: Option<EjectedLimit>,
     /// How keys follow when the servers change; `None`: they do not.
     pub warm_resize: Option<WarmResize>,
+}
+
+/// A Service of Kubernetes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Service {
+    /// Where it is.
+    pub namespace: String,
+    /// Its name there.
+    pub name: String,
+}
+
+impl Service {
+    /// Of `NAMESPACE/SERVICE`; `None` unless both are labels of DNS.
+    #[must_use]
+    pub fn named(text: &str) -> Option<Self> {
+        let (namespace, name) = text.split_once('/')?;
+        let is_label = |label: &str| {
+            let named = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+            (1..=63).contains(&label.len())
+                && label.bytes().all(named)
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+        };
+        (is_label(namespace) && is_label(name))
+            .then(|| Self { namespace: namespace.into(), name: name.into() })
+    }
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
 }
 
 /// Bounds of how many servers of a pool may be ejected at once.

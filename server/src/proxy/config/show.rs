@@ -51,6 +51,7 @@ impl Config {
                 "grace_ms": times.grace_ms,
                 "invalidate_ms": times.invalidate_ms,
             })),
+            "endpoint_slices": pool.endpoint_slices.as_ref().map(ToString::to_string),
             "weights": pool.weights,
             "tags": pool.tags,
             "keep_routing_prefix": pool.keep_routing_prefix,

@@ -420,3 +420,33 @@ fn broken_configurations_are_errors_and_nothing_worse() {
     }
     println!("{accepted} of 5000 were sound all the same");
 }
+
+#[test]
+fn a_pool_may_name_the_service_whose_endpoints_it_follows() {
+    let pool = |rest: &str| format!(r#"{{"pools": {{"A": {{{rest}}}}}, "route": "PoolRoute|A"}}"#);
+    let text = pool(r#""servers": ["cache.n.svc:7"], "resolve": true, "endpoint_slices": "n/cache-0""#);
+    let service = config(&text).pools[0].endpoint_slices.clone().unwrap();
+    assert_eq!((service.namespace.as_str(), service.name.as_str()), ("n", "cache-0"));
+    assert!(config(&text).to_string().contains("n/cache-0"));
+    let needs = "needs \"resolve\": true and one server";
+    for (rest, remedy) in [
+        (r#""servers": ["c:7"], "endpoint_slices": "n/c""#, needs),
+        (r#""servers": ["c:7", "d:7"], "resolve": true, "endpoint_slices": "n/c""#, needs),
+        (r#""servers": ["10.0.0.1:7"], "resolve": true, "endpoint_slices": "n/c""#, needs),
+        (r#""servers": ["unix:/c"], "resolve": true, "endpoint_slices": "n/c""#, needs),
+        (r#""servers": ["c:7"], "resolve": true, "endpoint_slices": "c""#, "must be \"NAMESPACE/SERVICE\""),
+        (
+            r#""servers": ["c:7"], "resolve": true, "endpoint_slices": "n/c/d""#,
+            "must be \"NAMESPACE/SERVICE\"",
+        ),
+        (
+            r#""servers": ["c:7"], "resolve": true, "endpoint_slices": "n/c&x""#,
+            "must be \"NAMESPACE/SERVICE\"",
+        ),
+        (r#""servers": ["c:7"], "resolve": true, "endpoint_slices": "/c""#, "must be \"NAMESPACE/SERVICE\""),
+        (r#""servers": ["c:7"], "resolve": true, "endpoint_slices": 7"#, "pools.A.endpoint_slices"),
+    ] {
+        let error = parse(&pool(rest)).unwrap_err().to_string();
+        assert!(error.contains(remedy) && error.contains("endpoint_slices"), "{rest}: {error}");
+    }
+}

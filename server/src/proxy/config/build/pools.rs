@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::super::handle::PoolId;
 use super::super::json::{Json, Node};
-use super::super::pool::{EjectedLimit, Member, Pool, Server, read_security, read_server};
+use super::super::pool::{Address, EjectedLimit, Member, Pool, Server, Service, read_security, read_server};
 use super::super::rings::WarmResize;
 use super::super::zone::{Pattern, Zones};
 use super::{Builder, Checked};
@@ -89,6 +89,7 @@ impl Builder<'_> {
             "error_on_empty",
             "resolve",
             "warm_resize",
+            "endpoint_slices",
             "name",
             "pool_locality",
             "pool_routing",
@@ -138,10 +139,12 @@ impl Builder<'_> {
             None => Vec::new(),
             Some(_) => self.numbers_at(json, "failure_domains", f64::from(u32::MAX))?,
         };
+        let endpoint_slices = self.endpoint_slices(name, json, &members, resolve)?;
         let mut pool = Pool {
             name: name.into(),
             members,
             resolve,
+            endpoint_slices,
             keep_routing_prefix: self.flag_at(json, "keep_routing_prefix", false)?,
             weights: self.numbers_at(json, "weights", 1e6)?,
             tags: self.texts_at(json, "tags")?,
@@ -153,6 +156,28 @@ impl Builder<'_> {
         };
         pool.warm_resize = self.warm_resize(name, json, &pool)?;
         Ok(pool)
+    }
+
+    fn endpoint_slices(
+        &self,
+        name: &str,
+        json: &Json,
+        members: &[Member],
+        resolve: bool,
+    ) -> Checked<Option<Service>> {
+        let Some(written) = json.get("endpoint_slices") else { return Ok(None) };
+        let key = format!("pools.{name}.endpoint_slices");
+        let remedy = "must be \"NAMESPACE/SERVICE\", both of lower case letters, digits and -";
+        let service = Service::named(self.text(written, &key)?);
+        let service = service.ok_or_else(|| self.wrong(written, &key, remedy))?;
+        let is_named = |address: &Address| matches!(address, Address::Tcp { host, .. } if host.parse::<std::net::IpAddr>().is_err());
+        match members {
+            [Member::Server(server)] if resolve && is_named(&server.address) => Ok(Some(service)),
+            _ => {
+                let remedy = "needs \"resolve\": true and one server, the Service's name and port: for when its cluster does not tell";
+                Err(self.wrong(written, &key, remedy))
+            }
+        }
     }
 
     fn zones(&self, json: &Json, name: &str, servers: &Json, resolve: bool) -> Checked<Zones> {

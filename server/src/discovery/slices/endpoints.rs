@@ -1,0 +1,190 @@
+//! What `EndpointSlice`s say of a Service's members: who is ready, what each is called and where it is. Knows no network.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+
+use serde_json::Value;
+
+use super::super::dns::natural;
+
+/// Most endpoints of one Service, and most slices.
+pub const ENDPOINTS_MAX: usize = 4096;
+
+/// A member of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// What stays when the pod comes back elsewhere: its host name, else that of the pod; else its address with dashes.
+    pub name: String,
+    /// Where it is.
+    pub ip: IpAddr,
+}
+
+/// The slices of one Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    slices: HashMap<String, Vec<Endpoint>>,
+    /// What the cluster knew when it said so.
+    pub version: String,
+}
+
+impl Known {
+    /// What a list says.
+    ///
+    /// # Errors
+    /// It is none, or too long.
+    pub fn list(json: &Value) -> Result<Self, String> {
+        let items = json.get("items").and_then(Value::as_array).ok_or("an answer without \"items\"")?;
+        let mut known =
+            Self { slices: HashMap::new(), version: version(json).ok_or("a list without a version")? };
+        for item in items {
+            known.put(item)?;
+        }
+        Ok(known)
+    }
+
+    /// A slice is there, or is another than it was.
+    ///
+    /// # Errors
+    /// It is none, or one too many.
+    pub fn put(&mut self, slice: &Value) -> Result<(), String> {
+        let name = name(slice).ok_or("an EndpointSlice without a name")?;
+        self.slices.insert(name.to_owned(), ready(slice));
+        let endpoints: usize = self.slices.values().map(Vec::len).sum();
+        if self.slices.len().max(endpoints) > ENDPOINTS_MAX {
+            return Err(format!("more than {ENDPOINTS_MAX} endpoints or EndpointSlices"));
+        }
+        Ok(())
+    }
+
+    /// A slice is gone.
+    pub fn remove(&mut self, slice: &Value) {
+        if let Some(name) = name(slice) {
+            self.slices.remove(name);
+        }
+    }
+
+    /// Everyone once, `pod-2` before `pod-10`. Of one that has several addresses the first in numeric order, IPv4 before
+    /// IPv6.
+    #[must_use]
+    pub fn members(&self) -> Vec<Endpoint> {
+        let mut by_name: BTreeMap<&str, IpAddr> = BTreeMap::new();
+        for endpoint in self.slices.values().flatten() {
+            let ip = by_name.entry(&endpoint.name).or_insert(endpoint.ip);
+            *ip = endpoint.ip.min(*ip);
+        }
+        let mut members: Vec<Endpoint> =
+            by_name.into_iter().map(|(name, ip)| Endpoint { name: name.to_owned(), ip }).collect();
+        members.sort_by_cached_key(|endpoint| natural(&endpoint.name));
+        members
+    }
+}
+
+fn name(object: &Value) -> Option<&str> {
+    object.pointer("/metadata/name")?.as_str()
+}
+
+/// What the cluster knew when it showed `object`.
+pub fn version(object: &Value) -> Option<String> {
+    object.pointer("/metadata/resourceVersion")?.as_str().map(str::to_owned)
+}
+
+/// Those of a slice that keys may be sent to: one that ends takes no new ones, though it may still answer.
+fn ready(slice: &Value) -> Vec<Endpoint> {
+    let endpoints = slice.get("endpoints").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let is_ready = |endpoint: &&Value| {
+        let condition = |name: &str| endpoint.get("conditions")?.get(name)?.as_bool();
+        // One that is not said to be unready counts as ready.
+        condition("ready") != Some(false) && condition("terminating") != Some(true)
+    };
+    endpoints.iter().filter(is_ready).filter_map(endpoint).collect()
+}
+
+fn endpoint(json: &Value) -> Option<Endpoint> {
+    // Further ones lead to the same pod. A name (`addressType: FQDN`) is no address.
+    let ip: IpAddr = json.get("addresses")?.get(0)?.as_str()?.parse().ok()?;
+    let text = |pointer: &str| json.pointer(pointer).and_then(Value::as_str);
+    let pod = || text("/targetRef/name").filter(|_| text("/targetRef/kind") == Some("Pod"));
+    let is_name = |name: &&str| {
+        let named = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
+        (1..=253).contains(&name.len()) && name.bytes().all(named)
+    };
+    let name = text("/hostname").or_else(pod).filter(is_name).map(str::to_owned);
+    // As DNS calls it.
+    Some(Endpoint { name: name.unwrap_or_else(|| ip.to_string().replace(['.', ':'], "-")), ip })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn shown(known: &Known) -> Vec<String> {
+        known.members().iter().map(|endpoint| format!("{} {}", endpoint.name, endpoint.ip)).collect()
+    }
+
+    #[test]
+    fn members_are_those_that_are_ready_and_do_not_end_in_the_order_of_their_numbers() {
+        let list = json!({"metadata": {"resourceVersion": "7"}, "items": [
+            {"metadata": {"name": "a"}, "endpoints": [
+                {"addresses": ["10.0.0.10"], "hostname": "c-10", "conditions": {"ready": true}},
+                {"addresses": ["10.0.0.9"], "hostname": "c-9"},
+                {"addresses": ["10.0.0.8"], "hostname": "c-8", "conditions": {"ready": false}},
+                {"addresses": ["10.0.0.7"], "hostname": "c-7",
+                 "conditions": {"ready": true, "serving": true, "terminating": true}},
+                {"addresses": ["10.0.0.6"], "targetRef": {"kind": "Pod", "name": "c-6"}},
+                {"addresses": ["10.0.0.5"], "targetRef": {"kind": "Node", "name": "node"}},
+                {"addresses": ["a.name"], "hostname": "c-4"},
+                {"addresses": []},
+                {"addresses": ["10.0.0.3"], "hostname": "no/name"},
+                7,
+            ]},
+            {"metadata": {"name": "b"}, "endpoints": [
+                {"addresses": ["fd00::9"], "hostname": "c-9"},
+                {"addresses": ["fd00::11"], "hostname": "c-11"},
+            ]},
+            {"metadata": {"name": "none"}, "endpoints": null},
+        ]});
+        let mut known = Known::list(&list).unwrap();
+        let expected = [
+            "10-0-0-3 10.0.0.3",
+            "10-0-0-5 10.0.0.5",
+            "c-6 10.0.0.6",
+            "c-9 10.0.0.9",
+            "c-10 10.0.0.10",
+            "c-11 fd00::11",
+        ];
+        let mut members = shown(&known);
+        members.sort_by_cached_key(|name| natural(name));
+        assert_eq!(members, expected);
+        known.remove(&json!({"metadata": {"name": "b"}}));
+        let one = json!({"metadata": {"name": "a", "resourceVersion": "9"},
+            "endpoints": [{"addresses": ["10.0.0.9"], "hostname": "c-9"}]});
+        known.put(&one).unwrap();
+        assert_eq!((shown(&known), known.version.as_str()), (vec!["c-9 10.0.0.9".to_owned()], "7"));
+    }
+
+    #[test]
+    fn what_is_no_list_or_too_long_is_refused() {
+        for json in [
+            json!(null),
+            json!({"items": []}),
+            json!({"metadata": {"resourceVersion": "1"}, "items": 7}),
+            json!({"metadata": {"resourceVersion": "1"}, "items": [{}]}),
+        ] {
+            assert!(Known::list(&json).is_err(), "{json}");
+        }
+        let slice = |number: usize, endpoints: usize| {
+            json!({"metadata": {"name": format!("s{number}")},
+                "endpoints": vec![json!({"addresses": ["10.0.0.1"]}); endpoints]})
+        };
+        let mut known = Known::default();
+        known.put(&slice(0, ENDPOINTS_MAX)).unwrap();
+        assert!(known.put(&slice(1, 1)).unwrap_err().contains("4096"));
+        let mut known = Known::default();
+        for number in 0..ENDPOINTS_MAX {
+            known.put(&slice(number, 0)).unwrap();
+        }
+        assert!(known.put(&slice(ENDPOINTS_MAX, 0)).is_err());
+    }
+}

@@ -1,0 +1,185 @@
+//! One Service, listed and watched until nobody wants it. What is known stays while the API server is away for a moment;
+//! after that, or when it will not say, the Service is given back to DNS, and taken again when the server answers.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::SlicesFound;
+use super::client::{Access, Fault, Pace};
+use super::endpoints::{Endpoint, Known, version};
+use crate::proxy::config::Service;
+
+/// How long the server lets a watch last, seconds; and how much longer it is waited for.
+const WATCH_S: u64 = 300;
+const WATCH_GRACE: Duration = Duration::from_secs(10);
+/// Time for a list.
+const LIST_TIME: Duration = Duration::from_secs(5);
+/// Bytes of a list, and of one slice, which has at most a thousand endpoints of about half a KiB each.
+const LIST_BYTES_MAX: usize = 32 << 20;
+const LINE_BYTES_MAX: usize = 2 << 20;
+/// The first pause before the server is asked again; each is twice the one before.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+/// A watch that ends sooner counts as a failure.
+const WATCH_SHORT: Duration = Duration::from_secs(1);
+
+struct Follower {
+    access: Arc<Access>,
+    service: Service,
+    findings: watch::Sender<SlicesFound>,
+    known: Option<Known>,
+    /// When the last watch began.
+    watched: Option<Instant>,
+    /// Since when there has been none.
+    lost: Option<Instant>,
+}
+
+/// Never ends.
+pub(super) async fn follow(access: Arc<Access>, service: Service, findings: watch::Sender<SlicesFound>) {
+    let Pace { pause_max, patience } = access.pace;
+    let mut follower = Follower { access, service, findings, known: None, watched: None, lost: None };
+    let mut pause = PAUSE_MIN;
+    loop {
+        let begun = Instant::now();
+        let outcome = follower.round().await;
+        let has_watched = follower.watched.is_some_and(|watched| watched > begun);
+        let has_lasted = has_watched && begun.elapsed() >= WATCH_SHORT;
+        if has_lasted {
+            pause = PAUSE_MIN;
+        }
+        match outcome {
+            Ok(()) if has_lasted => continue,
+            Ok(()) => {}
+            Err(fault) => {
+                // It is listed again.
+                follower.known = None;
+                let is_refused = matches!(fault, Fault::Refused(_));
+                let lost = *follower.lost.get_or_insert_with(Instant::now);
+                if is_refused || !follower.is_told() || lost.elapsed() >= patience {
+                    follower.give_up(&fault);
+                }
+                if is_refused {
+                    pause = pause_max;
+                }
+            }
+        }
+        // Between half of it and all of it: proxies must not all come at once.
+        tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+        pause = (pause * 2).min(pause_max);
+    }
+}
+
+impl Follower {
+    /// A list, if one is needed, and a watch to its end.
+    async fn round(&mut self) -> Result<(), Fault> {
+        let mut known = match self.known.take() {
+            Some(known) => known,
+            None => within_list(self.list()).await?,
+        };
+        let outcome = self.watch(&mut known).await;
+        self.known = Some(known);
+        outcome
+    }
+
+    fn path(&self) -> String {
+        let Service { namespace, name } = &self.service;
+        format!(
+            "/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices?labelSelector=kubernetes.io%2Fservice-name%3D{name}"
+        )
+    }
+
+    async fn list(&self) -> Result<Known, Fault> {
+        let body = self.access.get(&self.path()).await?.whole(LIST_BYTES_MAX).await?;
+        let json = serde_json::from_slice(&body).map_err(|error| Fault::Broken(error.to_string()))?;
+        Known::list(&json).map_err(Fault::Broken)
+    }
+
+    async fn watch(&mut self, known: &mut Known) -> Result<(), Fault> {
+        let version = &known.version;
+        let mut path = self.path();
+        path.push_str(&format!(
+            "&watch=1&allowWatchBookmarks=true&resourceVersion={version}&timeoutSeconds={WATCH_S}"
+        ));
+        let mut body = self.access.get(&path).await?;
+        // Not before it may be watched: what is only listed is soon out of date.
+        self.tell(Some(known.members()));
+        (self.watched, self.lost) = (Some(Instant::now()), None);
+        let end = tokio::time::Instant::now() + Duration::from_secs(WATCH_S) + WATCH_GRACE;
+        loop {
+            let line = tokio::time::timeout_at(end, body.line(LINE_BYTES_MAX)).await;
+            let Some(line) = line.map_err(|_| Fault::Broken("a watch that does not end".into()))?? else {
+                return Ok(());
+            };
+            if apply(known, &line)? {
+                self.tell(Some(known.members()));
+            }
+        }
+    }
+
+    /// Whether it is this that the Service's members are known by.
+    fn is_told(&self) -> bool {
+        self.findings.borrow().get(&self.service).is_some_and(Option::is_some)
+    }
+
+    fn give_up(&mut self, fault: &Fault) {
+        if self.tell(None) {
+            let Service { namespace, name } = &self.service;
+            let remedy = match fault {
+                Fault::Refused(_) => ": let the service account list and watch endpointslices there",
+                _ => "",
+            };
+            tracing::warn!("EndpointSlices of {namespace}/{name}: {fault}{remedy}; DNS is asked instead");
+        }
+    }
+
+    /// Whether that is news.
+    fn tell(&mut self, members: Option<Vec<Endpoint>>) -> bool {
+        if let Some(members) = &members
+            && !self.is_told()
+        {
+            let Service { namespace, name } = &self.service;
+            tracing::info!("EndpointSlices of {namespace}/{name} are followed: {} members", members.len());
+        }
+        self.findings.send_if_modified(|found| {
+            let is_news = found.get(&self.service) != Some(&members);
+            if is_news {
+                found.insert(self.service.clone(), members);
+            }
+            is_news
+        })
+    }
+}
+
+async fn within_list(list: impl Future<Output = Result<Known, Fault>>) -> Result<Known, Fault> {
+    match tokio::time::timeout(LIST_TIME, list).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(Fault::Broken(format!("no list within {LIST_TIME:?}"))),
+    }
+}
+
+/// What one line of a watch says; whether members may have changed.
+fn apply(known: &mut Known, line: &[u8]) -> Result<bool, Fault> {
+    let event: Value = serde_json::from_slice(line).map_err(|error| Fault::Broken(error.to_string()))?;
+    let object = event.get("object").unwrap_or(&Value::Null);
+    let is_change = match event.get("type").and_then(Value::as_str) {
+        Some("ADDED" | "MODIFIED") => known.put(object).map_err(Fault::Broken).map(|()| true)?,
+        Some("DELETED") => {
+            known.remove(object);
+            true
+        }
+        Some("BOOKMARK") => false,
+        Some("ERROR") if object.get("code").and_then(Value::as_u64) == Some(410) => {
+            return Err(Fault::Expired);
+        }
+        Some("ERROR") => {
+            let message =
+                object.get("message").and_then(Value::as_str).unwrap_or("an error without a message");
+            return Err(Fault::Broken(message.chars().take(200).collect()));
+        }
+        kind => return Err(Fault::Broken(format!("an event of type {kind:?}"))),
+    };
+    known.version = version(object).ok_or_else(|| Fault::Broken("an event without a version".into()))?;
+    Ok(is_change)
+}
