@@ -4,6 +4,8 @@
 //! brings requests ([`Relay::submit`]) and what the driver reported; [`Relay::finish_turn`] then connects, sends and
 //! closes. What the clients get goes to [`Clients`]. No lock, no clock of its own, no blocking.
 
+mod waiting;
+
 use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
@@ -12,15 +14,14 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use corecached_protocol::client::ReplyEvent;
-use corecached_protocol::{Command, ErrorKind, Exptime, Reply, text};
+use corecached_protocol::{Command, ErrorKind, Exptime, Reply};
 use crossbeam_channel::Receiver;
 use socket2::SockAddr;
 
 use super::config::{Address, EjectedLimit, PoolId, Server};
-use super::hot::Kept;
-use super::merge::{Fate, Merge, MergeOptions, Role};
+use super::merge::{Merge, MergeOptions, Role};
 use super::request::{Operation, OwnedRequest, key_of};
-use super::route::{self, Action, CallId, Execution, Limits, Routes, Softening, Tree};
+use super::route::{self, Action, Execution, Limits, Routes, Softening, Tree};
 use super::shape::Shape;
 use super::spool::{Spooler, Undelivered};
 use super::upstream::{self, Destination, HealthOptions, Options, PoolHealth, Thresholds};
@@ -29,6 +30,7 @@ use crate::net::outbox::HIGH_WATER_BYTES;
 use crate::net::{Close, ConnId, Driver, Send};
 use crate::shard::message::{Piece, ReplyTo};
 use crate::tls::Trust;
+use waiting::{Asked, Waiter, Waiting};
 
 /// What the control thread found out, made anew whenever something changes.
 #[derive(Debug)]
@@ -148,15 +150,6 @@ struct OneCore {
     after: Vec<u32>,
 }
 
-/// Who waits for a reply.
-#[derive(Debug)]
-enum Waiter {
-    Client(Asked),
-    Call(CallId),
-    /// One destination's part of a `flush_all`; the number is in `flushes`.
-    Flush(u64),
-}
-
 /// A `flush_all` under way.
 #[derive(Debug)]
 struct Flush {
@@ -164,243 +157,6 @@ struct Flush {
     missing: usize,
     /// An error, if there was one.
     worst: Reply,
-}
-
-/// A request of a client.
-#[derive(Debug)]
-struct Asked {
-    /// The shard of its connection.
-    from: usize,
-    to: ReplyTo,
-    shape: Shape,
-    softening: Softening,
-    key: Vec<u8>,
-    /// The beginning of a value has been sent.
-    begun: bool,
-    /// What it means to gets for its key.
-    role: Role,
-    /// Gets that are answered with it.
-    followers: Vec<Asked>,
-}
-
-/// A value for a route, that comes in pieces.
-#[derive(Debug)]
-struct Pieces {
-    head: Head,
-    value: Vec<u8>,
-}
-
-#[derive(Debug)]
-enum Head {
-    Value { client_flags: u32, cas_unique: Option<u64> },
-    Meta { line: Bytes },
-}
-
-/// Everyone who waits, each with a number.
-#[derive(Debug, Default)]
-struct Waiting {
-    places: Vec<Option<Waiter>>,
-    free: Vec<u32>,
-    /// Buffers of keys, for use again.
-    keys: Vec<Vec<u8>>,
-    /// Of routes' calls whose values come in pieces.
-    pieces: HashMap<u64, Pieces>,
-    /// Replies whose waiters have not been told.
-    done: Vec<(u64, Reply)>,
-    /// Gets that need not be sent, if anything is to be spared.
-    merge: Option<Box<Merge>>,
-    now_ms: u64,
-}
-
-/// Key buffers kept.
-const KEYS_MAX: usize = 1024;
-
-impl Waiting {
-    fn insert(&mut self, waiter: Waiter) -> u64 {
-        match self.free.pop() {
-            Some(place) => {
-                self.places[place as usize] = Some(waiter);
-                u64::from(place)
-            }
-            None => {
-                self.places.push(Some(waiter));
-                self.places.len() as u64 - 1
-            }
-        }
-    }
-
-    fn remove(&mut self, number: u64) -> Option<Waiter> {
-        let waiter = self.places.get_mut(number as usize)?.take()?;
-        self.free.push(number as u32);
-        Some(waiter)
-    }
-
-    fn key(&mut self, key: &[u8]) -> Vec<u8> {
-        let mut buffer = self.keys.pop().unwrap_or_default();
-        buffer.extend_from_slice(key);
-        buffer
-    }
-
-    fn recycle(&mut self, mut key: Vec<u8>) {
-        if self.keys.len() < KEYS_MAX {
-            key.clear();
-            self.keys.push(key);
-        }
-    }
-
-    /// A step of the reply to `waiter`. Clients are told at once; whole replies to others go to `done`.
-    #[inline]
-    fn step(&mut self, clients: &mut impl Clients, waiter: u64, event: ReplyEvent<'_>) {
-        let Some(Some(Waiter::Client(asked))) = self.places.get_mut(waiter as usize) else {
-            return self.collect(waiter, event);
-        };
-        if asked.role != Role::Plain
-            && let Some(merge) = &mut self.merge
-        {
-            asked.spare(merge, waiter, &event, self.now_ms);
-        }
-        let is_last = event.is_last();
-        asked.told(&event, clients);
-        for follower in &mut asked.followers {
-            follower.told(&event, clients);
-        }
-        if is_last && let Some(Waiter::Client(asked)) = self.remove(waiter) {
-            self.forget(asked);
-        }
-    }
-
-    /// Whether the request is to be sent: then it comes back. Otherwise it has been taken care of.
-    #[cold]
-    fn merged(&mut self, mut asked: Asked, command: &Command<'_>, hash: u64) -> Option<Asked> {
-        let Self { merge, places, now_ms, .. } = self;
-        let merge = merge.as_mut()?;
-        let leader = |number: u64| match places.get(number as usize) {
-            Some(Some(Waiter::Client(leader))) => Some(leader),
-            _ => None,
-        };
-        match merge
-            .take(command, hash, *now_ms, |number| leader(number).is_some_and(|it| it.key == asked.key))
-        {
-            Fate::Sent(role) => {
-                asked.role = role;
-                Some(asked)
-            }
-            Fate::Joins(number) => {
-                if let Some(Some(Waiter::Client(leader))) = places.get_mut(number as usize) {
-                    leader.followers.push(asked);
-                }
-                None
-            }
-            Fate::Kept(Kept { client_flags, value }) => {
-                let number = self.insert(Waiter::Client(asked));
-                self.done.push((number, Reply::Value { client_flags, cas_unique: None, value }));
-                None
-            }
-        }
-    }
-
-    /// A request of a client that has been answered.
-    fn forget(&mut self, asked: Asked) {
-        self.recycle(asked.key);
-        for follower in asked.followers {
-            self.recycle(follower.key);
-        }
-    }
-
-    /// A step of the reply to a `waiter` that wants it whole.
-    fn collect(&mut self, waiter: u64, event: ReplyEvent<'_>) {
-        match event {
-            ReplyEvent::Reply(_) | ReplyEvent::Value { .. } | ReplyEvent::Meta { .. } => {
-                if !self.pieces.is_empty() {
-                    self.pieces.remove(&waiter); // the rest of its value will not come
-                }
-                self.done.extend(event.whole().map(|reply| (waiter, reply)));
-            }
-            ReplyEvent::ValueHead { client_flags, cas_unique, value_len } => {
-                let value = Vec::with_capacity(value_len as usize);
-                let head = Head::Value { client_flags, cas_unique };
-                self.pieces.insert(waiter, Pieces { head, value });
-            }
-            ReplyEvent::MetaHead { line, value_len } => {
-                let value = Vec::with_capacity(value_len as usize);
-                self.pieces.insert(waiter, Pieces { head: Head::Meta { line }, value });
-            }
-            ReplyEvent::ValuePiece(bytes) => {
-                if let Some(pieces) = self.pieces.get_mut(&waiter) {
-                    pieces.value.extend_from_slice(bytes);
-                }
-            }
-            ReplyEvent::ValueEnd => {
-                if let Some(Pieces { head, value }) = self.pieces.remove(&waiter) {
-                    let value = Bytes::from(value);
-                    self.done.push(match head {
-                        Head::Value { client_flags, cas_unique } => {
-                            (waiter, Reply::Value { client_flags, cas_unique, value })
-                        }
-                        Head::Meta { line } => (waiter, Reply::Meta { line, value: Some(value) }),
-                    });
-                }
-            }
-            ReplyEvent::End => {}
-        }
-    }
-}
-
-impl Asked {
-    /// What the reply means to gets for its key.
-    fn spare(&self, merge: &mut Merge, number: u64, event: &ReplyEvent<'_>, now_ms: u64) {
-        match self.role {
-            Role::Leads { hash, asked_ms } if !self.begun => {
-                let is_current = merge.lands(hash, number);
-                if let ReplyEvent::Value { client_flags, cas_unique: None, value } = *event
-                    && let Some(hot) = merge.hot().filter(|_| is_current)
-                {
-                    hot.keep(hash, &self.key, client_flags, value, asked_ms, now_ms);
-                }
-            }
-            Role::Writes { hash } if event.is_last() => merge.forget(hash),
-            _ => {}
-        }
-    }
-
-    /// A step of the reply.
-    #[inline]
-    fn told(&mut self, event: &ReplyEvent<'_>, clients: &mut impl Clients) {
-        let Self { from, to, shape, softening, ref key, .. } = *self;
-        match *event {
-            ReplyEvent::Value { client_flags, cas_unique, value } => {
-                clients.answer(from, to, Piece::Last, |out| {
-                    shape.render_value(key, client_flags, cas_unique, value, out);
-                });
-            }
-            ReplyEvent::Meta { line, value } => {
-                clients.answer(from, to, Piece::Last, |out| shape.render_meta(line, value, out));
-            }
-            ReplyEvent::Reply(ref reply) => {
-                let piece = if self.begun { Piece::Broken } else { Piece::Last };
-                clients
-                    .answer(from, to, piece, |out| shape.render(key, &softening.apply(reply.clone()), out));
-            }
-            ReplyEvent::ValueHead { client_flags, cas_unique, value_len } => {
-                self.begun = true;
-                clients.answer(from, to, Piece::More, |out| {
-                    text::encode_value_header(out, &self.key, client_flags, value_len, cas_unique);
-                });
-            }
-            ReplyEvent::MetaHead { ref line, .. } => {
-                self.begun = true;
-                clients.answer(from, to, Piece::More, |out| {
-                    out.extend_from_slice(line);
-                    out.extend_from_slice(b"\r\n");
-                });
-            }
-            ReplyEvent::ValuePiece(bytes) => {
-                clients.answer(from, to, Piece::More, |out| out.extend_from_slice(bytes));
-            }
-            ReplyEvent::ValueEnd => clients.answer(from, to, Piece::Last, |out| shape.end_value(out)),
-            ReplyEvent::End => {}
-        }
-    }
 }
 
 impl Relay {
@@ -418,7 +174,7 @@ impl Relay {
             held_back: Vec::new(),
             pools: HashMap::new(),
             by_conn: HashMap::new(),
-            waiting: Waiting { merge: Merge::new(&options.merge).map(Box::new), ..Waiting::default() },
+            waiting: Waiting::new(Merge::new(&options.merge)),
             options,
             touched: Vec::new(),
             actions: Vec::new(),
