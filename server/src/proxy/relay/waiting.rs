@@ -132,7 +132,6 @@ impl Waiting {
     }
 
     /// Whether the request is to be sent: then it comes back. Otherwise it has been taken care of.
-    #[cold]
     pub(super) fn merged(&mut self, mut asked: Asked, command: &Command<'_>, hash: u64) -> Option<Asked> {
         let Self { merge, places, now_ms, .. } = self;
         let merge = merge.as_mut()?;

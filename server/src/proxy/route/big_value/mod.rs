@@ -114,27 +114,14 @@ impl BigValue {
             Operation::Set | Operation::Add | Operation::Replace | Operation::Cas => {
                 self.store(step, node, request, parent);
             }
-            Operation::Get | Operation::Gets | Operation::Gat | Operation::Gats => {
-                let lookup = looked_up(&request);
-                step.open_with(
-                    node,
-                    &request,
-                    parent,
-                    State::BigValue(Stage::Lookup),
-                    [(self.target, lookup)],
-                );
-            }
-            Operation::Touch => {
-                // Only a retrieval tells an index from a value; chunks must live as long as it does.
-                let exptime = request.exptime().unwrap_or(Exptime(0));
-                let lookup = request.get_and_touch(exptime);
-                step.open_with(
-                    node,
-                    &request,
-                    parent,
-                    State::BigValue(Stage::Lookup),
-                    [(self.target, lookup)],
-                );
+            Operation::Get | Operation::Gets | Operation::Gat | Operation::Gats | Operation::Touch => {
+                let lookup = match request.operation() {
+                    // Only a retrieval tells an index from a value; chunks must live as long as it does.
+                    Operation::Touch => request.get_and_touch(request.exptime().unwrap_or(Exptime(0))),
+                    _ => looked_up(&request),
+                };
+                let sent = [(self.target, lookup)];
+                step.open_with(node, &request, parent, State::BigValue(Stage::Lookup), sent);
             }
             // What is put behind or in front of an index makes it one of other chunks, or none: a miss. Arithmetic on
             // it is refused by the server. A delete leaves chunks that nothing refers to.
