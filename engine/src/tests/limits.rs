@@ -46,6 +46,29 @@ fn a_store_that_may_not_evict_refuses_when_full_and_takes_again_after_deletes() 
 }
 
 #[test]
+fn values_overwritten_for_ever_stay_within_a_few_times_their_size() {
+    for (values, value_bytes) in [(40_000, 100), (64, 64 << 10)] {
+        let mut bench = Bench::new(64 << 20);
+        let mut random = 7u64;
+        let mut written = 0;
+        while written < 200 << 20 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let number = (random >> 33) % values;
+            assert!(stored(bench.set(&format!("k:{number}"), &vec![number as u8; value_bytes])));
+            written += value_bytes;
+        }
+        let stats = bench.store.stats();
+        assert_eq!((stats.items, stats.evictions), (values, 0));
+        assert!(stats.arena_bytes < 4 * stats.bytes, "{stats:?}");
+        assert!(stats.moved_bytes < written as u64 / 4, "{stats:?}");
+        for number in 0..values {
+            assert_eq!(bench.get(&format!("k:{number}")), Some(vec![number as u8; value_bytes]));
+        }
+        bench.store.check_invariants();
+    }
+}
+
+#[test]
 fn a_lowered_limit_is_reached_by_upkeep_and_a_raised_one_used() {
     let mut bench = Bench::new(8 << 20);
     let fill = |bench: &mut Bench| {
