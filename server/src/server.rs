@@ -204,8 +204,18 @@ impl Shared {
 
     /// See [`Shared::memory_bytes`].
     pub fn set_memory_bytes(&self, bytes: usize) {
-        self.slice_bytes.store(bytes / self.cells.len(), Ordering::Relaxed);
+        self.give_stores(budget::carry_over(self.memory_bytes(), self.stores_bytes(), bytes));
         self.memory_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Of the memory limit, what is left to the stores together, in bytes.
+    pub fn stores_bytes(&self) -> usize {
+        self.slice_bytes.load(Ordering::Relaxed) * self.cells.len()
+    }
+
+    /// See [`Shared::stores_bytes`].
+    pub fn give_stores(&self, bytes: usize) {
+        self.slice_bytes.store(bytes / self.cells.len(), Ordering::Relaxed);
     }
 }
 

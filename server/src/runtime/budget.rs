@@ -1,7 +1,8 @@
 //! Keeps the whole process within its memory limit: what buffers, connections and the binary itself take beside the
 //! stores is taken off the stores.
 //!
-//! Runs on the control thread, once a second. Shards read the outcome, one number, when their clock moves.
+//! Runs on the control thread: once before anything is stored, then once a second. Shards read the outcome, one number,
+//! when their clock moves.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,42 +12,57 @@ use crate::metrics;
 use crate::server::Shared;
 
 const PERIOD: Duration = Duration::from_secs(1);
-/// The process may be this fraction of the limit away from it before anything is changed.
-const SLACK_FRACTION: usize = 100;
+/// Resident memory aimed at is the limit and this fraction of it. As much again is left for what comes and goes between
+/// two looks.
+const OVER_FRACTION: usize = 100;
+/// The process may be this fraction of the limit beyond what is aimed at, or twice that below, before anything changes.
+const SLACK_FRACTION: usize = 400;
 /// Stores keep at least this fraction of the limit, however much the rest takes.
 const STORES_FRACTION_MIN: usize = 2;
-/// Below this fill of the stores, in percent of the limit, there is nothing to look at.
+/// Below this fill of the stores, in percent of what they are given, there is nothing to look at.
 const FILL_PERCENT_MIN: u64 = 85;
 
 /// Watch until the server stops.
 pub fn run(shared: &Arc<Shared>) {
+    if let Some(resident) = resident_bytes() {
+        let limit = shared.memory_bytes();
+        shared.give_stores(given_at_first(limit, resident));
+    }
     while !shared.stopping.load(Ordering::Relaxed) {
         std::thread::sleep(PERIOD);
-        let limit = shared.memory_bytes();
+        let given = shared.stores_bytes();
         let (_, stores) = metrics::sum(&shared.cells);
         let used = stores.arena_bytes + stores.index_bytes + stores.ghost_bytes;
-        if used * 100 < limit as u64 * FILL_PERCENT_MIN {
+        if used * 100 < given as u64 * FILL_PERCENT_MIN {
             continue;
         }
         if let Some(resident) = resident_bytes() {
-            let shards = shared.cells.len();
-            let given = shared.slice_bytes.load(Ordering::Relaxed) * shards;
-            shared.slice_bytes.store(adjust(limit, given, resident) / shards, Ordering::Relaxed);
+            shared.give_stores(adjust(shared.memory_bytes(), given, resident));
         }
     }
 }
 
+/// Bytes for all stores together, of a process that is `resident` bytes large before they hold anything.
+fn given_at_first(limit: usize, resident: usize) -> usize {
+    (limit + limit / OVER_FRACTION).saturating_sub(resident).clamp(limit / STORES_FRACTION_MIN, limit)
+}
+
 /// Bytes for all stores together, when `given` made the process `resident` bytes large.
 fn adjust(limit: usize, given: usize, resident: usize) -> usize {
-    let slack = limit / SLACK_FRACTION;
-    if resident > limit + slack / 2 {
-        given.saturating_sub(resident - limit).max(limit / STORES_FRACTION_MIN)
-    } else if resident + 2 * slack < limit {
+    let (aim, slack) = (limit + limit / OVER_FRACTION, limit / SLACK_FRACTION);
+    if resident > aim + slack {
+        given.saturating_sub(resident - aim).max(limit / STORES_FRACTION_MIN)
+    } else if resident + 2 * slack < aim {
         // What was freed may be wanted again at once: give back half.
-        (given + (limit - resident) / 2).min(limit)
+        (given + (aim - resident) / 2).min(limit)
     } else {
         given
     }
+}
+
+/// Bytes for all stores together under another limit, until the next look.
+pub(crate) fn carry_over(limit: usize, given: usize, new_limit: usize) -> usize {
+    new_limit.saturating_sub(limit.saturating_sub(given)).max(new_limit / STORES_FRACTION_MIN)
 }
 
 /// Resident memory of this process, bytes.
@@ -64,19 +80,24 @@ mod tests {
 
     #[test]
     fn what_is_taken_beside_the_stores_is_taken_off_them() {
-        assert_eq!(adjust(64 * MIB, 64 * MIB, 70 * MIB), 58 * MIB);
-        assert_eq!(adjust(64 * MIB, 58 * MIB, 64 * MIB), 58 * MIB);
+        assert_eq!(given_at_first(100 * MIB, 9 * MIB), 92 * MIB);
+        assert_eq!(adjust(100 * MIB, 92 * MIB, 107 * MIB), 86 * MIB);
+        assert_eq!(adjust(100 * MIB, 86 * MIB, 101 * MIB), 86 * MIB);
+        assert_eq!(carry_over(100 * MIB, 86 * MIB, 200 * MIB), 186 * MIB);
     }
 
     #[test]
     fn it_is_given_back_when_it_is_free_again() {
-        assert_eq!(adjust(64 * MIB, 50 * MIB, 56 * MIB), 54 * MIB);
-        assert_eq!(adjust(64 * MIB, 64 * MIB, 30 * MIB), 64 * MIB);
+        assert_eq!(adjust(100 * MIB, 80 * MIB, 91 * MIB), 85 * MIB);
+        assert_eq!(adjust(100 * MIB, 100 * MIB, 30 * MIB), 100 * MIB);
+        assert_eq!(given_at_first(1000 * MIB, 9 * MIB), 1000 * MIB);
     }
 
     #[test]
-    fn stores_keep_half_however_many_connections_there_are() {
+    fn stores_keep_half_however_much_the_rest_takes() {
         assert_eq!(adjust(64 * MIB, 64 * MIB, 500 * MIB), 32 * MIB);
+        assert_eq!(given_at_first(8 * MIB, 9 * MIB), 4 * MIB);
+        assert_eq!(carry_over(64 * MIB, 40 * MIB, 16 * MIB), 8 * MIB);
     }
 
     #[test]

@@ -240,7 +240,8 @@ impl Core {
             Some(slice) if self.shared.config.slice_limit_fits(slice) => {
                 self.shared.set_memory_bytes(slice * self.mesh.shards());
                 let then = if noreply { Then::Silence } else { Then::Line(line::OK) };
-                self.after_all(session, Barrier::Ask { what: Broadcast::MemoryLimit { bytes: slice }, then });
+                let bytes = self.shared.slice_bytes.load(std::sync::atomic::Ordering::Relaxed);
+                self.after_all(session, Barrier::Ask { what: Broadcast::MemoryLimit { bytes }, then });
             }
             _ => self.say_unless(session, noreply, admin::tunables::MEMLIMIT_ADJUST_FAILED),
         }

@@ -81,12 +81,12 @@ impl Client {
 fn without_eviction_a_full_memory_says_so_and_keeps_what_it_has() {
     for &backend in Backend::all() {
         for shards in [1, 2] {
-            let server = Server::start_on(backend, shards, &["-m", "16", "-M"]);
+            let server = Server::start_on(backend, shards, &["-m", "32", "-M"]);
             let mut client = Client::connect(&server);
             let value = vec![b'v'; 10_000];
             let mut stored = Vec::new();
             let mut refused = 0;
-            for number in 0..4_000 {
+            for number in 0..5_000 {
                 let key = format!("k{number}");
                 match &*client.try_set(&key, &value) {
                     "STORED" => stored.push(key),
@@ -94,9 +94,9 @@ fn without_eviction_a_full_memory_says_so_and_keeps_what_it_has() {
                     other => panic!("{backend:?}: {other}"),
                 }
             }
-            assert!(refused > 0, "40 MB do not fit into 16");
-            println!("{backend:?}, {shards} shards: {} values of 10 KB fit into 16 MiB", stored.len());
-            assert!(stored.len() * value.len() > 8 * MIB, "only {} were stored", stored.len());
+            assert!(refused > 0, "50 MB do not fit into 32 MiB");
+            println!("{backend:?}, {shards} shards: {} values of 10 KB fit into 32 MiB", stored.len());
+            assert!(stored.len() * value.len() > 20 * MIB, "only {} were stored", stored.len());
             for key in &stored {
                 assert!(client.get(key).as_deref() == Some(&value[..]), "{key} was stored");
             }

@@ -106,7 +106,7 @@ pub(super) fn write(sheet: &mut Sheet<'_>, shared: &Shared) -> fmt::Result {
     sheet.gauge(
         "corecached_stores_limit_bytes",
         "Of -m, what buffers, connections and the process itself leave to items and their index",
-        (shared.slice_bytes.load(Ordering::Relaxed) * shared.cells.len()) as u64,
+        shared.stores_bytes() as u64,
     )?;
     sheet.gauge("corecached_segments", "Segments that items are stored in", store.segments_total)?;
     sheet.gauge("corecached_segments_free", "Segments with nothing in them", store.segments_free)?;
