@@ -1,7 +1,9 @@
-//! Models of `server/src/shard/lock.rs`: the very file, with loom's atomics.
+//! Models of `server/src/shard/lock.rs` and `spsc.rs`: the very files, with loom's atomics.
 
 #[path = "../../src/shard/lock.rs"]
 pub mod lock;
+#[path = "../../src/shard/spsc.rs"]
+pub mod spsc;
 
 #[cfg(test)]
 mod tests {
@@ -11,12 +13,20 @@ mod tests {
     use loom::thread;
 
     use super::lock::{Bell, Lock};
+    use super::spsc::ring;
 
     /// Every interleaving with at most three preemptions: where bugs are, and it ends in seconds.
     fn model(run: impl Fn() + Sync + Send + 'static) {
         let mut builder = loom::model::Builder::new();
         builder.preemption_bound = Some(3);
-        builder.check(run);
+        let tried = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let count = std::sync::Arc::clone(&tried);
+        builder.check(move || {
+            count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            run();
+        });
+        let tried = tried.load(std::sync::atomic::Ordering::Relaxed);
+        println!("{}: {tried} interleavings", std::thread::current().name().unwrap_or_default());
     }
 
     struct Slice {
@@ -133,6 +143,96 @@ mod tests {
             let done = slice.value.with(|value| unsafe { *value });
             assert!(done == 1 || work.load(Ordering::Acquire) == 1);
             assert!(!sleeps || done == 1 || rung, "asleep with work");
+        });
+    }
+
+    #[test]
+    fn a_ring_hands_over_every_value_once_and_in_order_also_when_it_was_full() {
+        model(|| {
+            let (mut producer, mut consumer) = ring(2);
+            let pusher = thread::spawn(move || {
+                let mut number = 0;
+                for _ in 0..5 {
+                    // Boxed: a value read twice or before it was written is then an error of its own.
+                    number += u32::from(producer.push(Box::new(number)).is_ok());
+                }
+                number
+            });
+            let mut popped = 0;
+            for _ in 0..3 {
+                if let Some(value) = consumer.pop() {
+                    assert_eq!(*value, popped);
+                    popped += 1;
+                }
+            }
+            let pushed = pusher.join().unwrap();
+            while let Some(value) = consumer.pop() {
+                assert_eq!(*value, popped);
+                popped += 1;
+            }
+            assert_eq!(popped, pushed);
+            assert!(pushed >= 2);
+        });
+    }
+
+    #[test]
+    fn what_a_full_ring_holds_is_dropped_with_it_by_whichever_side_goes_last() {
+        model(|| {
+            let value = Arc::new(());
+            let (mut producer, mut consumer) = ring(2);
+            let pushed = Arc::clone(&value);
+            let pusher = thread::spawn(move || {
+                let _ = producer.push(Arc::clone(&pushed));
+                let _ = producer.push(pushed);
+            });
+            drop(consumer.pop());
+            drop(consumer);
+            pusher.join().unwrap();
+            assert_eq!(Arc::strong_count(&value), 1);
+        });
+    }
+
+    #[test]
+    fn a_shard_that_sleeps_on_an_empty_ring_is_woken_for_what_is_pushed() {
+        model(|| {
+            let bell = Arc::new(Bell::silent());
+            let (mut producer, consumer) = ring(2);
+            let publisher = {
+                let bell = Arc::clone(&bell);
+                thread::spawn(move || {
+                    producer.push(7).unwrap();
+                    bell.must_ring()
+                })
+            };
+            bell.arm();
+            let sleeps = consumer.is_empty();
+            let rung = publisher.join().unwrap();
+            assert!(!sleeps || rung, "asleep with work");
+        });
+    }
+
+    #[test]
+    fn a_borrower_that_finds_the_ring_taken_and_the_slice_free_finds_the_work_done() {
+        model(|| {
+            let slice = Arc::new(Slice { lock: Lock::held(), value: UnsafeCell::new(0) });
+            let (mut producer, mut consumer) = ring(2);
+            let owner = {
+                let slice = Arc::clone(&slice);
+                thread::spawn(move || {
+                    let taken = consumer.pop();
+                    if taken.is_some() {
+                        slice.add();
+                    }
+                    slice.lock.give_up();
+                })
+            };
+            producer.push(()).unwrap();
+            // The lock first: what was taken from the ring before it was free has been done.
+            if slice.lock.try_take() && producer.is_empty() {
+                // SAFETY: the lock is held.
+                slice.value.with(|value| assert_eq!(unsafe { *value }, 1));
+            }
+            owner.join().unwrap();
         });
     }
 }

@@ -19,8 +19,10 @@ const OVER_FRACTION: usize = 100;
 const SLACK_FRACTION: usize = 400;
 /// Stores keep at least this fraction of the limit, however much the rest takes.
 const STORES_FRACTION_MIN: usize = 2;
-/// Below this fill of the stores, in percent of what they are given, there is nothing to look at.
-const FILL_PERCENT_MIN: u64 = 85;
+/// Fill of the stores, in percent of what they are given, from which they may have to give some of it up.
+const FILL_TO_LOWER: u64 = 85;
+/// And from which they could use more: before, the process is small because they are not full yet.
+const FILL_TO_RAISE: u64 = 98;
 
 /// Watch until the server stops.
 pub fn run(shared: &Arc<Shared>) {
@@ -33,11 +35,11 @@ pub fn run(shared: &Arc<Shared>) {
         let given = shared.stores_bytes();
         let (_, stores) = metrics::sum(&shared.cells);
         let used = stores.arena_bytes + stores.index_bytes + stores.ghost_bytes;
-        if used * 100 < given as u64 * FILL_PERCENT_MIN {
-            continue;
-        }
-        if let Some(resident) = resident_bytes() {
-            shared.give_stores(adjust(shared.memory_bytes(), given, resident));
+        let fill_percent = used * 100 / given.max(1) as u64;
+        if fill_percent >= FILL_TO_LOWER
+            && let Some(resident) = resident_bytes()
+        {
+            shared.give_stores(adjust(shared.memory_bytes(), given, fill_percent, resident));
         }
     }
 }
@@ -47,12 +49,12 @@ fn given_at_first(limit: usize, resident: usize) -> usize {
     (limit + limit / OVER_FRACTION).saturating_sub(resident).clamp(limit / STORES_FRACTION_MIN, limit)
 }
 
-/// Bytes for all stores together, when `given` made the process `resident` bytes large.
-fn adjust(limit: usize, given: usize, resident: usize) -> usize {
+/// Bytes for all stores together, when `given`, so full, made the process `resident` bytes large.
+fn adjust(limit: usize, given: usize, fill_percent: u64, resident: usize) -> usize {
     let (aim, slack) = (limit + limit / OVER_FRACTION, limit / SLACK_FRACTION);
     if resident > aim + slack {
         given.saturating_sub(resident - aim).max(limit / STORES_FRACTION_MIN)
-    } else if resident + 2 * slack < aim {
+    } else if fill_percent >= FILL_TO_RAISE && resident + 2 * slack < aim {
         // What was freed may be wanted again at once: give back half.
         (given + (aim - resident) / 2).min(limit)
     } else {
@@ -81,21 +83,26 @@ mod tests {
     #[test]
     fn what_is_taken_beside_the_stores_is_taken_off_them() {
         assert_eq!(given_at_first(100 * MIB, 9 * MIB), 92 * MIB);
-        assert_eq!(adjust(100 * MIB, 92 * MIB, 107 * MIB), 86 * MIB);
-        assert_eq!(adjust(100 * MIB, 86 * MIB, 101 * MIB), 86 * MIB);
+        assert_eq!(adjust(100 * MIB, 92 * MIB, 90, 107 * MIB), 86 * MIB);
+        assert_eq!(adjust(100 * MIB, 86 * MIB, 99, 101 * MIB), 86 * MIB);
         assert_eq!(carry_over(100 * MIB, 86 * MIB, 200 * MIB), 186 * MIB);
     }
 
     #[test]
     fn it_is_given_back_when_it_is_free_again() {
-        assert_eq!(adjust(100 * MIB, 80 * MIB, 91 * MIB), 85 * MIB);
-        assert_eq!(adjust(100 * MIB, 100 * MIB, 30 * MIB), 100 * MIB);
+        assert_eq!(adjust(100 * MIB, 80 * MIB, 99, 91 * MIB), 85 * MIB);
+        assert_eq!(adjust(100 * MIB, 100 * MIB, 99, 30 * MIB), 100 * MIB);
         assert_eq!(given_at_first(1000 * MIB, 9 * MIB), 1000 * MIB);
     }
 
     #[test]
+    fn stores_that_are_not_full_yet_are_no_reason_to_give_them_more() {
+        assert_eq!(adjust(100 * MIB, 92 * MIB, 90, 91 * MIB), 92 * MIB);
+    }
+
+    #[test]
     fn stores_keep_half_however_much_the_rest_takes() {
-        assert_eq!(adjust(64 * MIB, 64 * MIB, 500 * MIB), 32 * MIB);
+        assert_eq!(adjust(64 * MIB, 64 * MIB, 99, 500 * MIB), 32 * MIB);
         assert_eq!(given_at_first(8 * MIB, 9 * MIB), 4 * MIB);
         assert_eq!(carry_over(64 * MIB, 40 * MIB, 16 * MIB), 8 * MIB);
     }

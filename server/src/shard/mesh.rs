@@ -1,4 +1,4 @@
-//! The channels between shards.
+//! The channels between shards: rings with one producer and one consumer each.
 //!
 //! Messages for another shard gather in a batch and are published once a turn, requests and replies apart, so that
 //! replies always get through. Both directions are bounded: when a peer's request channel is full and the batch for
@@ -7,10 +7,9 @@
 
 use std::sync::{Arc, OnceLock};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-
 use super::lock::Bell;
 use super::message::Batch;
+use super::spsc::{Consumer, Producer, ring};
 use crate::net::Waker;
 
 /// Batches under way from one shard to another.
@@ -59,14 +58,14 @@ struct Peer {
     shard: usize,
     requests_out: Lane,
     replies_out: Lane,
-    requests_in: Receiver<Batch>,
-    replies_in: Receiver<Batch>,
+    requests_in: Consumer<Batch>,
+    replies_in: Consumer<Batch>,
 }
 
 /// An outgoing channel and what waits to be published on it.
 #[derive(Debug)]
 struct Lane {
-    sender: Sender<Batch>,
+    published: Producer<Batch>,
     pending: Batch,
 }
 
@@ -77,15 +76,10 @@ impl Lane {
             return false;
         }
         let batch = std::mem::replace(&mut self.pending, spares.pop().unwrap_or_default());
-        match self.sender.try_send(batch) {
-            Ok(()) => true,
-            Err(TrySendError::Full(batch)) => {
-                // Nothing was added to the replacement: it goes back, and the batch waits for the next turn.
-                spares.push(std::mem::replace(&mut self.pending, batch));
-                false
-            }
-            Err(TrySendError::Disconnected(_)) => false, // the peer has ended: so will we
-        }
+        let Err(batch) = self.published.push(batch) else { return true };
+        // Full. Nothing was added to the replacement: it goes back, and the batch waits for the next turn.
+        spares.push(std::mem::replace(&mut self.pending, batch));
+        false
     }
 }
 
@@ -99,23 +93,19 @@ pub fn connect(shards: usize) -> (Vec<Mesh>, Arc<[Presence]>) {
         .collect();
     for one in 0..shards {
         for other in one + 1..shards {
-            let lane = || bounded::<Batch>(BATCHES_MAX);
-            let (asks, asked) = (lane(), lane());
-            let (answers, answered) = (lane(), lane());
-            meshes[one].peers.push(Peer {
-                shard: other,
-                requests_out: Lane { sender: asks.0, pending: Batch::default() },
-                requests_in: asked.1,
-                replies_out: Lane { sender: answers.0, pending: Batch::default() },
-                replies_in: answered.1,
-            });
-            meshes[other].peers.push(Peer {
-                shard: one,
-                requests_out: Lane { sender: asked.0, pending: Batch::default() },
-                requests_in: asks.1,
-                replies_out: Lane { sender: answered.0, pending: Batch::default() },
-                replies_in: answers.1,
-            });
+            let (ask, asked) = ring(BATCHES_MAX);
+            let (answer, answered) = ring(BATCHES_MAX);
+            let (ask_back, asked_back) = ring(BATCHES_MAX);
+            let (answer_back, answered_back) = ring(BATCHES_MAX);
+            let peer = |shard, ask, answer, requests_in, replies_in| Peer {
+                shard,
+                requests_out: Lane { published: ask, pending: Batch::default() },
+                replies_out: Lane { published: answer, pending: Batch::default() },
+                requests_in,
+                replies_in,
+            };
+            meshes[one].peers.push(peer(other, ask, answer_back, asked_back, answered));
+            meshes[other].peers.push(peer(one, ask_back, answer, asked, answered_back));
         }
     }
     for mesh in &mut meshes {
@@ -153,7 +143,7 @@ impl Mesh {
     #[must_use]
     pub fn is_quiet(&self, shard: usize) -> bool {
         let lane = &self.peers[shard - usize::from(shard > self.me)].requests_out;
-        lane.pending.is_empty() && lane.sender.is_empty()
+        lane.pending.is_empty() && lane.published.is_empty()
     }
 
     /// Requests for `shard`, published with the rest of this turn.
@@ -168,16 +158,16 @@ impl Mesh {
 
     /// The next batch of replies from any peer, with its shard.
     pub fn take_replies(&mut self) -> Option<(usize, Batch)> {
-        self.peers.iter().find_map(|peer| Some((peer.shard, peer.replies_in.try_recv().ok()?)))
+        self.peers.iter_mut().find_map(|peer| Some((peer.shard, peer.replies_in.pop()?)))
     }
 
     /// The next batch of requests from a peer that takes our replies, with its shard.
     pub fn take_requests(&mut self) -> Option<(usize, Batch)> {
-        self.peers.iter().find_map(|peer| {
+        self.peers.iter_mut().find_map(|peer| {
             if peer.replies_out.pending.len_bytes() >= PENDING_BYTES_MAX {
                 return None;
             }
-            Some((peer.shard, peer.requests_in.try_recv().ok()?))
+            Some((peer.shard, peer.requests_in.pop()?))
         })
     }
 

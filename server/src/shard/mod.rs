@@ -16,6 +16,7 @@ pub mod message;
 pub mod owner;
 mod requests;
 pub mod slice;
+pub mod spsc;
 mod uploads;
 mod watch;
 
