@@ -163,12 +163,12 @@ impl Log {
         }
     }
 
-    /// The next huge page to be written, when what was provided so far is nearly used up.
+    /// The next huge page to be written, when what was provided so far is nearly used up. None before the first write.
     pub(crate) fn next_cold(&mut self, segments_total: usize) -> Option<ColdMemory> {
         let used = self.segments.start(self.segments.count());
         let (at, end) = (self.advised, self.advised + HUGE_PAGE_BYTES);
         let within = end <= self.arena.len().min(segments_total * self.segments.segment_bytes());
-        if !self.huge_pages || used + HUGE_PAGE_BYTES < at || !within {
+        if !self.huge_pages || used == 0 || used + HUGE_PAGE_BYTES < at || !within {
             return None;
         }
         self.choose_pages(end, segments_total);

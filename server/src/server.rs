@@ -28,7 +28,8 @@ use crate::proxy::relay::{RelaySetup, Snapshot, UpstreamOptions};
 use crate::proxy::spool::Spooler;
 use crate::runtime::clock::Clock;
 use crate::runtime::container::{self, Limits};
-use crate::runtime::{budget, cores, host_glommio, host_thread, process};
+use crate::runtime::warmer::Warmer;
+use crate::runtime::{budget, cores, host_glommio, host_thread, process, warmer};
 use crate::shard::mesh::{self, Presence};
 use crate::shard::slice::Slices;
 use crate::shard::{CoreSetup, Shard};
@@ -87,6 +88,8 @@ pub struct Shared {
     pub backend: String,
     /// Bytes for each shard's store: its part of the limit, less what the process takes beside the stores.
     pub slice_bytes: AtomicUsize,
+    /// Provides memory ahead of its first use.
+    pub warmer: Warmer,
     /// Lists of all items, as `lru_crawler` makes them.
     pub crawler: Crawler,
     /// Who is told what happens.
@@ -130,6 +133,7 @@ impl Shared {
             verbosity: AtomicU32::new(config.verbosity),
             memory_bytes: AtomicUsize::new(config.memory_bytes),
             slice_bytes: AtomicUsize::new(config.memory_bytes / shards),
+            warmer: Warmer::default(),
             crawler: Crawler::default(),
             watch: Watch::default(),
             config_failures: AtomicUsize::new(0),
@@ -389,6 +393,8 @@ fn finish(
     if !shared.config.is_proxy {
         let watched = Arc::clone(&shared);
         std::thread::spawn(move || budget::run(&watched));
+        let served = Arc::clone(&shared);
+        std::thread::spawn(move || warmer::run(&served));
     }
     if shared.config.lock_memory
         && let Err(error) = process::lock_memory()

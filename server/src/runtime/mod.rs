@@ -9,3 +9,4 @@ pub mod cores;
 pub mod host_glommio;
 pub mod host_thread;
 pub mod process;
+pub mod warmer;

@@ -284,6 +284,9 @@ impl Core {
     /// Expiry and other upkeep of the store, a little at a time. True when there is more.
     pub(super) fn upkeep(&mut self, items: usize) -> bool {
         self.upkeep_left = self.store.maintain(self.now, items);
+        if let Some(cold) = self.store.next_cold() {
+            self.shared.warmer.offer(cold);
+        }
         self.upkeep_left
     }
 
