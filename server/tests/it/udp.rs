@@ -33,7 +33,13 @@ impl Datagrams {
         let mut parts: Vec<Option<Vec<u8>>> = Vec::new();
         while parts.is_empty() || parts.iter().any(Option::is_none) {
             let mut datagram = [0; 2000];
-            let len = self.socket.recv(&mut datagram).unwrap();
+            let len = loop {
+                match self.socket.recv(&mut datagram) {
+                    // A wait with a timeout may end early, whatever the kernel had to do in this thread meanwhile.
+                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                    received => break received.unwrap(),
+                }
+            };
             assert!(len <= 1400);
             let number = |at: usize| u16::from_be_bytes([datagram[at], datagram[at + 1]]);
             assert_eq!((number(0), number(6)), (id, 0));
