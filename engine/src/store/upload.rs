@@ -41,6 +41,11 @@ impl Upload {
     pub fn remaining(&self) -> usize {
         self.len - self.written
     }
+
+    /// The place and length of what is left of the last piece.
+    fn window(&self, last: Location) -> (usize, usize) {
+        (last.at() + PIECE_HEADER_BYTES + self.filled, self.piece_len - self.filled)
+    }
 }
 
 /// Smallest piece worth its header, bytes.
@@ -75,6 +80,30 @@ impl<I: Index> Store<I> {
             self.count_out_of_memory();
         }
         done.ok_or(NoMemory)
+    }
+
+    /// Where the next bytes of an unfinished value belong: all that is left of it, or less where its memory ends. What
+    /// is written there counts once [`Store::upload_filled`] says so. After an error the upload can only be aborted.
+    pub fn upload_window(&mut self, upload: &mut Upload, now: Seconds) -> Result<&mut [u8], NoMemory> {
+        self.turn(now);
+        self.pay(now);
+        if upload.remaining() == 0 {
+            return Ok(&mut []);
+        }
+        if upload.filled == upload.piece_len && self.cut_piece(upload, Lane::UPLOADS, NEVER, now).is_none() {
+            self.count_out_of_memory();
+            return Err(NoMemory);
+        }
+        let last = *upload.pieces.last().ok_or(NoMemory)?;
+        let (at, len) = upload.window(last);
+        Ok(self.log.arena.bytes_mut(at, len))
+    }
+
+    /// The first `len` bytes of the window given out last are the next of the value.
+    pub fn upload_filled(&mut self, upload: &mut Upload, len: usize) {
+        assert!(len <= upload.piece_len - upload.filled); // past it lie another record's bytes
+        upload.filled += len;
+        upload.written += len;
     }
 
     /// Stores the value under `key`, as `store` does; conditions are judged now. Every answer but `Stored`
@@ -137,8 +166,8 @@ impl<I: Index> Store<I> {
                 self.cut_piece(upload, lane, expires, now)?;
             }
             let last = upload.pieces.last()?;
-            let to = last.at() + PIECE_HEADER_BYTES + upload.filled;
-            let len = (upload.piece_len - upload.filled).min(chunk.len() - done);
+            let (to, room) = upload.window(*last);
+            let len = room.min(chunk.len() - done);
             match chunk {
                 Chunk::Bytes(bytes) => {
                     self.log.arena.bytes_mut(to, len).copy_from_slice(&bytes[done..done + len]);

@@ -68,6 +68,18 @@ pub struct Upload {
     pub bad_terminator: bool,
 }
 
+/// Bytes of a value still to come below which another system call is not worth what it saves.
+const DIRECT_MIN_BYTES: usize = 8 * 1024;
+
+impl Upload {
+    /// Whether shard `me` has the rest received straight to its place: its own, and enough of it. A value that no CRLF
+    /// follows (the binary protocol) ends with its last piece, which goes the other way.
+    #[must_use]
+    pub fn is_received_directly(&self, me: usize) -> bool {
+        self.owner == me && self.left >= DIRECT_MIN_BYTES && self.terminator == 0
+    }
+}
+
 /// A command that touches every shard, or that must see all earlier ones done.
 #[derive(Debug)]
 pub enum Barrier {

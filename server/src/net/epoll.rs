@@ -1,6 +1,7 @@
 //! The driver for kernels or containers without io_uring: edge-triggered epoll.
 //!
-//! A turn is one `epoll_wait`, then at most one `recv` a readable connection; [`Driver::send`] is one `send` a
+//! A turn is one `epoll_wait`, then at most one `recv` a readable connection and, inside a large value, what of it has
+//! come by then straight to where it is stored ([`Driver::receive_into`]); [`Driver::send`] is one `send` a
 //! connection. Interest is registered once, at accept, in both directions; what is readable but has not been read to
 //! the end stays on a list instead of being armed again.
 
@@ -263,9 +264,9 @@ impl Epoll {
             return;
         };
         open.listed = false;
-        if open.paused {
+        if open.paused || !open.readable {
             self.buffers_free.push(id);
-            return; // resume() puts it back on the list
+            return; // resume() puts it back on the list, or has been read to the end since
         }
         let buffer = &mut self.buffers[start..start + BUFFER_BYTES];
         let outcome = rustix::net::recv(&open.socket, buffer, RecvFlags::DONTWAIT);
@@ -460,6 +461,43 @@ impl Driver for Epoll {
     fn recycle(&mut self, buffer: Buffer) {
         debug_assert!(!self.buffers_free.contains(&buffer.id));
         self.buffers_free.push(buffer.id);
+    }
+
+    fn receive_into(&mut self, conn: ConnId, first: &mut [u8], rest: &mut [u8]) -> usize {
+        let Some(open) = self.get(conn) else { return 0 };
+        if open.paused || open.closing || open.connecting || !open.readable {
+            return 0;
+        }
+        let offered = first.len() + rest.len();
+        match super::receive_into(open.socket.as_fd(), first, rest) {
+            Ok(len) if len > 0 => {
+                open.readable = len == offered || open.ended; // as in `read`
+                if open.readable && !open.listed {
+                    open.listed = true;
+                    self.readable.push_back(conn);
+                }
+                len
+            }
+            Err(Errno::AGAIN) => {
+                open.readable = false;
+                0
+            }
+            // The end: `read` finds it again, for the connection is still readable.
+            Ok(_) | Err(Errno::INTR) => {
+                if !open.listed {
+                    open.listed = true;
+                    self.readable.push_back(conn);
+                }
+                0
+            }
+            Err(_) => {
+                let mut found = std::mem::take(&mut self.deferred);
+                self.forget(conn, |event| found.push(event));
+                found.push(Event::Closed { conn });
+                self.deferred = found;
+                0
+            }
+        }
     }
 
     fn take_arena(&mut self) -> Vec<u8> {

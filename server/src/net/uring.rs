@@ -786,6 +786,37 @@ impl Driver for Uring {
         self.buffers.put(buffer.id);
     }
 
+    /// Beside the multishot receive, which runs only inside our own enters (`DEFER_TASKRUN`): it cannot take bytes while
+    /// we do, and what it took before lies in the completion queue, or has been worked on. It learns nothing of what is
+    /// taken here: its next attempt finds the socket empty and waits on.
+    fn receive_into(&mut self, conn: ConnId, first: &mut [u8], rest: &mut [u8]) -> usize {
+        let held = !self.ring.completion().is_empty() || self.ring.submission().cq_overflow();
+        if !self.features.deferred_taskrun || held {
+            return 0;
+        }
+        let Some(open) = self.open(conn) else { return 0 };
+        if open.paused || open.ended || open.connecting.is_some() {
+            return 0;
+        }
+        match super::receive_into(open.socket.as_fd(), first, rest) {
+            Ok(len) => {
+                open.unanswered |= len > 0;
+                if len > 0 && !std::mem::replace(&mut open.heard, true) {
+                    self.heard.push(conn);
+                }
+                len // at the end of the stream, the multishot receive finds it too
+            }
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => 0,
+            Err(_) => {
+                let mut found = std::mem::take(&mut self.deferred);
+                self.fail(conn, &mut found);
+                found.append(&mut self.deferred);
+                self.deferred = found;
+                0
+            }
+        }
+    }
+
     fn take_arena(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.arena_spare)
     }

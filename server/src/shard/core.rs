@@ -80,6 +80,8 @@ pub struct Core {
     run_list: VecDeque<ConnId>,
     /// Sessions something happened to in this turn.
     touched: Vec<u32>,
+    /// Where what follows a value is received that goes straight to its place; empty until there is one.
+    pub(super) behind_value: Vec<u8>,
     pub(super) out: Vec<u8>,
     sends: Vec<Send>,
     turn: u64,
@@ -124,6 +126,7 @@ impl Core {
             open: 0,
             run_list: VecDeque::new(),
             touched: Vec::new(),
+            behind_value: Vec::new(),
             out: Vec::new(),
             sends: Vec::new(),
             turn: 0,
@@ -494,9 +497,7 @@ impl Core {
         self.counters.bytes_read += data.len() as u64;
         session.last_s = self.now.0;
         if session.unparsed() == 0 {
-            let used = self.consume(&mut session, data);
-            self.give_back_slices();
-            session.input.extend_from_slice(&data[used..]);
+            self.consume_new(&mut session, data);
         } else {
             session.input.extend_from_slice(data);
             if !session.stalled {
@@ -504,6 +505,37 @@ impl Core {
             }
         }
         self.put(session);
+    }
+
+    /// Nothing is left unparsed before `data`.
+    fn consume_new(&mut self, session: &mut Session, data: &[u8]) {
+        let used = self.consume(session, data);
+        self.give_back_slices();
+        session.input.extend_from_slice(&data[used..]);
+    }
+
+    /// Large values on their way in: what else of them has come goes straight from the socket to its place.
+    pub(super) fn receive_values(&mut self, driver: &mut impl Driver) {
+        if self.uploads.is_empty() {
+            return;
+        }
+        for at in 0..self.touched.len() {
+            let Some(session) = &mut self.sessions[self.touched[at] as usize] else { continue };
+            let State::Upload(upload) = &session.state else { continue };
+            let held_up = session.stalled || session.paused || session.behind || session.unparsed() > 0;
+            if held_up || !upload.is_received_directly(self.me) {
+                continue;
+            }
+            let conn = session.conn;
+            let Some(mut session) = self.take(conn) else { continue };
+            let mut behind = std::mem::take(&mut self.behind_value);
+            let len = self.receive_value(&mut session, driver, &mut behind);
+            if len > 0 {
+                self.consume_new(&mut session, &behind[..len]);
+            }
+            self.behind_value = behind;
+            self.put(session);
+        }
     }
 
     pub(super) fn consume_saved(&mut self, session: &mut Session) {

@@ -86,6 +86,7 @@ impl<D: Driver> Shard<D> {
         worked |= self.core.take_refreshed();
         worked |= self.core.take_messages();
         worked |= self.core.go_on();
+        self.core.receive_values(&mut self.driver);
         worked |= self.core.upkeep(UPKEEP_ITEMS);
         self.finish_turn();
         while let Some(conn) = self.core.next_idle() {

@@ -12,13 +12,17 @@ use super::owner_of;
 use super::requests::Step;
 use crate::conn::session::Upload;
 use crate::conn::{Session, State};
-use crate::net::ConnId;
+use crate::net::{ConnId, Driver, outbox};
 
 /// A value up to this many bytes that has not come whole waits for the rest in the session's input; a larger one goes
 /// to its store piece by piece.
 const UPLOAD_MIN_BYTES: usize = 16 * 1024;
 /// Largest piece of a value in one message.
 const PIECE_BYTES: usize = 64 * 1024;
+/// Bytes of a value received straight to its place in one turn: as many as a connection is sent in one.
+const DIRECT_BYTES_PER_TURN: usize = outbox::HIGH_WATER_BYTES;
+/// Bytes received with the end of such a value: its CRLF, and commands behind it.
+const BEHIND_BYTES: usize = 4096;
 /// Bytes of the CRLF behind a value of a text command.
 const CRLF_BYTES: usize = 2;
 
@@ -199,6 +203,39 @@ impl Core {
         Some(1)
     }
 
+    /// Has `driver` receive more of a value to where it is stored; with its end comes what follows, into `behind`.
+    /// Returns how much that is.
+    pub(super) fn receive_value(
+        &mut self,
+        session: &mut Session,
+        driver: &mut impl Driver,
+        behind: &mut Vec<u8>,
+    ) -> usize {
+        let State::Upload(value) = &mut session.state else { return 0 };
+        behind.resize(BEHIND_BYTES, 0);
+        let mut budget = DIRECT_BYTES_PER_TURN;
+        while value.left > 0 && budget > 0 {
+            let Some(place) = self.uploads.get_mut(&(self.me, session.conn)) else { return 0 };
+            let Some(upload) = place else { return 0 }; // there was no room: the rest is skipped
+            let Ok(window) = self.store.upload_window(upload, self.now) else {
+                self.upload_failed((self.me, session.conn));
+                return 0;
+            };
+            let len = window.len().min(budget);
+            let rest = if len == value.left { &mut behind[..] } else { &mut [] };
+            let received = driver.receive_into(session.conn, &mut window[..len], rest);
+            let filled = received.min(len);
+            self.store.upload_filled(upload, filled);
+            value.left -= filled;
+            budget -= filled;
+            self.counters.bytes_read += received as u64;
+            if received != len {
+                return received - filled;
+            }
+        }
+        0
+    }
+
     fn upload_end(&mut self, session: &mut Session) {
         let State::Upload(upload) = std::mem::take(&mut session.state) else {
             unreachable!("the caller looked")
@@ -246,11 +283,15 @@ impl Core {
     }
 
     pub(super) fn upload_piece(&mut self, from: (usize, ConnId), data: &[u8]) {
-        let Some(place) = self.uploads.get_mut(&from) else { return };
-        if let Some(upload) = place
-            && self.store.upload_write(upload, data, self.now).is_err()
-            && let Some(upload) = place.take()
-        {
+        let Some(Some(upload)) = self.uploads.get_mut(&from) else { return };
+        if self.store.upload_write(upload, data, self.now).is_err() {
+            self.upload_failed(from);
+        }
+    }
+
+    /// There was no room: what else comes of it is skipped.
+    fn upload_failed(&mut self, from: (usize, ConnId)) {
+        if let Some(upload) = self.uploads.get_mut(&from).and_then(Option::take) {
             self.store.upload_abort(upload);
         }
     }

@@ -231,6 +231,26 @@ impl Driver for SimDriver {
         }
     }
 
+    fn receive_into(&mut self, id: ConnId, first: &mut [u8], rest: &mut [u8]) -> usize {
+        let shared = Rc::clone(&self.network);
+        let network = &mut *shared.borrow_mut();
+        let shard = self.shard;
+        let Some(conn) = self.conn(id).filter(|conn| !conn.paused && !conn.ended && !conn.closing) else {
+            return 0;
+        };
+        let link = &mut network.links[conn.link];
+        if link.reset {
+            return 0;
+        }
+        let most = link.to_server.len().min(first.len() + rest.len());
+        let len = if network.random.bool() { most } else { network.random.usize(..=most) };
+        for (to, byte) in first.iter_mut().chain(rest).zip(link.to_server.drain(..len)) {
+            *to = byte;
+        }
+        network.woken[shard] = true;
+        len
+    }
+
     fn take_arena(&mut self) -> Vec<u8> {
         Vec::new()
     }
