@@ -182,6 +182,23 @@ impl Model {
         self.stored(name, got, &value, &how);
     }
 
+    /// The same as `upload_write`, through the windows that a socket is read into.
+    fn write_in_place(
+        &mut self,
+        upload: &mut crate::Upload,
+        mut bytes: &[u8],
+    ) -> Result<(), crate::NoMemory> {
+        while !bytes.is_empty() {
+            let window = self.store.upload_window(upload, self.now)?;
+            let len = window.len().min(bytes.len());
+            assert!(len > 0, "an unfinished value has a window");
+            window[..len].copy_from_slice(&bytes[..len]);
+            self.store.upload_filled(upload, len);
+            bytes = &bytes[len..];
+        }
+        Ok(())
+    }
+
     fn how(&mut self, name: &[u8], choices: &mut impl Choices) -> StoreHow {
         let modes = [Mode::Set, Mode::Set, Mode::Add, Mode::Replace, Mode::Append, Mode::Prepend];
         StoreHow {
@@ -459,7 +476,13 @@ impl Model {
         let whole = choices.chance(2);
         let len =
             if whole { value.len() - sent } else { choices.below((value.len() - sent) as u32 + 1) as usize };
-        if self.store.upload_write(&mut upload, &value[sent..sent + len], self.now).is_err() {
+        let bytes = &value[sent..sent + len];
+        let written = if choices.chance(2) {
+            self.store.upload_write(&mut upload, bytes, self.now)
+        } else {
+            self.write_in_place(&mut upload, bytes)
+        };
+        if written.is_err() {
             assert!(self.lossy);
             return self.store.upload_abort(upload);
         }

@@ -168,6 +168,12 @@ pub trait Driver {
     /// Bytes handed over that the socket has not taken yet.
     fn backlog(&self, conn: ConnId) -> usize;
 
+    /// Of the backlog, what the socket had its chance to take and did not: a driver that sends in the next turn has it
+    /// decide then, so that a turn's output may come on top.
+    fn refused(&self, conn: ConnId) -> usize {
+        self.backlog(conn)
+    }
+
     /// Stop receiving on this connection; what is already under way may still arrive.
     fn pause(&mut self, conn: ConnId);
 

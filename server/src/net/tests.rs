@@ -113,3 +113,65 @@ fn a_connection_given_up_before_it_stands_leaves_nothing_behind() {
         driver.close(conn, Close::Now);
     });
 }
+
+#[test]
+fn what_follows_the_bytes_reported_is_received_straight_to_its_place() {
+    drivers(|driver| {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let conn = driver.connect(&address_of(&listener).into()).expect("begun");
+        until(driver, "connected", |event| matches!(event, Event::Connected { conn: it } if *it == conn));
+        let (mut server, _) = listener.accept().expect("accepted");
+        let sent: Vec<u8> = (0..100_000u32).map(|at| (at % 251) as u8).collect();
+        server.write_all(&sent[..10]).expect("written");
+        let (mut got, mut straight) = (Vec::new(), 0);
+        let mut events = Vec::new();
+        let deadline = Instant::now() + PATIENCE;
+        while got.len() < sent.len() && Instant::now() < deadline {
+            driver.turn(Wait::AtMost(Duration::from_millis(10)), &mut events).expect("a turn");
+            for event in events.drain(..) {
+                let Event::Received { buffer, .. } = event else { panic!("{event:?}") };
+                got.extend_from_slice(driver.received(buffer));
+                driver.recycle(buffer);
+            }
+            if got.len() == 10 {
+                server.write_all(&sent[10..]).expect("written");
+            }
+            // An edge that was not reported yet is for the next turn.
+            let (mut first, mut rest) = ([0; 1000], [0; 77]);
+            let len = driver.receive_into(conn, &mut first, &mut rest);
+            got.extend_from_slice(&[&first[..], &rest[..]].concat()[..len]);
+            straight += len;
+            let arena = driver.take_arena();
+            driver.send(arena, &mut Vec::new());
+        }
+        assert!(got == sent, "{} bytes, out of order or lost", got.len());
+        println!("{straight} bytes straight to their place");
+        driver.close(conn, Close::Now);
+        assert_eq!(driver.receive_into(conn, &mut [0; 10], &mut []), 0, "of a connection that is gone");
+    });
+}
+
+#[test]
+fn a_first_send_is_a_backlog_but_not_refused_until_the_socket_had_its_turn() {
+    drivers(|driver| {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let conn = driver.connect(&address_of(&listener).into()).expect("begun");
+        until(driver, "connected", |event| matches!(event, Event::Connected { conn: it } if *it == conn));
+        let (server, _) = listener.accept().expect("accepted");
+        let mut refused_at = None;
+        for turn in 0..1000 {
+            let arena = vec![b'x'; 1 << 20];
+            let (start, end) = (0, arena.len());
+            driver.send(arena, &mut vec![Send::Bytes { conn, start, end, queued: true }]);
+            assert!(driver.refused(conn) <= driver.backlog(conn));
+            if driver.refused(conn) > 0 {
+                refused_at = Some(turn);
+                break;
+            }
+            driver.turn(Wait::No, &mut Vec::new()).expect("a turn");
+        }
+        assert!(refused_at.is_some(), "nobody reads, and nothing is refused");
+        drop(server);
+        driver.close(conn, Close::Now);
+    });
+}

@@ -81,6 +81,7 @@ pub struct Uring {
     heard: Vec<ConnId>,
     looked: Instant,
     deferred: Vec<Event>,
+    turns: u64,
     accept_rest_until: Option<Instant>,
     accept_failures: u64,
     features: Features,
@@ -134,6 +135,8 @@ struct Conn {
 /// What a connection needs while its socket is behind. The kernel may read all of it while a send is under way.
 struct Behind {
     outbox: Outbox,
+    /// The turn it came in.
+    since: u64,
     pieces: [libc::iovec; outbox::GATHER_MAX],
     header: libc::msghdr,
 }
@@ -185,6 +188,7 @@ impl Uring {
             heard: Vec::new(),
             looked: Instant::now(),
             deferred: Vec::new(),
+            turns: 0,
             accept_rest_until: None,
             accept_failures: 0,
             features,
@@ -463,9 +467,10 @@ impl Uring {
         };
         let arena = std::mem::take(&mut self.arena_in_flight);
         let rest = &arena[start + taken..end];
+        let turn_before = self.turns - 1;
         if let Some(conn) = self.place(id) {
             debug_assert!(conn.outbox.is_none(), "nothing goes around a waiting outbox");
-            conn.outbox.get_or_insert_with(Behind::boxed).outbox.push_bytes(rest);
+            conn.outbox.get_or_insert_with(|| Behind::boxed(turn_before)).outbox.push_bytes(rest);
             self.mark_dirty(id);
         }
         self.arena_in_flight = arena;
@@ -626,10 +631,10 @@ fn tag(kind: u64, conn: ConnId) -> u64 {
 }
 
 impl Behind {
-    fn boxed() -> Box<Self> {
+    fn boxed(since: u64) -> Box<Self> {
         // SAFETY: both are plain C structures for which all zeroes means empty.
         let (pieces, header) = unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
-        Box::new(Self { outbox: Outbox::default(), pieces, header })
+        Box::new(Self { outbox: Outbox::default(), since, pieces, header })
     }
 
     /// A message header over the next bytes to send; valid until the send completes, for all of it is boxed.
@@ -739,6 +744,7 @@ pub fn probe() -> Result<Features, String> {
 
 impl Driver for Uring {
     fn turn(&mut self, wait: Wait, events: &mut Vec<Event>) -> io::Result<()> {
+        self.turns += 1;
         for conn in std::mem::take(&mut self.starved) {
             self.arm_receive(conn);
         }
@@ -835,10 +841,11 @@ impl Driver for Uring {
                     if start == end {
                         continue;
                     }
+                    let turn = self.turns;
                     let Some(open) = self.open(conn) else { continue };
                     open.unanswered = false;
                     if queued || open.outbox.is_some() {
-                        let behind = open.outbox.get_or_insert_with(Behind::boxed);
+                        let behind = open.outbox.get_or_insert_with(|| Behind::boxed(turn));
                         behind.outbox.push_bytes(&arena[start..end]);
                         self.mark_dirty(conn);
                         continue;
@@ -872,6 +879,13 @@ impl Driver for Uring {
             }
             _ => 0,
         }
+    }
+
+    fn refused(&self, conn: ConnId) -> usize {
+        let place = &self.conns[conn.index as usize];
+        let open = place.conn.as_ref().filter(|_| place.generation == conn.generation);
+        let behind = open.and_then(|open| open.outbox.as_ref()).filter(|behind| behind.since != self.turns);
+        behind.map_or(0, |behind| behind.outbox.len())
     }
 
     fn pause(&mut self, conn: ConnId) {
@@ -966,9 +980,10 @@ impl Ring for Uring {
 
 impl Uring {
     fn send_pinned(&mut self, conn: ConnId, pinned: Pinned) {
+        let turn = self.turns;
         match self.open(conn) {
             Some(open) => {
-                open.outbox.get_or_insert_with(Behind::boxed).outbox.push_pinned(pinned);
+                open.outbox.get_or_insert_with(|| Behind::boxed(turn)).outbox.push_pinned(pinned);
                 self.mark_dirty(conn);
             }
             None => self.deferred.push(Event::Released { pinned }),

@@ -397,7 +397,7 @@ impl Core {
             driver.close(conn, Close::AfterSend);
             return self.closed(conn);
         }
-        session.behind |= driver.backlog(conn) > outbox::HIGH_WATER_BYTES;
+        session.behind |= driver.refused(conn) > outbox::HIGH_WATER_BYTES;
         let pause = session.behind || (session.stalled && session.unparsed() > 0);
         if pause != session.paused {
             session.paused = pause;
@@ -578,8 +578,9 @@ impl Core {
 
     pub(super) fn drained(&mut self, conn: ConnId) {
         if let Some(mut session) = self.take(conn) {
-            session.behind = false;
-            self.list(&mut session);
+            if std::mem::take(&mut session.behind) {
+                self.list(&mut session);
+            }
             self.put(session);
         }
     }

@@ -133,3 +133,79 @@ fn appending_grows_a_value_up_to_the_limit() {
     client.check("\r\n", "SERVER_ERROR object too large for cache\r\n");
     assert!(client.get("k").unwrap() == piece.repeat(10), "what was there stays");
 }
+
+#[test]
+fn values_cut_anywhere_are_stored_whole_and_what_follows_is_answered() {
+    let lens = [8 << 10, (16 << 10) - 1, 16 << 10, 65_536, 65_537, 300_001, 1_000_000];
+    let cuts = [0usize, 1, 37, 4_095, 8_192, 16_384, 24_577, 65_536];
+    for &backend in Backend::all() {
+        for shards in [1, 2] {
+            let server = Server::start_on(backend, shards, &[]);
+            let mut client = Client::connect(&server);
+            for (number, &len) in lens.iter().enumerate() {
+                let value = pattern(number as u8, len);
+                for &cut in cuts.iter().filter(|&&cut| cut < len) {
+                    let forms: [(String, &str); 4] = [
+                        (format!("set k{number} 0 0 {len}\r\n"), "STORED\r\n"),
+                        (format!("set k{number} 0 0 {len} noreply\r\n"), ""),
+                        (format!("ms k{number} {len} Oq7\r\n"), "HD Oq7\r\n"),
+                        (format!("cas k{number} 0 0 {len} 1\r\n"), "EXISTS\r\n"),
+                    ];
+                    for (line, answer) in forms {
+                        // Each piece is seen by itself: the rest goes when the server has read what is there.
+                        let request = [line.as_bytes(), &value, b"\r\nmn\r\n"].concat();
+                        let (before, behind) = request.split_at(line.len() + cut);
+                        client.send(before);
+                        let (middle, end) = behind.split_at(behind.len() - 5 - cut.min(3));
+                        client.send(middle);
+                        client.check(end, format!("{answer}MN\r\n"));
+                    }
+                    assert!(client.get(&format!("k{number}")).unwrap() == value, "{backend:?} {len} {cut}");
+                }
+                client.send(format!("set k{number} 0 0 {len}\r\n"));
+                client.send(&value);
+                client.check("xx", "CLIENT_ERROR bad data chunk\r\n");
+                assert!(client.get(&format!("k{number}")).unwrap() == value, "{backend:?} {len}");
+            }
+            client.set("joined", b"");
+            for (verb, len) in [("append", 70_000), ("prepend", 70_001)] {
+                client.send(format!("{verb} joined 0 0 {len}\r\n"));
+                client.send(pattern(3, len));
+                client.check("\r\n", "STORED\r\n");
+            }
+            let joined = [pattern(3, 70_001), pattern(3, 70_000)].concat();
+            assert!(client.get("joined").unwrap() == joined, "{backend:?}, {shards} shards");
+        }
+    }
+}
+
+#[test]
+fn a_value_that_breaks_off_anywhere_or_outlives_a_flush_leaves_nothing_behind() {
+    const LEN: usize = 200_000;
+    let value = pattern(9, LEN);
+    for &backend in Backend::all() {
+        for shards in [1, 2] {
+            let server = Server::start_on(backend, shards, &["-m", "64"]);
+            let mut control = Client::connect(&server);
+            for cut in [1, 100, 16_384, 16_385, 65_537, LEN - 8_192, LEN - 1, LEN] {
+                let mut client = Client::connect(&server);
+                client.send(format!("set broken{cut} 0 0 {LEN}\r\n"));
+                client.send(&value[..cut]);
+                control.check("flush_all\r\n", "OK\r\n");
+                let other = pattern(1, 500_000);
+                for number in 0..20 {
+                    control.set(&format!("other{number}"), &other);
+                }
+                if cut % 2 == 0 {
+                    client.send(&value[cut..]);
+                    client.check("\r\n", "STORED\r\n");
+                    assert!(client.get(&format!("broken{cut}")).unwrap() == value, "{backend:?} {cut}");
+                } else {
+                    client.reset_on_drop();
+                }
+            }
+            let settled = |control: &mut Client| (control.stat("uploads"), control.stat("segments_pinned"));
+            crate::support::wait_until("nothing to be on its way", || settled(&mut control) == (0, 0));
+        }
+    }
+}
