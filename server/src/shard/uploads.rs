@@ -15,8 +15,8 @@ use crate::conn::{Session, State};
 use crate::net::{ConnId, Driver, outbox};
 
 /// A value up to this many bytes that has not come whole waits for the rest in the session's input; a larger one goes
-/// to its store piece by piece.
-const UPLOAD_MIN_BYTES: usize = 16 * 1024;
+/// to its store piece by piece, whose memory is within the limit however many connections send one slowly.
+const UPLOAD_MIN_BYTES: usize = 4 * 1024;
 /// Largest piece of a value in one message.
 const PIECE_BYTES: usize = 64 * 1024;
 /// Bytes of a value received straight to its place in one turn: as many as a connection is sent in one.
