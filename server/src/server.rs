@@ -554,6 +554,9 @@ fn launch(
     shared.users.clone_from(&bound.users);
     shared.warm.clone_from(&bound.warm);
     shared.certificates.clone_from(&bound.certificates);
+    if !config.is_proxy {
+        shared.give_stores(budget::given_at_first(config.memory_bytes));
+    }
     let shared = Arc::new(shared);
     let (report, reports) = bounded::<Result<(), String>>(shards);
     let slices = Slices::new(shards);
@@ -657,8 +660,12 @@ impl Making {
         let made = Store::new(store, Seconds(shared.clock.now_s()))
             .map_err(|error| error.to_string())
             .and_then(|mut store| {
+                let now = Seconds(shared.clock.now_s());
+                if !config.is_proxy {
+                    // Refused when the largest item would not fit any more: then it keeps all.
+                    let _ = store.set_memory_bytes(shared.slice_bytes.load(Ordering::Relaxed), now);
+                }
                 if let Some(warm) = &shared.warm {
-                    let now = Seconds(shared.clock.now_s());
                     warm.load(mesh.me(), mesh.shards(), &shared.hasher, &mut store, now);
                 }
                 let driver = driver(setup).map_err(|error| error.to_string())?;

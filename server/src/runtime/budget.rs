@@ -1,8 +1,8 @@
 //! Keeps the whole process within its memory limit: what buffers, connections and the binary itself take beside the
 //! stores is taken off the stores.
 //!
-//! Runs on the control thread: once before anything is stored, then once a second. Shards read the outcome, one number,
-//! when their clock moves.
+//! Runs on the control thread, once a second; what stores begin with makes room for the process as it will be. Shards
+//! read the outcome, one number, when their clock moves.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,6 +17,8 @@ const PERIOD: Duration = Duration::from_secs(1);
 const OVER_FRACTION: usize = 100;
 /// The process may be this fraction of the limit beyond what is aimed at, or twice that below, before anything changes.
 const SLACK_FRACTION: usize = 400;
+/// What the process grows by until it serves: 5.5 MiB of it were resident before its shards started, 8 after.
+const SHARDS_BYTES: usize = 5 << 19;
 /// Stores keep at least this fraction of the limit, however much the rest takes.
 const STORES_FRACTION_MIN: usize = 2;
 /// Fill of the stores, in percent of what they are given, from which they may have to give some of it up.
@@ -26,10 +28,6 @@ const FILL_TO_RAISE: u64 = 98;
 
 /// Watch until the server stops.
 pub fn run(shared: &Arc<Shared>) {
-    if let Some(resident) = resident_bytes() {
-        let limit = shared.memory_bytes();
-        shared.give_stores(given_at_first(limit, resident));
-    }
     while !shared.stopping.load(Ordering::Relaxed) {
         std::thread::sleep(PERIOD);
         let given = shared.stores_bytes();
@@ -44,8 +42,13 @@ pub fn run(shared: &Arc<Shared>) {
     }
 }
 
-/// Bytes for all stores together, of a process that is `resident` bytes large before they hold anything.
-fn given_at_first(limit: usize, resident: usize) -> usize {
+/// Bytes for all stores together, before any shard has started.
+pub(crate) fn given_at_first(limit: usize) -> usize {
+    beside(limit, resident_bytes().unwrap_or(0) + SHARDS_BYTES)
+}
+
+/// Bytes for all stores together, of a process that is `resident` bytes large without them.
+fn beside(limit: usize, resident: usize) -> usize {
     (limit + limit / OVER_FRACTION).saturating_sub(resident).clamp(limit / STORES_FRACTION_MIN, limit)
 }
 
@@ -82,7 +85,7 @@ mod tests {
 
     #[test]
     fn what_is_taken_beside_the_stores_is_taken_off_them() {
-        assert_eq!(given_at_first(100 * MIB, 9 * MIB), 92 * MIB);
+        assert_eq!(beside(100 * MIB, 9 * MIB), 92 * MIB);
         assert_eq!(adjust(100 * MIB, 92 * MIB, 90, 107 * MIB), 86 * MIB);
         assert_eq!(adjust(100 * MIB, 86 * MIB, 99, 101 * MIB), 86 * MIB);
         assert_eq!(carry_over(100 * MIB, 86 * MIB, 200 * MIB), 186 * MIB);
@@ -92,7 +95,7 @@ mod tests {
     fn it_is_given_back_when_it_is_free_again() {
         assert_eq!(adjust(100 * MIB, 80 * MIB, 99, 91 * MIB), 85 * MIB);
         assert_eq!(adjust(100 * MIB, 100 * MIB, 99, 30 * MIB), 100 * MIB);
-        assert_eq!(given_at_first(1000 * MIB, 9 * MIB), 1000 * MIB);
+        assert_eq!(beside(1000 * MIB, 9 * MIB), 1000 * MIB);
     }
 
     #[test]
@@ -103,7 +106,7 @@ mod tests {
     #[test]
     fn stores_keep_half_however_much_the_rest_takes() {
         assert_eq!(adjust(64 * MIB, 64 * MIB, 99, 500 * MIB), 32 * MIB);
-        assert_eq!(given_at_first(8 * MIB, 9 * MIB), 4 * MIB);
+        assert_eq!(beside(8 * MIB, 9 * MIB), 4 * MIB);
         assert_eq!(carry_over(64 * MIB, 40 * MIB, 16 * MIB), 8 * MIB);
     }
 
