@@ -156,7 +156,7 @@ fn values_cut_anywhere_are_stored_whole_and_what_follows_is_answered() {
                         let request = [line.as_bytes(), &value, b"\r\nmn\r\n"].concat();
                         let (before, behind) = request.split_at(line.len() + cut);
                         client.send(before);
-                        let (middle, end) = behind.split_at(behind.len() - 5 - cut.min(3));
+                        let (middle, end) = behind.split_at(behind.len() - 5 - cut.min(2));
                         client.send(middle);
                         client.check(end, format!("{answer}MN\r\n"));
                     }
