@@ -32,6 +32,7 @@ pub mod replay;
 pub mod resize;
 pub mod rng;
 pub mod sizes;
+pub mod tails;
 pub mod trace;
 pub mod ttl;
 pub mod wire;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use corecached_bench::{compare, generators, load, memory, replay, resize};
+use corecached_bench::{compare, generators, load, memory, replay, resize, tails};
 
 /// Load generator, trace replay and comparisons for corecached and its peers.
 #[derive(Debug, Parser)]
@@ -20,6 +20,7 @@ enum Command {
     Compare(compare::CompareArgs),
     Memory(memory::MemoryArgs),
     Resize(resize::ResizeArgs),
+    Tails(tails::TailsArgs),
     Generators(generators::GeneratorsArgs),
 }
 
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         Command::Replay(args) => replay::main(&args),
         Command::Compare(args) => compare::main(&args),
         Command::Resize(args) => resize::main(&args),
+        Command::Tails(args) => tails::main(&args),
         Command::Memory(args) => memory::main(&args),
         Command::Generators(args) => generators::main(&args),
     };

@@ -567,7 +567,9 @@ impl Relay {
     fn place_of(&mut self, wanted: &route::Destination) -> u32 {
         let server = wanted.server.clone();
         if let Some(&place) = self.by_server.get(&server) {
-            self.upstreams[place as usize].retired = false;
+            let upstream = &mut self.upstreams[place as usize];
+            upstream.retired = false;
+            upstream.destination.limit_concurrency(wanted.adaptive_concurrency);
             return place;
         }
         let options = Options {
@@ -586,7 +588,8 @@ impl Relay {
             });
             Rc::clone(health)
         });
-        let destination = Destination::new(server.address.to_string(), options, pool, seed);
+        let mut destination = Destination::new(server.address.to_string(), options, pool, seed);
+        destination.limit_concurrency(wanted.adaptive_concurrency);
         let place = self.add(destination, server.clone(), None);
         self.by_server.insert(server, place);
         place
@@ -632,7 +635,10 @@ impl Relay {
         if let Some(before) = before {
             if before.cores == *cores {
                 for &core in &before.places {
-                    self.upstreams[core as usize].retired = false;
+                    let bounds = self.upstreams[place as usize].destination.concurrency_bounds();
+                    let upstream = &mut self.upstreams[core as usize];
+                    upstream.retired = false;
+                    upstream.destination.limit_concurrency(bounds);
                 }
                 self.upstreams[place as usize].cores = Some(before);
                 return;
@@ -651,7 +657,8 @@ impl Relay {
             let base = &self.upstreams[place as usize];
             let (name, server) = (base.destination.address().to_owned(), base.server.clone());
             let seed = self.seed ^ u64::from(place) << 32 ^ core as u64;
-            let destination = Destination::new(name, *base.destination.options(), None, seed);
+            let mut destination = Destination::new(name, *base.destination.options(), None, seed);
+            destination.limit_concurrency(base.destination.concurrency_bounds());
             let after = after.iter().copied().chain([place]).collect();
             let of = OneCore { base: place, address: address.into(), after };
             let added = self.add(destination, server, Some(Box::new(of)));
@@ -740,6 +747,12 @@ impl Relay {
     #[must_use]
     pub const fn resize_counters(&self) -> &route::ResizeCounters {
         self.execution.resize_counters()
+    }
+
+    /// What was kept from slow servers.
+    #[must_use]
+    pub const fn tail_counters(&self) -> &route::TailCounters {
+        self.execution.tail_counters()
     }
 
     /// Requests without an answer.

@@ -208,6 +208,11 @@ pub fn describe(relay: &Relay) -> Vec<u8> {
     for (name, number) in relay.resize_counters().named() {
         let _ = writeln!(lines, "C {name} {number}");
     }
+    for (name, number) in relay.tail_counters().named() {
+        let _ = writeln!(lines, "C {name} {number}");
+    }
+    let refused: u64 = relay.destinations().map(|destination| destination.counters().refused).sum();
+    let _ = writeln!(lines, "C adaptive_concurrency_refused {refused}");
     let mut errors = [0; ERRORS.len()];
     for destination in relay.destinations() {
         for (sum, (_, kind)) in errors.iter_mut().zip(ERRORS) {

@@ -4,6 +4,7 @@ use corecached_protocol::ErrorKind;
 
 use super::super::hash::{Distribution, KeyPart};
 use super::super::request::Operation;
+use super::tails::Hedge;
 
 /// A handle in [`super::Config::handles`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -37,6 +38,10 @@ pub enum Handle {
         slow_warm_up: Option<SlowWarmUp>,
         /// Copies of each key, on as many servers; 1 to [`REPLICAS_MAX`].
         replicas: u32,
+        /// Gets that wait are sent to a second copy.
+        hedge: Option<Hedge>,
+        /// A destination gets no more than so many times the average of what is under way.
+        bounded_load: Option<f64>,
     },
     /// To a pool, and while the reply is an error to its own servers, by its hash with a salt more.
     SaltedFailover {

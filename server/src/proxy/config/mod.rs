@@ -10,6 +10,7 @@ mod macros;
 mod pool;
 mod rings;
 mod show;
+mod tails;
 #[cfg(test)]
 mod tests;
 mod zone;
@@ -27,6 +28,7 @@ pub use pool::{Address, EjectedLimit, Member, Pool, ResolvedPools, Server, Servi
 #[cfg(test)]
 pub use rings::EARLIER_MAX;
 pub use rings::{Ring, Rings, WarmResize};
+pub use tails::{AdaptiveConcurrency, Hedge};
 
 /// What the command line says about routing.
 #[derive(Clone, Debug)]

@@ -5,6 +5,7 @@ use std::fmt;
 
 use super::handle::HandleId;
 use super::rings::WarmResize;
+use super::tails::AdaptiveConcurrency;
 use super::zone::Zones;
 
 /// memcached's port, for a server that names none.
@@ -84,6 +85,8 @@ pub struct Pool {
     pub error_on_empty: bool,
     /// From how many ejected servers on no more are ejected, and to how many that must fall again.
     pub ejected_limit: Option<EjectedLimit>,
+    /// Gets that each of its servers may have under way follow from how fast it answers; `None`: they do not.
+    pub adaptive_concurrency: Option<AdaptiveConcurrency>,
     /// How keys follow when the servers change; `None`: they do not.
     pub warm_resize: Option<WarmResize>,
 }

@@ -51,6 +51,10 @@ impl Config {
                 "grace_ms": times.grace_ms,
                 "invalidate_ms": times.invalidate_ms,
             })),
+            "adaptive_concurrency": pool.adaptive_concurrency.map(|limit| json!({
+                "min": limit.min,
+                "max": limit.max,
+            })),
             "endpoint_slices": pool.endpoint_slices.as_ref().map(ToString::to_string),
             "weights": pool.weights,
             "tags": pool.tags,
@@ -78,7 +82,7 @@ impl Config {
         let handle = self.handle(handle);
         let one = |handle: &HandleId| self.child_json(*handle);
         let mut members = match handle {
-            Handle::Pool { pool, hash, spool_deletes, slow_warm_up, replicas } => {
+            Handle::Pool { pool, hash, spool_deletes, slow_warm_up, replicas, hedge, bounded_load } => {
                 let mut pool = json!({
                     "pool": self.pool(*pool).name,
                     "hash": hash_json(hash),
@@ -86,6 +90,16 @@ impl Config {
                 });
                 if *replicas > 1 {
                     pool["replicas"] = json!(replicas);
+                }
+                if let Some(hedge) = hedge {
+                    pool["hedge"] = json!({
+                        "percentile": hedge.percentile,
+                        "budget_percent": hedge.budget * 100.0,
+                        "min_delay_ms": hedge.min_delay_ms,
+                    });
+                }
+                if let Some(times) = bounded_load {
+                    pool["bounded_load"] = json!(times);
                 }
                 if let Some(SlowWarmUp { failover, settings }) = slow_warm_up {
                     pool["slow_warmup"] = json!({

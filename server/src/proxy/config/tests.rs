@@ -296,6 +296,12 @@ fn what_a_handle_was_given_is_shown_and_what_it_was_not_is_filled_in() {
         ),
         (r#"{"type": "BigValueRoute", "child": "NullRoute", "split_threshold": 99}"#, "/batch_size", "10"),
         (r#"{"type": "PoolRoute", "pool": "A", "replicas": 2}"#, "/replicas", "2"),
+        (
+            r#"{"type": "PoolRoute", "pool": "A", "replicas": 2, "hedge": {}}"#,
+            "/hedge",
+            r#"{"percentile": 95.0, "budget_percent": 5.0, "min_delay_ms": 1}"#,
+        ),
+        (r#"{"type": "PoolRoute", "pool": "A", "bounded_load": 1.25}"#, "/bounded_load", "1.25"),
         (r#""BlackholeRoute""#, "/timeout_ms", "1000"),
         (r#""LoggingRoute|NullRoute""#, "/lines_rate", "10.0"),
     ] {
@@ -324,6 +330,35 @@ fn a_handle_that_is_not_taken_is_refused_by_name_and_part() {
         ),
         (r#""BigValueRoute|NullRoute""#, "BigValueRoute.split_threshold: is missing: bytes"),
         (r#"{"type": "PoolRoute", "pool": "A", "replicas": 9}"#, "from 1 to 8"),
+        (r#"{"type": "PoolRoute", "pool": "A", "hedge": {}}"#, "hedge = {}: needs a second copy to ask"),
+        (
+            r#"{"type": "PoolRoute", "pool": "A", "replicas": 2, "hedge": {"percentil": 9}}"#,
+            "hedge.percentil = 9: must be one of percentile budget_percent min_delay_ms",
+        ),
+        (
+            r#"{"type": "PoolRoute", "pool": "A", "replicas": 2, "hedge": {"percentile": 100}}"#,
+            "percentile = 100: must be a number from 50 to 99.9",
+        ),
+        (
+            r#"{"type": "PoolRoute", "pool": "A", "replicas": 2, "hedge": {"budget_percent": 0}}"#,
+            "budget_percent = 0: must be a number from 0.1 to 100",
+        ),
+        (
+            r#"{"type": "PoolRoute", "pool": "A", "replicas": 2, "hedge": {"min_delay_ms": 0}}"#,
+            "min_delay_ms = 0: must be a whole number from 1",
+        ),
+        (
+            r#"{"type": "PoolRoute", "pool": "A", "bounded_load": 1}"#,
+            "bounded_load = 1: must be a number from 1.05 to 100",
+        ),
+        (
+            r#"{"type": "PoolRoute", "pool": "A", "replicas": 2, "bounded_load": 2}"#,
+            "is not to be had with replicas",
+        ),
+        (
+            r#"{"type": "SaltedFailoverRoute", "pool": "A", "bounded_load": 2}"#,
+            "SaltedFailoverRoute.bounded_load = 2: stands in a PoolRoute",
+        ),
         (
             r#"{"type": "SaltedFailoverRoute", "pool": "A", "replicas": 2}"#,
             "stands in a PoolRoute, which fails over within its copies",
@@ -448,5 +483,28 @@ fn a_pool_may_name_the_service_whose_endpoints_it_follows() {
     ] {
         let error = parse(&pool(rest)).unwrap_err().to_string();
         assert!(error.contains(remedy) && error.contains("endpoint_slices"), "{rest}: {error}");
+    }
+}
+
+#[test]
+fn adaptive_concurrency_of_a_pool_is_shown_and_checked() {
+    let text = |written: &str| {
+        format!(
+            r#"{{"pools": {{"A": {{"servers": ["a:1"], "adaptive_concurrency": {written}}}}}, "route": "PoolRoute|A"}}"#
+        )
+    };
+    for (written, min, max) in [("{}", 1, 1000), (r#"{"min": 2000}"#, 2000, 2000), (r#"{"max": 9}"#, 1, 9)] {
+        let shown: serde_json::Value = serde_json::from_str(&config(&text(written)).to_string()).unwrap();
+        let found = &shown["pools"]["A"]["adaptive_concurrency"];
+        assert_eq!(*found, serde_json::json!({"min": min, "max": max}), "{written}");
+    }
+    for (written, said) in [
+        ("true", "must be an object"),
+        (r#"{"mx": 1}"#, "pools.A.adaptive_concurrency.mx = 1: must be one of min max"),
+        (r#"{"min": 0}"#, "min = 0: must be a whole number from 1"),
+        (r#"{"min": 3, "max": 2}"#, "pools.A.adaptive_concurrency.min"),
+    ] {
+        let error = error(&text(written));
+        assert!(error.contains(said), "{written}: {error}");
     }
 }

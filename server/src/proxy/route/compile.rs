@@ -12,6 +12,7 @@ use super::super::hash::{KeyPart, Ring, RingError, RingServer, RingSpec, murmur,
 use super::super::request::Operation;
 use super::all::All;
 use super::big_value::BigValue;
+use super::bounded_load::BoundedLoad;
 use super::delay::Latency;
 use super::failover::{Failover, Order};
 use super::key_split::KeySplit;
@@ -118,6 +119,15 @@ struct Compiler<'a> {
     roots: Vec<(HandleId, NodeId)>,
 }
 
+/// What a `PoolRoute` says beside its pool and hash.
+struct PoolRoute {
+    spool: bool,
+    slow: Option<config::SlowWarmUp>,
+    replicas: u32,
+    hedge: Option<config::Hedge>,
+    bounded_load: Option<f64>,
+}
+
 type Compiled<T> = Result<T, CompileError>;
 
 impl Compiler<'_> {
@@ -180,7 +190,12 @@ impl Compiler<'_> {
         }
         let known = self.destinations.iter().position(|known| known.server == server);
         let at = known.unwrap_or_else(|| {
-            self.destinations.push(Destination { server, pool: pool_id, ejected_limit: pool.ejected_limit });
+            self.destinations.push(Destination {
+                server,
+                pool: pool_id,
+                ejected_limit: pool.ejected_limit,
+                adaptive_concurrency: pool.adaptive_concurrency,
+            });
             self.destinations.len() - 1
         });
         let id = DestinationId(at as u32);
@@ -234,17 +249,11 @@ impl Compiler<'_> {
         nodes.iter().enumerate().map(server).collect()
     }
 
-    fn pool(
-        &mut self,
-        id: PoolId,
-        hash: &Hash,
-        spool: bool,
-        slow: Option<config::SlowWarmUp>,
-        replicas: u32,
-    ) -> Compiled<NodeId> {
+    fn pool(&mut self, id: PoolId, hash: &Hash, route: &PoolRoute) -> Compiled<NodeId> {
         let config = self.config;
         let pool = config.pool(id);
-        let resizes = slow.is_none() && replicas <= 1;
+        let &PoolRoute { spool, slow, replicas, bounded_load, .. } = route;
+        let resizes = slow.is_none() && replicas <= 1 && bounded_load.is_none();
         let rings =
             pool.warm_resize.filter(|_| resizes).and_then(|times| Some((times, self.rings.of(&pool.name)?)));
         if let Some((times, rings)) = rings {
@@ -267,9 +276,12 @@ impl Compiler<'_> {
                 let servers = hash.ring_servers(pool, self.resolved(id));
                 let ring = Arc::new(self.ring(hash, &servers, &pool.name)?);
                 if replicas > 1 {
-                    return Ok(self.replicated(id, ring, &children, replicas, spool));
+                    return Ok(self.replicated(id, ring, &children, route));
                 }
-                self.push(Node::Hash { ring, children: children.into() })
+                match bounded_load {
+                    Some(times) => return Ok(self.bounded(ring, &children, times, spool)),
+                    None => self.push(Node::Hash { ring, children: children.into() }),
+                }
             }
         };
         Ok(if spool { self.push(Node::Spool { target: node }) } else { node })
@@ -299,14 +311,7 @@ impl Compiler<'_> {
     }
 
     /// A pool whose keys have several copies, on `nodes`.
-    fn replicated(
-        &mut self,
-        id: PoolId,
-        ring: Arc<Ring>,
-        nodes: &[NodeId],
-        replicas: u32,
-        spool: bool,
-    ) -> NodeId {
+    fn replicated(&mut self, id: PoolId, ring: Arc<Ring>, nodes: &[NodeId], route: &PoolRoute) -> NodeId {
         let config = self.config;
         let pool = config.pool(id);
         let resolved = self.resolved(id);
@@ -329,17 +334,25 @@ impl Compiler<'_> {
         let own_zone = names.iter().position(|name| !own.is_empty() && *name == own).map(|zone| zone as u32);
         let count = names.len();
         let server = |(&node, zone): (&NodeId, u32)| {
-            let keeping = if spool { self.push(Node::Spool { target: node }) } else { node };
+            let keeping = if route.spool { self.push(Node::Spool { target: node }) } else { node };
             replicated::Server { node, keeping, zone }
         };
         let servers = nodes.iter().zip(zones).map(server).collect();
         self.push(Node::Replicated(Replicated {
             ring,
             servers,
-            copies: replicas as usize,
+            copies: route.replicas as usize,
             zones: count,
             own_zone,
+            hedge: route.hedge,
         }))
+    }
+
+    /// A pool whose servers have only so much under way.
+    fn bounded(&mut self, ring: Arc<Ring>, children: &[NodeId], times: f64, spool: bool) -> NodeId {
+        let keep = |&node: &NodeId| if spool { self.push(Node::Spool { target: node }) } else { node };
+        let keeping = children.iter().map(keep).collect();
+        self.push(Node::BoundedLoad(BoundedLoad { ring, children: children.into(), keeping, times }))
     }
 
     /// The node of a pool that has these children, which hash by `servers`.
@@ -372,6 +385,7 @@ impl Compiler<'_> {
                 Node::Outstanding(limit) => limit.target,
                 Node::Logging(logging) => logging.target,
                 Node::Replicated(replicated) => return Some(Arc::clone(&replicated.ring)),
+                Node::BoundedLoad(bounded) => return Some(Arc::clone(&bounded.ring)),
                 Node::Failover(Failover { order: Order::Salted(salted), .. }) => return salted.own.clone(),
                 _ => return None,
             };
@@ -430,8 +444,15 @@ impl Compiler<'_> {
 
     fn handle(&mut self, handle: &Handle) -> Compiled<NodeId> {
         let node = match handle {
-            Handle::Pool { pool, hash, spool_deletes, slow_warm_up, replicas } => {
-                return self.pool(*pool, hash, *spool_deletes, *slow_warm_up, *replicas);
+            Handle::Pool { pool, hash, spool_deletes, slow_warm_up, replicas, hedge, bounded_load } => {
+                let route = PoolRoute {
+                    spool: *spool_deletes,
+                    slow: *slow_warm_up,
+                    replicas: *replicas,
+                    hedge: *hedge,
+                    bounded_load: *bounded_load,
+                };
+                return self.pool(*pool, hash, &route);
             }
             Handle::SaltedFailover { route, pool, errors, max_tries, max_error_tries, limit } => {
                 let servers = self.members(*pool);

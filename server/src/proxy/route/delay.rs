@@ -10,6 +10,7 @@ use super::super::request::OwnedRequest;
 use super::super::upstream;
 use super::frame::{Frame, Parent, State, Step, Work};
 use super::outcome;
+use super::slab::{Place, Slab};
 use super::tree::{Node, NodeId};
 
 /// Work that waits for its time; so much and no more.
@@ -62,6 +63,15 @@ impl Delayed {
         self.heap.peek().map(|entry| entry.at_ms)
     }
 
+    /// Forgets alarms of frames that ended, up to the first that is not so.
+    pub fn forget_ended(&mut self, frames: &Slab<Frame>) {
+        while let Some(Entry { work: Work::Alarm { frame }, .. }) = self.heap.peek()
+            && !frames.has(*frame)
+        {
+            self.heap.pop();
+        }
+    }
+
     /// What is due, the earliest first.
     pub fn due(&mut self, now_ms: u64) -> Option<Work> {
         if self.next_ms()? > now_ms {
@@ -88,8 +98,14 @@ fn later(step: &mut Step, at_ms: u64, work: Work) {
     if step.delayed.has_room() {
         return step.delayed.push(at_ms, work);
     }
-    let (Work::Start { parent, .. } | Work::Deliver { parent, .. }) = work;
-    step.answer(parent, outcome::busy());
+    if let Work::Start { parent, .. } | Work::Deliver { parent, .. } = work {
+        step.answer(parent, outcome::busy());
+    }
+}
+
+/// Wakes the frame at `place` at `at_ms`, if it is still there then, and there is room for one more that waits.
+pub(super) fn wake(step: &mut Step, at_ms: u64, place: Place) {
+    later(step, at_ms, Work::Alarm { frame: place });
 }
 
 /// See [`super::super::config::Handle::Latency`].

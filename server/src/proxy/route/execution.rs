@@ -10,6 +10,7 @@ use super::delay::Delayed;
 use super::frame::{Call, Frame, Parent, Step, Work};
 use super::resize::ResizeCounters;
 use super::slab::{Place, Slab};
+use super::tail_counters::TailCounters;
 use super::tree::{DestinationId, Node, NodeId, Routes, prefix_len};
 use super::{all, modify, outcome, selector, spool};
 
@@ -74,6 +75,7 @@ pub struct Execution {
     delayed: Delayed,
     random: fastrand::Rng,
     resize: ResizeCounters,
+    tails: TailCounters,
     calls_with_shadows_max: usize,
 }
 
@@ -88,6 +90,7 @@ impl Execution {
             delayed: Delayed::new(limits.calls_max),
             random: fastrand::Rng::with_seed(seed),
             resize: ResizeCounters::default(),
+            tails: TailCounters::default(),
             calls_with_shadows_max: limits.calls_with_shadows_max,
         }
     }
@@ -108,6 +111,12 @@ impl Execution {
     #[must_use]
     pub const fn resize_counters(&self) -> &ResizeCounters {
         &self.resize
+    }
+
+    /// What was kept from slow servers.
+    #[must_use]
+    pub const fn tail_counters(&self) -> &TailCounters {
+        &self.tails
     }
 
     /// Requests that wait somewhere in a tree.
@@ -225,6 +234,7 @@ impl Execution {
             delayed: &mut self.delayed,
             random: &mut self.random,
             resize: &mut self.resize,
+            tails: &mut self.tails,
             actions,
         }
     }
@@ -237,6 +247,12 @@ impl Execution {
                 Work::Start { routes, node, request, parent } => {
                     let mut step = self.step(&routes, now_ms, actions);
                     start(&mut step, node, request, parent, shadows);
+                }
+                Work::Alarm { frame: place } => {
+                    let Some(mut frame) = self.frames.take(place) else { continue };
+                    let routes = Rc::clone(&frame.routes);
+                    frame.woken(&mut self.step(&routes, now_ms, actions), place);
+                    self.frames.put_back(place, frame);
                 }
                 Work::Deliver { parent: Parent::Nobody, .. } => {}
                 Work::Deliver { parent: Parent::Client { ticket, softening }, reply } => {
@@ -268,6 +284,7 @@ impl Execution {
                 }
             }
         }
+        self.delayed.forget_ended(&self.frames);
     }
 }
 
@@ -312,6 +329,7 @@ fn start(step: &mut Step, node: NodeId, request: OwnedRequest, parent: Parent, s
         Node::Blackhole { after_ms } => super::delay::blackhole(step, *after_ms, parent),
         Node::ShardSplits(splits) => splits.start(step, node, request, parent),
         Node::SlowWarmUp(warm_up) => warm_up.start(step, node, request, parent),
+        Node::BoundedLoad(bounded) => bounded.start(step, node, request, parent),
         Node::Resize(resize) => resize.start(step, node, request, parent),
         Node::Spool { target } => spool::start(step, node, *target, request, parent),
     }

@@ -10,6 +10,7 @@ use super::delay::Delayed;
 use super::execution::Action;
 use super::resize::{self, ResizeCounters};
 use super::slab::{Place, Slab};
+use super::tail_counters::TailCounters;
 use super::tree::{NodeId, NodeState, Routes, Softening};
 use super::{all, failover, lookaside, miss_failover, outcome, spool};
 
@@ -56,6 +57,7 @@ pub(super) enum State {
     Logging,
     SlowWarmUp,
     Resize(Box<resize::Progress>),
+    BoundedLoad(super::bounded_load::Progress),
     /// The key was changed on the way: the reply shows the client's own.
     Rekey,
     /// A retrieval of one copy of a split key.
@@ -65,8 +67,20 @@ pub(super) enum State {
 /// One thing to do next.
 #[derive(Debug)]
 pub(super) enum Work {
-    Start { routes: Rc<Routes>, node: NodeId, request: OwnedRequest, parent: Parent },
-    Deliver { parent: Parent, reply: Reply },
+    Start {
+        routes: Rc<Routes>,
+        node: NodeId,
+        request: OwnedRequest,
+        parent: Parent,
+    },
+    Deliver {
+        parent: Parent,
+        reply: Reply,
+    },
+    /// The frame asked to be woken.
+    Alarm {
+        frame: Place,
+    },
 }
 
 /// A request on its way to a destination.
@@ -85,12 +99,18 @@ pub(super) struct Step<'a> {
     pub delayed: &'a mut Delayed,
     pub random: &'a mut fastrand::Rng,
     pub resize: &'a mut ResizeCounters,
+    pub tails: &'a mut TailCounters,
     pub actions: &'a mut Vec<Action>,
 }
 
 impl Step<'_> {
     pub fn state(&self, node: NodeId) -> &NodeState {
         &self.routes.states[node as usize]
+    }
+
+    /// A request went past the server of its key, if it did.
+    pub fn bounded_load_moved(&mut self, moved: bool) {
+        self.tails.bounded_load_moved += u64::from(moved);
     }
 
     /// Sends `request` down to `node`; `parent` gets the reply.
@@ -169,6 +189,13 @@ impl Frame {
         step.start(node, request, Parent::Frame { frame: place, child });
     }
 
+    /// The time has come that the frame asked to be woken at.
+    pub fn woken(&mut self, step: &mut Step, place: Place) {
+        if let State::Replicated(_) = &self.state {
+            super::replicated::woken(self, step, place);
+        }
+    }
+
     /// A reply to one of the frame's requests has come.
     pub fn replied(&mut self, step: &mut Step, place: Place, child: u32, reply: Reply) {
         match &self.state {
@@ -187,6 +214,7 @@ impl Frame {
             State::BigValue(_) => super::big_value::replied(self, step, place, child, reply),
             State::Replicated(_) => super::replicated::replied(self, step, place, child, reply),
             State::Resize(_) => resize::replied(self, step, place, child, reply),
+            State::BoundedLoad(_) => super::bounded_load::replied(self, step, reply),
             State::Rekey => super::modify::rekeyed(self, step, reply),
             State::Copy => super::key_split::replied(self, step, place, child, reply),
         }

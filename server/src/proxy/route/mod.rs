@@ -11,13 +11,16 @@
 
 mod all;
 mod big_value;
+mod bounded_load;
 mod bucket;
 mod compile;
 mod delay;
 mod execution;
 mod failover;
 mod frame;
+mod hedge;
 mod key_split;
+mod latencies;
 mod load_balancer;
 mod logging;
 mod lookaside;
@@ -36,6 +39,7 @@ mod shard_split;
 mod slab;
 mod slow_warm_up;
 mod spool;
+mod tail_counters;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -43,4 +47,5 @@ mod tree;
 pub use compile::CompileError;
 pub use execution::{Action, CallId, Execution, Limits};
 pub use resize::ResizeCounters;
+pub use tail_counters::TailCounters;
 pub use tree::{Destination, DestinationId, Routes, Softening, Tree, without_prefix};

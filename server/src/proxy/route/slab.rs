@@ -44,6 +44,11 @@ impl<T> Slab<T> {
         Ok(Place { index: self.entries.len() as u32 - 1, generation: 0 })
     }
 
+    /// Whether the tenant of `place` is still there.
+    pub fn has(&self, place: Place) -> bool {
+        self.entries.get(place.index as usize).is_some_and(|(generation, _)| *generation == place.generation)
+    }
+
     /// Takes the value out and keeps its place for [`Slab::put_back`]. `None` of a place that has another tenant by now.
     pub fn take(&mut self, place: Place) -> Option<T> {
         let (generation, entry) = self.entries.get_mut(place.index as usize)?;

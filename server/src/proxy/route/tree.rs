@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use corecached_protocol::{Command, Exptime, Reply};
 
-use super::super::config::{EjectedLimit, PoolId, Server};
+use super::super::config::{AdaptiveConcurrency, EjectedLimit, PoolId, Server};
 use super::super::hash::Ring;
 use super::super::request::{Operation, OperationClass};
 use super::all::All;
 use super::big_value::BigValue;
+use super::bounded_load::BoundedLoad;
 use super::bucket::Bucket;
 use super::delay::Latency;
 use super::failover::Failover;
@@ -39,6 +40,8 @@ pub struct Destination {
     pub pool: PoolId,
     /// How many of that pool may be ejected at once.
     pub ejected_limit: Option<EjectedLimit>,
+    /// That pool's word on how many gets may be under way.
+    pub adaptive_concurrency: Option<AdaptiveConcurrency>,
 }
 
 /// A node in [`Tree::nodes`].
@@ -75,6 +78,7 @@ pub(super) enum Node {
     ShardSplits(ShardSplits),
     SlowWarmUp(SlowWarmUp),
     Resize(Resize),
+    BoundedLoad(BoundedLoad),
 }
 
 /// The compiled tree: made on the control thread, shared by all shards.
@@ -194,6 +198,7 @@ impl Tree {
                 Node::SlowWarmUp(warm_up) => warm_up.target,
                 Node::Latency(latency) => latency.target,
                 Node::BigValue(big) => big.target,
+                Node::BoundedLoad(bounded) => bounded.children[bounded.ring.pick(key)],
                 Node::Resize(resize) => resize.newest(),
                 _ => return None,
             };
@@ -249,6 +254,8 @@ pub(super) enum NodeState {
     SlowWarmUp(super::slow_warm_up::State),
     Lookaside { marks_met: std::cell::Cell<u32> },
     Resize(super::resize::Busy),
+    Hedged(super::hedge::State),
+    BoundedLoad(super::bounded_load::State),
 }
 
 /// A shard's tree.
@@ -282,6 +289,11 @@ impl Routes {
             Node::Logging(logging) => NodeState::Logging(logging.state()),
             Node::SlowWarmUp(_) => NodeState::SlowWarmUp(super::slow_warm_up::State::default()),
             Node::LoadBalancer(balancer) => NodeState::LoadBalancer(balancer.state()),
+            Node::Replicated(replicated) => match replicated.hedge {
+                Some(hedge) => NodeState::Hedged(super::hedge::State::new(hedge, replicated.servers.len())),
+                None => NodeState::None,
+            },
+            Node::BoundedLoad(bounded) => NodeState::BoundedLoad(bounded.state()),
             Node::Resize(_) => NodeState::Resize(super::resize::Busy::default()),
             Node::Lookaside(_) => NodeState::Lookaside { marks_met: std::cell::Cell::new(0) },
             _ => NodeState::None,

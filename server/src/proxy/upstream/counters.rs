@@ -11,6 +11,8 @@ pub const ERROR_KINDS: usize = ErrorKind::Client as usize + 1;
 pub struct Counters {
     /// Requests taken, to be sent.
     pub requests: u64,
+    /// Gets refused, as the destination was slow and had as many under way as it may have.
+    pub refused: u64,
     /// Replies of the destination, its errors too, each to a request that still waited.
     pub replies: u64,
     /// Replies to requests that had timed out.

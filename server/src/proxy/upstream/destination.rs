@@ -10,6 +10,9 @@ use std::rc::Rc;
 use corecached_protocol::client::ReplyEvent;
 use corecached_protocol::{Command, ErrorKind, Reply};
 
+use super::super::config::AdaptiveConcurrency;
+use super::super::request::Operation;
+use super::concurrency::Concurrency;
 use super::connection::{Answer, Connection, Limits};
 use super::counters::Counters;
 use super::failure::Reason;
@@ -101,6 +104,8 @@ pub struct Destination {
     used_ms: u64,
     connection: Connection,
     health: Health,
+    /// Of gets, if they are to be fewer when it is slow.
+    concurrency: Option<Box<Concurrency>>,
     counters: Counters,
 }
 
@@ -118,6 +123,7 @@ impl Destination {
             used_ms: 0,
             connection: Connection::new(options.limits),
             health: Health::new(options.health, pool, seed),
+            concurrency: None,
             counters: Counters::default(),
             options,
         }
@@ -144,6 +150,26 @@ impl Destination {
             (None, Link::Connecting { .. }) => Status::Connecting,
             (None, Link::Up) => Status::Up,
         }
+    }
+
+    /// From now on as many gets may be under way as its speed allows, or as its connection does. What was learnt stays
+    /// while `bounds` are the same.
+    pub fn limit_concurrency(&mut self, bounds: Option<AdaptiveConcurrency>) {
+        if self.concurrency.as_ref().map(|concurrency| concurrency.bounds()) != bounds {
+            self.concurrency = bounds.map(|bounds| Box::new(Concurrency::new(bounds)));
+        }
+    }
+
+    /// See [`Destination::limit_concurrency`].
+    #[must_use]
+    pub fn concurrency_bounds(&self) -> Option<AdaptiveConcurrency> {
+        self.concurrency.as_ref().map(|concurrency| concurrency.bounds())
+    }
+
+    /// How many gets may be under way now; `None` where that does not depend on its speed.
+    #[must_use]
+    pub fn concurrency(&self) -> Option<u32> {
+        self.concurrency.as_ref().map(|concurrency| concurrency.limit())
     }
 
     /// What it counted.
@@ -180,6 +206,7 @@ impl Destination {
         debug_assert_ne!(waiter, PROBE);
         let taken = match self.health.ejected() {
             Some(reason) => Err(reason.reply()),
+            None if self.refuses(command) => Err(super::failure::slow()),
             None => self.connection.enqueue(command, data, waiter, now_ms),
         };
         match &taken {
@@ -188,6 +215,18 @@ impl Destination {
             Err(_) => {}
         }
         taken
+    }
+
+    /// Whether `command` only reads, and more of the kind would wait for a destination that is slow. What is written goes
+    /// through: nobody else could take it.
+    #[inline]
+    fn refuses(&mut self, command: &Command) -> bool {
+        let Some(concurrency) = &mut self.concurrency else { return false };
+        let reads =
+            matches!(Operation::of(command), Some(Operation::Get | Operation::Gets | Operation::Metaget));
+        let refused = reads && !concurrency.admits(self.connection.pending());
+        self.counters.refused += u64::from(refused);
+        refused
     }
 
     /// What the driver is to do next; `None` when there is nothing until the next event or deadline.
@@ -267,8 +306,14 @@ impl Destination {
         }
         self.used_ms = now_ms;
         self.counters.bytes_received += bytes.len() as u64;
-        let Self { connection, health, counters, .. } = self;
+        let Self { connection, health, counters, concurrency, .. } = self;
         let outcome = connection.received(bytes, now_ms, &mut |answer| {
+            if let Some(concurrency) = concurrency
+                && answer.waiter.is_some_and(|waiter| waiter != PROBE)
+                && answer.event.is_last()
+            {
+                concurrency.answered(answer.waited_ms, now_ms);
+            }
             settle(health, counters, answer, now_ms, sink);
         });
         if outcome.is_err() {
@@ -362,9 +407,12 @@ impl Destination {
         if timeout_ms == 0 {
             return;
         }
-        let Self { connection, health, counters, .. } = self;
+        let Self { connection, health, counters, concurrency, .. } = self;
         connection.expire(timeout_ms, now_ms, &mut |answer| {
             if answer.waiter != Some(PROBE) {
+                if let Some(concurrency) = concurrency {
+                    concurrency.answered(answer.waited_ms, now_ms);
+                }
                 counters.ejections += u64::from(health.timed_out(now_ms));
             }
             pass_failure(health, counters, answer, sink);

@@ -36,6 +36,13 @@ impl Reason {
     }
 }
 
+/// The reply to a get that would have waited for a slow destination.
+#[must_use]
+pub const fn slow() -> Reply {
+    let line: &[u8] = b"SERVER_ERROR 307 busy: the server is slow (adaptive_concurrency)";
+    Reply::Error { kind: ErrorKind::Busy, line: Bytes::from_static(line) }
+}
+
 /// The reply that stands for `kind`, in the words of mcrouter.
 #[must_use]
 pub const fn failure(kind: ErrorKind) -> Reply {

@@ -12,6 +12,7 @@
 //! Once a turn, for each destination that was touched, a driver does what [`Destination::next_action`] says until it
 //! says nothing; it sleeps no longer than to [`Destination::next_deadline`], and then calls [`Destination::tick`].
 
+pub mod concurrency;
 pub mod connection;
 pub mod counters;
 pub mod destination;

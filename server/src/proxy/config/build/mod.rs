@@ -5,6 +5,7 @@ mod handles;
 mod pool_route;
 mod pools;
 mod selectors;
+mod tails;
 mod value;
 
 use std::collections::{HashMap, HashSet};

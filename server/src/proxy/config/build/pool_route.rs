@@ -46,8 +46,10 @@ impl Builder<'_> {
             let remedy = "stands in a PoolRoute, which fails over within its copies";
             return Err(self.fault(json, "SaltedFailoverRoute.replicas", &replicas.to_string(), remedy));
         }
-        let mut handle =
-            self.push(Handle::Pool { pool, hash, spool_deletes, slow_warm_up, replicas }, json)?;
+        let hedge = self.hedge(json, replicas)?;
+        let bounded_load = self.bounded_load(json, kind, replicas)?;
+        let route = Handle::Pool { pool, hash, spool_deletes, slow_warm_up, replicas, hedge, bounded_load };
+        let mut handle = self.push(route, json)?;
         if kind == "SaltedFailoverRoute" {
             let (max_tries, max_error_tries) = match self.failover_policy(json)? {
                 FailoverPolicy::InOrder { max_tries } => (max_tries, usize::MAX),

@@ -89,6 +89,7 @@ impl Builder<'_> {
             "error_on_empty",
             "resolve",
             "warm_resize",
+            "adaptive_concurrency",
             "endpoint_slices",
             "name",
             "pool_locality",
@@ -152,6 +153,7 @@ impl Builder<'_> {
             failure_domains: failure_domains.into_iter().map(|domain| domain as u32).collect(),
             error_on_empty: self.flag_at(json, "error_on_empty", true)?,
             ejected_limit: self.ejected_limit(json)?,
+            adaptive_concurrency: self.adaptive_concurrency(json, name)?,
             warm_resize: None,
         };
         pool.warm_resize = self.warm_resize(name, json, &pool)?;

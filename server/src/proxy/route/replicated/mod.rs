@@ -7,15 +7,15 @@
 
 use std::sync::Arc;
 
-use corecached_protocol::{Exptime, Reply, StoreVerb};
+use corecached_protocol::{ErrorKind, Exptime, Reply, StoreVerb};
 
-use super::super::config::ErrorSet;
+use super::super::config::{ErrorSet, Hedge};
 use super::super::hash::Ring;
 use super::super::request::{Operation, OperationClass, OwnedRequest};
 use super::frame::{Frame, Parent, State, Step};
 use super::outcome;
 use super::slab::Place;
-use super::tree::{Node, NodeId};
+use super::tree::{Node, NodeId, NodeState};
 
 /// Most copies of a key.
 pub(super) const COPIES_MAX: usize = super::super::config::REPLICAS_MAX as usize;
@@ -34,6 +34,8 @@ pub(super) struct Replicated {
     pub zones: usize,
     /// Ours, if a server is in it.
     pub own_zone: Option<u32>,
+    /// Gets that wait are sent to the next copy.
+    pub hedge: Option<Hedge>,
 }
 
 #[derive(Debug)]
@@ -62,6 +64,20 @@ pub(super) struct Progress {
     failure: Option<Reply>,
     /// What the client hears whatever the other copies say.
     error: Option<Reply>,
+    reading: Reading,
+}
+
+/// Where a retrieval stands.
+#[derive(Clone, Copy, Debug, Default)]
+struct Reading {
+    /// Copies asked, the nearest first.
+    asked: u32,
+    /// When each of them was, milliseconds after the first.
+    asked_ms: [u32; COPIES_MAX],
+    begun_ms: u64,
+    /// The copy that was asked while another had not answered.
+    hedge: Option<u32>,
+    answered: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,14 +143,29 @@ impl Replicated {
         if !request.has_classic_key() {
             return step.start(first.keeping, request, parent); // the other copies could not be told of it
         }
-        let mut progress = Progress { copies, stage: Stage::Doing, best: None, failure: None, error: None };
+        let reading = Reading::default();
+        let mut progress =
+            Progress { copies, stage: Stage::Doing, best: None, failure: None, error: None, reading };
         let server = |at: &u32| &self.servers[*at as usize];
         match request.operation() {
             Operation::Get if is_plain_get(&request) => {
                 progress.stage = Stage::Reading;
                 progress.copies = self.nearest_first(copies);
-                let sent = [(server(&progress.copies.servers[0]).node, request.clone())];
-                step.open_with(node, &request, parent, State::Replicated(progress), sent);
+                progress.reading.asked = 1;
+                progress.reading.begun_ms = step.now_ms;
+                let copies = progress.copies;
+                let nearest = server(&copies.servers[0]).node;
+                let state = State::Replicated(progress);
+                let Some(place) = step.open(node, request.clone(), parent, state) else { return };
+                step.start(nearest, request, Parent::Frame { frame: place, child: 0 });
+                step.expect(place, 1);
+                if let NodeState::Hedged(hedge) = step.state(node)
+                    && parent != Parent::Nobody
+                    && let &[asked, next, ..] = copies.as_slice()
+                    && let Some(delay_ms) = hedge.delay_ms(asked, next)
+                {
+                    super::delay::wake(step, step.now_ms.saturating_add(delay_ms), place);
+                }
             }
             // Their replies are numbers of one server, or what they do there is its own.
             Operation::Get | Operation::Gets | Operation::Metaget => step.start(first.node, request, parent),
@@ -203,18 +234,68 @@ fn better(best: &mut Option<Reply>, reply: Reply) {
 }
 
 fn read(replicated: &Replicated, frame: &mut Frame, step: &mut Step, place: Place, child: u32, reply: Reply) {
+    let routes = std::rc::Rc::clone(&frame.routes);
     let State::Replicated(progress) = &mut frame.state else { return };
-    let is_answer = outcome::is_hit(&reply) || outcome::error_kind(&reply).is_some() && !is_failure(&reply);
-    let Some(&next) = progress.copies.as_slice().get(child as usize + 1).filter(|_| !is_answer) else {
-        if !is_answer {
-            better(&mut progress.best, reply.clone());
-        }
-        let answer = progress.best.take().filter(|_| !is_answer).unwrap_or(reply);
-        return frame.answer(step, answer);
-    };
+    let reading = &mut progress.reading;
+    let server = progress.copies.servers[child as usize];
+    if let NodeState::Hedged(hedge) = &routes.states[frame.node as usize]
+        && matches!(outcome::error_kind(&reply), None | Some(ErrorKind::Timeout))
+    {
+        let asked_ms = reading.begun_ms + u64::from(reading.asked_ms[child as usize]);
+        hedge.answered(server, step.now_ms.saturating_sub(asked_ms));
+    }
+    if reading.answered {
+        return; // by another copy
+    }
+    if outcome::is_hit(&reply) || outcome::error_kind(&reply).is_some() && !is_failure(&reply) {
+        reading.answered = true;
+        step.tails.hedges_won += u64::from(reading.hedge == Some(child));
+        return frame.answer(step, reply);
+    }
     better(&mut progress.best, reply);
+    if frame.waiting > 0 {
+        return; // another copy may still have it
+    }
+    if !ask_next(replicated, frame, step, place) {
+        let State::Replicated(progress) = &mut frame.state else { return };
+        let answer = progress.best.take().unwrap_or_else(|| outcome::local_error(""));
+        frame.answer(step, answer);
+    }
+}
+
+/// Sends the retrieval to the next copy, if there is one.
+fn ask_next(replicated: &Replicated, frame: &mut Frame, step: &mut Step, place: Place) -> bool {
+    let State::Replicated(progress) = &mut frame.state else { return false };
+    let reading = &mut progress.reading;
+    let child = reading.asked;
+    let Some(&next) = progress.copies.as_slice().get(child as usize) else { return false };
+    reading.asked += 1;
+    reading.asked_ms[child as usize] = step.now_ms.saturating_sub(reading.begun_ms) as u32;
     let request = frame.request.clone();
-    frame.start_child(step, place, replicated.servers[next as usize].node, request, child + 1);
+    frame.start_child(step, place, replicated.servers[next as usize].node, request, child);
+    true
+}
+
+/// A retrieval has waited for so long that the next copy is asked as well.
+pub(super) fn woken(frame: &mut Frame, step: &mut Step, place: Place) {
+    let routes = std::rc::Rc::clone(&frame.routes);
+    let node = frame.node as usize;
+    let (Node::Replicated(replicated), NodeState::Hedged(hedge), State::Replicated(progress)) =
+        (&routes.tree.nodes[node], &routes.states[node], &mut frame.state)
+    else {
+        return;
+    };
+    let reading = &mut progress.reading;
+    if reading.answered || reading.asked as usize >= progress.copies.len {
+        return;
+    }
+    if !hedge.may_send() {
+        step.tails.hedges_denied += 1;
+        return;
+    }
+    reading.hedge = Some(reading.asked);
+    step.tails.hedges_sent += 1;
+    ask_next(replicated, frame, step, place);
 }
 
 /// The first copy has said what becomes of it.

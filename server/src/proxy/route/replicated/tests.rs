@@ -338,3 +338,173 @@ fn whatever_a_client_was_told_holds_in_every_copy() {
     println!("{found} found, {failed} requests failed");
     assert!(found > 1000 && failed > 100, "{found} {failed}");
 }
+
+// --- hedged gets ---
+
+/// Three servers, two copies, and hedges as `hedge` says.
+fn hedging(hedge: &str) -> Bench {
+    Bench::with(
+        &format!(
+            r#"{{"pools": {{"p": {{"servers": ["a:1", "b:1", "c:1"]}}}},
+                "route": {{"type": "PoolRoute", "pool": "p", "replicas": 2, "hedge": {hedge}}}}}"#
+        ),
+        &options(),
+    )
+}
+
+/// Gets of many keys, each answered after so many milliseconds.
+fn learn(bench: &mut Bench, took_ms: u64) {
+    for key in 0..400 {
+        bench.ask(&format!("get learn{key}"), "");
+        let sent = bench.waiting()[0].to_owned();
+        // Longer than a get waits would make a hedge.
+        assert_eq!(bench.pass(took_ms), None);
+        assert_eq!(bench.reply(&sent, value("v")), Some(value("v")));
+    }
+}
+
+/// A bench that knows that replies take a millisecond, and where `k` is.
+fn hedging_with_copies(hedge: &str) -> (Bench, String, String) {
+    let mut bench = hedging(hedge);
+    let (first, second) = copies(&mut bench, "k");
+    learn(&mut bench, 1);
+    (bench, first, second)
+}
+
+#[test]
+fn a_get_that_waits_longer_than_usual_goes_to_the_second_copy_and_the_first_value_is_the_answer() {
+    for slow_answers in [value("late"), Reply::Miss, error(TIMEOUT)] {
+        let (mut bench, first, second) = hedging_with_copies("{}");
+        bench.get();
+        assert_eq!(bench.pass(1), None);
+        assert_eq!(hosts(&bench), [first.clone()]);
+        assert_eq!(bench.pass(1), None);
+        assert_eq!(hosts(&bench), [first.clone(), second.clone()]);
+        assert_eq!(bench.reply(&format!("{second} get k"), value("v")), Some(value("v")));
+        assert_eq!(bench.reply(&format!("{first} get k"), slow_answers), None);
+        let counters = bench.execution.tail_counters();
+        assert_eq!((counters.hedges_sent, counters.hedges_won, counters.hedges_denied), (1, 1, 0));
+        bench.done();
+    }
+}
+
+#[test]
+fn a_first_copy_that_is_sooner_wins_and_the_hedge_is_overlooked() {
+    let (mut bench, first, second) = hedging_with_copies("{}");
+    bench.get();
+    bench.pass(2);
+    assert_eq!(bench.reply(&format!("{first} get k"), value("v")), Some(value("v")));
+    assert_eq!(bench.reply(&format!("{second} get k"), Reply::Miss), None);
+    assert_eq!(bench.execution.tail_counters().hedges_won, 0);
+    bench.done();
+}
+
+#[test]
+fn a_miss_of_one_copy_is_no_answer_while_the_other_may_have_the_key() {
+    for (one, other, answer) in [
+        (Reply::Miss, value("v"), value("v")),
+        (error(TIMEOUT), value("v"), value("v")),
+        (Reply::Miss, Reply::Miss, Reply::Miss),
+        (error(TIMEOUT), Reply::Miss, Reply::Miss),
+        (error(TIMEOUT), error(TIMEOUT), error(TIMEOUT)),
+    ] {
+        for hedge_first in [true, false] {
+            let (mut bench, first, second) = hedging_with_copies("{}");
+            bench.get();
+            bench.pass(2);
+            let (sooner, later) = if hedge_first { (second, first) } else { (first, second) };
+            assert_eq!(bench.reply(&format!("{sooner} get k"), one.clone()), None);
+            assert_eq!(bench.reply(&format!("{later} get k"), other.clone()), Some(answer.clone()));
+            bench.done();
+        }
+    }
+}
+
+#[test]
+fn what_does_more_than_show_a_value_is_never_sent_twice() {
+    let (mut bench, _, _) = hedging_with_copies("{}");
+    for (line, data) in [
+        ("gets k", ""),
+        ("gat 5 k", ""),
+        ("mg k v N30", ""),
+        ("mg k v T30", ""),
+        ("mg k v E5", ""),
+        ("mg k v R30", ""),
+        ("set k 0 0 1", "v"),
+        ("incr k 1", ""),
+        ("delete k", ""),
+    ] {
+        bench.ask(line, data);
+        let before: Vec<String> = bench.waiting().iter().map(|sent| (*sent).to_owned()).collect();
+        assert_eq!(bench.pass(500), None, "{line}");
+        assert_eq!(bench.waiting(), before, "{line}");
+    }
+    assert_eq!(bench.execution.tail_counters().hedges_sent, 0);
+}
+
+#[test]
+fn a_plain_meta_get_is_hedged() {
+    let (mut bench, first, second) = hedging_with_copies("{}");
+    bench.ask("mg k v", "");
+    bench.pass(2);
+    assert_eq!(hosts(&bench), [first.clone(), second.clone()]);
+    bench.reply(&format!("{second} meta-get k v"), meta("VA 1"));
+    bench.reply(&format!("{first} meta-get k v"), meta("VA 1"));
+    bench.done();
+}
+
+#[test]
+fn a_budget_bounds_hedges_when_all_servers_are_slow() {
+    let (mut bench, _, _) = hedging_with_copies(r#"{"budget_percent": 10}"#);
+    let gets = 1000;
+    for key in 0..gets {
+        bench.ask(&format!("get slow{key}"), "");
+        bench.pass(3);
+    }
+    let counters = *bench.execution.tail_counters();
+    assert!((100..=111).contains(&counters.hedges_sent), "{counters:?}");
+    assert_eq!(counters.hedges_sent + counters.hedges_denied, gets);
+}
+
+#[test]
+fn a_get_waits_as_long_as_the_next_copy_usually_takes_however_slow_the_first_is() {
+    let mut bench = hedging(r#"{"budget_percent": 100}"#);
+    // One server of three answers after 50 ms: the first copy of a third of the keys.
+    for key in 0..600 {
+        bench.ask(&format!("get k{key}"), "");
+        let mut answered_ms = None;
+        for ms in 1..=60 {
+            let mut answer = bench.pass(1);
+            let waiting: Vec<String> = bench.waiting().iter().map(|sent| (*sent).to_owned()).collect();
+            for sent in waiting.iter().filter(|sent| !sent.starts_with('a') || ms >= 50) {
+                answer = bench.reply(sent, value("v")).or(answer);
+            }
+            answered_ms = answered_ms.or(answer.map(|_| ms));
+        }
+        assert!(key < 300 || answered_ms.is_some_and(|ms| ms <= 4), "k{key}: {answered_ms:?}");
+    }
+    bench.done();
+}
+
+#[test]
+fn with_little_known_nothing_is_hedged() {
+    let mut bench = hedging("{}");
+    bench.get();
+    assert_eq!(bench.pass(900), None);
+    assert_eq!(bench.waiting().len(), 1);
+    let sent = bench.waiting()[0].to_owned();
+    bench.reply(&sent, Reply::Miss);
+    let sent = bench.waiting()[0].to_owned();
+    assert_eq!(bench.reply(&sent, Reply::Miss), Some(Reply::Miss));
+    bench.done();
+}
+
+#[test]
+fn a_get_is_hedged_no_sooner_than_it_is_told() {
+    let (mut bench, _, second) = hedging_with_copies(r#"{"min_delay_ms": 20}"#);
+    bench.get();
+    bench.pass(19);
+    assert_eq!(bench.waiting().len(), 1);
+    bench.pass(1);
+    assert_eq!(hosts(&bench)[1], second);
+}

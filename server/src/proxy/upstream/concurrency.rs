@@ -1,0 +1,191 @@
+//! How many gets a destination may have under way, by how fast it answers: fewer when its replies take longer than they
+//! did at their best, more when they do not.
+//!
+//! After the gradient of Netflix's concurrency-limits (`Gradient2Limit`), with the long-term average replaced by the
+//! minimum that Vegas goes by: a window of replies whose mean is above [`TOLERANCE`] times the destination's own best
+//! multiplies the limit by best over mean, one that is not adds the square root of the limit. A server slower for longer than
+//! 5 to 10 minutes is what it is: its best is forgotten, and the limit rises again.
+
+use super::super::config::AdaptiveConcurrency;
+
+/// A mean up to so many times the best is no reason: `rttTolerance` is 1.5 there, with a finer clock.
+const TOLERANCE: f64 = 2.0;
+/// And milliseconds that the clock of turns may be off at either end of a request.
+const SLACK_MS: f64 = 2.0;
+/// The least that a window multiplies the limit by, as there.
+const GRADIENT_MIN: f64 = 0.5;
+/// A window lasts so long, milliseconds, and has so many replies (`minWindowTime` is 1 s and `minRttThreshold` 10 there)...
+const WINDOW_MS: u64 = 100;
+const WINDOW_REPLIES: u32 = 10;
+/// ... or ends after so long with one.
+const WINDOW_MS_MAX: u64 = 1000;
+/// The best is that of this many milliseconds, and of as many before.
+const BEST_OF_MS: u64 = 300_000;
+
+/// See the head of the file.
+#[derive(Clone, Debug)]
+pub struct Concurrency {
+    bounds: AdaptiveConcurrency,
+    limit: f64,
+    /// The smallest means of windows, milliseconds: of this period and of the one before.
+    best_ms: [f64; 2],
+    period_since_ms: u64,
+    window_since_ms: u64,
+    replies: u32,
+    waited_ms: u64,
+    /// The most that were under way in the window, those refused counted.
+    peak: usize,
+}
+
+impl Concurrency {
+    /// At its greatest: nothing is known to be slow.
+    #[must_use]
+    pub fn new(bounds: AdaptiveConcurrency) -> Self {
+        Self {
+            bounds,
+            limit: f64::from(bounds.max),
+            best_ms: [f64::INFINITY; 2],
+            period_since_ms: 0,
+            window_since_ms: 0,
+            replies: 0,
+            waited_ms: 0,
+            peak: 0,
+        }
+    }
+
+    /// What it was made with.
+    #[must_use]
+    pub const fn bounds(&self) -> AdaptiveConcurrency {
+        self.bounds
+    }
+
+    /// Requests under way at a time.
+    #[must_use]
+    pub const fn limit(&self) -> u32 {
+        self.limit as u32
+    }
+
+    /// Whether one more may go with `pending` under way.
+    pub fn admits(&mut self, pending: usize) -> bool {
+        self.peak = self.peak.max(pending + 1);
+        pending < self.limit as usize
+    }
+
+    /// A reply came, or was waited for in vain.
+    pub fn answered(&mut self, waited_ms: u64, now_ms: u64) {
+        if self.replies == 0 && self.waited_ms == 0 && self.window_since_ms == 0 {
+            (self.window_since_ms, self.period_since_ms) = (now_ms, now_ms);
+        }
+        self.replies += 1;
+        self.waited_ms += waited_ms;
+        let lasted_ms = now_ms.saturating_sub(self.window_since_ms);
+        if lasted_ms >= WINDOW_MS && self.replies >= WINDOW_REPLIES || lasted_ms >= WINDOW_MS_MAX {
+            self.end_window(now_ms);
+        }
+    }
+
+    fn end_window(&mut self, now_ms: u64) {
+        let mean_ms = self.waited_ms as f64 / f64::from(self.replies);
+        if now_ms.saturating_sub(self.period_since_ms) >= BEST_OF_MS {
+            self.best_ms = [f64::INFINITY, self.best_ms[0]];
+            self.period_since_ms = now_ms;
+        }
+        self.best_ms[0] = self.best_ms[0].min(mean_ms);
+        let usual_ms = self.best_ms[0].min(self.best_ms[1]) * TOLERANCE + SLACK_MS;
+        let (peak, limit) = (self.peak as f64, self.limit);
+        if mean_ms > usual_ms {
+            // What was not used is no part of what was too much.
+            self.limit = limit.min(peak.max(1.0)) * (usual_ms / mean_ms).max(GRADIENT_MIN);
+        } else if peak >= limit / 2.0 {
+            self.limit = limit + limit.sqrt();
+        }
+        self.limit = self.limit.clamp(f64::from(self.bounds.min), f64::from(self.bounds.max));
+        (self.replies, self.waited_ms, self.peak, self.window_since_ms) = (0, 0, 0, now_ms);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One destination and those who ask it, by the millisecond.
+    struct Model {
+        concurrency: Concurrency,
+        random: fastrand::Rng,
+        now_ms: u64,
+        /// When those under way were asked, and will be answered.
+        under_way: Vec<(u64, u64)>,
+        refused: u64,
+    }
+
+    impl Model {
+        fn new(seed: u64) -> Self {
+            let bounds = AdaptiveConcurrency { min: 1, max: 1000 };
+            let random = fastrand::Rng::with_seed(seed);
+            let concurrency = Concurrency::new(bounds);
+            Self { concurrency, random, now_ms: 1_000_000, under_way: Vec::new(), refused: 0 }
+        }
+
+        /// So many milliseconds with up to 4 requests in each, that take `took_ms` or one more.
+        fn pass(&mut self, ms: u64, took_ms: u64) {
+            self.refused = 0;
+            for _ in 0..ms {
+                self.now_ms += 1;
+                let now_ms = self.now_ms;
+                let concurrency = &mut self.concurrency;
+                self.under_way.retain(|&(asked_ms, at_ms)| {
+                    if at_ms <= now_ms {
+                        concurrency.answered(now_ms - asked_ms, now_ms);
+                    }
+                    at_ms > now_ms
+                });
+                for _ in 0..self.random.u32(0..=4) {
+                    if concurrency.admits(self.under_way.len()) {
+                        let took_ms = took_ms + self.random.u64(0..=1);
+                        self.under_way.push((now_ms, now_ms + took_ms));
+                    } else {
+                        self.refused += 1;
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_limit_falls_when_a_destination_slows_and_recovers_after() {
+        for seed in 0..50 {
+            let mut model = Model::new(seed);
+            model.pass(5_000, 1);
+            assert_eq!((model.refused, model.concurrency.limit()), (0, 1000), "seed {seed}");
+            model.pass(3_000, 50);
+            model.pass(5_000, 50);
+            assert!(model.concurrency.limit() <= 2, "seed {seed}: {}", model.concurrency.limit());
+            assert!(model.refused > 9_000, "seed {seed}: {}", model.refused);
+            model.pass(5_000, 1);
+            model.pass(5_000, 1);
+            assert_eq!(model.refused, 0, "seed {seed}: {}", model.concurrency.limit());
+        }
+    }
+
+    #[test]
+    fn what_is_slow_for_long_becomes_the_usual() {
+        let mut model = Model::new(7);
+        model.pass(5_000, 1);
+        model.pass(2 * BEST_OF_MS + 60_000, 20);
+        model.pass(5_000, 20);
+        assert_eq!(model.refused, 0, "{}", model.concurrency.limit());
+    }
+
+    #[test]
+    fn the_limit_keeps_within_its_bounds() {
+        let mut concurrency = Concurrency::new(AdaptiveConcurrency { min: 3, max: 5 });
+        for (from_ms, waited_ms, limit) in [(0, 1, 5), (10_000, 500, 3), (20_000, 1, 5)] {
+            for at in 1..1000 {
+                concurrency.admits(5);
+                concurrency.answered(waited_ms, from_ms + at * 10);
+            }
+            assert_eq!(concurrency.limit(), limit);
+            assert!(concurrency.admits(limit as usize - 1) && !concurrency.admits(limit as usize));
+        }
+    }
+}
