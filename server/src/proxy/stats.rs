@@ -75,12 +75,13 @@ pub(crate) struct Server {
     closes: u64,
     pub(crate) ejections: u64,
     pub(crate) returns: u64,
+    pub(crate) concurrency_limit: u64,
     /// As in [`ERRORS`].
     errors: [u64; ERRORS.len()],
 }
 
 impl Server {
-    const fn numbers(&mut self) -> [&mut u64; 18 + ERRORS.len()] {
+    const fn numbers(&mut self) -> [&mut u64; 19 + ERRORS.len()] {
         let [e0, e1, e2, e3, e4, e5, e6, e7, e8] = &mut self.errors;
         [
             &mut self.up,
@@ -101,6 +102,7 @@ impl Server {
             &mut self.closes,
             &mut self.ejections,
             &mut self.returns,
+            &mut self.concurrency_limit,
             e0,
             e1,
             e2,
@@ -129,6 +131,7 @@ impl Server {
             closes: counters.closes,
             ejections: counters.ejections,
             returns: counters.returns,
+            concurrency_limit: destination.concurrency().map_or(0, u64::from),
             errors: ERRORS.map(|(_, kind)| counters.errors_of(kind)),
             ..Self::default()
         };

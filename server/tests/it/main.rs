@@ -23,6 +23,7 @@ mod proxy_routes;
 mod proxy_tls;
 mod shutdown;
 mod stats;
+mod tails;
 mod tls;
 mod transcripts;
 mod udp;

@@ -78,6 +78,29 @@ pub(super) fn write(sheet: &mut Sheet<'_>, shared: &Shared) -> fmt::Result {
         "Keys looked for on earlier servers of a pool, and what came of it",
         outcomes,
     )?;
+    let hedges = totals
+        .counters
+        .iter()
+        .filter_map(|(name, &value)| Some((vec![("outcome", name.strip_prefix("hedge_")?)], value)));
+    sheet.counters(
+        "corecached_proxy_hedges",
+        "Gets to be sent to a second copy, and what came of it",
+        hedges,
+    )?;
+    for (name, help, counter) in [
+        (
+            "corecached_proxy_bounded_load_moved",
+            "Requests that went past a server with too much under way",
+            "bounded_load_moved",
+        ),
+        (
+            "corecached_proxy_adaptive_concurrency_refused",
+            "Gets refused for a destination that is slow",
+            "adaptive_concurrency_refused",
+        ),
+    ] {
+        sheet.counter(name, help, totals.counters.get(counter).copied().unwrap_or(0))?;
+    }
     let state = |state, is: fn(&Server) -> bool| {
         (vec![("state", state)], destinations.values().filter(|server| is(server)).count() as u64)
     };
@@ -109,6 +132,11 @@ pub(super) fn write(sheet: &mut Sheet<'_>, shared: &Shared) -> fmt::Result {
         "corecached_proxy_destination_inflight",
         "Requests sent that have no reply yet",
         rows(|s| s.inflight),
+    )?;
+    sheet.gauges(
+        "corecached_proxy_destination_concurrency_limit",
+        "Gets that may be under way to it, over all shards; 0 without adaptive concurrency",
+        rows(|s| s.concurrency_limit),
     )?;
     sheet.counters(
         "corecached_proxy_destination_requests",

@@ -71,7 +71,7 @@
 //!   `invalidate_ms` be as long as values live.
 //! - With memcached's `-C` there are no cas uniques, so nothing is copied.
 //! - The hash function is that of now for earlier rings too: a change of it is not warm. Neither are pools with weights,
-//!   tags or handles for servers, `PoolRoute`s with replicas or a slow warm-up, nor `Pool|A` as the children of another
+//!   tags or handles for servers, `PoolRoute`s with replicas, bounded loads or a slow warm-up, nor `Pool|A` as the children of another
 //!   handle.
 //! - With `--single-flight` or kept hot keys a retrieval may see what those say, in the window as at any time.
 

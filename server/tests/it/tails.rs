@@ -1,0 +1,162 @@
+//! What keeps a slow cache out of the way: hedged gets, adaptive concurrency, bounded loads.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use super::proxy::{addresses, caches, everywhere, items, proxy};
+use super::support::{Client, wait_until};
+
+/// So many keys that every cache has some.
+const KEYS: usize = 60;
+
+/// A way to a cache on which requests take as long as it is told, and pass each other never.
+struct Way {
+    address: SocketAddr,
+    delay_ms: Arc<AtomicU64>,
+}
+
+impl Way {
+    fn to(target: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let delay_ms = Arc::new(AtomicU64::new(0));
+        let delay = Arc::clone(&delay_ms);
+        std::thread::spawn(move || {
+            for inwards in listener.incoming().map_while(Result::ok) {
+                let Ok(outwards) = TcpStream::connect(target) else { continue };
+                let (Ok(from), Ok(to)) = (outwards.try_clone(), inwards.try_clone()) else { continue };
+                forward(inwards, outwards, Arc::clone(&delay));
+                forward(from, to, Arc::default());
+            }
+        });
+        Self { address, delay_ms }
+    }
+
+    fn slow_by(&self, delay_ms: u64) {
+        self.delay_ms.store(delay_ms, Ordering::Relaxed);
+    }
+}
+
+/// From one to the other, until either ends.
+fn forward(mut from: TcpStream, mut to: TcpStream, delay_ms: Arc<AtomicU64>) {
+    let (sender, receiver) = mpsc::channel::<(Instant, Vec<u8>)>();
+    std::thread::spawn(move || {
+        let mut chunk = [0; 4096];
+        while let Ok(len @ 1..) = from.read(&mut chunk) {
+            let at = Instant::now() + Duration::from_millis(delay_ms.load(Ordering::Relaxed));
+            if sender.send((at, chunk[..len].to_vec())).is_err() {
+                return;
+            }
+        }
+    });
+    std::thread::spawn(move || {
+        while let Ok((at, bytes)) = receiver.recv() {
+            std::thread::sleep(at.saturating_duration_since(Instant::now()));
+            if to.write_all(&bytes).is_err() {
+                break;
+            }
+        }
+        let _ = to.shutdown(Shutdown::Both);
+    });
+}
+
+#[test]
+fn gets_that_wait_for_a_slow_cache_are_answered_by_the_second_copy() {
+    everywhere(|backend, shards| {
+        let caches = caches(2);
+        let way = Way::to(caches[0].address);
+        let config = format!(
+            r#"{{"pools": {{"A": {{"servers": ["{}", "{}"], "server_timeout": 5000}}}},
+                "route": {{"type": "PoolRoute", "pool": "A", "replicas": 2, "hedge": {{"budget_percent": 100}}}}}}"#,
+            way.address, caches[1].address
+        );
+        let proxy = proxy(backend, shards, &["--config-str", &config]);
+        let mut client = Client::connect(&proxy);
+        for key in 0..KEYS {
+            client.set(&format!("k{key}"), b"value");
+        }
+        let get_all = |client: &mut Client| {
+            for key in 0..KEYS {
+                assert_eq!(client.get(&format!("k{key}")).as_deref(), Some(&b"value"[..]), "k{key}");
+            }
+        };
+        for _ in 0..8 {
+            get_all(&mut client); // replies of each cache, for what is usual
+        }
+        way.slow_by(1000);
+        get_all(&mut client);
+        let (sent, won) = (client.stat("hedge_sent"), client.stat("hedge_won"));
+        assert!(won >= 5 && sent >= won, "{won} of {sent}\n{}", proxy.stderr());
+    });
+}
+
+#[test]
+fn gets_a_slow_cache_has_too_many_of_are_refused_until_it_is_fast_again() {
+    everywhere(|backend, shards| {
+        let caches = caches(1);
+        let way = Way::to(caches[0].address);
+        let config = format!(
+            r#"{{"pools": {{"A": {{"servers": ["{}"], "server_timeout": 5000, "adaptive_concurrency": {{}}}}}},
+                "route": "PoolRoute|A"}}"#,
+            way.address
+        );
+        let proxy = proxy(backend, shards, &["--config-str", &config]);
+        let mut client = Client::connect(&proxy);
+        client.set("k", b"value");
+        // Gets sent at once; how many of them are refused.
+        let refused = |client: &mut Client| {
+            client.send("mg k s\r\n".repeat(16));
+            let replies: Vec<String> = (0..16).map(|_| client.line()).collect();
+            let refused = |reply: &&String| {
+                reply.trim_end() == "SERVER_ERROR 307 busy: the server is slow (adaptive_concurrency)"
+            };
+            let count = replies.iter().filter(refused).count();
+            assert!(
+                replies.iter().all(|reply| refused(&reply) || reply.trim_end() == "HD s5"),
+                "{replies:?}"
+            );
+            count
+        };
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(400) {
+            refused(&mut client); // a few windows of what it is like at its best
+        }
+        way.slow_by(60);
+        wait_until("gets to be refused", || refused(&mut client) > 8);
+        assert!(client.stat("adaptive_concurrency_refused") > 8);
+        client.check("set k 0 0 5\r\nother\r\n", "STORED\r\n");
+        way.slow_by(0);
+        wait_until("none to be refused", || refused(&mut client) == 0);
+    });
+}
+
+#[test]
+fn a_key_with_too_much_under_way_goes_to_other_caches_and_is_deleted_from_all() {
+    everywhere(|backend, shards| {
+        let caches = caches(3);
+        let config = format!(
+            r#"{{"pools": {{"A": {{"servers": {:?}}}}},
+                "route": {{"type": "PoolRoute", "pool": "A", "bounded_load": 1.25}}}}"#,
+            addresses(&caches)
+        );
+        let proxy = proxy(backend, shards, &["--config-str", &config]);
+        for cache in &caches {
+            Client::connect(cache).set("hot", b"value");
+        }
+        let mut client = Client::connect(&proxy);
+        client.send("mg hot s\r\n".repeat(60));
+        for _ in 0..60 {
+            client.expect("HD s5\r\n");
+        }
+        assert!(client.stat("bounded_load_moved") > 0);
+        for cache in &caches {
+            assert!(Client::connect(cache).stat("get_hits") > 0, "it goes to all three");
+        }
+        client.check("delete hot\r\n", "DELETED\r\n");
+        assert_eq!(items(&caches), [0, 0, 0]);
+    });
+}
