@@ -504,7 +504,7 @@ fn adaptive_concurrency_of_a_pool_is_shown_and_checked() {
         (r#"{"min": 0}"#, "min = 0: must be a whole number from 1"),
         (r#"{"min": 3, "max": 2}"#, "pools.A.adaptive_concurrency.min"),
     ] {
-        let error = error(&text(written));
+        let error = parse(&text(written)).map(drop).expect_err(written).to_string();
         assert!(error.contains(said), "{written}: {error}");
     }
 }

@@ -18,6 +18,7 @@ use super::super::hash::Ring;
 use super::super::request::{Operation, OwnedRequest};
 use super::frame::{Frame, Parent, State as FrameState, Step};
 use super::outcome;
+use super::replicated::is_plain_get;
 use super::tree::{Node, NodeId, NodeState};
 
 /// Where a key may be: the more, the more a delete costs.
@@ -99,7 +100,9 @@ impl BoundedLoad {
                 let progress = FrameState::BoundedLoad(Progress::Deleting(None));
                 return step.open_with(node, &request, parent, progress, sent);
             }
-            Operation::Get | Operation::Set if !state.has_room(own, self.times) => {
+            Operation::Get | Operation::Set
+                if may_be_anywhere(&request) && !state.has_room(own, self.times) =>
+            {
                 let (places, len) = self.places(request.key());
                 let free = places[1..len].iter().find(|&&place| state.has_room(place, self.times));
                 free.copied().unwrap_or(own)
@@ -111,6 +114,11 @@ impl BoundedLoad {
         let sent = [(self.children[child as usize], request.clone())];
         step.open_with(node, &request, parent, FrameState::BoundedLoad(Progress::One(child)), sent);
     }
+}
+
+/// A value that is shown or stored, and nothing else: not a meta get that marks or makes an item.
+fn may_be_anywhere(request: &OwnedRequest) -> bool {
+    request.operation() == Operation::Set || is_plain_get(request)
 }
 
 impl State {
@@ -257,7 +265,7 @@ mod tests {
             bench.ask("get hot", "");
         }
         let before = bench.waiting().len();
-        for line in ["gets hot", "incr hot 1", "touch hot 5"] {
+        for line in ["gets hot", "incr hot 1", "touch hot 5", "mg hot v N30", "mg hot v R30"] {
             bench.ask(line, "");
         }
         bench.ask("add hot 0 0 1", "v");

@@ -5,7 +5,8 @@ use std::cell::Cell;
 /// Below this each millisecond has its bucket; above, each power of two has [`STEPS`]: 25 % too much at most.
 const LINEAR_MS: u64 = 4;
 const STEPS: u64 = 4;
-/// The longest that is told apart is 2^16 ms, more than a minute.
+/// What is longer, more than a minute, counts as this: 2^16 - 1.
+const LONGEST_MS: u64 = (1 << 16) - 1;
 const BUCKETS: usize = (LINEAR_MS + 14 * STEPS) as usize;
 /// Replies after which counts are halved: a change is seen within as many.
 const HALVED_AFTER: u32 = 1024;
@@ -82,9 +83,10 @@ fn bucket(waited_ms: u64) -> usize {
     if waited_ms < LINEAR_MS {
         return waited_ms as usize;
     }
+    let waited_ms = waited_ms.min(LONGEST_MS);
     let power = u64::from(waited_ms.ilog2()); // 2 at least
-    let step = (waited_ms - (1 << power)) * STEPS >> power;
-    ((LINEAR_MS + (power - 2) * STEPS + step) as usize).min(BUCKETS - 1)
+    let step = ((waited_ms - (1 << power)) * STEPS) >> power;
+    (LINEAR_MS + (power - 2) * STEPS + step) as usize
 }
 
 /// The longest that is counted in a bucket.

@@ -200,7 +200,7 @@ impl Replicated {
 }
 
 /// It shows a value and does nothing else.
-fn is_plain_get(request: &OwnedRequest) -> bool {
+pub(super) fn is_plain_get(request: &OwnedRequest) -> bool {
     request.meta().is_none_or(|(_, flags)| !flags.has(b'N') && !flags.has(b'R') && !flags.has(b'E'))
 }
 
