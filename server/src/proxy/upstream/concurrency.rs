@@ -2,16 +2,18 @@
 //! did at their best, more when they do not.
 //!
 //! After the gradient of Netflix's concurrency-limits (`Gradient2Limit`), with the long-term average replaced by the
-//! minimum that Vegas goes by: a window of replies whose mean is above [`TOLERANCE`] times the destination's own best
-//! multiplies the limit by best over mean, one that is not adds the square root of the limit. A server slower for longer than
+//! minimum that Vegas goes by: windows of replies whose mean is above [`TOLERANCE`] times the destination's own best
+//! multiply the limit by best over mean, one that is not adds the square root of the limit. A server slower for longer than
 //! 5 to 10 minutes is what it is: its best is forgotten, and the limit rises again.
 
 use super::super::config::AdaptiveConcurrency;
 
 /// A mean up to so many times the best is no reason: `rttTolerance` is 1.5 there, with a finer clock.
 const TOLERANCE: f64 = 2.0;
-/// And milliseconds that the clock of turns may be off at either end of a request.
-const SLACK_MS: f64 = 2.0;
+/// And milliseconds that the clock of turns, and a core that has other things to do, add to it.
+const SLACK_MS: f64 = 5.0;
+/// Slow windows in a row before the limit falls: a core that stalled once finds a few in which all destinations are.
+const SLOW_WINDOWS: u32 = 3;
 /// The least that a window multiplies the limit by, as there.
 const GRADIENT_MIN: f64 = 0.5;
 /// A window lasts so long, milliseconds, and has so many replies (`minWindowTime` is 1 s and `minRttThreshold` 10 there)...
@@ -35,6 +37,8 @@ pub struct Concurrency {
     waited_ms: u64,
     /// The most that were under way in the window, those refused counted.
     peak: usize,
+    /// Slow windows, up to the last.
+    slow_windows: u32,
 }
 
 impl Concurrency {
@@ -50,6 +54,7 @@ impl Concurrency {
             replies: 0,
             waited_ms: 0,
             peak: 0,
+            slow_windows: 0,
         }
     }
 
@@ -93,7 +98,11 @@ impl Concurrency {
         self.best_ms[0] = self.best_ms[0].min(mean_ms);
         let usual_ms = self.best_ms[0].min(self.best_ms[1]) * TOLERANCE + SLACK_MS;
         let (peak, limit) = (self.peak as f64, self.limit);
-        if mean_ms > usual_ms {
+        let slow = mean_ms > usual_ms;
+        self.slow_windows = if slow { self.slow_windows + 1 } else { 0 };
+        if slow && self.slow_windows < SLOW_WINDOWS {
+            // It may have been us.
+        } else if slow {
             // What was not used is no part of what was too much.
             self.limit = limit.min(peak.max(1.0)) * (usual_ms / mean_ms).max(GRADIENT_MIN);
         } else if peak >= limit / 2.0 {
