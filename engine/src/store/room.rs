@@ -33,9 +33,9 @@ const SPARSE_FRACTION: usize = 4;
 /// Segments among which the sparsest is looked for: 3 microseconds' worth, and all of a store as large as at start.
 const SPARSE_LOOKS: u32 = 2048;
 /// Memory in use, of the live bytes in it, past which sparse segments are emptied before memory is touched for the
-/// first time. With values overwritten at random the oldest segment is then 6 % live: copying those costs a tenth of
-/// what the kernel takes to clear a page, and what is resident stays at this multiple however long it goes on.
-const USED_OF_LIVE: u64 = 3;
+/// first time. With values overwritten at random the sparsest are then a tenth to a quarter live: copying those costs
+/// far less than the kernel takes to clear as much, and what is resident stays at this multiple however long it goes on.
+const USED_OF_LIVE: u64 = 2;
 /// Segments in use below which that is not looked at.
 const USED_SEGMENTS_MIN: usize = 16;
 
