@@ -13,8 +13,8 @@ pub struct Hedge {
 }
 
 impl Hedge {
-    /// `percentile` where none is given: that of "The Tail at Scale" (Dean, Barroso 2013), which measured 2 to 5 % more
-    /// requests with it.
+    /// `percentile` where none is given: that of "The Tail at Scale" (Dean, Barroso 2013), which bounds what is sent more to
+    /// about 5 %.
     pub const PERCENTILE: f64 = 95.0;
     /// `budget_percent` where none is given: as many as a healthy pool needs at [`Hedge::PERCENTILE`].
     pub const BUDGET_PERCENT: f64 = 5.0;
