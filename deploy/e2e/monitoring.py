@@ -12,7 +12,7 @@ import urllib.request
 import yaml
 
 from load import Load
-from pages import page_of
+from pages import caches_known_to, page_of
 from terminal import Failed, Terminal
 
 PORT = 9090
@@ -34,6 +34,8 @@ class Monitoring:
         self.terminal.run(f"helm install mycache chart --set memcached.replicaCount=3 --set {SET}")
         self.control.wait(lambda: self.control.settled("StatefulSet", "mycache-memcached"))
         self.control.wait(lambda: self.control.settled("DaemonSet", "mycache-mcrouter"))
+        # Names follow pods by a moment: a proxy that has asked before knows of none.
+        self.control.wait(lambda: all(caches_known_to(proxy) == 3 for proxy in self.cluster.find(app="mycache-mcrouter")))
         pods = self.cluster.find(**{"app.kubernetes.io/instance": "mycache"})
         for pod in (pods[0], pods[-1]):
             self.lint(pod)
