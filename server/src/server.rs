@@ -19,8 +19,9 @@ use crate::config::{Address, Config, ConfigError, IoBackend, Listen, Serves};
 use crate::conn::users::Users;
 use crate::metrics::{Cells, Descriptions};
 use crate::net::epoll::Epoll;
+use crate::net::granted;
 use crate::net::listen::{Admission, listen_on_all_shards, listen_on_one_shard, listen_unix};
-use crate::net::uring::{self, Uring};
+use crate::net::uring::Uring;
 use crate::net::{Driver, DriverSetup};
 use crate::proxy::args::STORE_BYTES;
 use crate::proxy::chronicle::Chronicle;
@@ -327,7 +328,7 @@ pub fn start_as(config: Config, forwarding: Option<&Forwarding>) -> Result<Serve
     }
     let first_core = plan.cores[0].id;
     let uring = || -> Result<(), String> {
-        uring::probe()?;
+        granted::probe()?;
         host_glommio::probe(first_core)
     };
     let wanted = config.io_backend;

@@ -9,6 +9,7 @@
 
 mod buffer_ring;
 pub mod epoll;
+pub mod granted;
 pub mod listen;
 pub mod outbox;
 #[cfg(test)]

@@ -19,13 +19,11 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::SendFlags;
 
 use super::buffer_ring::BufferRing;
+use super::granted::{self, Features};
 use super::listen::{self, Admission};
 use super::outbox::{self, Outbox};
 use super::{Buffer, Close, ConnId, Driver, DriverSetup, Event, Pinned, Ring, Send, Wait, Waker};
 
-/// Ring sizes to try, submission and completion entries: locked memory may be charged per user id, so a smaller ring
-/// is tried before giving up.
-const RING_SIZES: [(u32, u32); 4] = [(1024, 16384), (512, 4096), (256, 1024), (128, 512)];
 /// Receive buffers a shard, and bytes of each; more showed no gain.
 const BUFFERS: (u16, u32) = (256, 4096);
 /// The same where values come in: a value of 8 KiB fits into one.
@@ -87,15 +85,6 @@ pub struct Uring {
     features: Features,
 }
 
-/// What the kernel gave us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Features {
-    /// Submission and completion entries.
-    pub entries: (u32, u32),
-    /// Completions are posted only when asked for, without inter-processor interrupts (6.1).
-    pub deferred_taskrun: bool,
-}
-
 #[derive(Debug)]
 struct Listener {
     socket: OwnedFd,
@@ -154,7 +143,7 @@ impl Uring {
     /// # Errors
     /// When the kernel forbids io_uring, lacks a feature this needs, or memory may not be locked.
     pub fn new(setup: DriverSetup) -> io::Result<Self> {
-        let (ring, features) = build_ring()?;
+        let (ring, features) = granted::build_ring()?;
         let (count, bytes) = if setup.receives_values { VALUE_BUFFERS } else { BUFFERS };
         let buffers = BufferRing::register(&ring, count, bytes, GROUP)?;
         let (woken, signal) = rustix::net::socketpair(
@@ -676,70 +665,6 @@ impl Drop for Uring {
         let _ = self.ring.submitter().register_sync_cancel(None, types::CancelBuilder::any());
         self.buffers.unregister(&self.ring.submitter());
     }
-}
-
-fn build_ring() -> io::Result<(IoUring, Features)> {
-    let mut refused = io::Error::from(io::ErrorKind::Unsupported);
-    for deferred_taskrun in [true, false] {
-        for (submissions, completions) in RING_SIZES {
-            let mut builder = IoUring::builder();
-            builder.setup_cqsize(completions).setup_submit_all();
-            if deferred_taskrun {
-                builder.setup_single_issuer().setup_defer_taskrun().setup_coop_taskrun().setup_taskrun_flag();
-            }
-            match builder.build(submissions) {
-                Ok(ring) => {
-                    if !ring.params().is_feature_skip_cqe_on_success() || !ring.params().is_feature_ext_arg()
-                    {
-                        return Err(io::Error::other(
-                            "the kernel is too old: it cannot skip completions of sends",
-                        ));
-                    }
-                    let features = Features { entries: (submissions, completions), deferred_taskrun };
-                    return Ok((ring, features));
-                }
-                Err(error) => match error.raw_os_error() {
-                    Some(libc::ENOMEM) => refused = error, // a smaller one may fit under RLIMIT_MEMLOCK
-                    Some(libc::EINVAL) => {
-                        refused = error;
-                        break; // a flag this kernel does not know
-                    }
-                    _ => return Err(error),
-                },
-            }
-        }
-    }
-    Err(refused)
-}
-
-/// Whether this process may use io_uring as this driver does: sets up a ring, receives through a multishot receive
-/// with provided buffers, and takes it down again.
-///
-/// # Errors
-/// The step that failed and what the kernel said.
-pub fn probe() -> Result<Features, String> {
-    let refused = |step: &str, error: &dyn std::fmt::Display| format!("{step}: {error}");
-    let (mut ring, features) = build_ring().map_err(|error| refused("io_uring_setup", &error))?;
-    let mut buffers =
-        BufferRing::register(&ring, 2, 256, GROUP).map_err(|error| refused("provided buffers", &error))?;
-    let (near, far) =
-        std::os::unix::net::UnixStream::pair().map_err(|error| refused("socketpair", &error))?;
-    io::Write::write_all(&mut &far, b"ping").map_err(|error| refused("write", &error))?;
-    let receive = opcode::RecvMulti::new(types::Fd(near.as_raw_fd()), GROUP).build();
-    // SAFETY: the socket and the buffers outlive the ring's use of them: `far` is closed below, which ends it.
-    unsafe { ring.submission().push(&receive) }.map_err(|error| refused("submit", &error))?;
-    let limit = types::Timespec::new().sec(1);
-    let args = types::SubmitArgs::new().timespec(&limit);
-    ring.submitter().submit_with_args(1, &args).map_err(|error| refused("io_uring_enter", &error))?;
-    let entry = ring.completion().next().ok_or_else(|| "multishot receive: no completion".to_owned())?;
-    if entry.result() != 4 || !cqueue::more(entry.flags()) {
-        let error = io::Error::from_raw_os_error(-entry.result().min(0));
-        return Err(refused("multishot receive (Linux 6.0)", &error));
-    }
-    drop(far);
-    let _ = ring.submitter().submit_with_args(1, &args);
-    buffers.unregister(&ring.submitter());
-    Ok(features)
 }
 
 impl Driver for Uring {
