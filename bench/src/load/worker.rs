@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use corecached::config::IoBackend;
 use corecached::net::epoll::Epoll;
 use corecached::net::listen::Admission;
-use corecached::net::uring::{self, Uring};
+use corecached::net::granted;
+use corecached::net::uring::Uring;
 use corecached::net::{Close, ConnId, Driver, DriverSetup, Event, Send, Wait};
 use corecached::tls::Tls;
 use rustix::time::{ClockId, clock_gettime};
@@ -74,10 +75,10 @@ pub fn run(plan: &Plan, dataset: &Dataset, number: usize, progress: &Progress) -
     };
     let uring = match plan.io_backend {
         IoBackend::Epoll => None,
-        IoBackend::Auto => uring::probe().ok().and_then(|_| Uring::new(setup()).ok()),
+        IoBackend::Auto => granted::probe().ok().and_then(|_| Uring::new(setup()).ok()),
         IoBackend::IoUring => {
             let denied = |error: &dyn std::fmt::Display| Failure::new(format!("io_uring: {error}"));
-            uring::probe().map_err(|error| denied(&error))?;
+            granted::probe().map_err(|error| denied(&error))?;
             Some(Uring::new(setup()).map_err(|error| denied(&error))?)
         }
     };
