@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use corecached::config::IoBackend;
 use corecached::net::epoll::Epoll;
-use corecached::net::listen::Admission;
 use corecached::net::granted;
+use corecached::net::listen::Admission;
 use corecached::net::uring::Uring;
 use corecached::net::{Close, ConnId, Driver, DriverSetup, Event, Send, Wait};
 use corecached::tls::Tls;
