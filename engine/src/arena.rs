@@ -61,8 +61,14 @@ pub(crate) fn prefetch_line(line: *const u8) {
 
 /// Exclusive access to the mapping.
 pub(crate) struct Arena {
+    /// Of `mapping`, at hand.
+    base: NonNull<u8>,
+    bytes: usize,
     mapping: Arc<Mapping>,
 }
+
+// SAFETY: `base` points into the mapping, which may go to another thread.
+unsafe impl Send for Arena {}
 
 impl Arena {
     /// Reserves address space; memory comes page by page when it is first written.
@@ -90,18 +96,18 @@ impl Arena {
         // Small pages until told otherwise: what is resident is then what was touched.
         // SAFETY: a range inside the mapping; advice changes no contents. Refusal only costs memory.
         unsafe { libc::madvise(base.as_ptr().cast(), bytes, libc::MADV_NOHUGEPAGE) };
-        Ok(Arena { mapping: Arc::new(Mapping { base, bytes, mapped, mapped_bytes }) })
+        Ok(Arena { base, bytes, mapping: Arc::new(Mapping { base, bytes, mapped, mapped_bytes }) })
     }
 
     /// Usable bytes.
     pub(crate) fn len(&self) -> usize {
-        self.mapping.bytes
+        self.bytes
     }
 
     /// First byte, aligned to a huge page. For whoever lays out a whole arena of their own.
     #[inline]
     pub(crate) fn start(&self) -> NonNull<u8> {
-        self.mapping.base
+        self.base
     }
 
     /// Asks for huge pages in a range of whole ones, before it is first touched. Where the kernel has none,
@@ -116,21 +122,17 @@ impl Arena {
         unsafe { libc::madvise(start.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
     }
 
-    /// Starts loading the cache line at `at`; past the end, nothing.
+    /// Starts loading the cache line at `at`; past the end, whatever lies there.
     #[inline]
     pub(crate) fn prefetch(&self, at: usize) {
-        if at >= self.mapping.bytes {
-            return;
-        }
-        // SAFETY: `at` lies within the mapping, as just checked.
-        prefetch_line(unsafe { self.mapping.base.add(at) }.as_ptr());
+        prefetch_line(self.base.as_ptr().wrapping_add(at));
     }
 
     #[inline]
     fn range(&self, at: usize, len: usize) -> NonNull<u8> {
-        assert!(at <= self.mapping.bytes && len <= self.mapping.bytes - at);
+        assert!(at.checked_add(len).is_some_and(|end| end <= self.bytes));
         // SAFETY: `at` lies within the mapping, as just asserted.
-        unsafe { self.mapping.base.add(at) }
+        unsafe { self.base.add(at) }
     }
 
     /// The bytes `at..at + len`.
@@ -169,7 +171,7 @@ impl Arena {
 
     /// The bytes `at..at + len`, to be provided by another thread.
     pub(crate) fn cold(&self, at: usize, len: usize) -> ColdMemory {
-        assert!(at <= self.mapping.bytes && len <= self.mapping.bytes - at);
+        assert!(at <= self.bytes && len <= self.bytes - at);
         ColdMemory { mapping: Arc::clone(&self.mapping), at, len }
     }
 

@@ -141,12 +141,12 @@ impl Fields {
     }
 
     /// Writes header, fields and key; returns the arena offset of what follows the key.
+    #[inline]
     fn write(&self, arena: &mut Arena, location: Location, key: &[u8], flags: u8, short: u16) -> usize {
         let fields = FIELD_BYTES[(flags & 15) as usize];
         let bytes = arena.bytes_mut(location.at(), HEADER_BYTES + fields + key.len());
-        bytes[0] = key.len() as u8;
-        bytes[1] = flags;
-        bytes[2..4].copy_from_slice(&short.to_le_bytes());
+        let [low, high] = short.to_le_bytes();
+        bytes[..HEADER_BYTES].copy_from_slice(&[key.len() as u8, flags, low, high]);
         let mut at = HEADER_BYTES;
         if flags & flag::EXPIRES != 0 {
             bytes[at..at + 4].copy_from_slice(&self.expires.to_le_bytes());
@@ -199,37 +199,106 @@ impl Fields {
     }
 }
 
+/// Header of an item: all it takes to find one's way in the record.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Head([u8; HEADER_BYTES]);
+
+impl Head {
+    /// Of the item at `location`, which must be one (not a piece).
+    #[inline]
+    pub(crate) fn read(arena: &Arena, location: Location) -> Head {
+        let bytes = arena.bytes(location.at(), HEADER_BYTES);
+        Head([bytes[0], bytes[1], bytes[2], bytes[3]])
+    }
+
+    #[inline]
+    fn key_len(self) -> usize {
+        usize::from(self.0[0])
+    }
+
+    #[inline]
+    pub(crate) fn flags(self) -> u8 {
+        self.0[1]
+    }
+
+    #[inline]
+    pub(crate) fn is_large(self) -> bool {
+        self.flags() & flag::LARGE != 0
+    }
+
+    /// Length of the value, or number of pieces.
+    #[inline]
+    fn short(self) -> usize {
+        usize::from(u16::from_le_bytes([self.0[2], self.0[3]]))
+    }
+
+    /// Offset of the key in the record.
+    #[inline]
+    fn key_at(self) -> usize {
+        HEADER_BYTES + FIELD_BYTES[(self.flags() & 15) as usize]
+    }
+
+    /// Offset of the value or the piece list.
+    #[inline]
+    fn value_at(self) -> usize {
+        self.key_at() + self.key_len()
+    }
+
+    /// Bytes of the record, pieces not counted.
+    #[inline]
+    pub(crate) fn bytes(self) -> usize {
+        padded(self.value_at() + if self.is_large() { self.short() * 4 } else { self.short() })
+    }
+
+    /// Whether the item of this header, at `location`, has this key. Touches nothing but the key.
+    #[inline]
+    pub(crate) fn has_key(self, arena: &Arena, location: Location, key: &[u8]) -> bool {
+        self.key_len() == key.len() && arena.bytes(location.at() + self.key_at(), key.len()) == key
+    }
+
+    /// When the item of this header, at `location`, expires.
+    #[inline]
+    pub(crate) fn expires(self, arena: &Arena, location: Location) -> u32 {
+        if self.flags() & flag::EXPIRES == 0 {
+            return NEVER;
+        }
+        u32_at(arena.bytes(location.at() + HEADER_BYTES, 4), 0)
+    }
+
+    /// The cas unique of the item of this header, at `location`, if it has one.
+    #[inline]
+    pub(crate) fn cas(self, arena: &Arena, location: Location) -> Option<u64> {
+        let has_one = self.flags() & flag::CAS != 0;
+        has_one.then(|| u64_at(arena.bytes(location.at() + cas_at(self.flags()), 8), 0))
+    }
+}
+
 /// An item's record, as it lies there.
 #[derive(Clone, Copy)]
 pub(crate) struct Record<'a> {
     /// From the header to the padding.
     bytes: &'a [u8],
-    /// Offset of the key in `bytes`.
-    key_at: usize,
-    /// Offset of the value or the piece list.
-    value_at: usize,
-    /// Length of the value, or number of pieces.
-    short: usize,
+    head: Head,
 }
 
 impl<'a> Record<'a> {
     /// The item at `location`, which must be one (not a piece).
     #[inline]
     pub(crate) fn read(arena: &'a Arena, location: Location) -> Record<'a> {
-        let header = arena.bytes(location.at(), HEADER_BYTES);
-        let flags = header[1];
-        let short = usize::from(u16::from_le_bytes([header[2], header[3]]));
-        let key_at = HEADER_BYTES + FIELD_BYTES[(flags & 15) as usize];
-        let value_at = key_at + usize::from(header[0]);
-        let value_bytes = if flags & flag::LARGE == 0 { short } else { short * 4 };
-        let bytes = arena.bytes(location.at(), padded(value_at + value_bytes));
-        debug_assert!(bytes[0] != 0);
-        Record { bytes, key_at, value_at, short }
+        Record::of(arena, location, Head::read(arena, location))
+    }
+
+    /// The item of this header at `location`.
+    #[inline]
+    pub(crate) fn of(arena: &'a Arena, location: Location, head: Head) -> Record<'a> {
+        let bytes = arena.bytes(location.at(), head.bytes());
+        debug_assert!(bytes[0] != 0 && bytes[2..4] == head.0[2..4]);
+        Record { bytes, head }
     }
 
     #[inline]
     pub(crate) fn flags(&self) -> u8 {
-        self.bytes[1]
+        self.head.flags()
     }
 
     #[inline]
@@ -266,7 +335,7 @@ impl<'a> Record<'a> {
 
     #[inline]
     pub(crate) fn key(&self) -> &'a [u8] {
-        &self.bytes[self.key_at..self.value_at]
+        &self.bytes[self.head.key_at()..self.head.value_at()]
     }
 
     /// Bytes of the record itself, pieces not counted.
@@ -276,52 +345,52 @@ impl<'a> Record<'a> {
     }
 
     pub(crate) fn is_large(&self) -> bool {
-        self.has(flag::LARGE)
+        self.head.is_large()
     }
 
     #[inline]
     pub(crate) fn value_len(&self) -> usize {
-        if self.is_large() { u32_at(self.bytes, self.key_at - 4) as usize } else { self.short }
+        if self.is_large() { u32_at(self.bytes, self.head.key_at() - 4) as usize } else { self.head.short() }
     }
 
     /// Offset of an inline value in the record.
     #[inline]
     pub(crate) fn value_at(&self) -> usize {
         debug_assert!(!self.is_large());
-        self.value_at
+        self.head.value_at()
     }
 
     /// Locations of the pieces, in order; none for an inline value.
     pub(crate) fn pieces(&self) -> impl ExactSizeIterator<Item = Location> + use<'a> {
         let list: &'a [u8] =
-            if self.is_large() { &self.bytes[self.value_at..][..self.short * 4] } else { &[] };
+            if self.is_large() { &self.bytes[self.head.value_at()..][..self.head.short() * 4] } else { &[] };
         list.chunks_exact(4).map(|at| Location(u32_at(at, 0)))
     }
 
     /// Number of pieces; 0 for an inline value.
     #[inline]
     pub(crate) fn piece_count(&self) -> usize {
-        if self.is_large() { self.short } else { 0 }
+        if self.is_large() { self.head.short() } else { 0 }
     }
 
     /// Location of one piece.
     pub(crate) fn piece(&self, ordinal: usize) -> Location {
         assert!(ordinal < self.piece_count());
-        Location(u32_at(self.bytes, self.value_at + ordinal * 4))
+        Location(u32_at(self.bytes, self.head.value_at() + ordinal * 4))
     }
 
     #[inline]
     pub(crate) fn value(&self, arena: &'a Arena) -> Value<'a> {
         if !self.is_large() {
-            return Value::whole(&self.bytes[self.value_at..][..self.short]);
+            return Value::whole(&self.bytes[self.head.value_at()..][..self.head.short()]);
         }
-        let list = &self.bytes[self.value_at..][..self.short * 4];
+        let list = &self.bytes[self.head.value_at()..][..self.head.short() * 4];
         Value::in_pieces(arena, list, self.value_len())
     }
 
     /// Whether piece number `ordinal` of this item lies at `piece`.
     pub(crate) fn owns(&self, ordinal: usize, piece: Location) -> bool {
-        self.is_large() && ordinal < self.short && u32_at(self.bytes, self.value_at + ordinal * 4) == piece.0
+        ordinal < self.piece_count() && self.piece(ordinal) == piece
     }
 }
 
@@ -332,9 +401,7 @@ fn cas_at(flags: u8) -> usize {
 /// Whether the item at `location` has this key. Touches nothing but header and key.
 #[inline]
 pub(crate) fn has_key(arena: &Arena, location: Location, key: &[u8]) -> bool {
-    let header = arena.bytes(location.at(), HEADER_BYTES);
-    let key_at = HEADER_BYTES + FIELD_BYTES[(header[1] & 15) as usize];
-    usize::from(header[0]) == key.len() && arena.bytes(location.at() + key_at, key.len()) == key
+    Head::read(arena, location).has_key(arena, location, key)
 }
 
 /// Overwrites the flags byte; the field flags must stay as they are.
@@ -408,7 +475,7 @@ impl Piece {
 
 /// Points the large item at `head` at a piece that moved.
 pub(crate) fn relink_piece(arena: &mut Arena, head: Location, ordinal: usize, piece: Location) {
-    let list = Record::read(arena, head).value_at;
+    let list = Head::read(arena, head).value_at();
     arena.bytes_mut(head.at() + list + ordinal * 4, 4).copy_from_slice(&piece.0.to_le_bytes());
 }
 
@@ -424,7 +491,7 @@ pub(crate) fn meet(arena: &Arena, location: Location) -> (Met, usize) {
         let piece = Piece::read(arena, location);
         return (Met::Piece(piece), Piece::bytes(piece.len));
     }
-    (Met::Item, Record::read(arena, location).bytes())
+    (Met::Item, Head::read(arena, location).bytes())
 }
 
 /// The stored form of an expiry, as clients of the crate see it.

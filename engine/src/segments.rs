@@ -5,7 +5,6 @@
 use std::collections::BTreeSet;
 use std::ops::Index;
 
-use crate::arena::prefetch_line;
 use crate::clock::NEVER;
 use crate::segment::{NONE, Place, Queue, Segment};
 
@@ -67,14 +66,6 @@ impl Segments {
     #[inline]
     pub(crate) fn holding(&self, at: usize) -> u32 {
         (at >> self.shift) as u32
-    }
-
-    /// Starts loading what is known of a segment.
-    #[inline]
-    pub(crate) fn prefetch(&self, number: u32) {
-        if let Some(segment) = self.all.get(number as usize) {
-            prefetch_line(std::ptr::from_ref(segment).cast());
-        }
     }
 
     /// Arena offset of a segment's first byte.

@@ -6,9 +6,11 @@ use std::iter::FusedIterator;
 use crate::arena::Arena;
 use crate::clock::Seconds;
 use crate::item::{Location, Piece};
+use crate::segment::Segment;
+use crate::segments::Segments;
 
 /// An item that was found. Valid until the next operation on its store.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Item<'s> {
     /// The client's opaque 32 bits.
     pub client_flags: u32,
@@ -22,9 +24,6 @@ pub struct Item<'s> {
     pub value: Value<'s>,
     /// Was read before this access.
     pub hit_before: bool,
-    /// Best knowledge of the last write or move of the item: the second in which its segment was opened.
-    /// Reads are not timed.
-    pub last_access: Seconds,
     /// Invalidated; this is the old value.
     pub stale: bool,
     /// This reader, and no other until it is written, should refill it.
@@ -35,13 +34,35 @@ pub struct Item<'s> {
     pub binary_key: bool,
     /// Bytes it takes in the log: headers, key, value, padding.
     pub stored_bytes: u32,
-    pub(crate) handle: ItemHandle,
+    pub(crate) at: Location,
+    pub(crate) segments: &'s Segments,
 }
 
 impl Item<'_> {
     /// Names the item for [`Store::pin`](crate::Store::pin).
     pub fn handle(&self) -> ItemHandle {
-        self.handle
+        ItemHandle { location: self.at, sequence: self.segment().sequence }
+    }
+
+    /// Best knowledge of the last write or move of the item: the second in which its segment was opened.
+    /// Reads are not timed.
+    pub fn last_access(&self) -> Seconds {
+        Seconds(self.segment().opened_s)
+    }
+
+    fn segment(&self) -> &Segment {
+        &self.segments[self.segments.holding(self.at.at())]
+    }
+}
+
+impl fmt::Debug for Item<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Item")
+            .field("client_flags", &self.client_flags)
+            .field("expires", &self.expires)
+            .field("cas", &self.cas)
+            .field("value", &self.value)
+            .finish_non_exhaustive()
     }
 }
 
@@ -110,7 +131,11 @@ impl<'s> Value<'s> {
     }
 
     /// Appends all bytes to `target`.
+    #[inline]
     pub fn copy_to(&self, target: &mut Vec<u8>) {
+        if let Some(bytes) = self.as_contiguous() {
+            return target.extend_from_slice(bytes);
+        }
         target.reserve(self.len);
         for part in self.parts() {
             target.extend_from_slice(part);

@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, Hasher};
 
-use corecached_engine::{Key, StoreHow};
+use corecached_engine::{ColdMemory, Key, StoreHow};
 use hashbrown::HashMap;
 
 use crate::support::{START, Subject, cpu_s, mix, name};
@@ -52,6 +52,78 @@ fn picks(items: usize, round: u64) -> Vec<[u8; 20]> {
     (0..OPERATIONS).map(pick).collect()
 }
 
+/// Memory in huge pages where the kernel gives them, touched.
+fn warm(bytes: usize) -> &'static [u8] {
+    // SAFETY: an anonymous mapping of the kernel's choice, zeroed, never unmapped, read only from here on.
+    unsafe {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        let mapped = libc::mmap(std::ptr::null_mut(), bytes, access, flags, -1, 0);
+        assert!(mapped != libc::MAP_FAILED);
+        libc::madvise(mapped, bytes, libc::MADV_HUGEPAGE);
+        std::ptr::write_bytes(mapped.cast::<u8>(), 0, bytes);
+        std::slice::from_raw_parts(mapped.cast(), bytes)
+    }
+}
+
+fn prefetch(byte: &u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint; SSE is part of x86-64.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(std::ptr::from_ref(byte).cast())
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = byte;
+}
+
+/// What memory alone costs a get: a line of an index and the lines of a record, in batches, the value copied; neither
+/// is looked at.
+fn floor(items: usize, picked: &[Vec<[u8; 20]>]) -> f64 {
+    const LINE_BYTES: usize = 64;
+    let lines = (items / 9).max(1);
+    let index = warm(lines * LINE_BYTES);
+    let log = warm(items * RECORD_BYTES);
+    let hasher = corecached_engine::KeyHasher::new(1);
+    let mut out = Vec::with_capacity(BATCH * VALUE_BYTES);
+    best(|round| {
+        for names in picked[round as usize].chunks_exact(BATCH) {
+            let hashes: [u64; BATCH] = std::array::from_fn(|n| hasher.hash(&names[n]));
+            let line = |hash: u64| ((hash >> 32) as usize * lines) >> 32;
+            let mut places = [0; BATCH];
+            hashes.iter().for_each(|&hash| prefetch(&index[line(hash) * LINE_BYTES]));
+            for (place, &hash) in places.iter_mut().zip(&hashes) {
+                let first = usize::from(index[line(hash) * LINE_BYTES]);
+                *place = first + (((hash as u32) as usize * items) >> 32) * RECORD_BYTES;
+                (0..3).for_each(|n| prefetch(&log[(*place + n * LINE_BYTES).min(log.len() - 1)]));
+            }
+            out.clear();
+            places.iter().for_each(|&place| out.extend_from_slice(&log[place + 24..][..VALUE_BYTES]));
+            std::hint::black_box(&out);
+        }
+    })
+}
+
+/// Reads these names, sixteen at a time; how many were there.
+#[inline(never)]
+fn gets(subject: &mut Subject, names: &[[u8; 20]]) -> usize {
+    let mut out = Vec::with_capacity(BATCH * VALUE_BYTES);
+    let mut found = 0;
+    for names in names.chunks_exact(BATCH) {
+        let keys: [Key<'_>; BATCH] = std::array::from_fn(|n| subject.key(&names[n]));
+        keys.iter().for_each(|key| subject.store.prefetch(key.hash));
+        keys.iter().for_each(|key| subject.store.prefetch_item(key.hash));
+        out.clear();
+        for key in keys {
+            if let Some(item) = subject.store.get(key, START) {
+                item.value.copy_to(&mut out);
+                found += 1;
+            }
+        }
+        std::hint::black_box(&out);
+    }
+    found
+}
+
 /// 20-byte keys and 100-byte values; a get copies the value out, a set overwrites it.
 pub fn batches(items: usize) {
     let mut subject = Subject::new(items * 150 + OPERATIONS * 3 * RECORD_BYTES + (64 << 20));
@@ -61,25 +133,10 @@ pub fn batches(items: usize) {
     }
     assert_eq!(subject.store.stats().items, items as u64);
     let picked: Vec<Vec<[u8; 20]>> = (0..3).map(|round| picks(items, round)).collect();
-    let mut out = Vec::with_capacity(BATCH * VALUE_BYTES);
-    let mut found = 0;
-    let mut get = |subject: &mut Subject, names: &[[u8; 20]]| {
-        for names in names.chunks_exact(BATCH) {
-            let keys: [Key<'_>; BATCH] = std::array::from_fn(|n| subject.key(&names[n]));
-            keys.iter().for_each(|key| subject.store.prefetch(key.hash));
-            keys.iter().for_each(|key| subject.store.prefetch_item(key.hash));
-            out.clear();
-            for key in keys {
-                if let Some(item) = subject.store.get(key, START) {
-                    item.value.copy_to(&mut out);
-                    found += 1;
-                }
-            }
-            std::hint::black_box(&out);
-        }
-    };
-    let get_ns = best(|round| get(&mut subject, &picked[round as usize]));
-    assert_eq!(found, 3 * OPERATIONS);
+    let get_ns = best(|round| assert_eq!(gets(&mut subject, &picked[round as usize]), OPERATIONS));
+    // Fresh memory is warmed ahead by a helper, as a server should.
+    let (warmer, cold) = std::sync::mpsc::channel::<ColdMemory>();
+    let helper = std::thread::spawn(move || cold.iter().for_each(ColdMemory::warm));
     let set = |subject: &mut Subject, names: &[[u8; 20]]| {
         for names in names.chunks_exact(BATCH) {
             let keys: [Key<'_>; BATCH] = std::array::from_fn(|n| subject.key(&names[n]));
@@ -87,6 +144,9 @@ pub fn batches(items: usize) {
             keys.iter().for_each(|key| subject.store.prefetch_item(key.hash));
             for key in keys {
                 subject.store.store(key, &value, &StoreHow::default(), START);
+            }
+            if let Some(cold) = subject.store.next_cold() {
+                warmer.send(cold).expect("the helper");
             }
         }
     };
@@ -102,8 +162,10 @@ pub fn batches(items: usize) {
     }
     let full_set_ns = best(|round| set(&mut full, &picked[round as usize]));
     let hasher = subject.hasher.clone();
-    drop((subject, full));
+    drop((subject, full, warmer));
+    helper.join().expect("the helper");
 
+    let mut out = Vec::with_capacity(BATCH * VALUE_BYTES);
     let mut map: HashMap<Box<[u8]>, Box<[u8]>, SameHash> = HashMap::with_hasher(SameHash(hasher));
     for number in 0..items as u64 {
         map.insert(name(number).into(), value.as_slice().into());
@@ -124,8 +186,9 @@ pub fn batches(items: usize) {
             map.insert(name.as_slice().into(), value.as_slice().into());
         }
     });
+    let floor_ns = floor(items, &picked);
     println!(
-        "{items} items, batch 16: get {get_ns:.0} ns, map of boxes {box_get_ns:.0}: {:.2} x; set {set_ns:.0} ns, map of \
+        "{items} items, batch 16: memory alone {floor_ns:.0} ns; get {get_ns:.0} ns, map of boxes {box_get_ns:.0}: {:.2} x; set {set_ns:.0} ns, map of \
          boxes {box_set_ns:.0}: {:.2} x; set into a full store {full_set_ns:.0} ns: {:.2} x",
         box_get_ns / get_ns,
         box_set_ns / set_ns,

@@ -69,23 +69,36 @@ impl BucketIndex {
         if place.line < self.boundary { place } else { self.large.place(self.large.prefix(hash)) }
     }
 
-    #[inline]
+    #[inline(always)] // with a predicate of one caller each, and most searches end in the first line
     fn locate(&self, hash: u64, mut matches: impl FnMut(Location) -> bool) -> Option<Found> {
         let Place { line: home, tag } = self.place(hash);
-        let mut line = self.lines.get(home);
-        let mut distance = 0;
-        loop {
-            for slot in line.matching(tag, Distance::of(distance)) {
+        let line = self.lines.get(home);
+        for slot in line.matching(tag, Distance::Home) {
+            if matches(line.location(slot)) {
+                return Some(Found { home, line: home, slot });
+            }
+        }
+        if line.passed() == 0 {
+            return None;
+        }
+        self.locate_past(Place { line: home, tag }, matches)
+    }
+
+    /// Goes on where the line an entry belongs to has not got it, and some went past it.
+    #[inline(never)]
+    fn locate_past(&self, place: Place, mut matches: impl FnMut(Location) -> bool) -> Option<Found> {
+        for distance in 1..PAGE_LINES {
+            let line = self.lines.get(place.line + distance);
+            for slot in line.matching(place.tag, Distance::of(distance)) {
                 if matches(line.location(slot)) {
-                    return Some(Found { home, line: home + distance, slot });
+                    return Some(Found { home: place.line, line: place.line + distance, slot });
                 }
             }
-            distance += 1;
-            if line.passed() == 0 || distance == PAGE_LINES {
-                return None;
+            if line.passed() == 0 {
+                break;
             }
-            line = self.lines.get(home + distance);
         }
+        None
     }
 
     /// Puts an entry in. Who lies nearest to home gives way to who comes from further off ("Robin Hood"), so that
@@ -324,7 +337,7 @@ impl Index for BucketIndex {
         Some(Slot { location: entry.location, frequency: entry.frequency })
     }
 
-    #[inline]
+    #[inline(always)]
     fn find_counting(&mut self, hash: u64, matches: impl FnMut(Location) -> bool) -> Option<Location> {
         let found = self.locate(hash, matches)?;
         let line = self.lines.get_mut(found.line);

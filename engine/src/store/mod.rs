@@ -24,12 +24,12 @@ use crate::clock::{NEVER, Seconds, or_never};
 use crate::config::{ConfigError, MEMORY_BYTES_MAX, RESERVE_FACTOR, StoreConfig};
 use crate::eviction::{Ghosts, Policy};
 use crate::index::{BucketIndex, HASHES, Index, Keys, Wish};
-use crate::item::{self, Location, Piece, Record, flag};
+use crate::item::{self, Head, Location, Piece, Record, flag};
 use crate::key::{Key, KeyHasher};
 use crate::log::Log;
 use crate::segment::{Place, Queue, Segment};
 use crate::stats::StoreStats;
-use crate::value::{Item, ItemHandle};
+use crate::value::Item;
 
 pub use arithmetic::{ArithmeticHow, Counted};
 pub use delete::{DeleteHow, Deleted};
@@ -142,9 +142,8 @@ impl<I: Index> Store<I> {
     /// index line, which `prefetch` should have begun to load.
     #[inline]
     pub fn prefetch_item(&self, hash: u64) {
-        let Log { arena, segments, .. } = &self.log;
+        let arena = &self.log.arena;
         self.index.candidates(hash, |at| {
-            segments.prefetch(segments.holding(at.at()));
             arena.prefetch(at.at());
             arena.prefetch(at.at() + CACHE_LINE_BYTES);
             arena.prefetch(at.at() + 2 * CACHE_LINE_BYTES);
@@ -152,11 +151,15 @@ impl<I: Index> Store<I> {
     }
 
     /// The item, counting one access.
-    #[inline]
+    #[inline(always)] // so that what the caller does not look at is not made
     pub fn get(&mut self, key: Key<'_>, now: Seconds) -> Option<Item<'_>> {
-        let at = self.find_counting(key, now)?;
-        let before = self.mark_fetched(at);
-        Some(self.item(at, before))
+        let (at, head) = self.look_up(key, true, now)?;
+        // Written only when it changes: a hot item's line stays clean.
+        if head.flags() & flag::FETCHED == 0 {
+            item::set_flags(&mut self.log.arena, at, head.flags() | flag::FETCHED);
+        }
+        let record = Record::of(&self.log.arena, at, head);
+        Some(self.item_of(at, record, Before::of(record)))
     }
 
     /// The item with a cas unique: one is assigned if it has none yet. Should memory for that be missing, the
@@ -285,35 +288,41 @@ impl<I: Index> Store<I> {
 
     /// The live item of this key. A dead one is forgotten on the way.
     fn find(&mut self, key: Key<'_>, now: Seconds) -> Option<Location> {
-        self.turn(now);
-        let arena = &self.log.arena;
-        let slot = self.index.find(key.hash, |at| item::has_key(arena, at, key.bytes))?;
-        self.alive_or_reclaim(key.hash, slot.location, now)
+        Some(self.look_up(key, false, now)?.0)
     }
 
     /// The same, counting one access.
-    #[inline]
     fn find_counting(&mut self, key: Key<'_>, now: Seconds) -> Option<Location> {
-        self.turn(now);
-        let arena = &self.log.arena;
-        let at = self.index.find_counting(key.hash, |at| item::has_key(arena, at, key.bytes))?;
-        self.alive_or_reclaim(key.hash, at, now)
+        Some(self.look_up(key, true, now)?.0)
     }
 
-    #[inline]
-    fn alive_or_reclaim(&mut self, hash: u64, at: Location, now: Seconds) -> Option<Location> {
-        if self.is_dead(at, now) {
-            self.reclaim(hash, at);
+    /// The live item of this key and its header; with `counting`, one access is counted. A dead one is forgotten.
+    #[inline(always)]
+    fn look_up(&mut self, key: Key<'_>, counting: bool, now: Seconds) -> Option<(Location, Head)> {
+        self.turn(now);
+        let arena = &self.log.arena;
+        let mut head = Head::default();
+        let matches = |at| {
+            head = Head::read(arena, at);
+            head.has_key(arena, at, key.bytes)
+        };
+        let at = match counting {
+            true => self.index.find_counting(key.hash, matches)?,
+            false => self.index.find(key.hash, matches)?.location,
+        };
+        if head.expires(arena, at) <= now.0 || self.is_flushed(at) {
+            self.reclaim(key.hash, at);
             self.adapt_index(SHRINK_SLICES);
             return None;
         }
-        Some(at)
+        Some((at, head))
     }
 
     /// Whether the item has expired or was flushed.
     #[inline]
     fn is_dead(&self, at: Location, now: Seconds) -> bool {
-        self.record(at).expires() <= now.0 || self.is_flushed(at)
+        let arena = &self.log.arena;
+        Head::read(arena, at).expires(arena, at) <= now.0 || self.is_flushed(at)
     }
 
     #[inline]
@@ -325,6 +334,7 @@ impl<I: Index> Store<I> {
     }
 
     /// Forgets a dead item.
+    #[cold]
     fn reclaim(&mut self, hash: u64, at: Location) {
         self.counts.reclaimed += 1;
         self.counts.expired_unfetched += u64::from(!self.record(at).has(flag::FETCHED));
@@ -340,12 +350,14 @@ impl<I: Index> Store<I> {
 
     /// The record at `at`, no longer in the index, is dead; so are its pieces.
     fn release(&mut self, at: Location) {
-        let record = Record::read(&self.log.arena, at);
-        let (bytes, pieces) = (record.bytes(), record.piece_count());
-        // The list stays readable: its own record is forgotten last.
-        for ordinal in 0..pieces {
-            let piece = self.record(at).piece(ordinal);
-            self.release_piece(piece);
+        let head = Head::read(&self.log.arena, at);
+        let bytes = head.bytes();
+        if head.is_large() {
+            // The list stays readable: its own record is forgotten last.
+            for ordinal in 0..self.record(at).piece_count() {
+                let piece = self.record(at).piece(ordinal);
+                self.release_piece(piece);
+            }
         }
         self.counts.items -= 1;
         self.counts.bytes -= bytes as u64;
@@ -359,7 +371,13 @@ impl<I: Index> Store<I> {
     }
 
     /// Bytes of an item in the log, pieces included.
+    #[inline]
     fn stored_bytes(&self, at: Location) -> usize {
+        let head = Head::read(&self.log.arena, at);
+        if head.is_large() { self.stored_bytes_large(at) } else { head.bytes() }
+    }
+
+    fn stored_bytes_large(&self, at: Location) -> usize {
         let record = self.record(at);
         let piece_bytes = |piece| Piece::bytes(Piece::read(&self.log.arena, piece).len);
         record.bytes() + record.pieces().map(piece_bytes).sum::<usize>()
@@ -426,7 +444,6 @@ impl<I: Index> Store<I> {
     }
 
     /// Marks the item as read; how it was before.
-    #[inline]
     fn mark_fetched(&mut self, at: Location) -> Before {
         let before = Before::of(self.record(at));
         // Written only when it changes: a hot item's line stays clean.
@@ -498,11 +515,12 @@ impl<I: Index> Store<I> {
     }
 
     /// What a client sees of the record at `at`.
-    #[inline]
     fn item(&self, at: Location, before: Before) -> Item<'_> {
-        let record = self.record(at);
-        let segments = &self.log.segments;
-        let segment = &segments[segments.holding(at.at())];
+        self.item_of(at, self.record(at), before)
+    }
+
+    #[inline(always)] // whoever reads by `get` uses a few fields of it
+    fn item_of<'s>(&'s self, at: Location, record: Record<'s>, before: Before) -> Item<'s> {
         Item {
             client_flags: record.client_flags(),
             expires: item::seconds(record.expires()),
@@ -510,13 +528,13 @@ impl<I: Index> Store<I> {
             cas: record.cas().unwrap_or(0),
             value: record.value(&self.log.arena),
             hit_before: before.flags & flag::FETCHED != 0,
-            last_access: Seconds(segment.opened_s),
             stale: record.has(flag::STALE),
             win: false,
             token_sent: before.flags & flag::WIN_SENT != 0,
             binary_key: record.has(flag::BINARY_KEY),
             stored_bytes: if record.is_large() { self.stored_bytes(at) } else { record.bytes() } as u32,
-            handle: ItemHandle { location: at, sequence: segment.sequence },
+            at,
+            segments: &self.log.segments,
         }
     }
 }

@@ -117,11 +117,17 @@ impl<I: Index> Store<I> {
         if self.log.room(lane) < bytes {
             lane = self.open_next(bytes, lane, purpose, now)?;
         }
+        Some(self.append(bytes, lane, expires, purpose))
+    }
+
+    /// The same, in a lane that has room for it.
+    #[inline]
+    pub(super) fn append(&mut self, bytes: usize, lane: Lane, expires: u32, purpose: Purpose) -> Location {
         if purpose == Purpose::Write && self.config.evict {
             let short = RESERVE_SEGMENTS.saturating_sub(self.available());
             self.debt += bytes * PACE_TENTHS * (short + usize::from(self.scan.is_some()));
         }
-        Some(self.log.append(lane, bytes, expires))
+        self.log.append(lane, bytes, expires)
     }
 
     /// Makes `bytes` of room in `lane` by opening another segment, or says in which lane there is some.

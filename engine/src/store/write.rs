@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use crate::clock::{Seconds, or_never};
 use crate::eviction::is_sampled;
 use crate::index::Index;
-use crate::item::{Fields, INLINE_VALUE_MAX, Location, PIECE_HEADER_BYTES, Piece, flag};
+use crate::item::{Fields, Head, INLINE_VALUE_MAX, Location, PIECE_HEADER_BYTES, Piece, flag};
 use crate::key::Key;
 use crate::segment::Queue;
 
@@ -129,7 +129,8 @@ impl<I: Index> Store<I> {
         if !key.fits() {
             return Stored::NotStored;
         }
-        let old = self.find(key, now);
+        let found = self.look_up(key, false, now);
+        let old = found.map(|(at, _)| at);
         let joins = matches!(how.mode, Mode::Append | Mode::Prepend);
         let mut fields = Fields {
             marks: if how.binary_key { flag::BINARY_KEY } else { 0 },
@@ -178,7 +179,7 @@ impl<I: Index> Store<I> {
             self.drop_overwritten(key.hash, old, how.mode);
             return Stored::TooLarge;
         }
-        let old_cas = old.and_then(|at| self.record(at).cas());
+        let old_cas = found.and_then(|(at, head)| head.cas(&self.log.arena, at));
         fields.cas = self.following_cas(old_cas, how.new_cas, how.with_cas);
         let adopted = match content {
             Content::Pieces(pieces, _) => Some(pieces),
@@ -245,7 +246,7 @@ impl<I: Index> Store<I> {
         let mut old = old;
         if let Some(at) = old
             && !needs_old
-            && self.record(at).is_large()
+            && Head::read(&self.log.arena, at).is_large()
         {
             // Old and new large value side by side could be more than the store can hold.
             self.unlink(key.hash, at);
@@ -257,6 +258,13 @@ impl<I: Index> Store<I> {
             return None;
         }
         let queue = if old.is_none() { self.queue_for_new(key.hash) } else { Queue::Admission };
+        if adopted.is_none()
+            && let Some(new) = self.write_at_once(key, fields, sources, value_len, queue, now)
+        {
+            self.link(key.hash, old, new);
+            self.counts.total_items += 1;
+            return Some(new);
+        }
         if let Some(at) = old {
             self.pin_item(at);
         }
@@ -287,6 +295,62 @@ impl<I: Index> Store<I> {
         }
     }
 
+    /// Writes a record where there is room for it, in an open segment: nothing moves, so that nothing has to be pinned
+    /// meanwhile. Not in the index yet. `None`: there is more to do for it.
+    #[inline]
+    fn write_at_once(
+        &mut self,
+        key: Key<'_>,
+        fields: &Fields,
+        sources: [Source<'_>; 2],
+        value_len: usize,
+        queue: Queue,
+        now: Seconds,
+    ) -> Option<Location> {
+        let lane = self.log.lane(queue, fields.expires, now.0);
+        let bytes = fields.inline_bytes(key.bytes.len(), value_len);
+        if value_len > INLINE_VALUE_MAX || bytes > self.log.room(lane) {
+            return None;
+        }
+        let at = self.append(bytes, lane, fields.expires, Purpose::Write);
+        self.write_inline(at, key, fields, sources, value_len);
+        Some(at)
+    }
+
+    /// Fills the record at `at`.
+    #[inline]
+    fn write_inline(
+        &mut self,
+        at: Location,
+        key: Key<'_>,
+        fields: &Fields,
+        sources: [Source<'_>; 2],
+        value_len: usize,
+    ) {
+        let to = fields.write_inline(&mut self.log.arena, at, key.bytes, value_len);
+        match sources {
+            [Source::Bytes(bytes), Source::Bytes(&[])] => {
+                self.log.arena.bytes_mut(to, bytes.len()).copy_from_slice(bytes)
+            }
+            _ => self.copy_in(to, sources),
+        }
+    }
+
+    /// Copies a value to arena offset `to`.
+    fn copy_in(&mut self, mut to: usize, sources: [Source<'_>; 2]) {
+        for source in sources {
+            let mut ordinal = 0;
+            while let Some(chunk) = self.chunk(source, ordinal) {
+                match chunk {
+                    Chunk::Bytes(bytes) => self.log.arena.bytes_mut(to, bytes.len()).copy_from_slice(bytes),
+                    Chunk::Arena { at, len } => self.log.arena.copy(at, to, len),
+                }
+                to += chunk.len();
+                ordinal += 1;
+            }
+        }
+    }
+
     /// Writes a record and, for a value that does not fit where it goes, its pieces. Not in the index yet.
     pub(super) fn write_item(
         &mut self,
@@ -306,20 +370,7 @@ impl<I: Index> Store<I> {
             bytes <= room || bytes <= segment_bytes / 16 || (room < SPLIT_ROOM_MIN && bytes <= segment_bytes);
         if fits && value_len <= INLINE_VALUE_MAX {
             let at = self.reserve(bytes, lane, fields.expires, Purpose::Write, now)?;
-            let mut to = fields.write_inline(&mut self.log.arena, at, key.bytes, value_len);
-            for source in sources {
-                let mut ordinal = 0;
-                while let Some(chunk) = self.chunk(source, ordinal) {
-                    match chunk {
-                        Chunk::Bytes(bytes) => {
-                            self.log.arena.bytes_mut(to, bytes.len()).copy_from_slice(bytes)
-                        }
-                        Chunk::Arena { at, len } => self.log.arena.copy(at, to, len),
-                    }
-                    to += chunk.len();
-                    ordinal += 1;
-                }
-            }
+            self.write_inline(at, key, fields, sources, value_len);
             return Some(at);
         }
         let mut upload = Upload::new(value_len);

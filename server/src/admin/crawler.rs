@@ -152,7 +152,7 @@ pub fn list(store: &Store, from: u64, list: ItemList, now: Seconds) -> Vec<u8> {
                 Some(at) => put_decimal(&mut out, at.0.into()),
             }
             out.extend_from_slice(b" la=");
-            put_decimal(&mut out, item.last_access.0.into());
+            put_decimal(&mut out, item.last_access().0.into());
             out.extend_from_slice(b" cas=");
             put_decimal(&mut out, item.cas);
             out.extend_from_slice(if item.hit_before { b" fetch=yes" } else { b" fetch=no" });

@@ -469,7 +469,7 @@ impl Context<'_> {
             Some(item) => {
                 let debug = MetaDebug {
                     ttl_s: ttl_s(item.expires, self.now),
-                    last_access_s: self.now.0.saturating_sub(item.last_access.0),
+                    last_access_s: self.now.0.saturating_sub(item.last_access().0),
                     cas: item.cas,
                     fetched: item.hit_before,
                     class: 1,
@@ -516,7 +516,7 @@ fn describe(item: &Item<'_>, now: Seconds) -> MetaItem {
         size: item.value.len() as u32,
         ttl_s: ttl_s(item.expires, now),
         hit_before: item.hit_before,
-        last_access_s: now.0.saturating_sub(item.last_access.0),
+        last_access_s: now.0.saturating_sub(item.last_access().0),
         win: item.win,
         stale: item.stale,
         token_sent: item.token_sent,
