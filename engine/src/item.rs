@@ -4,6 +4,7 @@
 //! item    key_len u8 | flags u8 | value_len u16 | expires u32? | client_flags u32? | cas u64?
 //!         | total_len u32 (large) | key | value, or piece locations u32 x value_len (large) | pad to 4
 //! piece   0 u8 | 0 u8 | ordinal u16 | len u32 | key hash u64 | bytes | pad to 4
+//! slack   0 u8 | 1 u8 | granules u16 | room for the item before it to grow
 //! ```
 //!
 //! Numbers are little endian. An optional field is there when its flag is. 4 bytes of header over key and
@@ -230,6 +231,23 @@ impl Head {
     #[inline]
     fn short(self) -> usize {
         usize::from(u16::from_le_bytes([self.0[2], self.0[3]]))
+    }
+
+    /// The header of the same item with a longer inline value. `None`: too long for that.
+    pub(crate) fn longer(self, more: usize) -> Option<Head> {
+        let len = self.short().checked_add(more).filter(|&len| len <= INLINE_VALUE_MAX)?;
+        let [low, high] = (len as u16).to_le_bytes();
+        (!self.is_large()).then_some(Head([self.0[0], self.0[1], low, high]))
+    }
+
+    /// Appends `more` to the value of the item of this header, at `location`, which has room for it there, and makes it
+    /// one that nobody has read.
+    pub(crate) fn append(self, arena: &mut Arena, location: Location, more: &[u8]) {
+        let end = location.at() + self.value_at() + self.short();
+        arena.bytes_mut(end, more.len()).copy_from_slice(more);
+        let mut longer = self.longer(more.len()).expect("room for it").0;
+        longer[1] &= !(flag::STALE | flag::WIN_SENT | flag::FETCHED);
+        arena.bytes_mut(location.at(), HEADER_BYTES).copy_from_slice(&longer);
     }
 
     /// Offset of the key in the record.
@@ -473,6 +491,32 @@ impl Piece {
     }
 }
 
+/// Room behind an item, kept for what is appended to it: dead bytes for everybody else.
+pub(crate) struct Slack;
+
+impl Slack {
+    /// Second byte of the header; that of a piece is 0.
+    const MARK: u8 = 1;
+    /// Most bytes of slack, header included.
+    pub(crate) const BYTES_MAX: usize = u16::MAX as usize * GRANULE;
+
+    /// Bytes of slack at `location`, where a record begins; 0 if it is another kind.
+    #[inline]
+    pub(crate) fn bytes(arena: &Arena, location: Location) -> usize {
+        match *arena.bytes(location.at(), HEADER_BYTES) {
+            [0, Slack::MARK, low, high] => usize::from(u16::from_le_bytes([low, high])) * GRANULE,
+            _ => 0,
+        }
+    }
+
+    /// Makes slack of `bytes`, a multiple of the granule, not 0.
+    pub(crate) fn write(arena: &mut Arena, location: Location, bytes: usize) {
+        assert!(bytes.is_multiple_of(GRANULE) && (GRANULE..=Slack::BYTES_MAX).contains(&bytes));
+        let [low, high] = ((bytes / GRANULE) as u16).to_le_bytes();
+        arena.bytes_mut(location.at(), HEADER_BYTES).copy_from_slice(&[0, Slack::MARK, low, high]);
+    }
+}
+
 /// Points the large item at `head` at a piece that moved.
 pub(crate) fn relink_piece(arena: &mut Arena, head: Location, ordinal: usize, piece: Location) {
     let list = Head::read(arena, head).value_at();
@@ -483,11 +527,17 @@ pub(crate) fn relink_piece(arena: &mut Arena, head: Location, ordinal: usize, pi
 pub(crate) enum Met {
     Item,
     Piece(Piece),
+    /// Nothing: room for the item before it.
+    Slack,
 }
 
 /// Kind of the record at `location` and its bytes.
 pub(crate) fn meet(arena: &Arena, location: Location) -> (Met, usize) {
     if arena.bytes(location.at(), 1)[0] == 0 {
+        let slack = Slack::bytes(arena, location);
+        if slack > 0 {
+            return (Met::Slack, slack);
+        }
         let piece = Piece::read(arena, location);
         return (Met::Piece(piece), Piece::bytes(piece.len));
     }

@@ -4,7 +4,7 @@
 //! Whether another segment may be taken, and what is dropped for it, is the store's business.
 
 use crate::arena::{Arena, ColdMemory, DISCARD_BYTES, HUGE_PAGE_BYTES};
-use crate::item::Location;
+use crate::item::{Location, Slack};
 use crate::segment::{NONE, Place, Queue};
 use crate::segments::Segments;
 use crate::ttl_class::{self, CLASSES};
@@ -137,6 +137,40 @@ impl Log {
             self.segments.expires(segment, expires);
         }
         Location::of(at)
+    }
+
+    /// Makes the record of `bytes` at `location` longer by `more`, a multiple of the granule, where slack follows it or
+    /// the rest of an open segment. False when there is less than that.
+    pub(crate) fn lengthen(&mut self, location: Location, bytes: usize, more: usize) -> bool {
+        let (segment, end) = (self.segments.holding(location.at()), location.at() + bytes);
+        let written = self.segments.start(segment) + self.segments[segment].written as usize;
+        if end == written {
+            let room = self.segments[segment].open && self.segments.room(segment) >= more;
+            if room {
+                self.segments.append(segment, more);
+            }
+            return room;
+        }
+        let slack = Slack::bytes(&self.arena, Location::of(end));
+        if slack < more {
+            return false;
+        }
+        self.segments.hold(segment, more);
+        if slack > more {
+            Slack::write(&mut self.arena, Location::of(end + more), slack - more);
+        }
+        true
+    }
+
+    /// Leaves up to `bytes` of slack, a multiple of the granule, behind the record just appended to `lane`.
+    pub(crate) fn leave_slack(&mut self, lane: Lane, bytes: usize) {
+        let segment = self.open[lane.queue as usize][lane.number as usize];
+        let bytes = bytes.min(self.segments.room(segment)).min(Slack::BYTES_MAX);
+        if bytes > 0 {
+            let at = self.segments.append(segment, bytes);
+            Slack::write(&mut self.arena, Location::of(at), bytes);
+            self.segments.forget(segment, bytes);
+        }
     }
 
     /// Closes the lane's segment and opens another. False when the arena is used up. The memory limit allows

@@ -228,6 +228,14 @@ impl Segments {
         at
     }
 
+    /// `bytes` of this segment that were written and forgotten are held again.
+    #[inline]
+    pub(crate) fn hold(&mut self, number: u32, bytes: usize) {
+        let segment = &mut self.all[number as usize];
+        assert!(segment.live as usize + bytes <= segment.written as usize);
+        segment.live += bytes as u32;
+    }
+
     /// `bytes` of record in this segment are no longer held.
     #[inline]
     pub(crate) fn forget(&mut self, number: u32, bytes: usize) {

@@ -67,6 +67,7 @@ struct Passed {
     hash: u64,
     /// If it is a piece of a large item.
     piece: Option<Piece>,
+    is_slack: bool,
 }
 
 impl<I: Index> Store<I> {
@@ -123,11 +124,19 @@ impl<I: Index> Store<I> {
     /// The same, in a lane that has room for it.
     #[inline]
     pub(super) fn append(&mut self, bytes: usize, lane: Lane, expires: u32, purpose: Purpose) -> Location {
-        if purpose == Purpose::Write && self.config.evict {
+        if purpose == Purpose::Write {
+            self.owe(bytes);
+        }
+        self.log.append(lane, bytes, expires)
+    }
+
+    /// `bytes` are appended: scanning has to keep up.
+    #[inline]
+    pub(super) fn owe(&mut self, bytes: usize) {
+        if self.config.evict {
             let short = RESERVE_SEGMENTS.saturating_sub(self.available());
             self.debt += bytes * PACE_TENTHS * (short + usize::from(self.scan.is_some()));
         }
-        self.log.append(lane, bytes, expires)
     }
 
     /// Makes `bytes` of room in `lane` by opening another segment, or says in which lane there is some.
@@ -293,6 +302,7 @@ impl<I: Index> Store<I> {
             let passed = self.read_ahead(&mut batch[..left.min(STEP_RECORDS)], start + at, start + end);
             for passed in &batch[..passed] {
                 let kept = match passed.piece {
+                    _ if passed.is_slack => true,
                     None => self.scan_item(passed.location, passed.hash, queue, keep_all, now),
                     Some(piece) => self.scan_piece(passed.location, piece, queue, keep_all, now),
                 };
@@ -330,11 +340,17 @@ impl<I: Index> Store<I> {
             let location = Location::of(at);
             let (met, bytes) = item::meet(arena, location);
             let (hash, piece) = match met {
+                Met::Slack => {
+                    *passed = Passed { location, bytes, is_slack: true, ..Passed::default() };
+                    at += bytes;
+                    count += 1;
+                    continue;
+                }
                 Met::Item => (self.config.hasher.hash(self.record(location).key()), None),
                 Met::Piece(piece) => (piece.hash, Some(piece)),
             };
             self.index.prefetch(hash);
-            *passed = Passed { location, bytes, hash, piece };
+            *passed = Passed { location, bytes, hash, piece, is_slack: false };
             at += bytes;
             count += 1;
         }

@@ -5,7 +5,9 @@ use std::cmp::Ordering;
 use crate::clock::{Seconds, or_never};
 use crate::eviction::is_sampled;
 use crate::index::Index;
-use crate::item::{Fields, Head, INLINE_VALUE_MAX, Location, PIECE_HEADER_BYTES, Piece, flag};
+use crate::item::{
+    self, Fields, GRANULE, Head, INLINE_VALUE_MAX, Location, PIECE_HEADER_BYTES, Piece, Slack, flag,
+};
 use crate::key::Key;
 use crate::segment::Queue;
 
@@ -181,6 +183,14 @@ impl<I: Index> Store<I> {
         }
         let old_cas = found.and_then(|(at, head)| head.cas(&self.log.arena, at));
         fields.cas = self.following_cas(old_cas, how.new_cas, how.with_cas);
+        if let (Some((at, head)), Mode::Append, Content::Source(Source::Bytes(more), _)) =
+            (found, how.mode, content)
+            && self.lengthen(at, head, more, fields.cas)
+        {
+            self.counts.total_items += 1;
+            let cas = fields.cas.filter(|_| how.with_cas).unwrap_or(0);
+            return Stored::Stored { cas, value_len };
+        }
         let adopted = match content {
             Content::Pieces(pieces, _) => Some(pieces),
             Content::Source(..) => None,
@@ -194,6 +204,35 @@ impl<I: Index> Store<I> {
         }
         let cas = fields.cas.filter(|_| how.with_cas).unwrap_or(0);
         Stored::Stored { cas, value_len }
+    }
+
+    /// Appends to an inline value where it lies, if there is room behind it. Whoever sends the old value is not
+    /// disturbed: its bytes stay as they are.
+    fn lengthen(&mut self, at: Location, head: Head, more: &[u8], cas: Option<u64>) -> bool {
+        let Some(longer) = head.longer(more.len()) else { return false };
+        let has_cas = head.flags() & flag::CAS != 0;
+        let bytes = longer.bytes() - head.bytes();
+        if (cas.is_some() && !has_cas) || (bytes > 0 && !self.log.lengthen(at, head.bytes(), bytes)) {
+            return false;
+        }
+        self.owe(bytes);
+        self.counts.bytes += bytes as u64;
+        head.append(&mut self.log.arena, at, more);
+        if has_cas {
+            let cas = cas.unwrap_or_else(|| self.next_cas());
+            item::set_cas(&mut self.log.arena, at, cas);
+        }
+        true
+    }
+
+    /// Bytes of slack to leave behind an item that is appended to: a mark the first time, a quarter of its bytes from
+    /// then on.
+    fn slack_for(&self, old: Location, bytes: usize) -> usize {
+        let end = old.at() + Head::read(&self.log.arena, old).bytes();
+        let segment = self.log.segments.holding(old.at());
+        let written = self.log.segments.start(segment) + self.log.segments[segment].written as usize;
+        let marked = end < written && Slack::bytes(&self.log.arena, Location::of(end)) > 0;
+        if marked { (bytes / SLACK_FRACTION).next_multiple_of(GRANULE) } else { GRANULE }
     }
 
     /// Compares the item's unique with the one wanted, if any; on a stale match `fields` become stale.
@@ -261,6 +300,11 @@ impl<I: Index> Store<I> {
         if adopted.is_none()
             && let Some(new) = self.write_at_once(key, fields, sources, value_len, queue, now)
         {
+            if let (Some(old), [Source::Item(_), _]) = (old, sources) {
+                let slack = self.slack_for(old, Head::read(&self.log.arena, new).bytes());
+                let lane = self.log.lane(queue, fields.expires, now.0);
+                self.log.leave_slack(lane, slack);
+            }
             self.link(key.hash, old, new);
             self.counts.total_items += 1;
             return Some(new);
@@ -429,5 +473,7 @@ impl<I: Index> Store<I> {
     }
 }
 
+/// One in this many bytes of an item that is appended to again and again is left behind it as room.
+const SLACK_FRACTION: usize = 4;
 /// An open segment with less room than this is closed rather than filled with a piece, bytes.
 const SPLIT_ROOM_MIN: usize = 1024;

@@ -1,5 +1,6 @@
 //! Behaviour of the store, operation by operation and against a model.
 
+mod appends;
 mod basics;
 mod expiry;
 mod large_values;
