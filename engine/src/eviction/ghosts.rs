@@ -1,4 +1,4 @@
-//! Ghosts: fingerprints of items dropped, all those of the admission queue and a sample of the main queue's.
+//! Ghosts: fingerprints of items dropped from the admission queue.
 //!
 //! One that comes back while its ghost is there was dropped too early and goes to the main queue. Lines of
 //! 16, the oldest replaced; 4 bytes each. A false match (1 in 65,000 per lookup) only admits an item early.
@@ -6,18 +6,17 @@
 use std::io;
 
 use crate::arena::Arena;
-use crate::segment::Queue;
 
 /// Bytes of store per ghost: about one for every second item of a production trace.
 const STORE_BYTES_PER_GHOST: usize = 460;
 const LINE: usize = 16;
 const EPOCH_BITS: u32 = 12;
 const EPOCH_MASK: u32 = (1 << EPOCH_BITS) - 1;
-const FINGERPRINT_MASK: u32 = !0 << (EPOCH_BITS + 1);
+const FINGERPRINT_MASK: u32 = !0 << EPOCH_BITS;
 /// Epochs per turn-over of all ghosts: how finely "oldest" is told.
 const EPOCHS_PER_TURN: usize = 64;
 
-/// Bytes of a ghost: fingerprint in the high 19 bits, then a bit for the queue, epoch in the low 12; 0 is empty.
+/// Bytes of a ghost: fingerprint in the high 20 bits, epoch in the low 12; 0 is empty.
 const GHOST_BYTES: usize = size_of::<u32>();
 const LINE_BYTES: usize = LINE * GHOST_BYTES;
 
@@ -88,10 +87,10 @@ impl Ghosts {
         self.arena.bytes_mut(line + place * GHOST_BYTES, GHOST_BYTES).copy_from_slice(&ghost.to_le_bytes());
     }
 
-    /// 19 bits that the rest of the hash, which chooses the line, does not tell; below them the queue.
+    /// 20 bits that the rest of the hash, which chooses the line, does not tell.
     fn fingerprint(hash: u64) -> u32 {
         let mixed = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (mixed >> (64 - 19)) as u32 * (1 << (EPOCH_BITS + 1))
+        (mixed >> (32 + EPOCH_BITS)) as u32 * (1 << EPOCH_BITS)
     }
 
     fn is_kept(&self, hash: u64) -> bool {
@@ -102,10 +101,9 @@ impl Ghosts {
         (self.lines * LINE / EPOCHS_PER_TURN).max(1)
     }
 
-    /// Remembers an item dropped from this queue. Of those from the main queue only a sample: they are not let
-    /// in early, but tell what a longer main queue would have kept.
-    pub(crate) fn add(&mut self, hash: u64, queue: Queue) {
-        if !self.is_kept(hash) || (queue == Queue::Main && !is_sampled(hash)) {
+    /// Remembers an item dropped.
+    pub(crate) fn add(&mut self, hash: u64) {
+        if !self.is_kept(hash) {
             return;
         }
         self.judge_trial();
@@ -119,7 +117,7 @@ impl Ghosts {
         let age = |ghost: u32| if ghost == 0 { u32::MAX } else { age(epoch, ghost) };
         let line = self.line(at);
         if let Some(oldest) = (0..LINE).max_by_key(|&place| age(line[place])) {
-            let ghost = Ghosts::fingerprint(hash) | u32::from(queue == Queue::Main) << EPOCH_BITS | epoch;
+            let ghost = Ghosts::fingerprint(hash) | epoch;
             self.set(at, oldest, ghost);
         }
     }
@@ -146,11 +144,11 @@ impl Ghosts {
         (self.added, self.hits) = (0, 0);
     }
 
-    /// The queue the item was dropped from lately: not longer ago than as many drops as the store holds `items`.
-    /// Its ghost goes.
-    pub(crate) fn take(&mut self, hash: u64, items: u64) -> Option<Queue> {
+    /// Whether the item was dropped lately: not longer ago than as many drops as the store holds `items`. Its ghost
+    /// goes.
+    pub(crate) fn take(&mut self, hash: u64, items: u64) -> bool {
         if !self.is_kept(hash) {
-            return None;
+            return false;
         }
         let fingerprint = Ghosts::fingerprint(hash);
         let items = if self.sampling { items >> SAMPLE_BITS } else { items };
@@ -158,18 +156,17 @@ impl Ghosts {
         let (at, epoch) = (self.line_of(hash), self.epoch);
         let line = self.line(at);
         let same = |&place: &usize| line[place] != 0 && line[place] & FINGERPRINT_MASK == fingerprint;
-        let place = (0..LINE).find(same)?;
+        let Some(place) = (0..LINE).find(same) else { return false };
         let ghost = line[place];
         let known = u64::from(age(epoch, ghost)) <= age_max;
-        let queue = if ghost & 1 << EPOCH_BITS == 0 { Queue::Admission } else { Queue::Main };
         self.set(at, place, 0);
         self.hits += u32::from(known);
-        known.then_some(queue)
+        known
     }
 }
 
 /// Whether a hash is one of the eighth that is remembered in any case.
-pub(crate) fn is_sampled(hash: u64) -> bool {
+fn is_sampled(hash: u64) -> bool {
     hash >> SAMPLE_SHIFT & ((1 << SAMPLE_BITS) - 1) == 0
 }
 
@@ -191,7 +188,7 @@ mod tests {
         let mut ghosts = Ghosts::new(store_bytes).unwrap();
         let mut n = 1 << 40;
         while ghosts.sampling {
-            ghosts.add(hash(n), Queue::Admission);
+            ghosts.add(hash(n));
             ghosts.take(hash(n), u64::MAX);
             n += 1;
         }
@@ -201,20 +198,20 @@ mod tests {
     #[test]
     fn a_dropped_item_is_known_once() {
         let mut ghosts = tried(1 << 20);
-        ghosts.add(hash(5), Queue::Admission);
-        assert_eq!(ghosts.take(hash(5), 1), Some(Queue::Admission));
-        assert_eq!(ghosts.take(hash(5), 1), None);
+        ghosts.add(hash(5));
+        assert!(ghosts.take(hash(5), 1));
+        assert!(!ghosts.take(hash(5), 1));
     }
 
     #[test]
     fn the_oldest_ghosts_go_first() {
         let mut ghosts = tried(1 << 20);
         for n in 0..100_000 {
-            ghosts.add(hash(n), Queue::Admission);
+            ghosts.add(hash(n));
         }
-        let known = (99_000..100_000).filter(|&n| ghosts.take(hash(n), 100_000).is_some()).count();
+        let known = (99_000..100_000).filter(|&n| ghosts.take(hash(n), 100_000)).count();
         assert!(known > 950, "{known} of the last 1000");
-        let old = (0..50_000).filter(|&n| ghosts.take(hash(n), 100_000).is_some()).count();
+        let old = (0..50_000).filter(|&n| ghosts.take(hash(n), 100_000)).count();
         assert!(old < 100, "{old} of the first 50000");
         assert_eq!(ghosts.bytes(), (1 << 20) / STORE_BYTES_PER_GHOST / LINE * 64);
     }
@@ -222,24 +219,24 @@ mod tests {
     #[test]
     fn what_was_dropped_longer_ago_than_the_store_turns_over_is_not_known() {
         let mut ghosts = tried(1 << 20);
-        (0..2_000).for_each(|n| ghosts.add(hash(n), Queue::Admission));
-        let known = (0..1_000).filter(|&n| ghosts.take(hash(n), 100).is_some()).count();
+        (0..2_000).for_each(|n| ghosts.add(hash(n)));
+        let known = (0..1_000).filter(|&n| ghosts.take(hash(n), 100)).count();
         assert!(known == 0, "{known} of those before the last 1000");
-        assert!(ghosts.take(hash(1_999), 100).is_some());
+        assert!(ghosts.take(hash(1_999), 100));
     }
 
     #[test]
     fn without_use_they_take_an_eighth_of_the_memory() {
         let mut ghosts = Ghosts::new(1 << 24).unwrap();
-        (0..100_000).for_each(|n| ghosts.add(hash(n), Queue::Admission));
+        (0..100_000).for_each(|n| ghosts.add(hash(n)));
         assert!(ghosts.sampling && ghosts.bytes() * 7 < tried(1 << 24).lines_max * 64);
     }
 
     #[test]
     fn no_memory_no_ghosts() {
         let mut ghosts = Ghosts::new(0).unwrap();
-        ghosts.add(1, Queue::Admission);
-        assert_eq!(ghosts.take(1, 1), None);
+        ghosts.add(1);
+        assert!(!ghosts.take(1, 1));
         assert_eq!(ghosts.bytes(), 0);
     }
 }

@@ -6,37 +6,27 @@
 //! times the relative size, main at 1.
 
 mod ghosts;
+mod rehearsal;
 
 use crate::config::{EvictionWeight, PolicyConfig};
 use crate::index::FREQUENCY_MAX;
 use crate::segment::Queue;
 
-pub(crate) use ghosts::{Ghosts, is_sampled};
+pub(crate) use ghosts::Ghosts;
+pub(crate) use rehearsal::Rehearsal;
 
 /// Bytes of index per item, as far as the policy weighs them.
 const INDEX_BYTES_PER_ITEM: u64 = 9;
 
-/// Most of the segments that admission may come to have, percent.
-const ADMISSION_PERCENT_MAX: usize = 40;
-/// Sampled drops after which the share is reconsidered.
-const TRIAL_DROPS: usize = 256;
-/// The main queue has to drop at least one in this many of them to be compared with.
-const MAIN_DROPS_FRACTION: usize = 8;
-/// Percent by which the share then rises, or falls back to what is configured.
-const SHARE_STEP: usize = 1;
-/// Admission is too short where more than one in this many of its drops come back, and more than of the main
-/// queue's. A careful bound: at one in 4 the share rises on a production trace on which that loses.
-const RETURNS_FRACTION: usize = 3;
+/// Share of segments that admission has where that wins over what is configured, percent: of recent items more than of
+/// often read ones come back.
+const ADMISSION_PERCENT_LONG: usize = 50;
 
 /// Decides; holds no items.
 pub(crate) struct Policy {
     weight: EvictionWeight,
-    /// Share of segments for admission: as configured, and now.
-    admission_percent_min: usize,
-    admission_percent: usize,
-    /// Of sampled items since the share was last considered: drops, and returns of dropped ones, by queue.
-    drops: [usize; 2],
-    returns: [usize; 2],
+    /// Tries shares of admission.
+    pub(crate) rehearsal: Rehearsal,
 }
 
 /// What happens to an item whose segment is given up.
@@ -48,75 +38,46 @@ pub(crate) enum Verdict {
     Drop,
 }
 
-impl Policy {
-    pub(crate) fn new(config: &PolicyConfig) -> Policy {
-        let percent = usize::from(config.admission_percent);
-        Policy {
-            weight: config.weight,
-            admission_percent_min: percent,
-            admission_percent: percent,
-            drops: [0; 2],
-            returns: [0; 2],
+/// Judges an item of `bytes`, read `frequency` times; `mean_bytes` is over all items.
+fn judge(weight: EvictionWeight, queue: Queue, frequency: u8, bytes: u64, mean_bytes: u64) -> Verdict {
+    let need = match weight {
+        EvictionWeight::Bytes => 1,
+        EvictionWeight::Requests => {
+            let (bytes, mean) = (bytes + INDEX_BYTES_PER_ITEM, mean_bytes + INDEX_BYTES_PER_ITEM);
+            let relative = match queue {
+                Queue::Admission => (3 * bytes).div_ceil(2 * mean),
+                Queue::Main => bytes.div_ceil(mean),
+            };
+            relative.clamp(1, u64::from(FREQUENCY_MAX)) as u8
         }
+    };
+    match queue {
+        _ if frequency < need => Verdict::Drop,
+        Queue::Admission => Verdict::Keep { frequency: 0 },
+        Queue::Main => Verdict::Keep { frequency: frequency - need },
+    }
+}
+
+impl Policy {
+    pub(crate) fn new(config: &PolicyConfig, store_bytes: usize) -> Policy {
+        let percent = usize::from(config.admission_percent);
+        let percents = [percent, percent.max(ADMISSION_PERCENT_LONG)];
+        Policy { weight: config.weight, rehearsal: Rehearsal::new(store_bytes, config.weight, percents) }
     }
 
     /// Judges an item of `bytes`, read `frequency` times; `mean_bytes` is over all items.
     pub(crate) fn judge(&self, queue: Queue, frequency: u8, bytes: u64, mean_bytes: u64) -> Verdict {
-        let need = match self.weight {
-            EvictionWeight::Bytes => 1,
-            EvictionWeight::Requests => {
-                let (bytes, mean) = (bytes + INDEX_BYTES_PER_ITEM, mean_bytes + INDEX_BYTES_PER_ITEM);
-                let relative = match queue {
-                    Queue::Admission => (3 * bytes).div_ceil(2 * mean),
-                    Queue::Main => bytes.div_ceil(mean),
-                };
-                relative.clamp(1, u64::from(FREQUENCY_MAX)) as u8
-            }
-        };
-        match queue {
-            _ if frequency < need => Verdict::Drop,
-            Queue::Admission => Verdict::Keep { frequency: 0 },
-            Queue::Main => Verdict::Keep { frequency: frequency - need },
-        }
-    }
-
-    /// A sampled item was dropped from this queue.
-    pub(crate) fn dropped(&mut self, queue: Queue) {
-        self.drops[queue as usize] += 1;
-        if self.drops[0] + self.drops[1] >= TRIAL_DROPS {
-            self.reconsider();
-        }
-    }
-
-    /// A sampled item came back that had lately been dropped from this queue.
-    pub(crate) fn came_back(&mut self, queue: Queue) {
-        self.returns[queue as usize] += 1;
-    }
-
-    /// Climbs towards the queue whose drops come back more often, a step at a time.
-    fn reconsider(&mut self) {
-        let [admission, main] = self.returns;
-        let [admission_drops, main_drops] = self.drops;
-        let short = admission * RETURNS_FRACTION > admission_drops
-            && main_drops * MAIN_DROPS_FRACTION > TRIAL_DROPS
-            && admission * main_drops > main * admission_drops;
-        let highest = ADMISSION_PERCENT_MAX.max(self.admission_percent_min);
-        self.admission_percent = match short {
-            true => (self.admission_percent + SHARE_STEP).min(highest),
-            false => self.admission_percent.saturating_sub(SHARE_STEP).max(self.admission_percent_min),
-        };
-        self.drops = [0; 2];
-        self.returns = [0; 2];
+        judge(self.weight, queue, frequency, bytes, mean_bytes)
     }
 
     /// Share of segments meant for admission, in thousandths.
     pub(crate) fn admission_permille(&self) -> usize {
-        self.admission_percent * 10
+        self.rehearsal.admission_percent() * 10
     }
 
     /// The queue that gives up its oldest segment next.
     pub(crate) fn giving(&self, admission: usize, main: usize, total: usize) -> Queue {
-        let share = (total * self.admission_percent / 100).max(1);
+        let share = (total * self.rehearsal.admission_percent() / 100).max(1);
         if admission > share || main < 2 { Queue::Admission } else { Queue::Main }
     }
 }
@@ -126,7 +87,7 @@ mod tests {
     use super::*;
 
     fn policy(weight: EvictionWeight) -> Policy {
-        Policy::new(&PolicyConfig { weight, ..PolicyConfig::default() })
+        Policy::new(&PolicyConfig { weight, ..PolicyConfig::default() }, 64 << 20)
     }
 
     #[test]
@@ -150,26 +111,6 @@ mod tests {
         let policy = policy(EvictionWeight::Bytes);
         assert_eq!(policy.judge(Queue::Main, 1, 1 << 20, 10), Verdict::Keep { frequency: 0 });
         assert_eq!(policy.judge(Queue::Main, 0, 1, 10), Verdict::Drop);
-    }
-
-    #[test]
-    fn the_admission_share_rises_while_what_it_drops_comes_back_and_falls_back_after() {
-        let mut policy = policy(EvictionWeight::Requests);
-        let mut turns = |back: [usize; 2], rounds: usize| {
-            for _ in 0..rounds {
-                for queue in [Queue::Admission, Queue::Main] {
-                    (0..back[queue as usize]).for_each(|_| policy.came_back(queue));
-                }
-                (0..TRIAL_DROPS / 2).for_each(|_| policy.dropped(Queue::Admission));
-                (0..TRIAL_DROPS / 2).for_each(|_| policy.dropped(Queue::Main));
-            }
-            policy.admission_permille()
-        };
-        assert_eq!(turns([20, 10], 50), 100); // comes back, but too seldom
-        assert_eq!(turns([70, 80], 50), 100); // not more often than from the main queue
-        assert_eq!(turns([70, 50], 5), 150);
-        assert_eq!(turns([70, 50], 50), 400);
-        assert_eq!(turns([0, 0], 50), 100);
     }
 
     #[test]

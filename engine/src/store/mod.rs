@@ -112,7 +112,7 @@ impl<I: Index> Store<I> {
             log: Log::new(arena, segment_bytes, memory_bytes / segment_bytes, huge_pages),
             index,
             ghosts,
-            policy: Policy::new(&config.policy),
+            policy: Policy::new(&config.policy, memory_bytes),
             scan: None,
             debt: 0,
             flushed_below: 0,
@@ -276,7 +276,7 @@ impl<I: Index> Store<I> {
     #[inline]
     fn segments_total(&self) -> usize {
         let kept = size_of::<Segment>() * self.log.segments.count() as usize;
-        let other = self.index.bytes() + self.ghosts.bytes() + kept;
+        let other = self.index.bytes() + self.ghosts.bytes() + self.policy.rehearsal.bytes() + kept;
         let shift = self.log.segments.segment_bytes().ilog2();
         (self.config.memory_bytes.saturating_sub(other) >> shift).max(SEGMENTS_MIN)
     }
@@ -307,9 +307,14 @@ impl<I: Index> Store<I> {
             head.has_key(arena, at, key.bytes)
         };
         let at = match counting {
-            true => self.index.find_counting(key.hash, matches)?,
-            false => self.index.find(key.hash, matches)?.location,
+            true => self.index.find_counting(key.hash, matches),
+            false => self.index.find(key.hash, matches).map(|slot| slot.location),
         };
+        if counting && self.policy.rehearsal.has(key.hash) {
+            let bytes = at.map(|at| self.stored_bytes(at) as u32);
+            self.policy.rehearsal.looked(key.hash, bytes);
+        }
+        let at = at?;
         if head.expires(arena, at) <= now.0 || self.is_flushed(at) {
             self.reclaim(key.hash, at);
             self.adapt_index(SHRINK_SLICES);
@@ -385,8 +390,12 @@ impl<I: Index> Store<I> {
 
     /// The index points at `new`, a record just written, instead of `old`, which is released.
     fn link(&mut self, hash: u64, old: Option<Location>, new: Location) {
+        let bytes = self.stored_bytes(new);
         self.counts.items += 1;
-        self.counts.bytes += self.stored_bytes(new) as u64;
+        self.counts.bytes += bytes as u64;
+        if self.policy.rehearsal.has(hash) {
+            self.policy.rehearsal.stored(hash, bytes as u32);
+        }
         match old {
             Some(old) => {
                 let found = self.index.relocate(hash, old, new, None);

@@ -5,7 +5,7 @@
 //! dropped. Appends pay for scanning as they go, so that a call rarely empties a whole segment.
 
 use crate::clock::Seconds;
-use crate::eviction::{Verdict, is_sampled};
+use crate::eviction::Verdict;
 use crate::index::Index;
 use crate::item::{self, Location, Met, Piece, Record};
 use crate::key::KEY_BYTES_MAX;
@@ -229,6 +229,7 @@ impl<I: Index> Store<I> {
         }
         let segments = &self.log.segments;
         let (admission, main) = (segments.queue_len(Queue::Admission), segments.queue_len(Queue::Main));
+        self.policy.rehearsal.fit(self.counts.items, self.counts.bytes);
         let first = self.policy.giving(admission, main, self.segments_total());
         let second = if first == Queue::Admission { Queue::Main } else { Queue::Admission };
         for queue in [first, second] {
@@ -417,10 +418,9 @@ impl<I: Index> Store<I> {
             Verdict::Drop => Err(at),
         };
         if let Err(at) = kept {
-            if is_sampled(hash) {
-                self.policy.dropped(queue);
+            if queue == Queue::Admission {
+                self.ghosts.add(hash);
             }
-            self.ghosts.add(hash, queue);
             self.drop_item(hash, at);
         }
     }

@@ -3,7 +3,6 @@
 use std::cmp::Ordering;
 
 use crate::clock::{Seconds, or_never};
-use crate::eviction::is_sampled;
 use crate::index::Index;
 use crate::item::{
     self, Fields, GRANULE, Head, INLINE_VALUE_MAX, Location, PIECE_HEADER_BYTES, Piece, Slack, flag,
@@ -329,14 +328,7 @@ impl<I: Index> Store<I> {
     /// Where a new item goes: to the main queue if it was dropped from admission lately.
     fn queue_for_new(&mut self, hash: u64) -> Queue {
         let items = self.counts.items;
-        let Some(dropped_from) = self.ghosts.take(hash, items) else { return Queue::Admission };
-        if is_sampled(hash) {
-            self.policy.came_back(dropped_from);
-        }
-        match dropped_from {
-            Queue::Admission => Queue::Main,
-            Queue::Main => Queue::Admission,
-        }
+        if self.ghosts.take(hash, items) { Queue::Main } else { Queue::Admission }
     }
 
     /// Writes a record where there is room for it, in an open segment: nothing moves, so that nothing has to be pinned
