@@ -383,6 +383,8 @@ impl Index for BucketIndex {
                 Wish::Shrink if self.is_resting() && self.lines.has_surplus() => {
                     self.lines.discard_some();
                     self.extent = self.extent.min(self.lines.top());
+                    // The kernel's work for it is as much as all the slices of a call.
+                    break;
                 }
                 Wish::Shrink => self.shrink_line(keys),
                 Wish::Rest => return false,
