@@ -340,7 +340,7 @@ impl Relay {
         if let Some(id) = self.routes.direct(key, command) {
             let place = self.place_by_core(self.routes.place(id), key);
             let now_ms = self.now_ms;
-            match self.upstreams[place as usize].destination.request(command, data, waiter, now_ms) {
+            match self.upstreams[place as usize].destination.request(command, data, waiter, false, now_ms) {
                 Ok(()) => self.touch(place),
                 Err(reply) => self.waiting.done.push((waiter, reply)),
             }
@@ -360,12 +360,13 @@ impl Relay {
         let mut actions = std::mem::take(&mut self.actions);
         for action in actions.drain(..) {
             match action {
-                Action::Send { call, place, request } => {
+                Action::Send { call, place, request, may_be_refused } => {
                     let place = self.place_by_core(place, request.key());
                     let waiter = self.waiting.insert(Waiter::Call(call));
                     let now_ms = self.now_ms;
                     let destination = &mut self.upstreams[place as usize].destination;
-                    match destination.request(&request.command(), request.data(), waiter, now_ms) {
+                    let (command, data) = (request.command(), request.data());
+                    match destination.request(&command, data, waiter, may_be_refused, now_ms) {
                         Ok(()) => self.touch(place),
                         Err(reply) => self.waiting.done.push((waiter, reply)),
                     }
@@ -442,7 +443,7 @@ impl Relay {
         for place in places {
             let waiter = self.waiting.insert(Waiter::Flush(number));
             let now_ms = self.now_ms;
-            match self.upstreams[place as usize].destination.request(&command, b"", waiter, now_ms) {
+            match self.upstreams[place as usize].destination.request(&command, b"", waiter, false, now_ms) {
                 Ok(()) => self.touch(place),
                 Err(reply) => self.waiting.done.push((waiter, reply)),
             }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::support::{Backend, Client, DEADLINE, Folder, Launch, Server, wait_until};
 
 /// A free port of the loopback interface for the admin server.
-const ADMIN: &str = "--admin-listen=127.0.0.1:0";
+pub const ADMIN: &str = "--admin-listen=127.0.0.1:0";
 /// Connections that the admin server answers at once; see `admin::http`.
 const CONNECTIONS_MAX: usize = 32;
 
@@ -31,7 +31,7 @@ fn get(server: &Server, path: &str) -> (u16, String) {
 }
 
 /// The samples of the page, by name and labels.
-fn scrape(server: &Server) -> BTreeMap<String, f64> {
+pub fn scrape(server: &Server) -> BTreeMap<String, f64> {
     let (status, page) = get(server, "/metrics");
     assert_eq!(status, 200);
     assert!(page.ends_with("# EOF\n"), "{page}");

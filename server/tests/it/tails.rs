@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use super::admin::{ADMIN, scrape};
 use super::proxy::{addresses, caches, everywhere, items, proxy};
 use super::support::{Client, wait_until};
 
@@ -94,43 +95,81 @@ fn gets_that_wait_for_a_slow_cache_are_answered_by_the_second_copy() {
     });
 }
 
+/// Sends so many gets of `k` at once, and says how many were answered with each length of value.
+fn lengths(client: &mut Client, gets: usize) -> [usize; 6] {
+    client.send("mg k s\r\n".repeat(gets));
+    let mut lengths = [0; 6];
+    for _ in 0..gets {
+        match client.line().as_str() {
+            "HD s5" => lengths[5] += 1,
+            "HD s2" => lengths[2] += 1,
+            other => panic!("{other}"),
+        }
+    }
+    lengths
+}
+
+/// A few windows of what its servers are like at their best.
+fn at_their_best(client: &mut Client) {
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(400) {
+        lengths(client, 16);
+    }
+}
+
 #[test]
-fn gets_a_slow_cache_has_too_many_of_are_refused_until_it_is_fast_again() {
+fn gets_a_slow_cache_has_too_many_of_go_to_the_next_until_it_is_fast_again() {
     everywhere(|backend, shards| {
-        let caches = caches(1);
+        let caches = caches(2);
+        Client::connect(&caches[1]).set("k", b"no");
         let way = Way::to(caches[0].address);
         let config = format!(
-            r#"{{"pools": {{"A": {{"servers": ["{}"], "server_timeout": 5000, "adaptive_concurrency": {{}}}}}},
-                "route": "PoolRoute|A"}}"#,
-            way.address
+            r#"{{"pools": {{"A": {{"servers": ["{}"], "server_timeout": 5000, "adaptive_concurrency": {{}}}},
+                "B": {{"servers": ["{}"]}}}},
+                "route": {{"type": "FailoverRoute", "children": ["PoolRoute|A", "PoolRoute|B"]}}}}"#,
+            way.address, caches[1].address
         );
-        let proxy = proxy(backend, shards, &["--config-str", &config]);
+        let proxy = proxy(backend, shards, &[ADMIN, "--config-str", &config]);
         let mut client = Client::connect(&proxy);
         client.set("k", b"value");
-        // Gets sent at once; how many of them are refused.
-        let refused = |client: &mut Client| {
-            client.send("mg k s\r\n".repeat(16));
-            let replies: Vec<String> = (0..16).map(|_| client.line()).collect();
-            let refused = |reply: &&String| {
-                reply.trim_end() == "SERVER_ERROR 307 busy: the server is slow (adaptive_concurrency)"
-            };
-            let count = replies.iter().filter(refused).count();
-            assert!(
-                replies.iter().all(|reply| refused(&reply) || reply.trim_end() == "HD s5"),
-                "{replies:?}"
-            );
-            count
-        };
-        let begun = Instant::now();
-        while begun.elapsed() < Duration::from_millis(400) {
-            refused(&mut client); // a few windows of what it is like at its best
-        }
+        at_their_best(&mut client);
         way.slow_by(60);
-        wait_until("gets to be refused", || refused(&mut client) > 8);
+        wait_until("gets to go to the other", || lengths(&mut client, 16)[2] > 8);
         assert!(client.stat("adaptive_concurrency_refused") > 8);
         client.check("set k 0 0 5\r\nother\r\n", "STORED\r\n");
         way.slow_by(0);
-        wait_until("none to be refused", || refused(&mut client) == 0);
+        wait_until("none to go there", || lengths(&mut client, 16)[5] == 16);
+    });
+}
+
+#[test]
+fn gets_are_answered_where_every_cache_is_slow() {
+    everywhere(|backend, shards| {
+        let caches = caches(2);
+        let ways: Vec<Way> = caches.iter().map(|cache| Way::to(cache.address)).collect();
+        let config = format!(
+            r#"{{"pools": {{"A": {{"servers": ["{}", "{}"], "server_timeout": 5000,
+                "adaptive_concurrency": {{"max": 100}}}}}}, "route": {{"type": "PoolRoute", "pool": "A", "replicas": 2}}}}"#,
+            ways[0].address, ways[1].address
+        );
+        let proxy = proxy(backend, shards, &[ADMIN, "--config-str", &config]);
+        let mut client = Client::connect(&proxy);
+        client.set("k", b"value");
+        at_their_best(&mut client);
+        ways.iter().for_each(|way| way.slow_by(60));
+        let limit = |way: &Way| {
+            let sample = "corecached_proxy_destination_concurrency_limit";
+            scrape(&proxy)[&format!("{sample}{{destination=\"{}\"}}", way.address)] as u64
+        };
+        // No answer of `lengths` is an error, whatever the limits are.
+        wait_until("a cache to be taken for slow", || {
+            assert_eq!(lengths(&mut client, 16)[5], 16);
+            ways.iter().any(|way| limit(way) <= 100 * shards as u64 - 90) // on the key's shard
+        });
+        for _ in 0..10 {
+            assert_eq!(lengths(&mut client, 16)[5], 16);
+        }
+        assert!(client.stat("adaptive_concurrency_refused") > 0);
     });
 }
 

@@ -29,6 +29,9 @@ pub enum Action {
         place: u32,
         /// What.
         request: OwnedRequest,
+        /// A reply of [`ErrorKind::Busy`](corecached_protocol::ErrorKind::Busy) would have another server asked, or
+        /// nobody would hear of it. Without that the destination must not refuse: the client would get the error.
+        may_be_refused: bool,
     },
     /// The client's answer; exactly one for each [`Execution::begin`].
     Answer {
@@ -346,12 +349,30 @@ fn send(
     let Ok(request) = outgoing(request, keep_prefix) else {
         return step.answer(parent, outcome::bad_key());
     };
+    // Only a destination that counts what it has under way refuses.
+    let may_be_refused = step.routes.destinations()[destination.0 as usize].adaptive_concurrency.is_some()
+        && others_may_answer(step.frames, parent);
     match step.calls.insert(Call { parent }) {
         Ok(call) => {
             let place = step.routes.place(destination);
-            step.actions.push(Action::Send { call: CallId(call), place, request });
+            step.actions.push(Action::Send { call: CallId(call), place, request, may_be_refused });
         }
         Err(Call { parent }) => step.answer(parent, outcome::busy()),
+    }
+}
+
+/// Whether anybody above would ask another server if this one were busy; so they would where nobody waits.
+fn others_may_answer(frames: &Slab<Frame>, mut parent: Parent) -> bool {
+    loop {
+        let place = match parent {
+            Parent::Client { .. } => return false,
+            Parent::Nobody => return true,
+            Parent::Frame { frame, .. } => frame,
+        };
+        match frames.get(place) {
+            Some(frame) if !frame.has_another() => parent = frame.parent,
+            _ => return true,
+        }
     }
 }
 

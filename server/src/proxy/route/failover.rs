@@ -7,10 +7,11 @@ use corecached_protocol::{ErrorKind, Reply};
 
 use super::super::config::{FailoverErrors, Limit};
 use super::super::hash::{Ring, rendezvous};
-use super::super::request::OwnedRequest;
+use super::super::request::{OperationClass, OwnedRequest};
 use super::bucket::Bucket;
 use super::frame::{Frame, Parent, State as FrameState, Step};
 use super::outcome;
+use super::refused::Refused;
 use super::salted::Salted;
 use super::slab::Place;
 use super::tree::{Node, NodeId, NodeState, shorter};
@@ -59,6 +60,7 @@ pub(super) struct Progress {
     tried: usize,
     tries: usize,
     error_tries: usize,
+    refused: Refused,
 }
 
 impl Failover {
@@ -80,13 +82,33 @@ impl Failover {
             rendezvous::rendezvous_order(request.key(), tags, &mut order);
         }
         let first = order.first().copied().unwrap_or(0);
-        let state = FrameState::Failover(Progress { order, tried: 1, tries: 0, error_tries: 0 });
+        let state = FrameState::Failover(Progress {
+            order,
+            tried: 1,
+            tries: 0,
+            error_tries: 0,
+            refused: Refused::Nobody,
+        });
         let Some(place) = step.open(node, request.clone(), parent, state) else { return };
         let request = self.request_for(first, &request);
         if let Some(mut frame) = step.frames.take(place) {
             frame.start_child(step, place, self.children[first as usize], request, first);
             step.frames.put_back(place, frame);
         }
+    }
+
+    /// Whether a busy child is followed by another. With a limit nobody knows: its last token may be taken meanwhile.
+    pub fn has_another(&self, progress: &Progress, class: OperationClass) -> bool {
+        let order = match &self.order {
+            _ if !progress.order.is_empty() => progress.order.len(),
+            Order::Salted(salted) => salted.servers as usize,
+            _ => self.children.len(),
+        };
+        self.limit.is_none()
+            && self.errors.of(class).has(ErrorKind::Busy)
+            && progress.tried < order
+            && progress.tries + 1 < self.tries_max
+            && progress.error_tries + 1 < self.error_tries_max
     }
 
     /// What `child` gets: of others than the first, a shorter life for what they store.
@@ -151,6 +173,12 @@ pub(super) fn replied(frame: &mut Frame, step: &mut Step, place: Place, child: u
     let exhausted = progress.tried >= progress.order.len()
         || progress.tries >= failover.tries_max
         || progress.error_tries >= failover.error_tries_max;
+    progress.refused.heard(child, &reply);
+    let again = if exhausted { progress.refused.ask_again() } else { None };
+    if let Some(child) = again {
+        let request = failover.request_for(child, &frame.request);
+        return frame.start_child(step, place, failover.children[child as usize], request, child);
+    }
     if exhausted || state.bucket.as_ref().is_some_and(|bucket| !bucket.take()) {
         return frame.answer(step, reply);
     }

@@ -11,7 +11,7 @@ use super::execution::Action;
 use super::resize::{self, ResizeCounters};
 use super::slab::{Place, Slab};
 use super::tail_counters::TailCounters;
-use super::tree::{NodeId, NodeState, Routes, Softening};
+use super::tree::{Node, NodeId, NodeState, Routes, Softening};
 use super::{all, failover, lookaside, miss_failover, outcome, spool};
 
 /// Who waits for a reply.
@@ -193,6 +193,18 @@ impl Frame {
     pub fn woken(&mut self, step: &mut Step, place: Place) {
         if let State::Replicated(_) = &self.state {
             super::replicated::woken(self, step, place);
+        }
+    }
+
+    /// Whether another child is asked if the one that was asked last is busy. Both that say so ask it again, and then
+    /// say no, if none of the others answers.
+    pub fn has_another(&self) -> bool {
+        match (&self.routes.tree.nodes[self.node as usize], &self.state) {
+            (Node::Failover(failover), State::Failover(progress)) => {
+                failover.has_another(progress, self.request.class())
+            }
+            (Node::Replicated(_), State::Replicated(progress)) => progress.has_another(),
+            _ => false,
         }
     }
 

@@ -30,6 +30,7 @@ mod modify;
 mod outcome;
 mod outstanding;
 mod rate_limit;
+mod refused;
 mod replicated;
 mod resize;
 mod salted;

@@ -77,7 +77,7 @@ pub(super) fn fails_over(errors: &FailoverErrors, class: OperationClass, reply: 
 }
 
 impl FailoverErrors {
-    const fn of(&self, class: OperationClass) -> ErrorSet {
+    pub(super) const fn of(&self, class: OperationClass) -> ErrorSet {
         match class {
             OperationClass::Get => self.gets,
             OperationClass::Delete => self.deletes,

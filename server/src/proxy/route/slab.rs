@@ -49,6 +49,12 @@ impl<T> Slab<T> {
         self.entries.get(place.index as usize).is_some_and(|(generation, _)| *generation == place.generation)
     }
 
+    /// The value at `place`; `None` while it is taken out, and of another tenant.
+    pub fn get(&self, place: Place) -> Option<&T> {
+        let (generation, entry) = self.entries.get(place.index as usize)?;
+        if *generation == place.generation { entry.as_ref() } else { None }
+    }
+
     /// Takes the value out and keeps its place for [`Slab::put_back`]. `None` of a place that has another tenant by now.
     pub fn take(&mut self, place: Place) -> Option<T> {
         let (generation, entry) = self.entries.get_mut(place.index as usize)?;

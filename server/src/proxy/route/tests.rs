@@ -25,6 +25,8 @@ pub(super) struct Bench {
     sent: Vec<(CallId, String)>,
     /// All that was ever sent, as shown and as it is.
     requests: Vec<(String, OwnedRequest)>,
+    /// Whether the destination of what was sent last may refuse it.
+    pub may_be_refused: bool,
 }
 
 pub(super) fn options() -> Options {
@@ -95,6 +97,7 @@ impl Bench {
             actions: Vec::new(),
             sent: Vec::new(),
             requests: Vec::new(),
+            may_be_refused: false,
         }
     }
 
@@ -117,7 +120,8 @@ impl Bench {
         let mut answer = None;
         for action in std::mem::take(&mut self.actions) {
             match action {
-                Action::Send { call, place, request } => {
+                Action::Send { call, place, request, may_be_refused } => {
+                    self.may_be_refused = may_be_refused;
                     let server = &self.routes.destinations()[place as usize].server.address;
                     let host = server.to_string().split(':').next().unwrap().to_owned();
                     let text = format!("{host} {}", shown(&request));

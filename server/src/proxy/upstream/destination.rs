@@ -197,16 +197,29 @@ impl Destination {
     }
 
     /// Asks for the reply to `command` with `data` as its value. `waiter`, which is not [`PROBE`], will get exactly
-    /// one, through the sink of one of the calls that follow.
+    /// one, through the sink of one of the calls that follow. `may_refuse` says that another destination would be asked
+    /// in place of this one, if it is slow.
     ///
     /// # Errors
-    /// The reply at once: ejected, too much waits already, or the command cannot be sent.
+    /// The reply at once: ejected, too much waits already, the command cannot be sent, or [`failure::slow`].
+    ///
+    /// [`failure::slow`]: super::failure::slow
     #[inline]
-    pub fn request(&mut self, command: &Command, data: &[u8], waiter: u64, now_ms: u64) -> Result<(), Reply> {
+    pub fn request(
+        &mut self,
+        command: &Command,
+        data: &[u8],
+        waiter: u64,
+        may_refuse: bool,
+        now_ms: u64,
+    ) -> Result<(), Reply> {
         debug_assert_ne!(waiter, PROBE);
         let taken = match self.health.ejected() {
             Some(reason) => Err(reason.reply()),
-            None if self.refuses(command) => Err(super::failure::slow()),
+            None if self.is_beyond(command) && may_refuse => {
+                self.counters.refused += 1;
+                Err(super::failure::slow())
+            }
             None => self.connection.enqueue(command, data, waiter, now_ms),
         };
         match &taken {
@@ -220,13 +233,11 @@ impl Destination {
     /// Whether `command` only reads, and more of the kind would wait for a destination that is slow. What is written goes
     /// through: nobody else could take it.
     #[inline]
-    fn refuses(&mut self, command: &Command) -> bool {
+    fn is_beyond(&mut self, command: &Command) -> bool {
         let Some(concurrency) = &mut self.concurrency else { return false };
         let reads =
             matches!(Operation::of(command), Some(Operation::Get | Operation::Gets | Operation::Metaget));
-        let refused = reads && !concurrency.admits(self.connection.pending());
-        self.counters.refused += u64::from(refused);
-        refused
+        reads && !concurrency.admits(self.connection.pending())
     }
 
     /// What the driver is to do next; `None` when there is nothing until the next event or deadline.

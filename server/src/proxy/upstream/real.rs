@@ -60,7 +60,7 @@ fn ask(destination: &mut Destination, stream: &mut TcpStream, lines: &str) -> Ve
             data = &input[..value_len as usize];
             input = &input[value_len as usize + 2..];
         }
-        destination.request(&command, data, asked, 0).unwrap();
+        destination.request(&command, data, asked, false, 0).unwrap();
         asked += 1;
     }
     let mut replies = vec![String::new(); asked as usize];

@@ -479,7 +479,9 @@ impl World {
             self.waiters.next += 1;
             self.waiters.tally.requests += 1;
             let (destination, now_ms) = (&mut self.destinations[number], self.now_ms);
-            match asked.with_command(|command, data| destination.request(command, data, waiter, now_ms)) {
+            match asked
+                .with_command(|command, data| destination.request(command, data, waiter, false, now_ms))
+            {
                 Ok(()) => {
                     let one = Waiting { asked, head: None, pieces: Vec::new() };
                     assert!(self.waiters.waiting.insert(waiter, one).is_none());

@@ -8,6 +8,7 @@ use corecached_protocol::{
     StoreVerb, VALUE_LEN_MAX,
 };
 
+use super::super::config::AdaptiveConcurrency;
 use super::*;
 
 fn get(key: &str) -> Command<'_> {
@@ -64,11 +65,15 @@ impl Bench {
     }
 
     fn ask(&mut self, command: &Command, waiter: u64, now_ms: u64) {
+        self.ask_who_may_refuse(command, waiter, false, now_ms);
+    }
+
+    fn ask_who_may_refuse(&mut self, command: &Command, waiter: u64, may_refuse: bool, now_ms: u64) {
         let data = match command {
             Command::Store(store) => vec![b'x'; store.value_len as usize],
             _ => Vec::new(),
         };
-        if let Err(reply) = self.destination.request(command, &data, waiter, now_ms) {
+        if let Err(reply) = self.destination.request(command, &data, waiter, may_refuse, now_ms) {
             self.told.push(short(waiter, &ReplyEvent::Reply(reply)));
         }
     }
@@ -194,7 +199,7 @@ fn what_cannot_be_sent_is_refused_at_once() {
         bench.ask(&command, 1, 0);
         assert_eq!(bench.told(), [format!("1 {line}")], "{command:?}");
     }
-    assert!(bench.destination.request(&set("k", VALUE_LEN_MAX), b"short", 1, 0).is_err());
+    assert!(bench.destination.request(&set("k", VALUE_LEN_MAX), b"short", 1, false, 0).is_err());
     assert_eq!(bench.sent(0), "");
     assert_eq!(bench.destination.counters().errors_of(ErrorKind::BadKey), 6);
 }
@@ -574,4 +579,20 @@ fn every_kind_of_failure_has_its_line() {
         assert!(line.starts_with(b"SERVER_ERROR ") || line.starts_with(b"CLIENT_ERROR "));
         assert!((kind as usize) < counters::ERROR_KINDS);
     }
+}
+
+#[test]
+fn a_get_beyond_what_a_destination_may_have_is_refused_if_another_may_answer() {
+    let mut bench = Bench::up(Options::default());
+    bench.destination.limit_concurrency(Some(AdaptiveConcurrency { min: 1, max: 1 }));
+    let slow = "SERVER_ERROR 307 busy: the server is slow (adaptive_concurrency)";
+    bench.ask_who_may_refuse(&get("a"), 1, true, 0);
+    assert_eq!(bench.told(), [""; 0]);
+    bench.ask_who_may_refuse(&get("b"), 2, true, 0);
+    assert_eq!(bench.told(), [format!("2 {slow}")]);
+    bench.ask_who_may_refuse(&set("c", 1), 3, true, 0); // nobody else could take it
+    bench.ask_who_may_refuse(&get("d"), 4, false, 0);
+    assert_eq!(bench.told(), [""; 0]);
+    assert_eq!(bench.sent(0), "get a\r\nset c 0 0 1\r\nx\r\nget d\r\n");
+    assert_eq!(bench.destination.counters().refused, 1);
 }

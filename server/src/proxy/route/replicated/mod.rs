@@ -14,6 +14,7 @@ use super::super::hash::Ring;
 use super::super::request::{Operation, OperationClass, OwnedRequest};
 use super::frame::{Frame, Parent, State, Step};
 use super::outcome;
+use super::refused::Refused;
 use super::slab::Place;
 use super::tree::{Node, NodeId, NodeState};
 
@@ -78,6 +79,7 @@ struct Reading {
     /// The copy that was asked while another had not answered.
     hedge: Option<u32>,
     answered: bool,
+    refused: Refused,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +99,13 @@ impl Copies {
     fn push(&mut self, server: u32) {
         self.servers[self.len] = server;
         self.len += 1;
+    }
+}
+
+impl Progress {
+    /// Whether a retrieval goes to another copy if this one is busy.
+    pub fn has_another(&self) -> bool {
+        self.stage == Stage::Reading && (self.reading.asked as usize) < self.copies.len
     }
 }
 
@@ -252,12 +261,19 @@ fn read(replicated: &Replicated, frame: &mut Frame, step: &mut Step, place: Plac
         step.tails.hedges_won += u64::from(reading.hedge == Some(child));
         return frame.answer(step, reply);
     }
+    reading.refused.heard(child, &reply);
     better(&mut progress.best, reply);
     if frame.waiting > 0 {
         return; // another copy may still have it
     }
     if !ask_next(replicated, frame, step, place) {
         let State::Replicated(progress) = &mut frame.state else { return };
+        let failed = progress.best.as_ref().is_none_or(is_failure);
+        let again = if failed { progress.reading.refused.ask_again() } else { None };
+        if let Some(child) = again {
+            progress.best = None; // what it says now counts
+            return ask(replicated, frame, step, place, child);
+        }
         let answer = progress.best.take().unwrap_or_else(|| outcome::local_error(""));
         frame.answer(step, answer);
     }
@@ -266,14 +282,22 @@ fn read(replicated: &Replicated, frame: &mut Frame, step: &mut Step, place: Plac
 /// Sends the retrieval to the next copy, if there is one.
 fn ask_next(replicated: &Replicated, frame: &mut Frame, step: &mut Step, place: Place) -> bool {
     let State::Replicated(progress) = &mut frame.state else { return false };
-    let reading = &mut progress.reading;
-    let child = reading.asked;
-    let Some(&next) = progress.copies.as_slice().get(child as usize) else { return false };
-    reading.asked += 1;
-    reading.asked_ms[child as usize] = step.now_ms.saturating_sub(reading.begun_ms) as u32;
-    let request = frame.request.clone();
-    frame.start_child(step, place, replicated.servers[next as usize].node, request, child);
+    let child = progress.reading.asked;
+    if child as usize >= progress.copies.len {
+        return false;
+    }
+    progress.reading.asked += 1;
+    ask(replicated, frame, step, place, child);
     true
+}
+
+fn ask(replicated: &Replicated, frame: &mut Frame, step: &mut Step, place: Place, child: u32) {
+    let State::Replicated(progress) = &mut frame.state else { return };
+    let reading = &mut progress.reading;
+    reading.asked_ms[child as usize] = step.now_ms.saturating_sub(reading.begun_ms) as u32;
+    let server = progress.copies.servers[child as usize];
+    let request = frame.request.clone();
+    frame.start_child(step, place, replicated.servers[server as usize].node, request, child);
 }
 
 /// A retrieval has waited for so long that the next copy is asked as well.

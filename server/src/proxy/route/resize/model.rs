@@ -310,7 +310,7 @@ impl World {
     fn act(&mut self, proxy: usize, actions: Vec<Action>) {
         for action in actions {
             match action {
-                Action::Send { call, place, request } => {
+                Action::Send { call, place, request, .. } => {
                     let link = &mut self.proxies[proxy].links[place as usize];
                     link.requests.push_back((self.now_ms, call, request));
                 }

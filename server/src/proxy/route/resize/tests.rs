@@ -118,7 +118,7 @@ impl Bench {
         loop {
             for action in std::mem::take(&mut actions) {
                 match action {
-                    Action::Send { call, place, request } => sent.push_back((call, place, request)),
+                    Action::Send { call, place, request, .. } => sent.push_back((call, place, request)),
                     Action::Answer { reply, .. } => {
                         assert_eq!(answer, None, "two answers");
                         answer = Some(reply);
@@ -466,7 +466,7 @@ fn requests_on_a_key_that_is_being_changed_wait_in_their_order() {
     while !actions.is_empty() {
         for action in std::mem::take(&mut actions) {
             match action {
-                Action::Send { call, place, request } => {
+                Action::Send { call, place, request, .. } => {
                     let reply = bench.servers[place as usize].answer(&request, WINDOW);
                     bench.execution.replied(call, reply, WINDOW, &mut actions);
                 }
