@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::admin::{ADMIN, scrape};
 use super::proxy::{addresses, caches, everywhere, items, proxy};
-use super::support::{Client, wait_until};
+use super::support::{Client, Server, wait_until};
 
 /// So many keys that every cache has some.
 const KEYS: usize = 60;
@@ -65,6 +65,24 @@ fn forward(mut from: TcpStream, mut to: TcpStream, delay_ms: Arc<AtomicU64>) {
     });
 }
 
+/// What is counted of all that: by `stats`, and by metrics.
+const COUNTERS: [(&str, &str); 5] = [
+    ("hedge_sent", r#"corecached_proxy_hedges_total{outcome="sent"}"#),
+    ("hedge_won", r#"corecached_proxy_hedges_total{outcome="won"}"#),
+    ("hedge_denied", r#"corecached_proxy_hedges_total{outcome="denied"}"#),
+    ("bounded_load_moved", "corecached_proxy_bounded_load_moved_total"),
+    ("adaptive_concurrency_refused", "corecached_proxy_adaptive_concurrency_refused_total"),
+];
+
+/// Those of `names` have moved and the others have not, and metrics say what `stats` says.
+fn counted(proxy: &Server, client: &mut Client, names: &[&str]) {
+    for (name, sample) in COUNTERS {
+        let count = client.stat(name);
+        assert_eq!(count > 0, names.contains(&name), "{name} is {count}");
+        wait_until("metrics to say the same", || scrape(proxy)[sample] == count as f64);
+    }
+}
+
 #[test]
 fn gets_that_wait_for_a_slow_cache_are_answered_by_the_second_copy() {
     everywhere(|backend, shards| {
@@ -75,8 +93,9 @@ fn gets_that_wait_for_a_slow_cache_are_answered_by_the_second_copy() {
                 "route": {{"type": "PoolRoute", "pool": "A", "replicas": 2, "hedge": {{"budget_percent": 100}}}}}}"#,
             way.address, caches[1].address
         );
-        let proxy = proxy(backend, shards, &["--config-str", &config]);
+        let proxy = proxy(backend, shards, &[ADMIN, "--config-str", &config]);
         let mut client = Client::connect(&proxy);
+        assert_eq!(COUNTERS.map(|(name, _)| client.stat(name)), [0; 5]);
         for key in 0..KEYS {
             client.set(&format!("k{key}"), b"value");
         }
@@ -92,6 +111,7 @@ fn gets_that_wait_for_a_slow_cache_are_answered_by_the_second_copy() {
         get_all(&mut client);
         let (sent, won) = (client.stat("hedge_sent"), client.stat("hedge_won"));
         assert!(won >= 5 && sent >= won, "{won} of {sent}\n{}", proxy.stderr());
+        counted(&proxy, &mut client, &["hedge_sent", "hedge_won"]);
     });
 }
 
@@ -135,7 +155,7 @@ fn gets_a_slow_cache_has_too_many_of_go_to_the_next_until_it_is_fast_again() {
         at_their_best(&mut client);
         way.slow_by(60);
         wait_until("gets to go to the other", || lengths(&mut client, 16)[2] > 8);
-        assert!(client.stat("adaptive_concurrency_refused") > 8);
+        counted(&proxy, &mut client, &["adaptive_concurrency_refused"]);
         client.check("set k 0 0 5\r\nother\r\n", "STORED\r\n");
         way.slow_by(0);
         wait_until("none to go there", || lengths(&mut client, 16)[5] == 16);
@@ -169,7 +189,35 @@ fn gets_are_answered_where_every_cache_is_slow() {
         for _ in 0..10 {
             assert_eq!(lengths(&mut client, 16)[5], 16);
         }
-        assert!(client.stat("adaptive_concurrency_refused") > 0);
+        counted(&proxy, &mut client, &["adaptive_concurrency_refused"]);
+    });
+}
+
+#[test]
+fn gets_beyond_the_budget_of_hedges_wait_and_are_counted() {
+    everywhere(|backend, shards| {
+        let caches = caches(2);
+        let way = Way::to(caches[0].address);
+        let config = format!(
+            r#"{{"pools": {{"A": {{"servers": ["{}", "{}"], "server_timeout": 5000}}}},
+                "route": {{"type": "PoolRoute", "pool": "A", "replicas": 2, "hedge": {{"budget_percent": 0.1}}}}}}"#,
+            way.address, caches[1].address
+        );
+        let proxy = proxy(backend, shards, &[ADMIN, "--config-str", &config]);
+        let mut client = Client::connect(&proxy);
+        let gets: String = (0..KEYS).map(|key| format!("mg k{key} s\r\n")).collect();
+        for key in 0..KEYS {
+            client.set(&format!("k{key}"), b"value");
+        }
+        for _ in 0..8 {
+            client.check(&gets, "HD s5\r\n".repeat(KEYS));
+        }
+        way.slow_by(500);
+        wait_until("a get to be denied its hedge", || {
+            client.check(&gets, "HD s5\r\n".repeat(KEYS));
+            client.stat("hedge_denied") > 0 && client.stat("hedge_won") > 0
+        });
+        counted(&proxy, &mut client, &["hedge_sent", "hedge_won", "hedge_denied"]);
     });
 }
 
@@ -182,7 +230,7 @@ fn a_key_with_too_much_under_way_goes_to_other_caches_and_is_deleted_from_all() 
                 "route": {{"type": "PoolRoute", "pool": "A", "bounded_load": 1.25}}}}"#,
             addresses(&caches)
         );
-        let proxy = proxy(backend, shards, &["--config-str", &config]);
+        let proxy = proxy(backend, shards, &[ADMIN, "--config-str", &config]);
         for cache in &caches {
             Client::connect(cache).set("hot", b"value");
         }
@@ -191,7 +239,7 @@ fn a_key_with_too_much_under_way_goes_to_other_caches_and_is_deleted_from_all() 
         for _ in 0..60 {
             client.expect("HD s5\r\n");
         }
-        assert!(client.stat("bounded_load_moved") > 0);
+        counted(&proxy, &mut client, &["bounded_load_moved"]);
         for cache in &caches {
             assert!(Client::connect(cache).stat("get_hits") > 0, "it goes to all three");
         }
