@@ -34,7 +34,7 @@ class Monitoring:
         self.terminal.run(f"helm install mycache chart --set memcached.replicaCount=3 --set {SET}")
         self.control.wait(lambda: self.control.settled("StatefulSet", "mycache-memcached"))
         self.control.wait(lambda: self.control.settled("DaemonSet", "mycache-mcrouter"))
-        # Names follow pods by a moment: a proxy that has asked before knows of none.
+        # A proxy that is ready knows one cache, and hears of the others as they become ready: the load is for all three.
         self.control.wait(lambda: all(caches_known_to(proxy) == 3 for proxy in self.cluster.find(app="mycache-mcrouter")))
         pods = self.cluster.find(**{"app.kubernetes.io/instance": "mycache"})
         for pod in (pods[0], pods[-1]):

@@ -157,6 +157,7 @@ fn run_proxy(mut checked: Checked, reloads: bool) -> Result<(), ConfigError> {
         snapshot: control.snapshot(),
         options: checked.upstream.clone(),
         spooler,
+        awaits_servers: control.awaits_servers(),
         subscribers: Mutex::default(),
     });
     let start = |config| {

@@ -103,6 +103,8 @@ pub struct Shared {
     pub descriptions: Descriptions,
     /// What the control group grants.
     pub limits: Limits,
+    /// Of a proxy: a pool has no server yet, and it is waited for.
+    awaits_servers: AtomicBool,
     /// When it was announced that the server will stop.
     announced: OnceLock<Instant>,
     verbosity: AtomicU32,
@@ -116,6 +118,7 @@ impl Shared {
         Self {
             descriptions: Descriptions::new(shards),
             limits: Limits::read(),
+            awaits_servers: AtomicBool::new(false),
             announced: OnceLock::new(),
             hasher: KeyHasher::new(seed),
             clock: Clock::start(),
@@ -158,7 +161,21 @@ impl Shared {
     /// Whether clients should be sent here.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.announced.get().is_none() && !self.stopping.load(Ordering::Relaxed)
+        self.unready().is_none()
+    }
+
+    /// Why clients should not be sent here, if so.
+    #[must_use]
+    pub fn unready(&self) -> Option<&'static str> {
+        if self.announced.get().is_some() || self.stopping.load(Ordering::Relaxed) {
+            return Some("draining");
+        }
+        self.awaits_servers.load(Ordering::Relaxed).then_some("a pool has no server yet")
+    }
+
+    /// A proxy need not wait for servers any more before clients are sent to it.
+    pub fn servers_are_found(&self) {
+        self.awaits_servers.store(false, Ordering::Relaxed);
     }
 
     /// Stop: accept nothing more, answer what was read, close.
@@ -254,6 +271,8 @@ pub struct Forwarding {
     pub options: UpstreamOptions,
     /// Takes the deletes that no destination takes.
     pub spooler: Option<Spooler>,
+    /// Clients should not be sent here until [`Shared::servers_are_found`].
+    pub awaits_servers: bool,
     /// Where each shard hears of what follows; filled at start.
     pub subscribers: Mutex<Vec<Sender<Arc<Snapshot>>>>,
 }
@@ -558,6 +577,7 @@ fn launch(
     if !config.is_proxy {
         shared.give_stores(budget::given_at_first(config.memory_bytes));
     }
+    shared.awaits_servers = forwarding.is_some_and(|forwarding| forwarding.awaits_servers).into();
     let shared = Arc::new(shared);
     let (report, reports) = bounded::<Result<(), String>>(shards);
     let slices = Slices::new(shards);

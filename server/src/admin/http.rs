@@ -201,9 +201,9 @@ impl Desk {
 
     /// Whether clients should be sent here.
     fn readiness(&self) -> Response<Full<Bytes>> {
-        match self.shared.is_ready() {
-            true => text(StatusCode::OK, "ready\n"),
-            false => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+        match self.shared.unready() {
+            None => text(StatusCode::OK, "ready\n"),
+            Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
         }
     }
 }

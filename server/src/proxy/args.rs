@@ -246,6 +246,12 @@ pub struct Args {
     #[arg(long, value_name = "ADDR")]
     pub dns_server: Option<String>,
 
+    /// Milliseconds from the start in which /readyz waits for a first server of each pool whose names DNS resolves
+    ///
+    /// After that the proxy is ready all the same, and says so in its log; 0: at once.
+    #[arg(long, value_name = "MS", default_value = "30000")]
+    pub ready_wait_ms: String,
+
     /// How to reach the network: auto, io_uring or epoll
     #[arg(long, value_name = "NAME", default_value = "auto")]
     pub io_backend: String,
@@ -451,6 +457,7 @@ impl Args {
             source: self.source()?,
             reload_delay_ms,
             dns_server: self.dns()?,
+            ready_wait: Duration::from_millis(number("--ready-wait-ms", &self.ready_wait_ms, 0, MS_MAX)?),
             core_aware: self.core_aware,
         })
     }
@@ -585,6 +592,8 @@ pub struct Checked {
     pub reload_delay_ms: u64,
     /// Whom to ask for names.
     pub dns_server: Option<SocketAddr>,
+    /// How long it is not ready for want of a pool's first server.
+    pub ready_wait: Duration,
     /// Ask caches for their cores.
     pub core_aware: bool,
 }

@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use notify::Watcher;
 
 use super::args::{Checked, Source};
+use super::awaited::Awaited;
 use super::config::{self, Config, Import, Member, Rings};
 use super::relay::Snapshot;
 use super::route::Tree;
@@ -54,6 +55,9 @@ pub struct Control {
     slices: Option<Slices>,
     slices_found: SlicesFound,
     snapshot: Arc<Snapshot>,
+    awaited: Awaited,
+    /// It was not over before the start.
+    awaits: bool,
 }
 
 impl Control {
@@ -62,6 +66,7 @@ impl Control {
     /// # Errors
     /// What is wrong with it: where, what, and the remedy.
     pub fn start(checked: &Checked) -> Result<Self, ConfigError> {
+        let mut awaited = Awaited::new(Instant::now(), checked.ready_wait);
         let dns = Dns::new(checked.dns_server)
             .map_err(|error| ConfigError::new("DNS", "", &format!("no resolver: {error}"), EX_CONFIG))?;
         let text = read(&checked.source)?;
@@ -75,7 +80,10 @@ impl Control {
         rings.locate(&mut found.addresses);
         let cores = CoresFound::new();
         let snapshot = compile(&config, &found, &rings, &cores, secured)?;
+        let awaits = !awaited.is_over(&config, &found, Instant::now());
         Ok(Self {
+            awaited,
+            awaits,
             secured,
             source: checked.source.clone(),
             options: checked.options.clone(),
@@ -108,6 +116,12 @@ impl Control {
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.snapshot)
+    }
+
+    /// Whether the proxy is not ready until this thread says so: a pool has no server yet.
+    #[must_use]
+    pub const fn awaits_servers(&self) -> bool {
+        self.awaits
     }
 
     /// Watches until the server stops.
@@ -169,6 +183,14 @@ impl Control {
             }
             if unsent {
                 unsent = !send(&self.snapshot, shared, forwarding);
+            }
+            if self.awaits
+                && self.awaited.is_over(&self.config, &self.found, Instant::now())
+                && !unsent
+                && all_took(forwarding)
+            {
+                self.awaits = false;
+                shared.servers_are_found();
             }
         }
     }
@@ -293,6 +315,11 @@ fn send(snapshot: &Arc<Snapshot>, shared: &Shared, forwarding: &Forwarding) -> b
         presence.wake();
     }
     all
+}
+
+/// Whether every shard has taken what it was sent, which it routes by before it works on any request.
+fn all_took(forwarding: &Forwarding) -> bool {
+    forwarding.subscribers().iter().all(Sender::is_empty)
 }
 
 fn read(source: &Source) -> Result<String, ConfigError> {

@@ -12,12 +12,14 @@
 //! shape     the form in which a client gets a reply
 //! spool     deletes that no destination took, on disk
 //! stats     what all shards count, under mcrouter's names
+//! awaited   what a proxy that starts waits for before it is ready
 //! chronicle what the control thread did, for those who ask
 //! control   the configuration and the names in it, watched; every change goes to all shards
 //! args      mcrouter's command line
 //! ```
 
 pub mod args;
+pub mod awaited;
 pub mod chronicle;
 pub mod config;
 pub mod control;

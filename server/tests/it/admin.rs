@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::{Backend, Client, DEADLINE, Folder, Launch, Server, wait_until};
+use crate::support::{Backend, Client, DEADLINE, Folder, Launch, Names, Server, wait_until};
 
 /// A free port of the loopback interface for the admin server.
 pub const ADMIN: &str = "--admin-listen=127.0.0.1:0";
@@ -350,4 +352,97 @@ fn a_log_in_json_is_one_object_a_line() {
         }
     }
     assert!(exit.stderr.contains("listening on"), "{}", exit.stderr);
+}
+
+/// Passes questions on to a name server from when it is told to, and overlooks them before.
+struct Late {
+    port: u16,
+    open: Arc<AtomicBool>,
+    answered: Arc<AtomicUsize>,
+}
+
+impl Late {
+    fn before(names: &Names) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = socket.local_addr().unwrap().port();
+        let open = Arc::new(AtomicBool::new(false));
+        let answered = Arc::new(AtomicUsize::new(0));
+        let (opened, counted, target) = (Arc::clone(&open), Arc::clone(&answered), names.port());
+        std::thread::spawn(move || {
+            let mut packet = [0; 4096];
+            while let Ok((len, from)) = socket.recv_from(&mut packet) {
+                if !opened.load(Ordering::Relaxed) {
+                    continue;
+                }
+                let upwards = UdpSocket::bind("127.0.0.1:0").unwrap();
+                upwards.set_read_timeout(Some(DEADLINE)).unwrap();
+                upwards.send_to(&packet[..len], ("127.0.0.1", target)).unwrap();
+                if let Ok(len) = upwards.recv(&mut packet) {
+                    let _ = socket.send_to(&packet[..len], from);
+                    counted.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        });
+        Self { port, open, answered }
+    }
+
+    /// The proxy has looked for its servers since, more than once: that takes three questions.
+    fn wait_for_answers(&self) {
+        let before = self.answered.load(Ordering::Relaxed);
+        wait_until("names to be looked up", || self.answered.load(Ordering::Relaxed) >= before + 12);
+    }
+}
+
+/// A proxy on two cores before a pool of all servers of `caches.test`, which `dns` is asked for.
+fn proxy_before_names(backend: Backend, port: u16, dns: u16, more: &[&str]) -> Server {
+    let config = format!(
+        r#"{{"pools": {{"A": {{"servers": ["caches.test:{port}"], "resolve": true}}}}, "route": "PoolRoute|A"}}"#
+    );
+    let fixed =
+        ["proxy", "-p", "0", "--listen-addresses=127.0.0.1", "--num-proxies", "2", backend.flag(), ADMIN];
+    let dns = format!("--dns-server=127.0.0.1:{dns}");
+    Launch::bare(&fixed).args(&["--config-str", &config, &dns]).args(more).serve()
+}
+
+#[test]
+fn a_proxy_is_ready_when_its_pools_have_servers_and_then_no_request_meets_an_empty_one() {
+    let Some(names) = Names::start() else { return };
+    let cache = Server::start(&["-t", "1"]); // on 127.0.0.1
+    for &backend in Backend::all() {
+        names.tell(&[]);
+        let late = Late::before(&names);
+        let proxy = proxy_before_names(backend, cache.address.port(), late.port, &[]);
+        let unready = (503, "a pool has no server yet\n".to_owned());
+        assert_eq!(get(&proxy, "/readyz"), unready, "nobody answered");
+        assert_eq!(scrape(&proxy)["corecached_ready"], 0.0);
+        assert_eq!(get(&proxy, "/healthz").0, 200, "it is not to be restarted for that");
+        late.open.store(true, Ordering::Relaxed);
+        // It is asked, and the name stands for nobody.
+        late.wait_for_answers();
+        assert_eq!(get(&proxy, "/readyz"), unready);
+        let mut client = Client::connect(&proxy);
+        client.check("set k 0 0 1\r\nx\r\n", "SERVER_ERROR pool A is empty\r\n");
+        names.tell(&[1]);
+        wait_until("the proxy to be ready", || get(&proxy, "/readyz") == (200, "ready\n".to_owned()));
+        for number in 0..40 {
+            client.set(&format!("k{number}"), b"x"); // on either core
+        }
+        names.tell(&[]);
+        late.wait_for_answers();
+        assert_eq!(get(&proxy, "/readyz").0, 200, "it stays so");
+        assert!(!proxy.stderr().contains("--ready-wait-ms"), "{}", proxy.stderr());
+    }
+}
+
+#[test]
+fn a_proxy_waits_for_names_for_so_long_and_says_what_it_did_not_find() {
+    let Some(names) = Names::start() else { return };
+    names.tell(&[]);
+    let proxy = proxy_before_names(Backend::Epoll, 1, names.port(), &["--ready-wait-ms=1500"]);
+    assert_eq!(get(&proxy, "/readyz").0, 503);
+    wait_until("the proxy to be ready all the same", || get(&proxy, "/readyz").0 == 200);
+    wait_until("a warning", || proxy.stderr().contains("no server of pool A was found"));
+    // Some wait for nothing.
+    let proxy = proxy_before_names(Backend::Epoll, 1, names.port(), &["--ready-wait-ms=0"]);
+    assert_eq!(get(&proxy, "/readyz").0, 200);
 }

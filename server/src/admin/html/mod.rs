@@ -75,13 +75,15 @@ fn facts(shared: &Shared) -> Markup {
         shared.admission.accepted(),
         shared.config.connections_max
     );
-    let is_ready = shared.is_ready();
+    let unready = shared.unready();
     html! {
         dl {
             dt { "version" } dd { (crate::VERSION) }
             dt { "up" } dd { (duration(shared.clock.uptime_s())) }
             dt { "now" } dd { (time(shared.clock.now_s())) }
-            dt { "ready" } dd class=(if is_ready { "good" } else { "bad" }) { @if is_ready { "yes" } @else { "no: draining" } }
+            dt { "ready" } dd class=(if unready.is_none() { "good" } else { "bad" }) {
+                @match unready { None => { "yes" } Some(reason) => { "no: " (reason) } }
+            }
             dt { "backend" } dd { (shared.backend) }
             dt { "cores" } dd { (shared.cells.len()) }
             dt { "clients" } dd { (clients) }
