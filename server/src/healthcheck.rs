@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use clap::Parser;
+use rustls::{ClientConnection, StreamOwned};
 
 use crate::conn::users::Users;
+use crate::tls::{Secure, Trust, TrustOptions};
 
 /// Asks a cache or a proxy for a sign of life; the exit code is 0 when it answers in time, else 1.
 #[derive(Debug, Parser)]
@@ -28,6 +30,28 @@ pub struct Args {
     /// Store a value as well, and get it back; it expires by itself
     #[arg(short = 's', long)]
     pub store: bool,
+
+    /// Speak TLS, as to a server with -Z or a proxy's --ssl-port
+    ///
+    /// Any certificate will do, whatever name it bears, unless --pem-ca-path is given: enough on the same machine.
+    #[arg(short = 'Z', long)]
+    pub enable_ssl: bool,
+
+    /// Certificates of the authorities that must have signed the server's, which must bear its name too
+    #[arg(long, value_name = "FILE", requires = "enable_ssl")]
+    pub pem_ca_path: Option<PathBuf>,
+
+    /// Name that the server's certificate must bear [default: HOST]
+    #[arg(long, value_name = "NAME", requires = "pem_ca_path")]
+    pub ssl_server_name: Option<String>,
+
+    /// Certificate to show, to a server that wants to see one
+    #[arg(long, value_name = "FILE", requires = "enable_ssl", requires = "pem_key_path")]
+    pub pem_cert_path: Option<PathBuf>,
+
+    /// Its private key
+    #[arg(long, value_name = "FILE", requires = "pem_cert_path")]
+    pub pem_key_path: Option<PathBuf>,
 }
 
 /// A line that every memcached of the last years answers without looking at a key.
@@ -43,6 +67,39 @@ type Exchange = (Vec<u8>, Vec<Vec<u8>>);
 /// What was being done, and why it failed.
 type Failure = (&'static str, std::io::Error);
 
+/// A connection on which nothing waits past the deadline, whatever little comes.
+struct Timed {
+    socket: TcpStream,
+    deadline: Instant,
+}
+
+impl Timed {
+    fn left(&self) -> std::io::Result<Option<Duration>> {
+        match self.deadline.saturating_duration_since(Instant::now()) {
+            Duration::ZERO => Err(std::io::ErrorKind::TimedOut.into()),
+            left => Ok(Some(left)),
+        }
+    }
+}
+
+impl Read for Timed {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.socket.set_read_timeout(self.left()?)?;
+        self.socket.read(buffer)
+    }
+}
+
+impl Write for Timed {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.socket.set_write_timeout(self.left()?)?;
+        self.socket.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.socket.flush()
+    }
+}
+
 /// One round trip, or as many as `args` ask for.
 ///
 /// # Errors
@@ -51,11 +108,12 @@ pub fn check(args: &Args) -> Result<(), String> {
     let deadline = Instant::now() + Duration::from_millis(args.timeout_ms);
     let failed = |step: &str, error: &dyn std::fmt::Display| format!("{}: {step}: {error}", args.target);
     let exchanges = exchanges(args)?;
+    let secure = secure(args)?;
     let addresses: Vec<SocketAddr> =
         args.target.to_socket_addrs().map_err(|error| failed("look up", &error))?.collect();
     let mut refused = failed("look up", &"no address");
     for address in addresses {
-        match converse(address, deadline, &exchanges) {
+        match ask(address, deadline, secure.as_ref(), &exchanges) {
             Ok(()) => return Ok(()),
             Err((step, error)) => refused = failed(step, &error),
         }
@@ -88,16 +146,51 @@ fn exchanges(args: &Args) -> Result<Vec<Exchange>, String> {
     Ok(all)
 }
 
-fn converse(address: SocketAddr, deadline: Instant, exchanges: &[Exchange]) -> Result<(), Failure> {
-    // A timeout of zero means none: a millisecond is the least.
-    let left = || deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+/// How the connection is to be secured, if it is.
+fn secure(args: &Args) -> Result<Option<Secure>, String> {
+    if !args.enable_ssl {
+        return Ok(None);
+    }
+    let identity = args.pem_cert_path.clone().zip(args.pem_key_path.clone());
+    let trust = match args.pem_ca_path.clone() {
+        None => Trust::anybody(identity.as_ref()),
+        Some(authorities) => Trust::load(&TrustOptions {
+            authorities,
+            flag: "--pem-ca-path",
+            identity,
+            name: args.ssl_server_name.clone(),
+        }),
+    }?;
+    let host = args.target.rsplit_once(':').map_or(&*args.target, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    trust.towards(host).map(Some).map_err(|error| format!("{}: {error}", args.target))
+}
+
+fn ask(
+    address: SocketAddr,
+    deadline: Instant,
+    secure: Option<&Secure>,
+    exchanges: &[Exchange],
+) -> Result<(), Failure> {
     let at = |step: &'static str| move |error| (step, error);
-    let mut stream = TcpStream::connect_timeout(&address, left()).map_err(at("connect"))?;
+    let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+    let socket = TcpStream::connect_timeout(&address, left).map_err(at("connect"))?;
+    let mut timed = Timed { socket, deadline };
+    let Some(Secure { config, name }) = secure else { return converse(&mut timed, exchanges) };
+    let mut tls = ClientConnection::new(config.clone(), name.clone())
+        .map_err(|error| ("TLS", std::io::Error::other(error)))?;
+    while tls.is_handshaking() {
+        tls.complete_io(&mut timed).map_err(at("TLS"))?;
+    }
+    converse(&mut StreamOwned::new(tls, timed), exchanges)
+}
+
+fn converse(stream: &mut (impl Read + Write), exchanges: &[Exchange]) -> Result<(), Failure> {
+    let at = |step: &'static str| move |error| (step, error);
     for (request, replies) in exchanges {
-        stream.set_write_timeout(Some(left())).map_err(at("send"))?;
-        stream.write_all(request).map_err(at("send"))?;
+        stream.write_all(request).and_then(|()| stream.flush()).map_err(at("send"))?;
         for expected in replies {
-            let line = line(&mut stream, left).map_err(at("receive"))?;
+            let line = line(stream).map_err(at("receive"))?;
             if line != *expected {
                 let text = format!("{:?} instead of {:?}", show(&line), show(expected));
                 return Err(("receive", std::io::Error::other(text)));
@@ -108,11 +201,10 @@ fn converse(address: SocketAddr, deadline: Instant, exchanges: &[Exchange]) -> R
 }
 
 /// One line, without its end; or what came instead of one in [`LINE_BYTES_MAX`] bytes. Byte by byte: there are few.
-fn line(stream: &mut TcpStream, left: impl Fn() -> Duration) -> std::io::Result<Vec<u8>> {
+fn line(stream: &mut impl Read) -> std::io::Result<Vec<u8>> {
     let mut line = Vec::new();
     let mut byte = [0];
     while line.len() < LINE_BYTES_MAX {
-        stream.set_read_timeout(Some(left()))?;
         stream.read_exact(&mut byte)?;
         line.push(byte[0]);
         if line.ends_with(b"\r\n") {

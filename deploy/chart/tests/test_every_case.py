@@ -168,7 +168,10 @@ def test_every_flag_is_one_the_binary_has(case):
 def test_the_options_read_from_the_source_are_those_that_are_there():
     assert {"--admin-listen", "--memory-limit", "-m", "-I", "--io-backend"} <= OPTIONS["cache"]
     assert {"--config-file", "-f", "--num-proxies", "--log-format"} <= OPTIONS["mcrouter"]
-    assert OPTIONS["drain"] == {"--wait-ms", "-w"} and OPTIONS["healthcheck"] == {"--timeout-ms", "-t", "--auth-file", "-Y", "--store", "-s"}
+    assert OPTIONS["drain"] == {"--wait-ms", "-w"}
+    plain = {"--timeout-ms", "-t", "--auth-file", "-Y", "--store", "-s"}
+    secured = {"--enable-ssl", "-Z", "--pem-ca-path", "--ssl-server-name", "--pem-cert-path", "--pem-key-path"}
+    assert OPTIONS["healthcheck"] == plain | secured
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -3,8 +3,9 @@
 //!
 //! `driver` decrypts what comes and encrypts what goes, once a turn and connection; `connection` is one client's state;
 //! `certificates` reads the files and reads them again on demand, on the control thread alone; `trust` is what a proxy
-//! needs to know of its destinations.
+//! needs to know of its destinations; `anybody` is who a probe trusts.
 
+mod anybody;
 pub mod certificates;
 pub mod ciphers;
 mod connection;

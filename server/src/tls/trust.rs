@@ -4,10 +4,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustls::client::WantsClientCert;
 use rustls::crypto::ring;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
 
+use super::anybody::Anybody;
 use super::certificates::{certificates, key, read};
 use crate::config::KeyFormat;
 
@@ -46,35 +48,29 @@ impl Trust {
     /// # Errors
     /// Which file cannot be used, and why.
     pub fn load(options: &TrustOptions) -> Result<Self, String> {
-        let named = |flag: &'static str, path: &Path| {
-            let path = path.display().to_string();
-            move |error: String| format!("{flag} {path}: {error}")
-        };
         let authorities = named(options.flag, &options.authorities);
         let mut roots = RootCertStore::empty();
         let pem = read(&options.authorities).map_err(&authorities)?;
         for certificate in certificates(&pem).map_err(&authorities)? {
             roots.add(certificate).map_err(|error| authorities(error.to_string()))?;
         }
-        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?
-            .with_root_certificates(roots);
-        let config = match &options.identity {
-            None => builder.with_no_client_auth(),
-            Some((chain_path, key_path)) => {
-                let chain_error = named("--pem-cert-path", chain_path);
-                let chain = read(chain_path).and_then(|pem| certificates(&pem)).map_err(&chain_error)?;
-                let key = read(key_path).and_then(|bytes| key(bytes, KeyFormat::Pem));
-                let key = key.map_err(named("--pem-key-path", key_path))?;
-                builder.with_client_auth_cert(chain, key).map_err(|error| chain_error(error.to_string()))?
-            }
-        };
+        let config = identified(builder()?.with_root_certificates(roots), options.identity.as_ref())?;
         let name = options.name.as_ref().map(|name| ServerName::try_from(name.clone())).transpose();
         let name = name.map_err(|error| {
             format!("--ssl-server-name {}: {error}", options.name.as_deref().unwrap_or_default())
         })?;
         Ok(Self { config: Arc::new(config), name })
+    }
+
+    /// Everybody, whatever certificate is shown: for a look at a server on the same machine. `identity` as in
+    /// [`TrustOptions`].
+    ///
+    /// # Errors
+    /// As [`Trust::load`].
+    pub fn anybody(identity: Option<&(PathBuf, PathBuf)>) -> Result<Self, String> {
+        let verifier = Arc::new(Anybody::new(Arc::new(ring::default_provider())));
+        let builder = builder()?.dangerous().with_custom_certificate_verifier(verifier);
+        Ok(Self { config: Arc::new(identified(builder, identity)?), name: None })
     }
 
     /// For a connection to `host`.
@@ -88,4 +84,28 @@ impl Trust {
         };
         Ok(Secure { config: Arc::clone(&self.config), name })
     }
+}
+
+fn builder() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, String> {
+    ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())
+}
+
+fn named(flag: &'static str, path: &Path) -> impl Fn(String) -> String {
+    let path = path.display().to_string();
+    move |error: String| format!("{flag} {path}: {error}")
+}
+
+/// With what servers are shown.
+fn identified(
+    builder: ConfigBuilder<ClientConfig, WantsClientCert>,
+    identity: Option<&(PathBuf, PathBuf)>,
+) -> Result<ClientConfig, String> {
+    let Some((chain_path, key_path)) = identity else { return Ok(builder.with_no_client_auth()) };
+    let chain_error = named("--pem-cert-path", chain_path);
+    let chain = read(chain_path).and_then(|pem| certificates(&pem)).map_err(&chain_error)?;
+    let key = read(key_path).and_then(|bytes| key(bytes, KeyFormat::Pem));
+    let key = key.map_err(named("--pem-key-path", key_path))?;
+    builder.with_client_auth_cert(chain, key).map_err(|error| chain_error(error.to_string()))
 }

@@ -540,3 +540,50 @@ fn versions_and_ciphers_are_those_allowed() {
     let server = world.launch(&["-o", "ssl_min_version=0"]).serve();
     assert!(server.stderr().contains("tlsv1.2 is the least"), "{}", server.stderr());
 }
+
+#[test]
+fn a_health_check_speaks_tls_and_verifies_whom_it_asks_if_told_to() {
+    let world = World::new();
+    let file = |name: &str, text: &str| {
+        let path = world.folder.file(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (ca, other) = (file("own-ca.pem", world.authority.pem()), file("other.pem", Authority::new().pem()));
+    let shown = world.authority.sign();
+    let (chain, key) = (file("probe.pem", &shown.certificate_pem), file("probe.key", &shown.key_pem()));
+    let check = |server: &Server, host: &str, more: &[&str]| {
+        let target = format!("{host}:{}", server.address.port());
+        let words: Vec<&str> = ["healthcheck", &target].into_iter().chain(more.iter().copied()).collect();
+        let exit = Launch::bare(&words).exit();
+        (exit.code(), exit.stderr)
+    };
+    let good = |server: &Server, host: &str, more: &[&str]| {
+        assert_eq!(check(server, host, more), (Some(0), String::new()), "{more:?}");
+    };
+    let bad = |server: &Server, host: &str, more: &[&str], said: &str| {
+        let (got, stderr) = check(server, host, more);
+        assert!(got == Some(1) && stderr.contains(said), "{more:?}: {got:?} {stderr}");
+    };
+    let server = world.launch(&[]).serve();
+    good(&server, "127.0.0.1", &["-Z"]); // its certificate is for localhost
+    good(&server, "127.0.0.1", &["--enable-ssl", "--store"]);
+    good(&server, "localhost", &["-Z", "--pem-ca-path", &ca]);
+    good(&server, "127.0.0.1", &["-Z", "--pem-ca-path", &ca, "--ssl-server-name", "localhost"]);
+    bad(&server, "127.0.0.1", &["-Z", "--pem-ca-path", &ca], "not valid for name");
+    bad(&server, "localhost", &["-Z", "--pem-ca-path", &other], "TLS: invalid peer certificate");
+    bad(&server, "localhost", &["-Z", "--pem-ca-path", "/nowhere"], "--pem-ca-path /nowhere");
+    bad(&server, "localhost", &["-Z", "--pem-cert-path", &chain], "--pem-key-path");
+    bad(&server, "localhost", &["--pem-ca-path", &ca], "--enable-ssl");
+    bad(&server, "localhost", &[], "receive");
+    // One that wants to see a certificate, and one that does not speak TLS, nor anything at all.
+    let options = format!("{},ssl_verify_mode=2", world.with_ca());
+    let strict = world.launch(&["-o", &options]).serve();
+    good(&strict, "127.0.0.1", &["-Z", "--pem-cert-path", &chain, "--pem-key-path", &key]);
+    bad(&strict, "127.0.0.1", &["-Z"], "CertificateRequired");
+    let plain = Server::start(&[]);
+    bad(&plain, "127.0.0.1", &["-Z"], "TLS");
+    server.stop();
+    bad(&server, "127.0.0.1", &["-Z", "-t", "50"], "TLS");
+    server.signal(libc::SIGCONT);
+}
