@@ -1,0 +1,254 @@
+//! What the proxy may rely on of its command line: every number read and within its bounds, every file named once.
+
+use std::ffi::OsString;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use corecached_protocol::Wire;
+
+use super::super::config;
+use super::super::hot::HotOptions;
+use super::super::merge::MergeOptions;
+use super::super::relay::UpstreamOptions;
+use super::super::spool::SpoolOptions;
+use super::super::upstream::{HealthOptions, Limits};
+use super::{Args, EX_VALUE, VALUE_BYTES_MAX};
+use crate::config::{Address, Args as CacheArgs, Config, ConfigError, Listen, Serves, check};
+use crate::tls::Usage;
+
+/// A day: no timeout is longer.
+const MS_MAX: u64 = 24 * 60 * 60 * 1000;
+
+/// What [`Args::check`] found good.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// Of the server.
+    pub config: Config,
+    /// Of the routes.
+    pub options: config::Options,
+    /// Of all destinations.
+    pub upstream: UpstreamOptions,
+    /// Where deletes that fail are kept; `None` answers them with the error.
+    pub spool: Option<SpoolOptions>,
+    /// Where the configuration of pools and routes is.
+    pub source: Source,
+    /// From a change of it to its use.
+    pub reload_delay_ms: u64,
+    /// Whom to ask for names.
+    pub dns_server: Option<SocketAddr>,
+    /// How long it is not ready for want of a pool's first server.
+    pub ready_wait: Duration,
+    /// Ask caches for their cores.
+    pub core_aware: bool,
+}
+
+/// Where the configuration of pools and routes is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// In a file.
+    File(PathBuf),
+    /// On the command line.
+    Text(String),
+}
+
+impl Args {
+    /// What the server relies on.
+    ///
+    /// # Errors
+    /// The first option that cannot be used.
+    pub fn check(&self) -> Result<Checked, ConfigError> {
+        let mut cache = CacheArgs::read([OsString::from("corecached")])
+            .map_err(|error| ConfigError::new("defaults", "", &error.to_string(), EX_VALUE))?;
+        cache.io_backend.clone_from(&self.io_backend);
+        cache.threads = self.num_proxies.clone().filter(|text| text.trim() != "auto");
+        cache.listen_backlog.clone_from(&self.tcp_listen_backlog);
+        cache.verbose = self.verbose;
+        cache.operate.clone_from(&self.operate);
+        let mut config = check(&cache)?;
+        config.listen = self.listen()?;
+        config.connections_max = match number("--max-conns", &self.max_conns, 0, 10_000_000)? {
+            0 | 1 => descriptors_max(),
+            most => most as usize,
+        };
+        config.allow_flush = self.enable_flush_cmd;
+        config.item_bytes_max = VALUE_BYTES_MAX;
+        config.is_proxy = true;
+        config.without_effect.clone_from(&self.without_effect);
+        let options = config::Options {
+            route_prefix: self.route_prefix.clone(),
+            server_timeout_ms: number("--server-timeout", &self.server_timeout, 0, u64::from(u32::MAX))?
+                as u32,
+            send_invalid_route_to_default: self.send_invalid_route_to_default,
+            miss_on_get_errors: !self.disable_miss_on_get_errors,
+            miss_on_arithmetic_errors: !self.disable_miss_on_arith_errors,
+            spool_deletes: !self.asynclog_disable,
+            shard_splits: !self.disable_shard_split_route,
+            zone: self.zone.clone().or_else(|| std::env::var("CORECACHED_ZONE").ok()).unwrap_or_default(),
+            big_value_threshold: number(
+                "--big-value-split-threshold",
+                &self.big_value_split_threshold,
+                0,
+                VALUE_BYTES_MAX as u64,
+            )? as u32,
+            big_value_batch: number("--big-value-batch-size", &self.big_value_batch_size, 0, 1 << 16)? as u32,
+            log_all: self.enable_logging_route,
+            warm_resize_ms: number("--warm-resize-ms", &self.warm_resize_ms, 0, MS_MAX)? as u32,
+            host_id: host_id(),
+            params: self.params()?,
+        };
+        let probe_initial_ms = number("--probe-timeout-initial", &self.probe_timeout_initial, 1, MS_MAX)?;
+        config.tls = self.tls_of_clients()?;
+        let upstream = UpstreamOptions {
+            trust: self.trust()?,
+            inactive_reset_ms: number(
+                "--reset-inactive-connection-interval",
+                &self.reset_inactive_connection_interval,
+                0,
+                MS_MAX,
+            )?,
+            connect_retries: number("--connect-timeout-retries", &self.connect_timeout_retries, 0, 1000)?
+                as u32,
+            limits: Limits {
+                requests_max: number(
+                    "--target-max-pending-requests",
+                    &self.target_max_pending_requests,
+                    1,
+                    10_000_000,
+                )? as usize,
+                inflight_max: number(
+                    "--target-max-inflight-requests",
+                    &self.target_max_inflight_requests,
+                    0,
+                    10_000_000,
+                )? as usize,
+                bytes_max: 2 * VALUE_BYTES_MAX,
+                ..Limits::default()
+            },
+            health: HealthOptions {
+                ejects: !self.disable_tko_tracking,
+                timeouts_max: number("--timeouts-until-tko", &self.timeouts_until_tko, 1, 1_000_000)? as u32,
+                probe_initial_ms,
+                probe_max_ms: number("--probe-timeout-max", &self.probe_timeout_max, 1, MS_MAX)?
+                    .max(probe_initial_ms),
+            },
+            merge: self.merge()?,
+        };
+        let reload_delay_ms =
+            number("--reconfiguration-delay-ms", &self.reconfiguration_delay_ms, 0, MS_MAX)?;
+        let replay_ms = number("--async-replay-ms", &self.async_replay_ms, 0, MS_MAX)?;
+        Ok(Checked {
+            config,
+            options,
+            spool: (!self.asynclog_disable).then(|| SpoolOptions {
+                dir: self.async_dir.clone(),
+                make: self.async_dir_given,
+                replay_every: Duration::from_millis(replay_ms),
+            }),
+            upstream,
+            source: self.source()?,
+            reload_delay_ms,
+            dns_server: self.dns()?,
+            ready_wait: Duration::from_millis(number("--ready-wait-ms", &self.ready_wait_ms, 0, MS_MAX)?),
+            core_aware: self.core_aware,
+        })
+    }
+
+    fn merge(&self) -> Result<MergeOptions, ConfigError> {
+        let keys = number("--hot-keys", &self.hot_keys, 0, 1_000_000)? as usize;
+        let megabytes = number("--hot-key-memory", &self.hot_key_memory, 1, 65_536)? as usize;
+        let stale_ms = number("--hot-key-stale-ms", &self.hot_key_stale_ms, 0, 60_000)?;
+        if stale_ms > 0 && keys == 0 {
+            let remedy = "give --hot-keys too: how many to look for";
+            return Err(ConfigError::new("--hot-key-stale-ms", &self.hot_key_stale_ms, remedy, EX_VALUE));
+        }
+        let hot = HotOptions { keys, stale_ms, bytes_max: megabytes << 20 };
+        Ok(MergeOptions { single_flight: self.single_flight, hot, flushes: Arc::default() })
+    }
+
+    fn listen(&self) -> Result<Listen, ConfigError> {
+        let serves = Serves { wire: Wire::Text, ..Serves::default() };
+        if let Some(path) = &self.unix_domain_sock {
+            return Ok(Listen::Unix { path: PathBuf::from(path.trim()), mode: 0o666, serves });
+        }
+        let mut ips = crate::config::ALL_ADDRESSES.to_vec();
+        if !self.listen_addresses.is_empty() {
+            let ip = |text: &String| {
+                let remedy = "give IP addresses, separated by commas";
+                text.trim()
+                    .parse::<IpAddr>()
+                    .map_err(|_| ConfigError::new("--listen-addresses", text, remedy, EX_VALUE))
+            };
+            ips = self.listen_addresses.iter().map(ip).collect::<Result<_, _>>()?;
+        }
+        let mut addresses = Vec::new();
+        let plain = self.port.iter().map(|port| ("--port", port, Usage::Plain));
+        for (flag, port, usage) in
+            plain.chain(self.ssl_port.iter().map(|port| ("--ssl-port", port, Usage::Default)))
+        {
+            let port = number(flag, port, 0, u64::from(u16::MAX))? as u16;
+            let serves = Serves { usage, ..serves };
+            addresses.extend(ips.iter().map(|&ip| Address { at: SocketAddr::new(ip, port), serves }));
+        }
+        Ok(Listen::Tcp(addresses))
+    }
+
+    fn source(&self) -> Result<Source, ConfigError> {
+        let file = |path: &str| Source::File(PathBuf::from(path));
+        match (&self.config, &self.config_file, &self.config_str) {
+            (Some(config), None, None) => Ok(match config.trim().strip_prefix("file:") {
+                Some(path) => file(path),
+                None => Source::Text(config.clone()),
+            }),
+            (None, Some(path), None) => Ok(Source::File(path.clone())),
+            (None, None, Some(text)) => Ok(Source::Text(text.clone())),
+            (None, None, None) => {
+                Err(ConfigError::new("--config-file", "", "name the file with pools and routes", EX_VALUE))
+            }
+            _ => {
+                let remedy = "give one of --config, --config-file and --config-str";
+                Err(ConfigError::new("--config-file", "", remedy, EX_VALUE))
+            }
+        }
+    }
+
+    fn params(&self) -> Result<Vec<(String, String)>, ConfigError> {
+        let pair = |text: &String| match text.split_once(':') {
+            Some((name, value)) => Ok((name.trim().to_owned(), value.trim().to_owned())),
+            None => Err(ConfigError::new("--config-params", text, "write name:value", EX_VALUE)),
+        };
+        self.config_params.iter().map(pair).collect()
+    }
+
+    fn dns(&self) -> Result<Option<SocketAddr>, ConfigError> {
+        let Some(text) = &self.dns_server else { return Ok(None) };
+        let parsed =
+            text.parse::<SocketAddr>().or_else(|_| text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53)));
+        parsed.map(Some).map_err(|_| ConfigError::new("--dns-server", text, "write IP or IP:PORT", EX_VALUE))
+    }
+}
+
+fn number(flag: &str, text: &str, least: u64, most: u64) -> Result<u64, ConfigError> {
+    match text.trim().parse::<u64>() {
+        Ok(number) if (least..=most).contains(&number) => Ok(number),
+        _ => Err(ConfigError::new(flag, text, &format!("give a number from {least} to {most}"), EX_VALUE)),
+    }
+}
+
+/// Descriptors kept for listeners, rings, logs and destinations.
+const DESCRIPTORS_BESIDE: usize = 256;
+
+fn descriptors_max() -> usize {
+    nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).map_or(1024, |(_, hard)| {
+        usize::try_from(hard).unwrap_or(usize::MAX).min(1 << 20).saturating_sub(DESCRIPTORS_BESIDE)
+    })
+}
+
+/// The same for as long as the host keeps its name.
+fn host_id() -> u64 {
+    let name = rustix::system::uname();
+    name.nodename().to_bytes().iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3) // FNV-1a
+    })
+}

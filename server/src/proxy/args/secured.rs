@@ -1,0 +1,45 @@
+//! What the command line says of TLS, towards clients and towards destinations.
+
+use std::sync::Arc;
+
+use super::{Args, EX_VALUE};
+use crate::config::{ConfigError, TlsOptions, Verify};
+use crate::tls::{Trust, TrustOptions};
+
+impl Args {
+    /// How connections to `--ssl-port` are secured.
+    pub(super) fn tls_of_clients(&self) -> Result<Option<TlsOptions>, ConfigError> {
+        let Some(first) = self.ssl_port.first() else { return Ok(None) };
+        let own = (&self.server_pem_cert_path, &self.server_pem_key_path);
+        let (chain, key) = if own.0.is_some() { own } else { (&self.pem_cert_path, &self.pem_key_path) };
+        let Some(chain) = chain else {
+            let remedy =
+                "name the certificate for it: --server-pem-cert-path FILE, and --server-pem-key-path FILE";
+            return Err(ConfigError::new("--ssl-port", first, remedy, EX_VALUE));
+        };
+        let verify = if self.ssl_require_peer_certs { Verify::Require } else { Verify::No };
+        if verify == Verify::Require && self.pem_ca_path.is_none() {
+            let remedy = "name the authorities of clients' certificates: --pem-ca-path FILE";
+            return Err(ConfigError::new("--ssl-require-peer-certs", "", remedy, EX_VALUE));
+        }
+        let authorities = self.pem_ca_path.clone().filter(|_| verify == Verify::Require);
+        Ok(Some(TlsOptions::of_files(chain.clone(), key.clone(), authorities, verify)))
+    }
+
+    /// How destinations with `use_ssl` are secured.
+    pub(super) fn trust(&self) -> Result<Option<Arc<Trust>>, ConfigError> {
+        let Some(authorities) = self.pem_ca_path.clone() else { return Ok(None) };
+        let identity = match (&self.pem_cert_path, &self.pem_key_path) {
+            (Some(chain), Some(key)) => Some((chain.clone(), key.clone())),
+            (None, None) => None,
+            _ => {
+                let remedy = "give both --pem-cert-path and --pem-key-path, or neither";
+                return Err(ConfigError::new("--pem-cert-path", "", remedy, EX_VALUE));
+            }
+        };
+        let name = self.ssl_server_name.clone();
+        let options = TrustOptions { authorities, flag: "--pem-ca-path", identity, name };
+        let trust = Trust::load(&options).map_err(|error| ConfigError::new("TLS", "", &error, EX_VALUE))?;
+        Ok(Some(Arc::new(trust)))
+    }
+}
