@@ -152,10 +152,10 @@ impl Layout {
         for (at, pool) in self.config.pools.iter().enumerate() {
             let before = views.len();
             for handle in &self.config.handles {
-                if let Handle::Pool { pool: id, hash, replicas, .. } = handle
+                if let Handle::Pool { pool: id, hash, route } = handle
                     && id.0 as usize == at
                 {
-                    let view = self.view(pool, Some(hash), *replicas);
+                    let view = self.view(pool, Some(hash), route.replicas);
                     if !views[before..].contains(&view) {
                         views.push(view);
                     }

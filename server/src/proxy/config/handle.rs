@@ -23,6 +23,21 @@ pub enum Child {
     PoolMembers(PoolId),
 }
 
+/// How a `PoolRoute` sends, beside its pool and hash.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PoolRoute {
+    /// Failed deletes are handed out for later delivery, and answered `NOT_FOUND`.
+    pub spool_deletes: bool,
+    /// Spare servers that find little.
+    pub slow_warm_up: Option<SlowWarmUp>,
+    /// Copies of each key, on as many servers; 1 to [`REPLICAS_MAX`].
+    pub replicas: u32,
+    /// Gets that wait are sent to a second copy.
+    pub hedge: Option<Hedge>,
+    /// A destination gets no more than so many times the average of what is under way.
+    pub bounded_load: Option<f64>,
+}
+
 /// A route handle.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Handle {
@@ -32,16 +47,8 @@ pub enum Handle {
         pool: PoolId,
         /// How keys are laid out over it.
         hash: Hash,
-        /// Failed deletes are handed out for later delivery, and answered `NOT_FOUND`.
-        spool_deletes: bool,
-        /// Spare servers that find little.
-        slow_warm_up: Option<SlowWarmUp>,
-        /// Copies of each key, on as many servers; 1 to [`REPLICAS_MAX`].
-        replicas: u32,
-        /// Gets that wait are sent to a second copy.
-        hedge: Option<Hedge>,
-        /// A destination gets no more than so many times the average of what is under way.
-        bounded_load: Option<f64>,
+        /// What else is said of it.
+        route: PoolRoute,
     },
     /// To a pool, and while the reply is an error to its own servers, by its hash with a salt more.
     SaltedFailover {

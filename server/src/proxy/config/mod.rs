@@ -20,7 +20,7 @@ use std::collections::HashMap;
 pub use error::ConfigError;
 pub use handle::{
     Balance, Child, ErrorSet, FailoverErrors, FailoverPolicy, Handle, HandleId, Hash, Limit, PoolId,
-    REPLICAS_MAX, Rates, Shadow, ShardSplit, SlowWarmUp, Wait, WarmUpSettings,
+    PoolRoute, REPLICAS_MAX, Rates, Shadow, ShardSplit, SlowWarmUp, Wait, WarmUpSettings,
 };
 use json::{Json, Node, Place, Sources};
 pub use macros::Import;

@@ -82,26 +82,26 @@ impl Config {
         let handle = self.handle(handle);
         let one = |handle: &HandleId| self.child_json(*handle);
         let mut members = match handle {
-            Handle::Pool { pool, hash, spool_deletes, slow_warm_up, replicas, hedge, bounded_load } => {
+            Handle::Pool { pool, hash, route } => {
                 let mut pool = json!({
                     "pool": self.pool(*pool).name,
                     "hash": hash_json(hash),
-                    "asynclog": spool_deletes,
+                    "asynclog": route.spool_deletes,
                 });
-                if *replicas > 1 {
-                    pool["replicas"] = json!(replicas);
+                if route.replicas > 1 {
+                    pool["replicas"] = json!(route.replicas);
                 }
-                if let Some(hedge) = hedge {
+                if let Some(hedge) = route.hedge {
                     pool["hedge"] = json!({
                         "percentile": hedge.percentile,
                         "budget_percent": hedge.budget * 100.0,
                         "min_delay_ms": hedge.min_delay_ms,
                     });
                 }
-                if let Some(times) = bounded_load {
+                if let Some(times) = route.bounded_load {
                     pool["bounded_load"] = json!(times);
                 }
-                if let Some(SlowWarmUp { failover, settings }) = slow_warm_up {
+                if let Some(SlowWarmUp { failover, settings }) = &route.slow_warm_up {
                     pool["slow_warmup"] = json!({
                         "failoverTarget": one(failover),
                         "settings": {

@@ -49,7 +49,8 @@ fn the_configuration_of_the_tutorials_chart_is_read() {
     );
     assert_eq!(config.routes, [("/././".to_owned(), HandleId(0))]);
     assert_eq!(addresses(&config, "A").len(), 3);
-    let Handle::Pool { hash, spool_deletes: true, .. } = root(&config) else { panic!("{:?}", root(&config)) };
+    let Handle::Pool { hash, route, .. } = root(&config) else { panic!("{:?}", root(&config)) };
+    assert!(route.spool_deletes);
     assert_eq!(hash.distribution, super::super::hash::Distribution::Ch3);
     let Member::Server(server) = &config.pools[0].members[0] else { panic!() };
     assert_eq!((server.reply_timeout_ms, server.connect_timeout_ms, server.tls), (1000, 1000, false));

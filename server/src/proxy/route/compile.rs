@@ -5,8 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::super::config::{
-    self, Child, Config, FailoverPolicy, Handle, HandleId, Hash, Limit, Member, Pool, PoolId, ResolvedPools,
-    Rings, Server,
+    self, Child, Config, FailoverPolicy, Handle, HandleId, Hash, Limit, Member, Pool, PoolId, PoolRoute,
+    ResolvedPools, Rings, Server,
 };
 use super::super::hash::{KeyPart, Ring, RingError, RingServer, RingSpec, murmur, rendezvous};
 use super::super::request::Operation;
@@ -117,15 +117,6 @@ struct Compiler<'a> {
     of_handle: Vec<NodeId>,
     /// Of routes.
     roots: Vec<(HandleId, NodeId)>,
-}
-
-/// What a `PoolRoute` says beside its pool and hash.
-struct PoolRoute {
-    spool: bool,
-    slow: Option<config::SlowWarmUp>,
-    replicas: u32,
-    hedge: Option<config::Hedge>,
-    bounded_load: Option<f64>,
 }
 
 type Compiled<T> = Result<T, CompileError>;
@@ -252,7 +243,7 @@ impl Compiler<'_> {
     fn pool(&mut self, id: PoolId, hash: &Hash, route: &PoolRoute) -> Compiled<NodeId> {
         let config = self.config;
         let pool = config.pool(id);
-        let &PoolRoute { spool, slow, replicas, bounded_load, .. } = route;
+        let &PoolRoute { spool_deletes: spool, slow_warm_up: slow, replicas, bounded_load, .. } = route;
         let resizes = slow.is_none() && replicas <= 1 && bounded_load.is_none();
         let rings =
             pool.warm_resize.filter(|_| resizes).and_then(|times| Some((times, self.rings.of(&pool.name)?)));
@@ -334,7 +325,7 @@ impl Compiler<'_> {
         let own_zone = names.iter().position(|name| !own.is_empty() && *name == own).map(|zone| zone as u32);
         let count = names.len();
         let server = |(&node, zone): (&NodeId, u32)| {
-            let keeping = if route.spool { self.push(Node::Spool { target: node }) } else { node };
+            let keeping = if route.spool_deletes { self.push(Node::Spool { target: node }) } else { node };
             replicated::Server { node, keeping, zone }
         };
         let servers = nodes.iter().zip(zones).map(server).collect();
@@ -444,16 +435,7 @@ impl Compiler<'_> {
 
     fn handle(&mut self, handle: &Handle) -> Compiled<NodeId> {
         let node = match handle {
-            Handle::Pool { pool, hash, spool_deletes, slow_warm_up, replicas, hedge, bounded_load } => {
-                let route = PoolRoute {
-                    spool: *spool_deletes,
-                    slow: *slow_warm_up,
-                    replicas: *replicas,
-                    hedge: *hedge,
-                    bounded_load: *bounded_load,
-                };
-                return self.pool(*pool, hash, &route);
-            }
+            Handle::Pool { pool, hash, route } => return self.pool(*pool, hash, route),
             Handle::SaltedFailover { route, pool, errors, max_tries, max_error_tries, limit } => {
                 let servers = self.members(*pool);
                 let own = self.node(*route);

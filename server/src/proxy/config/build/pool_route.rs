@@ -3,8 +3,8 @@
 
 use super::super::super::hash::Distribution;
 use super::super::handle::{
-    FailoverPolicy, Handle, HandleId, Hash, Limit, REPLICAS_MAX, Rates, Shadow, ShardSplit, SlowWarmUp,
-    WarmUpSettings,
+    FailoverPolicy, Handle, HandleId, Hash, Limit, PoolRoute, REPLICAS_MAX, Rates, Shadow, ShardSplit,
+    SlowWarmUp, WarmUpSettings,
 };
 use super::super::hash::Written;
 use super::super::json::{Json, Node};
@@ -48,8 +48,8 @@ impl Builder<'_> {
         }
         let hedge = self.hedge(json, replicas)?;
         let bounded_load = self.bounded_load(json, kind, replicas)?;
-        let route = Handle::Pool { pool, hash, spool_deletes, slow_warm_up, replicas, hedge, bounded_load };
-        let mut handle = self.push(route, json)?;
+        let route = PoolRoute { spool_deletes, slow_warm_up, replicas, hedge, bounded_load };
+        let mut handle = self.push(Handle::Pool { pool, hash, route }, json)?;
         if kind == "SaltedFailoverRoute" {
             let (max_tries, max_error_tries) = match self.failover_policy(json)? {
                 FailoverPolicy::InOrder { max_tries } => (max_tries, usize::MAX),
