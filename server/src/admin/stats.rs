@@ -218,6 +218,7 @@ fn general(list: &mut List<'_>, shared: &Shared) {
             list.put("ssl_new_sessions", counts.new_sessions.load(Ordering::Relaxed));
         }
         list.put("ssl_handshake_errors", counts.handshake_errors.load(Ordering::Relaxed));
+        list.put("ssl_handshake_timeouts", counts.handshake_timeouts.load(Ordering::Relaxed));
         list.put("ssl_proto_errors", counts.proto_errors.load(Ordering::Relaxed));
         list.put("time_since_server_cert_refresh", certificates.age_s());
     }
@@ -406,6 +407,7 @@ fn secured(list: &mut List<'_>, tls: &TlsOptions) {
     list.put("ssl_session_cache", if tls.session_cache { "yes" } else { "no" });
     list.put("ssl_kernel_tls", "no");
     list.put("ssl_min_version", MIN_VERSIONS[shown.min_version.max(2)]);
+    list.put("ssl_handshake_timeout_ms", tls.handshake_timeout.as_millis());
 }
 
 fn items(list: &mut List<'_>, shared: &Shared) {

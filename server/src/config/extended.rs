@@ -1,6 +1,7 @@
 //! The suboptions of `-o`: which exist, what they may be set to, and which mean something here.
 
 use super::ConfigError;
+use super::tls::HANDSHAKE_TIMEOUT_MS;
 
 /// What a suboption takes.
 #[derive(Clone, Copy, Debug)]
@@ -89,6 +90,7 @@ const SUBOPTIONS: &[(&str, Takes)] = &[
     ("ext_drop_unread", Nothing),
     ("no_ext_drop_unread", Nothing),
     ("core_ports", Number(0, u16::MAX as u64)),
+    ("ssl_handshake_timeout_ms", Number(*HANDSHAKE_TIMEOUT_MS.start(), *HANDSHAKE_TIMEOUT_MS.end())),
 ];
 
 /// Longest `idle_timeout`, seconds: a day, as in memcached.
@@ -109,6 +111,7 @@ const WITH_EFFECT: &[&str] = &[
     "ssl_ca_cert",
     "ssl_session_cache",
     "ssl_min_version",
+    "ssl_handshake_timeout_ms",
 ];
 
 /// A suboption that would be dangerous to overlook: it asks for memcached's proxy.
@@ -232,6 +235,7 @@ mod tests {
             ("proxy_config=/k", "corecached proxy"),
             ("idle_timeout=86401", "0 to 86400"),
             ("ssl_verify_mode=4", "0 to 3"),
+            ("ssl_handshake_timeout_ms=99", "100 to 600000"),
             ("ssl_min_version=tls1.3", "0 to 3"),
         ] {
             let error = checked(list).unwrap_err();

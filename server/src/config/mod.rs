@@ -15,7 +15,7 @@ use corecached_protocol::Wire;
 pub use args::Args;
 pub use check::check;
 pub use operate::{LogFormat, OperateArgs, Operation};
-pub use tls::{KeyFormat, MIN_VERSIONS, TlsOptions, TlsShown, Verify};
+pub use tls::{HANDSHAKE_TIMEOUT_MS, KeyFormat, MIN_VERSIONS, TlsOptions, TlsShown, Verify};
 
 use crate::tls::Usage;
 

@@ -1,6 +1,8 @@
 //! `-Z` and the `ssl_` suboptions of `-o`.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rustls::SupportedCipherSuite;
 
@@ -12,6 +14,12 @@ use crate::tls::ciphers;
 const EX_VALUE: u8 = 1;
 /// Exit code of values that do not go together, `EX_USAGE` of sysexits.
 const EX_USAGE: u8 = 64;
+
+/// A handshake takes a few round trips: ten seconds are enough over the slowest of networks, and few enough that clients
+/// which never finish do not take all connections.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// What it may be set to, milliseconds.
+pub const HANDSHAKE_TIMEOUT_MS: RangeInclusive<u64> = 100..=600_000;
 
 /// As checked.
 #[derive(Clone, Debug)]
@@ -32,6 +40,8 @@ pub struct TlsOptions {
     pub suites: Vec<SupportedCipherSuite>,
     /// TLS 1.3 alone, not 1.2.
     pub only_13: bool,
+    /// From connecting to the end of the handshake; past it the connection is closed.
+    pub handshake_timeout: Duration,
     /// What only `stats settings` shows.
     pub shown: TlsShown,
 }
@@ -54,6 +64,7 @@ impl TlsOptions {
             session_cache: false,
             suites: ciphers::all(),
             only_13: false,
+            handshake_timeout: HANDSHAKE_TIMEOUT,
             shown: TlsShown {
                 verify_mode: 0,
                 ciphers: None,
@@ -156,6 +167,7 @@ pub(super) fn check(
     let suites = ciphers::parse(list.unwrap_or("DEFAULT")).map_err(|remedy| {
         ConfigError::new("-o", &format!("ssl_ciphers={}", list.unwrap_or_default()), &remedy, EX_USAGE)
     })?;
+    let handshake_ms = extended.number("ssl_handshake_timeout_ms");
     let min_version = extended.number("ssl_min_version").unwrap_or(LEAST_VERSION);
     if min_version < LEAST_VERSION {
         let name = MIN_VERSIONS[min_version as usize];
@@ -170,6 +182,7 @@ pub(super) fn check(
         session_cache: extended.is_set("ssl_session_cache"),
         suites,
         only_13: min_version > LEAST_VERSION,
+        handshake_timeout: handshake_ms.map_or(HANDSHAKE_TIMEOUT, Duration::from_millis),
         shown: TlsShown {
             verify_mode,
             ciphers: list.map(str::to_owned),

@@ -73,6 +73,10 @@ pub struct Args {
     #[arg(long)]
     pub ssl_require_peer_certs: bool,
 
+    /// Milliseconds that a client on --ssl-port has for its handshake; past it its connection is closed
+    #[arg(long, value_name = "MS", default_value = "10000")]
+    pub ssl_handshake_timeout_ms: String,
+
     /// Name that certificates of destinations must bear [default: the server's, as the configuration has it]
     #[arg(long, value_name = "NAME")]
     pub ssl_server_name: Option<String>,

@@ -87,6 +87,8 @@ pub struct Counts {
     pub new_sessions: AtomicU64,
     /// Handshakes that came to nothing.
     pub handshake_errors: AtomicU64,
+    /// Handshakes that were not done in time.
+    pub handshake_timeouts: AtomicU64,
     /// Connections that broke the protocol behind the handshake.
     pub proto_errors: AtomicU64,
 }
@@ -94,7 +96,8 @@ pub struct Counts {
 impl Counts {
     /// `stats reset`
     pub fn reset(&self) {
-        for count in [&self.new_sessions, &self.handshake_errors, &self.proto_errors] {
+        let errors = [&self.handshake_errors, &self.handshake_timeouts, &self.proto_errors];
+        for count in errors.into_iter().chain([&self.new_sessions]) {
             count.store(0, Ordering::Relaxed);
         }
     }

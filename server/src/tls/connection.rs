@@ -6,6 +6,7 @@
 
 use std::io::{self, IoSlice, Read, Write};
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustls::server::ServerConnection;
 use rustls::{ClientConnection, HandshakeKind, ServerConfig};
@@ -27,8 +28,8 @@ pub struct Connection {
     /// Its name in the driver below.
     pub id: ConnId,
     tls: rustls::Connection,
-    /// We began it.
-    ours: bool,
+    /// When the client connected; `None` of one that we began.
+    pub since: Option<Instant>,
     /// Replies not encrypted yet, in order.
     queue: Option<Box<Outbox>>,
     /// What is known of the handshake.
@@ -68,12 +69,12 @@ pub enum Taken {
 }
 
 impl Connection {
-    /// A connection that has just been accepted.
+    /// A connection that has been accepted `now`.
     ///
     /// # Errors
     /// When `rustls` cannot begin with this configuration.
-    pub fn new(id: ConnId, config: &Arc<ServerConfig>) -> Result<Self, rustls::Error> {
-        Ok(Self::over(id, ServerConnection::new(Arc::clone(config))?.into(), false))
+    pub fn new(id: ConnId, config: &Arc<ServerConfig>, now: Instant) -> Result<Self, rustls::Error> {
+        Ok(Self::over(id, ServerConnection::new(Arc::clone(config))?.into(), Some(now)))
     }
 
     /// A connection to a server that is being made.
@@ -82,16 +83,16 @@ impl Connection {
     /// As [`Connection::new`].
     pub fn to_server(id: ConnId, secure: &Secure) -> Result<Self, rustls::Error> {
         let tls = ClientConnection::new(Arc::clone(&secure.config), secure.name.clone())?;
-        Ok(Self::over(id, tls.into(), true))
+        Ok(Self::over(id, tls.into(), None))
     }
 
-    fn over(id: ConnId, mut tls: rustls::Connection, ours: bool) -> Self {
+    fn over(id: ConnId, mut tls: rustls::Connection, since: Option<Instant>) -> Self {
         // Nothing is left in it at the end of a turn: see `Connection::take_sealed`.
         tls.set_buffer_limit(None);
         Self {
             id,
             tls,
-            ours,
+            since,
             queue: None,
             handshake: Handshake::Silent,
             ended: false,
@@ -105,7 +106,7 @@ impl Connection {
 
     /// Whether it goes to a server.
     pub fn is_ours(&self) -> bool {
-        self.ours
+        self.since.is_none()
     }
 
     /// Whether the handshake has been done.
@@ -128,7 +129,7 @@ impl Connection {
         if self.handshake == Handshake::Silent && !data.is_empty() {
             self.handshake = Handshake::UnderWay;
             let is_tls = data[0] == HANDSHAKE && data.get(1).is_none_or(|&major| major == MAJOR_VERSION);
-            if !is_tls && !self.ours {
+            if !is_tls && !self.is_ours() {
                 return Taken::Foreign;
             }
         }

@@ -3,11 +3,15 @@
 //!
 //! Connections of plain listeners pass through. Values that are sent from where they are stored wait here in plain,
 //! pinned, until the socket takes what was encrypted before; the shard is told of them as a backlog like any other.
+//!
+//! A client that has not done its handshake in time is closed: it holds a connection that others may want. Turns come once
+//! a second at least, so that is seen within a second of its time.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use super::certificates::{Certificates, Counts, Loaded, Usage};
 use super::connection::{Connection, Taken};
@@ -19,6 +23,8 @@ use crate::net::{Buffer, Close, ConnId, Driver, Event, Ring, Send, Wait, Waker, 
 const BUFFERS_FROM: u16 = 1 << 15;
 /// Bytes for decrypted input kept between turns.
 const PLAIN_KEEP_BYTES: usize = 256 * 1024;
+/// How often all connections are looked at for handshakes that are late, while there may be one.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// See the head of the file.
 pub struct Tls<D> {
@@ -48,6 +54,42 @@ pub struct Tls<D> {
     deferred: Vec<Event>,
     /// What the driver below is to send.
     sends: Vec<Send>,
+    late: Late,
+}
+
+/// When to look for handshakes that are late.
+#[derive(Debug)]
+struct Late {
+    /// What a client has for its handshake.
+    timeout: Duration,
+    /// When the handshake of the youngest connection is late; `None` when nobody's can be. No queue: what is looked at
+    /// are the connections themselves, of which there are only so many.
+    until: Option<Instant>,
+    look_at: Instant,
+}
+
+impl Late {
+    /// A client has connected.
+    fn expect(&mut self, now: Instant) {
+        if self.until.is_none() {
+            self.look_at = now + LOOK_EVERY;
+        }
+        self.until = Some(now + self.timeout);
+    }
+
+    /// Once a turn: the time, if it is time to look.
+    fn due(&mut self) -> Option<Instant> {
+        let until = self.until?;
+        let now = Instant::now();
+        if now < self.look_at {
+            return None;
+        }
+        self.look_at = now + LOOK_EVERY;
+        if now >= until {
+            self.until = None;
+        }
+        Some(now)
+    }
 }
 
 impl<D: Driver> Tls<D> {
@@ -55,6 +97,7 @@ impl<D: Driver> Tls<D> {
     pub fn new(below: D, certificates: Option<Arc<Certificates>>, usages: Box<[Usage]>) -> Self {
         let current = certificates.as_ref().map(|it| (it.generation(), it.current()));
         let counts = certificates.as_ref().map(|it| Arc::clone(&it.counts)).unwrap_or_default();
+        let timeout = certificates.as_ref().map_or(Duration::ZERO, |it| it.options().handshake_timeout);
         Self {
             below,
             certificates,
@@ -70,6 +113,7 @@ impl<D: Driver> Tls<D> {
             ending: Vec::new(),
             deferred: Vec::new(),
             sends: Vec::new(),
+            late: Late { timeout, until: None, look_at: Instant::now() },
         }
     }
 
@@ -105,19 +149,37 @@ impl<D: Driver> Tls<D> {
                 *current = (generation, certificates.current());
             }
         }
+        let now = Instant::now();
         // Whoever cannot be secured is not served in plain: the shard does not hear of it.
         let made = self
             .current
             .as_ref()
             .and_then(|current| current.1.of(usage))
-            .map(|config| Connection::new(id, config));
+            .map(|config| Connection::new(id, config, now));
         let Some(Ok(made)) = made else {
             self.counts.handshake_errors.fetch_add(1, Ordering::Relaxed);
             self.below.close(id, Close::Now);
             return false;
         };
         self.add(made);
+        self.late.expect(now);
         true
+    }
+
+    /// Close those whose handshakes are late.
+    fn close_late(&mut self, events: &mut Vec<Event>) {
+        let Some(now) = self.late.due() else { return };
+        for place in &mut self.conns {
+            let is_late = |conn: &Connection| {
+                let since = conn.since.filter(|_| !conn.is_open() && !conn.closing);
+                since.is_some_and(|since| now.saturating_duration_since(since) >= self.late.timeout)
+            };
+            if let Some(conn) = place.take_if(|conn| is_late(conn)) {
+                self.counts.handshake_timeouts.fetch_add(1, Ordering::Relaxed);
+                events.push(Event::Closed { conn: conn.id });
+                self.below.close(conn.id, Close::Now);
+            }
+        }
     }
 
     fn add(&mut self, conn: Connection) {
@@ -338,6 +400,7 @@ impl<D: Driver> Driver for Tls<D> {
             self.translate(event, events);
         }
         self.events = below;
+        self.close_late(events);
         events.append(&mut self.deferred);
         self.report_drained(events);
         Ok(())

@@ -2,6 +2,7 @@
 
 use rustls::ALL_VERSIONS;
 
+use crate::admin::{ADMIN, scrape};
 use crate::support::{Authority, Backend, Client, Folder, Identity, Launch, Server, free_port};
 
 /// Files of an authority and of what it signed.
@@ -163,6 +164,8 @@ fn clients_reach_the_proxy_over_tls() {
             "--server-pem-key-path",
             &key,
             "--ssl-require-peer-certs",
+            "--ssl-handshake-timeout-ms=1500",
+            ADMIN,
         ];
         let proxy = proxy(backend, shards, &caches, &args).serve();
         let address = ([127, 0, 0, 1], port.parse().unwrap()).into();
@@ -170,6 +173,10 @@ fn clients_reach_the_proxy_over_tls() {
         let mut client = Client::connect_tls(address, &config);
         client.check("set k 0 0 1\r\nx\r\nget k\r\n", "STORED\r\nVALUE k 0 1\r\nx\r\nEND\r\n");
         Client::connect(&proxy).check("get k\r\n", "VALUE k 0 1\r\nx\r\nEND\r\n");
+        // One that never says anything is not waited for.
+        assert_eq!(Client::connect_to(address).rest(), b"");
+        assert_eq!(scrape(&proxy)["corecached_tls_handshake_timeouts_total"], 1.0);
+        client.check("get k\r\n", "VALUE k 0 1\r\nx\r\nEND\r\n");
     });
 }
 
@@ -187,6 +194,10 @@ fn what_cannot_be_used_is_named() {
         (&["--pem-ca-path", &ca, "--ssl-server-name", "a b"], "--ssl-server-name"),
         (&["--pem-ca-path", &ca, "--ssl-port", "0"], "--server-pem-cert-path"),
         (&["--ssl-port", "0", "--pem-cert-path", &ca, "--ssl-require-peer-certs"], "--pem-ca-path"),
+        (
+            &["--pem-ca-path", &ca, "--ssl-handshake-timeout-ms=0"],
+            "--ssl-handshake-timeout-ms \"0\": give a number",
+        ),
     ] {
         let exit = proxy(Backend::all()[0], 1, &caches, args).exit();
         assert_ne!(exit.code(), Some(0), "{args:?}");

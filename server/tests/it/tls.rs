@@ -1,12 +1,13 @@
 //! TLS: what plain connections do, secured; who is let in; what broken clients leave behind; certificates read again.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use rustls::version::{TLS12, TLS13};
 use rustls::{ALL_VERSIONS, ClientConfig, ClientConnection, HandshakeKind};
 
+use crate::admin::scrape;
 use crate::support::{
     Authority, Backend, Client, DEADLINE, Folder, Launch, Packet, Server, opcode, wait_until,
 };
@@ -586,4 +587,37 @@ fn a_health_check_speaks_tls_and_verifies_whom_it_asks_if_told_to() {
     server.stop();
     bad(&server, "127.0.0.1", &["-Z", "-t", "50"], "TLS");
     server.signal(libc::SIGCONT);
+}
+
+#[test]
+fn a_client_that_does_not_finish_its_handshake_in_time_is_closed_and_counted() {
+    let world = World::new();
+    each_server(&world, &["-o", "ssl_handshake_timeout_ms=1500", "--admin-listen=127.0.0.1:0"], |server| {
+        let mut done = world.connect(server);
+        done.set("k", b"value");
+        let mut hello = Vec::new();
+        let name = "localhost".try_into().unwrap();
+        ClientConnection::new(world.client(), name).unwrap().write_tls(&mut hello).unwrap();
+        // Nothing, a byte, half a ClientHello, and a whole one whose answer is not answered.
+        let lengths = [0, 1, hello.len() / 2, hello.len()];
+        let late = lengths.map(|sent| {
+            let mut client = TcpStream::connect(server.address).unwrap();
+            client.set_read_timeout(Some(DEADLINE)).unwrap();
+            client.write_all(&hello[..sent]).unwrap();
+            (sent, client)
+        });
+        for (sent, mut client) in late {
+            let mut answer = Vec::new();
+            match client.read_to_end(&mut answer) {
+                Err(error) if error.kind() != ErrorKind::ConnectionReset => panic!("{sent} bytes: {error}"),
+                _ => assert_eq!(answer.is_empty(), sent < hello.len(), "{sent} bytes"),
+            }
+        }
+        // Who was in time stays.
+        assert_eq!(done.get("k").as_deref(), Some(&b"value"[..]));
+        assert_eq!((done.stat("ssl_handshake_timeouts"), done.stat("ssl_handshake_errors")), (4, 0));
+        assert_eq!(done.stats("settings")["ssl_handshake_timeout_ms"], "1500");
+        assert_eq!(scrape(server)["corecached_tls_handshake_timeouts_total"], 4.0);
+        wait_until("their places to be free", || done.stat("curr_connections") == 1);
+    });
 }

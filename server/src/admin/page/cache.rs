@@ -1,7 +1,6 @@
 //! What a cache counts, under memcached_exporter's names.
 
 use std::fmt;
-use std::sync::atomic::Ordering;
 
 use super::Sheet;
 use crate::metrics;
@@ -53,28 +52,6 @@ pub(super) fn write(sheet: &mut Sheet<'_>, shared: &Shared) -> fmt::Result {
             (vec![("reason", "no_memory")], counters.store_no_memory),
         ],
     )?;
-
-    if let Some(certificates) = &shared.certificates {
-        let counts = &certificates.counts;
-        sheet.counter(
-            "corecached_tls_new_sessions",
-            "TLS handshakes done that resumed no earlier session",
-            counts.new_sessions.load(Ordering::Relaxed),
-        )?;
-        sheet.counters(
-            "corecached_tls_errors",
-            "TLS connections that broke, by whether they had been secured",
-            [
-                (vec![("stage", "handshake")], counts.handshake_errors.load(Ordering::Relaxed)),
-                (vec![("stage", "open")], counts.proto_errors.load(Ordering::Relaxed)),
-            ],
-        )?;
-        sheet.gauge(
-            "corecached_tls_certificates_age_seconds",
-            "Seconds since the certificates were read",
-            certificates.age_s(),
-        )?;
-    }
 
     sheet.gauge("memcached_current_items", "Items stored now", store.items)?;
     sheet.counter("memcached_items", "Items ever stored", store.total_items)?;

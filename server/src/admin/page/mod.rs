@@ -6,6 +6,7 @@ mod classic;
 mod process;
 pub(super) mod proxy;
 mod runtime;
+mod tls;
 
 use std::fmt;
 use std::sync::Arc;
@@ -62,6 +63,7 @@ impl Collector for Numbers {
         let mut sheet = Sheet(encoder);
         runtime::write(&mut sheet, &self.0)?;
         process::write(&mut sheet, &self.0)?;
+        tls::write(&mut sheet, &self.0)?;
         if self.0.config.is_proxy {
             proxy::write(&mut sheet, &self.0)
         } else {

@@ -229,7 +229,7 @@ impl Args {
     }
 }
 
-fn number(flag: &str, text: &str, least: u64, most: u64) -> Result<u64, ConfigError> {
+pub(super) fn number(flag: &str, text: &str, least: u64, most: u64) -> Result<u64, ConfigError> {
     match text.trim().parse::<u64>() {
         Ok(number) if (least..=most).contains(&number) => Ok(number),
         _ => Err(ConfigError::new(flag, text, &format!("give a number from {least} to {most}"), EX_VALUE)),

@@ -1,14 +1,18 @@
 //! What the command line says of TLS, towards clients and towards destinations.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::checked::number;
 use super::{Args, EX_VALUE};
-use crate::config::{ConfigError, TlsOptions, Verify};
+use crate::config::{ConfigError, HANDSHAKE_TIMEOUT_MS, TlsOptions, Verify};
 use crate::tls::{Trust, TrustOptions};
 
 impl Args {
     /// How connections to `--ssl-port` are secured.
     pub(super) fn tls_of_clients(&self) -> Result<Option<TlsOptions>, ConfigError> {
+        let (least, most) = HANDSHAKE_TIMEOUT_MS.into_inner();
+        let handshake_ms = number("--ssl-handshake-timeout-ms", &self.ssl_handshake_timeout_ms, least, most)?;
         let Some(first) = self.ssl_port.first() else { return Ok(None) };
         let own = (&self.server_pem_cert_path, &self.server_pem_key_path);
         let (chain, key) = if own.0.is_some() { own } else { (&self.pem_cert_path, &self.pem_key_path) };
@@ -23,7 +27,10 @@ impl Args {
             return Err(ConfigError::new("--ssl-require-peer-certs", "", remedy, EX_VALUE));
         }
         let authorities = self.pem_ca_path.clone().filter(|_| verify == Verify::Require);
-        Ok(Some(TlsOptions::of_files(chain.clone(), key.clone(), authorities, verify)))
+        Ok(Some(TlsOptions {
+            handshake_timeout: Duration::from_millis(handshake_ms),
+            ..TlsOptions::of_files(chain.clone(), key.clone(), authorities, verify)
+        }))
     }
 
     /// How destinations with `use_ssl` are secured.
