@@ -101,6 +101,8 @@ pub struct Shared {
     pub chronicle: Chronicle,
     /// Of a proxy: what its shards say of themselves when they are asked.
     pub descriptions: Descriptions,
+    /// Times that it was said to read its files again.
+    pub reloads: AtomicUsize,
     /// What the control group grants.
     pub limits: Limits,
     /// Of a proxy: a pool has no server yet, and it is waited for.
@@ -117,6 +119,7 @@ impl Shared {
     pub fn new(config: Config, shards: usize, presence: Arc<[Presence]>, seed: u64, backend: String) -> Self {
         Self {
             descriptions: Descriptions::new(shards),
+            reloads: AtomicUsize::new(0),
             limits: Limits::read(),
             awaits_servers: AtomicBool::new(false),
             announced: OnceLock::new(),
@@ -193,8 +196,10 @@ impl Shared {
         }
     }
 
-    /// Read again what may change: certificates, users and their passwords. What cannot be read stays as it was.
+    /// Read again what may change: certificates, users and their passwords, and what a proxy's control thread reads. What
+    /// cannot be read stays as it was.
     pub fn reload(&self) {
+        self.reloads.fetch_add(1, Ordering::Relaxed);
         if let Some(users) = &self.users {
             match users.reload() {
                 Ok(()) => tracing::info!("read {} again", users.file().display()),
@@ -633,7 +638,7 @@ type Secured = (Option<Arc<Certificates>>, Box<[Usage]>);
 
 /// What secures connections; `None` where none ever is.
 fn secured(shared: &Shared, relay: Option<&RelaySetup>) -> Option<Secured> {
-    let secures = shared.certificates.is_some() || relay.is_some_and(|relay| relay.options.trust.is_some());
+    let secures = shared.certificates.is_some() || relay.is_some_and(|relay| relay.snapshot.trust.is_some());
     let usages = shared.serves.iter().map(|serves| serves.usage).collect();
     secures.then(|| (shared.certificates.clone(), usages))
 }

@@ -1,6 +1,8 @@
-//! What the proxy's control thread does: reads the configuration, looks up the names in it, watches both, and hands
-//! every shard a new [`Snapshot`] when one of them changed. A configuration that is wrong leaves the one before in use.
+//! What the proxy's control thread does: reads the configuration, looks up the names in it, watches both and the files of
+//! TLS towards destinations, and hands every shard a new [`Snapshot`] when one of them changed. What is wrong leaves what
+//! was before in use.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,6 +21,7 @@ use crate::config::ConfigError;
 use crate::discovery::slices::{self, Access};
 use crate::discovery::{CoresFound, Dns, Found, Scout, Slices, SlicesFound};
 use crate::server::{Forwarding, Shared};
+use crate::tls::Trusted;
 
 /// Exit code of a configuration that cannot be used.
 const EX_CONFIG: u8 = 78;
@@ -39,8 +42,8 @@ pub struct Control {
     source: Source,
     options: config::Options,
     reload_delay: Duration,
-    /// Destinations may be secured.
-    secured: bool,
+    /// Of destinations that are reached over TLS.
+    trusted: Option<Trusted>,
     dns: Dns,
     /// As last read, good or not.
     text: String,
@@ -74,17 +77,17 @@ impl Control {
         let mut slices = follow(None, &config);
         let slices_found = slices.as_mut().map_or_else(SlicesFound::new, |slices| slices.first(FIRST_SLICES));
         let mut found = dns.find(&config, &Found::default(), &slices_found);
-        let secured = checked.upstream.trust.is_some();
+        let trusted = checked.trusted.clone();
         let mut rings = Rings::default();
         rings.observe(&config, &found.pools, 0);
         rings.locate(&mut found.addresses);
         let cores = CoresFound::new();
-        let snapshot = compile(&config, &found, &rings, &cores, secured)?;
+        let snapshot = compile(&config, &found, &rings, &cores, trusted.as_ref())?;
         let awaits = !awaited.is_over(&config, &found, Instant::now());
         Ok(Self {
             awaited,
             awaits,
-            secured,
+            trusted,
             source: checked.source.clone(),
             options: checked.options.clone(),
             reload_delay: Duration::from_millis(checked.reload_delay_ms),
@@ -107,8 +110,8 @@ impl Control {
     /// As [`Control::start`], but names are not looked up.
     pub fn check(checked: &Checked) -> Result<String, ConfigError> {
         let config = parse(&checked.source, &read(&checked.source)?, &checked.options)?;
-        let (rings, secured) = (Rings::default(), checked.upstream.trust.is_some());
-        compile(&config, &Found::default(), &rings, &CoresFound::new(), secured)?;
+        let rings = Rings::default();
+        compile(&config, &Found::default(), &rings, &CoresFound::new(), checked.trusted.as_ref())?;
         Ok(config.to_string())
     }
 
@@ -128,13 +131,17 @@ impl Control {
     pub fn run(mut self, shared: &Shared, forwarding: &Forwarding, reloads: bool) {
         let (changed, changes) = bounded(CHANGES_MAX);
         let path = match &self.source {
-            Source::File(path) if reloads => Some(path.clone()),
+            Source::File(path) if reloads => Some(path.as_path()),
             _ => None,
         };
-        let _watcher = path.as_deref().and_then(|path| watch(path, changed));
+        let reloads = path.is_some();
+        let files = path.into_iter().chain(self.trusted.iter().flat_map(Trusted::files));
+        let folders: BTreeSet<PathBuf> = files.map(folder_of).collect();
+        let _watcher = watch(&folders, changed);
         let mut looked_up = Instant::now();
         // What changed since it was first read and before it was watched.
-        let mut reload_at = path.is_some().then(Instant::now);
+        let mut reload_at = Some(Instant::now());
+        let mut told = shared.reloads.load(Ordering::Relaxed);
         let mut unsent = false;
         let mut unasked = true;
         shared.chronicle.lay_out(&self.config, &self.found.pools);
@@ -143,10 +150,15 @@ impl Control {
                 // More may follow: editors and ConfigMaps write in several steps.
                 reload_at = Some(Instant::now() + self.reload_delay);
             }
+            let asked = shared.reloads.load(Ordering::Relaxed);
+            if asked != std::mem::replace(&mut told, asked) {
+                reload_at = Some(Instant::now());
+            }
             let mut changed = false;
             if reload_at.is_some_and(|at| at <= Instant::now()) {
                 reload_at = None;
-                changed |= self.reload(shared);
+                changed |= reloads && self.reload(shared);
+                changed |= self.reload_trusted();
             }
             if changed || looked_up.elapsed() >= self.look_up_every() {
                 let found = self.dns.find(&self.config, &self.found, &self.slices_found);
@@ -171,7 +183,7 @@ impl Control {
             changed |= self.rings.observe(&self.config, &self.found.pools, shared.clock.now_ms());
             if changed {
                 self.rings.locate(&mut self.found.addresses);
-                match compile(&self.config, &self.found, &self.rings, &self.cores, self.secured) {
+                match compile(&self.config, &self.found, &self.rings, &self.cores, self.trusted.as_ref()) {
                     Ok(snapshot) => {
                         tracing::info!("routes changed: {} destinations", snapshot.tree.destinations().len());
                         self.snapshot = snapshot;
@@ -208,6 +220,21 @@ impl Control {
 
     fn look_up_every(&self) -> Duration {
         if self.config.pools.iter().any(|pool| pool.resolve) { RESOLVE_EVERY } else { LOOK_UP_EVERY }
+    }
+
+    /// Reads the files of TLS towards destinations again; true when they are others, and good.
+    fn reload_trusted(&mut self) -> bool {
+        match self.trusted.as_mut().map(Trusted::reload) {
+            None | Some(Ok(false)) => false,
+            Some(Ok(true)) => {
+                tracing::info!("read the certificates towards destinations again");
+                true
+            }
+            Some(Err(error)) => {
+                tracing::error!("{error}; certificates towards destinations stay as they were");
+                false
+            }
+        }
     }
 
     /// Reads the configuration again; true when it is another one, and good.
@@ -275,28 +302,34 @@ fn wait(changes: &Receiver<()>) -> bool {
     }
 }
 
-/// Watches the folder of `path`, which sees writes, renames and the flip of a ConfigMap's `..data` alike.
-fn watch(path: &Path, changed: Sender<()>) -> Option<notify::RecommendedWatcher> {
-    let folder = match path.parent() {
+/// Where a file is.
+fn folder_of(path: &Path) -> PathBuf {
+    match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
         _ => PathBuf::from("."),
-    };
+    }
+}
+
+/// Watches folders rather than files: that sees writes, renames and the flip of a ConfigMap's or Secret's `..data` alike.
+fn watch(folders: &BTreeSet<PathBuf>, changed: Sender<()>) -> Option<notify::RecommendedWatcher> {
+    if folders.is_empty() {
+        return None;
+    }
     let tell = move |event: notify::Result<notify::Event>| {
         if event.is_ok_and(|event| !event.kind.is_access()) {
             let _ = changed.try_send(()); // full: one is on its way already
         }
     };
-    let watcher = notify::recommended_watcher(tell).and_then(|mut watcher| {
-        watcher.watch(&folder, notify::RecursiveMode::NonRecursive)?;
-        Ok(watcher)
-    });
-    match watcher {
-        Ok(watcher) => Some(watcher),
-        Err(error) => {
-            tracing::warn!("{}: cannot be watched ({error}): changes need a restart", folder.display());
-            None
+    let unwatched = |what: &str, error: notify::Error| {
+        tracing::warn!("{what}: cannot be watched ({error}): changes need a SIGHUP");
+    };
+    let mut watcher = notify::recommended_watcher(tell).map_err(|error| unwatched("files", error)).ok()?;
+    for folder in folders {
+        if let Err(error) = watcher.watch(folder, notify::RecursiveMode::NonRecursive) {
+            unwatched(&folder.display().to_string(), error);
         }
     }
+    Some(watcher)
 }
 
 /// Hands the snapshot to every shard and wakes it. False when one has no room for it now.
@@ -358,15 +391,20 @@ fn compile(
     found: &Found,
     rings: &Rings,
     cores: &CoresFound,
-    secured: bool,
+    trusted: Option<&Trusted>,
 ) -> Result<Arc<Snapshot>, ConfigError> {
     let tree = Tree::compile_over(config, &found.pools, rings)
         .map_err(|error| ConfigError::new("configuration", "", &error.to_string(), EX_CONFIG))?;
     let is_encrypted = |member: &Member| matches!(member, Member::Server(server) if server.tls);
     let mut pools = config.pools.iter();
-    if let Some(pool) = pools.find(|pool| !secured && pool.members.iter().any(is_encrypted)) {
+    if let Some(pool) = pools.find(|pool| trusted.is_none() && pool.members.iter().any(is_encrypted)) {
         let remedy = "start with --pem-ca-path FILE, the authorities of its servers' certificates, or remove use_ssl and security_mech";
         return Err(ConfigError::new("pools", &pool.name, remedy, EX_CONFIG));
     }
-    Ok(Arc::new(Snapshot { tree: Arc::new(tree), addresses: found.addresses.clone(), cores: cores.clone() }))
+    Ok(Arc::new(Snapshot {
+        tree: Arc::new(tree),
+        addresses: found.addresses.clone(),
+        cores: cores.clone(),
+        trust: trusted.map(|trusted| Arc::clone(trusted.current())),
+    }))
 }

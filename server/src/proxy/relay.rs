@@ -41,6 +41,8 @@ pub struct Snapshot {
     pub addresses: HashMap<Server, SockAddr>,
     /// Those of them that let a connection be chosen by key.
     pub cores: CoresFound,
+    /// Whom secured destinations must be signed by.
+    pub trust: Option<Arc<Trust>>,
 }
 
 /// What the command line says about destinations; the rest of their options is in the tree.
@@ -52,8 +54,6 @@ pub struct UpstreamOptions {
     pub connect_retries: u32,
     /// `--target-max-pending-requests`, `--target-max-inflight-requests`
     pub limits: upstream::Limits,
-    /// Whom secured destinations must be signed by.
-    pub trust: Option<Arc<Trust>>,
     /// `--timeouts-until-tko`, `--probe-timeout-*`, `--disable-tko-tracking`
     pub health: HealthOptions,
     /// `--single-flight`, `--hot-*`
@@ -238,7 +238,7 @@ impl Relay {
 
     fn drive(&mut self, place: u32, driver: &mut impl Driver, clients: &mut impl Clients) {
         let now_ms = self.now_ms;
-        let Self { upstreams, waiting, by_conn, snapshot, options, .. } = self;
+        let Self { upstreams, waiting, by_conn, snapshot, .. } = self;
         let upstream = &mut upstreams[place as usize];
         let may_go = upstream.of.as_ref().is_none_or(|core| core.after.is_empty());
         loop {
@@ -250,7 +250,7 @@ impl Relay {
                         None => snapshot.addresses.get(&upstream.server),
                     };
                     let begun = match address {
-                        Some(address) if upstream.server.tls => options
+                        Some(address) if upstream.server.tls => snapshot
                             .trust
                             .as_ref()
                             .ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))

@@ -3,7 +3,7 @@
 //!
 //! `driver` decrypts what comes and encrypts what goes, once a turn and connection; `connection` is one client's state;
 //! `certificates` reads the files and reads them again on demand, on the control thread alone; `trust` is what a proxy
-//! needs to know of its destinations; `anybody` is who a probe trusts.
+//! needs to know of its destinations, `trusted` reads that again; `anybody` is who a probe trusts.
 
 mod anybody;
 pub mod certificates;
@@ -11,7 +11,9 @@ pub mod ciphers;
 mod connection;
 pub mod driver;
 pub mod trust;
+mod trusted;
 
 pub use certificates::{Certificates, Usage};
 pub use driver::Tls;
 pub use trust::{Secure, Trust, TrustOptions};
+pub use trusted::Trusted;

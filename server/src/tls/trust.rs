@@ -1,4 +1,5 @@
-//! What connections to servers begin with: whom to trust, by what name, and what to show. Read once, at start.
+//! What connections to servers begin with: whom to trust, by what name, and what to show. Immutable: `trusted`
+//! makes another one when files change.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -3,7 +3,9 @@
 use rustls::ALL_VERSIONS;
 
 use crate::admin::{ADMIN, scrape};
-use crate::support::{Authority, Backend, Client, Folder, Identity, Launch, Server, free_port};
+use crate::support::{
+    Authority, Backend, Client, Folder, Identity, Launch, Server, free_port, wait_for, wait_until,
+};
 
 /// Files of an authority and of what it signed.
 struct Files {
@@ -27,13 +29,22 @@ impl Files {
 
     /// A cache behind TLS; with `verify` 2 it wants certificates of its clients.
     fn cache(&self, verify: u8) -> Server {
+        self.launch(verify, "-1").serve()
+    }
+
+    /// The same on this port, as soon as what was there before has let go of it.
+    fn cache_on(&self, port: u16, verify: u8) -> Server {
+        wait_for("the port", || self.launch(verify, &port.to_string()).try_serve().ok())
+    }
+
+    fn launch(&self, verify: u8, port: &str) -> Launch {
         let options = format!(
             "ssl_chain_cert={},ssl_key={},ssl_ca_cert={},ssl_verify_mode={verify}",
             self.path("chain.pem"),
             self.path("key.pem"),
             self.path("ca.pem")
         );
-        Launch::new(&["-t", "1", "-Z", "-o", &options]).serve()
+        Launch::bare(&["-l", "127.0.0.1", "-p", port, "-t", "1", "-Z", "-o", &options])
     }
 }
 
@@ -202,5 +213,61 @@ fn what_cannot_be_used_is_named() {
         let exit = proxy(Backend::all()[0], 1, &caches, args).exit();
         assert_ne!(exit.code(), Some(0), "{args:?}");
         assert!(exit.stderr.contains(said), "{args:?}: {}", exit.stderr);
+    }
+}
+
+/// A folder whose files are changed all at once, as Kubernetes does it: they are links by way of a folder `..data`.
+struct Mounted(Folder);
+
+impl Mounted {
+    fn new() -> Self {
+        let folder = Folder::new();
+        for name in ["ca.pem", "chain.pem", "key.pem"] {
+            std::os::unix::fs::symlink(format!("..data/{name}"), folder.file(name)).unwrap();
+        }
+        Self(folder)
+    }
+
+    /// What is in the folder of `files` from now on.
+    fn hold(&self, files: &Files) {
+        let next = self.0.file("..next");
+        std::os::unix::fs::symlink(files.folder.file(""), &next).unwrap();
+        std::fs::rename(&next, self.0.file("..data")).unwrap();
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.file(name).to_str().unwrap().to_owned()
+    }
+}
+
+#[test]
+fn certificates_towards_destinations_are_read_again_when_they_change() {
+    let [old, new, broken] = [(); 3].map(|()| Files::new());
+    std::fs::write(broken.folder.file("ca.pem"), "nothing").unwrap();
+    for &backend in Backend::all() {
+        let mounted = Mounted::new();
+        mounted.hold(&old);
+        let port = free_port();
+        let mut cache = Some(old.cache_on(port, 2));
+        let [ca, chain, key] = ["ca.pem", "chain.pem", "key.pem"].map(|name| mounted.path(name));
+        let args = ["--pem-ca-path", &ca, "--pem-cert-path", &chain, "--pem-key-path", &key, NAME];
+        let proxy = proxy(backend, 2, cache.as_slice(), &args)
+            .args(&["--probe-timeout-initial=100", "--probe-timeout-max=100", "-v"])
+            .args(&["--reconfiguration-delay-ms=50"])
+            .serve();
+        let mut client = Client::connect(&proxy);
+        client.set("k", b"old");
+        mounted.hold(&broken);
+        wait_until("files that cannot be used to be named", || {
+            proxy.stderr().contains("stay as they were") && proxy.stderr().contains(&ca)
+        });
+        client.set("k", b"old");
+        mounted.hold(&new);
+        wait_until("new ones to be read", || proxy.stderr().contains("towards destinations again"));
+        client.set("k", b"old"); // on the connection that was there
+        drop(cache.take());
+        let _cache = new.cache_on(port, 2);
+        wait_until("a cache that the new ones are good for", || client.ask("set k 0 0 3\r\nnew") == "STORED");
+        assert_eq!(client.get("k").as_deref(), Some(&b"new"[..]));
     }
 }

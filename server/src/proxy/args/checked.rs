@@ -16,7 +16,7 @@ use super::super::spool::SpoolOptions;
 use super::super::upstream::{HealthOptions, Limits};
 use super::{Args, EX_VALUE, VALUE_BYTES_MAX};
 use crate::config::{Address, Args as CacheArgs, Config, ConfigError, Listen, Serves, check};
-use crate::tls::Usage;
+use crate::tls::{Trusted, Usage};
 
 /// A day: no timeout is longer.
 const MS_MAX: u64 = 24 * 60 * 60 * 1000;
@@ -30,6 +30,8 @@ pub struct Checked {
     pub options: config::Options,
     /// Of all destinations.
     pub upstream: UpstreamOptions,
+    /// Whom destinations that are reached over TLS must be signed by.
+    pub trusted: Option<Trusted>,
     /// Where deletes that fail are kept; `None` answers them with the error.
     pub spool: Option<SpoolOptions>,
     /// Where the configuration of pools and routes is.
@@ -101,7 +103,6 @@ impl Args {
         let probe_initial_ms = number("--probe-timeout-initial", &self.probe_timeout_initial, 1, MS_MAX)?;
         config.tls = self.tls_of_clients()?;
         let upstream = UpstreamOptions {
-            trust: self.trust()?,
             inactive_reset_ms: number(
                 "--reset-inactive-connection-interval",
                 &self.reset_inactive_connection_interval,
@@ -147,6 +148,7 @@ impl Args {
                 replay_every: Duration::from_millis(replay_ms),
             }),
             upstream,
+            trusted: self.trusted()?,
             source: self.source()?,
             reload_delay_ms,
             dns_server: self.dns()?,

@@ -1,12 +1,11 @@
 //! What the command line says of TLS, towards clients and towards destinations.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::checked::number;
 use super::{Args, EX_VALUE};
 use crate::config::{ConfigError, HANDSHAKE_TIMEOUT_MS, TlsOptions, Verify};
-use crate::tls::{Trust, TrustOptions};
+use crate::tls::{TrustOptions, Trusted};
 
 impl Args {
     /// How connections to `--ssl-port` are secured.
@@ -34,7 +33,7 @@ impl Args {
     }
 
     /// How destinations with `use_ssl` are secured.
-    pub(super) fn trust(&self) -> Result<Option<Arc<Trust>>, ConfigError> {
+    pub(super) fn trusted(&self) -> Result<Option<Trusted>, ConfigError> {
         let Some(authorities) = self.pem_ca_path.clone() else { return Ok(None) };
         let identity = match (&self.pem_cert_path, &self.pem_key_path) {
             (Some(chain), Some(key)) => Some((chain.clone(), key.clone())),
@@ -46,7 +45,6 @@ impl Args {
         };
         let name = self.ssl_server_name.clone();
         let options = TrustOptions { authorities, flag: "--pem-ca-path", identity, name };
-        let trust = Trust::load(&options).map_err(|error| ConfigError::new("TLS", "", &error, EX_VALUE))?;
-        Ok(Some(Arc::new(trust)))
+        Trusted::load(options).map(Some).map_err(|error| ConfigError::new("TLS", "", &error, EX_VALUE))
     }
 }

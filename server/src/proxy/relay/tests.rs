@@ -136,14 +136,14 @@ impl Bench {
         let addresses = tree.destinations().iter().map(|it| (it.server.clone(), address.into())).collect();
         let (sender, updates) = crossbeam_channel::bounded(1);
         let options = UpstreamOptions {
-            trust: None,
             inactive_reset_ms: 0,
             connect_retries: 0,
             limits: upstream::Limits::default(),
             health: HealthOptions::default(),
             merge,
         };
-        let snapshot = Arc::new(Snapshot { tree: Arc::new(tree), addresses, cores: CoresFound::new() });
+        let snapshot =
+            Arc::new(Snapshot { tree: Arc::new(tree), addresses, cores: CoresFound::new(), trust: None });
         let relay = Relay::new(RelaySetup { snapshot, updates, options, spooler: None, seed: 1 });
         Self { relay, driver: FakeDriver::default(), updates: sender }
     }
@@ -174,7 +174,8 @@ impl Bench {
         }
         let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
         let cores = Cores::parse(&told, address).map(|cores| (address, cores)).into_iter().collect();
-        let snapshot = Snapshot { tree: Arc::clone(&old.tree), addresses: old.addresses.clone(), cores };
+        let snapshot =
+            Snapshot { tree: Arc::clone(&old.tree), addresses: old.addresses.clone(), cores, trust: None };
         self.updates.send(Arc::new(snapshot)).unwrap();
     }
 
