@@ -205,6 +205,9 @@ preferredDuringSchedulingIgnoredDuringExecution:
 {{- define "corecached.check" -}}
 {{- if and .Values.auth.enabled (include "corecached.proxy.enabled" .) }}{{ fail "auth.enabled: the proxy shows no password to caches; say who may connect with networkPolicy.allowExternal=false instead" }}{{ end }}
 {{- if and .Values.auth.enabled (not .Values.auth.existingSecret) (not (and .Values.auth.username .Values.auth.password)) }}{{ fail "auth.enabled: give auth.username and auth.password, or auth.existingSecret" }}{{ end }}
+{{- if and .Values.tls.enabled (not .Values.tls.existingSecret) }}{{ fail "tls.enabled: give tls.existingSecret, a Secret with tls.crt and tls.key, and with a proxy ca.crt" }}{{ end }}
+{{- if and (include "corecached.proxy.tls" .) (not (include "corecached.proxy.tlsSecret" .)) }}{{ fail "mcrouter.tls.enabled: give mcrouter.tls.existingSecret, a Secret with ca.crt" }}{{ end }}
+{{- if and (or .Values.mcrouter.tls.existingSecret .Values.mcrouter.tls.clientCertificate .Values.mcrouter.tls.serverName) (not (include "corecached.proxy.tls" .)) }}{{ fail "mcrouter.tls: is not enabled, so nothing of it is used; set mcrouter.tls.enabled=true, or tls.enabled=true with a proxy" }}{{ end }}
 {{- if and .Values.seccomp.installer.enabled (ne .Values.seccomp.mode "localhost") }}{{ fail "seccomp.installer.enabled: nobody would use the profile; set seccomp.mode=localhost as well" }}{{ end }}
 {{- if .Values.persistence.enabled }}{{ fail "persistence.enabled: the cache keeps nothing over a restart; remove it" }}{{ end }}
 {{- if and .Values.autoscaling.enabled (not (include "corecached.cache.stateful" .)) }}{{ fail "autoscaling.enabled: needs architecture=high-availability" }}{{ end }}
@@ -247,6 +250,9 @@ preferredDuringSchedulingIgnoredDuringExecution:
 {{- end }}
 {{- $pool = dict "servers" $servers }}
 {{- end }}
+{{- if .Values.tls.enabled }}
+{{- $pool = merge $pool (dict "use_ssl" true) }}
+{{- end }}
 {{- with .Values.mcrouter.warmResize }}
 {{- if .windowMs }}
 {{- if ge (int .graceMs) (int .windowMs) }}{{ fail "mcrouter.warmResize.graceMs: must be less than mcrouter.warmResize.windowMs" }}{{ end }}
@@ -256,6 +262,13 @@ preferredDuringSchedulingIgnoredDuringExecution:
 {{- $route := dict "type" "PoolRoute" "pool" "A" "hash" (dict "hash_func" .Values.mcrouter.hashFunction) }}
 {{- dict "pools" (dict "A" $pool) "route" $route | toPrettyJson }}
 {{- end }}
+{{- end }}
+{{/* Not empty where the proxy reaches destinations over TLS; and the Secret with what it needs for that. */}}
+{{- define "corecached.proxy.tls" -}}
+{{- if and (include "corecached.proxy.enabled" .) (or .Values.mcrouter.tls.enabled .Values.tls.enabled) }}yes{{ end }}
+{{- end }}
+{{- define "corecached.proxy.tlsSecret" -}}
+{{ .Values.mcrouter.tls.existingSecret | default .Values.tls.existingSecret }}
 {{- end }}
 {{- define "corecached.authSecret" -}}
 {{ .Values.auth.existingSecret | default (printf "%s-users" (include "corecached.cache.fullname" .)) }}

@@ -56,7 +56,7 @@ startupProbe:
 {{- else if $values.startupProbe.enabled }}
 startupProbe:
   exec:
-    command: [/usr/local/bin/corecached, healthcheck, "127.0.0.1:{{ int .port }}"{{ if $values.auth.enabled }}, --auth-file=/etc/corecached/users{{ end }}]
+    command: [/usr/local/bin/corecached, healthcheck, "127.0.0.1:{{ int .port }}"{{ if and .isCache $values.tls.enabled }}, --enable-ssl{{ end }}{{ if $values.auth.enabled }}, --auth-file=/etc/corecached/users{{ end }}]
   {{- omit $values.startupProbe "enabled" | toYaml | nindent 2 }}
 {{- end }}
 {{- if and .isCache $values.customReadinessProbe }}

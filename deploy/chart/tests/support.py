@@ -3,8 +3,10 @@
 import functools
 import os
 import pathlib
+import shutil
 import subprocess
 
+import pytest
 import yaml
 
 CHART = pathlib.Path(__file__).resolve().parents[1]
@@ -59,3 +61,13 @@ def pods(found):
 
 def own_containers(spec):
     return [c for c in spec["containers"] if "corecached" in c["image"]]
+
+
+def pair(folder):
+    """A certificate for 127.0.0.1 that is its own authority, and its key, as a Secret has them."""
+    if not shutil.which("openssl"):
+        pytest.skip("no openssl to make a certificate with")
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=test"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"]
+    subprocess.run([*command, "-keyout", folder / "tls.key", "-out", folder / "tls.crt"], capture_output=True, timeout=30, check=True)
+    (folder / "ca.crt").write_bytes((folder / "tls.crt").read_bytes())

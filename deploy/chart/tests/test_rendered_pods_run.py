@@ -10,7 +10,7 @@ import urllib.request
 
 import pytest
 
-from support import PROXY, ROOT, the
+from support import PROXY, ROOT, pair, the
 
 BINARY = pathlib.Path(os.environ.get("CORECACHED", ROOT / "target/debug/corecached"))
 POD = "mycache-memcached-0.mycache-memcached.default.svc.cluster.local."
@@ -43,7 +43,8 @@ def status(port, probe):
         return error.code
 
 
-def test_cache_and_proxy_start_answer_and_drain_as_rendered(tmp_path):
+@pytest.mark.parametrize("tls", [False, True])
+def test_cache_and_proxy_start_answer_and_drain_as_rendered(tmp_path, tls):
     if not BINARY.exists():
         pytest.skip(f"{BINARY} is not built")
     cache_port, proxy_port, cache_admin, proxy_admin = free_ports(4)
@@ -52,6 +53,7 @@ def test_cache_and_proxy_start_answer_and_drain_as_rendered(tmp_path):
         "--set", f"containerPorts.memcached={cache_port},mcrouterCommandParams.port={proxy_port}",
         "--set", "metrics.listenAddress=127.0.0.1,extraArgs={--listen=127.0.0.1},mcrouter.extraArgs={--listen-addresses=127.0.0.1}",
         "--set", "mcrouter.discovery=static,memcached.replicaCount=1,drain.seconds=1",
+        *(("--set", "tls.enabled=true,tls.existingSecret=pair") if tls else ()),
     )  # fmt: skip
     at = lambda admin: (*common, "--set", f"containerPorts.admin={admin}")
     container = lambda kind, name, admin: the(kind, name, *at(admin))["spec"]["template"]["spec"]["containers"][0]
@@ -59,7 +61,12 @@ def test_cache_and_proxy_start_answer_and_drain_as_rendered(tmp_path):
     proxy = container("DaemonSet", "mycache-mcrouter", proxy_admin)
     config = tmp_path / "config.json"
     config.write_text(the("ConfigMap", "mycache-mcrouter", *common)["data"]["config.json"].replace(POD, "127.0.0.1"))
-    lines = [cache["args"], [word.replace("/etc/mcrouter/config.json", str(config)) for word in proxy["args"]]]
+    if tls:
+        pair(tmp_path)
+    here = {"/etc/mcrouter/config.json": config, "/etc/corecached-tls": tmp_path, "/etc/mcrouter-tls": tmp_path}
+    lines = [cache["args"], proxy["args"]]
+    for there, path in here.items():
+        lines = [[word.replace(there, str(path)) for word in line] for line in lines]
     running = []
     try:
         running += [subprocess.Popen([BINARY, *line], stderr=subprocess.DEVNULL) for line in lines]

@@ -11,7 +11,7 @@ import sys
 import pytest
 import yaml
 
-from support import CASES, CHART, HELMS, NEWEST, POOL, PROXY, ROOT, helm, objects, own_containers, pods, refused, the
+from support import CASES, CHART, HELMS, NEWEST, POOL, PROXY, ROOT, helm, objects, own_containers, pair, pods, refused, text, the
 
 CACHE, ROUTER = "mycache-memcached", "mycache-mcrouter"
 
@@ -253,7 +253,11 @@ def test_the_binary_takes_the_configuration(case, tmp_path):
         pytest.skip(f"{binary} is not built")
     config = tmp_path / "config.json"
     config.write_text(the("ConfigMap", ROUTER, *CASES[case])["data"]["config.json"])
-    done = subprocess.run([binary, "check-config", "-f", config], capture_output=True, text=True, timeout=20, check=False)
+    command = [binary, "check-config", "-f", config]
+    if case == "proxy-tls":
+        pair(tmp_path)
+        command.append(f"--pem-ca-path={tmp_path / 'ca.crt'}")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     assert done.returncode == 0, done.stderr
 
 
@@ -275,6 +279,59 @@ def test_probes_written_for_the_cache_are_not_the_proxys():
 def test_cache_and_proxy_have_names_of_their_own(release, names):
     found = objects(*PROXY, release=release)
     assert {o["metadata"]["name"] for o in found if o["kind"] in ("StatefulSet", "DaemonSet")} == names
+
+
+# --- TLS
+
+def pod_of(kind, name, *arguments):
+    spec = the(kind, name, *arguments)["spec"]["template"]["spec"]
+    mounts = {mount["name"]: mount["mountPath"] for mount in spec["containers"][0].get("volumeMounts", [])}
+    secrets = {
+        volume["name"]: (volume["secret"]["secretName"], [item["key"] for item in volume["secret"].get("items", [])])
+        for volume in spec.get("volumes", [])
+        if "secret" in volume
+    }
+    return spec["containers"][0], mounts, secrets
+
+
+def test_caches_and_their_probes_speak_tls():
+    container, mounts, secrets = pod_of("StatefulSet", CACHE, *values("tls"))
+    assert container["args"][-2:] == ["--enable-ssl", "--extended=ssl_chain_cert=/etc/corecached-tls/tls.crt,ssl_key=/etc/corecached-tls/tls.key"]
+    assert mounts["tls"] == "/etc/corecached-tls" and secrets["tls"] == ("pair", ["tls.crt", "tls.key"])
+    command = container["startupProbe"]["exec"]["command"]
+    assert command[1:] == ["healthcheck", "127.0.0.1:11211", "--enable-ssl", "--auth-file=/etc/corecached/users"]
+    for asked in the("Pod", "mycache-memcached-test", *values("tls"))["spec"]["containers"]:
+        assert "--enable-ssl" in asked["args"], asked
+
+
+def test_a_proxy_reaches_caches_over_tls_and_is_asked_in_plain():
+    container, mounts, secrets = pod_of("DaemonSet", ROUTER, *values("proxy-tls"))
+    assert container["args"][-4:] == [
+        "--pem-ca-path=/etc/mcrouter-tls/ca.crt",
+        "--pem-cert-path=/etc/mcrouter-tls/tls.crt",
+        "--pem-key-path=/etc/mcrouter-tls/tls.key",
+        "--ssl-server-name=caches.internal",
+    ]
+    assert mounts["tls"] == "/etc/mcrouter-tls" and secrets["tls"] == ("shown", ["ca.crt", "tls.crt", "tls.key"])
+    assert json.loads(the("ConfigMap", ROUTER, *values("proxy-tls"))["data"]["config.json"])["pools"]["A"]["use_ssl"] is True
+    assert "--enable-ssl" not in container["startupProbe"]["exec"]["command"]
+    asked = {test["name"]: test["args"] for test in the("Pod", "mycache-memcached-test", *values("proxy-tls"))["spec"]["containers"]}
+    assert {name for name, args in asked.items() if "--enable-ssl" in args} == {"cache-0", "cache-1"}
+    # The key of the caches is nothing to the proxy, which then needs their authority alone.
+    plain = (*PROXY, "--set", "tls.enabled=true,tls.existingSecret=pair")
+    container, mounts, secrets = pod_of("DaemonSet", ROUTER, *plain)
+    assert container["args"][-1] == "--pem-ca-path=/etc/mcrouter-tls/ca.crt" and secrets["tls"] == ("pair", ["ca.crt"])
+
+
+def test_a_proxy_before_caches_of_others_may_reach_them_over_tls():
+    given = (*values("proxy-alone"), "--set", "mcrouter.tls.enabled=true,mcrouter.tls.existingSecret=theirs")
+    container, _, secrets = pod_of("DaemonSet", ROUTER, *given)
+    assert "--pem-ca-path=/etc/mcrouter-tls/ca.crt" in container["args"] and secrets["tls"] == ("theirs", ["ca.crt"])
+
+
+@pytest.mark.parametrize("case", [name for name in CASES if "tls" not in name])
+def test_nothing_is_secured_unless_asked_for(case):
+    assert not [word for word in ("tls", "ssl", "pem-") if word in text(*CASES[case])]
 
 
 # --- refused
@@ -308,6 +365,10 @@ def test_cache_and_proxy_have_names_of_their_own(release, names):
         ("auth.enabled=true,auth.existingSecret=a,mcrouter.enabled=true", "auth.enabled: the proxy shows no password"),
         ("auth.existingPasswordSecret=a", "existingPasswordSecret"),
         ("seccomp.installer.enabled=true", "seccomp.installer.enabled: nobody would use the profile"),
+        ("tls.enabled=true", "tls.enabled: give tls.existingSecret"),
+        ("mcrouter.enabled=true,mcrouter.tls.enabled=true", "mcrouter.tls.enabled: give mcrouter.tls.existingSecret"),
+        ("mcrouter.enabled=true,mcrouter.tls.existingSecret=a", "mcrouter.tls: is not enabled"),
+        ("tls.enabled=true,tls.existingSecret=a,mcrouter.tls.serverName=a", "mcrouter.tls: is not enabled"),
         ("persistence.enabled=true", "persistence.enabled: the cache keeps nothing"),
         ("autoscaling.enabled=true", "autoscaling.enabled: needs architecture=high-availability"),
         ("autoscaling.minReplicas=9", "autoscaling.minReplicas: must not be more"),
