@@ -1,7 +1,9 @@
-//! Where the proxy's servers are: names to addresses, and names that stand for several servers. Control thread only.
+//! Where the proxy's servers are: names to addresses, and names that stand for several servers. Asked by the control
+//! thread alone.
 
 pub mod cores;
 pub mod dns;
+pub mod lookups;
 pub mod slices;
 
 use std::collections::HashMap;
@@ -10,6 +12,7 @@ use socket2::SockAddr;
 
 pub use cores::{Cores, CoresFound, Scout};
 pub use dns::Dns;
+pub use lookups::{Lookups, Question};
 pub use slices::{Slices, SlicesFound};
 
 use crate::proxy::config::{Config, Member, ResolvedPools, Server};

@@ -14,6 +14,7 @@ use clap::{ArgAction, Parser};
 
 use super::config;
 use crate::config::OperateArgs;
+use crate::discovery::slices::ACCOUNT;
 
 pub use checked::{Checked, Source};
 
@@ -248,6 +249,10 @@ pub struct Args {
     /// After that the proxy is ready all the same, and says so in its log; 0: at once.
     #[arg(long, value_name = "MS", default_value = "30000")]
     pub ready_wait_ms: String,
+
+    /// Folder of the token and ca.crt with which endpoint_slices are asked for
+    #[arg(long, value_name = "FOLDER", default_value = ACCOUNT)]
+    pub service_account: PathBuf,
 
     /// How to reach the network: auto, io_uring or epoll
     #[arg(long, value_name = "NAME", default_value = "auto")]

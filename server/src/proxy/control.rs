@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, never, select};
 use notify::Watcher;
 
 use super::args::{Checked, Source};
@@ -19,7 +19,7 @@ use super::relay::Snapshot;
 use super::route::Tree;
 use crate::config::ConfigError;
 use crate::discovery::slices::{self, Access};
-use crate::discovery::{CoresFound, Dns, Found, Scout, Slices, SlicesFound};
+use crate::discovery::{CoresFound, Dns, Found, Lookups, Question, Scout, Slices, SlicesFound};
 use crate::server::{Forwarding, Shared};
 use crate::tls::Trusted;
 
@@ -33,8 +33,10 @@ const LOOK_UP_EVERY: Duration = Duration::from_secs(2);
 const TICK: Duration = Duration::from_millis(100);
 /// How long the start waits for the endpoints that a cluster tells, before it asks DNS.
 const FIRST_SLICES: Duration = Duration::from_secs(1);
-/// Wake-ups of a watched file under way.
+/// Word under way that a watched file changed, or that something was found.
 const CHANGES_MAX: usize = 1;
+/// How long the thread lets news gather: each time it acts on them, all routes are built anew.
+const GATHER: Duration = Duration::from_millis(20);
 
 /// See the head of the file.
 #[derive(Debug)]
@@ -44,10 +46,18 @@ pub struct Control {
     reload_delay: Duration,
     /// Of destinations that are reached over TLS.
     trusted: Option<Trusted>,
-    dns: Dns,
+    lookups: Lookups,
+    /// Word that the threads that find things have found some.
+    news: Receiver<()>,
+    /// Gives word; whoever finds things has another.
+    word: Sender<()>,
+    /// Folder of what the cluster's API server is asked with.
+    service_account: PathBuf,
     /// As last read, good or not.
     text: String,
-    config: Config,
+    config: Arc<Config>,
+    /// The names in it have not been looked up yet: the routes before stay in use.
+    unfound: bool,
     found: Found,
     /// Asks caches for their cores, if that is wanted.
     scout: Option<Scout>,
@@ -73,8 +83,9 @@ impl Control {
         let dns = Dns::new(checked.dns_server)
             .map_err(|error| ConfigError::new("DNS", "", &format!("no resolver: {error}"), EX_CONFIG))?;
         let text = read(&checked.source)?;
-        let config = parse(&checked.source, &text, &checked.options)?;
-        let mut slices = follow(None, &config);
+        let config = Arc::new(parse(&checked.source, &text, &checked.options)?);
+        let (word, news) = bounded(CHANGES_MAX);
+        let mut slices = follow(None, &config, &checked.service_account, &word);
         let slices_found = slices.as_mut().map_or_else(SlicesFound::new, |slices| slices.first(FIRST_SLICES));
         let mut found = dns.find(&config, &Found::default(), &slices_found);
         let trusted = checked.trusted.clone();
@@ -91,9 +102,13 @@ impl Control {
             source: checked.source.clone(),
             options: checked.options.clone(),
             reload_delay: Duration::from_millis(checked.reload_delay_ms),
-            dns,
+            lookups: Lookups::start(dns, word.clone()),
+            news,
+            word,
+            service_account: checked.service_account.clone(),
             text,
             config,
+            unfound: false,
             found,
             scout: checked.core_aware.then(Scout::start),
             cores,
@@ -137,7 +152,8 @@ impl Control {
         let reloads = path.is_some();
         let files = path.into_iter().chain(self.trusted.iter().flat_map(Trusted::files));
         let folders: BTreeSet<PathBuf> = files.map(folder_of).collect();
-        let _watcher = watch(&folders, changed);
+        let watcher = watch(&folders, changed);
+        let changes = if watcher.is_some() { changes } else { never() };
         let mut looked_up = Instant::now();
         // What changed since it was first read and before it was watched.
         let mut reload_at = Some(Instant::now());
@@ -146,7 +162,7 @@ impl Control {
         let mut unasked = true;
         shared.chronicle.lay_out(&self.config, &self.found.pools);
         while !shared.stopping.load(Ordering::Relaxed) {
-            if wait(&changes) {
+            if wait(&changes, &self.news) {
                 // More may follow: editors and ConfigMaps write in several steps.
                 reload_at = Some(Instant::now() + self.reload_delay);
             }
@@ -157,21 +173,32 @@ impl Control {
             let mut changed = false;
             if reload_at.is_some_and(|at| at <= Instant::now()) {
                 reload_at = None;
-                changed |= reloads && self.reload(shared);
+                self.unfound |= reloads && self.reload(shared);
                 changed |= self.reload_trusted();
-            }
-            if changed || looked_up.elapsed() >= self.look_up_every() {
-                let found = self.dns.find(&self.config, &self.found, &self.slices_found);
-                looked_up = Instant::now();
-                changed |= self.take(found, shared);
-                unasked |= changed;
             }
             if let Some(news) = self.slices.as_mut().and_then(Slices::news) {
                 self.slices_found = news;
-                let found = self.found.with(&self.config, &self.slices_found);
-                changed |= self.take(found, shared);
-                unasked |= changed;
+                if !self.unfound {
+                    let found = self.found.with(&self.config, &self.slices_found);
+                    changed |= self.take(found, shared);
+                }
             }
+            // An answer to what would be asked otherwise by now is none.
+            if let Some((question, found)) = self.lookups.answer()
+                && Arc::ptr_eq(&question.config, &self.config)
+                && slices::told(&question.slices) == slices::told(&self.slices_found)
+            {
+                let found = found.with(&self.config, &self.slices_found);
+                looked_up = Instant::now();
+                changed |= self.take(found, shared) || self.unfound;
+                self.unfound = false;
+            }
+            let is_due = self.unfound || looked_up.elapsed() >= self.look_up_every();
+            if is_due && !self.lookups.under_way() {
+                let (config, before) = (Arc::clone(&self.config), self.found.clone());
+                self.lookups.ask(Question { config, before, slices: self.slices_found.clone() });
+            }
+            unasked |= changed;
             if let Some(scout) = &self.scout {
                 unasked = unasked && !scout.ask(caches(&self.found));
                 if let Some(cores) = scout.news() {
@@ -180,8 +207,10 @@ impl Control {
                     changed = true;
                 }
             }
-            changed |= self.rings.observe(&self.config, &self.found.pools, shared.clock.now_ms());
-            if changed {
+            if !self.unfound {
+                changed |= self.rings.observe(&self.config, &self.found.pools, shared.clock.now_ms());
+            }
+            if changed && !self.unfound {
                 self.rings.locate(&mut self.found.addresses);
                 match compile(&self.config, &self.found, &self.rings, &self.cores, self.trusted.as_ref()) {
                     Ok(snapshot) => {
@@ -254,8 +283,8 @@ impl Control {
             Ok(config) => {
                 tracing::info!("the configuration changed");
                 shared.chronicle.reloaded(shared.clock.now_s(), Ok(()));
-                self.config = config;
-                self.slices = follow(self.slices.take(), &self.config);
+                self.config = Arc::new(config);
+                self.slices = follow(self.slices.take(), &self.config, &self.service_account, &self.word);
                 true
             }
             Err(error) => {
@@ -267,12 +296,12 @@ impl Control {
 }
 
 /// Has the Services that `config` names followed, by a thread that is started for the first of them.
-fn follow(known: Option<Slices>, config: &Config) -> Option<Slices> {
+fn follow(known: Option<Slices>, config: &Config, account: &Path, word: &Sender<()>) -> Option<Slices> {
     let slices = match known {
         Some(slices) => slices,
         None if slices::services(config).is_empty() => return None,
-        None => match Access::in_cluster() {
-            Ok(access) => Slices::start(access),
+        None => match Access::from_environment(account) {
+            Ok(access) => Slices::start(access, word.clone()),
             Err(error) => {
                 tracing::warn!("endpoint_slices: {error}; DNS is asked instead");
                 return None;
@@ -290,15 +319,15 @@ fn refused(shared: &Shared, error: &ConfigError) {
     shared.chronicle.reloaded(shared.clock.now_s(), Err(error));
 }
 
-/// Waits a moment; whether the file changed meanwhile.
-fn wait(changes: &Receiver<()>) -> bool {
-    match changes.recv_timeout(TICK) {
-        Ok(()) => true,
-        Err(crossbeam_channel::RecvTimeoutError::Timeout) => false,
-        Err(crossbeam_channel::RecvTimeoutError::Disconnected) => {
-            std::thread::sleep(TICK); // nothing is watched
+/// Waits a moment, or until something was found; whether the file changed meanwhile.
+fn wait(changes: &Receiver<()>, news: &Receiver<()>) -> bool {
+    select! {
+        recv(changes) -> _ => true,
+        recv(news) -> _ => {
+            std::thread::sleep(GATHER);
             false
         }
+        default(TICK) => false,
     }
 }
 

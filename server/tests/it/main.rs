@@ -13,6 +13,7 @@ mod binary;
 mod command_line;
 mod connections;
 mod differential;
+mod discovery;
 mod dumps;
 mod expiry;
 mod large_values;

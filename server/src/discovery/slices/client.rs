@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::{ACCEPT, AUTHORIZATION, HOST, HeaderValue, USER_AGENT};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use serde_json::Value;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -20,13 +21,16 @@ use tokio_rustls::TlsConnector;
 use crate::tls::{Trust, TrustOptions};
 
 /// Where a pod finds its service account.
-const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+pub const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// To connect, to ask, and until the head of the answer is here: each.
 const STEP_TIME: Duration = Duration::from_secs(3);
 /// Bytes of an answer's head.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Bytes of a token.
 const TOKEN_BYTES_MAX: usize = 64 << 10;
+/// Bytes of an answer that says why there is no other, and characters of it that are shown.
+const REASON_BYTES_MAX: usize = 64 << 10;
+const REASON_SHOWN_MAX: usize = 300;
 /// A peer that is gone is noticed after this time, and three more of it, in silence.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 const KEEPALIVE_PROBES: u32 = 3;
@@ -49,7 +53,7 @@ pub struct Access {
 /// How hard to try where the server does not answer as it should.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
-    /// The longest pause before it is asked again; one that refuses is asked as rarely as that at once.
+    /// The longest pause before it is asked again.
     pub pause_max: Duration,
     /// Without an answer for so long what is known is not relied on any more.
     pub patience: Duration,
@@ -62,20 +66,22 @@ impl Default for Pace {
 }
 
 impl Access {
-    /// As a pod has it.
+    /// As a pod has it: the server by its environment, token and authorities in the folder `account`.
     ///
     /// # Errors
-    /// This is no pod.
-    pub fn in_cluster() -> Result<Self, String> {
+    /// The environment does not name the server.
+    pub fn from_environment(account: &Path) -> Result<Self, String> {
         let variable = |name: &str| {
-            std::env::var(name).map_err(|_| format!("{name} is not set: this is no pod of a cluster"))
+            std::env::var(name).map_err(|_| {
+                format!("{name} is not set: outside a pod, set it and KUBERNETES_SERVICE_PORT to where the cluster's API server is")
+            })
         };
         let port = variable("KUBERNETES_SERVICE_PORT")?;
         Ok(Self {
             host: variable("KUBERNETES_SERVICE_HOST")?,
             port: port.parse().map_err(|_| format!("KUBERNETES_SERVICE_PORT {port:?} is no port"))?,
-            authorities: Some(format!("{ACCOUNT}/ca.crt").into()),
-            token: format!("{ACCOUNT}/token").into(),
+            authorities: Some(account.join("ca.crt")),
+            token: account.join("token"),
             pace: Pace::default(),
         })
     }
@@ -84,7 +90,7 @@ impl Access {
 /// Why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The server will not say: it would be no use to ask again soon.
+    /// The server will not say, with the remedy.
     Refused(String),
     /// What happened since is not known any more: everything is to be listed again.
     Expired,
@@ -142,12 +148,32 @@ impl Access {
             .map_err(|error| Fault::Broken(format!("{place}{path}: {error}")))?;
         let response = within(STEP_TIME, &place, sender.send_request(request)).await?;
         match response.status() {
-            StatusCode::OK => Ok(Body { body: response.into_body(), buffer: Vec::new(), scanned: 0 }),
+            StatusCode::OK => Ok(Body::of(response.into_body())),
             StatusCode::GONE => Err(Fault::Expired),
-            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND) => {
-                Err(Fault::Refused(format!("{place} answered {status}")))
+            status => {
+                let reason = Body::of(response.into_body()).reason().await;
+                let text = format!("{place} answered {status}{reason}");
+                Err(match self.remedy(status) {
+                    Some(remedy) => Fault::Refused(format!("{text}: {remedy}")),
+                    None => Fault::Broken(text),
+                })
             }
-            status => Err(Fault::Broken(format!("{place} answered {status}"))),
+        }
+    }
+
+    /// What to do about a refusal; `None`: it may pass by itself.
+    fn remedy(&self, status: StatusCode) -> Option<String> {
+        match status {
+            StatusCode::UNAUTHORIZED => {
+                Some(format!("{} must hold a token that the cluster takes", self.token.display()))
+            }
+            StatusCode::FORBIDDEN => {
+                Some("let the service account list and watch endpointslices there".to_owned())
+            }
+            StatusCode::NOT_FOUND => Some(
+                "discovery.k8s.io/v1, which Kubernetes has from 1.21 on, must be served there".to_owned(),
+            ),
+            _ => None,
         }
     }
 
@@ -193,6 +219,21 @@ pub struct Body {
 }
 
 impl Body {
+    fn of(body: Incoming) -> Self {
+        Self { body, buffer: Vec::new(), scanned: 0 }
+    }
+
+    /// What the answer to a refused request says, as it stands behind its status; nothing where it says nothing.
+    async fn reason(self) -> String {
+        let Ok(Ok(body)) = tokio::time::timeout(STEP_TIME, self.whole(REASON_BYTES_MAX)).await else {
+            return String::new();
+        };
+        let json: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let Some(message) = json.get("message").and_then(Value::as_str) else { return String::new() };
+        let shown = |c: char| if c.is_control() { ' ' } else { c };
+        format!(" ({})", message.chars().take(REASON_SHOWN_MAX).map(shown).collect::<String>())
+    }
+
     /// One piece more; false at the end.
     async fn fill(&mut self, bytes_max: usize) -> Result<bool, Fault> {
         let Some(frame) = self.body.frame().await else { return Ok(false) };

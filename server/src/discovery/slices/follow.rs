@@ -1,5 +1,6 @@
 //! One Service, listed and watched until nobody wants it. What is known stays while the API server is away for a moment;
-//! after that, or when it will not say, the Service is given back to DNS, and taken again when the server answers.
+//! after that, or when it has never said, the Service is given back to DNS, and taken again when the server answers. A
+//! refusal is no exception: a server that has just started refuses everybody, until it has read who may do what.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,12 +35,15 @@ struct Follower {
     watched: Option<Instant>,
     /// Since when there has been none.
     lost: Option<Instant>,
+    /// The log has it that the server refuses.
+    refused: bool,
 }
 
 /// Never ends.
 pub(super) async fn follow(access: Arc<Access>, service: Service, findings: watch::Sender<SlicesFound>) {
     let Pace { pause_max, patience } = access.pace;
-    let mut follower = Follower { access, service, findings, known: None, watched: None, lost: None };
+    let mut follower =
+        Follower { access, service, findings, known: None, watched: None, lost: None, refused: false };
     let mut pause = PAUSE_MIN;
     loop {
         let begun = Instant::now();
@@ -55,18 +59,17 @@ pub(super) async fn follow(access: Arc<Access>, service: Service, findings: watc
             Err(fault) => {
                 // It is listed again.
                 follower.known = None;
-                let is_refused = matches!(fault, Fault::Refused(_));
                 let lost = *follower.lost.get_or_insert_with(Instant::now);
-                if is_refused || !follower.is_told() || lost.elapsed() >= patience {
+                if !follower.is_told() || lost.elapsed() >= patience {
                     follower.give_up(&fault);
-                }
-                if is_refused {
-                    pause = pause_max;
                 }
             }
         }
-        // Between half of it and all of it: proxies must not all come at once.
-        tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+        // Between half of it and all of it: proxies must not all come at once. What is known is given up in time.
+        let jittered = pause.mul_f64(0.5 + fastrand::f64() / 2.0);
+        let lost = follower.lost.filter(|_| follower.is_told());
+        let left = lost.map_or(jittered, |lost| patience.saturating_sub(lost.elapsed()));
+        tokio::time::sleep(jittered.min(left)).await;
         pause = (pause * 2).min(pause_max);
     }
 }
@@ -105,7 +108,7 @@ impl Follower {
         let mut body = self.access.get(&path).await?;
         // Not before it may be watched: what is only listed is soon out of date.
         self.tell(Some(known.members()));
-        (self.watched, self.lost) = (Some(Instant::now()), None);
+        (self.watched, self.lost, self.refused) = (Some(Instant::now()), None, false);
         let end = tokio::time::Instant::now() + Duration::from_secs(WATCH_S) + WATCH_GRACE;
         loop {
             let line = tokio::time::timeout_at(end, body.line(LINE_BYTES_MAX)).await;
@@ -123,15 +126,14 @@ impl Follower {
         self.findings.borrow().get(&self.service).is_some_and(Option::is_some)
     }
 
+    /// Says so once, and once more when it turns out that the server refuses: that does not pass by itself.
     fn give_up(&mut self, fault: &Fault) {
-        if self.tell(None) {
-            let Service { namespace, name } = &self.service;
-            let remedy = match fault {
-                Fault::Refused(_) => ": let the service account list and watch endpointslices there",
-                _ => "",
-            };
-            tracing::warn!("EndpointSlices of {namespace}/{name}: {fault}{remedy}; DNS is asked instead");
+        let is_refused = matches!(fault, Fault::Refused(_));
+        let is_news = self.tell(None);
+        if is_news || (is_refused && !self.refused) {
+            tracing::warn!("EndpointSlices of {}: {fault}; DNS is asked instead", self.service);
         }
+        self.refused |= is_refused;
     }
 
     /// Whether that is news.
@@ -139,8 +141,7 @@ impl Follower {
         if let Some(members) = &members
             && !self.is_told()
         {
-            let Service { namespace, name } = &self.service;
-            tracing::info!("EndpointSlices of {namespace}/{name} are followed: {} members", members.len());
+            tracing::info!("EndpointSlices of {} are followed: {} members", self.service, members.len());
         }
         self.findings.send_if_modified(|found| {
             let is_news = found.get(&self.service) != Some(&members);

@@ -17,10 +17,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::Sender;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-pub use client::Access;
+pub use client::{ACCOUNT, Access};
 pub use endpoints::Endpoint;
 
 use super::Found;
@@ -41,14 +42,22 @@ pub struct Slices {
 }
 
 impl Slices {
-    /// It begins with nobody to follow, and ends with this.
+    /// It begins with nobody to follow, and ends with this. There is word in `news` of each change.
     #[must_use]
-    pub fn start(access: Access) -> Self {
+    pub fn start(access: Access, news: Sender<()>) -> Self {
         let (wanted, orders) = watch::channel(HashSet::new());
         let (findings, found) = watch::channel(SlicesFound::new());
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let outcome = runtime.map(|runtime| runtime.block_on(run(Arc::new(access), orders, &findings)));
+            let outcome = runtime.map(|runtime| {
+                let mut changes = findings.subscribe();
+                runtime.spawn(async move {
+                    while changes.changed().await.is_ok() {
+                        let _ = news.try_send(()); // full: there is word already
+                    }
+                });
+                runtime.block_on(run(Arc::new(access), orders, &findings));
+            });
             if let Err(error) = outcome {
                 tracing::error!("EndpointSlices are not followed: {error}");
             }
@@ -92,6 +101,12 @@ impl Slices {
 #[must_use]
 pub fn services(config: &Config) -> HashSet<Service> {
     config.pools.iter().filter_map(|pool| pool.endpoint_slices.clone()).collect()
+}
+
+/// The Services whose members `found` knows.
+#[must_use]
+pub fn told(found: &SlicesFound) -> HashSet<&Service> {
+    found.iter().filter(|(_, members)| members.is_some()).map(|(service, _)| service).collect()
 }
 
 async fn run(

@@ -246,6 +246,10 @@ fn service() -> Service {
     Service { namespace: "n".to_owned(), name: "cache".to_owned() }
 }
 
+fn start(api: &Api) -> Slices {
+    Slices::start(api.access(), crossbeam_channel::bounded(1).0)
+}
+
 /// What is found becomes this, and how long that took.
 #[track_caller]
 fn wait_for(slices: &mut Slices, expected: Option<&[&str]>) -> Duration {
@@ -271,7 +275,7 @@ fn members_follow_what_the_cluster_tells_at_once() {
     for is_secure in [false, true] {
         let api = Api::start(is_secure);
         api.put("s1", &[("c-1", "10.0.0.1"), ("c-10", "10.0.0.10")]);
-        let mut slices = Slices::start(api.access());
+        let mut slices = start(&api);
         slices.follow(&one_pool());
         let first = slices.first(DEADLINE);
         assert_eq!(first[&service()].as_ref().map(Vec::len), Some(2));
@@ -300,7 +304,7 @@ fn members_follow_what_the_cluster_tells_at_once() {
 fn a_watch_that_breaks_off_or_is_out_of_date_is_begun_anew_with_a_list() {
     let api = Api::start(false);
     api.put("s", &[("c-0", "10.0.0.1")]);
-    let mut slices = Slices::start(api.access());
+    let mut slices = start(&api);
     slices.follow(&one_pool());
     wait_for(&mut slices, Some(&["c-0 10.0.0.1"]));
     for number in 2..6 {
@@ -336,7 +340,7 @@ fn a_watch_that_breaks_off_or_is_out_of_date_is_begun_anew_with_a_list() {
 fn a_server_that_refuses_or_is_away_gives_the_service_back_to_dns_until_it_answers() {
     let api = Api::start(false);
     api.put("s", &[("c-0", "10.0.0.1")]);
-    let mut slices = Slices::start(api.access());
+    let mut slices = start(&api);
     // To list is not enough.
     api.state().watch_status = Some(403);
     slices.follow(&one_pool());
@@ -368,7 +372,7 @@ fn a_server_that_refuses_or_is_away_gives_the_service_back_to_dns_until_it_answe
 fn a_server_by_another_authority_gets_no_token() {
     let api = Api::start(true);
     std::fs::write(api.folder.join("ca.crt"), certificates().0).unwrap();
-    let mut slices = Slices::start(api.access());
+    let mut slices = start(&api);
     slices.follow(&one_pool());
     wait_for(&mut slices, None);
     assert_eq!(api.state().lists, 0);
@@ -378,7 +382,7 @@ fn a_server_by_another_authority_gets_no_token() {
 fn nonsense_and_lines_without_end_break_the_watch_alone() {
     let api = Api::start(false);
     api.put("s", &[("c-0", "10.0.0.1")]);
-    let mut slices = Slices::start(api.access());
+    let mut slices = start(&api);
     slices.follow(&one_pool());
     wait_for(&mut slices, Some(&["c-0 10.0.0.1"]));
     for line in ["nonsense".to_owned(), "{}".to_owned(), "x".repeat(3 << 20)] {

@@ -40,6 +40,8 @@ pub struct Checked {
     pub reload_delay_ms: u64,
     /// Whom to ask for names.
     pub dns_server: Option<SocketAddr>,
+    /// Folder of the token and authorities for the cluster's API server.
+    pub service_account: PathBuf,
     /// How long it is not ready for want of a pool's first server.
     pub ready_wait: Duration,
     /// Ask caches for their cores.
@@ -152,6 +154,7 @@ impl Args {
             source: self.source()?,
             reload_delay_ms,
             dns_server: self.dns()?,
+            service_account: self.service_account.clone(),
             ready_wait: Duration::from_millis(number("--ready-wait-ms", &self.ready_wait_ms, 0, MS_MAX)?),
             core_aware: self.core_aware,
         })

@@ -1,6 +1,7 @@
 //! What the tests stand on: servers as child processes, clients with deadlines, seeded random numbers.
 
 mod client;
+mod cluster;
 mod folder;
 mod names;
 mod packet;
@@ -11,6 +12,7 @@ mod tls;
 use std::time::{Duration, Instant};
 
 pub use client::{Client, Stats};
+pub use cluster::{Cluster, Endpoint, State};
 pub use folder::Folder;
 pub use names::Names;
 pub use packet::{Packet, opcode};

@@ -1,0 +1,283 @@
+//! Pools that follow a Service of Kubernetes: the proxy before an API server, caches that come, move, end and go, and DNS
+//! for when the API server does not tell.
+
+use std::fmt::Write;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use super::support::{Backend, Client, Cluster, Endpoint, Launch, Names, Server, State, wait_until};
+
+/// So many keys that every cache has some.
+const KEYS: usize = 60;
+
+/// Caches on hosts of 127.0.0.0/24, all on one port, as pods have it.
+struct Caches {
+    port: u16,
+    _servers: Vec<Server>,
+}
+
+impl Caches {
+    /// On these hosts. Each test has others: they run side by side.
+    fn start(hosts: std::ops::RangeInclusive<u8>) -> Self {
+        let first = format!("127.0.0.{}:0", hosts.start());
+        let port = std::net::TcpListener::bind(first).unwrap().local_addr().unwrap().port();
+        let on = |host: u8| {
+            Launch::bare(&["-l", &format!("127.0.0.{host}"), "-p", &port.to_string(), "-t", "1"]).serve()
+        };
+        Self { port, _servers: hosts.map(on).collect() }
+    }
+
+    fn stat(&self, host: u8, name: &str) -> u64 {
+        Client::connect_to(SocketAddr::from(([127, 0, 0, host], self.port))).stat(name)
+    }
+
+    /// A proxy before those that `cluster` or else DNS names.
+    fn proxied(&self, cluster: &Cluster, backend: Backend, args: &[&str]) -> Server {
+        let pool = format!(
+            r#""A": {{"servers": ["caches.test:{}"], "resolve": true, "endpoint_slices": "n/cache"}}"#,
+            self.port
+        );
+        let config = format!(r#"{{"pools": {{{pool}}}, "route": "PoolRoute|A"}}"#);
+        self.proxied_by(cluster, backend, &config, args)
+    }
+
+    fn proxied_by(&self, cluster: &Cluster, backend: Backend, config: &str, args: &[&str]) -> Server {
+        let fixed = ["proxy", "-p", "0", "--listen-addresses=127.0.0.1", "--num-proxies=2", "-v"];
+        let launch = Launch::bare(&fixed).args(&[backend.flag(), "--config-str", config]).args(args);
+        cluster.reached_by(launch).serve()
+    }
+}
+
+fn ready(name: &'static str, host: u8) -> Endpoint {
+    Endpoint { host, name, state: State::Ready }
+}
+
+/// Sets every key, and gets it back.
+#[track_caller]
+fn round(client: &mut Client) {
+    let (mut requests, mut replies) = (String::new(), String::new());
+    for key in 0..KEYS {
+        let _ = write!(requests, "set k{key} 0 0 1\r\nx\r\nget k{key}\r\n");
+        let _ = write!(replies, "STORED\r\nVALUE k{key} 0 1\r\nx\r\nEND\r\n");
+    }
+    client.check(requests, replies);
+}
+
+/// Exactly these are used, each of `hosts` that is not is left alone.
+#[track_caller]
+fn wait_for_use(caches: &Caches, client: &mut Client, hosts: std::ops::RangeInclusive<u8>, used: &[u8]) {
+    let sets = || hosts.clone().map(|host| caches.stat(host, "cmd_set")).collect::<Vec<_>>();
+    wait_until(&format!("{used:?} to be used"), || {
+        let before = sets();
+        for key in 0..KEYS {
+            // While there is no address for it, a server is tried in vain.
+            client.ask(&format!("set k{key} 0 0 1\r\nx"));
+        }
+        let mut use_of = hosts.clone().zip(before.iter().zip(sets()));
+        use_of.all(|(host, (before, after))| used.contains(&host) == (after > *before))
+    });
+}
+
+#[test]
+fn caches_that_come_move_end_and_go_lose_no_request() {
+    let hosts = 31..=34;
+    let caches = Caches::start(hosts.clone());
+    for &backend in Backend::all() {
+        let cluster = Cluster::start();
+        cluster.put("a", &[ready("c-0", 31), ready("c-1", 32)]);
+        let proxy = caches.proxied(&cluster, backend, &["--dns-server=127.0.0.1:9"]);
+        let over = Arc::new(AtomicBool::new(false));
+        let (address, is_over) = (proxy.address, Arc::clone(&over));
+        let load = std::thread::spawn(move || {
+            let mut client = Client::connect_to(address);
+            while !is_over.load(Ordering::Relaxed) {
+                round(&mut client);
+            }
+        });
+        let mut client = Client::connect(&proxy);
+        let mut check = |used: &[u8]| {
+            // With the load beside it: what is not to be used gets nothing from there either.
+            wait_for_use(&caches, &mut client, hosts.clone(), used);
+        };
+        check(&[31, 32]);
+        cluster.put("b", &[ready("c-2", 33)]);
+        check(&[31, 32, 33]);
+        // The pod comes back elsewhere.
+        cluster.put("b", &[ready("c-2", 34)]);
+        check(&[31, 32, 34]);
+        for serving in [true, false] {
+            cluster.put("b", &[Endpoint { state: State::Ending { serving }, ..ready("c-2", 34) }]);
+            check(&[31, 32]);
+            cluster.put("b", &[ready("c-2", 34)]);
+            check(&[31, 32, 34]);
+        }
+        cluster.put("a", &[ready("c-0", 31), Endpoint { state: State::Unready, ..ready("c-1", 32) }]);
+        check(&[31, 34]);
+        cluster.remove("b");
+        check(&[31]);
+        assert_eq!(cluster.lists(), 1, "the rest was watched");
+        over.store(true, Ordering::Relaxed);
+        load.join().unwrap();
+        assert!(!proxy.stderr().contains("DNS"), "{}", proxy.stderr());
+    }
+}
+
+#[test]
+fn a_key_stays_with_its_pod_when_the_pod_moves() {
+    let caches = Caches::start(41..=43);
+    let cluster = Cluster::start();
+    cluster.put("a", &[ready("c-0", 41), ready("c-1", 42)]);
+    let proxy = caches.proxied(&cluster, Backend::all()[0], &["--dns-server=127.0.0.1:9"]);
+    let mut client = Client::connect(&proxy);
+    round(&mut client);
+    let (stayed, moved) = (caches.stat(41, "curr_items"), caches.stat(42, "curr_items"));
+    assert!(stayed > 0 && moved > 0);
+    cluster.put("a", &[ready("c-0", 41), ready("c-1", 43)]);
+    wait_for_use(&caches, &mut client, 41..=43, &[41, 43]);
+    round(&mut client);
+    assert_eq!((caches.stat(41, "curr_items"), caches.stat(43, "curr_items")), (stayed, moved));
+}
+
+#[test]
+fn a_watch_goes_on_where_it_ended_and_is_listed_anew_when_that_is_forgotten() {
+    let caches = Caches::start(51..=53);
+    let cluster = Cluster::start();
+    cluster.put("a", &[ready("c-0", 51)]);
+    let proxy = caches.proxied(&cluster, Backend::all()[0], &["--dns-server=127.0.0.1:9"]);
+    let mut client = Client::connect(&proxy);
+    let mut check = |used: &[u8]| wait_for_use(&caches, &mut client, 51..=53, used);
+    check(&[51]);
+    // Its time is over: what happens before it is begun again is not missed.
+    cluster.end_watches();
+    cluster.put("a", &[ready("c-0", 52)]);
+    check(&[52]);
+    // A bookmark is all that moves the place on, while nothing happens.
+    cluster.bookmark();
+    cluster.put("a", &[ready("c-0", 51)]);
+    check(&[51]);
+    let lists = cluster.lists();
+    cluster.forget();
+    cluster.end_watches();
+    wait_until("a list", || cluster.lists() > lists);
+    wait_until("a watch", || cluster.watching() == 1);
+    cluster.put("a", &[ready("c-0", 53)]);
+    check(&[53]);
+    assert!(!proxy.stderr().contains("DNS"), "{}", proxy.stderr());
+}
+
+#[test]
+fn dns_names_the_caches_while_the_api_server_is_away() {
+    let Some(names) = Names::start() else { return };
+    let caches = Caches::start(61..=63);
+    let mut cluster = Cluster::start();
+    cluster.put("a", &[ready("c-0", 61)]);
+    names.tell(&[62]);
+    let dns = format!("--dns-server=127.0.0.1:{}", names.port());
+    let proxy = caches.proxied(&cluster, Backend::all()[0], &[&dns]);
+    let mut client = Client::connect(&proxy);
+    let mut check = |used: &[u8]| wait_for_use(&caches, &mut client, 61..=63, used);
+    check(&[61]);
+    // Back in time: nothing is said, what happened meanwhile is known.
+    cluster.vanish();
+    cluster.put("a", &[ready("c-0", 63)]);
+    check(&[61]);
+    cluster.come_back();
+    check(&[63]);
+    cluster.vanish();
+    check(&[62]);
+    let said = proxy.stderr();
+    assert_eq!(said.matches("DNS is asked instead").count(), 1, "{said}");
+    assert!(said.contains("EndpointSlices of n/cache: "), "{said}");
+    names.tell(&[61]);
+    check(&[61]);
+    cluster.come_back();
+    check(&[63]);
+    let said = proxy.stderr();
+    assert_eq!(said.matches("EndpointSlices of n/cache are followed: 1 members").count(), 2, "{said}");
+}
+
+#[test]
+fn what_the_api_server_refuses_is_said_in_its_words_with_the_remedy() {
+    let Some(names) = Names::start() else { return };
+    let caches = Caches::start(71..=72);
+    let cluster = Cluster::start();
+    cluster.put("a", &[ready("c-0", 71)]);
+    cluster.permit(false);
+    names.tell(&[72]);
+    let dns = format!("--dns-server=127.0.0.1:{}", names.port());
+    let proxy = caches.proxied(&cluster, Backend::all()[0], &[&dns]);
+    let mut client = Client::connect(&proxy);
+    let mut check = |used: &[u8]| wait_for_use(&caches, &mut client, 71..=72, used);
+    let said = |text: &str| {
+        wait_until(text, || proxy.stderr().contains(text));
+    };
+    check(&[72]);
+    said(
+        "answered 403 Forbidden (endpointslices.discovery.k8s.io is forbidden: User \"system:serviceaccount:n:proxy\" cannot list resource \"endpointslices\" in API group \"discovery.k8s.io\" in the namespace \"n\"): let the service account list and watch endpointslices there; DNS is asked instead",
+    );
+    cluster.permit(true);
+    check(&[71]);
+    // Those that have just started refuse for a moment: that alone sends nobody to DNS.
+    cluster.permit(false);
+    cluster.end_watches();
+    wait_until("the watch to end", || cluster.watching() == 0);
+    cluster.permit(true);
+    wait_until("another", || cluster.watching() == 1);
+    check(&[71]);
+    assert_eq!(proxy.stderr().matches("DNS is asked instead").count(), 1);
+    // A token that is replaced in time is no news; one that is not is said to be that.
+    cluster.rotate_token("the-second-token");
+    cluster.end_watches();
+    cluster.put("a", &[ready("c-1", 71)]);
+    wait_until("a watch with it", || cluster.watching() == 1);
+    check(&[71]);
+    assert_eq!(proxy.stderr().matches("DNS is asked instead").count(), 1);
+    cluster.accept_token("the-third-token");
+    cluster.end_watches();
+    check(&[72]);
+    said("answered 401 Unauthorized (Unauthorized): ");
+    said("/token must hold a token that the cluster takes; DNS is asked instead");
+    cluster.rotate_token("the-third-token");
+    check(&[71]);
+}
+
+#[test]
+fn a_dns_server_that_does_not_answer_does_not_hold_up_what_the_cluster_tells() {
+    let caches = Caches::start(81..=82);
+    let cluster = Cluster::start();
+    cluster.put("a", &[ready("c-0", 81)]);
+    // It counts what it is asked.
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let dns = format!("--dns-server={}", silent.local_addr().unwrap());
+    let questions = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&questions);
+    std::thread::spawn(move || {
+        // It ends with the process of the test.
+        while silent.recv(&mut [0; 512]).is_ok() {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    let config = format!(
+        r#"{{"pools": {{"A": {{"servers": ["caches.test:{0}"], "resolve": true, "endpoint_slices": "n/cache"}},
+            "B": {{"servers": ["others.test:{0}"], "resolve": true}}}},
+            "route": {{"type": "PrefixSelectorRoute", "policies": {{"b:": "PoolRoute|B"}}, "wildcard": "PoolRoute|A"}}}}"#,
+        caches.port
+    );
+    let proxy = caches.proxied_by(&cluster, Backend::all()[0], &config, &[&dns]);
+    let mut client = Client::connect(&proxy);
+    wait_for_use(&caches, &mut client, 81..=82, &[81]);
+    let (asked, begun) = (questions.load(Ordering::Relaxed), Instant::now());
+    wait_until("a lookup to be under way", || questions.load(Ordering::Relaxed) > asked);
+    for _ in 0..5 {
+        cluster.put("a", &[ready("c-0", 82)]);
+        wait_for_use(&caches, &mut client, 81..=82, &[82]);
+        cluster.put("a", &[ready("c-0", 81)]);
+        wait_for_use(&caches, &mut client, 81..=82, &[81]);
+    }
+    // One lookup is at least four questions, and two seconds for each two. Ten changes that wait for one each are forty.
+    let asked = questions.load(Ordering::Relaxed) - asked;
+    println!("ten changes in {:?}, {asked} questions meanwhile", begun.elapsed());
+    assert!(asked < 20, "{asked} questions while ten changes were followed");
+}
