@@ -244,6 +244,19 @@ fn what_the_api_server_refuses_is_said_in_its_words_with_the_remedy() {
 }
 
 #[test]
+fn a_service_that_is_not_there_is_named_and_followed_once_it_is() {
+    let caches = Caches::start(91..=91);
+    let cluster = Cluster::start();
+    let proxy = caches.proxied(&cluster, Backend::all()[0], &["--dns-server=127.0.0.1:9"]);
+    let warning = "there is no EndpointSlice of n/cache: name a Service that is there";
+    wait_until("the warning", || proxy.stderr().contains(warning));
+    // One that is there has a slice, if an empty one.
+    cluster.put("a", &[]);
+    cluster.put("a", &[ready("c-0", 91)]);
+    wait_for_use(&caches, &mut Client::connect(&proxy), 91..=91, &[91]);
+}
+
+#[test]
 fn a_dns_server_that_does_not_answer_does_not_hold_up_what_the_cluster_tells() {
     let caches = Caches::start(81..=82);
     let cluster = Cluster::start();

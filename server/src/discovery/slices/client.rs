@@ -57,11 +57,18 @@ pub struct Pace {
     pub pause_max: Duration,
     /// Without an answer for so long what is known is not relied on any more.
     pub patience: Duration,
+    /// A watch that is silent for so long is begun anew where it was. Servers tell about every minute how far they are, where
+    /// anything happens; one that hangs takes no other watch.
+    pub silence_max: Duration,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { pause_max: Duration::from_secs(10), patience: Duration::from_secs(5) }
+        Self {
+            pause_max: Duration::from_secs(10),
+            patience: Duration::from_secs(5),
+            silence_max: Duration::from_secs(90),
+        }
     }
 }
 

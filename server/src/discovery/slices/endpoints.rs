@@ -63,6 +63,12 @@ impl Known {
         }
     }
 
+    /// The Service has no slices; one that exists has, with or without endpoints.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.slices.is_empty()
+    }
+
     /// Everyone once, `pod-2` before `pod-10`. Of one that has several addresses the first in numeric order, IPv4 before
     /// IPv6.
     #[must_use]

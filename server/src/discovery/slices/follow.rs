@@ -13,9 +13,8 @@ use super::client::{Access, Fault, Pace};
 use super::endpoints::{Endpoint, Known, version};
 use crate::proxy::config::Service;
 
-/// How long the server lets a watch last, seconds; and how much longer it is waited for.
+/// How long the server lets a watch last, seconds.
 const WATCH_S: u64 = 300;
-const WATCH_GRACE: Duration = Duration::from_secs(10);
 /// Time for a list.
 const LIST_TIME: Duration = Duration::from_secs(5);
 /// Bytes of a list, and of one slice, which has at most a thousand endpoints of about half a KiB each.
@@ -41,7 +40,7 @@ struct Follower {
 
 /// Never ends.
 pub(super) async fn follow(access: Arc<Access>, service: Service, findings: watch::Sender<SlicesFound>) {
-    let Pace { pause_max, patience } = access.pace;
+    let Pace { pause_max, patience, .. } = access.pace;
     let mut follower =
         Follower { access, service, findings, known: None, watched: None, lost: None, refused: false };
     let mut pause = PAUSE_MIN;
@@ -107,14 +106,18 @@ impl Follower {
         ));
         let mut body = self.access.get(&path).await?;
         // Not before it may be watched: what is only listed is soon out of date.
+        let is_first = !self.is_told();
         self.tell(Some(known.members()));
+        if is_first && known.is_empty() {
+            tracing::warn!("there is no EndpointSlice of {}: name a Service that is there", self.service);
+        }
         (self.watched, self.lost, self.refused) = (Some(Instant::now()), None, false);
-        let end = tokio::time::Instant::now() + Duration::from_secs(WATCH_S) + WATCH_GRACE;
+        let silence_max = self.access.pace.silence_max;
         loop {
-            let line = tokio::time::timeout_at(end, body.line(LINE_BYTES_MAX)).await;
-            let Some(line) = line.map_err(|_| Fault::Broken("a watch that does not end".into()))?? else {
-                return Ok(());
+            let Ok(line) = tokio::time::timeout(silence_max, body.line(LINE_BYTES_MAX)).await else {
+                return Ok(()); // it goes on where it was, unless the server hangs
             };
+            let Some(line) = line? else { return Ok(()) };
             if apply(known, &line)? {
                 self.tell(Some(known.members()));
             }

@@ -31,6 +31,8 @@ struct State {
     /// Refuse watches alone with it.
     watch_status: Option<u16>,
     lists: usize,
+    /// Nothing is answered any more.
+    hangs: bool,
     watchers: Vec<Sender<Line>>,
 }
 
@@ -95,7 +97,11 @@ impl Api {
             port: self.address.port(),
             authorities: self.authorities.clone(),
             token: self.folder.join("token"),
-            pace: Pace { pause_max: Duration::from_millis(200), patience: Duration::from_secs(1) },
+            pace: Pace {
+                pause_max: Duration::from_millis(200),
+                patience: Duration::from_secs(1),
+                silence_max: DEADLINE,
+            },
         }
     }
 
@@ -167,6 +173,9 @@ fn answer(mut stream: impl Read + Write, state: &Mutex<State>) {
     let head = String::from_utf8(head).unwrap().to_lowercase();
     let expected = "get /apis/discovery.k8s.io/v1/namespaces/n/endpointslices?labelselector=kubernetes.io%2fservice-name%3dcache";
     let is_watch = head.contains("&watch=1&");
+    while state.lock().unwrap().hangs {
+        std::thread::sleep(Duration::from_millis(2));
+    }
     let mut known = state.lock().unwrap();
     let status = match (known.status, known.watch_status.filter(|_| is_watch)) {
         (Some(status), _) | (None, Some(status)) => status,
@@ -365,6 +374,29 @@ fn a_server_that_refuses_or_is_away_gives_the_service_back_to_dns_until_it_answe
     api.break_off();
     wait_for(&mut slices, None);
     std::fs::write(api.folder.join("token"), TOKEN).unwrap();
+    wait_for(&mut slices, Some(&["c-0 10.0.0.1"]));
+}
+
+#[test]
+fn a_silent_watch_is_begun_anew_where_it_was_and_a_server_that_hangs_is_noticed() {
+    let api = Api::start(false);
+    api.put("s", &[("c-0", "10.0.0.1")]);
+    let mut access = api.access();
+    // Longer than a watch that counts as a failure.
+    access.pace.silence_max = Duration::from_millis(1100);
+    let mut slices = Slices::start(access, crossbeam_channel::bounded(1).0);
+    slices.follow(&one_pool());
+    wait_for(&mut slices, Some(&["c-0 10.0.0.1"]));
+    let begun = Instant::now();
+    while api.state().watchers.len() < 2 {
+        assert!(begun.elapsed() < DEADLINE);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert_eq!(api.state().lists, 1);
+    assert!(slices.news().is_none());
+    api.state().hangs = true;
+    wait_for(&mut slices, None);
+    api.state().hangs = false;
     wait_for(&mut slices, Some(&["c-0 10.0.0.1"]));
 }
 

@@ -16,6 +16,10 @@ use super::{Authority, Folder, Launch};
 /// What a list and a watch of the Service's slices begin with.
 const RESOURCE: &str = "/apis/discovery.k8s.io/v1/namespaces/n/endpointslices?labelSelector=kubernetes.io%2Fservice-name%3Dcache";
 const HEAD: &str = "Cache-Control: no-cache, private\r\nContent-Type: application/json\r\nDate: Sat, 28 Nov 2026 09:14:16 GMT\r\n";
+/// What stands before a slice's version.
+const VERSION: &str = r#""resourceVersion":""#;
+/// Answers of up to so many bytes come with their length, longer ones in chunks.
+const UNCHUNKED_BYTES_MAX: usize = 2048;
 /// The account that asks, as refusals call it.
 const ACCOUNT: &str = "system:serviceaccount:n:proxy";
 
@@ -121,8 +125,11 @@ impl Cluster {
     /// The slice is not there any more.
     pub fn remove(&self, name: &str) {
         self.change(|known| {
-            known.slices.remove(name).unwrap();
-            ("DELETED", slice(name, known.version, &[]))
+            // As it was, but for its version.
+            let last = known.slices.remove(name).unwrap();
+            let (head, rest) = last.split_once(VERSION).unwrap();
+            let (_, tail) = rest.split_once('"').unwrap();
+            ("DELETED", format!("{head}{VERSION}{}\"{tail}", known.version))
         });
     }
 
@@ -286,8 +293,13 @@ fn answer(mut stream: Secured, shared: &Shared) -> std::io::Result<()> {
             items.collect::<Vec<_>>().join(",")
         );
         drop(known);
+        let list = list + "\n";
+        if list.len() <= UNCHUNKED_BYTES_MAX {
+            write!(stream, "HTTP/1.1 200 OK\r\n{HEAD}Content-Length: {}\r\n\r\n{list}", list.len())?;
+            return stream.flush();
+        }
         write!(stream, "HTTP/1.1 200 OK\r\n{HEAD}Transfer-Encoding: chunked\r\n\r\n")?;
-        chunk(&mut stream, &(list + "\n"))?;
+        chunk(&mut stream, &list)?;
         return end(&mut stream);
     }
     let from = query.split("resourceVersion=").nth(1).and_then(|rest| rest.split('&').next()).unwrap();
