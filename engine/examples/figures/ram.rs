@@ -113,7 +113,7 @@ fn gets(subject: &mut Subject, names: &[[u8; 20]]) -> usize {
         keys.iter().for_each(|key| subject.store.prefetch(key.hash));
         keys.iter().for_each(|key| subject.store.prefetch_item(key.hash));
         out.clear();
-        for key in keys {
+        for &key in &keys {
             if let Some(item) = subject.store.get(key, START) {
                 item.value.copy_to(&mut out);
                 found += 1;
