@@ -4,7 +4,7 @@
 //! cargo run --release -p corecached-engine --example figures -- fill 256
 //! ... sizes                                  bytes over payload at 1 to 4 million items
 //! ... trace FILE MIB,MIB,.. [COPIES]         miss ratio of a CTR1 trace, all memory counted
-//! ... units FILE PERCENT,PERCENT,..          the same with equal items, limits in percent of the objects
+//! ... units FILE PERCENT,PERCENT,.. [COPIES] the same with equal items, limits in percent of the objects
 //! ... shift                                  100-byte values, then 1000-byte ones, in 64 MiB
 //! ... ram ITEMS                              gets and sets in batches of 16, against a map of boxes
 //! ... stalls MIB                             longest slices of a store that does everything at once
@@ -30,7 +30,10 @@ fn main() {
         ["shift"] => memory::shift(),
         ["trace", file, mib] => trace::bytes(file, &list(mib), 1),
         ["trace", file, mib, copies] => trace::bytes(file, &list(mib), copies.parse().expect("a number")),
-        ["units", file, percent] => trace::units(file, &list(percent)),
+        ["units", file, percent] => trace::units(file, &list(percent), 1),
+        ["units", file, percent, copies] => {
+            trace::units(file, &list(percent), copies.parse().expect("a number"));
+        }
         ["ram", items] => list(items).into_iter().for_each(ram::batches),
         ["stalls", mib] => list(mib).into_iter().for_each(stalls::slices),
         ["expiry"] => expiry::freed(),

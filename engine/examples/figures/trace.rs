@@ -28,6 +28,11 @@ impl Trace {
         };
         Trace { bytes: numbers(24, objects), requests: numbers(24 + 4 * objects, requests) }
     }
+
+    /// Objects in order of request, each asked for in every copy.
+    fn interleaved(&self, copies: usize) -> impl Iterator<Item = (u32, usize)> {
+        self.requests.iter().flat_map(move |&id| (0..copies).map(move |copy| (id, copy)))
+    }
 }
 
 /// The key of object `id` of copy `copy`: 20 bytes, fewer where the object is smaller.
@@ -55,17 +60,15 @@ pub fn bytes(file: &str, mib: &[usize], copies: usize) {
         let (mut misses, mut written) = (0u64, 0u64);
         let mut key = [0; 20];
         let start = cpu_s();
-        for &id in &trace.requests {
-            for copy in 0..copies {
-                let object_bytes = trace.bytes[id as usize];
-                let len = name(id, copy, object_bytes, &mut key);
-                let key = subject.key(&key[..len]);
-                if subject.store.get(key, START).is_none() {
-                    misses += 1;
-                    let value = &value[..(object_bytes as usize).saturating_sub(len)];
-                    subject.store.store(key, value, &StoreHow::default(), START);
-                    written += u64::from(object_bytes);
-                }
+        for (id, copy) in trace.interleaved(copies) {
+            let object_bytes = trace.bytes[id as usize];
+            let len = name(id, copy, object_bytes, &mut key);
+            let key = subject.key(&key[..len]);
+            if subject.store.get(key, START).is_none() {
+                misses += 1;
+                let value = &value[..(object_bytes as usize).saturating_sub(len)];
+                subject.store.store(key, value, &StoreHow::default(), START);
+                written += u64::from(object_bytes);
             }
         }
         let requests = (trace.requests.len() * copies) as f64;
@@ -89,38 +92,39 @@ pub fn bytes(file: &str, mib: &[usize], copies: usize) {
 /// Bytes of an item where all are equal: eight to a segment of 64 KiB.
 const UNIT_BYTES: usize = 8192;
 
-/// Miss ratios where every object is of one size and the store holds a percentage of them, beside those of
-/// LRU and S3-FIFO of as many items. The limit is set so that the store holds that many items on average.
-pub fn units(file: &str, percent: &[usize]) {
+/// Miss ratios where every object is of one size and the store holds a percentage of them, beside that of LRU of as many
+/// items; of so many copies of the trace, interleaved. The limit is set so that the store holds that many items on average.
+pub fn units(file: &str, percent: &[usize], copies: usize) {
+    assert!((1..=8).contains(&copies));
     let trace = Trace::read(file);
     for &percent in percent {
-        let capacity = trace.bytes.len() * percent / 100;
+        let capacity = trace.bytes.len() * copies * percent / 100;
         let mut limit = capacity * UNIT_BYTES * 21 / 20;
         let (mut misses, mut held, mut permille) = (0, 0.0, 0);
         for _ in 0..6 {
-            (misses, held, permille) = replay_units(&trace, limit);
+            (misses, held, permille) = replay_units(&trace, copies, limit);
             if (held / capacity as f64 - 1.0).abs() < 0.003 {
                 break;
             }
             limit = (limit as f64 + (capacity as f64 - held) * UNIT_BYTES as f64) as usize;
         }
-        let requests = trace.requests.len() as f64;
+        let requests = (trace.requests.len() * copies) as f64;
         println!(
-            "{percent} % of the objects, {capacity} items ({held:.0} held on average): miss {:.4}, LRU {:.4}, admission {:.1} %",
+            "{percent} % of the objects, {copies} copies, {capacity} items ({held:.0} held on average): miss {:.4}, LRU {:.4}, admission {:.1} %",
             misses as f64 / requests,
-            lru_misses(&trace, capacity) as f64 / requests,
+            lru_misses(&trace, copies, capacity) as f64 / requests,
             permille as f64 / 10.0,
         );
     }
 }
 
-fn replay_units(trace: &Trace, limit: usize) -> (u64, f64, usize) {
+fn replay_units(trace: &Trace, copies: usize, limit: usize) -> (u64, f64, usize) {
     let mut subject = Subject::new(limit.max(1 << 20));
     let value = vec![7; UNIT_BYTES - 24];
     let (mut misses, mut samples, mut sum) = (0, 0, 0);
     let mut key = [0; 20];
-    for (number, &id) in trace.requests.iter().enumerate() {
-        let len = name(id, 0, 100, &mut key);
+    for (number, (id, copy)) in trace.interleaved(copies).enumerate() {
+        let len = name(id, copy, 100, &mut key);
         let key = subject.key(&key[..len]);
         if subject.store.get(key, START).is_none() {
             misses += 1;
@@ -135,11 +139,11 @@ fn replay_units(trace: &Trace, limit: usize) -> (u64, f64, usize) {
 }
 
 /// Misses of a list in order of use.
-fn lru_misses(trace: &Trace, capacity: usize) -> u64 {
-    let mut at: HashMap<u32, u64> = HashMap::new();
+fn lru_misses(trace: &Trace, copies: usize, capacity: usize) -> u64 {
+    let mut at: HashMap<(u32, usize), u64> = HashMap::new();
     let mut order = std::collections::BTreeMap::new();
     let mut misses = 0;
-    for (now, &id) in (0u64..).zip(&trace.requests) {
+    for (now, id) in (0u64..).zip(trace.interleaved(copies)) {
         match at.insert(id, now) {
             Some(before) => drop(order.remove(&before)),
             None => misses += 1,
