@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 /// Bytes of a huge page, and alignment of the mapping.
 pub(crate) const HUGE_PAGE_BYTES: usize = 2 << 20;
-/// Bytes to be given back to the kernel at a time, 5 to 10 microseconds of its work.
-pub(crate) const DISCARD_BYTES: usize = 32 << 10;
+/// Bytes to be given back to the kernel at a time: 5 microseconds of its work, and 20 where it has to split a huge page.
+pub(crate) const DISCARD_BYTES: usize = 8 << 10;
 const ALIGN: usize = HUGE_PAGE_BYTES;
 
 /// The mapping itself, unmapped when its last user is gone.
