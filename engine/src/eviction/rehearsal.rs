@@ -59,12 +59,12 @@ impl Cache {
     }
 
     fn has(&self, print: u32) -> bool {
-        self.entries.find(u64::from(print), |entry| entry.print == print).is_some()
+        self.entries.find(spread(print), |entry| entry.print == print).is_some()
     }
 
     /// Whether the key is here, counting one access.
     fn read(&mut self, print: u32) -> bool {
-        let entry = self.entries.find_mut(u64::from(print), |entry| entry.print == print);
+        let entry = self.entries.find_mut(spread(print), |entry| entry.print == print);
         entry.is_some_and(|entry| {
             entry.frequency = (entry.frequency + 1).min(crate::index::FREQUENCY_MAX);
             true
@@ -87,7 +87,7 @@ impl Cache {
     fn append(&mut self, entry: Entry) {
         self.queues[entry.queue as usize].push_back(entry.print);
         self.bytes[entry.queue as usize] += u64::from(entry.bytes);
-        self.entries.insert_unique(u64::from(entry.print), entry, |entry| u64::from(entry.print));
+        self.entries.insert_unique(spread(entry.print), entry, |entry| spread(entry.print));
     }
 
     /// Judges the oldest key of the queue that gives.
@@ -96,7 +96,7 @@ impl Cache {
         let long = self.bytes[0] * 100 > capacity * self.admission_percent;
         let queue = if long || self.queues[1].is_empty() { Queue::Admission } else { Queue::Main };
         let Some(print) = self.queues[queue as usize].pop_front() else { return };
-        let Ok(entry) = self.entries.find_entry(u64::from(print), |entry| entry.print == print) else {
+        let Ok(entry) = self.entries.find_entry(spread(print), |entry| entry.print == print) else {
             return;
         };
         let (mut entry, _) = entry.remove();
@@ -230,6 +230,11 @@ impl Rehearsal {
         }
         self.wins = self.wins.map(|wins| wins / 2);
     }
+}
+
+/// What a table goes by: it takes its tags from the top bits.
+fn spread(print: u32) -> u64 {
+    u64::from(print).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 /// Bits of a hash that tell keys of the sample apart.
