@@ -20,8 +20,8 @@ const KEYS_MIN: usize = 32;
 const KEYS_MAX: usize = 512;
 /// Bytes of a key in both caches, ghosts and room in tables included.
 const BYTES_PER_KEY: usize = 128;
-/// Most entries of a cache, however small they are.
-const ENTRIES_MAX: usize = 4 * KEYS_MAX;
+/// Most entries of a cache for each key of the sample, however small they are.
+const ENTRIES_PER_KEY: usize = 2;
 /// Largest entry, of what a cache holds: so a call drops no more than the bytes of that many.
 const ENTRY_FRACTION: u64 = 16;
 /// Requests on which the caches differ, after which it is decided.
@@ -40,6 +40,7 @@ struct Entry {
 /// S3-FIFO of items instead of segments.
 struct Cache {
     admission_percent: u64,
+    entries_max: usize,
     entries: HashTable<Entry>,
     queues: [VecDeque<u32>; 2],
     /// Bytes of entries by queue.
@@ -48,9 +49,10 @@ struct Cache {
 }
 
 impl Cache {
-    fn new(admission_percent: usize) -> Cache {
+    fn new(admission_percent: usize, keys: usize) -> Cache {
         Cache {
             admission_percent: admission_percent as u64,
+            entries_max: keys * ENTRIES_PER_KEY,
             entries: HashTable::new(),
             queues: Default::default(),
             bytes: [0; 2],
@@ -77,8 +79,9 @@ impl Cache {
         let queue = if ghost.is_some() { Queue::Main } else { Queue::Admission };
         ghost.map(|at| self.ghosts.remove(at));
         self.append(Entry { print, bytes, frequency: 0, queue });
-        let full =
-            |cache: &Cache| cache.bytes[0] + cache.bytes[1] > capacity || cache.entries.len() > ENTRIES_MAX;
+        let full = |cache: &Cache| {
+            cache.bytes[0] + cache.bytes[1] > capacity || cache.entries.len() > cache.entries_max
+        };
         while full(self) {
             self.give(capacity, weight);
         }
@@ -141,13 +144,14 @@ impl Rehearsal {
         weight: EvictionWeight,
         admission_percents: [usize; 2],
     ) -> Rehearsal {
+        let keys = (store_bytes / STORE_BYTES_PER_KEY).clamp(KEYS_MIN, KEYS_MAX);
         Rehearsal {
             weight,
             admission_percents,
             below: 0,
-            keys: (store_bytes / STORE_BYTES_PER_KEY).clamp(KEYS_MIN, KEYS_MAX),
+            keys,
             capacity: 0,
-            caches: admission_percents.map(Cache::new),
+            caches: admission_percents.map(|percent| Cache::new(percent, keys)),
             wins: [0; 2],
             better: 0,
         }
@@ -177,7 +181,7 @@ impl Rehearsal {
         let sampled = items * u64::from(self.below) / whole;
         if sampled < self.keys as u64 / 2 && u64::from(self.below) < whole || sampled > self.keys as u64 * 2 {
             self.below = (whole * self.keys as u64 / items.max(1)).min(whole) as u32;
-            self.caches = self.admission_percents.map(Cache::new);
+            self.caches = self.admission_percents.map(|percent| Cache::new(percent, self.keys));
             self.wins = [0; 2];
         }
         self.capacity = (u128::from(bytes) * u128::from(self.below) / u128::from(whole)) as u64;
@@ -317,7 +321,7 @@ mod tests {
                     let queued: usize = cache.queues.iter().map(VecDeque::len).sum();
                     assert!(cache.bytes[0] + cache.bytes[1] <= rehearsal.capacity);
                     assert!(queued == cache.entries.len() && cache.ghosts.len() <= queued);
-                    assert!(queued <= ENTRIES_MAX, "{queued} keys at {items} items");
+                    assert!(queued <= 2 * rehearsal.keys, "{queued} keys at {items} items");
                 }
             }
         }
