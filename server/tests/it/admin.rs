@@ -273,7 +273,7 @@ fn connections_that_ask_nothing_are_cut_off_and_others_get_their_turn() {
 #[test]
 fn on_sigterm_readiness_fails_first_and_serving_goes_on_for_a_while() {
     for &backend in Backend::all() {
-        let mut server = Server::start_on(backend, 2, &[ADMIN, "--drain-delay-ms=1500"]);
+        let mut server = Server::start_on(backend, 2, &[ADMIN, "--drain-delay-ms=3000"]);
         let mut client = Client::connect(&server);
         let start = Instant::now();
         server.signal(libc::SIGTERM);
@@ -281,10 +281,10 @@ fn on_sigterm_readiness_fails_first_and_serving_goes_on_for_a_while() {
         assert_eq!(get(&server, "/healthz").0, 200, "a draining server is no reason to kill it");
         client.set("k", b"still served");
         Client::connect(&server).check("mn\r\n", "MN\r\n");
-        assert!(start.elapsed() < Duration::from_millis(1500), "this machine is too slow to tell");
+        assert!(start.elapsed() < Duration::from_secs(3), "this machine is too slow to tell");
         let exit = server.exit_within(DEADLINE);
         assert_eq!(exit.code(), Some(0), "{}", exit.stderr);
-        assert!(start.elapsed() >= Duration::from_millis(1500), "{:?}", start.elapsed());
+        assert!(start.elapsed() >= Duration::from_secs(3), "{:?}", start.elapsed());
         assert_eq!(client.rest(), b"");
     }
 }

@@ -90,6 +90,12 @@ impl Delayed {
     }
 }
 
+/// When `delay_ms` have passed for certain since it was `now_ms`, which is whole milliseconds, rounded down.
+const fn after(now_ms: u64, delay_ms: u64) -> u64 {
+    let rounding_ms = (delay_ms > 0) as u64;
+    now_ms.saturating_add(delay_ms).saturating_add(rounding_ms)
+}
+
 /// Does `work` at `at_ms`; at once if that is past. With too much waiting already whoever waits gets `busy`.
 fn later(step: &mut Step, at_ms: u64, work: Work) {
     if at_ms <= step.now_ms {
@@ -130,7 +136,7 @@ impl Latency {
         let parent = Parent::Frame { frame: place, child: 0 };
         step.expect(place, 1);
         let work = Work::Start { routes, node: self.target, request, parent };
-        later(step, asked_ms.saturating_add(self.before_ms), work);
+        later(step, after(asked_ms, self.before_ms), work);
     }
 }
 
@@ -141,7 +147,7 @@ pub(super) fn replied(frame: &mut Frame, step: &mut Step, reply: Reply) {
     else {
         return frame.answer(step, reply);
     };
-    let at_ms = (step.now_ms.saturating_add(latency.after_ms)).max(asked_ms.saturating_add(latency.total_ms));
+    let at_ms = after(step.now_ms, latency.after_ms).max(after(*asked_ms, latency.total_ms));
     let parent = std::mem::replace(&mut frame.parent, Parent::Nobody);
     later(step, at_ms, Work::Deliver { parent, reply });
 }
@@ -169,11 +175,11 @@ mod tests {
         );
         assert_eq!(bench.get(), None);
         assert_eq!(bench.waiting(), Vec::<&str>::new());
-        assert_eq!(bench.pass(9), None);
+        assert_eq!(bench.pass(10), None);
         assert_eq!(bench.waiting(), Vec::<&str>::new());
         assert_eq!(bench.pass(1), None);
         assert_eq!(bench.reply("a get k", value("v")), None);
-        assert_eq!(bench.pass(4), None);
+        assert_eq!(bench.pass(5), None);
         assert_eq!(bench.pass(1), Some(value("v")));
         bench.done();
     }
@@ -186,7 +192,7 @@ mod tests {
         bench.get();
         bench.pass(5);
         assert_eq!(bench.reply("a get k", value("v")), None);
-        assert_eq!(bench.pass(14), None);
+        assert_eq!(bench.pass(15), None);
         assert_eq!(bench.pass(1), Some(value("v")));
         bench.get();
         bench.pass(30);
