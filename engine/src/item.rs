@@ -227,6 +227,18 @@ impl Head {
         self.flags() & flag::LARGE != 0
     }
 
+    /// Whether nothing but key and value follows.
+    #[inline]
+    pub(crate) fn is_plain(self) -> bool {
+        self.flags() & (flag::EXPIRES | flag::CLIENT_FLAGS | flag::CAS | flag::LARGE) == 0
+    }
+
+    /// The value of the plain item of this header, at `location`.
+    #[inline]
+    pub(crate) fn plain_value(self, arena: &Arena, location: Location) -> &[u8] {
+        arena.bytes(location.at() + HEADER_BYTES + self.key_len(), self.short())
+    }
+
     /// Length of the value, or number of pieces.
     #[inline]
     fn short(self) -> usize {
@@ -271,7 +283,7 @@ impl Head {
     /// Whether the item of this header, at `location`, has this key. Touches nothing but the key.
     #[inline]
     pub(crate) fn has_key(self, arena: &Arena, location: Location, key: &[u8]) -> bool {
-        self.key_len() == key.len() && arena.bytes(location.at() + self.key_at(), key.len()) == key
+        self.key_len() == key.len() && are_equal(arena.bytes(location.at() + self.key_at(), key.len()), key)
     }
 
     /// When the item of this header, at `location`, expires.
@@ -397,11 +409,16 @@ impl<'a> Record<'a> {
         Location(u32_at(self.bytes, self.head.value_at() + ordinal * 4))
     }
 
-    #[inline]
+    #[inline(always)] // two bounds and no call for a value in the record itself
     pub(crate) fn value(&self, arena: &'a Arena) -> Value<'a> {
         if !self.is_large() {
             return Value::whole(&self.bytes[self.head.value_at()..][..self.head.short()]);
         }
+        self.value_in_pieces(arena)
+    }
+
+    #[inline(never)]
+    fn value_in_pieces(&self, arena: &'a Arena) -> Value<'a> {
         let list = &self.bytes[self.head.value_at()..][..self.head.short() * 4];
         Value::in_pieces(arena, list, self.value_len())
     }
@@ -409,6 +426,18 @@ impl<'a> Record<'a> {
     /// Whether piece number `ordinal` of this item lies at `piece`.
     pub(crate) fn owns(&self, ordinal: usize, piece: Location) -> bool {
         ordinal < self.piece_count() && self.piece(ordinal) == piece
+    }
+}
+
+/// Whether two keys of one length are equal. Of usual lengths without a call.
+#[inline]
+fn are_equal(one: &[u8], other: &[u8]) -> bool {
+    match one.len() {
+        16..=32 => {
+            one.first_chunk::<16>() == other.first_chunk() && one.last_chunk::<16>() == other.last_chunk()
+        }
+        8..16 => one.first_chunk::<8>() == other.first_chunk() && one.last_chunk::<8>() == other.last_chunk(),
+        _ => one == other,
     }
 }
 

@@ -76,6 +76,8 @@ pub trait Index: Sized {
     /// Does a slice of growing or shrinking, at most `slices` of about ten entries. True when there is more to
     /// do. Entries that found no place are in `orphan` then.
     fn adapt(&mut self, slices: usize, keys: &impl Keys) -> bool;
+    /// Whether memory is scarce: then it takes less, and operations on it take longer.
+    fn set_scarce(&mut self, scarce: bool);
     /// What it wants `adapt` for.
     fn wish(&self) -> Wish;
     /// An entry that `adapt` found no place for; the caller forgets that item.

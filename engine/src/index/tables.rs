@@ -181,6 +181,8 @@ impl Index for TableIndex {
         false
     }
 
+    fn set_scarce(&mut self, _scarce: bool) {}
+
     fn wish(&self) -> Wish {
         Wish::Rest
     }

@@ -84,6 +84,10 @@ impl Index for Twin {
         self.buckets.adapt(slices, keys)
     }
 
+    fn set_scarce(&mut self, scarce: bool) {
+        self.buckets.set_scarce(scarce);
+    }
+
     fn wish(&self) -> Wish {
         self.buckets.wish()
     }
@@ -210,6 +214,9 @@ impl<I: Index> Index for Charged<I> {
     }
     fn adapt(&mut self, slices: usize, keys: &impl Keys) -> bool {
         self.0.adapt(slices, keys)
+    }
+    fn set_scarce(&mut self, scarce: bool) {
+        self.0.set_scarce(scarce);
     }
     fn wish(&self) -> Wish {
         // Waiting for memory would make one of them grow at other times, which is all the same here.
