@@ -5,6 +5,7 @@
 //!         | total_len u32 (large) | key | value, or piece locations u32 x value_len (large) | pad to 4
 //! piece   0 u8 | 0 u8 | ordinal u16 | len u32 | key hash u64 | bytes | pad to 4
 //! slack   0 u8 | 1 u8 | granules u16 | room for the item before it to grow
+//! grave   0 u8 | 2 u8 | granules u16 | what is left of an item
 //! ```
 //!
 //! Numbers are little endian. An optional field is there when its flag is. 4 bytes of header over key and
@@ -540,10 +541,31 @@ impl Slack {
 
     /// Makes slack of `bytes`, a multiple of the granule, not 0.
     pub(crate) fn write(arena: &mut Arena, location: Location, bytes: usize) {
-        assert!(bytes.is_multiple_of(GRANULE) && (GRANULE..=Slack::BYTES_MAX).contains(&bytes));
-        let [low, high] = ((bytes / GRANULE) as u16).to_le_bytes();
+        let [low, high] = granules(bytes);
         arena.bytes_mut(location.at(), HEADER_BYTES).copy_from_slice(&[0, Slack::MARK, low, high]);
     }
+}
+
+/// An item that is gone: whoever walks its segment need not ask the index for it.
+pub(crate) struct Grave;
+
+impl Grave {
+    /// Second byte of the header.
+    const MARK: u8 = 2;
+
+    /// Makes a grave of an item of `bytes` whose value is inline.
+    #[inline]
+    pub(crate) fn write(arena: &mut Arena, location: Location, bytes: usize) {
+        let [low, high] = granules(bytes);
+        arena.bytes_mut(location.at(), HEADER_BYTES).copy_from_slice(&[0, Grave::MARK, low, high]);
+    }
+}
+
+/// A length, a multiple of the granule, as slack and graves tell it.
+#[inline]
+fn granules(bytes: usize) -> [u8; 2] {
+    assert!(bytes.is_multiple_of(GRANULE) && (GRANULE..=Slack::BYTES_MAX).contains(&bytes));
+    ((bytes / GRANULE) as u16).to_le_bytes()
 }
 
 /// Points the large item at `head` at a piece that moved.
@@ -556,21 +578,23 @@ pub(crate) fn relink_piece(arena: &mut Arena, head: Location, ordinal: usize, pi
 pub(crate) enum Met {
     Item,
     Piece(Piece),
-    /// Nothing: room for the item before it.
-    Slack,
+    /// Slack or a grave.
+    Nothing,
 }
 
 /// Kind of the record at `location` and its bytes.
+#[inline]
 pub(crate) fn meet(arena: &Arena, location: Location) -> (Met, usize) {
-    if arena.bytes(location.at(), 1)[0] == 0 {
-        let slack = Slack::bytes(arena, location);
-        if slack > 0 {
-            return (Met::Slack, slack);
+    match *arena.bytes(location.at(), HEADER_BYTES) {
+        [0, Slack::MARK | Grave::MARK, low, high] => {
+            (Met::Nothing, usize::from(u16::from_le_bytes([low, high])) * GRANULE)
         }
-        let piece = Piece::read(arena, location);
-        return (Met::Piece(piece), Piece::bytes(piece.len));
+        [0, ..] => {
+            let piece = Piece::read(arena, location);
+            (Met::Piece(piece), Piece::bytes(piece.len))
+        }
+        _ => (Met::Item, Head::read(arena, location).bytes()),
     }
-    (Met::Item, Head::read(arena, location).bytes())
 }
 
 /// The stored form of an expiry, as clients of the crate see it.

@@ -4,7 +4,7 @@
 //! Whether another segment may be taken, and what is dropped for it, is the store's business.
 
 use crate::arena::{Arena, ColdMemory, DISCARD_BYTES, HUGE_PAGE_BYTES};
-use crate::item::{Location, Slack};
+use crate::item::{Grave, Location, Slack};
 use crate::segment::{NONE, Place, Queue};
 use crate::segments::Segments;
 use crate::ttl_class::{self, CLASSES};
@@ -255,6 +255,16 @@ impl Log {
     #[inline]
     pub(crate) fn forget(&mut self, location: Location, bytes: usize) {
         let segment = self.segments.holding(location.at());
+        self.segments.forget(segment, bytes);
+        self.free_if_empty(segment);
+    }
+
+    /// The same of an item with its value inline, which nobody looks at any more, unless a pin keeps it readable.
+    pub(crate) fn bury(&mut self, location: Location, bytes: usize) {
+        let segment = self.segments.holding(location.at());
+        if self.segments[segment].pins == 0 {
+            Grave::write(&mut self.arena, location, bytes);
+        }
         self.segments.forget(segment, bytes);
         self.free_if_empty(segment);
     }

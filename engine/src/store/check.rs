@@ -62,4 +62,10 @@ impl<I: Index> Store<I> {
             assert!(!idle || state.place == Place::Free, "segment {number} is empty and not free");
         }
     }
+
+    /// What a walk meets at `at`, where a record begins, and its bytes.
+    #[cfg(test)]
+    pub(crate) fn meet(&self, at: item::Location) -> (item::Met, usize) {
+        item::meet(&self.log.arena, at)
+    }
 }

@@ -360,15 +360,16 @@ impl<I: Index> Store<I> {
     fn release(&mut self, at: Location) {
         let head = Head::read(&self.log.arena, at);
         let bytes = head.bytes();
-        if head.is_large() {
-            // The list stays readable: its own record is forgotten last.
-            for ordinal in 0..self.record(at).piece_count() {
-                let piece = self.record(at).piece(ordinal);
-                self.release_piece(piece);
-            }
-        }
         self.counts.items -= 1;
         self.counts.bytes -= bytes as u64;
+        if !head.is_large() {
+            return self.log.bury(at, bytes);
+        }
+        // The list stays readable: its own record is forgotten last.
+        for ordinal in 0..self.record(at).piece_count() {
+            let piece = self.record(at).piece(ordinal);
+            self.release_piece(piece);
+        }
         self.log.forget(at, bytes);
     }
 

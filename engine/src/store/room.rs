@@ -71,7 +71,7 @@ struct Passed {
     hash: u64,
     /// If it is a piece of a large item.
     piece: Option<Piece>,
-    is_slack: bool,
+    is_nothing: bool,
 }
 
 impl<I: Index> Store<I> {
@@ -311,7 +311,7 @@ impl<I: Index> Store<I> {
             let passed = self.read_ahead(&mut batch[..left.min(STEP_RECORDS)], start + at, start + end);
             for passed in &batch[..passed] {
                 let kept = match passed.piece {
-                    _ if passed.is_slack => true,
+                    _ if passed.is_nothing => true,
                     None => self.scan_item(passed.location, passed.hash, queue, keep_all, now),
                     Some(piece) => self.scan_piece(passed.location, piece, queue, keep_all, now),
                 };
@@ -349,8 +349,8 @@ impl<I: Index> Store<I> {
             let location = Location::of(at);
             let (met, bytes) = item::meet(arena, location);
             let (hash, piece) = match met {
-                Met::Slack => {
-                    *passed = Passed { location, bytes, is_slack: true, ..Passed::default() };
+                Met::Nothing => {
+                    *passed = Passed { location, bytes, is_nothing: true, ..Passed::default() };
                     at += bytes;
                     count += 1;
                     continue;
@@ -359,7 +359,7 @@ impl<I: Index> Store<I> {
                 Met::Piece(piece) => (piece.hash, Some(piece)),
             };
             self.index.prefetch(hash);
-            *passed = Passed { location, bytes, hash, piece, is_slack: false };
+            *passed = Passed { location, bytes, hash, piece, is_nothing: false };
             at += bytes;
             count += 1;
         }

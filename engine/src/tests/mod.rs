@@ -3,6 +3,7 @@
 mod appends;
 mod basics;
 mod expiry;
+mod graves;
 mod large_values;
 mod leases;
 mod limits;
