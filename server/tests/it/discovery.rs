@@ -125,6 +125,40 @@ fn caches_that_come_move_end_and_go_lose_no_request() {
 }
 
 #[test]
+fn caches_that_end_and_still_serve_are_used_while_none_is_ready() {
+    let caches = Caches::start(101..=103);
+    for &backend in Backend::all() {
+        let cluster = Cluster::start();
+        let ending = |name, host, serving| Endpoint { state: State::Ending { serving }, ..ready(name, host) };
+        let unready = Endpoint { state: State::Unready, ..ready("c-2", 103) };
+        cluster.put("a", &[ending("c-0", 101, true), ending("c-1", 102, true)]);
+        cluster.put("b", &[ready("c-2", 103)]);
+        let proxy = caches.proxied(&cluster, backend, &["--dns-server=127.0.0.1:9"]);
+        let mut client = Client::connect(&proxy);
+        let warnings = || proxy.stderr().matches("no endpoint of n/cache is ready: those that end").count();
+        let mut check = |used: &[u8]| wait_for_use(&caches, &mut client, 101..=103, used);
+        check(&[103]);
+        assert_eq!(warnings(), 0);
+        cluster.put("b", &[unready]);
+        check(&[101, 102]);
+        cluster.put("a", &[ending("c-0", 101, true), ending("c-1", 102, false)]);
+        check(&[101]);
+        cluster.remove("b");
+        check(&[101]);
+        assert_eq!(warnings(), 1, "{}", proxy.stderr());
+        cluster.put("a", &[ending("c-0", 101, false)]);
+        check(&[]);
+        cluster.put("a", &[ready("c-0", 102)]);
+        check(&[102]);
+        cluster.put("a", &[ending("c-0", 102, true), ending("c-1", 101, true)]);
+        check(&[101, 102]);
+        assert_eq!(warnings(), 2, "{}", proxy.stderr());
+        assert_eq!(cluster.lists(), 1, "the rest was watched");
+        assert!(!proxy.stderr().contains("DNS"), "{}", proxy.stderr());
+    }
+}
+
+#[test]
 fn a_key_stays_with_its_pod_when_the_pod_moves() {
     let caches = Caches::start(41..=43);
     let cluster = Cluster::start();

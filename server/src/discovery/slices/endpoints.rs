@@ -1,4 +1,8 @@
-//! What `EndpointSlice`s say of a Service's members: who is ready, what each is called and where it is. Knows no network.
+//! What `EndpointSlice`s say of a Service's members: who takes requests, what each is called and where it is. Knows no
+//! network.
+//!
+//! Those that are ready and do not end take requests. Where there are none, those that end and still serve do, as
+//! kube-proxy has it (KEP-1669): a Service that is restarted as a whole does not lose its last servers before they stop.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -19,10 +23,18 @@ pub struct Endpoint {
     pub ip: IpAddr,
 }
 
+/// Those of a slice that answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Answering {
+    ready: Vec<Endpoint>,
+    /// They serve, and end.
+    ending: Vec<Endpoint>,
+}
+
 /// The slices of one Service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Known {
-    slices: HashMap<String, Vec<Endpoint>>,
+    slices: HashMap<String, Answering>,
     /// What the cluster knew when it said so.
     pub version: String,
 }
@@ -48,8 +60,8 @@ impl Known {
     /// It is none, or one too many.
     pub fn put(&mut self, slice: &Value) -> Result<(), String> {
         let name = name(slice).ok_or("an EndpointSlice without a name")?;
-        self.slices.insert(name.to_owned(), ready(slice));
-        let endpoints: usize = self.slices.values().map(Vec::len).sum();
+        self.slices.insert(name.to_owned(), answering(slice));
+        let endpoints: usize = self.slices.values().map(|slice| slice.ready.len() + slice.ending.len()).sum();
         if self.slices.len().max(endpoints) > ENDPOINTS_MAX {
             return Err(format!("more than {ENDPOINTS_MAX} endpoints or EndpointSlices"));
         }
@@ -69,12 +81,21 @@ impl Known {
         self.slices.is_empty()
     }
 
-    /// Everyone once, `pod-2` before `pod-10`. Of one that has several addresses the first in numeric order, IPv4 before
-    /// IPv6.
+    /// Nobody is ready, and members are some that end.
+    #[must_use]
+    pub fn all_end(&self) -> bool {
+        self.slices.values().all(|slice| slice.ready.is_empty())
+            && self.slices.values().any(|slice| !slice.ending.is_empty())
+    }
+
+    /// Everyone who takes requests once, `pod-2` before `pod-10`. Of one that has several addresses the first in numeric
+    /// order, IPv4 before IPv6.
     #[must_use]
     pub fn members(&self) -> Vec<Endpoint> {
+        let all_end = self.all_end();
         let mut by_name: BTreeMap<&str, IpAddr> = BTreeMap::new();
-        for endpoint in self.slices.values().flatten() {
+        let used = self.slices.values().flat_map(|slice| if all_end { &slice.ending } else { &slice.ready });
+        for endpoint in used {
             let ip = by_name.entry(&endpoint.name).or_insert(endpoint.ip);
             *ip = endpoint.ip.min(*ip);
         }
@@ -94,15 +115,21 @@ pub fn version(object: &Value) -> Option<String> {
     object.pointer("/metadata/resourceVersion")?.as_str().map(str::to_owned)
 }
 
-/// Those of a slice that keys may be sent to: one that ends takes no new ones, though it may still answer.
-fn ready(slice: &Value) -> Vec<Endpoint> {
-    let endpoints = slice.get("endpoints").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    let is_ready = |endpoint: &&Value| {
-        let condition = |name: &str| endpoint.get("conditions")?.get(name)?.as_bool();
-        // One that is not said to be unready counts as ready.
-        condition("ready") != Some(false) && condition("terminating") != Some(true)
-    };
-    endpoints.iter().filter(is_ready).filter_map(endpoint).collect()
+fn answering(slice: &Value) -> Answering {
+    let mut answering = Answering::default();
+    for json in slice.get("endpoints").and_then(Value::as_array).into_iter().flatten() {
+        let condition = |name: &str| json.get("conditions")?.get(name)?.as_bool();
+        // One that is not said to be unready counts as ready, and serves if it is not said not to.
+        let is_ready = condition("ready").unwrap_or(true);
+        let (list, is_used) = match condition("terminating") {
+            Some(true) => (&mut answering.ending, condition("serving").unwrap_or(is_ready)),
+            _ => (&mut answering.ready, is_ready),
+        };
+        if is_used {
+            list.extend(endpoint(json));
+        }
+    }
+    answering
 }
 
 fn endpoint(json: &Value) -> Option<Endpoint> {
@@ -171,6 +198,33 @@ mod tests {
     }
 
     #[test]
+    fn those_that_end_and_serve_are_members_while_nobody_is_ready() {
+        let of = |name: &str, conditions: Value| {
+            json!({"metadata": {"name": name, "resourceVersion": "1"},
+            "endpoints": [{"addresses": ["10.0.0.1"], "hostname": name, "conditions": conditions}]})
+        };
+        let ending = json!({"ready": false, "serving": true, "terminating": true});
+        let mut known = Known::default();
+        known.put(&of("c-1", ending.clone())).unwrap();
+        known.put(&of("c-2", json!({"ready": false, "serving": false, "terminating": true}))).unwrap();
+        known.put(&of("c-3", json!({"ready": false, "serving": true, "terminating": false}))).unwrap();
+        // Without a word about serving, what is said of being ready counts.
+        known.put(&of("c-4", json!({"ready": false, "terminating": true}))).unwrap();
+        known.put(&of("c-5", json!({"terminating": true}))).unwrap();
+        assert!(known.all_end());
+        assert_eq!(shown(&known), ["c-1 10.0.0.1", "c-5 10.0.0.1"]);
+        // One that is ready, in whatever slice, is alone again.
+        known.put(&of("c-2", json!({"ready": true}))).unwrap();
+        assert_eq!((shown(&known), known.all_end()), (vec!["c-2 10.0.0.1".to_owned()], false));
+        known.put(&of("c-2", ending)).unwrap();
+        assert_eq!(shown(&known), ["c-1 10.0.0.1", "c-2 10.0.0.1", "c-5 10.0.0.1"]);
+        for name in ["c-1", "c-2", "c-5"] {
+            known.remove(&json!({"metadata": {"name": name}}));
+        }
+        assert!(!known.all_end() && known.members().is_empty() && !known.is_empty());
+    }
+
+    #[test]
     fn what_is_no_list_or_too_long_is_refused() {
         for json in [
             json!(null),
@@ -187,6 +241,8 @@ mod tests {
         let mut known = Known::default();
         known.put(&slice(0, ENDPOINTS_MAX)).unwrap();
         assert!(known.put(&slice(1, 1)).unwrap_err().contains("4096"));
+        let ending = json!({"addresses": ["10.0.0.1"], "conditions": {"serving": true, "terminating": true}});
+        assert!(known.put(&json!({"metadata": {"name": "s1"}, "endpoints": [ending]})).is_err());
         let mut known = Known::default();
         for number in 0..ENDPOINTS_MAX {
             known.put(&slice(number, 0)).unwrap();

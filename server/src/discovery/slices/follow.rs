@@ -36,13 +36,23 @@ struct Follower {
     lost: Option<Instant>,
     /// The log has it that the server refuses.
     refused: bool,
+    /// The log has it that nobody is ready, and those that end are used.
+    all_end: bool,
 }
 
 /// Never ends.
 pub(super) async fn follow(access: Arc<Access>, service: Service, findings: watch::Sender<SlicesFound>) {
     let Pace { pause_max, patience, .. } = access.pace;
-    let mut follower =
-        Follower { access, service, findings, known: None, watched: None, lost: None, refused: false };
+    let mut follower = Follower {
+        access,
+        service,
+        findings,
+        known: None,
+        watched: None,
+        lost: None,
+        refused: false,
+        all_end: false,
+    };
     let mut pause = PAUSE_MIN;
     loop {
         let begun = Instant::now();
@@ -107,7 +117,7 @@ impl Follower {
         let mut body = self.access.get(&path).await?;
         // Not before it may be watched: what is only listed is soon out of date.
         let is_first = !self.is_told();
-        self.tell(Some(known.members()));
+        self.show(known);
         if is_first && known.is_empty() {
             tracing::warn!("there is no EndpointSlice of {}: name a Service that is there", self.service);
         }
@@ -119,7 +129,7 @@ impl Follower {
             };
             let Some(line) = line? else { return Ok(()) };
             if apply(known, &line)? {
-                self.tell(Some(known.members()));
+                self.show(known);
             }
         }
     }
@@ -127,6 +137,24 @@ impl Follower {
     /// Whether it is this that the Service's members are known by.
     fn is_told(&self) -> bool {
         self.findings.borrow().get(&self.service).is_some_and(Option::is_some)
+    }
+
+    /// The Service's members are those of `known`.
+    fn show(&mut self, known: &Known) {
+        let members = known.members();
+        let all_end = known.all_end();
+        match (std::mem::replace(&mut self.all_end, all_end), all_end) {
+            (false, true) => tracing::warn!(
+                "no endpoint of {} is ready: those that end and still serve are used, {} of them",
+                self.service,
+                members.len()
+            ),
+            (true, false) => {
+                tracing::info!("those endpoints of {} that end are not used any more", self.service)
+            }
+            _ => {}
+        }
+        self.tell(Some(members));
     }
 
     /// Says so once, and once more when it turns out that the server refuses: that does not pass by itself.
