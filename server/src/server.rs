@@ -34,6 +34,7 @@ use crate::runtime::{budget, cores, host_glommio, host_thread, process, warmer};
 use crate::shard::mesh::{self, Presence};
 use crate::shard::slice::Slices;
 use crate::shard::{CoreSetup, Shard};
+use crate::tls::follow::follow;
 use crate::tls::{Certificates, Tls, Usage};
 use crate::udp::Udp;
 use crate::warm::Warm;
@@ -407,13 +408,13 @@ fn finish(
         let shared = Arc::clone(&shared);
         std::thread::spawn(move || admin.run(&shared));
     }
-    if shared.certificates.is_some() {
-        let shared = Arc::clone(&shared);
-        std::thread::spawn(move || {
-            if let Some(certificates) = &shared.certificates {
-                certificates.serve(|shard| shared.presence[shard].wake());
-            }
-        });
+    if let Some(certificates) = &shared.certificates {
+        let (served, woken) = (Arc::clone(certificates), Arc::clone(&shared.presence));
+        std::thread::spawn(move || served.serve(|shard| woken[shard].wake()));
+        if certificates.options().watch {
+            let followed = Arc::clone(certificates);
+            std::thread::spawn(move || follow(&followed));
+        }
     }
     if !shared.config.is_proxy {
         let watched = Arc::clone(&shared);

@@ -408,6 +408,7 @@ fn secured(list: &mut List<'_>, tls: &TlsOptions) {
     list.put("ssl_kernel_tls", "no");
     list.put("ssl_min_version", MIN_VERSIONS[shown.min_version.max(2)]);
     list.put("ssl_handshake_timeout_ms", tls.handshake_timeout.as_millis());
+    list.put("ssl_watch_certs", if tls.watch { "yes" } else { "no" });
 }
 
 fn items(list: &mut List<'_>, shared: &Shared) {

@@ -166,8 +166,8 @@ pub struct Args {
 
     /// TLS 1.2 and 1.3 on TCP, with -o ssl_chain_cert=FILE,ssl_key=FILE and, for clients' certificates,
     /// ssl_ca_cert=FILE,ssl_verify_mode=1|2; "notls:", "btls:" (no client certificates) or "mtls:" (must have) before
-    /// an address of -l decide for it alone. Read again on SIGHUP and by "refresh_certs". A client has 10 seconds for
-    /// its handshake (ssl_handshake_timeout_ms)
+    /// an address of -l decide for it alone. Files are read again on SIGHUP, by "refresh_certs", and with
+    /// ssl_watch_certs when they change. A client has 10 seconds for its handshake (ssl_handshake_timeout_ms)
     #[arg(short = 'Z', long)]
     pub enable_ssl: bool,
 

@@ -91,6 +91,7 @@ const SUBOPTIONS: &[(&str, Takes)] = &[
     ("no_ext_drop_unread", Nothing),
     ("core_ports", Number(0, u16::MAX as u64)),
     ("ssl_handshake_timeout_ms", Number(*HANDSHAKE_TIMEOUT_MS.start(), *HANDSHAKE_TIMEOUT_MS.end())),
+    ("ssl_watch_certs", Nothing),
 ];
 
 /// Longest `idle_timeout`, seconds: a day, as in memcached.
@@ -112,6 +113,7 @@ const WITH_EFFECT: &[&str] = &[
     "ssl_session_cache",
     "ssl_min_version",
     "ssl_handshake_timeout_ms",
+    "ssl_watch_certs",
 ];
 
 /// A suboption that would be dangerous to overlook: it asks for memcached's proxy.

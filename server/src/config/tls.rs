@@ -1,7 +1,7 @@
 //! `-Z` and the `ssl_` suboptions of `-o`.
 
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustls::SupportedCipherSuite;
@@ -42,6 +42,8 @@ pub struct TlsOptions {
     pub only_13: bool,
     /// From connecting to the end of the handshake; past it the connection is closed.
     pub handshake_timeout: Duration,
+    /// Read the files again when they change.
+    pub watch: bool,
     /// What only `stats settings` shows.
     pub shown: TlsShown,
 }
@@ -65,6 +67,7 @@ impl TlsOptions {
             suites: ciphers::all(),
             only_13: false,
             handshake_timeout: HANDSHAKE_TIMEOUT,
+            watch: false,
             shown: TlsShown {
                 verify_mode: 0,
                 ciphers: None,
@@ -72,6 +75,11 @@ impl TlsOptions {
                 min_version: LEAST_VERSION as usize,
             },
         }
+    }
+
+    /// The files that are read.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(&self.chain).chain(&self.key).chain(&self.authorities).map(PathBuf::as_path)
     }
 }
 
@@ -183,6 +191,7 @@ pub(super) fn check(
         suites,
         only_13: min_version > LEAST_VERSION,
         handshake_timeout: handshake_ms.map_or(HANDSHAKE_TIMEOUT, Duration::from_millis),
+        watch: extended.is_set("ssl_watch_certs"),
         shown: TlsShown {
             verify_mode,
             ciphers: list.map(str::to_owned),

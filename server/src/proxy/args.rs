@@ -62,7 +62,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub pem_key_path: Option<PathBuf>,
 
-    /// Certificate shown to clients
+    /// Certificate shown to clients; it and its key are read again when they change
     #[arg(long, value_name = "FILE")]
     pub server_pem_cert_path: Option<PathBuf>,
 

@@ -2,7 +2,6 @@
 //! TLS towards destinations, and hands every shard a new [`Snapshot`] when one of them changed. What is wrong leaves what
 //! was before in use.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +9,6 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, never, select};
-use notify::Watcher;
 
 use super::args::{Checked, Source};
 use super::awaited::Awaited;
@@ -20,6 +18,7 @@ use super::route::Tree;
 use crate::config::ConfigError;
 use crate::discovery::slices::{self, Access};
 use crate::discovery::{CoresFound, Dns, Found, Lookups, Question, Scout, Slices, SlicesFound};
+use crate::runtime::files::watch;
 use crate::server::{Forwarding, Shared};
 use crate::tls::Trusted;
 
@@ -151,8 +150,7 @@ impl Control {
         };
         let reloads = path.is_some();
         let files = path.into_iter().chain(self.trusted.iter().flat_map(Trusted::files));
-        let folders: BTreeSet<PathBuf> = files.map(folder_of).collect();
-        let watcher = watch(&folders, changed);
+        let watcher = watch(files, changed);
         let changes = if watcher.is_some() { changes } else { never() };
         let mut looked_up = Instant::now();
         // What changed since it was first read and before it was watched.
@@ -329,36 +327,6 @@ fn wait(changes: &Receiver<()>, news: &Receiver<()>) -> bool {
         }
         default(TICK) => false,
     }
-}
-
-/// Where a file is.
-fn folder_of(path: &Path) -> PathBuf {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
-        _ => PathBuf::from("."),
-    }
-}
-
-/// Watches folders rather than files: that sees writes, renames and the flip of a ConfigMap's or Secret's `..data` alike.
-fn watch(folders: &BTreeSet<PathBuf>, changed: Sender<()>) -> Option<notify::RecommendedWatcher> {
-    if folders.is_empty() {
-        return None;
-    }
-    let tell = move |event: notify::Result<notify::Event>| {
-        if event.is_ok_and(|event| !event.kind.is_access()) {
-            let _ = changed.try_send(()); // full: one is on its way already
-        }
-    };
-    let unwatched = |what: &str, error: notify::Error| {
-        tracing::warn!("{what}: cannot be watched ({error}): changes need a SIGHUP");
-    };
-    let mut watcher = notify::recommended_watcher(tell).map_err(|error| unwatched("files", error)).ok()?;
-    for folder in folders {
-        if let Err(error) = watcher.watch(folder, notify::RecursiveMode::NonRecursive) {
-            unwatched(&folder.display().to_string(), error);
-        }
-    }
-    Some(watcher)
 }
 
 /// Hands the snapshot to every shard and wakes it. False when one has no room for it now.

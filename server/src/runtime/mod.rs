@@ -6,6 +6,7 @@ pub mod budget;
 pub mod clock;
 pub mod container;
 pub mod cores;
+pub mod files;
 pub mod host_glommio;
 pub mod host_thread;
 pub mod process;

@@ -1,4 +1,5 @@
-//! The server's certificates and what clients must show: read at start, and again on SIGHUP or `refresh_certs`.
+//! The server's certificates and what clients must show: read at start, and again on SIGHUP, `refresh_certs`, or when
+//! [`super::follow`] finds that they changed.
 //!
 //! What is read becomes one immutable value; a shard takes the newest when a client connects, and connections keep the
 //! one they began with. A file that cannot be used leaves everything as it was. Tickets are made with keys that all
@@ -6,7 +7,7 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -19,11 +20,10 @@ use rustls::server::{
 use rustls::{RootCertStore, ServerConfig};
 
 use super::ciphers;
+use super::files::{fingerprint, read};
 use crate::config::{KeyFormat, TlsOptions, Verify};
 use crate::net::ConnId;
 
-/// Longest file, bytes: hundreds of certificates.
-const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Sessions remembered with `-o ssl_session_cache`, for clients that know no tickets.
 const SESSIONS_MAX: usize = 20_480;
 /// `refresh_certs` that wait for the control thread; more are told to come again.
@@ -108,6 +108,9 @@ impl Counts {
 pub struct Certificates {
     options: TlsOptions,
     loaded: RwLock<Arc<Loaded>>,
+    /// Of what the files held when they were last read, good or not. Held while they are read, so that what was read last
+    /// stays.
+    fingerprint: Mutex<u64>,
     /// Raised by each reload that succeeded.
     generation: AtomicU64,
     /// See [`Counts`].
@@ -127,10 +130,12 @@ impl Certificates {
     /// # Errors
     /// Which file cannot be used, and why.
     pub fn load(options: &TlsOptions, shards: usize) -> Result<Self, String> {
+        let fingerprint = Mutex::new(fingerprint(options.files()));
         let loaded = RwLock::new(Arc::new(load(options, None)?));
         Ok(Self {
             options: options.clone(),
             loaded,
+            fingerprint,
             generation: AtomicU64::new(0),
             counts: Arc::default(),
             asks: bounded(ASKS_MAX),
@@ -149,10 +154,28 @@ impl Certificates {
     /// # Errors
     /// As [`Certificates::load`]; then everything stays as it was.
     pub fn reload(&self) -> Result<(), String> {
+        self.reload_if(|_, _| true).map(|_| ())
+    }
+
+    /// Read the files again, if they changed; whether they did.
+    ///
+    /// # Errors
+    /// As [`Certificates::reload`]. Told once for each change.
+    pub fn reload_changed(&self) -> Result<bool, String> {
+        self.reload_if(|before, now| before != now)
+    }
+
+    fn reload_if(&self, wanted: impl FnOnce(u64, u64) -> bool) -> Result<bool, String> {
+        let mut known = self.fingerprint.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = fingerprint(self.options.files());
+        let before = std::mem::replace(&mut *known, now);
+        if !wanted(before, now) {
+            return Ok(false);
+        }
         let loaded = Arc::new(load(&self.options, Some(&self.current()))?);
         *self.loaded.write().unwrap_or_else(PoisonError::into_inner) = loaded;
         self.generation.fetch_add(1, Ordering::Release);
-        Ok(())
+        Ok(true)
     }
 
     /// What was read last.
@@ -276,14 +299,6 @@ fn load(options: &TlsOptions, before: Option<&Loaded>) -> Result<Loaded, String>
         authorities,
         at: Instant::now(),
     })
-}
-
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let len = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
-    if len > FILE_BYTES_MAX {
-        return Err(format!("{len} bytes are too many: at most {FILE_BYTES_MAX}"));
-    }
-    std::fs::read(path).map_err(|error| error.to_string())
 }
 
 pub(super) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {

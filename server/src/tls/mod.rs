@@ -2,7 +2,7 @@
 //! TLS runs none of this.
 //!
 //! `driver` decrypts what comes and encrypts what goes, once a turn and connection; `connection` is one client's state;
-//! `certificates` reads the files and reads them again on demand, on the control thread alone; `trust` is what a proxy
+//! `certificates` reads the files and reads them again on demand, on control threads alone, `follow` when they change; `trust` is what a proxy
 //! needs to know of its destinations, `trusted` reads that again; `anybody` is who a probe trusts.
 
 mod anybody;
@@ -10,6 +10,8 @@ pub mod certificates;
 pub mod ciphers;
 mod connection;
 pub mod driver;
+mod files;
+pub mod follow;
 pub mod trust;
 mod trusted;
 

@@ -11,7 +11,8 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
 
 use super::anybody::Anybody;
-use super::certificates::{certificates, key, read};
+use super::certificates::{certificates, key};
+use super::files::read;
 use crate::config::KeyFormat;
 
 /// Where it is read from.

@@ -2,11 +2,10 @@
 //! changes or a SIGHUP says so. On the control thread alone; shards are handed what it comes to, and connections keep
 //! what they began with.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::certificates::read;
+use super::files::fingerprint;
 use super::{Trust, TrustOptions};
 
 /// See the head of the file.
@@ -24,7 +23,7 @@ impl Trusted {
     /// # Errors
     /// As [`Trust::load`].
     pub fn load(options: TrustOptions) -> Result<Self, String> {
-        let fingerprint = fingerprint(&options);
+        let fingerprint = fingerprint(files(&options));
         Ok(Self { trust: Arc::new(Trust::load(&options)?), options, fingerprint })
     }
 
@@ -44,7 +43,7 @@ impl Trusted {
     /// # Errors
     /// As [`Trust::load`]: what was read before stays. Told once for each change.
     pub fn reload(&mut self) -> Result<bool, String> {
-        let fingerprint = fingerprint(&self.options);
+        let fingerprint = fingerprint(self.files());
         if fingerprint == std::mem::replace(&mut self.fingerprint, fingerprint) {
             return Ok(false);
         }
@@ -56,11 +55,4 @@ impl Trusted {
 fn files(options: &TrustOptions) -> impl Iterator<Item = &Path> {
     let identity = options.identity.iter().flat_map(|(chain, key)| [chain, key]);
     std::iter::once(&options.authorities).chain(identity).map(PathBuf::as_path)
-}
-
-/// Of the contents, or of why there are none.
-fn fingerprint(options: &TrustOptions) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    files(options).for_each(|file| read(file).hash(&mut hasher));
-    hasher.finish()
 }

@@ -4,7 +4,7 @@ use rustls::ALL_VERSIONS;
 
 use crate::admin::{ADMIN, scrape};
 use crate::support::{
-    Authority, Backend, Client, Folder, Identity, Launch, Server, free_port, wait_for, wait_until,
+    Authority, Backend, Client, Folder, Identity, Launch, Mounted, Server, free_port, wait_for, wait_until,
 };
 
 /// Files of an authority and of what it signed.
@@ -21,6 +21,11 @@ impl Files {
         identity.install(&folder);
         std::fs::write(folder.file("ca.pem"), authority.pem()).unwrap();
         Self { folder, authority, identity }
+    }
+
+    /// As a Secret has them.
+    fn secret(&self) -> Vec<(&str, &str)> {
+        [("ca.pem", self.authority.pem())].into_iter().chain(self.identity.secret()).collect()
     }
 
     fn path(&self, name: &str) -> String {
@@ -216,37 +221,11 @@ fn what_cannot_be_used_is_named() {
     }
 }
 
-/// A folder whose files are changed all at once, as Kubernetes does it: they are links by way of a folder `..data`.
-struct Mounted(Folder);
-
-impl Mounted {
-    fn new() -> Self {
-        let folder = Folder::new();
-        for name in ["ca.pem", "chain.pem", "key.pem"] {
-            std::os::unix::fs::symlink(format!("..data/{name}"), folder.file(name)).unwrap();
-        }
-        Self(folder)
-    }
-
-    /// What is in the folder of `files` from now on.
-    fn hold(&self, files: &Files) {
-        let next = self.0.file("..next");
-        std::os::unix::fs::symlink(files.folder.file(""), &next).unwrap();
-        std::fs::rename(&next, self.0.file("..data")).unwrap();
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.file(name).to_str().unwrap().to_owned()
-    }
-}
-
 #[test]
 fn certificates_towards_destinations_are_read_again_when_they_change() {
-    let [old, new, broken] = [(); 3].map(|()| Files::new());
-    std::fs::write(broken.folder.file("ca.pem"), "nothing").unwrap();
+    let [old, new] = [(); 2].map(|()| Files::new());
     for &backend in Backend::all() {
-        let mounted = Mounted::new();
-        mounted.hold(&old);
+        let mounted = Mounted::new(&old.secret());
         let port = free_port();
         let mut cache = Some(old.cache_on(port, 2));
         let [ca, chain, key] = ["ca.pem", "chain.pem", "key.pem"].map(|name| mounted.path(name));
@@ -257,12 +236,12 @@ fn certificates_towards_destinations_are_read_again_when_they_change() {
             .serve();
         let mut client = Client::connect(&proxy);
         client.set("k", b"old");
-        mounted.hold(&broken);
+        mounted.hold(&[("ca.pem", "nothing")]);
         wait_until("files that cannot be used to be named", || {
             proxy.stderr().contains("stay as they were") && proxy.stderr().contains(&ca)
         });
         client.set("k", b"old");
-        mounted.hold(&new);
+        mounted.hold(&new.secret());
         wait_until("new ones to be read", || proxy.stderr().contains("towards destinations again"));
         client.set("k", b"old"); // on the connection that was there
         drop(cache.take());
@@ -270,4 +249,24 @@ fn certificates_towards_destinations_are_read_again_when_they_change() {
         wait_until("a cache that the new ones are good for", || client.ask("set k 0 0 3\r\nnew") == "STORED");
         assert_eq!(client.get("k").as_deref(), Some(&b"new"[..]));
     }
+}
+
+#[test]
+fn the_certificate_shown_to_clients_is_read_again_when_it_changes() {
+    let files = Files::new();
+    let [old, new] = [(); 2].map(|()| files.authority.sign());
+    let mounted = Mounted::new(&old.secret());
+    let (port, caches) = (free_port(), [files.cache(0)]);
+    let [chain, key] = ["chain.pem", "key.pem"].map(|name| mounted.path(name));
+    let args = ["--pem-ca-path", &files.path("ca.pem"), NAME, "--ssl-port", &port.to_string()];
+    let shown = ["--server-pem-cert-path", &chain, "--server-pem-key-path", &key];
+    let _proxy = proxy(Backend::all()[0], 2, &caches, &args).args(&shown).serve();
+    let client = files.authority.client(ALL_VERSIONS, None);
+    let connect = || Client::connect_tls(([127, 0, 0, 1], port).into(), &client);
+    let mut early = connect();
+    early.set("k", b"value");
+    assert_eq!(connect().server_certificate(), old.certificate.to_vec());
+    mounted.hold(&new.secret());
+    wait_until("the new certificate", || connect().server_certificate() == new.certificate.to_vec());
+    assert_eq!(early.get("k").as_deref(), Some(&b"value"[..]));
 }

@@ -3,13 +3,15 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustls::version::{TLS12, TLS13};
 use rustls::{ALL_VERSIONS, ClientConfig, ClientConnection, HandshakeKind};
 
 use crate::admin::scrape;
 use crate::support::{
-    Authority, Backend, Client, DEADLINE, Folder, Launch, Packet, Server, opcode, wait_until,
+    Authority, Backend, Client, DEADLINE, Folder, Identity, Launch, Mounted, Packet, Server, opcode,
+    wait_until,
 };
 
 /// An authority, a server identity in a folder, and what `-o` says of it.
@@ -439,6 +441,55 @@ fn certificates_are_read_again_while_connections_go_on() {
 }
 
 #[test]
+fn a_certificate_of_a_mounted_secret_is_followed_without_a_signal() {
+    let world = World::new();
+    let [first, second, third, fourth] = [(); 4].map(|()| world.authority.sign());
+    for &backend in Backend::all() {
+        let mounted = Mounted::new(&first.secret());
+        let options =
+            format!("ssl_chain_cert={},ssl_key={}", mounted.path("chain.pem"), mounted.path("key.pem"));
+        let launch = |more: &str| {
+            let options = format!("{options}{more}");
+            Launch::new(&["-Z", "-t", "2", backend.flag(), "-o", &options]).serve()
+        };
+        let (server, indifferent) = (launch(",ssl_watch_certs"), launch(""));
+        let shown = |server: &Server| world.connect(server).server_certificate();
+        let wait_for = |identity: &Identity| {
+            wait_until("the certificate", || shown(&server) == identity.certificate.to_vec());
+        };
+        let warnings = || server.stderr().matches("the certificates stay as they were").count();
+        let mut early = world.connect(&server);
+        early.set("k", b"value");
+        assert_eq!(shown(&server), first.certificate.to_vec());
+        let age = "time_since_server_cert_refresh";
+        wait_until("the certificate to age", || early.stat(age) > 1);
+        let begun = Instant::now();
+        mounted.hold(&second.secret());
+        wait_for(&second);
+        assert!(early.stat(age) <= begun.elapsed().as_secs(), "the time of the refresh is known");
+        assert_eq!(warnings(), 0, "{}", server.stderr());
+        // A key of another certificate, no key, and nothing at all: each is named once, however often files are looked at.
+        let foreign = [first.secret()[0], third.secret()[1]];
+        for (number, bad) in [&foreign[..], &foreign[..1], &[]].into_iter().enumerate() {
+            mounted.hold(bad);
+            wait_until("the warning", || warnings() > number);
+            mounted.hold(bad);
+            assert_eq!(shown(&server), second.certificate.to_vec());
+        }
+        mounted.hold(&third.secret());
+        wait_for(&third);
+        assert_eq!(warnings(), 3, "{}", server.stderr());
+        assert!(server.stderr().contains(&format!("ssl_key={}: not of", mounted.path("key.pem"))));
+        mounted.hold(&fourth.secret());
+        wait_for(&fourth);
+        assert_eq!(early.get("k").as_deref(), Some(&b"value"[..]), "{}", server.stderr());
+        let settings = |server: &Server| world.connect(server).stats("settings")["ssl_watch_certs"].clone();
+        assert_eq!((&*settings(&server), &*settings(&indifferent)), ("yes", "no"));
+        assert_eq!(shown(&indifferent), first.certificate.to_vec());
+    }
+}
+
+#[test]
 fn a_flood_of_refreshes_is_answered_and_stops_nobody() {
     let world = World::new();
     let server = world.launch(&["-t", "2"]).serve();
@@ -494,7 +545,7 @@ fn files_that_are_none_end_the_server_by_name() {
     let (chain, key) = (world.folder.file("chain.pem"), world.folder.file("key.pem"));
     let (chain, key) = (chain.to_str().unwrap(), key.to_str().unwrap());
     let (foreign, text) = (world.folder.file("other.pem"), world.folder.file("text"));
-    std::fs::write(&foreign, other.key_pem()).unwrap();
+    std::fs::write(&foreign, &other.key_pem).unwrap();
     std::fs::write(&text, "text").unwrap();
     let (foreign, text) = (foreign.to_str().unwrap(), text.to_str().unwrap());
     for (options, parts) in [
@@ -517,7 +568,7 @@ fn key_and_certificate_may_share_a_file_and_a_key_be_in_bytes() {
     let world = World::new();
     let identity = world.authority.sign();
     let (both, der) = (world.folder.file("both.pem"), world.folder.file("key.der"));
-    std::fs::write(&both, identity.certificate_pem.clone() + &identity.key_pem()).unwrap();
+    std::fs::write(&both, identity.certificate_pem.clone() + &identity.key_pem).unwrap();
     std::fs::write(&der, identity.key_der()).unwrap();
     for options in [
         format!("ssl_chain_cert={}", both.display()),
@@ -552,7 +603,7 @@ fn a_health_check_speaks_tls_and_verifies_whom_it_asks_if_told_to() {
     };
     let (ca, other) = (file("own-ca.pem", world.authority.pem()), file("other.pem", Authority::new().pem()));
     let shown = world.authority.sign();
-    let (chain, key) = (file("probe.pem", &shown.certificate_pem), file("probe.key", &shown.key_pem()));
+    let (chain, key) = (file("probe.pem", &shown.certificate_pem), file("probe.key", &shown.key_pem));
     let check = |server: &Server, host: &str, more: &[&str]| {
         let target = format!("{host}:{}", server.address.port());
         let words: Vec<&str> = ["healthcheck", &target].into_iter().chain(more.iter().copied()).collect();

@@ -28,6 +28,7 @@ impl Args {
         let authorities = self.pem_ca_path.clone().filter(|_| verify == Verify::Require);
         Ok(Some(TlsOptions {
             handshake_timeout: Duration::from_millis(handshake_ms),
+            watch: true,
             ..TlsOptions::of_files(chain.clone(), key.clone(), authorities, verify)
         }))
     }

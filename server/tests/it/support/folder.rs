@@ -1,5 +1,6 @@
-//! A folder of a test's own, gone with its value.
+//! A folder of a test's own, gone with its value; and one that changes as Kubernetes has it.
 
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -31,5 +32,51 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A folder as a Secret or a ConfigMap is mounted: its files are links by way of `..data`, itself a link, which flips from
+/// one folder to the next, so that all files change at once.
+#[derive(Debug)]
+pub struct Mounted {
+    folder: Folder,
+    version: AtomicUsize,
+}
+
+impl Mounted {
+    /// It holds these files, name and contents.
+    pub fn new(files: &[(&str, &str)]) -> Self {
+        let mounted = Self { folder: Folder::new(), version: AtomicUsize::new(0) };
+        mounted.hold(files);
+        for (name, _) in files {
+            symlink(format!("..data/{name}"), mounted.folder.file(name)).unwrap();
+        }
+        mounted
+    }
+
+    /// It holds these from now on. The link of a file that is left out leads nowhere.
+    pub fn hold(&self, files: &[(&str, &str)]) {
+        let version = self.version.fetch_add(1, Ordering::Relaxed);
+        let name = |version: usize| format!("..2026_11_28_10_11_12.{version}");
+        let next = self.folder.file(&name(version));
+        std::fs::create_dir(&next).unwrap();
+        for (name, contents) in files {
+            std::fs::write(next.join(name), contents).unwrap();
+        }
+        symlink(name(version), self.folder.file("..data_tmp")).unwrap();
+        std::fs::rename(self.folder.file("..data_tmp"), self.folder.file("..data")).unwrap();
+        if version > 0 {
+            std::fs::remove_dir_all(self.folder.file(&name(version - 1))).unwrap();
+        }
+    }
+
+    /// A file in it.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.file(name)
+    }
+
+    /// As text.
+    pub fn path(&self, name: &str) -> String {
+        self.file(name).to_str().unwrap().to_owned()
     }
 }

@@ -22,6 +22,8 @@ pub struct Identity {
     pub certificate: CertificateDer<'static>,
     /// In PEM format.
     pub certificate_pem: String,
+    /// Its key, in PEM format.
+    pub key_pem: String,
     key: KeyPair,
 }
 
@@ -49,7 +51,12 @@ impl Authority {
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        Identity { certificate_pem: certificate.pem(), certificate: certificate.der().clone(), key }
+        Identity {
+            certificate_pem: certificate.pem(),
+            certificate: certificate.der().clone(),
+            key_pem: key.serialize_pem(),
+            key,
+        }
     }
 
     /// A client that trusts it, speaks these versions, and shows `identity` if asked.
@@ -79,7 +86,7 @@ impl Identity {
     pub fn install(&self, folder: &Folder) -> String {
         let (chain, key) = (folder.file("chain.pem"), folder.file("key.pem"));
         // A reload between the two writes would find a pair that does not fit, and keep the old one.
-        std::fs::write(&key, self.key.serialize_pem()).unwrap();
+        std::fs::write(&key, &self.key_pem).unwrap();
         std::fs::write(&chain, &self.certificate_pem).unwrap();
         format!("ssl_chain_cert={},ssl_key={}", chain.display(), key.display())
     }
@@ -89,8 +96,8 @@ impl Identity {
         self.key.serialize_der()
     }
 
-    /// The key in PEM format.
-    pub fn key_pem(&self) -> String {
-        self.key.serialize_pem()
+    /// As a Secret has it, under the names of [`Identity::install`].
+    pub fn secret(&self) -> [(&str, &str); 2] {
+        [("chain.pem", &self.certificate_pem), ("key.pem", &self.key_pem)]
     }
 }
