@@ -296,7 +296,7 @@ def pod_of(kind, name, *arguments):
 
 def test_caches_and_their_probes_speak_tls():
     container, mounts, secrets = pod_of("StatefulSet", CACHE, *values("tls"))
-    assert container["args"][-2:] == ["--enable-ssl", "--extended=ssl_chain_cert=/etc/corecached-tls/tls.crt,ssl_key=/etc/corecached-tls/tls.key"]
+    assert container["args"][-2:] == ["--enable-ssl", "--extended=ssl_chain_cert=/etc/corecached-tls/tls.crt,ssl_key=/etc/corecached-tls/tls.key,ssl_watch_certs"]
     assert mounts["tls"] == "/etc/corecached-tls" and secrets["tls"] == ("pair", ["tls.crt", "tls.key"])
     command = container["startupProbe"]["exec"]["command"]
     assert command[1:] == ["healthcheck", "127.0.0.1:11211", "--enable-ssl", "--auth-file=/etc/corecached/users"]
