@@ -13,10 +13,9 @@ use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{RData, RecordType};
-use socket2::SockAddr;
 
-use super::{Found, SlicesFound, written};
-use crate::proxy::config::{Address, Config, Member, Server};
+use super::{Found, SlicesFound, address_written, servers, written};
+use crate::proxy::config::{Address, Config, Server};
 
 /// Time for one question, all servers and tries together: after it what was known stays.
 const QUESTION: Duration = Duration::from_secs(2);
@@ -56,8 +55,8 @@ impl Dns {
         Ok(Self { runtime, resolver })
     }
 
-    /// Looks up everything `config` names and `slices` do not tell. What cannot be found stays as it was `before`. Takes a
-    /// question's time.
+    /// Looks up everything `config` names and `slices` do not tell. What cannot be found stays as it was `before`. Takes
+    /// three questions' time at most: the SRV records of pools' names, their addresses, those of the servers.
     #[must_use]
     pub fn find(&self, config: &Config, before: &Found, slices: &SlicesFound) -> Found {
         self.runtime.block_on(self.find_all(config, before, slices))
@@ -65,17 +64,19 @@ impl Dns {
 
     async fn find_all(&self, config: &Config, before: &Found, slices: &SlicesFound) -> Found {
         let mut found = Found::default().with(config, slices);
-        for pool in config.pools.iter().filter(|pool| pool.resolve) {
-            if found.pools.contains_key(&pool.name) {
-                continue; // slices tell
-            }
+        // Side by side: one name about which nobody says anything holds up no other.
+        let mut asked = Vec::new();
+        for pool in config.pools.iter().filter(|pool| pool.resolve && !found.pools.contains_key(&pool.name)) {
+            let ask = |server: &Server| tokio::spawn(servers_of(self.resolver.clone(), server.clone()));
+            asked.push((pool, servers(pool).map(ask).collect::<Vec<_>>()));
+        }
+        for (pool, answers) in asked {
             let mut members = Vec::new();
             let mut complete = true;
-            for member in &pool.members {
-                let Member::Server(server) = member else { continue };
-                match self.servers_of(server).await {
-                    Some(servers) => members.extend(servers),
-                    None => complete = false,
+            for answer in answers {
+                match answer.await {
+                    Ok(Some(servers)) => members.extend(servers),
+                    _ => complete = false,
                 }
             }
             let members = match before.pools.get(&pool.name) {
@@ -84,25 +85,15 @@ impl Dns {
             };
             found.pools.insert(pool.name.clone(), members);
         }
+        found.locate_written(config);
         let resolved: Vec<Server> = found.pools.values().flatten().cloned().collect();
         // Names that several servers share are asked for once, and all of them side by side.
         let mut by_name: HashMap<&str, Vec<&Server>> = HashMap::new();
         for server in written(config).chain(&resolved) {
-            if found.addresses.contains_key(server) {
-                continue;
-            }
-            match &server.address {
-                Address::Tcp { host, port } => match host.parse::<IpAddr>() {
-                    Ok(ip) => {
-                        found.addresses.insert(server.clone(), SocketAddr::new(ip, *port).into());
-                    }
-                    Err(_) => by_name.entry(host).or_default().push(server),
-                },
-                Address::Unix { path } => {
-                    if let Ok(address) = SockAddr::unix(path) {
-                        found.addresses.insert(server.clone(), address);
-                    }
-                }
+            if !found.addresses.contains_key(server)
+                && let Address::Tcp { host, .. } = &server.address
+            {
+                by_name.entry(host).or_default().push(server);
             }
         }
         let names: Vec<&str> = by_name.keys().copied().collect();
@@ -135,27 +126,26 @@ impl Dns {
         }
         answers
     }
-
-    /// The servers that the name of `server` stands for; `None` when it cannot be told now.
-    async fn servers_of(&self, server: &Server) -> Option<Vec<Server>> {
-        let Address::Tcp { host, port } = &server.address else { return Some(vec![server.clone()]) };
-        let named = |host: String| Server { address: Address::Tcp { host, port: *port }, ..server.clone() };
-        if host.parse::<IpAddr>().is_ok() {
-            return Some(vec![server.clone()]);
-        }
-        let targets = service_targets(&self.resolver, host).await;
-        if !targets.is_empty() {
-            return Some(targets.into_iter().map(named).collect());
-        }
-        let ips = addresses(&self.resolver, host).await?;
-        Some(ips.into_iter().map(|ip| named(ip.to_string())).collect())
-    }
 }
 
 impl std::fmt::Debug for Dns {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Dns").finish_non_exhaustive()
     }
+}
+
+/// The servers that the name of `server` stands for; `None` when it cannot be told now.
+async fn servers_of(resolver: TokioResolver, server: Server) -> Option<Vec<Server>> {
+    let (Address::Tcp { host, port }, None) = (&server.address, address_written(&server)) else {
+        return Some(vec![server]);
+    };
+    let named = |host: String| Server { address: Address::Tcp { host, port: *port }, ..server.clone() };
+    let targets = service_targets(&resolver, host).await;
+    if !targets.is_empty() {
+        return Some(targets.into_iter().map(named).collect());
+    }
+    let ips = addresses(&resolver, host).await?;
+    Some(ips.into_iter().map(|ip| named(ip.to_string())).collect())
 }
 
 /// All addresses of `name`, in numeric order. `None` when nobody could say; a name that has none comes to none.
@@ -207,12 +197,40 @@ pub(super) fn natural(name: &str) -> Vec<(String, u64)> {
 
 #[cfg(test)]
 mod tests {
-    use super::natural;
+    use std::net::UdpSocket;
+    use std::time::Instant;
+
+    use super::*;
+    use crate::proxy::config::Options;
 
     #[test]
     fn pods_stand_in_the_order_of_their_numbers() {
         let mut names = ["cache-10.c.svc", "cache-9.c.svc", "cache-0.c.svc", "cache-1.c.svc"];
         names.sort_by_cached_key(|name| natural(name));
         assert_eq!(names, ["cache-0.c.svc", "cache-1.c.svc", "cache-9.c.svc", "cache-10.c.svc"]);
+    }
+
+    #[test]
+    fn names_are_asked_for_side_by_side_and_what_needs_no_question_is_found() {
+        const POOLS: usize = 10;
+        // It takes questions, and says nothing.
+        let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let dns = Dns::new(Some(silent.local_addr().unwrap())).unwrap();
+        let of = |number: usize| {
+            let servers = format!(r#"["name{number}.test:1", "127.0.0.1:{}"]"#, number + 1);
+            format!(r#""P{number}": {{"servers": {servers}, "resolve": {}}}"#, number % 2 == 0)
+        };
+        let pools: Vec<String> = (0..POOLS).map(of).collect();
+        let text = format!(r#"{{"pools": {{{}}}, "route": "NullRoute"}}"#, pools.join(", "));
+        let config =
+            Config::parse("test", &text, &Options::default(), &|_: &str| Err("no files".into())).unwrap();
+        let begun = Instant::now();
+        let found = dns.find(&config, &Found::default(), &SlicesFound::new());
+        println!("nothing was found in {:?}", begun.elapsed());
+        // One after the other: two questions for each of the pools that resolve.
+        assert!(begun.elapsed() < QUESTION * POOLS as u32, "{:?}", begun.elapsed());
+        assert_eq!((found.pools.len(), found.addresses.len()), (POOLS / 2, POOLS));
+        assert!(found.pools.values().all(|servers| servers.len() == 1));
+        assert!(!Found::unasked(&config, &SlicesFound::new()).differs(&found));
     }
 }

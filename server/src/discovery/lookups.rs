@@ -1,6 +1,7 @@
 //! Names looked up by a thread of its own: a DNS server that does not answer holds nobody up who has other news.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
@@ -62,7 +63,13 @@ impl Lookups {
     /// The question that was under way, and what was found; once.
     #[must_use]
     pub fn answer(&mut self) -> Option<(Question, Found)> {
-        let answer = self.answers.try_recv().ok()?;
+        self.answer_within(Duration::ZERO)
+    }
+
+    /// The same, waited for at most so long.
+    #[must_use]
+    pub fn answer_within(&mut self, time: Duration) -> Option<(Question, Found)> {
+        let answer = self.answers.recv_timeout(time).ok()?;
         self.under_way = false;
         Some(answer)
     }

@@ -7,6 +7,7 @@ pub mod lookups;
 pub mod slices;
 
 use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 
 use socket2::SockAddr;
 
@@ -15,7 +16,7 @@ pub use dns::Dns;
 pub use lookups::{Lookups, Question};
 pub use slices::{Slices, SlicesFound};
 
-use crate::proxy::config::{Config, Member, ResolvedPools, Server};
+use crate::proxy::config::{Address, Config, Member, Pool, ResolvedPools, Server};
 
 /// What was found.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +28,29 @@ pub struct Found {
 }
 
 impl Found {
+    /// What is known without a question: what `slices` say, and servers that are written as addresses.
+    #[must_use]
+    pub fn unasked(config: &Config, slices: &SlicesFound) -> Self {
+        let mut found = Self::default().with(config, slices);
+        for pool in config.pools.iter().filter(|pool| pool.resolve) {
+            let known = servers(pool).filter(|server| address_written(server).is_some());
+            found.pools.entry(pool.name.clone()).or_insert_with(|| known.cloned().collect());
+        }
+        found.locate_written(config);
+        found
+    }
+
+    /// Servers that are written as addresses are where these say.
+    fn locate_written(&mut self, config: &Config) {
+        for server in written(config).chain(self.pools.values().flatten()) {
+            if !self.addresses.contains_key(server)
+                && let Some(address) = address_written(server)
+            {
+                self.addresses.insert(server.clone(), address);
+            }
+        }
+    }
+
     /// Whether `other` would send a request elsewhere.
     #[must_use]
     pub fn differs(&self, other: &Self) -> bool {
@@ -76,10 +100,21 @@ impl Found {
 
 /// Servers that `config` writes in pools that are taken as written.
 fn written(config: &Config) -> impl Iterator<Item = &Server> {
-    config.pools.iter().filter(|pool| !pool.resolve).flat_map(|pool| &pool.members).filter_map(|member| {
-        match member {
-            Member::Server(server) => Some(server),
-            Member::Handle(_) => None,
-        }
+    config.pools.iter().filter(|pool| !pool.resolve).flat_map(servers)
+}
+
+/// Servers that `pool` writes.
+fn servers(pool: &Pool) -> impl Iterator<Item = &Server> {
+    pool.members.iter().filter_map(|member| match member {
+        Member::Server(server) => Some(server),
+        Member::Handle(_) => None,
     })
+}
+
+/// Where `server` is, if no name has to be looked up for it.
+fn address_written(server: &Server) -> Option<SockAddr> {
+    match &server.address {
+        Address::Tcp { host, port } => Some(SocketAddr::new(host.parse::<IpAddr>().ok()?, *port).into()),
+        Address::Unix { path } => SockAddr::unix(path).ok(),
+    }
 }

@@ -244,7 +244,7 @@ pub struct Args {
     #[arg(long, value_name = "ADDR")]
     pub dns_server: Option<String>,
 
-    /// Milliseconds from the start in which /readyz waits for a first server of each pool whose names DNS resolves
+    /// Milliseconds from the start in which /readyz waits for a first server of each pool whose address is known
     ///
     /// After that the proxy is ready all the same, and says so in its log; 0: at once.
     #[arg(long, value_name = "MS", default_value = "30000")]

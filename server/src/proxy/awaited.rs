@@ -1,11 +1,11 @@
-//! What a proxy that has just started waits for before it says that it is ready: a first server in each pool that stands
-//! for all servers of a name. Clients sent to it earlier would meet an empty pool.
+//! What a proxy that has just started waits for before it says that it is ready: in each pool a first server that is
+//! somewhere. Clients sent to it earlier would meet an empty pool, or servers whose names have not been found.
 //!
 //! It waits for so long and no longer: one name that is missing must not keep a node without a proxy.
 
 use std::time::{Duration, Instant};
 
-use super::config::Config;
+use super::config::{Config, Member, Pool};
 use crate::discovery::Found;
 
 /// See the head of the file.
@@ -45,46 +45,61 @@ impl Awaited {
     }
 }
 
-/// Pools whose names have come to no server.
+/// Pools whose names have come to no server, or none of whose servers has an address.
 fn empty<'a>(config: &'a Config, found: &'a Found) -> impl Iterator<Item = &'a str> {
-    let is_empty = |name: &str| found.pools.get(name).is_none_or(Vec::is_empty);
-    let named = config.pools.iter().filter(|pool| pool.resolve && !pool.members.is_empty());
-    named.map(|pool| pool.name.as_str()).filter(move |name| is_empty(name))
+    let is_nowhere = |member: &Member| match member {
+        Member::Server(server) => !found.addresses.contains_key(server),
+        Member::Handle(_) => false,
+    };
+    let is_empty = move |pool: &&Pool| match pool.resolve {
+        true => found.pools.get(&pool.name).is_none_or(Vec::is_empty),
+        false => pool.members.iter().all(is_nowhere),
+    };
+    let named = config.pools.iter().filter(|pool| !pool.members.is_empty());
+    named.filter(is_empty).map(|pool| pool.name.as_str())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
-    use crate::proxy::config::{Member, Options};
+    use crate::proxy::config::{Options, Server};
 
     const CONFIG: &str = r#"{"pools": {"A": {"servers": ["a.test:1"], "resolve": true}, "B": {"servers": ["b.test:1"], "resolve": true},
-        "C": {"servers": ["c.test:1"]}, "D": {"servers": [], "resolve": true}}, "route": "PoolRoute|A"}"#;
+        "C": {"servers": ["c.test:1", "d.test:1"]}, "D": {"servers": [], "resolve": true}}, "route": "PoolRoute|A"}"#;
 
     fn config() -> Config {
         Config::parse("test", CONFIG, &Options::default(), &|_| Err("no files".into())).unwrap()
     }
 
-    /// A server in each of these pools, and none in the others.
+    /// The first server of each of these pools is somewhere, and there are no others.
     fn found(config: &Config, pools: &[&str]) -> Found {
         let mut found = Found::default();
         for pool in &config.pools {
-            let servers = pool.members.iter().filter_map(|member| match member {
-                Member::Server(server) if pools.contains(&&*pool.name) => Some(server.clone()),
-                _ => None,
+            let first = pool.members.first().filter(|_| pools.contains(&&*pool.name));
+            let servers = first.into_iter().filter_map(|member| match member {
+                Member::Server(server) => Some(server.clone()),
+                Member::Handle(_) => None,
             });
-            found.pools.insert(pool.name.clone(), servers.collect());
+            let servers: Vec<Server> = servers.collect();
+            let address = |server: &Server| (server.clone(), SocketAddr::from(([127, 0, 0, 1], 1)).into());
+            found.addresses.extend(servers.iter().map(address));
+            if pool.resolve {
+                found.pools.insert(pool.name.clone(), servers);
+            }
         }
         found
     }
 
     #[test]
-    fn it_is_over_when_each_pool_of_a_name_has_a_server_and_stays_so() {
+    fn it_is_over_when_each_pool_has_a_server_somewhere_and_stays_so() {
         let (config, since) = (config(), Instant::now());
         let mut awaited = Awaited::new(since, Duration::from_secs(30));
-        for pools in [&[][..], &["A"], &["B", "C"]] {
+        for pools in [&[][..], &["A"], &["B", "C"], &["A", "B"]] {
             assert!(!awaited.is_over(&config, &found(&config, pools), since), "{pools:?}");
         }
-        assert!(awaited.is_over(&config, &found(&config, &["A", "B"]), since));
+        assert!(awaited.is_over(&config, &found(&config, &["A", "B", "C"]), since));
         assert!(awaited.is_over(&config, &found(&config, &[]), since));
     }
 

@@ -32,6 +32,9 @@ const LOOK_UP_EVERY: Duration = Duration::from_secs(2);
 const TICK: Duration = Duration::from_millis(100);
 /// How long the start waits for the endpoints that a cluster tells, before it asks DNS.
 const FIRST_SLICES: Duration = Duration::from_secs(1);
+/// How long it waits for DNS. Where that answers, clients never meet a server that has not been looked up; where it says
+/// nothing, that must not keep the port closed.
+const FIRST_LOOKUP: Duration = Duration::from_secs(1);
 /// Word under way that a watched file changed, or that something was found.
 const CHANGES_MAX: usize = 1;
 /// How long the thread lets news gather: each time it acts on them, all routes are built anew.
@@ -73,7 +76,8 @@ pub struct Control {
 }
 
 impl Control {
-    /// Reads the configuration and looks up what it names.
+    /// Reads the configuration and looks up what it names. Waits for that two seconds at most, one for the cluster and one
+    /// for DNS: what is not found then is looked for while the proxy serves.
     ///
     /// # Errors
     /// What is wrong with it: where, what, and the remedy.
@@ -86,7 +90,8 @@ impl Control {
         let (word, news) = bounded(CHANGES_MAX);
         let mut slices = follow(None, &config, &checked.service_account, &word);
         let slices_found = slices.as_mut().map_or_else(SlicesFound::new, |slices| slices.first(FIRST_SLICES));
-        let mut found = dns.find(&config, &Found::default(), &slices_found);
+        let mut lookups = Lookups::start(dns, word.clone());
+        let mut found = first_found(&mut lookups, &config, &slices_found);
         let trusted = checked.trusted.clone();
         let mut rings = Rings::default();
         rings.observe(&config, &found.pools, 0);
@@ -101,7 +106,7 @@ impl Control {
             source: checked.source.clone(),
             options: checked.options.clone(),
             reload_delay: Duration::from_millis(checked.reload_delay_ms),
-            lookups: Lookups::start(dns, word.clone()),
+            lookups,
             news,
             word,
             service_account: checked.service_account.clone(),
@@ -291,6 +296,21 @@ impl Control {
             }
         }
     }
+}
+
+/// What is known once names have been looked up; without them when that takes too long, and then they are still looked for.
+fn first_found(lookups: &mut Lookups, config: &Arc<Config>, slices: &SlicesFound) -> Found {
+    let before = Found::unasked(config, slices);
+    lookups.ask(Question { config: Arc::clone(config), before: before.clone(), slices: slices.clone() });
+    if let Some((_, found)) = lookups.answer_within(FIRST_LOOKUP) {
+        return found;
+    }
+    tracing::warn!(
+        "DNS has not answered for {} ms: serving before all names are found, their servers are answered for with errors \
+         (--dns-server names whom to ask)",
+        FIRST_LOOKUP.as_millis()
+    );
+    before
 }
 
 /// Has the Services that `config` names followed, by a thread that is started for the first of them.

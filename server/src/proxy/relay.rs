@@ -551,11 +551,11 @@ impl Relay {
         self.routes = Rc::new(Routes::at(Arc::clone(&snapshot.tree), places));
         for place in 0..self.upstreams.len() {
             let upstream = &mut self.upstreams[place];
-            // One that moved is connected to anew, as soon as nothing is under way.
-            let moved = self.snapshot.addresses.get(&upstream.server).map(address_bytes)
-                != snapshot.addresses.get(&upstream.server).map(address_bytes);
-            if moved && upstream.conn.is_some() {
-                upstream.destination.moved();
+            // One that moved is connected to anew, as soon as nothing is under way; one that was nowhere is found.
+            let now_at = snapshot.addresses.get(&upstream.server).map(address_bytes);
+            let moved = self.snapshot.addresses.get(&upstream.server).map(address_bytes) != now_at;
+            if moved && (upstream.conn.is_some() || now_at.is_some()) {
+                upstream.destination.moved(self.now_ms);
             }
             self.touch(place as u32);
         }

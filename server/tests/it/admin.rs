@@ -2,12 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use crate::support::{Backend, Client, DEADLINE, Folder, Launch, Names, Server, wait_until};
+use crate::support::{Backend, Client, DEADLINE, Folder, LateNames, Launch, Names, Server, wait_until};
 
 /// A free port of the loopback interface for the admin server.
 pub const ADMIN: &str = "--admin-listen=127.0.0.1:0";
@@ -28,7 +26,7 @@ fn ask(address: SocketAddr, request: &str) -> (u16, String) {
     (status, body.to_owned())
 }
 
-fn get(server: &Server, path: &str) -> (u16, String) {
+pub fn get(server: &Server, path: &str) -> (u16, String) {
     ask(server.admin(), &format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n"))
 }
 
@@ -354,45 +352,6 @@ fn a_log_in_json_is_one_object_a_line() {
     assert!(exit.stderr.contains("listening on"), "{}", exit.stderr);
 }
 
-/// Passes questions on to a name server from when it is told to, and overlooks them before.
-struct Late {
-    port: u16,
-    open: Arc<AtomicBool>,
-    answered: Arc<AtomicUsize>,
-}
-
-impl Late {
-    fn before(names: &Names) -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let port = socket.local_addr().unwrap().port();
-        let open = Arc::new(AtomicBool::new(false));
-        let answered = Arc::new(AtomicUsize::new(0));
-        let (opened, counted, target) = (Arc::clone(&open), Arc::clone(&answered), names.port());
-        std::thread::spawn(move || {
-            let mut packet = [0; 4096];
-            while let Ok((len, from)) = socket.recv_from(&mut packet) {
-                if !opened.load(Ordering::Relaxed) {
-                    continue;
-                }
-                let upwards = UdpSocket::bind("127.0.0.1:0").unwrap();
-                upwards.set_read_timeout(Some(DEADLINE)).unwrap();
-                upwards.send_to(&packet[..len], ("127.0.0.1", target)).unwrap();
-                if let Ok(len) = upwards.recv(&mut packet) {
-                    let _ = socket.send_to(&packet[..len], from);
-                    counted.fetch_add(1, Ordering::Relaxed);
-                }
-            }
-        });
-        Self { port, open, answered }
-    }
-
-    /// The proxy has looked for its servers since, more than once: that takes three questions.
-    fn wait_for_answers(&self) {
-        let before = self.answered.load(Ordering::Relaxed);
-        wait_until("names to be looked up", || self.answered.load(Ordering::Relaxed) >= before + 12);
-    }
-}
-
 /// A proxy on two cores before a pool of all servers of `caches.test`, which `dns` is asked for.
 fn proxy_before_names(backend: Backend, port: u16, dns: u16, more: &[&str]) -> Server {
     let config = format!(
@@ -410,13 +369,13 @@ fn a_proxy_is_ready_when_its_pools_have_servers_and_then_no_request_meets_an_emp
     let cache = Server::start(&["-t", "1"]); // on 127.0.0.1
     for &backend in Backend::all() {
         names.tell(&[]);
-        let late = Late::before(&names);
-        let proxy = proxy_before_names(backend, cache.address.port(), late.port, &[]);
+        let late = LateNames::before(&names);
+        let proxy = proxy_before_names(backend, cache.address.port(), late.port(), &[]);
         let unready = (503, "a pool has no server yet\n".to_owned());
         assert_eq!(get(&proxy, "/readyz"), unready, "nobody answered");
         assert_eq!(scrape(&proxy)["corecached_ready"], 0.0);
         assert_eq!(get(&proxy, "/healthz").0, 200, "it is not to be restarted for that");
-        late.open.store(true, Ordering::Relaxed);
+        late.open();
         // It is asked, and the name stands for nobody.
         late.wait_for_answers();
         assert_eq!(get(&proxy, "/readyz"), unready);

@@ -2,12 +2,16 @@
 //! for when the API server does not tell.
 
 use std::fmt::Write;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use super::support::{Backend, Client, Cluster, Endpoint, Launch, Names, Server, State, wait_until};
+use super::admin::{ADMIN, get};
+use super::proxy::proxy;
+use super::support::{
+    Backend, Client, Cluster, Endpoint, LateNames, Launch, Names, Server, State, wait_until,
+};
 
 /// So many keys that every cache has some.
 const KEYS: usize = 60;
@@ -296,18 +300,9 @@ fn a_dns_server_that_does_not_answer_does_not_hold_up_what_the_cluster_tells() {
     let caches = Caches::start(81..=82);
     let cluster = Cluster::start();
     cluster.put("a", &[ready("c-0", 81)]);
-    // It counts what it is asked.
-    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let dns = format!("--dns-server={}", silent.local_addr().unwrap());
-    let questions = Arc::new(AtomicUsize::new(0));
-    let counter = Arc::clone(&questions);
-    std::thread::spawn(move || {
-        // It ends with the process of the test.
-        while silent.recv(&mut [0; 512]).is_ok() {
-            counter.fetch_add(1, Ordering::Relaxed);
-        }
-    });
-    // Its one lookup of these takes seconds: they are asked for one after the other.
+    let silent = LateNames::silent();
+    let dns = format!("--dns-server=127.0.0.1:{}", silent.port());
+    // One lookup of these takes seconds.
     let others = ["b", "c", "d"]
         .map(|name| format!(r#""{name}": {{"servers": ["{name}.test:{}"], "resolve": true}}"#, caches.port));
     let policies = r#"{"b:": "PoolRoute|b", "c:": "PoolRoute|c", "d:": "PoolRoute|d"}"#;
@@ -320,17 +315,69 @@ fn a_dns_server_that_does_not_answer_does_not_hold_up_what_the_cluster_tells() {
     let proxy = caches.proxied_by(&cluster, Backend::all()[0], &config, &[&dns]);
     let mut client = Client::connect(&proxy);
     wait_for_use(&caches, &mut client, 81..=82, &[81]);
-    let (asked, begun) = (questions.load(Ordering::Relaxed), Instant::now());
-    wait_until("a lookup to be under way", || questions.load(Ordering::Relaxed) > asked);
+    let (asked, begun) = (silent.asked(), Instant::now());
+    wait_until("a lookup to be under way", || silent.asked() > asked);
     for _ in 0..CHANGES / 2 {
         cluster.put("a", &[ready("c-0", 82)]);
         wait_for_use(&caches, &mut client, 81..=82, &[82]);
         cluster.put("a", &[ready("c-0", 81)]);
         wait_for_use(&caches, &mut client, 81..=82, &[81]);
     }
-    // A lookup is 18 questions: each server's SRV record twice, then both kinds of address twice. There is half a second
-    // between two, too little for all changes: if one waited for a whole lookup, there would be as many.
-    let asked = questions.load(Ordering::Relaxed) - asked;
+    // A lookup is 18 questions: each name's SRV record twice, then both kinds of address twice. If a change waited for one,
+    // there would be one for each.
+    let asked = silent.asked() - asked;
     println!("{CHANGES} changes in {:?}, {asked} questions meanwhile", begun.elapsed());
-    assert!(asked < 12, "{asked} questions while {CHANGES} changes were followed");
+    assert!(asked < 18 * CHANGES / 2, "{asked} questions while {CHANGES} changes were followed");
+}
+
+#[test]
+fn a_dns_server_that_does_not_answer_does_not_hold_up_the_start() {
+    let Some(names) = Names::start() else { return };
+    let cache = Server::start(&["-t", "1"]); // on 127.0.0.1
+    names.tell(&[1]);
+    let port = cache.address.port();
+    // A name that stands for all its addresses, one that stands for one, and an address. What is ejected is probed when it is
+    // found, and in this test not otherwise.
+    let pools = format!(
+        r#""A": {{"servers": ["caches.test:{port}"], "resolve": true}}, "B": {{"servers": ["caches.test:{port}"]}},
+            "C": {{"servers": ["127.0.0.1:{port}"]}}"#
+    );
+    let route = r#"{"type": "PrefixSelectorRoute", "policies": {"a": "PoolRoute|A", "b": "PoolRoute|B"}, "wildcard": "PoolRoute|C"}"#;
+    let config = format!(r#"{{"pools": {{{pools}}}, "route": {route}}}"#);
+    for &backend in Backend::all() {
+        let late = LateNames::before(&names);
+        let dns = format!("--dns-server=127.0.0.1:{}", late.port());
+        let args = ["--config-str", &config, &dns, ADMIN, "--probe-timeout-initial=600000"];
+        let proxy = proxy(backend, 2, &args);
+        assert!(proxy.stderr().contains("DNS has not answered for 1000 ms"), "{}", proxy.stderr());
+        assert_eq!(get(&proxy, "/readyz"), (503, "a pool has no server yet\n".to_owned()));
+        assert_eq!(get(&proxy, "/healthz").0, 200);
+        let mut client = Client::connect(&proxy);
+        client.set("c", b"x");
+        client.check("set a 0 0 1\r\nx\r\n", "SERVER_ERROR pool A is empty\r\n");
+        client.check("set b 0 0 1\r\nx\r\n", "SERVER_ERROR connection error\r\n");
+        late.open();
+        wait_until("the proxy to be ready", || get(&proxy, "/readyz").0 == 200);
+        client.set("a", b"x");
+        wait_until("the answer to a probe", || client.ask("set b 0 0 1\r\nx") == "STORED");
+    }
+}
+
+#[test]
+fn a_fixed_list_of_names_is_waited_for_as_well() {
+    let Some(names) = Names::start() else { return };
+    let cache = Server::start(&["-t", "1"]);
+    names.tell(&[1]);
+    let late = LateNames::before(&names);
+    let dns = format!("--dns-server=127.0.0.1:{}", late.port());
+    let list = format!("\"caches.test:{0}\", \"nobody.test:{0}\"", cache.address.port());
+    let config = format!(r#"{{"pools": {{"A": {{"servers": [{list}]}}}}, "route": "PoolRoute|A"}}"#);
+    let proxy = proxy(Backend::all()[0], 2, &["--config-str", &config, &dns, ADMIN]);
+    assert_eq!(get(&proxy, "/readyz").0, 503);
+    late.open();
+    // One of them is enough: the other is a server that is down.
+    wait_until("the proxy to be ready", || get(&proxy, "/readyz").0 == 200);
+    let mut client = Client::connect(&proxy);
+    let mut stored = |key: usize| client.ask(&format!("set k{key} 0 0 1\r\nx")) == "STORED";
+    assert!((0..KEYS).filter(|&key| stored(key)).count() > 0);
 }

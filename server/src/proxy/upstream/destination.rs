@@ -334,9 +334,10 @@ impl Destination {
     }
 
     /// The address stands for another host from now on: what was sent is still answered by the one before, then the
-    /// connection is closed, and what waits goes out on the next.
-    pub fn moved(&mut self) {
-        self.moved = true;
+    /// connection, if there is one, is closed, and what waits goes out on the next. An ejected one is probed at once.
+    pub fn moved(&mut self, now_ms: u64) {
+        self.moved = !matches!(self.link, Link::Idle);
+        self.health.moved(now_ms);
     }
 
     /// Time passed: call it at [`Destination::next_deadline`], or more often.

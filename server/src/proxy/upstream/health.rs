@@ -153,6 +153,14 @@ impl Health {
         self.ejected.map(|ejected| ejected.probe_at_ms)
     }
 
+    /// It is somewhere else now, where it may well answer: the next probe is due at once, unless one is on its way.
+    pub fn moved(&mut self, now_ms: u64) {
+        let delay_ms = self.options.probe_initial_ms;
+        if let Some(ejected) = &mut self.ejected {
+            (ejected.probe_at_ms, ejected.delay_ms) = (now_ms, delay_ms);
+        }
+    }
+
     /// Whether to send a probe now. While one is on its way the answer is no, and the next is due later.
     pub fn start_probe(&mut self, now_ms: u64) -> bool {
         let Some(ejected) = self.ejected.filter(|ejected| ejected.probe_at_ms <= now_ms) else {
@@ -278,6 +286,23 @@ mod tests {
         assert!(third_ms > second_ms && health.start_probe(third_ms));
         assert!(health.answered());
         assert_eq!((health.ejected(), health.probe_at_ms()), (None, None));
+    }
+
+    #[test]
+    fn one_that_moved_is_probed_at_once() {
+        let mut health = health(HealthOptions::default());
+        health.moved(0);
+        assert_eq!(health.probe_at_ms(), None, "not ejected");
+        health.failed_hard(Reason::Connect, 0);
+        let first_ms = health.probe_at_ms().unwrap();
+        assert!(health.start_probe(first_ms));
+        health.moved(first_ms);
+        assert!(!health.start_probe(first_ms), "one is on its way");
+        health.probe_failed();
+        health.moved(first_ms + 1);
+        assert!(health.start_probe(first_ms + 1));
+        let after_ms = health.probe_at_ms().unwrap() - first_ms;
+        assert!((10_500..=15_001).contains(&after_ms), "{after_ms}: from there as at first");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 pub use client::{Client, Stats};
 pub use cluster::{Cluster, Endpoint, State};
 pub use folder::{Folder, Mounted};
-pub use names::Names;
+pub use names::{LateNames, Names};
 pub use packet::{Packet, opcode};
 pub use random::Random;
 pub use server::{Backend, Exit, Launch, Server};
