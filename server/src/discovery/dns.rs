@@ -218,7 +218,7 @@ mod tests {
         let dns = Dns::new(Some(silent.local_addr().unwrap())).unwrap();
         let of = |number: usize| {
             let servers = format!(r#"["name{number}.test:1", "127.0.0.1:{}"]"#, number + 1);
-            format!(r#""P{number}": {{"servers": {servers}, "resolve": {}}}"#, number % 2 == 0)
+            format!(r#""P{number}": {{"servers": {servers}, "resolve": {}}}"#, number.is_multiple_of(2))
         };
         let pools: Vec<String> = (0..POOLS).map(of).collect();
         let text = format!(r#"{{"pools": {{{}}}, "route": "NullRoute"}}"#, pools.join(", "));

@@ -105,10 +105,7 @@ fn written(config: &Config) -> impl Iterator<Item = &Server> {
 
 /// Servers that `pool` writes.
 fn servers(pool: &Pool) -> impl Iterator<Item = &Server> {
-    pool.members.iter().filter_map(|member| match member {
-        Member::Server(server) => Some(server),
-        Member::Handle(_) => None,
-    })
+    pool.members.iter().filter_map(Member::server)
 }
 
 /// Where `server` is, if no name has to be looked up for it.

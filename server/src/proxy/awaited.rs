@@ -47,10 +47,8 @@ impl Awaited {
 
 /// Pools whose names have come to no server, or none of whose servers has an address.
 fn empty<'a>(config: &'a Config, found: &'a Found) -> impl Iterator<Item = &'a str> {
-    let is_nowhere = |member: &Member| match member {
-        Member::Server(server) => !found.addresses.contains_key(server),
-        Member::Handle(_) => false,
-    };
+    let is_nowhere =
+        |member: &Member| member.server().is_some_and(|server| !found.addresses.contains_key(server));
     let is_empty = move |pool: &&Pool| match pool.resolve {
         true => found.pools.get(&pool.name).is_none_or(Vec::is_empty),
         false => pool.members.iter().all(is_nowhere),
@@ -78,11 +76,7 @@ mod tests {
         let mut found = Found::default();
         for pool in &config.pools {
             let first = pool.members.first().filter(|_| pools.contains(&&*pool.name));
-            let servers = first.into_iter().filter_map(|member| match member {
-                Member::Server(server) => Some(server.clone()),
-                Member::Handle(_) => None,
-            });
-            let servers: Vec<Server> = servers.collect();
+            let servers: Vec<Server> = first.into_iter().filter_map(Member::server).cloned().collect();
             let address = |server: &Server| (server.clone(), SocketAddr::from(([127, 0, 0, 1], 1)).into());
             found.addresses.extend(servers.iter().map(address));
             if pool.resolve {

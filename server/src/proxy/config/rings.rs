@@ -124,7 +124,8 @@ impl Rings {
 }
 
 impl Member {
-    fn server(&self) -> Option<&Server> {
+    /// The server it is, if it is one.
+    pub(crate) fn server(&self) -> Option<&Server> {
         match self {
             Self::Server(server) => Some(server),
             Self::Handle(_) => None,
