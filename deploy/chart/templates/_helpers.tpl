@@ -206,6 +206,8 @@ preferredDuringSchedulingIgnoredDuringExecution:
 {{- if and .Values.auth.enabled (include "corecached.proxy.enabled" .) }}{{ fail "auth.enabled: the proxy shows no password to caches; say who may connect with networkPolicy.allowExternal=false instead" }}{{ end }}
 {{- if and .Values.auth.enabled (not .Values.auth.existingSecret) (not (and .Values.auth.username .Values.auth.password)) }}{{ fail "auth.enabled: give auth.username and auth.password, or auth.existingSecret" }}{{ end }}
 {{- if and .Values.tls.enabled (not .Values.tls.existingSecret) }}{{ fail "tls.enabled: give tls.existingSecret, a Secret with tls.crt and tls.key, and with a proxy ca.crt" }}{{ end }}
+{{- if and (or .Values.tls.caCertificate .Values.tls.serverName) (not .Values.tls.enabled) }}{{ fail "tls: is not enabled, so nothing of it is used; set tls.enabled=true" }}{{ end }}
+{{- if and .Values.tls.serverName (not (include "corecached.cache.authorities" .)) }}{{ fail "tls.serverName: nobody verifies it without a proxy; set tls.caCertificate=true, with ca.crt in tls.existingSecret" }}{{ end }}
 {{- if and (include "corecached.proxy.tls" .) (not (include "corecached.proxy.tlsSecret" .)) }}{{ fail "mcrouter.tls.enabled: give mcrouter.tls.existingSecret, a Secret with ca.crt" }}{{ end }}
 {{- if and (or .Values.mcrouter.tls.existingSecret .Values.mcrouter.tls.clientCertificate .Values.mcrouter.tls.serverName) (not (include "corecached.proxy.tls" .)) }}{{ fail "mcrouter.tls: is not enabled, so nothing of it is used; set mcrouter.tls.enabled=true, or tls.enabled=true with a proxy" }}{{ end }}
 {{- if and .Values.seccomp.installer.enabled (ne .Values.seccomp.mode "localhost") }}{{ fail "seccomp.installer.enabled: nobody would use the profile; set seccomp.mode=localhost as well" }}{{ end }}
@@ -269,6 +271,14 @@ preferredDuringSchedulingIgnoredDuringExecution:
 {{- end }}
 {{- define "corecached.proxy.tlsSecret" -}}
 {{ .Values.mcrouter.tls.existingSecret | default .Values.tls.existingSecret }}
+{{- end }}
+{{/* Secret with ca.crt, the authorities of the caches' certificates; empty where none is configured. */}}
+{{- define "corecached.cache.authorities" -}}
+{{- if .Values.tls.enabled }}
+{{- if .Values.tls.caCertificate }}{{ .Values.tls.existingSecret }}
+{{- else if include "corecached.proxy.tls" . }}{{ include "corecached.proxy.tlsSecret" . }}
+{{- end }}
+{{- end }}
 {{- end }}
 {{- define "corecached.authSecret" -}}
 {{ .Values.auth.existingSecret | default (printf "%s-users" (include "corecached.cache.fullname" .)) }}

@@ -78,6 +78,13 @@ def test_cache_and_proxy_start_answer_and_drain_as_rendered(tmp_path, tls):
             stream.flush()
             said = [stream.readline() for _ in range(4)]
         assert said == [b"STORED\r\n", b"VALUE anotherkey 0 15\r\n", b"Mcrouter is fun\r\n", b"END\r\n"]
+        # What `helm test` asks the cache, if it has the certificate that was signed for it, and if another has.
+        (asked,) = [c["args"] for c in the("Pod", "mycache-memcached-test", *common)["spec"]["containers"] if c["name"] == "cache-0"]
+        asked = [word.replace(POD.rstrip("."), "127.0.0.1").replace("/etc/corecached-tls", str(tmp_path)) for word in asked]
+        assert run(["/usr/local/bin/corecached", *asked]) == 0
+        if tls:
+            pair(tmp_path)
+            assert run(["/usr/local/bin/corecached", *asked]) == 1
         assert run(cache["lifecycle"]["preStop"]["exec"]["command"]) == 0
         assert status(cache_admin, cache["readinessProbe"]) == 503
         assert status(cache_admin, cache["livenessProbe"]) == 200

@@ -283,15 +283,19 @@ def test_cache_and_proxy_have_names_of_their_own(release, names):
 
 # --- TLS
 
-def pod_of(kind, name, *arguments):
-    spec = the(kind, name, *arguments)["spec"]["template"]["spec"]
-    mounts = {mount["name"]: mount["mountPath"] for mount in spec["containers"][0].get("volumeMounts", [])}
-    secrets = {
+def secrets_of(spec):
+    """Names and keys of the Secrets that a pod has, by volume."""
+    return {
         volume["name"]: (volume["secret"]["secretName"], [item["key"] for item in volume["secret"].get("items", [])])
         for volume in spec.get("volumes", [])
         if "secret" in volume
     }
-    return spec["containers"][0], mounts, secrets
+
+
+def pod_of(kind, name, *arguments):
+    spec = the(kind, name, *arguments)["spec"]["template"]["spec"]
+    mounts = {mount["name"]: mount["mountPath"] for mount in spec["containers"][0].get("volumeMounts", [])}
+    return spec["containers"][0], mounts, secrets_of(spec)
 
 
 def test_caches_and_their_probes_speak_tls():
@@ -300,8 +304,37 @@ def test_caches_and_their_probes_speak_tls():
     assert mounts["tls"] == "/etc/corecached-tls" and secrets["tls"] == ("pair", ["tls.crt", "tls.key"])
     command = container["startupProbe"]["exec"]["command"]
     assert command[1:] == ["healthcheck", "127.0.0.1:11211", "--enable-ssl", "--auth-file=/etc/corecached/users"]
-    for asked in the("Pod", "mycache-memcached-test", *values("tls"))["spec"]["containers"]:
-        assert "--enable-ssl" in asked["args"], asked
+
+
+AUTHORITIES = "--pem-ca-path=/etc/corecached-tls/ca.crt"
+
+
+def asked_by_helm_test(*arguments):
+    """What `helm test` asks, by container, and the Secrets that it has."""
+    spec = the("Pod", "mycache-memcached-test", *arguments)["spec"]
+    for container in spec["containers"]:
+        mounted = {mount["name"] for mount in container.get("volumeMounts", [])}
+        assert mounted == {name for name, word in (("users", "--auth-file"), ("tls", "--pem-ca-path")) if word in str(container["args"])}
+    return {container["name"]: container["args"] for container in spec["containers"]}, secrets_of(spec)
+
+
+@pytest.mark.parametrize(
+    ("more", "cache", "words"),
+    [
+        ((), "cache-0", ["--enable-ssl"]),
+        (("tls.caCertificate=true",), "cache-0", ["--enable-ssl", AUTHORITIES]),
+        (("tls.caCertificate=true,tls.serverName=caches",), "cache-0", ["--enable-ssl", AUTHORITIES, "--ssl-server-name=caches"]),
+        (("tls.caCertificate=true,architecture=standalone,service.clusterIP=10.0.0.1",), "cache", ["--enable-ssl", AUTHORITIES]),
+    ],
+)
+def test_a_password_is_shown_to_caches_that_the_authorities_vouch_for_where_there_are_any(more, cache, words):
+    asked, secrets = asked_by_helm_test(*values("tls"), *(("--set", *more) if more else ()))
+    assert asked[cache][4:] == [*words, "--auth-file=/etc/corecached/users"]
+    # By the name that its certificate bears.
+    pod = "" if cache == "cache" else "mycache-memcached-0."
+    assert asked[cache][1] == f"{pod}mycache-memcached.default.svc.cluster.local:11211"
+    authorities = {"tls": ("pair", ["ca.crt"])} if AUTHORITIES in words else {}
+    assert secrets == {"users": ("mine", [])} | authorities
 
 
 def test_a_proxy_reaches_caches_over_tls_and_is_asked_in_plain():
@@ -315,12 +348,19 @@ def test_a_proxy_reaches_caches_over_tls_and_is_asked_in_plain():
     assert mounts["tls"] == "/etc/mcrouter-tls" and secrets["tls"] == ("shown", ["ca.crt", "tls.crt", "tls.key"])
     assert json.loads(the("ConfigMap", ROUTER, *values("proxy-tls"))["data"]["config.json"])["pools"]["A"]["use_ssl"] is True
     assert "--enable-ssl" not in container["startupProbe"]["exec"]["command"]
-    asked = {test["name"]: test["args"] for test in the("Pod", "mycache-memcached-test", *values("proxy-tls"))["spec"]["containers"]}
+    asked, secrets = asked_by_helm_test(*values("proxy-tls"))
     assert {name for name, args in asked.items() if "--enable-ssl" in args} == {"cache-0", "cache-1"}
+    # As the proxy knows them.
+    assert asked["cache-0"][4:] == ["--enable-ssl", AUTHORITIES, "--ssl-server-name=caches.internal"]
+    assert secrets == {"tls": ("shown", ["ca.crt"])}
+    asked, secrets = asked_by_helm_test(*values("proxy-tls"), "--set", "tls.caCertificate=true,tls.serverName=mine")
+    assert asked["cache-1"][-1] == "--ssl-server-name=mine" and secrets == {"tls": ("pair", ["ca.crt"])}
     # The key of the caches is nothing to the proxy, which then needs their authority alone.
     plain = (*PROXY, "--set", "tls.enabled=true,tls.existingSecret=pair")
     container, mounts, secrets = pod_of("DaemonSet", ROUTER, *plain)
     assert container["args"][-1] == "--pem-ca-path=/etc/mcrouter-tls/ca.crt" and secrets["tls"] == ("pair", ["ca.crt"])
+    container, _, _ = pod_of("DaemonSet", ROUTER, *plain, "--set", "tls.serverName=caches")
+    assert container["args"][-1] == "--ssl-server-name=caches"
 
 
 def test_a_proxy_before_caches_of_others_may_reach_them_over_tls():
@@ -366,6 +406,8 @@ def test_nothing_is_secured_unless_asked_for(case):
         ("auth.existingPasswordSecret=a", "existingPasswordSecret"),
         ("seccomp.installer.enabled=true", "seccomp.installer.enabled: nobody would use the profile"),
         ("tls.enabled=true", "tls.enabled: give tls.existingSecret"),
+        ("tls.caCertificate=true", "tls: is not enabled"),
+        ("tls.enabled=true,tls.existingSecret=a,tls.serverName=a", "tls.serverName: nobody verifies it"),
         ("mcrouter.enabled=true,mcrouter.tls.enabled=true", "mcrouter.tls.enabled: give mcrouter.tls.existingSecret"),
         ("mcrouter.enabled=true,mcrouter.tls.existingSecret=a", "mcrouter.tls: is not enabled"),
         ("tls.enabled=true,tls.existingSecret=a,mcrouter.tls.serverName=a", "mcrouter.tls: is not enabled"),
