@@ -70,7 +70,7 @@ impl Trust {
     /// # Errors
     /// As [`Trust::load`].
     pub fn anybody(identity: Option<&(PathBuf, PathBuf)>) -> Result<Self, String> {
-        let verifier = Arc::new(Anybody::new(Arc::new(ring::default_provider())));
+        let verifier = Arc::new(Anybody::new(ring::default_provider().signature_verification_algorithms));
         let builder = builder()?.dangerous().with_custom_certificate_verifier(verifier);
         Ok(Self { config: Arc::new(identified(builder, identity)?), name: None })
     }

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use crate::proxy::proxy;
 use crate::support::{Backend, Client, DEADLINE, Folder, LateNames, Launch, Names, Server, wait_until};
 
 /// A free port of the loopback interface for the admin server.
@@ -131,9 +132,7 @@ fn metrics_of_a_proxy_tell_of_each_destination() {
             "{{\"pools\": {{\"A\": {{\"servers\": [{}]}}}}, \"route\": \"PoolRoute|A\"}}",
             list.join(",")
         );
-        let fixed =
-            ["proxy", "-p", "0", "--listen-addresses=127.0.0.1", "--num-proxies", "2", backend.flag(), ADMIN];
-        let proxy = Launch::bare(&fixed).args(&["--config-str", &config]).serve();
+        let proxy = proxy(backend, 2, &[ADMIN, "--config-str", &config]);
         let mut client = Client::connect(&proxy);
         for number in 0..40 {
             client.set(&format!("k{number}"), b"v");
@@ -357,10 +356,8 @@ fn proxy_before_names(backend: Backend, port: u16, dns: u16, more: &[&str]) -> S
     let config = format!(
         r#"{{"pools": {{"A": {{"servers": ["caches.test:{port}"], "resolve": true}}}}, "route": "PoolRoute|A"}}"#
     );
-    let fixed =
-        ["proxy", "-p", "0", "--listen-addresses=127.0.0.1", "--num-proxies", "2", backend.flag(), ADMIN];
     let dns = format!("--dns-server=127.0.0.1:{dns}");
-    Launch::bare(&fixed).args(&["--config-str", &config, &dns]).args(more).serve()
+    proxy(backend, 2, &[&[ADMIN, "--config-str", &config, &dns], more].concat())
 }
 
 #[test]

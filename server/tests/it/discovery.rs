@@ -2,56 +2,31 @@
 //! for when the API server does not tell.
 
 use std::fmt::Write;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::admin::{ADMIN, get};
-use super::proxy::proxy;
+use super::proxy::{launch, proxy};
 use super::support::{
-    Backend, Client, Cluster, Endpoint, LateNames, Launch, Names, Server, State, wait_until,
+    Backend, Client, Cluster, Endpoint, Hosts, LateNames, Names, Server, State, wait_until,
 };
 
 /// So many keys that every cache has some.
 const KEYS: usize = 60;
 
-/// Caches on hosts of 127.0.0.0/24, all on one port, as pods have it.
-struct Caches {
-    port: u16,
-    _servers: Vec<Server>,
+/// A proxy before those of `caches` that `cluster` or else DNS names.
+fn proxied(caches: &Hosts, cluster: &Cluster, backend: Backend, args: &[&str]) -> Server {
+    let port = caches.port();
+    let pool = format!(
+        r#""A": {{"servers": ["caches.test:{port}"], "resolve": true, "endpoint_slices": "n/cache"}}"#
+    );
+    let config = format!(r#"{{"pools": {{{pool}}}, "route": "PoolRoute|A"}}"#);
+    proxied_by(cluster, backend, &config, args)
 }
 
-impl Caches {
-    /// On these hosts. Each test has others: they run side by side.
-    fn start(hosts: std::ops::RangeInclusive<u8>) -> Self {
-        let first = format!("127.0.0.{}:0", hosts.start());
-        let port = std::net::TcpListener::bind(first).unwrap().local_addr().unwrap().port();
-        let on = |host: u8| {
-            Launch::bare(&["-l", &format!("127.0.0.{host}"), "-p", &port.to_string(), "-t", "1"]).serve()
-        };
-        Self { port, _servers: hosts.map(on).collect() }
-    }
-
-    fn stat(&self, host: u8, name: &str) -> u64 {
-        Client::connect_to(SocketAddr::from(([127, 0, 0, host], self.port))).stat(name)
-    }
-
-    /// A proxy before those that `cluster` or else DNS names.
-    fn proxied(&self, cluster: &Cluster, backend: Backend, args: &[&str]) -> Server {
-        let pool = format!(
-            r#""A": {{"servers": ["caches.test:{}"], "resolve": true, "endpoint_slices": "n/cache"}}"#,
-            self.port
-        );
-        let config = format!(r#"{{"pools": {{{pool}}}, "route": "PoolRoute|A"}}"#);
-        self.proxied_by(cluster, backend, &config, args)
-    }
-
-    fn proxied_by(&self, cluster: &Cluster, backend: Backend, config: &str, args: &[&str]) -> Server {
-        let fixed = ["proxy", "-p", "0", "--listen-addresses=127.0.0.1", "--num-proxies=2", "-v"];
-        let launch = Launch::bare(&fixed).args(&[backend.flag(), "--config-str", config]).args(args);
-        cluster.reached_by(launch).serve()
-    }
+fn proxied_by(cluster: &Cluster, backend: Backend, config: &str, args: &[&str]) -> Server {
+    cluster.reached_by(launch(backend, 2, &["-v", "--config-str", config]).args(args)).serve()
 }
 
 fn ready(name: &'static str, host: u8) -> Endpoint {
@@ -71,7 +46,7 @@ fn round(client: &mut Client) {
 
 /// Exactly these are used, each of `hosts` that is not is left alone.
 #[track_caller]
-fn wait_for_use(caches: &Caches, client: &mut Client, hosts: std::ops::RangeInclusive<u8>, used: &[u8]) {
+fn wait_for_use(caches: &Hosts, client: &mut Client, hosts: std::ops::RangeInclusive<u8>, used: &[u8]) {
     let sets = || hosts.clone().map(|host| caches.stat(host, "cmd_set")).collect::<Vec<_>>();
     wait_until(&format!("{used:?} to be used"), || {
         let before = sets();
@@ -87,11 +62,11 @@ fn wait_for_use(caches: &Caches, client: &mut Client, hosts: std::ops::RangeIncl
 #[test]
 fn caches_that_come_move_end_and_go_lose_no_request() {
     let hosts = 31..=34;
-    let caches = Caches::start(hosts.clone());
+    let caches = Hosts::start(hosts.clone());
     for &backend in Backend::all() {
         let cluster = Cluster::start();
         cluster.put("a", &[ready("c-0", 31), ready("c-1", 32)]);
-        let proxy = caches.proxied(&cluster, backend, &["--dns-server=127.0.0.1:9"]);
+        let proxy = proxied(&caches, &cluster, backend, &["--dns-server=127.0.0.1:9"]);
         let over = Arc::new(AtomicBool::new(false));
         let (address, is_over) = (proxy.address, Arc::clone(&over));
         let load = std::thread::spawn(move || {
@@ -130,14 +105,14 @@ fn caches_that_come_move_end_and_go_lose_no_request() {
 
 #[test]
 fn caches_that_end_and_still_serve_are_used_while_none_is_ready() {
-    let caches = Caches::start(101..=103);
+    let caches = Hosts::start(101..=103);
     for &backend in Backend::all() {
         let cluster = Cluster::start();
         let ending = |name, host, serving| Endpoint { state: State::Ending { serving }, ..ready(name, host) };
         let unready = Endpoint { state: State::Unready, ..ready("c-2", 103) };
         cluster.put("a", &[ending("c-0", 101, true), ending("c-1", 102, true)]);
         cluster.put("b", &[ready("c-2", 103)]);
-        let proxy = caches.proxied(&cluster, backend, &["--dns-server=127.0.0.1:9"]);
+        let proxy = proxied(&caches, &cluster, backend, &["--dns-server=127.0.0.1:9"]);
         let mut client = Client::connect(&proxy);
         let warnings = || proxy.stderr().matches("no endpoint of n/cache is ready: those that end").count();
         let mut check = |used: &[u8]| wait_for_use(&caches, &mut client, 101..=103, used);
@@ -164,10 +139,10 @@ fn caches_that_end_and_still_serve_are_used_while_none_is_ready() {
 
 #[test]
 fn a_key_stays_with_its_pod_when_the_pod_moves() {
-    let caches = Caches::start(41..=43);
+    let caches = Hosts::start(41..=43);
     let cluster = Cluster::start();
     cluster.put("a", &[ready("c-0", 41), ready("c-1", 42)]);
-    let proxy = caches.proxied(&cluster, Backend::all()[0], &["--dns-server=127.0.0.1:9"]);
+    let proxy = proxied(&caches, &cluster, Backend::all()[0], &["--dns-server=127.0.0.1:9"]);
     let mut client = Client::connect(&proxy);
     round(&mut client);
     let (stayed, moved) = (caches.stat(41, "curr_items"), caches.stat(42, "curr_items"));
@@ -180,10 +155,10 @@ fn a_key_stays_with_its_pod_when_the_pod_moves() {
 
 #[test]
 fn a_watch_goes_on_where_it_ended_and_is_listed_anew_when_that_is_forgotten() {
-    let caches = Caches::start(51..=53);
+    let caches = Hosts::start(51..=53);
     let cluster = Cluster::start();
     cluster.put("a", &[ready("c-0", 51)]);
-    let proxy = caches.proxied(&cluster, Backend::all()[0], &["--dns-server=127.0.0.1:9"]);
+    let proxy = proxied(&caches, &cluster, Backend::all()[0], &["--dns-server=127.0.0.1:9"]);
     let mut client = Client::connect(&proxy);
     let mut check = |used: &[u8]| wait_for_use(&caches, &mut client, 51..=53, used);
     check(&[51]);
@@ -208,12 +183,12 @@ fn a_watch_goes_on_where_it_ended_and_is_listed_anew_when_that_is_forgotten() {
 #[test]
 fn dns_names_the_caches_while_the_api_server_is_away() {
     let Some(names) = Names::start() else { return };
-    let caches = Caches::start(61..=63);
+    let caches = Hosts::start(61..=63);
     let mut cluster = Cluster::start();
     cluster.put("a", &[ready("c-0", 61)]);
     names.tell(&[62]);
     let dns = format!("--dns-server=127.0.0.1:{}", names.port());
-    let proxy = caches.proxied(&cluster, Backend::all()[0], &[&dns]);
+    let proxy = proxied(&caches, &cluster, Backend::all()[0], &[&dns]);
     let mut client = Client::connect(&proxy);
     let mut check = |used: &[u8]| wait_for_use(&caches, &mut client, 61..=63, used);
     check(&[61]);
@@ -239,13 +214,13 @@ fn dns_names_the_caches_while_the_api_server_is_away() {
 #[test]
 fn what_the_api_server_refuses_is_said_in_its_words_with_the_remedy() {
     let Some(names) = Names::start() else { return };
-    let caches = Caches::start(71..=72);
+    let caches = Hosts::start(71..=72);
     let cluster = Cluster::start();
     cluster.put("a", &[ready("c-0", 71)]);
     cluster.permit(false);
     names.tell(&[72]);
     let dns = format!("--dns-server=127.0.0.1:{}", names.port());
-    let proxy = caches.proxied(&cluster, Backend::all()[0], &[&dns]);
+    let proxy = proxied(&caches, &cluster, Backend::all()[0], &[&dns]);
     let mut client = Client::connect(&proxy);
     let mut check = |used: &[u8]| wait_for_use(&caches, &mut client, 71..=72, used);
     let said = |text: &str| {
@@ -283,9 +258,9 @@ fn what_the_api_server_refuses_is_said_in_its_words_with_the_remedy() {
 
 #[test]
 fn a_service_that_is_not_there_is_named_and_followed_once_it_is() {
-    let caches = Caches::start(91..=91);
+    let caches = Hosts::start(91..=91);
     let cluster = Cluster::start();
-    let proxy = caches.proxied(&cluster, Backend::all()[0], &["--dns-server=127.0.0.1:9"]);
+    let proxy = proxied(&caches, &cluster, Backend::all()[0], &["--dns-server=127.0.0.1:9"]);
     let warning = "there is no EndpointSlice of n/cache: name a Service that is there";
     wait_until("the warning", || proxy.stderr().contains(warning));
     // One that is there has a slice, if an empty one.
@@ -297,22 +272,23 @@ fn a_service_that_is_not_there_is_named_and_followed_once_it_is() {
 #[test]
 fn a_dns_server_that_does_not_answer_does_not_hold_up_what_the_cluster_tells() {
     const CHANGES: usize = 20;
-    let caches = Caches::start(81..=82);
+    let caches = Hosts::start(81..=82);
     let cluster = Cluster::start();
     cluster.put("a", &[ready("c-0", 81)]);
     let silent = LateNames::silent();
     let dns = format!("--dns-server=127.0.0.1:{}", silent.port());
     // One lookup of these takes seconds.
-    let others = ["b", "c", "d"]
-        .map(|name| format!(r#""{name}": {{"servers": ["{name}.test:{}"], "resolve": true}}"#, caches.port));
+    let others = ["b", "c", "d"].map(|name| {
+        format!(r#""{name}": {{"servers": ["{name}.test:{}"], "resolve": true}}"#, caches.port())
+    });
     let policies = r#"{"b:": "PoolRoute|b", "c:": "PoolRoute|c", "d:": "PoolRoute|d"}"#;
     let config = format!(
         r#"{{"pools": {{"A": {{"servers": ["caches.test:{}"], "resolve": true, "endpoint_slices": "n/cache"}}, {}}},
             "route": {{"type": "PrefixSelectorRoute", "policies": {policies}, "wildcard": "PoolRoute|A"}}}}"#,
-        caches.port,
+        caches.port(),
         others.join(", ")
     );
-    let proxy = caches.proxied_by(&cluster, Backend::all()[0], &config, &[&dns]);
+    let proxy = proxied_by(&cluster, Backend::all()[0], &config, &[&dns]);
     let mut client = Client::connect(&proxy);
     wait_for_use(&caches, &mut client, 81..=82, &[81]);
     let (asked, begun) = (silent.asked(), Instant::now());

@@ -3,10 +3,9 @@
 use std::fmt::Write;
 use std::io::{Read, Write as _};
 use std::net::TcpListener;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::support::{Backend, Client, Folder, Launch, Names, Server, wait_until};
+use super::support::{Backend, Client, Folder, Hosts, Launch, Mounted, Names, Server, wait_until};
 
 /// So many keys that every cache has some.
 const KEYS: usize = 60;
@@ -14,10 +13,15 @@ const KEYS: usize = 60;
 /// A proxy with these arguments, on a free port.
 #[track_caller]
 pub fn proxy(backend: Backend, shards: usize, args: &[&str]) -> Server {
+    launch(backend, shards, args).serve()
+}
+
+/// The same, to be started.
+pub fn launch(backend: Backend, shards: usize, args: &[&str]) -> Launch {
     let shards = shards.to_string();
     let fixed =
         ["proxy", "-p", "0", "--listen-addresses=127.0.0.1", "--num-proxies", &shards, backend.flag()];
-    Launch::bare(&fixed).args(args).serve()
+    Launch::bare(&fixed).args(args)
 }
 
 /// The tutorial's configuration, its trailing comma included.
@@ -370,30 +374,23 @@ fn a_cache_that_stalls_times_out_is_ejected_and_comes_back() {
 fn a_changed_configuration_is_used_and_a_wrong_one_is_not() {
     everywhere(|backend, shards| {
         let caches = caches(2);
-        let (folder, addresses) = (Folder::new(), addresses(&caches));
-        // As a ConfigMap is mounted: the name is a link into a folder that is itself a link, which flips.
-        let put = |version: &str, text: &str| {
-            std::fs::create_dir(folder.file(version)).unwrap();
-            std::fs::write(folder.file(version).join("config.json"), text).unwrap();
-            std::os::unix::fs::symlink(version, folder.file("..new")).unwrap();
-            std::fs::rename(folder.file("..new"), folder.file("..data")).unwrap();
-        };
-        put("v1", &config(&addresses[..1]));
-        let path = folder.file("config.json");
-        std::os::unix::fs::symlink(Path::new("..data/config.json"), &path).unwrap();
-        let proxy = proxy(backend, shards, &["-f", path.to_str().unwrap(), "--reconfiguration-delay-ms=10"]);
+        let addresses = addresses(&caches);
+        let folder = Mounted::new(&[("config.json", &config(&addresses[..1]))]);
+        let put = |text: &str| folder.hold(&[("config.json", text)]);
+        let path = folder.path("config.json");
+        let proxy = proxy(backend, shards, &["-f", &path, "--reconfiguration-delay-ms=10"]);
         let mut client = Client::connect(&proxy);
         client.set("k", b"in the first");
-        put("v2", &config(&addresses[1..]));
+        put(&config(&addresses[1..]));
         wait_until("the second cache to be used", || client.get("k").is_none());
-        put("v3", "{\"pools\": {\"A\": {\"servers\": 7}}, \"route\": \"PoolRoute|A\"}");
+        put("{\"pools\": {\"A\": {\"servers\": 7}}, \"route\": \"PoolRoute|A\"}");
         wait_until("the mistake to be told", || {
             proxy.stderr().contains("the configuration before stays in use")
         });
         assert!(proxy.stderr().contains("config.json:1: pools.A.servers"), "{}", proxy.stderr());
         client.set("k", b"in the second");
         assert_eq!(Client::connect(&caches[1]).get("k").as_deref(), Some(&b"in the second"[..]));
-        put("v4", &config(&addresses[..1]));
+        put(&config(&addresses[..1]));
         wait_until("the first cache to be used again", || {
             client.get("k").as_deref() == Some(b"in the first")
         });
@@ -443,17 +440,11 @@ fn a_failover_route_answers_for_a_cache_that_is_gone() {
 #[test]
 fn a_pool_follows_the_addresses_of_its_name() {
     let Some(names) = Names::start() else { return };
-    let port = std::net::TcpListener::bind("127.0.0.9:0").unwrap().local_addr().unwrap().port();
-    let on = |host: u8| {
-        Launch::bare(&["-l", &format!("127.0.0.{host}"), "-p", &port.to_string(), "-t", "1"]).serve()
-    };
-    let items = |host: u8| {
-        Client::connect_to(std::net::SocketAddr::from(([127, 0, 0, host], port))).stat("curr_items")
-    };
-    let _caches: Vec<Server> = (11..=13).map(on).collect();
-    names.tell(&[11, 12]);
+    let caches = Hosts::start(11..=13);
+    let items = |host: u8| caches.stat(host, "curr_items");
     let config = format!(
-        "{{\"pools\": {{\"A\": {{\"servers\": [\"caches.test:{port}\"], \"resolve\": true}}}}, \"route\": \"PoolRoute|A\"}}"
+        "{{\"pools\": {{\"A\": {{\"servers\": [\"caches.test:{}\"], \"resolve\": true}}}}, \"route\": \"PoolRoute|A\"}}",
+        caches.port()
     );
     for &backend in Backend::all() {
         names.tell(&[11, 12]);
@@ -480,8 +471,7 @@ fn a_pool_follows_the_addresses_of_its_name() {
                 && items(13) as usize >= KEYS
         });
         for host in 11..=13 {
-            Client::connect_to(std::net::SocketAddr::from(([127, 0, 0, host], port)))
-                .check("flush_all\r\n", "OK\r\n");
+            caches.client(host).check("flush_all\r\n", "OK\r\n");
         }
     }
 }

@@ -3,6 +3,7 @@
 use rustls::ALL_VERSIONS;
 
 use crate::admin::{ADMIN, scrape};
+use crate::proxy::{everywhere, launch};
 use crate::support::{
     Authority, Backend, Client, Folder, Identity, Launch, Mounted, Server, free_port, wait_for, wait_until,
 };
@@ -63,28 +64,7 @@ fn proxy(backend: Backend, shards: usize, caches: &[Server], args: &[&str]) -> L
         "{{\"pools\": {{\"A\": {{\"servers\": [{}]}}}}, \"route\": \"PoolRoute|A\"}}",
         servers.join(",")
     );
-    let shards = shards.to_string();
-    let fixed = [
-        "proxy",
-        "-p",
-        "0",
-        "--listen-addresses=127.0.0.1",
-        "--num-proxies",
-        &shards,
-        backend.flag(),
-        "--config-str",
-        &config,
-        "--disable-miss-on-get-errors",
-    ];
-    Launch::bare(&fixed).args(args)
-}
-
-fn everywhere(check: impl Fn(Backend, usize)) {
-    for &backend in Backend::all() {
-        for shards in [1, 2] {
-            check(backend, shards);
-        }
-    }
+    launch(backend, shards, &["--config-str", &config, "--disable-miss-on-get-errors"]).args(args)
 }
 
 #[test]

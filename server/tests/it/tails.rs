@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::admin::{ADMIN, scrape};
 use super::proxy::{addresses, caches, everywhere, items, proxy};
-use super::support::{Client, Server, wait_until};
+use super::support::{Backend, Client, Server, wait_until};
 
 /// So many keys that every cache has some.
 const KEYS: usize = 60;
@@ -83,22 +83,29 @@ fn counted(proxy: &Server, client: &mut Client, names: &[&str]) {
     }
 }
 
+/// A proxy before two caches that sends so many per cent of the gets a second time, and a client that has set every key;
+/// the caches, and the way to the first, go with them.
+fn hedging(backend: Backend, shards: usize, budget_percent: f64) -> (Server, Client, Way, Vec<Server>) {
+    let caches = caches(2);
+    let way = Way::to(caches[0].address);
+    let config = format!(
+        r#"{{"pools": {{"A": {{"servers": ["{}", "{}"], "server_timeout": 5000}}}},
+            "route": {{"type": "PoolRoute", "pool": "A", "replicas": 2, "hedge": {{"budget_percent": {budget_percent}}}}}}}"#,
+        way.address, caches[1].address
+    );
+    let proxy = proxy(backend, shards, &[ADMIN, "--config-str", &config]);
+    let mut client = Client::connect(&proxy);
+    for key in 0..KEYS {
+        client.set(&format!("k{key}"), b"value");
+    }
+    (proxy, client, way, caches)
+}
+
 #[test]
 fn gets_that_wait_for_a_slow_cache_are_answered_by_the_second_copy() {
     everywhere(|backend, shards| {
-        let caches = caches(2);
-        let way = Way::to(caches[0].address);
-        let config = format!(
-            r#"{{"pools": {{"A": {{"servers": ["{}", "{}"], "server_timeout": 5000}}}},
-                "route": {{"type": "PoolRoute", "pool": "A", "replicas": 2, "hedge": {{"budget_percent": 100}}}}}}"#,
-            way.address, caches[1].address
-        );
-        let proxy = proxy(backend, shards, &[ADMIN, "--config-str", &config]);
-        let mut client = Client::connect(&proxy);
+        let (proxy, mut client, way, _caches) = hedging(backend, shards, 100.0);
         assert_eq!(COUNTERS.map(|(name, _)| client.stat(name)), [0; 5]);
-        for key in 0..KEYS {
-            client.set(&format!("k{key}"), b"value");
-        }
         let get_all = |client: &mut Client| {
             for key in 0..KEYS {
                 assert_eq!(client.get(&format!("k{key}")).as_deref(), Some(&b"value"[..]), "k{key}");
@@ -196,19 +203,8 @@ fn gets_are_answered_where_every_cache_is_slow() {
 #[test]
 fn gets_beyond_the_budget_of_hedges_wait_and_are_counted() {
     everywhere(|backend, shards| {
-        let caches = caches(2);
-        let way = Way::to(caches[0].address);
-        let config = format!(
-            r#"{{"pools": {{"A": {{"servers": ["{}", "{}"], "server_timeout": 5000}}}},
-                "route": {{"type": "PoolRoute", "pool": "A", "replicas": 2, "hedge": {{"budget_percent": 0.1}}}}}}"#,
-            way.address, caches[1].address
-        );
-        let proxy = proxy(backend, shards, &[ADMIN, "--config-str", &config]);
-        let mut client = Client::connect(&proxy);
+        let (proxy, mut client, way, _caches) = hedging(backend, shards, 0.1);
         let gets: String = (0..KEYS).map(|key| format!("mg k{key} s\r\n")).collect();
-        for key in 0..KEYS {
-            client.set(&format!("k{key}"), b"value");
-        }
         for _ in 0..8 {
             client.check(&gets, "HD s5\r\n".repeat(KEYS));
         }

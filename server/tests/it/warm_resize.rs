@@ -1,17 +1,13 @@
 //! Pools whose servers change while their keys are in use: nothing is missing that was there, nothing comes back that
 //! was deleted, with corecached and with memcached as the caches, and two proxies before them.
 
-use super::support::{Backend, Client, Folder, Launch, Names, Server, wait_until};
+use super::proxy::proxy;
+use super::support::{Backend, Client, Folder, Hosts, Launch, Names, Server, wait_until};
 
 /// So many keys that every cache has some.
 const KEYS: usize = 80;
 /// Short, but longer than two proxies of one test learn of a change apart.
 const GRACE_MS: u64 = 700;
-
-fn proxy(backend: Backend, args: &[&str]) -> Server {
-    let fixed = ["proxy", "-p", "0", "--listen-addresses=127.0.0.1", "--num-proxies=2", backend.flag()];
-    Launch::bare(&fixed).args(args).serve()
-}
 
 fn config(servers: &[String], resolve: bool) -> String {
     let servers: Vec<String> = servers.iter().map(|server| format!("\"{server}\"")).collect();
@@ -42,19 +38,13 @@ fn delete_all(client: &mut Client) {
 #[test]
 fn keys_follow_a_name_to_more_servers_and_to_fewer() {
     let Some(names) = Names::start() else { return };
-    let port = std::net::TcpListener::bind("127.0.0.9:0").unwrap().local_addr().unwrap().port();
-    let on = |host: u8| {
-        Launch::bare(&["-l", &format!("127.0.0.{host}"), "-p", &port.to_string(), "-t", "1"]).serve()
-    };
-    let items = |host: u8| {
-        Client::connect_to(std::net::SocketAddr::from(([127, 0, 0, host], port))).stat("curr_items")
-    };
-    let _caches: Vec<Server> = (21..=23).map(on).collect();
-    let config = config(&[format!("caches.test:{port}")], true);
+    let caches = Hosts::start(21..=23);
+    let items = |host: u8| caches.stat(host, "curr_items");
+    let config = config(&[format!("caches.test:{}", caches.port())], true);
     for &backend in Backend::all() {
         names.tell(&[21, 22]);
         let dns = format!("--dns-server=127.0.0.1:{}", names.port());
-        let proxy = proxy(backend, &["--config-str", &config, &dns]);
+        let proxy = proxy(backend, 2, &["--config-str", &config, &dns]);
         let mut client = Client::connect(&proxy);
         wait_until("the name to be known", || client.stat("num_servers") == 2);
         for key in 0..KEYS {
@@ -93,7 +83,7 @@ impl Stage {
         stage.tell(&[0]);
         let path = stage.folder.file("config");
         let args = ["-f", path.to_str().unwrap(), "--reconfiguration-delay-ms=10"];
-        Self { proxies: (0..2).map(|_| proxy(backend, &args)).collect(), ..stage }
+        Self { proxies: (0..2).map(|_| proxy(backend, 2, &args)).collect(), ..stage }
     }
 
     /// The pool is these caches from now on.

@@ -3,6 +3,7 @@
 mod client;
 mod cluster;
 mod folder;
+mod hosts;
 mod names;
 mod packet;
 mod random;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 pub use client::{Client, Stats};
 pub use cluster::{Cluster, Endpoint, State};
 pub use folder::{Folder, Mounted};
+pub use hosts::Hosts;
 pub use names::{LateNames, Names};
 pub use packet::{Packet, opcode};
 pub use random::Random;
