@@ -87,10 +87,13 @@ fn floor(items: usize, picked: &[Vec<[u8; 20]>]) -> f64 {
     let mut out = Vec::with_capacity(BATCH * VALUE_BYTES);
     best(|round| {
         for names in picked[round as usize].chunks_exact(BATCH) {
-            let hashes: [u64; BATCH] = std::array::from_fn(|n| hasher.hash(&names[n]));
             let line = |hash: u64| ((hash >> 32) as usize * lines) >> 32;
+            let hashes: [u64; BATCH] = std::array::from_fn(|n| {
+                let hash = hasher.hash(&names[n]);
+                prefetch(&index[line(hash) * LINE_BYTES]);
+                hash
+            });
             let mut places = [0; BATCH];
-            hashes.iter().for_each(|&hash| prefetch(&index[line(hash) * LINE_BYTES]));
             for (place, &hash) in places.iter_mut().zip(&hashes) {
                 let first = usize::from(index[line(hash) * LINE_BYTES]);
                 *place = first + (((hash as u32) as usize * items) >> 32) * RECORD_BYTES;
@@ -103,17 +106,27 @@ fn floor(items: usize, picked: &[Vec<[u8; 20]>]) -> f64 {
     })
 }
 
+/// Sixteen keys whose items are on their way, as a server has them that parses one request after the other.
+#[inline(always)]
+fn batch<'n>(subject: &Subject, names: &'n [[u8; 20]]) -> [Key<'n>; BATCH] {
+    let keys = std::array::from_fn(|n| {
+        let key = subject.key(&names[n]);
+        subject.store.prefetch(key.hash);
+        key
+    });
+    keys.iter().for_each(|key| subject.store.prefetch_item(key.hash));
+    keys
+}
+
 /// Reads these names, sixteen at a time; how many were there.
 #[inline(never)]
 fn gets(subject: &mut Subject, names: &[[u8; 20]]) -> usize {
     let mut out = Vec::with_capacity(BATCH * VALUE_BYTES);
     let mut found = 0;
     for names in names.chunks_exact(BATCH) {
-        let keys: [Key<'_>; BATCH] = std::array::from_fn(|n| subject.key(&names[n]));
-        keys.iter().for_each(|key| subject.store.prefetch(key.hash));
-        keys.iter().for_each(|key| subject.store.prefetch_item(key.hash));
+        let keys = batch(subject, names);
         out.clear();
-        for &key in &keys {
+        for key in keys {
             if let Some(item) = subject.store.get(key, START) {
                 item.value.copy_to(&mut out);
                 found += 1;
@@ -139,10 +152,7 @@ pub fn batches(items: usize) {
     let helper = std::thread::spawn(move || cold.iter().for_each(ColdMemory::warm));
     let set = |subject: &mut Subject, names: &[[u8; 20]]| {
         for names in names.chunks_exact(BATCH) {
-            let keys: [Key<'_>; BATCH] = std::array::from_fn(|n| subject.key(&names[n]));
-            keys.iter().for_each(|key| subject.store.prefetch(key.hash));
-            keys.iter().for_each(|key| subject.store.prefetch_item(key.hash));
-            for key in keys {
+            for key in batch(subject, names) {
                 subject.store.store(key, &value, &StoreHow::default(), START);
             }
             if let Some(cold) = subject.store.next_cold() {
