@@ -6,11 +6,14 @@
 //! - The mapping is readable, writable and zeroed from start to end, and lives until the last `Arc` goes.
 //! - Ranges that another thread may read (a [`View`] of a pinned value) are never lent mutably nor discarded
 //!   meanwhile. The pin counts of `segments` see to that: nothing in a pinned segment's values is written.
+//!   Ranges that another thread has the kernel take back ([`PageWork`]) are not lent at all until that is over: `segments`
+//!   keeps them out of its lists.
 
 use std::io;
 use std::ptr::{self, NonNull};
 use std::slice;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 /// Bytes of a huge page, and alignment of the mapping.
 pub(crate) const HUGE_PAGE_BYTES: usize = 2 << 20;
@@ -169,10 +172,21 @@ impl Arena {
         unsafe { libc::madvise(start.as_ptr().cast(), len, libc::MADV_DONTNEED) };
     }
 
-    /// The bytes `at..at + len`, to be provided by another thread.
-    pub(crate) fn cold(&self, at: usize, len: usize) -> ColdMemory {
+    /// Has another thread wait for the bytes `at..at + len` to be provided.
+    pub(crate) fn provide(&self, at: usize, len: usize) -> PageWork {
+        self.page_work(at, len, PageWorkKind::Provide)
+    }
+
+    /// Has another thread wait for the bytes `at..at + len` to be taken back. Only for segments that hold nothing and have
+    /// no pin; nothing of them is lent until there is an outcome.
+    pub(crate) fn take_back(&self, at: usize, len: usize) -> (PageWork, Arc<TakenBack>) {
+        let taken_back = Arc::new(TakenBack::default());
+        (self.page_work(at, len, PageWorkKind::TakeBack(Arc::clone(&taken_back))), taken_back)
+    }
+
+    fn page_work(&self, at: usize, len: usize, kind: PageWorkKind) -> PageWork {
         assert!(at <= self.bytes && len <= self.bytes - at);
-        ColdMemory { mapping: Arc::clone(&self.mapping), at, len }
+        PageWork { mapping: Arc::clone(&self.mapping), at, len, kind }
     }
 
     /// A window on a value whose segment the caller has pinned.
@@ -181,31 +195,89 @@ impl Arena {
     }
 }
 
-/// Memory of a store that nobody touched yet. The kernel clears it on first touch, a huge page in a fifth of a
-/// millisecond, which another thread had better wait for.
-pub struct ColdMemory {
+/// Work of the kernel on pages of a store, for another thread to wait for: to provide some that nobody touched yet, a huge
+/// page in a fifth of a millisecond, or to take back some of a segment no longer in use, for which it may have to split a
+/// huge page. Dropped without being carried out, it is left to the store.
+pub struct PageWork {
     mapping: Arc<Mapping>,
     at: usize,
     len: usize,
+    kind: PageWorkKind,
 }
 
-impl ColdMemory {
-    /// Has the kernel provide it now, from any thread, while the store goes on. Where the kernel cannot (before
-    /// Linux 5.14, or short of memory), first touch does it as ever.
-    pub fn warm(self) {
-        assert!(self.at <= self.mapping.bytes && self.len <= self.mapping.bytes - self.at);
-        // SAFETY: in range, as just asserted, of a mapping kept alive by `self`. The advice faults pages in as a
-        // write would and changes no contents, whoever else reads, writes or discards them meanwhile.
-        unsafe {
-            let start = self.mapping.base.add(self.at);
-            libc::madvise(start.as_ptr().cast(), self.len, libc::MADV_POPULATE_WRITE)
-        };
+enum PageWorkKind {
+    Provide,
+    TakeBack(Arc<TakenBack>),
+}
+
+/// How far pages are that the kernel takes back. The store uses them for nothing until it has read that it is over.
+#[derive(Default)]
+pub(crate) struct TakenBack(AtomicU8);
+
+impl TakenBack {
+    const PENDING: u8 = 0;
+    const DONE: u8 = 1;
+    const NOT_DONE: u8 = 2;
+
+    /// `None` while it is pending; then whether the pages are gone.
+    pub(crate) fn outcome(&self) -> Option<bool> {
+        match self.0.load(Ordering::Acquire) {
+            Self::PENDING => None,
+            state => Some(state == Self::DONE),
+        }
+    }
+
+    /// The first to say so decides.
+    fn end(&self, state: u8) {
+        let _ = self.0.compare_exchange(Self::PENDING, state, Ordering::Release, Ordering::Relaxed);
     }
 }
 
-impl std::fmt::Debug for ColdMemory {
+impl PageWork {
+    /// Has the kernel do it now, from any thread, while the store goes on. Where the kernel cannot provide pages (before
+    /// Linux 5.14, or short of memory), first touch does it as ever.
+    pub fn carry_out(self) {
+        assert!(self.at <= self.mapping.bytes && self.len <= self.mapping.bytes - self.at);
+        // SAFETY: in range, as just asserted, of a mapping kept alive by `self`. To provide faults pages in as a write would
+        // and changes no contents, whoever else reads, writes or discards them meanwhile. What is taken back nobody
+        // refers to: the store lends it to nobody until it has read the outcome, which is written below.
+        unsafe {
+            let start = self.mapping.base.add(self.at);
+            let advice = match self.kind {
+                PageWorkKind::Provide => libc::MADV_POPULATE_WRITE,
+                PageWorkKind::TakeBack(_) => libc::MADV_DONTNEED,
+            };
+            libc::madvise(start.as_ptr().cast(), self.len, advice)
+        };
+        if let PageWorkKind::TakeBack(taken_back) = &self.kind {
+            // Locked memory is kept by the kernel, whoever asks.
+            taken_back.end(TakenBack::DONE);
+        }
+    }
+}
+
+#[cfg(test)]
+impl PageWork {
+    pub(crate) fn provides(&self) -> bool {
+        matches!(self.kind, PageWorkKind::Provide)
+    }
+}
+
+impl Drop for PageWork {
+    fn drop(&mut self) {
+        if let PageWorkKind::TakeBack(taken_back) = &self.kind {
+            taken_back.end(TakenBack::NOT_DONE);
+        }
+    }
+}
+
+impl std::fmt::Debug for PageWork {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "ColdMemory({} bytes)", self.len)
+        let kind = match self.kind {
+            PageWorkKind::Provide => "provide",
+            PageWorkKind::TakeBack(_) => "take back",
+        };
+        write!(f, "PageWork({kind} {} bytes)", self.len)
     }
 }
 

@@ -55,7 +55,7 @@ mod store;
 mod ttl_class;
 mod value;
 
-pub use arena::ColdMemory;
+pub use arena::PageWork;
 pub use clock::Seconds;
 pub use config::{ConfigError, EvictionWeight, PolicyConfig, StoreConfig};
 pub use key::{KEY_BYTES_MAX, Key, KeyHasher};

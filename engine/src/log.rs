@@ -3,7 +3,9 @@
 //! A lane is one open segment per queue and life class, plus one for uploads, whose life is not known yet.
 //! Whether another segment may be taken, and what is dropped for it, is the store's business.
 
-use crate::arena::{Arena, ColdMemory, DISCARD_BYTES, HUGE_PAGE_BYTES};
+use std::sync::Arc;
+
+use crate::arena::{Arena, DISCARD_BYTES, HUGE_PAGE_BYTES, PageWork, TakenBack};
 use crate::item::{Grave, Location, Slack};
 use crate::segment::{NONE, Place, Queue};
 use crate::segments::Segments;
@@ -52,6 +54,8 @@ pub(crate) struct Log {
     ageing: bool,
     /// Bytes from the start of the arena for which the kind of page is settled.
     advised: usize,
+    /// Of the segment that leaves.
+    taken_back: Option<Arc<TakenBack>>,
     huge_pages: bool,
 }
 
@@ -66,6 +70,7 @@ impl Log {
             timed_max: 1,
             ageing: false,
             advised: 0,
+            taken_back: None,
             huge_pages,
         };
         log.set_segments_total(segments_total);
@@ -198,7 +203,7 @@ impl Log {
     }
 
     /// The next huge page to be written, when what was provided so far is nearly used up. None before the first write.
-    pub(crate) fn next_cold(&mut self, segments_total: usize) -> Option<ColdMemory> {
+    pub(crate) fn next_cold(&mut self, segments_total: usize) -> Option<PageWork> {
         let used = self.segments.start(self.segments.count());
         let (at, end) = (self.advised, self.advised + HUGE_PAGE_BYTES);
         let within = end <= self.arena.len().min(segments_total * self.segments.segment_bytes());
@@ -206,7 +211,7 @@ impl Log {
             return None;
         }
         self.choose_pages(end, segments_total);
-        Some(self.arena.cold(at, HUGE_PAGE_BYTES))
+        Some(self.arena.provide(at, HUGE_PAGE_BYTES))
     }
 
     fn close(&mut self, lane: Lane) {
@@ -295,5 +300,24 @@ impl Log {
         let Some((at, len)) = self.segments.take_resident_free(DISCARD_BYTES) else { return false };
         self.arena.discard(at, len);
         true
+    }
+
+    /// A free segment's memory, to be given back by another thread; one at a time.
+    pub(crate) fn next_surplus(&mut self) -> Option<PageWork> {
+        if self.taken_back.is_some() {
+            return None;
+        }
+        let (at, len) = self.segments.leave()?;
+        let (work, taken_back) = self.arena.take_back(at, len);
+        self.taken_back = Some(taken_back);
+        Some(work)
+    }
+
+    /// Notices that another thread is done with what `next_surplus` gave it.
+    pub(crate) fn settle_surplus(&mut self) {
+        if let Some(given_back) = self.taken_back.as_ref().and_then(|taken_back| taken_back.outcome()) {
+            self.taken_back = None;
+            self.segments.left(given_back);
+        }
     }
 }

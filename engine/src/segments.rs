@@ -24,6 +24,8 @@ pub(crate) struct Segments {
     /// Free ones with resident memory, and those whose memory was given back: the first are taken first.
     free: Vec<u32>,
     bare: Vec<u32>,
+    /// A free one whose memory is being given back by another thread.
+    leaving: Option<u32>,
     queues: [Ends; 2],
     /// (due, segment): who expires next. One entry per segment at most, touched once per segment, not per item.
     due: BTreeSet<(u32, u32)>,
@@ -49,6 +51,7 @@ impl Segments {
             shift: segment_bytes.ilog2(),
             free: Vec::new(),
             bare: Vec::new(),
+            leaving: None,
             queues: [empty; 2],
             due: BTreeSet::new(),
             sequence_next: 1,
@@ -77,7 +80,7 @@ impl Segments {
     /// Segments that are not free.
     #[inline]
     pub(crate) fn in_use(&self) -> usize {
-        self.all.len() - self.free.len() - self.bare.len()
+        self.all.len() - self.free.len() - self.bare.len() - usize::from(self.leaving.is_some())
     }
 
     /// Free segments whose memory was touched and not given back.
@@ -204,6 +207,28 @@ impl Segments {
         Some((self.start(number) + left, len))
     }
 
+    /// Arena offset and length of what may be resident of a free segment, which is out of all lists until `left`. `None`: there
+    /// is none, or one is leaving already.
+    pub(crate) fn leave(&mut self) -> Option<(usize, usize)> {
+        if self.leaving.is_some() {
+            return None;
+        }
+        let number = self.free.pop()?;
+        self.leaving = Some(number);
+        Some((self.start(number), self[number].resident_bytes as usize))
+    }
+
+    /// The leaving segment is free again, its memory `given_back` or not.
+    pub(crate) fn left(&mut self, given_back: bool) {
+        let number = self.leaving.take().expect("a segment that leaves");
+        if given_back {
+            self.all[number as usize].resident_bytes = 0;
+            self.bare.push(number);
+        } else {
+            self.free.push(number);
+        }
+    }
+
     /// No more appends go to this segment.
     pub(crate) fn close(&mut self, number: u32) {
         self.all[number as usize].open = false;
@@ -315,7 +340,7 @@ impl Segments {
     /// Panics unless queues, free list and counters agree; walks everything.
     pub(crate) fn check_invariants(&self) {
         let mut seen = vec![false; self.all.len()];
-        for &number in self.free.iter().chain(&self.bare) {
+        for &number in self.free.iter().chain(&self.bare).chain(&self.leaving) {
             assert!(self[number].place == Place::Free && self[number].live == 0 && self[number].pins == 0);
             assert!(!std::mem::replace(&mut seen[number as usize], true), "free twice");
         }

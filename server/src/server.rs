@@ -29,8 +29,8 @@ use crate::proxy::relay::{RelaySetup, Snapshot, UpstreamOptions};
 use crate::proxy::spool::Spooler;
 use crate::runtime::clock::Clock;
 use crate::runtime::container::{self, Limits};
-use crate::runtime::warmer::Warmer;
-use crate::runtime::{budget, cores, host_glommio, host_thread, process, warmer};
+use crate::runtime::paging::Paging;
+use crate::runtime::{budget, cores, host_glommio, host_thread, paging, process};
 use crate::shard::mesh::{self, Presence};
 use crate::shard::slice::Slices;
 use crate::shard::{CoreSetup, Shard};
@@ -91,7 +91,7 @@ pub struct Shared {
     /// Bytes for each shard's store: its part of the limit, less what the process takes beside the stores.
     pub slice_bytes: AtomicUsize,
     /// Provides memory ahead of its first use.
-    pub warmer: Warmer,
+    pub paging: Paging,
     /// Lists of all items, as `lru_crawler` makes them.
     pub crawler: Crawler,
     /// Who is told what happens.
@@ -141,7 +141,7 @@ impl Shared {
             verbosity: AtomicU32::new(config.verbosity),
             memory_bytes: AtomicUsize::new(config.memory_bytes),
             slice_bytes: AtomicUsize::new(config.memory_bytes / shards),
-            warmer: Warmer::default(),
+            paging: Paging::default(),
             crawler: Crawler::default(),
             watch: Watch::default(),
             config_failures: AtomicUsize::new(0),
@@ -420,7 +420,7 @@ fn finish(
         let watched = Arc::clone(&shared);
         std::thread::spawn(move || budget::run(&watched));
         let served = Arc::clone(&shared);
-        std::thread::spawn(move || warmer::run(&served));
+        std::thread::spawn(move || paging::run(&served));
     }
     if shared.config.lock_memory
         && let Err(error) = process::lock_memory()

@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, Hasher};
 
-use corecached_engine::{ColdMemory, Key, StoreHow};
+use corecached_engine::{Key, PageWork, StoreHow};
 use hashbrown::HashMap;
 
 use crate::support::{START, Subject, cpu_s, mix, name};
@@ -147,16 +147,16 @@ pub fn batches(items: usize) {
     assert_eq!(subject.store.stats().items, items as u64);
     let picked: Vec<Vec<[u8; 20]>> = (0..3).map(|round| picks(items, round)).collect();
     let get_ns = best(|round| assert_eq!(gets(&mut subject, &picked[round as usize]), OPERATIONS));
-    // Fresh memory is warmed ahead by a helper, as a server should.
-    let (warmer, cold) = std::sync::mpsc::channel::<ColdMemory>();
-    let helper = std::thread::spawn(move || cold.iter().for_each(ColdMemory::warm));
+    // Fresh memory is provided ahead by a helper, as a server should.
+    let (helped, work) = std::sync::mpsc::channel::<PageWork>();
+    let helper = std::thread::spawn(move || work.iter().for_each(PageWork::carry_out));
     let set = |subject: &mut Subject, names: &[[u8; 20]]| {
         for names in names.chunks_exact(BATCH) {
             for key in batch(subject, names) {
                 subject.store.store(key, &value, &StoreHow::default(), START);
             }
-            if let Some(cold) = subject.store.next_cold() {
-                warmer.send(cold).expect("the helper");
+            if let Some(work) = subject.store.next_page_work() {
+                helped.send(work).expect("the helper");
             }
         }
     };
@@ -172,7 +172,7 @@ pub fn batches(items: usize) {
     }
     let full_set_ns = best(|round| set(&mut full, &picked[round as usize]));
     let hasher = subject.hasher.clone();
-    drop((subject, full, warmer));
+    drop((subject, full, helped));
     helper.join().expect("the helper");
 
     let mut out = Vec::with_capacity(BATCH * VALUE_BYTES);

@@ -3,11 +3,12 @@
 //!
 //! The thread's CPU clock is read around every call, and the least of several identical runs is taken for each,
 //! so what other processes and interrupts take is left out; what the kernel does for the store (page faults,
-//! huge pages being cleared) is in. A helper thread warms memory ahead of the store, as a server should.
+//! huge pages being cleared) is in. A helper thread has the kernel provide
+//! memory ahead of the store, and take back what it gives up, as a server should.
 
 use std::sync::mpsc::Sender;
 
-use corecached_engine::{ColdMemory, Seconds, StoreHow};
+use corecached_engine::{PageWork, Seconds, StoreHow};
 
 use crate::support::{START, Subject, mix, name};
 
@@ -106,16 +107,16 @@ impl Slices {
 /// Twice through: the first time all memory is new to the store, the second time it is not.
 pub fn slices(mib: usize) {
     let mut rounds: [[Slices; 3]; 2] = Default::default();
-    let (warmer, cold) = std::sync::mpsc::channel::<ColdMemory>();
-    let helper = std::thread::spawn(move || cold.iter().for_each(ColdMemory::warm));
+    let (helped, work) = std::sync::mpsc::channel::<PageWork>();
+    let helper = std::thread::spawn(move || work.iter().for_each(PageWork::carry_out));
     for _ in 0..REPEATS {
         let mut subject = Subject::new(mib << 20);
         for (round, kinds) in rounds.iter_mut().enumerate() {
             kinds.iter_mut().for_each(|slices| slices.next = 0);
-            pass(&mut subject, mib, round as u32, kinds, &warmer);
+            pass(&mut subject, mib, round as u32, kinds, &helped);
         }
     }
-    drop(warmer);
+    drop(helped);
     helper.join().expect("the helper");
     for (round, kinds) in rounds.iter().enumerate() {
         println!("{mib} MiB, {}", ["memory touched for the first time", "memory touched before"][round]);
@@ -131,7 +132,7 @@ fn pass(
     mib: usize,
     round: u32,
     [sets, gets, upkeep]: &mut [Slices; 3],
-    warmer: &Sender<ColdMemory>,
+    helped: &Sender<PageWork>,
 ) {
     let count = (mib << 20) as u64 / 100 * 2;
     let mut now = Seconds(START.0 + round * 100_000);
@@ -156,8 +157,8 @@ fn pass(
             let begun = now_ns();
             subject.store.maintain(now, UPKEEP_ITEMS);
             upkeep.add(now_ns() - begun);
-            if let Some(cold) = subject.store.next_cold() {
-                warmer.send(cold).expect("the helper");
+            if let Some(work) = subject.store.next_page_work() {
+                helped.send(work).expect("the helper");
             }
         }
         now.0 += u32::from(n % 20_000 == 0);

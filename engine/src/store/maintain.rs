@@ -1,6 +1,6 @@
 //! Upkeep between requests: expiry, flushed segments, a lowered limit.
 
-use crate::arena::ColdMemory;
+use crate::arena::PageWork;
 use crate::clock::Seconds;
 use crate::config::{ConfigError, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN};
 use crate::index::Index;
@@ -12,6 +12,9 @@ use super::Store;
 const SLICE_RECORDS: usize = 64;
 /// Records that cost what a slice of growing or shrinking the index does, about a microsecond.
 const RECORDS_PER_INDEX_SLICE: usize = 8;
+/// Memory past the limit that waits for another thread to give it back, as a part of the limit. To give it back takes a
+/// call up to 30 microseconds: a huge page of which a part is in use has to be split first.
+const SURPLUS_FRACTION: usize = 256;
 /// Segments looked at per call for what a flush left: 2 microseconds' worth.
 const FLUSH_LOOKS: u32 = 1024;
 
@@ -96,19 +99,28 @@ impl<I: Index> Store<I> {
         self.is_over_limit() || self.is_flushing()
     }
 
-    /// Gives back some of a free segment's memory that the limit no longer covers. True while there are more.
+    /// Gives back some of a free segment's memory that the limit no longer covers, where more is to be given back than a
+    /// thread that carries out `next_page_work` would leave waiting. True while there is.
     pub(super) fn discard_surplus(&mut self) -> bool {
-        let segments = &self.log.segments;
-        let surplus = segments.in_use() + segments.resident_free() > self.segments_total();
-        surplus && self.log.discard_some()
+        let total = self.segments_total();
+        self.resident_segments() > total + total / SURPLUS_FRACTION && self.log.discard_some()
     }
 
-    /// Memory the store is about to use for the first time, a huge page ahead, for another thread to `warm`.
-    /// `None`: nothing is needed now. To be asked between batches while the store fills; writes that come before
-    /// the memory is warm wait for the kernel themselves.
-    pub fn next_cold(&mut self) -> Option<ColdMemory> {
+    /// Segments in use, and those that may still be resident.
+    fn resident_segments(&self) -> usize {
+        self.log.segments.in_use() + self.log.segments.resident_free()
+    }
+
+    /// What the kernel should do next to the memory of this store: provide a huge page ahead of what is about to be used
+    /// for the first time, or take back a segment that the limit no longer covers. For another thread to `carry_out`; to be
+    /// asked between batches. `None`: nothing now. Writes that come before the memory wait for the kernel themselves.
+    pub fn next_page_work(&mut self) -> Option<PageWork> {
         let segments_total = self.segments_total();
-        self.log.next_cold(segments_total)
+        if let Some(work) = self.log.next_cold(segments_total) {
+            return Some(work);
+        }
+        self.log.settle_surplus();
+        if self.resident_segments() > segments_total { self.log.next_surplus() } else { None }
     }
 
     /// The earliest second in which a segment may be wholly expired: `maintain` is worth calling then.

@@ -39,10 +39,6 @@ const USED_OF_LIVE: u64 = 2;
 /// Segments in use below which that is not looked at.
 const USED_SEGMENTS_MIN: usize = 16;
 
-/// Memory past the limit that is left to upkeep to give back, as a part of the limit. It costs a call up to 30
-/// microseconds: that of a huge page in use has to be split first.
-const SURPLUS_FRACTION: usize = 256;
-
 /// Whether room may be made for an append.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Purpose {
@@ -183,12 +179,8 @@ impl<I: Index> Store<I> {
         if purpose == Purpose::Write {
             self.reuse_sparse();
         }
-        // A grown index takes segments away for good. Upkeep gives their memory back, and where it does not come to it
-        // each segment opened does.
-        let segments = &self.log.segments;
-        if segments.in_use() + segments.resident_free() > segments_total + segments_total / SURPLUS_FRACTION {
-            self.discard_surplus();
-        }
+        // A grown index takes segments away for good; upkeep gives their memory back, and where there is none this does.
+        self.discard_surplus();
         opened.then_some(lane)
     }
 

@@ -95,10 +95,10 @@ fn cold_memory_is_offered_once_a_huge_page_ahead_and_within_the_limit() {
     let mut bench = Bench::new(64 << 20);
     let (mut offered, mut helpers) = (0, Vec::new());
     for n in 0..600_000 {
-        if let Some(cold) = bench.store.next_cold() {
-            offered += 1;
-            helpers.push(std::thread::spawn(|| cold.warm()));
-            assert!(bench.store.next_cold().is_none() || offered < 3);
+        if let Some(work) = bench.store.next_page_work() {
+            offered += u64::from(work.provides());
+            helpers.push(std::thread::spawn(|| work.carry_out()));
+            assert!(bench.store.next_page_work().is_none_or(|work| !work.provides()) || offered < 3);
         }
         bench.set(&format!("k:{n}"), &[n as u8; 100]);
         assert!(offered >= bench.store.stats().arena_bytes >> 21);
@@ -108,7 +108,39 @@ fn cold_memory_is_offered_once_a_huge_page_ahead_and_within_the_limit() {
     let present = (0..600_000u32).filter_map(|n| bench.get(&format!("k:{n}")).map(|value| (n, value)));
     assert!(present.map(|(n, value)| assert_eq!(value, [n as u8; 100])).count() > 300_000);
     let mut small = Bench::new(8 << 20);
-    assert!(small.store.next_cold().is_none());
+    assert!(small.store.next_page_work().is_none());
+}
+
+#[test]
+fn what_an_index_takes_is_offered_to_be_given_back_one_segment_at_a_time() {
+    let mut bench = Bench::new(16 << 20);
+    let (mut given_back, mut helpers) = (0, Vec::new());
+    // Smaller and smaller items: the index grows while the store is full.
+    for n in 0..600_000u32 {
+        bench.set(&format!("k:{n}"), &vec![n as u8; if n < 100_000 { 400 } else { 10 }]);
+        while let Some(work) = bench.store.next_page_work() {
+            if work.provides() {
+                continue;
+            }
+            assert!(bench.store.next_page_work().is_none(), "one at a time");
+            match n % 3 {
+                // Not done: it is offered again.
+                0 => drop(work),
+                1 => work.carry_out(),
+                _ => helpers.push(std::thread::spawn(|| work.carry_out())),
+            }
+            given_back += 1;
+            break;
+        }
+        if n % 10_000 == 0 {
+            bench.store.check_invariants();
+        }
+    }
+    helpers.into_iter().for_each(|helper| helper.join().unwrap());
+    assert!(given_back > 10, "{given_back}");
+    let present = (0..600_000u32).filter_map(|n| bench.get(&format!("k:{n}")).map(|value| (n, value)));
+    assert!(present.map(|(n, value)| assert!(value.iter().all(|&byte| byte == n as u8))).count() > 100_000);
+    bench.settle();
 }
 
 #[test]

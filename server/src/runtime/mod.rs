@@ -9,5 +9,5 @@ pub mod cores;
 pub mod files;
 pub mod host_glommio;
 pub mod host_thread;
+pub mod paging;
 pub mod process;
-pub mod warmer;

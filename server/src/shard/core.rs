@@ -287,8 +287,8 @@ impl Core {
     /// Expiry and other upkeep of the store, a little at a time. True when there is more.
     pub(super) fn upkeep(&mut self, items: usize) -> bool {
         self.upkeep_left = self.store.maintain(self.now, items);
-        if let Some(cold) = self.store.next_cold() {
-            self.shared.warmer.offer(cold);
+        if let Some(work) = self.store.next_page_work() {
+            self.shared.paging.offer(work);
         }
         self.upkeep_left
     }

@@ -1,44 +1,46 @@
-//! Has the kernel provide the memory a filling store is about to use for the first time.
+//! Has the kernel provide the memory a filling store is about to use for the first time, and take back what a full one has
+//! to give up.
 //!
 //! The kernel clears such memory on first touch, a huge page in a fifth of a millisecond in which the core would answer
-//! nobody. One thread for all shards waits for that instead, a page ahead of each; it sleeps for good once the stores
-//! are as large as they get. Where it comes too late, the core waits as ever.
+//! nobody; to take back a part of one it has to split it, thirty microseconds. One thread for all shards waits for that
+//! instead, a page ahead of each; it sleeps for good once the stores are as large as they get. Where it comes too late, the
+//! core waits as ever.
 
 use std::sync::Arc;
 
-use corecached_engine::ColdMemory;
+use corecached_engine::PageWork;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::server::Shared;
 
-/// Pages on the way, of all shards; past it they are left to first touch.
+/// Work on the way, of all shards; past it pages are left to first touch, and to be offered again.
 const WAITING_MAX: usize = 64;
 
 /// The way from the shards to the thread.
 #[derive(Debug)]
-pub struct Warmer {
-    offered: Sender<ColdMemory>,
-    taken: Receiver<ColdMemory>,
+pub struct Paging {
+    offered: Sender<PageWork>,
+    taken: Receiver<PageWork>,
 }
 
-impl Default for Warmer {
+impl Default for Paging {
     fn default() -> Self {
         let (offered, taken) = bounded(WAITING_MAX);
         Self { offered, taken }
     }
 }
 
-impl Warmer {
-    /// Have it warmed soon, if there is room for it in the queue.
-    pub fn offer(&self, cold: ColdMemory) {
-        let _ = self.offered.try_send(cold);
+impl Paging {
+    /// Have it carried out soon, if there is room for it in the queue.
+    pub fn offer(&self, work: PageWork) {
+        let _ = self.offered.try_send(work);
     }
 }
 
-/// Warm what is offered, for as long as the process lives.
+/// Carry out what is offered, for as long as the process lives.
 pub fn run(shared: &Arc<Shared>) {
-    while let Ok(cold) = shared.warmer.taken.recv() {
-        cold.warm();
+    while let Ok(work) = shared.paging.taken.recv() {
+        work.carry_out();
     }
 }
 
@@ -46,11 +48,11 @@ pub fn run(shared: &Arc<Shared>) {
 mod tests {
     use corecached_engine::{Key, KeyHasher, Seconds, Store, StoreConfig, StoreHow};
 
-    use super::{WAITING_MAX, Warmer};
+    use super::{Paging, WAITING_MAX};
 
     #[test]
     fn more_than_the_queue_holds_is_left_to_first_touch() {
-        let warmer = Warmer::default();
+        let paging = Paging::default();
         let hasher = KeyHasher::new(1);
         let mut store = Store::new(StoreConfig::new(1 << 30, hasher.clone()), Seconds(1)).unwrap();
         let mut offered = 0;
@@ -58,14 +60,14 @@ mod tests {
             let name = number.to_ne_bytes();
             let key = Key { bytes: &name, hash: hasher.hash(&name) };
             store.store(key, &[7; 100_000], &StoreHow::default(), Seconds(1));
-            if let Some(cold) = store.next_cold() {
-                warmer.offer(cold);
+            if let Some(work) = store.next_page_work() {
+                paging.offer(work);
                 offered += 1;
             }
             if offered > WAITING_MAX {
                 break;
             }
         }
-        assert_eq!(warmer.taken.len(), WAITING_MAX);
+        assert_eq!(paging.taken.len(), WAITING_MAX);
     }
 }
