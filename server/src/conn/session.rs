@@ -426,7 +426,10 @@ impl Session {
         let slot = &mut waiting.slots[0];
         let goes = match (slot.begun, piece) {
             (Some(began), Piece::Broken) => {
-                self.broken |= began;
+                if began {
+                    self.broken = true;
+                    self.state = State::Closing; // what follows would be taken for the rest of it
+                }
                 false
             }
             (Some(goes), _) => goes,
@@ -491,7 +494,7 @@ impl Session {
     #[inline]
     #[must_use]
     pub fn has_kept(&mut self) -> bool {
-        let Some(waiting) = self.waiting.as_deref_mut() else { return false };
+        let Some(waiting) = self.waiting.as_deref_mut().filter(|_| !self.broken) else { return false };
         waiting.slots.front().is_some_and(|slot| slot.ready || slot.pieces.is_some())
             && (waiting.slots[0].part != Part::Key || waiting.line_goes())
     }
@@ -653,10 +656,13 @@ mod tests {
         assert_eq!(bench.comes(1, Piece::Broken, "SERVER_ERROR"), "");
         assert_eq!(bench.comes(0, Piece::Last, "a"), "aSERVER_ERROR");
         assert!(!bench.session.broken);
-        let mut bench = Bench::new(&[Part::Whole]);
+        // Nothing follows what it broke off in: neither what was kept, nor what comes or is asked for.
+        let mut bench = Bench::new(&[Part::Whole, Part::Whole, Part::Whole]);
+        assert_eq!(bench.comes(1, Piece::Last, "MN"), "");
         assert_eq!(bench.comes(0, Piece::More, "VALUE "), "VALUE ");
         assert_eq!(bench.comes(0, Piece::Broken, "SERVER_ERROR"), "");
-        assert!(bench.session.broken);
+        assert!(bench.session.broken && !bench.session.has_kept());
+        assert!(matches!(bench.session.state, State::Closing));
     }
 
     #[test]

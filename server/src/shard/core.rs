@@ -705,7 +705,14 @@ impl Core {
         pinned: Option<(Pinned, usize)>,
         write: impl FnOnce(&mut Vec<u8>),
     ) {
-        let Some(mut session) = self.take(to.conn) else {
+        let session = match self.take(to.conn) {
+            Some(session) if session.broken => {
+                self.put(session); // until the end of the turn
+                None
+            }
+            session => session,
+        };
+        let Some(mut session) = session else {
             if let Some((pinned, _)) = pinned {
                 self.give_back(pinned);
             }

@@ -344,6 +344,31 @@ fn a_large_value_that_breaks_off_ends_the_connection_of_its_client_alone() {
 }
 
 #[test]
+fn nothing_that_was_asked_behind_a_large_value_that_breaks_off_is_taken_for_the_rest_of_it() {
+    everywhere(|backend, shards| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let cache = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut asked = [0; 9];
+            stream.read_exact(&mut asked).unwrap();
+            assert_eq!(&asked, b"get big\r\n");
+            stream.write_all(b"VALUE big 0 100000\r\n").unwrap();
+            stream.write_all(&[b'v'; 99_990]).unwrap();
+            stream
+        });
+        let proxy = proxy(backend, shards, &["--config-str", &config(&[address])]);
+        let mut client = Client::connect(&proxy);
+        client.send("get big\r\nmn\r\nversion\r\n");
+        client.expect("VALUE big 0 100000\r\n");
+        client.expect(vec![b'v'; 99_990]);
+        drop(cache.join().unwrap());
+        assert_eq!(client.rest(), b"");
+        Client::connect(&proxy).check("mn\r\n", "MN\r\n");
+    });
+}
+
+#[test]
 fn a_cache_that_stalls_times_out_is_ejected_and_comes_back() {
     everywhere(|backend, shards| {
         let caches = caches(2);
