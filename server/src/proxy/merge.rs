@@ -181,6 +181,12 @@ impl Merge {
         ]
     }
 
+    /// Gets that others may join.
+    #[cfg(test)]
+    pub(crate) fn flights(&self) -> usize {
+        self.flights.len()
+    }
+
     /// The hot keys, for `stats hot`.
     #[must_use]
     pub const fn hot_keys(&self) -> Option<&Hot> {

@@ -762,6 +762,29 @@ impl Relay {
         self.waiting.places.len() - self.waiting.free.len()
     }
 
+    /// Connections to destinations, those that are being made included.
+    #[cfg(test)]
+    pub(crate) fn connections(&self) -> usize {
+        self.by_conn.len()
+    }
+
+    /// What there must be nothing of once nothing is under way.
+    #[cfg(test)]
+    pub(crate) fn left_behind(&self) -> Vec<(&'static str, usize)> {
+        let destinations = self.upstreams.iter().map(|upstream| &upstream.destination);
+        let mut left = vec![
+            ("requests that wait", self.under_way()),
+            ("requests to destinations", destinations.map(Destination::pending).sum()),
+            ("frames of routes", self.execution.frames()),
+            ("calls of routes", self.execution.calls()),
+            ("requests that are delayed", self.execution.delayed()),
+            ("flushes", self.flushes.len()),
+            ("gets that others may join", self.merge().map_or(0, Merge::flights)),
+        ];
+        left.extend(self.waiting.left_behind());
+        left
+    }
+
     /// Every destination that is in use, for `stats` and metrics.
     pub fn destinations(&self) -> impl Iterator<Item = &Destination> {
         self.upstreams.iter().filter(|upstream| !upstream.retired).map(|upstream| &upstream.destination)

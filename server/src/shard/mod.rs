@@ -67,6 +67,12 @@ impl<D: Driver> Shard<D> {
         &mut self.driver
     }
 
+    /// What it forwards with, if it is a proxy's.
+    #[cfg(test)]
+    pub(crate) fn relay(&self) -> Option<&crate::proxy::relay::Relay> {
+        self.core.relay.as_deref()
+    }
+
     /// Work on everything that is there, having waited for it at most `limit` when nothing was.
     ///
     /// # Errors

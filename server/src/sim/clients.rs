@@ -17,6 +17,15 @@ struct Stored {
     value: Vec<u8>,
 }
 
+/// Whom clients speak to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speaks {
+    /// A cache.
+    Directly,
+    /// A proxy before caches. It closes the connection of a client that it does not understand.
+    Proxied,
+}
+
 /// One simulated client.
 pub struct Client {
     number: usize,
@@ -31,6 +40,7 @@ pub struct Client {
     expected: VecDeque<u8>,
     commands: u64,
     done: bool,
+    speaks: Speaks,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -61,7 +71,7 @@ impl std::fmt::Debug for Client {
 }
 
 impl Client {
-    pub fn new(number: usize, link: usize, mut random: fastrand::Rng, faults: bool) -> Self {
+    pub fn new(number: usize, link: usize, mut random: fastrand::Rng, faults: bool, speaks: Speaks) -> Self {
         let fault = match random.u8(..8) {
             0 | 1 if faults => Fault::HalfClose,
             2 | 3 if faults => Fault::Reset,
@@ -78,6 +88,7 @@ impl Client {
             expected: VecDeque::new(),
             commands: 0,
             done: false,
+            speaks,
         }
     }
 
@@ -220,6 +231,7 @@ impl Client {
                 self.say(b"version\r\n");
                 self.expect(b"VERSION 1.6.45\r\n");
             }
+            14 if self.speaks == Speaks::Proxied => self.get(),
             14 => {
                 self.say(b"nonsense and more\r\n");
                 self.expect(b"ERROR\r\n");

@@ -1,4 +1,4 @@
-//! A network of byte queues, and the driver that a shard sees it through.
+//! A network of byte queues, and the driver that a shard sees it through: clients connect to it, and it to destinations.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -13,28 +13,90 @@ use crate::net::{Buffer, Close, ConnId, Driver, Event, Send, Wait, Waker};
 
 /// Bytes of one receive buffer: small, so that commands are cut often.
 const BUFFER_BYTES: usize = 4096;
-/// Bytes that wait for a client that does not read, before the server's sends are refused.
+/// Bytes that wait for a peer that does not read, before a shard's sends are refused.
 const SOCKET_BYTES: usize = 8 * 1024;
+
+/// The port of the first destination; the others have those that follow.
+pub const PORT_FIRST: u16 = 10_000;
+
+/// Who has one end of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    /// Whoever connected.
+    Client,
+    /// Whoever was connected to.
+    Server,
+}
 
 /// Both directions of one connection.
 #[derive(Debug, Default)]
 pub struct Link {
     pub to_server: VecDeque<u8>,
     pub to_client: VecDeque<u8>,
-    /// The client sends nothing more.
+    /// The client sends nothing more; it is gone if it is a shard.
     pub shut: bool,
-    /// The client broke the connection.
+    /// The connection broke: what was on its way is lost.
     pub reset: bool,
     /// The server closed.
     pub closed: bool,
-    shard: usize,
+    /// It was made. Those of simulated clients always are.
+    pub stands: bool,
+    /// What a shard connected to.
+    pub destination: Option<usize>,
+    /// The shards that have its ends, where those are no simulated client or destination.
+    server: Option<usize>,
+    client: Option<usize>,
     accepted: bool,
+}
+
+impl Link {
+    fn incoming(&mut self, side: Side) -> &mut VecDeque<u8> {
+        match side {
+            Side::Client => &mut self.to_client,
+            Side::Server => &mut self.to_server,
+        }
+    }
+
+    fn outgoing(&mut self, side: Side) -> &mut VecDeque<u8> {
+        self.incoming(if side == Side::Client { Side::Server } else { Side::Client })
+    }
+
+    /// Nothing follows what is on its way to `side`.
+    fn is_over(&self, side: Side) -> bool {
+        if side == Side::Client { self.closed } else { self.shut }
+    }
+
+    fn leave(&mut self, side: Side) {
+        *(if side == Side::Client { &mut self.shut } else { &mut self.closed }) = true;
+    }
+
+    fn other(&self, side: Side) -> Option<usize> {
+        if side == Side::Client { self.server } else { self.client }
+    }
+
+    /// Whether a shard has, or wants, its client's end.
+    pub fn is_held(&self) -> bool {
+        self.client.is_some() && !self.shut && !self.reset
+    }
+}
+
+/// What a destination does with those that connect.
+#[derive(Debug, Default)]
+pub struct Entrance {
+    /// The shards that serve it, if it is a real one.
+    pub shards: Vec<usize>,
+    /// It refuses connections.
+    pub refuses: bool,
+    /// Connections are neither made nor refused.
+    pub hangs: bool,
 }
 
 /// Every link, and which shards were woken.
 #[derive(Debug)]
 pub struct Network {
     pub links: Vec<Link>,
+    /// Where shards may connect to.
+    pub entrances: Vec<Entrance>,
     wakers: Vec<Arc<Waker>>,
     woken: Vec<bool>,
     random: fastrand::Rng,
@@ -44,20 +106,27 @@ impl Network {
     pub fn new(seed: u64, shards: usize) -> Self {
         let wakers = (0..shards).map(|_| Arc::new(Waker::for_tests())).collect();
         let random = fastrand::Rng::with_seed(seed ^ 0x5eed);
-        Self { links: Vec::new(), wakers, woken: vec![false; shards], random }
+        Self { links: Vec::new(), entrances: Vec::new(), wakers, woken: vec![false; shards], random }
     }
 
     /// A client connects to a shard; the number of its link.
     pub fn connect(&mut self, shard: usize) -> usize {
-        self.links.push(Link { shard, ..Link::default() });
+        self.links.push(Link { server: Some(shard), stands: true, ..Link::default() });
         self.woken[shard] = true;
         self.links.len() - 1
     }
 
-    /// The client did something that the shard's kernel would report.
+    /// A client or a destination did something that the shard's kernel would report.
     pub fn stir(&mut self, link: usize) {
-        let shard = self.links[link].shard;
-        self.woken[shard] = true;
+        let Link { server, client, .. } = self.links[link];
+        for shard in [server, client].into_iter().flatten() {
+            self.woken[shard] = true;
+        }
+    }
+
+    /// Something may have changed for everybody.
+    pub fn stir_all(&mut self) {
+        self.woken.fill(true);
     }
 
     /// Whether the shard would be awake now: by its network or by a peer.
@@ -75,6 +144,7 @@ struct Place {
 #[derive(Debug)]
 struct Conn {
     link: usize,
+    side: Side,
     outbox: Outbox,
     paused: bool,
     ended: bool,
@@ -94,9 +164,15 @@ pub struct SimDriver {
 }
 
 impl SimDriver {
+    /// That of a shard, by its number among all that are on the network.
     pub fn new(shard: usize, network: Rc<RefCell<Network>>, admission: Arc<Admission>) -> Self {
         let (places, free, buffers, deferred) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         Self { shard, network, admission, places, free, buffers, deferred }
+    }
+
+    /// Connections it has, and buffers it lent and did not get back.
+    pub fn left_behind(&self) -> (usize, usize) {
+        (self.places.iter().flat_map(|place| &place.conn).count(), self.buffers.iter().flatten().count())
     }
 
     fn conn(&mut self, conn: ConnId) -> Option<&mut Conn> {
@@ -104,24 +180,47 @@ impl SimDriver {
         if place.generation == conn.generation { place.conn.as_mut() } else { None }
     }
 
+    fn open(&mut self, link: usize, side: Side) -> ConnId {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.places.push(Place { generation: 0, conn: None });
+            self.places.len() as u32 - 1
+        });
+        let place = &mut self.places[index as usize];
+        place.generation += 1;
+        let outbox = Outbox::default();
+        place.conn = Some(Conn { link, side, outbox, paused: false, ended: false, closing: false });
+        ConnId { index, generation: place.generation }
+    }
+
     fn accept(&mut self, events: &mut Vec<Event>) {
-        let mut network = self.network.borrow_mut();
-        for (number, link) in network.links.iter_mut().enumerate() {
-            if link.shard != self.shard || link.accepted {
+        let shared = Rc::clone(&self.network);
+        for (number, link) in shared.borrow_mut().links.iter_mut().enumerate() {
+            if link.server != Some(self.shard) || link.accepted || !link.stands {
                 continue;
             }
             link.accepted = true;
             assert!(self.admission.admit());
-            let index = self.free.pop().unwrap_or_else(|| {
-                self.places.push(Place { generation: 0, conn: None });
-                self.places.len() as u32 - 1
-            });
-            let place = &mut self.places[index as usize];
-            place.generation += 1;
-            let outbox = Outbox::default();
-            place.conn = Some(Conn { link: number, outbox, paused: false, ended: false, closing: false });
-            events
-                .push(Event::Accepted { conn: ConnId { index, generation: place.generation }, listener: 0 });
+            events.push(Event::Accepted { conn: self.open(number, Side::Server), listener: 0 });
+        }
+    }
+
+    /// What became of a connection that was asked for.
+    fn try_connect(&mut self, id: ConnId, link: usize, network: &mut Network, events: &mut Vec<Event>) {
+        let Network { links, entrances, woken, random, .. } = network;
+        let link = &mut links[link];
+        let entrance = &entrances[link.destination.expect("a shard connected")];
+        if entrance.hangs {
+            return;
+        }
+        if random.bool() {
+            woken[self.shard] = true; // delayed
+        } else if entrance.refuses {
+            self.forget(id, network);
+            events.push(Event::Closed { conn: id });
+        } else {
+            link.stands = true;
+            events.push(Event::Connected { conn: id });
+            link.server.into_iter().for_each(|shard| woken[shard] = true);
         }
     }
 
@@ -131,6 +230,10 @@ impl SimDriver {
         let Place { generation, conn: Some(conn) } = &mut self.places[index] else { return };
         let id = ConnId { index: index as u32, generation: *generation };
         let link = &mut network.links[conn.link];
+        if !link.stands {
+            let link = conn.link;
+            return self.try_connect(id, link, network, events);
+        }
         if link.reset {
             let closing = conn.closing;
             self.forget(id, network);
@@ -140,39 +243,52 @@ impl SimDriver {
             events.append(&mut self.deferred);
             return;
         }
-        if conn.paused || conn.ended || conn.closing {
-            return;
-        }
-        if link.to_server.is_empty() {
-            if link.shut {
-                conn.ended = true;
-                events.push(Event::Ended { conn: id });
+        // Several may come in one turn.
+        loop {
+            if conn.paused || conn.ended || conn.closing {
+                return;
             }
-            return;
+            if link.incoming(conn.side).is_empty() {
+                if link.is_over(conn.side) {
+                    conn.ended = true;
+                    events.push(Event::Ended { conn: id });
+                }
+                return;
+            }
+            network.woken[self.shard] = true;
+            if network.random.u8(..4) == 0 {
+                return; // delayed
+            }
+            let incoming = link.incoming(conn.side);
+            let most = incoming.len().min(BUFFER_BYTES);
+            let len = if network.random.bool() { most } else { network.random.usize(1..=most) };
+            let bytes: Vec<u8> = incoming.drain(..len).collect();
+            link.other(conn.side).into_iter().for_each(|shard| network.woken[shard] = true);
+            self.buffers.push(Some(bytes));
+            let buffer = Buffer { id: (self.buffers.len() - 1) as u16, len: len as u32 };
+            events.push(Event::Received { conn: id, buffer });
+            if network.random.bool() {
+                return;
+            }
         }
-        if network.random.u8(..4) == 0 {
-            network.woken[self.shard] = true; // delayed
-            return;
-        }
-        let most = link.to_server.len().min(BUFFER_BYTES);
-        let len = if network.random.bool() { most } else { network.random.usize(1..=most) };
-        let bytes: Vec<u8> = link.to_server.drain(..len).collect();
-        network.woken[self.shard] = true;
-        self.buffers.push(Some(bytes));
-        let buffer = Buffer { id: (self.buffers.len() - 1) as u16, len: len as u32 };
-        events.push(Event::Received { conn: id, buffer });
     }
 
     fn forget(&mut self, id: ConnId, network: &mut Network) {
         if let Some(mut conn) = self.places[id.index as usize].conn.take() {
             conn.outbox.clear(|pinned| self.deferred.push(Event::Released { pinned }));
-            network.links[conn.link].closed = true;
+            let link = &mut network.links[conn.link];
+            link.leave(conn.side);
+            // Of a destination that has not read all: either it does so later, or it never does.
+            link.reset |= conn.side == Side::Client && network.random.bool();
+            link.other(conn.side).into_iter().for_each(|shard| network.woken[shard] = true);
             self.free.push(id.index);
-            self.admission.leave();
+            if conn.side == Side::Server {
+                self.admission.leave();
+            }
         }
     }
 
-    /// Move what the client's socket takes.
+    /// Move what the other end's socket takes.
     fn flush(&mut self, id: ConnId) {
         let shared = Rc::clone(&self.network);
         let network = &mut *shared.borrow_mut();
@@ -181,14 +297,20 @@ impl SimDriver {
         let was_high = conn.outbox.len() > outbox::LOW_WATER_BYTES;
         let mut released = Vec::new();
         while !conn.outbox.is_empty() && !link.reset {
-            let room = SOCKET_BYTES.saturating_sub(link.to_client.len());
+            assert!(link.stands, "sent before the connection was made");
+            let outgoing = link.outgoing(conn.side);
+            let room = SOCKET_BYTES.saturating_sub(outgoing.len());
             if room == 0 {
                 break;
             }
             let mut pieces: Vec<IoSlice<'_>> = Vec::new();
             conn.outbox.gather(&mut pieces);
             let taken: Vec<u8> = pieces.iter().flat_map(|piece| piece.iter().copied()).take(room).collect();
-            link.to_client.extend(&taken);
+            outgoing.extend(&taken);
+            if conn.side == Side::Server && link.client.is_some() && link.shut {
+                link.to_client.clear(); // nobody is there
+            }
+            link.other(conn.side).into_iter().for_each(|shard| network.woken[shard] = true);
             conn.outbox.advance(taken.len(), |pinned| released.push(Event::Released { pinned }));
         }
         let (drained, finished) = (
@@ -242,11 +364,13 @@ impl Driver for SimDriver {
         if link.reset {
             return 0;
         }
-        let most = link.to_server.len().min(first.len() + rest.len());
+        let side = conn.side;
+        let most = link.incoming(side).len().min(first.len() + rest.len());
         let len = if network.random.bool() { most } else { network.random.usize(..=most) };
-        for (to, byte) in first.iter_mut().chain(rest).zip(link.to_server.drain(..len)) {
+        for (to, byte) in first.iter_mut().chain(rest).zip(link.incoming(side).drain(..len)) {
             *to = byte;
         }
+        link.other(side).into_iter().for_each(|shard| network.woken[shard] = true);
         network.woken[shard] = true;
         len
     }
@@ -314,8 +438,24 @@ impl Driver for SimDriver {
         }
     }
 
-    fn connect(&mut self, _address: &socket2::SockAddr) -> io::Result<ConnId> {
-        Err(io::ErrorKind::NetworkUnreachable.into()) // there are only clients here
+    fn connect(&mut self, address: &socket2::SockAddr) -> io::Result<ConnId> {
+        let shared = Rc::clone(&self.network);
+        let network = &mut *shared.borrow_mut();
+        let port = address.as_socket().expect("an internet address").port();
+        let number = usize::from(port - PORT_FIRST);
+        let Entrance { shards, refuses, .. } = &network.entrances[number];
+        if *refuses && network.random.bool() {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        let is_to_it = |link: &&Link| {
+            link.client == Some(self.shard) && link.destination == Some(number) && link.is_held()
+        };
+        assert_eq!(network.links.iter().find(is_to_it).map(|_| number), None, "one connection at a time");
+        let server = (!shards.is_empty()).then(|| shards[network.random.usize(..shards.len())]);
+        let link = Link { server, client: Some(self.shard), destination: Some(number), ..Link::default() };
+        network.links.push(link);
+        network.woken[self.shard] = true;
+        Ok(self.open(network.links.len() - 1, Side::Client))
     }
 
     fn peer(&self, _conn: ConnId) -> Option<SocketAddr> {

@@ -97,6 +97,12 @@ impl Waiting {
         Some(waiter)
     }
 
+    /// See [`super::Relay::left_behind`].
+    #[cfg(test)]
+    pub(super) fn left_behind(&self) -> [(&'static str, usize); 2] {
+        [("values that have not come whole", self.pieces.len()), ("replies not told", self.done.len())]
+    }
+
     pub(super) fn key(&mut self, key: &[u8]) -> Vec<u8> {
         let mut buffer = self.keys.pop().unwrap_or_default();
         buffer.extend_from_slice(key);

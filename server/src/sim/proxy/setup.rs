@@ -1,0 +1,142 @@
+//! What a seed makes of the proxy: its shards, destinations, routes and options, by the command line and configuration
+//! that anybody would write.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use crossbeam_channel::{Sender, bounded};
+
+use super::super::network::PORT_FIRST;
+use super::blame::TIMEOUT_MS;
+use crate::discovery::{CoresFound, Found};
+use crate::proxy::args::Args;
+use crate::proxy::config::Config;
+use crate::proxy::relay::{RelaySetup, Snapshot};
+use crate::proxy::route::Tree;
+use crate::runtime::clock::Clock;
+use crate::server::Shared;
+use crate::shard::mesh::{self, Mesh};
+
+/// How requests are routed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// Each key has one destination.
+    Pool,
+    /// So it has, until that fails.
+    Failover,
+    /// Every destination has every key.
+    AllSync,
+    /// Each key has two.
+    Replicas,
+}
+
+/// When simulated time begins, unix milliseconds.
+pub const START_MS: u64 = 1_700_000_000_000;
+
+/// See the head of the file.
+pub struct Setup {
+    pub shared: Arc<Shared>,
+    pub meshes: Vec<Mesh>,
+    pub relays: Vec<Option<RelaySetup>>,
+    /// Shards hear of changes as long as these are there.
+    pub updates: Vec<Sender<Arc<Snapshot>>>,
+    pub softens: bool,
+    pub whole_value_bytes_max: usize,
+    /// Of connections that are not used, ms; 0 is never.
+    pub inactive_reset_ms: u64,
+}
+
+impl Setup {
+    pub fn new(
+        seed: u64,
+        random: &mut fastrand::Rng,
+        clock_ms: &Arc<AtomicU64>,
+        shards: usize,
+        destinations: usize,
+        route: Route,
+        is_exact: bool,
+    ) -> Self {
+        let softens = random.bool();
+        let inactive_reset_ms = random.choice([0, 5000]).unwrap();
+        let timeout_ms = if is_exact { 600_000 } else { TIMEOUT_MS };
+        let mut line = vec![
+            "proxy".to_owned(),
+            format!("--server-timeout={timeout_ms}"),
+            format!("--reset-inactive-connection-interval={inactive_reset_ms}"),
+            format!("--connect-timeout-retries={}", random.u32(..2)),
+            format!("--timeouts-until-tko={}", random.u32(1..4)),
+            format!("--target-max-inflight-requests={}", random.choice([0, 0, 1, 5]).unwrap()),
+            "--probe-timeout-initial=100".to_owned(),
+            "--probe-timeout-max=400".to_owned(),
+            format!("--config-str={}", config(route, destinations)),
+        ];
+        let mut give = |chance: u32, words: &[&str]| {
+            if random.u32(..chance) == 0 {
+                line.extend(words.iter().map(|&word| word.to_owned()));
+            }
+        };
+        give(3, &["--single-flight"]);
+        give(3, &["--hot-keys=8", "--hot-key-stale-ms=50"]);
+        give(8, &["--disable-tko-tracking"]);
+        if !softens {
+            line.push("--disable-miss-on-get-errors".to_owned());
+        }
+        let checked = Args::read(line.into_iter().map(Into::into)).unwrap().check().unwrap();
+        let mut upstream = checked.upstream;
+        let whole_value_bytes_max = if random.bool() { upstream.limits.whole_value_bytes_max } else { 1000 };
+        upstream.limits.whole_value_bytes_max = whole_value_bytes_max;
+        upstream.merge.hot = upstream.merge.hot.share(shards);
+
+        let text = config(route, destinations);
+        let config = Config::parse("config", &text, &checked.options, &|_| Err(String::new())).unwrap();
+        let tree = Arc::new(Tree::compile(&config, &Found::default().pools).unwrap());
+        let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into();
+        let port = |at: &str| at.rsplit(':').next().unwrap().parse().unwrap();
+        let addresses = tree.destinations().iter().map(|it| it.server.clone());
+        let addresses =
+            addresses.map(|server| (server.clone(), address(port(&server.address.to_string())))).collect();
+        let snapshot = Arc::new(Snapshot { tree, addresses, cores: CoresFound::new(), trust: None });
+        let (updates, relays) = (0..shards)
+            .map(|shard| {
+                let (sender, updates) = bounded(1);
+                let (snapshot, options) = (Arc::clone(&snapshot), upstream.clone());
+                let seed = seed ^ (shard as u64) << 48;
+                (sender, Some(RelaySetup { snapshot, updates, options, spooler: None, seed }))
+            })
+            .unzip();
+
+        let (meshes, presence) = mesh::connect(shards);
+        let mut shared = Shared::new(checked.config, shards, presence, seed, "simulated".to_owned());
+        shared.clock = Clock::simulated(Arc::clone(clock_ms));
+        Self {
+            shared: Arc::new(shared),
+            meshes,
+            relays,
+            updates,
+            softens,
+            whole_value_bytes_max: whole_value_bytes_max as usize,
+            inactive_reset_ms,
+        }
+    }
+}
+
+fn config(route: Route, destinations: usize) -> String {
+    let servers = |range: std::ops::Range<usize>| {
+        let servers: Vec<_> =
+            range.map(|number| format!("\"127.0.0.1:{}\"", usize::from(PORT_FIRST) + number)).collect();
+        format!("{{\"servers\": [{}]}}", servers.join(", "))
+    };
+    let half = destinations.div_ceil(2);
+    let (a, b) = match route {
+        Route::Failover => (servers(0..half), servers(half..destinations)),
+        _ => (servers(0..destinations), servers(0..0)),
+    };
+    let route = match route {
+        Route::Pool => "\"PoolRoute|A\"",
+        Route::Failover => "{\"type\": \"FailoverRoute\", \"children\": [\"PoolRoute|A\", \"PoolRoute|B\"]}",
+        Route::AllSync => "\"AllSyncRoute|Pool|A\"",
+        Route::Replicas => "{\"type\": \"PoolRoute\", \"pool\": \"A\", \"replicas\": 2}",
+    };
+    format!("{{\"pools\": {{\"A\": {a}, \"B\": {b}}}, \"route\": {route}}}")
+}
