@@ -47,7 +47,7 @@ pub struct StoreConfig {
 pub struct PolicyConfig {
     /// What eviction gets the most of for its memory.
     pub weight: EvictionWeight,
-    /// Percent of segments that new items pass before they have to have been read; 1 to 50. It is 50 while a rehearsal
+    /// Percent of segments that new items pass before they have to have been read; 1 to 50. It is 60 while a rehearsal
     /// of both on a sample of the keys misses less with that.
     pub admission_percent: u8,
     /// Remember dropped items, for about 0.9 % of memory, to admit those that return at once.

@@ -20,7 +20,7 @@ const INDEX_BYTES_PER_ITEM: u64 = 9;
 
 /// Share of segments that admission has where that wins over what is configured, percent: of recent items more than of
 /// often read ones come back.
-const ADMISSION_PERCENT_LONG: usize = 50;
+const ADMISSION_PERCENT_LONG: usize = 60;
 
 /// Decides; holds no items.
 pub(crate) struct Policy {
