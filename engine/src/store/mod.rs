@@ -538,7 +538,7 @@ impl<I: Index> Store<I> {
         self.item_of(at, self.record(at), before)
     }
 
-    /// The same of an item without optional fields, as most are, in a third of the time.
+    /// The same of an item without optional fields, as most are: nothing more is read for it.
     #[inline(always)]
     fn plain_item(&self, at: Location, head: Head) -> Item<'_> {
         Item {
