@@ -266,12 +266,10 @@ impl Log {
 
     /// The same of an item with its value inline, which nobody looks at any more, unless a pin keeps it readable.
     pub(crate) fn bury(&mut self, location: Location, bytes: usize) {
-        let segment = self.segments.holding(location.at());
-        if self.segments[segment].pins == 0 {
+        if self.segments[self.segments.holding(location.at())].pins == 0 {
             Grave::write(&mut self.arena, location, bytes);
         }
-        self.segments.forget(segment, bytes);
-        self.free_if_empty(segment);
+        self.forget(location, bytes);
     }
 
     #[inline]

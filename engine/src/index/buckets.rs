@@ -7,9 +7,9 @@
 //! Growing turns the table into one 3 to 6 % larger, line by line from the top. `boundary` tells how far that
 //! is: what belongs below it in the small layout is still there, the rest is placed by the large one. Since
 //! stretching moves entries up only, there is always room. Shrinking is the same way back. Both are done in
-//! slices of a line and never stop the store. While memory is plentiful the table is some 75 to 80 % full, and one
-//! entry in twelve lies past its own line; where it is scarce 83 to 92 %, and one in four does, which costs a lookup
-//! 11 ns on average.
+//! slices of a line and never stop the store. While memory is plentiful the table is some 75 to 83 % full, and one
+//! entry in nine lies past its own line; where it is scarce 83 to 93 %, and three in ten do. To look such a one up takes
+//! twice as long.
 
 use std::io;
 

@@ -79,13 +79,15 @@ impl Lines {
         bytes.next_multiple_of(if bytes < self.huge_bytes { HUGE_PAGE_BYTES } else { PAGE_BYTES })
     }
 
-    /// Gives the memory of some lines past the last in use back to the kernel; huge pages whole, which is soon done:
-    /// to split one takes it 30 microseconds.
+    /// Gives the memory of some lines past the last in use back to the kernel; huge pages whole: to split one takes it
+    /// 30 microseconds.
     pub(super) fn discard_some(&mut self) {
         let end = self.rounded(self.top * LINE_BYTES);
-        let most = if end <= self.huge_bytes { HUGE_PAGE_BYTES } else { DISCARD_BYTES };
-        let least = if end <= self.huge_bytes { 0 } else { self.huge_bytes };
-        let from = self.surplus_from().max(end.saturating_sub(most)).max(least);
+        let from = match end <= self.huge_bytes {
+            true => end.saturating_sub(HUGE_PAGE_BYTES),
+            false => end.saturating_sub(DISCARD_BYTES).max(self.huge_bytes),
+        };
+        let from = from.max(self.surplus_from());
         if from < end {
             self.arena.discard(from, (end - from).min(self.arena.len() - from));
         }

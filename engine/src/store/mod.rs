@@ -440,7 +440,7 @@ impl<I: Index> Store<I> {
         }
         match self.index.wish() {
             Wish::Rest => return false,
-            Wish::Grow if self.available() <= RESERVE_SEGMENTS => return false,
+            Wish::Grow if available <= RESERVE_SEGMENTS => return false,
             Wish::Grow | Wish::GrowNow | Wish::Shrink => {}
         }
         let keys = LogKeys { arena: &self.log.arena, hasher: &self.config.hasher };

@@ -179,7 +179,7 @@ impl<I: Index> Store<I> {
         if purpose == Purpose::Write {
             self.reuse_sparse();
         }
-        // A grown index takes segments away for good; upkeep gives their memory back, and where there is none this does.
+        // A grown index takes segments away for good. What no other thread has given back of them goes here.
         self.discard_surplus();
         opened.then_some(lane)
     }

@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 use std::io::{Read, Write as _};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::support::{Backend, Client, Folder, Hosts, Launch, Mounted, Names, Server, wait_until};
@@ -317,21 +318,27 @@ fn values_of_hot_keys_are_kept_until_something_is_written_through_the_proxy() {
     });
 }
 
+/// A cache that answers `get big` with `sent` bytes of a value of `len`. The rest does not come; it breaks off when the
+/// stream is dropped, so that what was sent has gone on before.
+fn breaks_off(len: usize, sent: usize) -> (String, JoinHandle<TcpStream>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let cache = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut asked = [0; 9];
+        stream.read_exact(&mut asked).unwrap();
+        assert_eq!(&asked, b"get big\r\n");
+        stream.write_all(format!("VALUE big 0 {len}\r\n").as_bytes()).unwrap();
+        stream.write_all(&vec![b'v'; sent]).unwrap();
+        stream
+    });
+    (address, cache)
+}
+
 #[test]
 fn a_large_value_that_breaks_off_ends_the_connection_of_its_client_alone() {
     everywhere(|backend, shards| {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let cache = std::thread::spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
-            let mut asked = [0; 9];
-            stream.read_exact(&mut asked).unwrap();
-            assert_eq!(&asked, b"get big\r\n");
-            stream.write_all(b"VALUE big 0 1000000\r\n").unwrap();
-            stream.write_all(&[b'v'; 300_000]).unwrap();
-            // The whole of it has gone on before the rest does not come.
-            stream
-        });
+        let (address, cache) = breaks_off(1_000_000, 300_000);
         let proxy = proxy(backend, shards, &["--config-str", &config(&[address])]);
         let (mut client, mut other) = (Client::connect(&proxy), Client::connect(&proxy));
         client.send("get big\r\n");
@@ -346,17 +353,7 @@ fn a_large_value_that_breaks_off_ends_the_connection_of_its_client_alone() {
 #[test]
 fn nothing_that_was_asked_behind_a_large_value_that_breaks_off_is_taken_for_the_rest_of_it() {
     everywhere(|backend, shards| {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let cache = std::thread::spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
-            let mut asked = [0; 9];
-            stream.read_exact(&mut asked).unwrap();
-            assert_eq!(&asked, b"get big\r\n");
-            stream.write_all(b"VALUE big 0 100000\r\n").unwrap();
-            stream.write_all(&[b'v'; 99_990]).unwrap();
-            stream
-        });
+        let (address, cache) = breaks_off(100_000, 99_990);
         let proxy = proxy(backend, shards, &["--config-str", &config(&[address])]);
         let mut client = Client::connect(&proxy);
         client.send("get big\r\nmn\r\nversion\r\n");
