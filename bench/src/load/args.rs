@@ -1,4 +1,4 @@
-//! The `load` subcommand: its options, and what they come to.
+//! The `load` subcommand: its options, and the plan made from them.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use corecached::config::IoBackend;
-use corecached::tls::{Trust, TrustOptions};
+use corecached_net::endpoints::IoBackend;
+use corecached_net::tls::{Trust, TrustOptions};
 
 use super::{Pace, Plan, Progress, Target, Work, run};
 use crate::popularity::Popularity;
 use crate::sizes::Sizes;
 use crate::ttl::TtlMix;
 use crate::wire::Protocol;
-use crate::{Failure, place, process};
+use crate::{Failure, process, scheduling};
 
 /// Drive one server and report throughput, latency, hit ratio and CPU.
 #[derive(Debug, Args)]
@@ -22,16 +22,16 @@ pub struct LoadArgs {
     /// The server: host:port or unix:PATH
     #[arg(long, default_value = "127.0.0.1:11211")]
     target: Target,
-    /// Commands to speak
+    /// Commands to use: get and set, or mg and ms
     #[arg(long, value_enum, default_value_t)]
     protocol: Protocol,
-    /// Connections
+    /// Number of connections
     #[arg(short, long, default_value_t = 50)]
     connections: usize,
     /// Requests sent together on a connection
     #[arg(short, long, default_value_t = 1)]
     pipeline: usize,
-    /// Keys in one get
+    /// Number of keys in one get
     #[arg(short, long, default_value_t = 1)]
     multiget: usize,
     /// Share of requests that are sets, 0 to 1
@@ -40,73 +40,73 @@ pub struct LoadArgs {
     /// Number of keys
     #[arg(short, long, default_value_t = 1_000_000)]
     keys: u32,
-    /// Number of the first key; runs over disjoint numbers do not meet
+    /// Number of the first key; runs with disjoint ranges of numbers have no key in common
     #[arg(long, default_value_t = 0)]
     first_key: u32,
     /// uniform, zipf:ALPHA, gauss, gauss:SHARE or file:PATH (CacheLib popularity histogram, plain or xz)
     #[arg(long, default_value = "uniform")]
     popularity: Popularity,
-    /// Bytes of keys, 8 to 250: N, MIN-MAX, N:WEIGHT,..., etc-key or file:PATH
+    /// Size of keys in bytes, 8 to 250: N, MIN-MAX, N:WEIGHT,..., etc-key or file:PATH
     #[arg(long, default_value = "20")]
     key_size: Sizes,
-    /// Bytes of values: N, MIN-MAX, N:WEIGHT,..., etc-value or file:PATH (CacheLib size histogram, plain or xz)
+    /// Size of values in bytes: N, MIN-MAX, N:WEIGHT,..., etc-value or file:PATH (CacheLib size histogram, plain or xz)
     #[arg(long, default_value = "100")]
     value_size: Sizes,
-    /// Give each set of a key another size of the distribution
+    /// Draw a new size from the distribution for each set of a key
     #[arg(long)]
     resize: bool,
-    /// Lifetimes: 300, 12h, never, or a mix such as 1d:65,14d:27,12h:8
+    /// TTLs: 300, 12h, never, or a mix such as 1d:65,14d:27,12h:8
     #[arg(long, default_value = "never")]
     ttl: TtlMix,
-    /// Open loop: requests a second at Poisson instants; without it, closed loop
+    /// Open loop at this many requests a second, at Poisson instants; without it, closed loop
     #[arg(long)]
     rate: Option<f64>,
-    /// Open loop: sleep until the next instant instead of polling, to leave the core to others; so does --fifo
+    /// Open loop: sleep until the next instant instead of polling, to leave the core to others; implied by --fifo
     #[arg(long)]
     sleep: bool,
     /// Close and reopen a connection after this many requests
     #[arg(long)]
     churn: Option<u64>,
-    /// Compare every byte of every value and its version with what was written
+    /// Verify every byte and the version of every value against what was written
     #[arg(long)]
     verify: bool,
-    /// Seconds measured; 0 with --fill only fills
+    /// Measured seconds; with --fill, 0 only fills
     #[arg(short, long, default_value_t = 5.0)]
     seconds: f64,
-    /// Make this many requests instead, however long that takes
+    /// Send this many requests instead, however long that takes
     #[arg(long)]
     requests: Option<u64>,
-    /// Seconds before that
+    /// Seconds of warm-up before the measured time
     #[arg(long, default_value_t = 0.4)]
     warmup: f64,
-    /// Seconds of one point of throughput over time
+    /// Seconds of one interval in the report of throughput over time
     #[arg(long, default_value_t = 1.0)]
     interval: f64,
-    /// Set every key once before
+    /// Set every key once before the run
     #[arg(long)]
     fill: bool,
-    /// Generator threads, each with its share of connections
+    /// Number of generator threads; connections are divided among them
     #[arg(long, default_value_t = 1)]
     threads: usize,
-    /// Cores of the threads in turn, such as 1 or 2,3
+    /// Cores that threads are pinned to in turn, such as 1 or 2,3
     #[arg(long, value_delimiter = ',')]
     cores: Vec<usize>,
     /// Run generator threads before ordinary ones (SCHED_FIFO; needs the privilege)
     #[arg(long)]
     fifo: bool,
-    /// How to reach the network: auto, io_uring or epoll
+    /// Network backend: auto, io_uring or epoll
     #[arg(long, value_name = "NAME", default_value = "auto")]
     io_backend: IoBackend,
-    /// Speak TLS to `localhost`, trusting the certificates in this file (PEM)
+    /// Use TLS and trust the certificates in this file (PEM); that of the server must name `localhost`
     #[arg(long, value_name = "FILE")]
     tls: Option<PathBuf>,
-    /// The server's process; found by its port when it runs here
+    /// Process id of the server; found by its port when it runs on this machine
     #[arg(long)]
     server_pid: Option<u32>,
-    /// Where random numbers begin
+    /// Seed of random numbers
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Write the report to this file as JSON; - is standard output
+    /// Write the report to this file as JSON; "-" is standard output
     #[arg(long)]
     json: Option<PathBuf>,
 }
@@ -114,7 +114,8 @@ pub struct LoadArgs {
 impl LoadArgs {
     fn plan(&self) -> Result<Plan, Failure> {
         let seconds = |value: f64, what: &str| {
-            Duration::try_from_secs_f64(value).map_err(|_| Failure::new(format!("{what}: not a time")))
+            Duration::try_from_secs_f64(value)
+                .map_err(|_| Failure::new(format!("{what}: {value} is not a number of seconds")))
         };
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok(Plan {
@@ -155,17 +156,17 @@ impl LoadArgs {
     }
 }
 
-/// Do what the options say; the exit code tells whether every reply was right.
+/// Runs the subcommand. The exit code is 0 if every reply was one that a correct server may give.
 ///
 /// # Errors
-/// What kept the run from being done.
+/// The plan is not valid, the server cannot be reached, or the report cannot be written.
 pub fn main(args: &LoadArgs) -> Result<ExitCode, Failure> {
-    place::allow_many_files();
+    scheduling::allow_many_files();
     let plan = args.plan()?;
     let mut clean = true;
     if args.fill {
         let filling = plan.filling();
-        let progress = Progress::of_requests("filling", u64::from(plan.keys));
+        let progress = Progress::for_requests("filling", u64::from(plan.keys));
         let report = run(&filling, &progress)?;
         progress.done();
         clean = report.is_clean();
@@ -175,8 +176,8 @@ pub fn main(args: &LoadArgs) -> Result<ExitCode, Failure> {
         eprintln!("filled {} keys at {:.0}/s", report.sets, report.requests_per_s);
     }
     let progress = match plan.requests {
-        Some(requests) => Progress::of_requests("running", requests),
-        None => Progress::of_time("running", plan.warmup + plan.duration),
+        Some(requests) => Progress::for_requests("running", requests),
+        None => Progress::for_duration("running", plan.warmup + plan.duration),
     };
     let report = run(&plan, &progress)?;
     progress.done();
@@ -197,7 +198,7 @@ fn finish(args: &LoadArgs, report: &super::Report, clean: bool) -> Result<ExitCo
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What secured connections begin with: servers whose certificates those in `file` vouch for are trusted.
+/// Loads the certificates in `file`; servers whose certificates they have signed are trusted.
 fn trusting(file: &Path) -> Result<Arc<Trust>, Failure> {
     let options = TrustOptions { authorities: file.to_owned(), flag: "--tls", identity: None, name: None };
     Trust::load(&options).map(Arc::new).map_err(Failure::new)

@@ -1,123 +1,124 @@
-//! One connection: the burst of requests it waits for, and the replies as far as they have come.
+//! Pending requests of a connection, and the parser of their replies.
 //!
-//! It never touches its socket: the worker receives into a buffer that all connections share and shows it the bytes. A
-//! reply that is whole in there is judged where it lies; only what is cut off is copied.
+//! It does not access the socket: the worker receives into a buffer that all connections share, and passes the bytes.
+//! A reply that is complete in the buffer is judged there; only an incomplete part is copied.
 
 use super::Dataset;
 use super::tally::Tally;
 use super::versions::{Age, Versions};
 use crate::payload::{STAMP_BYTES, Stamp, Wrong};
-use crate::wire::{self, Line, Protocol};
+use crate::wire::{self, Protocol, ReplyLine};
 
-/// Longest line of a reply, bytes: a key, two numbers and a cas fit.
+/// Longest line of a reply in bytes: enough for a key, two numbers and a cas unique.
 const LINE_BYTES_MAX: usize = 2048;
-/// Line end behind a value, bytes.
+/// Bytes of the line end after a value.
 const CRLF: usize = 2;
 
-/// What replies are held against, and where that is counted.
+/// Verifies replies and counts the results.
 #[derive(Debug)]
 pub struct Judge<'p> {
-    /// Keys and values.
+    /// Keys and values of the run.
     pub dataset: &'p Dataset,
-    /// Commands spoken.
+    /// Commands of the run.
     pub protocol: Protocol,
-    /// What was written, when every byte is to be compared.
+    /// Versions that were written, if every byte is verified.
     pub versions: Option<Versions>,
     /// Counters.
     pub tally: Tally,
 }
 
-/// A reply that makes no sense: after it, nothing on that connection does.
+/// A reply that makes no sense, in words. The connection cannot be used after it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Garbled(pub String);
 
-/// Replies of one connection.
+/// The pending requests of one connection, and what has been received of their replies.
 #[derive(Debug, Default)]
 pub struct Replies {
     /// Keys of the burst, in order.
-    asked: Vec<Asked>,
+    keys: Vec<BurstKey>,
     /// Requests of the burst, in order.
-    requests: Vec<Request>,
-    /// First key and first request that are not answered.
-    asked_at: usize,
+    requests: Vec<BurstRequest>,
+    /// Index of the first key that is not answered.
+    key_at: usize,
+    /// Index of the first request that is not answered.
     request_at: usize,
-    state: State,
-    /// A line, or the value that `state` says, as far as it came before.
+    state: ReplyState,
+    /// Received part of an incomplete line or value; `state` tells which.
     held: Vec<u8>,
-    /// Gets and sets answered since they were last taken.
+    /// Gets and sets answered since [`Replies::take_answered`].
     answered: (u64, u64),
 }
 
-/// A key of a request, and the version written, or the oldest that may be read.
+/// A key of a request, with the version that a set writes or the oldest version that a get may return.
 #[derive(Clone, Copy, Debug)]
-struct Asked {
+struct BurstKey {
     id: u32,
     version: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Request {
+struct BurstRequest {
     is_set: bool,
-    /// One past its last key in `asked`.
+    /// One past the index of its last key in [`Replies::keys`].
     keys_end: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-enum State {
-    /// A line comes next.
+enum ReplyState {
+    /// A line is expected.
     #[default]
     Line,
-    /// A value of `len` bytes for `asked[index]`; `None` for a key nobody asked for. `left` of its bytes, line end
-    /// included, have not come.
+    /// A value of `len` bytes for `keys[index]`, or for a key that was not requested (`None`). `left` of its bytes,
+    /// including the line end, have not been received.
     Value { index: Option<u32>, len: usize, left: usize },
 }
 
 impl Replies {
-    /// The next request of the burst is a get, of the keys added behind it.
+    /// Adds a get to the burst, for these keys and the oldest version that each may return.
     pub fn expect_get(&mut self, keys: impl Iterator<Item = (u32, u32)>) {
-        self.asked.extend(keys.map(|(id, version)| Asked { id, version }));
-        self.requests.push(Request { is_set: false, keys_end: self.asked.len() as u32 });
+        self.keys.extend(keys.map(|(id, version)| BurstKey { id, version }));
+        self.requests.push(BurstRequest { is_set: false, keys_end: self.keys.len() as u32 });
     }
 
-    /// The next request of the burst is a set of this version.
+    /// Adds a set of this version to the burst.
     pub fn expect_set(&mut self, id: u32, version: u32) {
-        self.asked.push(Asked { id, version });
-        self.requests.push(Request { is_set: true, keys_end: self.asked.len() as u32 });
+        self.keys.push(BurstKey { id, version });
+        self.requests.push(BurstRequest { is_set: true, keys_end: self.keys.len() as u32 });
     }
 
-    /// Requests not answered.
+    /// Returns the number of requests that are not answered.
     pub fn outstanding(&self) -> usize {
         self.requests.len() - self.request_at
     }
 
-    /// Gets and sets answered since this was last asked.
+    /// Returns the number of gets and sets answered since the last call.
     pub fn take_answered(&mut self) -> (u64, u64) {
         std::mem::take(&mut self.answered)
     }
 
-    /// Whether nothing has been asked since [`Replies::clear`].
+    /// Tells whether no request was added since [`Replies::clear`].
     pub fn is_clear(&self) -> bool {
         self.requests.is_empty()
     }
 
-    /// Forget a burst that is answered, or whose connection is lost.
+    /// Removes all requests: the burst is answered, or the connection is lost.
     pub fn clear(&mut self) {
-        self.asked.clear();
+        self.keys.clear();
         self.requests.clear();
         self.held.clear();
-        (self.asked_at, self.request_at) = (0, 0);
-        self.state = State::Line;
+        (self.key_at, self.request_at) = (0, 0);
+        self.state = ReplyState::Line;
     }
 
-    /// Read what has come.
+    /// Parses received bytes and counts the replies in them.
     ///
     /// # Errors
-    /// Bytes that are no reply to what was asked.
+    /// The bytes are not a reply to the pending requests.
     pub fn take(&mut self, mut bytes: &[u8], judge: &mut Judge<'_>) -> Result<(), Garbled> {
         while !bytes.is_empty() {
             bytes = match self.state {
-                State::Line => self.take_line(bytes, judge)?,
-                State::Value { index, len, left } => self.take_value(bytes, index, len, left, judge)?,
+                ReplyState::Line => self.take_line(bytes, judge)?,
+                ReplyState::Value { index, len, left } => self.take_value(bytes, index, len, left, judge)?,
             };
         }
         Ok(())
@@ -151,36 +152,38 @@ impl Replies {
         };
         let keys_end = request.keys_end as usize;
         match (wire::line(line), request.is_set) {
-            (Line::Value { key, len }, false) => {
+            (ReplyLine::Value { key, len }, false) => {
                 let index = match key {
-                    Some(key) => (self.asked_at..keys_end)
-                        .find(|&index| judge.dataset.keys.is(key, self.asked[index].id)),
-                    None => (self.asked_at < keys_end).then_some(self.asked_at),
+                    Some(key) => {
+                        (self.key_at..keys_end).find(|&index| judge.dataset.keys.is(key, self.keys[index].id))
+                    }
+                    None => (self.key_at < keys_end).then_some(self.key_at),
                 };
                 if let Some(index) = index {
-                    judge.tally.counts.misses += (index - self.asked_at) as u64;
-                    self.asked_at = index + 1;
+                    judge.tally.counts.misses += (index - self.key_at) as u64;
+                    self.key_at = index + 1;
                 } else {
                     judge.tally.counts.wrong += 1;
                     judge
                         .tally
                         .example(|| format!("a value of a key not asked for: {}", line.escape_ascii()));
                 }
-                self.state = State::Value { index: index.map(|index| index as u32), len, left: len + CRLF };
+                self.state =
+                    ReplyState::Value { index: index.map(|index| index as u32), len, left: len + CRLF };
             }
-            (Line::End, false) => {
-                judge.tally.counts.misses += (keys_end - self.asked_at) as u64;
+            (ReplyLine::End, false) => {
+                judge.tally.counts.misses += (keys_end - self.key_at) as u64;
                 self.answered_get(keys_end);
             }
-            (Line::Stored, true) => self.answered_set(true, judge),
-            (Line::NotStored, true) => {
+            (ReplyLine::Stored, true) => self.answered_set(true, judge),
+            (ReplyLine::NotStored, true) => {
                 judge.tally.counts.not_stored += 1;
                 self.answered_set(false, judge);
             }
-            (Line::ServerError, is_set) => {
+            (ReplyLine::ServerError, is_set) => {
                 judge.tally.counts.server_errors += 1;
                 judge.tally.example(|| line.escape_ascii().to_string());
-                // Of several quiet mg one has failed; the mn behind them is still to be answered.
+                // One of several quiet mg has failed; the mn after them is not answered yet.
                 let quiet = judge.protocol == Protocol::Meta && keys_end - self.first_key_of_request() > 1;
                 match is_set {
                     true => self.answered_set(false, judge),
@@ -198,17 +201,17 @@ impl Replies {
     }
 
     fn answered_get(&mut self, keys_end: usize) {
-        self.asked_at = keys_end;
+        self.key_at = keys_end;
         self.request_at += 1;
         self.answered.0 += 1;
     }
 
     fn answered_set(&mut self, stored: bool, judge: &mut Judge<'_>) {
-        let asked = self.asked[self.asked_at];
+        let key = self.keys[self.key_at];
         if let Some(versions) = &mut judge.versions {
-            versions.answered(asked.id, asked.version, stored);
+            versions.answered(key.id, key.version, stored);
         }
-        self.asked_at += 1;
+        self.key_at += 1;
         self.request_at += 1;
         self.answered.1 += 1;
     }
@@ -230,12 +233,12 @@ impl Replies {
             self.value(index, &part[..len], len, judge);
             return Ok(rest);
         }
-        // Cut off: keep what judging it takes.
+        // The value is incomplete: keep the part that is needed to judge it.
         let keep = if judge.versions.is_some() { len + CRLF } else { STAMP_BYTES.min(len) };
         let room = keep - self.held.len().min(keep);
         self.held.extend_from_slice(&part[..room.min(count)]);
         if count < left {
-            self.state = State::Value { index, len, left: left - count };
+            self.state = ReplyState::Value { index, len, left: left - count };
             return Ok(rest);
         }
         let held = std::mem::take(&mut self.held);
@@ -248,12 +251,12 @@ impl Replies {
         Ok(rest)
     }
 
-    /// A value has come: `beginning` is all of it, or as much as is needed to tell whose it is.
+    /// Handles a received value of `len` bytes: `beginning` is the whole value, or its stamp.
     fn value(&mut self, index: Option<u32>, beginning: &[u8], len: usize, judge: &mut Judge<'_>) {
-        self.state = State::Line;
+        self.state = ReplyState::Line;
         if let Some(index) = index {
             judge.tally.counts.hits += 1;
-            judge.value(self.asked[index as usize], beginning, len);
+            judge.value(self.keys[index as usize], beginning, len);
         }
         let keys_end = self.requests[self.request_at].keys_end as usize;
         if judge.protocol == Protocol::Meta && keys_end - self.first_key_of_request() == 1 {
@@ -263,18 +266,18 @@ impl Replies {
 }
 
 impl Judge<'_> {
-    fn value(&mut self, asked: Asked, beginning: &[u8], len: usize) {
+    fn value(&mut self, key: BurstKey, beginning: &[u8], len: usize) {
         let values = &self.dataset.values;
         let judged = match &self.versions {
-            Some(_) => values.check(beginning, asked.id),
-            None => values.check_stamp(beginning, len, asked.id),
+            Some(_) => values.check(beginning, key.id),
+            None => values.check_stamp(beginning, len, key.id),
         };
         match judged {
             Err(wrong) => {
                 self.tally.counts.wrong += 1;
-                self.tally.example(|| format!("key {:08x}: {}", asked.id, words(wrong, beginning)));
+                self.tally.example(|| format!("key {:08x}: {}", key.id, words(wrong, beginning)));
             }
-            Ok(Some(stamp)) => self.age(stamp, asked.version),
+            Ok(Some(stamp)) => self.age(stamp, key.version),
             Ok(None) => {}
         }
     }

@@ -1,7 +1,8 @@
 //! A run of load against one server.
 //!
-//! [`Plan`] says what to do, [`run`] does it on one thread a share of the connections, [`Report`] says what came of it.
-//! Nothing is allocated, formatted or logged per request: a turn takes in whatever has come, and sends what that frees.
+//! [`run`] carries out a [`Plan`] on one or more threads, each with a share of the connections, and returns a
+//! [`Report`]. Nothing is allocated, formatted or logged per request: each turn of a thread processes all data that has
+//! been received, and sends the next requests on connections that became free.
 
 mod args;
 mod connection;
@@ -34,19 +35,19 @@ use crate::wire::Protocol;
 /// When requests are sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Pace {
-    /// As soon as the connection's last burst is answered.
+    /// As soon as the previous burst of the connection is answered.
     Closed,
-    /// At the instants of a Poisson process of this many requests a second, whether or not earlier ones are answered.
-    /// Latency counts from the instant.
+    /// At the instants of a Poisson process, whether or not earlier requests are answered. Latency counts from the
+    /// instant.
     Open {
-        /// Requests a second; those of one burst arrive together.
+        /// Requests a second; those of one burst are due together.
         rate_per_s: f64,
-        /// Sleep until the next instant instead of polling for it: less exact, and leaves the core to others.
+        /// Sleep until the next instant instead of polling: less exact, but leaves the core to others.
         sleep: bool,
     },
 }
 
-/// Which requests are made.
+/// The requests that a run makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Work {
     /// Gets and sets of keys drawn by popularity, until time is up.
@@ -57,71 +58,72 @@ pub enum Work {
     ReadBack,
 }
 
-/// A run, checked.
+/// The settings of a run. [`run`] checks them.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Where the server is.
+    /// Address of the server.
     pub target: Target,
-    /// Which commands to speak.
+    /// Commands to use.
     pub protocol: Protocol,
-    /// Which requests to make.
+    /// Requests to make.
     pub work: Work,
-    /// Connections, over all threads.
+    /// Number of connections of all threads.
     pub connections: usize,
-    /// Requests sent together on a connection; the next ones follow when all are answered.
+    /// Number of requests in a burst: they are sent together on a connection, and the next burst follows when all are
+    /// answered.
     pub depth: usize,
-    /// Keys in one get.
+    /// Number of keys in one get.
     pub keys_per_get: usize,
     /// Share of requests that are sets, 0 to 1.
     pub set_share: f64,
-    /// Keys there are.
+    /// Number of keys.
     pub keys: u32,
-    /// Number of the first of them: runs with other numbers do not meet.
+    /// Number of the first key; runs with disjoint ranges of numbers have no key in common.
     pub first_key: u32,
-    /// How requests spread over them.
+    /// Popularity of keys.
     pub popularity: Popularity,
-    /// Bytes of keys.
+    /// Sizes of keys in bytes.
     pub key_sizes: Sizes,
-    /// Bytes of values.
+    /// Sizes of values in bytes.
     pub value_sizes: Sizes,
-    /// Whether each set of a key has another size.
+    /// Whether each set of a key draws a new size.
     pub resize: bool,
-    /// Lifetimes.
+    /// TTLs of items.
     pub ttl: TtlMix,
-    /// When to send.
+    /// When requests are sent.
     pub pace: Pace,
-    /// Requests after which a connection is closed and opened anew.
+    /// Number of requests after which a connection is closed and opened again; `None`: never.
     pub requests_per_connection: Option<u64>,
-    /// Compare every byte of every value, and its version with those written, instead of only its owner and length.
+    /// Whether every byte and the version of every value is verified, instead of only its key and length.
     pub verify: bool,
-    /// Threads, each with its share of connections.
+    /// Number of threads; connections are divided among them.
     pub threads: usize,
-    /// Cores of the threads in turn; empty: not pinned.
+    /// Cores that threads are pinned to in turn; empty: not pinned.
     pub cores: Vec<usize>,
-    /// Run them before ordinary threads (SCHED_FIFO).
+    /// Whether threads run before ordinary ones (SCHED_FIFO).
     pub fifo: bool,
-    /// How to reach the network.
+    /// Network backend.
     pub io_backend: IoBackend,
-    /// What secured connections begin with; `None` is plain.
+    /// Trusted certificates for TLS; `None`: connections without TLS.
     pub tls: Option<Arc<Trust>>,
-    /// Time measured, unless [`Plan::requests`] bounds the run.
+    /// Measured time, unless [`Plan::requests`] is set.
     pub duration: Duration,
-    /// Time before that.
+    /// Time of the run before the measured time.
     pub warmup: Duration,
-    /// Requests made in all, however long that takes, without a warm-up; a run over keys in order makes as many as
-    /// there are keys.
+    /// Total number of requests, however long they take, without a warm-up. A run over keys in order makes one request
+    /// for each key.
     pub requests: Option<u64>,
-    /// One figure of throughput is kept for each of these.
+    /// Length of an interval of throughput in the report.
     pub interval: Duration,
-    /// Where random numbers begin.
+    /// Seed of random numbers.
     pub seed: u64,
-    /// Written into every value; tells this run's values from earlier ones.
+    /// Number of the run. It is written into every value, and tells values of this run from those of earlier ones.
     pub run: u32,
-    /// The server's process, for its CPU time and memory.
+    /// Process id of the server, to read its CPU time and memory.
     pub server_pid: Option<u32>,
 }
 
-/// What a run's keys and values are.
+/// The keys and values of a run.
 #[derive(Debug)]
 struct Dataset {
     keys: Keys,
@@ -129,7 +131,7 @@ struct Dataset {
 }
 
 impl Plan {
-    /// A run of two seconds of gets on one connection; everything else is for the caller to set.
+    /// Creates a plan of two seconds of gets on one connection. The caller sets everything else.
     #[must_use]
     pub fn new(target: Target) -> Self {
         Self {
@@ -165,13 +167,13 @@ impl Plan {
         }
     }
 
-    /// The same keys and values, each set once: four connections, sets sent by 64.
+    /// Returns a plan that sets each key of this plan once: four connections, 64 sets in a burst.
     #[must_use]
     pub fn filling(&self) -> Self {
         Self { work: Work::Fill, connections: 4, depth: 64, ..self.in_order() }
     }
 
-    /// The same keys and values, each read once, eight connections, gets sent by 16.
+    /// Returns a plan that reads each key of this plan once: eight connections, 16 gets in a burst.
     #[must_use]
     pub fn reading_back(&self) -> Self {
         Self { work: Work::ReadBack, connections: 8, depth: 16, keys_per_get: 1, ..self.in_order() }
@@ -199,38 +201,40 @@ impl Plan {
     fn check(&self) -> Result<(), Failure> {
         let bad = |words: &str| Err(Failure::new(words));
         if self.connections == 0 || self.depth == 0 || self.keys_per_get == 0 || self.keys == 0 {
-            return bad("connections, depth, keys and keys per get are at least 1");
+            return bad(
+                "the numbers of connections, pipelined requests, keys, and keys in a get must be at least 1",
+            );
         }
         if self.threads == 0 || self.threads > self.connections {
-            return bad("threads are at least 1 and at most as many as connections");
+            return bad("the number of threads must be at least 1 and at most the number of connections");
         }
         if self.verify && u64::from(self.keys) < self.threads as u64 {
-            return bad("to verify, each thread needs a key of its own");
+            return bad("to verify values, there must be at least as many keys as threads");
         }
         if self.first_key.checked_add(self.keys).is_none() {
-            return bad("keys are numbered below 2^32");
+            return bad("the number of the last key must be below 2^32");
         }
         if !(0.0..=1.0).contains(&self.set_share) {
-            return bad("the share of sets lies between 0 and 1");
+            return bad("the share of sets must lie between 0 and 1");
         }
         match self.pace {
             Pace::Open { rate_per_s, .. } if !(rate_per_s.is_finite() && rate_per_s > 0.0) => {
-                bad("the rate is above 0")
+                bad("the rate must be above 0")
             }
             _ => Ok(()),
         }
     }
 }
 
-/// Do it.
+/// Carries out a plan.
 ///
 /// # Errors
-/// A plan that cannot be carried out, and a server that cannot be reached or whose replies make no sense. Wrong values
-/// are no error here: they are counted in the report.
+/// The plan is not valid, the server cannot be reached, or its replies make no sense. Wrong values are not errors: the
+/// report counts them.
 pub fn run(plan: &Plan, progress: &Progress) -> Result<Report, Failure> {
     plan.check()?;
     let dataset = plan.dataset()?;
-    let outcomes: Vec<Result<worker::Outcome, Failure>> = std::thread::scope(|scope| {
+    let outcomes: Vec<Result<worker::ThreadOutcome, Failure>> = std::thread::scope(|scope| {
         let spawn = |number| {
             let dataset = &dataset;
             std::thread::Builder::new()

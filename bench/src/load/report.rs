@@ -1,35 +1,36 @@
-//! What came of a run: for people, and as JSON.
+//! The report of a run, as text and as JSON.
 
 use std::fmt;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::tally::Counts;
-use super::worker::Outcome;
+use super::tally::LoadCounts;
+use super::worker::ThreadOutcome;
 use super::{Dataset, Pace, Plan};
 
-/// Microseconds from the instant a request was due (open loop) or sent (closed loop) to its last byte.
+/// Latency in microseconds, from when a request was due (open loop) or sent (closed loop) to the last byte of its
+/// reply.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Latency {
     /// Mean.
     pub mean_us: f64,
-    /// Half are faster.
+    /// Median.
     pub p50_us: f64,
-    /// 90 of 100 are faster.
+    /// 90th percentile.
     pub p90_us: f64,
-    /// 99 of 100.
+    /// 99th percentile.
     pub p99_us: f64,
-    /// 999 of 1000.
+    /// 99.9th percentile.
     pub p999_us: f64,
-    /// 9999 of 10000.
+    /// 99.99th percentile.
     pub p9999_us: f64,
-    /// The slowest.
+    /// Longest latency.
     pub max_us: f64,
 }
 
 impl Latency {
-    fn of(histogram: &Histogram<u64>) -> Option<Self> {
+    fn from_histogram(histogram: &Histogram<u64>) -> Option<Self> {
         if histogram.is_empty() {
             return None;
         }
@@ -49,99 +50,104 @@ impl Latency {
 /// One interval of the measured time.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Interval {
-    /// Seconds from the beginning of the measured time to that of the interval.
+    /// Start of the interval, in seconds since the start of the measured time.
     pub at_s: f64,
-    /// Requests answered.
+    /// Number of requests answered.
     pub requests: u64,
-    /// The slowest of them.
+    /// Longest latency of these requests, microseconds.
     pub max_us: f64,
 }
 
-/// Replies and values that should not have been.
+/// Replies and values that a correct server does not give, and requests without a reply.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Faults {
-    /// Values that are not what was written.
+    /// Values that differ from what was written.
     pub wrong: u64,
     /// Values that had been overwritten before the read was sent.
     pub stale: u64,
-    /// Connections given up because a reply made no sense or the server closed them.
+    /// Connections that broke: a reply made no sense, or the server closed the connection.
     pub broken_connections: u64,
-    /// Requests answered SERVER_ERROR.
+    /// Requests answered with SERVER_ERROR.
     pub server_errors: u64,
-    /// Requests without an answer at the end.
+    /// Requests without a reply at the end.
     pub unanswered: u64,
-    /// The first few, in words.
+    /// Descriptions of the first few faults.
     pub examples: Vec<String>,
 }
 
-/// What came of a run. Rates are per second of the measured time.
+/// The result of a run. Rates are per second of the measured time.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// host:port.
+    /// Address of the server, as host:port or unix:PATH.
     pub target: String,
-    /// What was done, in words.
+    /// Description of the workload.
     pub workload: String,
     /// Measured time, seconds.
     pub seconds: f64,
-    /// Requests answered; a get of several keys is one.
+    /// Number of requests answered; a get of several keys is one request.
     pub requests: u64,
-    /// Gets among them.
+    /// Number of gets among them.
     pub gets: u64,
-    /// Sets among them.
+    /// Number of sets among them.
     pub sets: u64,
-    /// Requests a second.
+    /// Requests answered a second.
     pub requests_per_s: f64,
-    /// Keys a second: those of gets, and one a set.
+    /// Keys a second: those of gets, and one for each set.
     pub keys_per_s: f64,
-    /// Requests a second that an open loop was asked for.
+    /// The requested rate of an open loop, in requests a second.
     pub asked_per_s: Option<f64>,
-    /// Whether an open loop was behind by more than 2 % of its requests when it ended.
+    /// Whether more than 2 % of the requests of an open loop were due and not sent when it ended.
     pub saturated: bool,
-    /// Keys found.
+    /// Number of keys found.
     pub hits: u64,
-    /// Keys not found.
+    /// Number of keys not found.
     pub misses: u64,
-    /// Hits of all keys asked for; `None` without gets.
+    /// Hits divided by hits and misses; `None` without gets.
     pub hit_ratio: Option<f64>,
-    /// Sets answered NOT_STORED.
+    /// Sets answered with NOT_STORED.
     pub not_stored: u64,
-    /// What should not have been.
+    /// Faults of the server.
     pub faults: Faults,
-    /// Of all requests.
+    /// Latency of all requests.
     pub latency: Latency,
-    /// Open loop: the 99th percentile of the median tenth of a second. Stops that are rare, the machine's or the server's,
-    /// do not show in it; what is there all the time does.
+    /// Open loop: the 99th percentile of the median tenth of a second, microseconds. Rare pauses, of the machine or of
+    /// the server, do not affect it; steady delays do.
     pub steady_p99_us: Option<f64>,
-    /// Of gets alone, if there were any.
+    /// Latency of gets, if there were any.
     pub get_latency: Option<Latency>,
-    /// Of sets alone.
+    /// Latency of sets, if there were any.
     pub set_latency: Option<Latency>,
     /// Bytes received a second.
     pub in_bytes_per_s: f64,
     /// Bytes sent a second.
     pub out_bytes_per_s: f64,
-    /// Server CPU time a request, microseconds; over all its threads.
+    /// CPU time of all threads of the server, microseconds a request.
     pub server_cpu_us: Option<f64>,
-    /// Cores the server kept busy.
+    /// Number of cores that the server kept busy.
     pub server_cores: Option<f64>,
     /// Resident memory of the server at the end, bytes.
     pub server_rss_bytes: Option<u64>,
-    /// This generator's own CPU time a request, microseconds. An open loop that polls spends all there is.
+    /// CPU time of this generator, microseconds a request. An open loop that polls uses its core completely.
     pub own_cpu_us: f64,
-    /// Cores this generator kept busy.
+    /// Number of cores that this generator kept busy.
     pub own_cores: f64,
     /// Throughput over time.
     pub intervals: Vec<Interval>,
 }
 
 impl Report {
-    pub(super) fn new(plan: &Plan, dataset: &Dataset, outcomes: &[Outcome], rss_bytes: Option<u64>) -> Self {
+    pub(super) fn new(
+        plan: &Plan,
+        dataset: &Dataset,
+        outcomes: &[ThreadOutcome],
+        rss_bytes: Option<u64>,
+    ) -> Self {
         let mut gets: Option<Histogram<u64>> = None;
         let mut sets: Option<Histogram<u64>> = None;
-        let mut counts = Counts::default();
+        let mut counts = LoadCounts::default();
         let mut intervals: Vec<(u64, u64)> = Vec::new();
         let mut examples = Vec::new();
-        for Outcome { tally, .. } in outcomes {
+        for ThreadOutcome { tally, .. } in outcomes {
             merge(&mut gets, &tally.get_ns);
             merge(&mut sets, &tally.set_ns);
             counts.add(&tally.counts);
@@ -167,7 +173,7 @@ impl Report {
             Pace::Closed => None,
         };
         let requests_per_s = requests as f64 / seconds;
-        let behind: u64 = outcomes.iter().map(|outcome| outcome.behind).sum();
+        let unsent: u64 = outcomes.iter().map(|outcome| outcome.unsent).sum();
         Self {
             target: plan.target.to_string(),
             workload: workload(plan, dataset),
@@ -178,7 +184,7 @@ impl Report {
             requests_per_s,
             keys_per_s: keys as f64 / seconds,
             asked_per_s,
-            saturated: asked_per_s.is_some() && behind * 50 > requests,
+            saturated: asked_per_s.is_some() && unsent * 50 > requests,
             hits: counts.hits,
             misses: counts.misses,
             hit_ratio: (counts.hits + counts.misses > 0)
@@ -215,7 +221,7 @@ impl Report {
         }
     }
 
-    /// Whether every reply was one that a correct server may give.
+    /// Tells whether every reply was one that a correct server may give.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         let faults = &self.faults;
@@ -224,7 +230,7 @@ impl Report {
     }
 }
 
-impl Counts {
+impl LoadCounts {
     fn add(&mut self, other: &Self) {
         self.gets += other.gets;
         self.sets += other.sets;
@@ -241,14 +247,14 @@ impl Counts {
     }
 }
 
-fn steady(outcomes: &[Outcome]) -> Option<f64> {
+fn steady(outcomes: &[ThreadOutcome]) -> Option<f64> {
     let mut tenths: Vec<u64> =
         outcomes.iter().flat_map(|outcome| outcome.tally.tenths_p99_ns.iter().copied()).collect();
     tenths.sort_unstable();
     tenths.get(tenths.len() / 2).map(|&ns| ns as f64 / 1000.0)
 }
 
-/// Histograms of all threads have the same bounds, so adding cannot fail.
+/// Adds a histogram. This cannot fail, because the histograms of all threads have the same bounds.
 fn merge(into: &mut Option<Histogram<u64>>, other: &Histogram<u64>) {
     match into {
         Some(histogram) => drop(histogram.add(other)),

@@ -1,58 +1,58 @@
-//! What a load thread counts.
+//! Counters and latency histograms of a load thread.
 
 use hdrhistogram::Histogram;
 
 use crate::Failure;
 
-/// Longest latency told apart, nanoseconds; longer ones count as this.
+/// Longest latency of the histograms, in nanoseconds; longer ones count as this.
 const LATENCY_NS_MAX: u64 = 100_000_000_000;
-/// Digits of a latency that are exact.
+/// Significant digits of a recorded latency.
 const LATENCY_DIGITS: u8 = 3;
-/// Bad replies kept in words.
+/// Number of faults that are described in words.
 const EXAMPLES_MAX: usize = 5;
 
 /// Counters and histograms of one thread.
 #[derive(Debug)]
 pub struct Tally {
-    /// Nanoseconds from the instant a get was due to its last byte.
+    /// Latency of gets: nanoseconds from when a get was due to the last byte of its reply.
     pub get_ns: Histogram<u64>,
-    /// The same of sets.
+    /// Latency of sets, in nanoseconds.
     pub set_ns: Histogram<u64>,
     /// Counters.
-    pub counts: Counts,
-    /// By interval of the measured time: requests answered, longest latency in nanoseconds.
+    pub counts: LoadCounts,
+    /// For each interval of the measured time: number of answered requests, longest latency in nanoseconds.
     pub intervals: Vec<(u64, u64)>,
-    /// 99th percentiles of the tenths of a second that an open loop has finished, nanoseconds.
+    /// 99th percentile of each finished tenth of a second of an open loop, in nanoseconds.
     pub tenths_p99_ns: Vec<u64>,
-    /// The tenth that is going on, and its latencies.
+    /// Number of the current tenth of a second, and its latencies.
     tenth: u64,
     tenth_ns: Histogram<u64>,
-    /// What was wrong, in words, the first few times.
+    /// Descriptions of the first few faults.
     pub examples: Vec<String>,
 }
 
 /// Counters of one thread. Requests are counted when they are answered.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Counts {
-    /// Gets, of one or more keys.
+pub struct LoadCounts {
+    /// Gets of one or more keys.
     pub gets: u64,
     /// Sets.
     pub sets: u64,
     /// Keys that were found.
     pub hits: u64,
-    /// Keys that were not.
+    /// Keys that were not found.
     pub misses: u64,
-    /// Sets answered NOT_STORED.
+    /// Sets answered with NOT_STORED.
     pub not_stored: u64,
-    /// Requests answered SERVER_ERROR.
+    /// Requests answered with SERVER_ERROR.
     pub server_errors: u64,
-    /// Values that are not what was written: another key's, torn, of a wrong length, or never written.
+    /// Wrong values: of another key, torn, of a wrong length, or never written.
     pub wrong: u64,
-    /// Values that were overwritten before the read was sent.
+    /// Stale values: overwritten before the read was sent.
     pub stale: u64,
-    /// Connections given up because a reply made no sense or the server closed them.
+    /// Connections that broke: a reply made no sense, or the server closed the connection.
     pub broken: u64,
-    /// Requests without an answer when their connection, or the run, ended.
+    /// Requests without a reply when their connection or the run ended.
     pub unanswered: u64,
     /// Bytes received.
     pub bytes_in: u64,
@@ -61,10 +61,10 @@ pub struct Counts {
 }
 
 impl Tally {
-    /// All zero.
+    /// Creates counters that are all zero.
     ///
     /// # Errors
-    /// Without memory for histograms.
+    /// A histogram cannot be created.
     pub fn new() -> Result<Self, Failure> {
         let histogram = || {
             Histogram::new_with_bounds(1, LATENCY_NS_MAX, LATENCY_DIGITS)
@@ -73,7 +73,7 @@ impl Tally {
         Ok(Self {
             get_ns: histogram()?,
             set_ns: histogram()?,
-            counts: Counts::default(),
+            counts: LoadCounts::default(),
             intervals: Vec::new(),
             tenths_p99_ns: Vec::new(),
             tenth: 0,
@@ -82,7 +82,7 @@ impl Tally {
         })
     }
 
-    /// Forget what was counted, but not what was wrong.
+    /// Resets counters and histograms, except wrong values, stale values, broken connections and descriptions of faults.
     pub fn restart(&mut self) {
         self.get_ns.reset();
         self.set_ns.reset();
@@ -95,7 +95,7 @@ impl Tally {
         self.counts.broken = was.broken;
     }
 
-    /// So many gets and sets took so long.
+    /// Counts answered gets and sets that all took `latency_ns`.
     #[inline]
     pub fn answered(&mut self, gets: u64, sets: u64, latency_ns: u64) {
         self.counts.gets += gets;
@@ -108,7 +108,7 @@ impl Tally {
         }
     }
 
-    /// The same in this interval of the run.
+    /// Adds answered requests to an interval of the measured time.
     #[inline]
     pub fn in_interval(&mut self, index: usize, requests: u64, latency_ns: u64) {
         if index >= self.intervals.len() {
@@ -119,7 +119,8 @@ impl Tally {
         interval.1 = interval.1.max(latency_ns);
     }
 
-    /// The same in this tenth of a second of the run. A request that is late for its tenth counts in the next.
+    /// Adds answered requests to a tenth of a second of the measured time. A request whose tenth has ended counts in
+    /// the current one.
     #[inline]
     pub fn in_tenth(&mut self, index: u64, requests: u64, latency_ns: u64) {
         if index > self.tenth {
@@ -129,7 +130,7 @@ impl Tally {
         self.tenth_ns.saturating_record_n(latency_ns.max(1), requests);
     }
 
-    /// The tenth that is going on is over.
+    /// Ends the current tenth of a second and records its 99th percentile.
     pub fn end_tenth(&mut self) {
         if !self.tenth_ns.is_empty() {
             self.tenths_p99_ns.push(self.tenth_ns.value_at_quantile(0.99));
@@ -137,7 +138,7 @@ impl Tally {
         }
     }
 
-    /// Keep what was wrong in words, unless enough are kept.
+    /// Keeps the description of a fault, unless there are enough.
     #[cold]
     pub fn example(&mut self, words: impl FnOnce() -> String) {
         if self.examples.len() < EXAMPLES_MAX {

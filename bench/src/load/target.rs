@@ -1,4 +1,4 @@
-//! Where a server listens, and how a connection to it is made.
+//! The address of a server, and connections to it.
 
 use std::fmt;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
@@ -12,23 +12,23 @@ use socket2::SockAddr;
 
 use crate::Failure;
 
-/// A server that does not take a connection within this long is not there.
+/// Time that a server gets to accept a connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
-/// `host:port`, or `unix:PATH`.
+/// The address of a server, written `host:port` or `unix:PATH`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// TCP.
+    /// A TCP address.
     Tcp(SocketAddr),
-    /// A Unix socket.
+    /// The path of a Unix socket.
     Unix(PathBuf),
 }
 
 impl Target {
-    /// Connect; the socket does not block and does not wait to fill packets.
+    /// Connects to the server. The socket is non-blocking, and TCP_NODELAY is set on a TCP socket.
     ///
     /// # Errors
-    /// When nobody answers.
+    /// The server refuses the connection or does not accept it in time.
     pub fn connect(&self) -> Result<OwnedFd, Failure> {
         let failed = |error: std::io::Error| Failure::new(format!("cannot connect to {self}: {error}"));
         match self {
@@ -45,10 +45,10 @@ impl Target {
         }
     }
 
-    /// As the kernel takes it.
+    /// Returns the address in the form of the kernel.
     ///
     /// # Errors
-    /// A path that is too long for a socket.
+    /// The path is too long for a Unix socket.
     pub fn address(&self) -> Result<SockAddr, Failure> {
         match self {
             Self::Tcp(address) => Ok((*address).into()),
@@ -58,7 +58,7 @@ impl Target {
         }
     }
 
-    /// The port, of a server on this machine.
+    /// Returns the port if the server runs on this machine.
     #[must_use]
     pub fn local_port(&self) -> Option<u16> {
         match self {

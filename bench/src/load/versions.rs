@@ -1,11 +1,12 @@
-//! Which versions of each key a read may see.
+//! The versions of each key that a read may return.
 //!
-//! A read must not be older than the newest write that was answered before it was sent. Writes of one key that were
-//! under way together may take effect in any order, so none of them raises that bar; the next lone write does.
+//! A read must not return a version older than the newest write that was answered before the read was sent. Writes of
+//! one key that were pending at the same time may take effect in any order, so they do not raise this floor; the next
+//! write that is pending alone does.
 
 use crate::payload::Stamp;
 
-/// The writes of a run, by key.
+/// The writes of a run to each key.
 #[derive(Debug)]
 pub struct Versions {
     run: u32,
@@ -15,50 +16,50 @@ pub struct Versions {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Writes {
-    /// Version of the last write sent; 0 for none.
+    /// Version of the last write that was sent; 0: none.
     sent: u32,
-    /// Oldest version a read sent now may see; 0: anything.
+    /// Oldest version that a read sent now may return; 0: any.
     floor: u32,
-    /// Writes not answered yet.
+    /// Number of writes that are not answered yet.
     under_way: u16,
-    /// Whether two of those met.
+    /// Whether two of them were pending at the same time.
     met: bool,
 }
 
-/// How a value read compares with what was written.
+/// How the version of a value that was read compares with what was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Age {
-    /// One of those it may be.
+    /// The read may return this version.
     Right,
-    /// Overwritten before the read was sent.
+    /// This version had been overwritten before the read was sent.
     Stale,
-    /// Never written.
+    /// This version was never written.
     Unwritten,
 }
 
 impl Versions {
-    /// No key written yet by this run.
+    /// Starts a run with number `run` that has written no key yet.
     #[must_use]
     pub fn new(run: u32, first_key: u32, keys: u32) -> Self {
         Self { run, first_key, keys: vec![Writes::default(); keys as usize] }
     }
 
-    fn of(&mut self, id: u32) -> &mut Writes {
+    fn writes(&mut self, id: u32) -> &mut Writes {
         &mut self.keys[(id - self.first_key) as usize]
     }
 
-    /// A write of this key is about to be sent: its version.
+    /// Records that a write of this key is about to be sent, and returns its version.
     pub fn sending(&mut self, id: u32) -> u32 {
-        let writes = self.of(id);
+        let writes = self.writes(id);
         writes.met |= writes.under_way > 0;
         writes.under_way += 1;
         writes.sent += 1;
         writes.sent
     }
 
-    /// It was answered. (One that never is keeps the bar where it was.)
+    /// Records the reply to a write. A write that is never answered leaves the floor as it was.
     pub fn answered(&mut self, id: u32, version: u32, stored: bool) {
-        let writes = self.of(id);
+        let writes = self.writes(id);
         writes.under_way -= 1;
         if stored && !writes.met {
             writes.floor = version;
@@ -66,18 +67,18 @@ impl Versions {
         writes.met &= writes.under_way > 0;
     }
 
-    /// The oldest version that a read sent now may see.
+    /// Returns the oldest version that a read sent now may return.
     pub fn floor(&mut self, id: u32) -> u32 {
-        self.of(id).floor
+        self.writes(id).floor
     }
 
-    /// Judge a value that a read saw which was sent when the floor was this.
+    /// Judges the stamp of a value that a read returned. `floor` is that of the time when the read was sent.
     pub fn judge(&mut self, stamp: Stamp, floor: u32) -> Age {
         if stamp.run != self.run {
             return if floor == 0 { Age::Right } else { Age::Stale };
         }
         match stamp.version {
-            version if version > self.of(stamp.id).sent => Age::Unwritten,
+            version if version > self.writes(stamp.id).sent => Age::Unwritten,
             version if version < floor => Age::Stale,
             _ => Age::Right,
         }

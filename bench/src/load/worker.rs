@@ -1,19 +1,19 @@
-//! One thread of load: its connections, the bursts it sends on them, and the clock.
+//! A thread of load: its connections, the bursts that it sends on them, and its clock.
 //!
-//! It stands on the server's own network drivers, turned around: a turn hands the kernel every burst written in the
-//! last one, takes in what has come, and answers each finished burst with the next.
+//! It uses the network drivers of the server on the client side. A turn gives the kernel all bursts that the last turn
+//! wrote, processes what has been received, and writes the next burst on each connection whose burst is answered.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use corecached::config::IoBackend;
-use corecached::net::epoll::Epoll;
-use corecached::net::granted;
-use corecached::net::listen::Admission;
-use corecached::net::uring::Uring;
-use corecached::net::{Close, ConnId, Driver, DriverSetup, Event, Send, Wait};
-use corecached::tls::Tls;
+use corecached_net::endpoints::IoBackend;
+use corecached_net::epoll::Epoll;
+use corecached_net::granted;
+use corecached_net::listen::Admission;
+use corecached_net::tls::Tls;
+use corecached_net::uring::Uring;
+use corecached_net::{Close, ConnId, Driver, DriverSetup, Event, Send, Wait};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::connection::{Garbled, Judge, Replies};
@@ -23,50 +23,56 @@ use super::{Dataset, Pace, Plan, Progress, Work};
 use crate::payload::Stamp;
 use crate::popularity::KeyDraws;
 use crate::rng::{Rng, mix};
-use crate::{Failure, place, process, wire};
+use crate::{Failure, process, scheduling, wire};
 
-/// Whom a server's certificate must name.
+/// Name that the certificate of the server must bear.
 const SERVER_NAME: &str = "localhost";
-/// Connections begun and not there yet; more at once would overflow a short accept queue.
+/// Connections that are being opened at the same time; more could overflow a short accept queue.
 const CONNECTING_MAX: usize = 64;
-/// A server that does not take a connection within this long is not there.
+/// Time that a server gets to accept a connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-/// After the measured time, replies under way are awaited for this long.
+/// Time that pending requests get to be answered after the measured time.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
-/// A server that answers nothing for this long, while something is under way, is given up.
+/// Time without any reply to pending requests after which the run fails.
 const SILENCE_LIMIT: Duration = Duration::from_secs(60);
-/// Connections that may break before the run is given up.
+/// Number of connections that may break before the run fails.
 const BROKEN_MAX: u64 = 100;
-/// Requests due and not sent, above which an open loop that has fallen behind makes no more.
+/// Bursts that an open loop keeps which are due and not sent. Further ones are counted as unsent and dropped.
 const BACKLOG_MAX: usize = 1 << 22;
-/// What a tenth of a second is.
+/// A tenth of a second.
 const TENTH_NS: u64 = 100_000_000;
-/// Turns between two movements of the progress bar.
+/// Turns between two updates of the progress bar.
 const TURNS_PER_STEP: u32 = 256;
 
-/// What a thread brings home.
+/// The result of a thread.
 #[derive(Debug)]
-pub struct Outcome {
-    /// What was counted in the measured time.
+pub struct ThreadOutcome {
+    /// Counters and histograms of the measured time.
     pub tally: Tally,
-    /// The measured time.
+    /// Length of the measured time.
     pub measured: Duration,
-    /// CPU time of this thread in it.
+    /// CPU time of this thread in the measured time.
     pub own_cpu: Duration,
-    /// CPU time of the server in it; read by the first thread only.
+    /// CPU time of the server in the measured time; read by the first thread only.
     pub server_cpu: Option<Duration>,
-    /// Requests of an open loop that were due and not sent when the measured time ended, or were left out for want of
-    /// room to note them.
-    pub behind: u64,
+    /// Requests of an open loop that were due and not sent when the measured time ended, or were dropped because the
+    /// backlog was full.
+    pub unsent: u64,
 }
 
-/// Run thread `number` of a plan.
+/// Runs thread `number` of a plan.
 ///
 /// # Errors
-/// When the server cannot be reached, or breaks connection after connection; when io_uring is asked for and denied.
-pub fn run(plan: &Plan, dataset: &Dataset, number: usize, progress: &Progress) -> Result<Outcome, Failure> {
+/// The server cannot be reached, gives no reply, or breaks too many connections; or io_uring was requested and the
+/// kernel denies it.
+pub fn run(
+    plan: &Plan,
+    dataset: &Dataset,
+    number: usize,
+    progress: &Progress,
+) -> Result<ThreadOutcome, Failure> {
     if !plan.cores.is_empty() {
-        place::pin(&[plan.cores[number % plan.cores.len()]])?;
+        scheduling::pin(&[plan.cores[number % plan.cores.len()]])?;
     }
     let setup = || DriverSetup {
         listeners: Vec::new(),
@@ -82,7 +88,7 @@ pub fn run(plan: &Plan, dataset: &Dataset, number: usize, progress: &Progress) -
             Some(Uring::new(setup()).map_err(|error| denied(&error))?)
         }
     };
-    // Whoever has no TLS runs no line of it.
+    // Each combination is compiled separately, so that a run without TLS executes no TLS code.
     match (uring, &plan.tls) {
         (Some(driver), None) => run_over(driver, plan, dataset, number, progress),
         (Some(driver), Some(_)) => run_over(secured(driver), plan, dataset, number, progress),
@@ -91,7 +97,7 @@ pub fn run(plan: &Plan, dataset: &Dataset, number: usize, progress: &Progress) -
     }
 }
 
-/// A driver that can begin secured connections, and takes none.
+/// Returns a driver that can open TLS connections, and accepts none.
 fn secured<D: Driver>(below: D) -> Tls<D> {
     Tls::new(below, None, Box::default())
 }
@@ -102,29 +108,29 @@ fn run_over(
     dataset: &Dataset,
     number: usize,
     progress: &Progress,
-) -> Result<Outcome, Failure> {
+) -> Result<ThreadOutcome, Failure> {
     let mut worker = Worker::new(driver, plan, dataset, number, progress)?;
     worker.connect_all()?;
     if plan.fifo {
-        place::run_first(0)?;
+        scheduling::run_first(0)?;
     }
     worker.run()
 }
 
-/// Part `number` of `count`, dealt out to `parts`.
+/// Divides `count` evenly into `parts` and returns part `number`.
 fn share(count: u64, parts: usize, number: usize) -> u64 {
     count / parts as u64 + u64::from((number as u64) < count % parts as u64)
 }
 
-struct Connection {
-    /// Its name in the driver, void once that said it closed.
+struct LoadConnection {
+    /// Id in the driver; not valid after [`Event::Closed`].
     conn: ConnId,
-    /// It was begun and does not stand yet.
+    /// Whether it is not established yet.
     connecting: bool,
     replies: Replies,
-    /// Nanoseconds of the run's clock at which the burst under way was due.
+    /// When the pending burst was due, in nanoseconds of the clock of the run.
     due_ns: u64,
-    /// Requests it makes before it is opened anew.
+    /// Number of requests that it makes before it is closed and opened again.
     requests_left: u64,
 }
 
@@ -142,38 +148,42 @@ struct Worker<'p, D> {
     start: Instant,
     driver: D,
     address: socket2::SockAddr,
-    connections: Vec<Connection>,
-    /// The connection in each place of the driver's.
-    places: Vec<u32>,
-    /// Connections begun and not there yet.
+    connections: Vec<LoadConnection>,
+    /// Index in `connections` by the index of a [`ConnId`].
+    index_by_slot: Vec<u32>,
+    /// Number of connections that are not established yet.
     connecting: usize,
     judge: Judge<'p>,
     draws: KeyDraws,
     rng: Rng,
-    /// Keys in order: the next one, of [`Work::Fill`] and [`Work::ReadBack`].
+    /// Next key of [`Work::Fill`] and [`Work::ReadBack`].
     next_key: u32,
-    /// Requests it may still make.
+    /// Number of requests that this thread may still make.
     requests_left: u64,
-    /// Version of the next set that nobody keeps book of.
+    /// Last version that was written, when versions are not verified.
     next_version: u32,
-    /// Ids drawn for the request being made.
+    /// Keys of the current request, with the oldest version that each may return.
     ids: Vec<(u32, u32)>,
-    /// Bursts written in this turn, and which bytes are whose.
+    /// Bytes of the bursts written in this turn; `sends` tells the connection of each part.
     arena: Vec<u8>,
     sends: Vec<Send>,
-    /// Connections with nothing under way, the longest idle first.
+    /// Indices of connections without pending requests, the longest idle first.
     idle: VecDeque<u32>,
-    /// Open loop: when the next burst is due, and those due that found no idle connection.
+    /// Open loop: when the next burst is due.
     next_due_ns: f64,
+    /// Open loop: when each burst was due that has found no idle connection.
     backlog: VecDeque<u64>,
-    /// See [`Outcome::behind`].
-    behind: u64,
-    /// When the driver handed over what this turn works on.
+    /// Becomes [`ThreadOutcome::unsent`].
+    unsent: u64,
+    /// When the driver returned the events of this turn.
     turn_ns: u64,
-    /// The measured time, on the run's clock.
+    /// Start of the measured time.
     measure_from_ns: u64,
+    /// End of the measured time.
     measure_until_ns: u64,
+    /// CPU times at the start of the measured time.
     begun: Option<Sample>,
+    /// Number of pending requests.
     under_way: usize,
 }
 
@@ -202,7 +212,7 @@ impl<'p, D: Driver> Worker<'p, D> {
             driver,
             address: plan.target.address()?,
             connections: Vec::new(),
-            places: Vec::new(),
+            index_by_slot: Vec::new(),
             connecting: 0,
             judge: Judge { dataset, protocol: plan.protocol, versions, tally: Tally::new()? },
             draws,
@@ -216,7 +226,7 @@ impl<'p, D: Driver> Worker<'p, D> {
             idle: VecDeque::new(),
             next_due_ns: 0.0,
             backlog: VecDeque::new(),
-            behind: 0,
+            unsent: 0,
             turn_ns: 0,
             measure_from_ns: 0,
             measure_until_ns: u64::MAX,
@@ -225,7 +235,7 @@ impl<'p, D: Driver> Worker<'p, D> {
         })
     }
 
-    /// Open this thread's connections, a few at a time, and wait until all stand.
+    /// Opens all connections of this thread, at most [`CONNECTING_MAX`] at a time, and waits until all are established.
     fn connect_all(&mut self) -> Result<(), Failure> {
         let count = share(self.plan.connections as u64, self.plan.threads, self.number) as usize;
         let mut events = Vec::new();
@@ -233,7 +243,7 @@ impl<'p, D: Driver> Worker<'p, D> {
         while self.idle.len() < count {
             while self.connections.len() < count && self.connecting < CONNECTING_MAX {
                 let conn = self.begin(self.connections.len())?;
-                self.connections.push(Connection {
+                self.connections.push(LoadConnection {
                     conn,
                     connecting: true,
                     replies: Replies::default(),
@@ -248,13 +258,13 @@ impl<'p, D: Driver> Worker<'p, D> {
             }
             self.driver.turn(Wait::AtMost(Duration::from_millis(100)), &mut events)?;
             for event in events.drain(..) {
-                self.heard(event)?;
+                self.on_event(event)?;
             }
         }
         Ok(())
     }
 
-    /// Begin connection `index`.
+    /// Starts to open connection `index`.
     fn begin(&mut self, index: usize) -> Result<ConnId, Failure> {
         let failed =
             |error: std::io::Error| Failure::new(format!("cannot connect to {}: {error}", self.plan.target));
@@ -265,9 +275,9 @@ impl<'p, D: Driver> Worker<'p, D> {
             }
         };
         let conn = conn.map_err(failed)?;
-        let place = conn.index as usize;
-        self.places.resize(self.places.len().max(place + 1), 0);
-        self.places[place] = index as u32;
+        let slot = conn.index as usize;
+        self.index_by_slot.resize(self.index_by_slot.len().max(slot + 1), 0);
+        self.index_by_slot[slot] = index as u32;
         self.connecting += 1;
         Ok(conn)
     }
@@ -276,7 +286,7 @@ impl<'p, D: Driver> Worker<'p, D> {
         self.start.elapsed().as_nanos() as u64
     }
 
-    fn run(mut self) -> Result<Outcome, Failure> {
+    fn run(mut self) -> Result<ThreadOutcome, Failure> {
         self.start = Instant::now();
         if self.plan.requests.is_none() {
             self.measure_from_ns = self.plan.warmup.as_nanos() as u64;
@@ -298,7 +308,7 @@ impl<'p, D: Driver> Worker<'p, D> {
             let over = now_ns >= self.measure_until_ns || self.ran_out();
             if over && ended.is_none() && (self.plan.requests.is_none() || self.under_way == 0) {
                 ended = Some(self.sample());
-                self.behind += (self.backlog.len() * self.plan.depth) as u64;
+                self.unsent += (self.backlog.len() * self.plan.depth) as u64;
             }
             self.write_what_is_due(now_ns, over);
             let drained = self.under_way == 0 && (self.backlog.is_empty() || self.ran_out());
@@ -316,7 +326,7 @@ impl<'p, D: Driver> Worker<'p, D> {
                 return Err(Failure::new(format!("{} answers nothing", self.plan.target)));
             }
             for event in events.drain(..) {
-                self.heard(event)?;
+                self.on_event(event)?;
             }
             turns = turns.wrapping_add(1);
             if turns.is_multiple_of(TURNS_PER_STEP) {
@@ -326,7 +336,7 @@ impl<'p, D: Driver> Worker<'p, D> {
         self.outcome(ended)
     }
 
-    /// Whether it has made its last request.
+    /// Tells whether this thread has made its last request.
     fn ran_out(&self) -> bool {
         self.requests_left == 0
     }
@@ -352,12 +362,12 @@ impl<'p, D: Driver> Worker<'p, D> {
         }
     }
 
-    fn outcome(mut self, ended: Option<Sample>) -> Result<Outcome, Failure> {
+    fn outcome(mut self, ended: Option<Sample>) -> Result<ThreadOutcome, Failure> {
         let ended = ended.unwrap_or_else(|| self.sample());
         let Some(begun) = self.begun.take() else {
             return Err(Failure::new("the run ended before it began"));
         };
-        // What nobody answered took at least this long: left out, the worst latencies would be missing.
+        // Requests without a reply took at least this long. Without them, the longest latencies would be missing.
         let now_ns = self.now_ns();
         for connection in &self.connections {
             let count = connection.replies.outstanding() as u64;
@@ -367,7 +377,7 @@ impl<'p, D: Driver> Worker<'p, D> {
             }
         }
         if self.ran_out() {
-            self.backlog.clear(); // due, but more than were to be made
+            self.backlog.clear(); // these bursts exceed the requested number of requests
         }
         for due_ns in &self.backlog {
             self.judge.tally.counts.unanswered += self.plan.depth as u64;
@@ -375,16 +385,16 @@ impl<'p, D: Driver> Worker<'p, D> {
         }
         self.judge.tally.end_tenth();
         let first = self.number == 0 && self.plan.server_pid.is_some();
-        Ok(Outcome {
+        Ok(ThreadOutcome {
             measured: Duration::from_nanos(ended.at_ns - begun.at_ns),
             own_cpu: ended.own.saturating_sub(begun.own),
             server_cpu: first.then(|| Duration::from_nanos(ended.server_ns.saturating_sub(begun.server_ns))),
-            behind: self.behind,
+            unsent: self.unsent,
             tally: self.judge.tally,
         })
     }
 
-    /// Nanoseconds between two bursts of an open loop.
+    /// Draws the time between two bursts of an open loop, in nanoseconds.
     fn gap_ns(&mut self) -> f64 {
         match self.plan.pace {
             Pace::Open { rate_per_s, .. } => {
@@ -406,12 +416,12 @@ impl<'p, D: Driver> Worker<'p, D> {
                 }
             }
             Pace::Open { .. } => {
-                // What was due before the end is sent even if this thread was stopped until after it.
+                // Bursts due before the end are sent even if this thread did not run until after the end.
                 while self.next_due_ns <= now_ns.min(self.measure_until_ns) as f64 {
                     if self.backlog.len() < BACKLOG_MAX {
                         self.backlog.push_back(self.next_due_ns as u64);
                     } else {
-                        self.behind += self.plan.depth as u64;
+                        self.unsent += self.plan.depth as u64;
                     }
                     self.next_due_ns += self.gap_ns();
                 }
@@ -426,13 +436,13 @@ impl<'p, D: Driver> Worker<'p, D> {
         }
     }
 
-    /// Hand the driver this turn's bursts. Those of a closed loop count from here.
+    /// Gives the bursts of this turn to the driver. In a closed loop their latency counts from now.
     fn send_what_is_written(&mut self) {
         if self.plan.pace == Pace::Closed && !self.sends.is_empty() {
             let now_ns = self.now_ns();
             for send in &self.sends {
                 if let Send::Bytes { conn, .. } = send {
-                    self.connections[self.places[conn.index as usize] as usize].due_ns = now_ns;
+                    self.connections[self.index_by_slot[conn.index as usize] as usize].due_ns = now_ns;
                 }
             }
         }
@@ -440,11 +450,11 @@ impl<'p, D: Driver> Worker<'p, D> {
         self.arena = self.driver.take_arena();
     }
 
-    /// How long to wait for the server, at most: until a burst is due.
+    /// Returns how long the driver may wait for events: at most until the next burst is due.
     fn wait(&self, now_ns: u64, over: bool) -> Wait {
-        /// A shorter sleep would end late.
+        /// Gaps up to this are polled through, because a shorter sleep would end late.
         const SLEEP_NS_MIN: f64 = 2_000.0;
-        /// The end of the measured time is noticed this late at most.
+        /// Bounds how late the end of the measured time is noticed.
         const SLEEP_NS_MAX: f64 = 100e6;
         let sleep_ns = match self.plan.pace {
             Pace::Open { sleep, .. } if !over => {
@@ -459,16 +469,16 @@ impl<'p, D: Driver> Worker<'p, D> {
         Wait::AtMost(Duration::from_nanos(sleep_ns as u64))
     }
 
-    /// Something happened to a connection.
-    fn heard(&mut self, event: Event) -> Result<(), Failure> {
+    /// Handles an event of a connection.
+    fn on_event(&mut self, event: Event) -> Result<(), Failure> {
         let (Event::Connected { conn }
         | Event::Received { conn, .. }
         | Event::Ended { conn }
         | Event::Closed { conn }) = event
         else {
-            return Ok(()); // nothing is accepted or pinned here, and bursts wait for replies, not for sockets
+            return Ok(()); // this side accepts and pins nothing, and its bursts wait for replies, not for sockets
         };
-        let index = self.places[conn.index as usize] as usize;
+        let index = self.index_by_slot[conn.index as usize] as usize;
         let is_current = self.connections[index].conn == conn;
         match event {
             Event::Received { buffer, .. } => {
@@ -482,7 +492,7 @@ impl<'p, D: Driver> Worker<'p, D> {
                     Ok(()) => Ok(()),
                     Err(Garbled(words)) => {
                         self.driver.close(conn, Close::Now);
-                        self.broke(index, &words)
+                        self.on_broken(index, &words)
                     }
                 }
             }
@@ -495,20 +505,20 @@ impl<'p, D: Driver> Worker<'p, D> {
             }
             Event::Closed { .. } if self.connections[index].connecting => {
                 self.connecting -= 1;
-                self.plan.target.connect()?; // says why, unless it has come up by now
+                self.plan.target.connect()?; // returns the reason, unless the server accepts connections by now
                 self.connections[index].conn = self.begin(index)?;
                 Ok(())
             }
             Event::Ended { .. } => {
                 self.driver.close(conn, Close::Now);
-                self.broke(index, "the server closed the connection")
+                self.on_broken(index, "the server closed the connection")
             }
-            _ => self.broke(index, "the connection broke"),
+            _ => self.on_broken(index, "the connection broke"),
         }
     }
 
-    /// Bytes came.
-    fn received(&mut self, index: usize, buffer: corecached::net::Buffer) -> Result<(), Garbled> {
+    /// Handles received bytes.
+    fn received(&mut self, index: usize, buffer: corecached_net::Buffer) -> Result<(), Garbled> {
         let bytes = self.driver.received(buffer);
         self.judge.tally.counts.bytes_in += bytes.len() as u64;
         let taken = self.connections[index].replies.take(bytes, &mut self.judge);
@@ -516,7 +526,7 @@ impl<'p, D: Driver> Worker<'p, D> {
         taken
     }
 
-    /// Once its burst is answered: go on at once in a closed loop, or wait to be due.
+    /// If the burst of a connection is answered, writes its next burst (closed loop) or makes the connection idle.
     fn free_if_answered(&mut self, index: usize) -> Result<(), Failure> {
         let connection = &mut self.connections[index];
         if connection.replies.outstanding() > 0 || connection.replies.is_clear() {
@@ -544,7 +554,7 @@ impl<'p, D: Driver> Worker<'p, D> {
         }
         let (due_ns, now_ns) = (connection.due_ns, self.turn_ns);
         self.under_way -= (gets + sets) as usize;
-        // An open loop counts what was due in the measured time, a closed loop what was answered in it.
+        // An open loop counts requests that were due in the measured time, a closed loop those answered in it.
         let counts_at = if self.plan.pace == Pace::Closed { now_ns } else { due_ns };
         if (self.measure_from_ns..self.measure_until_ns).contains(&counts_at) && self.begun.is_some() {
             let latency_ns = now_ns - due_ns;
@@ -559,7 +569,7 @@ impl<'p, D: Driver> Worker<'p, D> {
         }
     }
 
-    /// Begin a connection anew; it is idle once it stands.
+    /// Opens a connection again. It becomes idle when it is established.
     fn reopen(&mut self, index: usize) -> Result<(), Failure> {
         let conn = self.begin(index)?;
         let connection = &mut self.connections[index];
@@ -568,9 +578,9 @@ impl<'p, D: Driver> Worker<'p, D> {
         Ok(())
     }
 
-    /// A connection is lost, and the driver knows it no more.
+    /// Handles a lost connection, which the driver has forgotten: counts its pending requests and opens it again.
     #[cold]
-    fn broke(&mut self, index: usize, words: &str) -> Result<(), Failure> {
+    fn on_broken(&mut self, index: usize, words: &str) -> Result<(), Failure> {
         let connection = &mut self.connections[index];
         let lost = connection.replies.outstanding();
         connection.replies.clear();
@@ -591,7 +601,7 @@ impl<'p, D: Driver> Worker<'p, D> {
         self.reopen(index)
     }
 
-    /// Write the next burst of a connection.
+    /// Writes the next burst of a connection.
     fn write_burst(&mut self, index: usize, due_ns: u64) {
         let start = self.arena.len();
         let mut out = std::mem::take(&mut self.arena);
@@ -630,7 +640,7 @@ impl<'p, D: Driver> Worker<'p, D> {
             };
             let version = if plan.work == Work::Fill { 0 } else { version };
             let stamp = Stamp { id, run: plan.run, version };
-            let ttl_s = plan.ttl.of(mix(u64::from(id)));
+            let ttl_s = plan.ttl.ttl_s(mix(u64::from(id)));
             wire::put_set(out, plan.protocol, &dataset.keys, &dataset.values, stamp, ttl_s);
             self.connections[index].replies.expect_set(id, version);
             return;
@@ -645,7 +655,7 @@ impl<'p, D: Driver> Worker<'p, D> {
         self.connections[index].replies.expect_get(self.ids.iter().copied());
     }
 
-    /// The number of the next key. When versions are kept, each thread has keys of its own.
+    /// Returns the number of the next key. When versions are verified, each thread uses keys of its own.
     #[inline]
     fn draw(&mut self) -> u32 {
         let plan = self.plan;

@@ -16,8 +16,9 @@ use rustix::event::epoll;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketFlags};
 
-use super::{Buffer, Close, ConnId, Driver, DriverSetup, Event, Send, Wait, Waker, listen, outbox};
-use super::{Outbox, listen::Admission};
+use crate::driver::{self, Buffer, Close, ConnId, Driver, DriverSetup, Event, Send, Wait, Waker};
+use crate::listen::{self, Admission};
+use crate::outbox::{self, Outbox};
 
 /// Readiness reports taken in one wait.
 const EVENTS_MAX: usize = 512;
@@ -469,7 +470,7 @@ impl Driver for Epoll {
             return 0;
         }
         let offered = first.len() + rest.len();
-        match super::receive_into(open.socket.as_fd(), first, rest) {
+        match driver::receive_into(open.socket.as_fd(), first, rest) {
             Ok(len) if len > 0 => {
                 open.readable = len == offered || open.ended; // as in `read`
                 if open.readable && !open.listed {
@@ -525,7 +526,7 @@ impl Driver for Epoll {
             self.flush(conn);
         }
         arena.clear();
-        super::shrink_arena(&mut arena);
+        driver::shrink_arena(&mut arena);
         self.arena = arena;
     }
 
@@ -571,7 +572,7 @@ impl Driver for Epoll {
     }
 
     fn connect(&mut self, address: &socket2::SockAddr) -> io::Result<ConnId> {
-        let socket = super::socket_for(address, true)?;
+        let socket = driver::socket_for(address, true)?;
         match socket.connect(address) {
             Ok(()) => {}
             Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
@@ -584,7 +585,7 @@ impl Driver for Epoll {
     fn peer(&self, conn: ConnId) -> Option<SocketAddr> {
         let place = &self.conns[conn.index as usize];
         let open = place.conn.as_ref().filter(|_| place.generation == conn.generation)?;
-        super::peer_of(open.socket.as_fd())
+        driver::peer_of(open.socket.as_fd())
     }
 
     fn stop_accepting(&mut self) {

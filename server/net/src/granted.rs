@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 
 use io_uring::{IoUring, cqueue, opcode, types};
 
-use super::buffer_ring::BufferRing;
+use crate::buffer_ring::BufferRing;
 
 /// Ring sizes to try, submission and completion entries: locked memory may be charged per user id, so a smaller ring
 /// is tried before giving up.

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
-use super::Pinned;
+use crate::driver::Pinned;
 
 /// Above this many waiting bytes the shard stops parsing the connection.
 pub const HIGH_WATER_BYTES: usize = 64 * 1024;

@@ -18,11 +18,22 @@ use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::SendFlags;
 
-use super::buffer_ring::BufferRing;
-use super::granted::{self, Features};
-use super::listen::{self, Admission};
-use super::outbox::{self, Outbox};
-use super::{Buffer, Close, ConnId, Driver, DriverSetup, Event, Pinned, Ring, Send, Wait, Waker};
+use crate::buffer_ring::BufferRing;
+use crate::granted::{self, Features};
+use crate::listen::{self, Admission};
+use crate::outbox::{self, Outbox};
+use crate::driver::{
+    self, Buffer, Close, ConnId, Driver, DriverSetup, Event, Pinned, Send, Wait, Waker,
+};
+
+/// A driver over io_uring, or over one that is.
+pub trait Ring: Driver {
+    /// The one at the bottom.
+    fn ring(&mut self) -> &mut Uring;
+
+    /// Whether a turn has something to hand over, or would find something without waiting. No system call.
+    fn pending(&mut self) -> bool;
+}
 
 /// Receive buffers a shard, and bytes of each; more showed no gain.
 const BUFFERS: (u16, u32) = (256, 4096);
@@ -729,7 +740,7 @@ impl Driver for Uring {
         if open.paused || open.ended || open.connecting.is_some() {
             return 0;
         }
-        match super::receive_into(open.socket.as_fd(), first, rest) {
+        match driver::receive_into(open.socket.as_fd(), first, rest) {
             Ok(len) => {
                 open.unanswered |= len > 0;
                 if len > 0 && !std::mem::replace(&mut open.heard, true) {
@@ -758,7 +769,7 @@ impl Driver for Uring {
         debug_assert!(self.arena_sends.is_empty());
         let mut spare = std::mem::take(&mut self.arena_in_flight);
         spare.clear();
-        super::shrink_arena(&mut spare);
+        driver::shrink_arena(&mut spare);
         self.arena_spare = spare;
         for send in sends.drain(..) {
             match send {
@@ -837,7 +848,7 @@ impl Driver for Uring {
     }
 
     fn connect(&mut self, address: &socket2::SockAddr) -> io::Result<ConnId> {
-        let socket = super::socket_for(address, false)?;
+        let socket = driver::socket_for(address, false)?;
         let (fd, address) = (types::Fd(socket.as_raw_fd()), Box::new(address.clone()));
         let entry = opcode::Connect::new(fd, address.as_ptr().cast(), address.len()).build();
         let id = self.open_place(socket.into());
@@ -850,7 +861,7 @@ impl Driver for Uring {
     fn peer(&self, conn: ConnId) -> Option<SocketAddr> {
         let place = &self.conns[conn.index as usize];
         let open = place.conn.as_ref().filter(|_| place.generation == conn.generation)?;
-        super::peer_of(open.socket.as_fd())
+        driver::peer_of(open.socket.as_fd())
     }
 
     fn stop_accepting(&mut self) {

@@ -17,7 +17,6 @@ pub struct Clock {
     /// The second at which `debugtime` stopped it; 0 while it runs.
     stopped_at_s: AtomicU32,
     /// Unix milliseconds that a simulation shows; the time is nothing else then.
-    #[cfg(test)]
     simulated_ms: Option<std::sync::Arc<std::sync::atomic::AtomicU64>>,
 }
 
@@ -33,14 +32,13 @@ impl Clock {
             offset_ms: unix_ms as i64 - monotonic_ms(),
             ahead_s: AtomicU32::new(0),
             stopped_at_s: AtomicU32::new(0),
-            #[cfg(test)]
             simulated_ms: None,
         }
     }
 
     /// A clock that shows `unix_ms`, and stands until somebody changes it.
-    #[cfg(test)]
-    pub(crate) fn simulated(unix_ms: std::sync::Arc<std::sync::atomic::AtomicU64>) -> Self {
+    #[must_use]
+    pub fn simulated(unix_ms: std::sync::Arc<std::sync::atomic::AtomicU64>) -> Self {
         let started_unix_s = (unix_ms.load(Ordering::Relaxed) / 1000) as u32;
         Self { started_unix_s, simulated_ms: Some(unix_ms), ..Self::start() }
     }
@@ -78,7 +76,6 @@ impl Clock {
     /// Unix milliseconds, good to a few of them. About 10 ns: no system call.
     #[must_use]
     pub fn now_ms(&self) -> u64 {
-        #[cfg(test)]
         if let Some(unix_ms) = &self.simulated_ms {
             return unix_ms.load(Ordering::Relaxed);
         }
@@ -88,7 +85,6 @@ impl Clock {
     /// Seconds since the start.
     #[must_use]
     pub fn uptime_s(&self) -> u32 {
-        #[cfg(test)]
         if let Some(unix_ms) = &self.simulated_ms {
             return (unix_ms.load(Ordering::Relaxed) / 1000) as u32 - self.started_unix_s;
         }

@@ -3,11 +3,7 @@
 //! A shard counts in plain [`Counters`] and publishes them to its [`Cells`] once a turn, before anybody can see the
 //! replies of that turn; whoever asks sums over the cells of all shards without stopping them.
 
-mod descriptions;
-
 use std::sync::atomic::{AtomicU64, Ordering};
-
-pub use descriptions::Descriptions;
 
 use corecached_engine::StoreStats;
 

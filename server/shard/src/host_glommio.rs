@@ -13,8 +13,11 @@ use std::time::{Duration, Instant};
 use glommio::{ExecutorJoinHandle, Latency, LocalExecutorBuilder, Placement, Shares};
 use rustix::event::EventfdFlags;
 
-use crate::net::Ring;
-use crate::shard::{Progress, Shard};
+use corecached_net::Ring;
+use corecached_net::tls::SecureDriver;
+
+use crate::service::Service;
+use crate::turn::{Progress, Shard};
 
 /// Longest wait inside the shard's own ring. An empty one means idle, and then the executor parks for real.
 const WAIT: Duration = Duration::from_millis(10);
@@ -58,10 +61,10 @@ pub fn probe(core: usize) -> Result<(), String> {
 ///
 /// # Errors
 /// When glommio cannot start an executor.
-pub fn spawn<D: Ring + 'static>(
+pub fn spawn<D: Ring + SecureDriver + 'static, S: Service>(
     core: usize,
     name: &str,
-    make: impl FnOnce() -> Option<Shard<D>> + Send + 'static,
+    make: impl FnOnce() -> Option<Shard<D, S>> + Send + 'static,
 ) -> Result<ExecutorJoinHandle<io::Result<()>>, String> {
     let started = builder(core, name).spawn(move || async move {
         let Some(shard) = make() else { return Ok(()) };
@@ -77,7 +80,7 @@ pub fn spawn<D: Ring + 'static>(
 }
 
 /// Take turns until the server has stopped.
-async fn drive<D: Ring>(mut shard: Shard<D>) -> io::Result<()> {
+async fn drive<D: Ring + SecureDriver, S: Service>(mut shard: Shard<D, S>) -> io::Result<()> {
     let bell = Bell::new()?;
     shard.driver_mut().ring().register_eventfd(bell.raw())?;
     let _tick = glommio::spawn_local(tick(bell.handle()?));

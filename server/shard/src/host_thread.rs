@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use crate::net::Driver;
-use crate::shard::{Progress, Shard};
+use corecached_net::tls::SecureDriver;
+
+use crate::service::Service;
+use crate::turn::{Progress, Shard};
 
 /// Longest wait for the network: expiry wants a look at the clock once a second.
 const WAIT: Duration = Duration::from_secs(1);
@@ -12,7 +14,7 @@ const WAIT: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// What made the driver unusable.
-pub fn run<D: Driver>(mut shard: Shard<D>) -> std::io::Result<()> {
+pub fn run<D: SecureDriver, S: Service>(mut shard: Shard<D, S>) -> std::io::Result<()> {
     while shard.turn(WAIT)? != Progress::Finished {}
     Ok(())
 }

@@ -94,68 +94,6 @@ pub struct Config {
     pub shown: Shown,
 }
 
-/// Where to listen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Listen {
-    /// On these addresses; port 0 takes a free one.
-    Tcp(Vec<Address>),
-    /// On a socket in the file system, with these permissions.
-    Unix {
-        /// Its path.
-        path: PathBuf,
-        /// Its mode, as of `chmod`.
-        mode: u32,
-        /// What is spoken there.
-        serves: Serves,
-    },
-}
-
-/// An address to listen on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Address {
-    /// Where.
-    pub at: SocketAddr,
-    /// What is spoken there.
-    pub serves: Serves,
-}
-
-/// What is spoken on the connections of a listening socket.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Serves {
-    /// Text, binary or either.
-    pub wire: Wire,
-    /// Whether and how it is secured.
-    pub usage: Usage,
-}
-
-/// Most listening sockets: so many the drivers can tell apart.
-pub const LISTENERS_MAX: usize = 62;
-
-/// How to reach the network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IoBackend {
-    /// io_uring where it works, else epoll.
-    Auto,
-    /// io_uring or nothing.
-    IoUring,
-    /// epoll.
-    Epoll,
-}
-
-impl std::str::FromStr for IoBackend {
-    /// What may be given instead.
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, &'static str> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "io_uring" => Ok(Self::IoUring),
-            "epoll" => Ok(Self::Epoll),
-            _ => Err("give auto, io_uring or epoll"),
-        }
-    }
-}
-
 /// See [`Config::shown`].
 #[derive(Clone, Debug)]
 pub struct Shown {
@@ -197,33 +135,3 @@ impl Config {
 
 /// Most memory of one slice, bytes: its locations are 32-bit numbers of 4-byte granules.
 pub const SLICE_BYTES_MAX: usize = 16 << 30;
-
-/// A setting that cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigError {
-    flag: String,
-    value: String,
-    remedy: String,
-    /// What memcached exits with.
-    pub exit_code: u8,
-}
-
-impl ConfigError {
-    /// `flag` was set to `value`, which does not work; `remedy` does.
-    #[must_use]
-    pub fn new(flag: &str, value: &str, remedy: &str, exit_code: u8) -> Self {
-        Self { flag: flag.into(), value: value.into(), remedy: remedy.into(), exit_code }
-    }
-}
-
-impl std::fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {:?}: {}", self.flag, self.value, self.remedy)
-    }
-}
-
-impl std::error::Error for ConfigError {}
-
-/// Every address of this machine, of both families.
-pub(crate) const ALL_ADDRESSES: [IpAddr; 2] =
-    [IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED)];

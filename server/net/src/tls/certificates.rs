@@ -21,27 +21,13 @@ use rustls::{RootCertStore, ServerConfig};
 
 use super::ciphers;
 use super::files::{fingerprint, read};
-use crate::config::{KeyFormat, TlsOptions, Verify};
-use crate::net::ConnId;
+use super::options::{KeyFormat, TlsOptions, Usage, Verify};
+use crate::driver::ConnId;
 
 /// Sessions remembered with `-o ssl_session_cache`, for clients that know no tickets.
 const SESSIONS_MAX: usize = 20_480;
 /// `refresh_certs` that wait for the control thread; more are told to come again.
 const ASKS_MAX: usize = 64;
-
-/// How connections of a listening socket are secured.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Usage {
-    /// Not at all: `notls:`, and everything without `-Z`.
-    #[default]
-    Plain,
-    /// As `-o ssl_verify_mode` says.
-    Default,
-    /// Clients are not asked for certificates: `btls:`.
-    Basic,
-    /// Clients must show certificates: `mtls:`.
-    Mutual,
-}
 
 /// What connections begin with, as it was read last.
 #[derive(Debug)]

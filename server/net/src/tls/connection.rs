@@ -12,7 +12,8 @@ use rustls::server::ServerConnection;
 use rustls::{ClientConnection, HandshakeKind, ServerConfig};
 
 use super::trust::Secure;
-use crate::net::{ConnId, Outbox, Pinned, outbox};
+use crate::driver::{ConnId, Pinned};
+use crate::outbox::{self, Outbox};
 
 /// Most plain bytes of a waiting value encrypted in one turn: four records.
 pub const SEAL_BYTES: usize = 64 * 1024;

@@ -13,11 +13,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::certificates::{Certificates, Counts, Loaded, Usage};
+use super::certificates::{Certificates, Counts, Loaded};
 use super::connection::{Connection, Taken};
 use super::trust::Secure;
-use crate::net::uring::Uring;
-use crate::net::{Buffer, Close, ConnId, Driver, Event, Ring, Send, Wait, Waker, outbox};
+use super::options::Usage;
+use crate::driver::{Buffer, Close, ConnId, Driver, Event, Send, Wait, Waker};
+use crate::epoll::Epoll;
+use crate::outbox;
+use crate::uring::{Ring, Uring};
 
 /// Buffers of decrypted bytes are numbered from here, above any of the driver below.
 const BUFFERS_FROM: u16 = 1 << 15;
@@ -488,20 +491,6 @@ impl<D: Driver> Driver for Tls<D> {
         self.below.connect(address)
     }
 
-    fn connect_secured(&mut self, address: &socket2::SockAddr, secure: &Secure) -> io::Result<ConnId> {
-        let id = self.below.connect(address)?;
-        match Connection::to_server(id, secure) {
-            Ok(made) => {
-                self.add(made);
-                Ok(id)
-            }
-            Err(error) => {
-                self.below.close(id, Close::Now);
-                Err(io::Error::other(error))
-            }
-        }
-    }
-
     fn peer(&self, conn: ConnId) -> Option<SocketAddr> {
         self.below.peer(conn)
     }
@@ -534,5 +523,38 @@ impl Ring for Tls<Uring> {
 
     fn pending(&mut self) -> bool {
         self.has_work() || self.below.pending()
+    }
+}
+
+
+/// A driver that may begin secured connections to servers.
+pub trait SecureDriver: Driver {
+    /// As [`Driver::connect`], but the connection is secured as `secure` says.
+    ///
+    /// # Errors
+    /// Those of [`Driver::connect`]; and always `Unsupported` on a driver that is not a [`Tls`].
+    fn connect_secured(&mut self, address: &socket2::SockAddr, secure: &Secure) -> io::Result<ConnId> {
+        let _ = (address, secure);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+impl SecureDriver for Uring {}
+
+impl SecureDriver for Epoll {}
+
+impl<D: Driver> SecureDriver for Tls<D> {
+    fn connect_secured(&mut self, address: &socket2::SockAddr, secure: &Secure) -> io::Result<ConnId> {
+        let id = self.below.connect(address)?;
+        match Connection::to_server(id, secure) {
+            Ok(made) => {
+                self.add(made);
+                Ok(id)
+            }
+            Err(error) => {
+                self.below.close(id, Close::Now);
+                Err(io::Error::other(error))
+            }
+        }
     }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crossbeam_channel::{bounded, never, select};
 
-use super::Certificates;
-use crate::runtime::files::watch;
+use super::certificates::Certificates;
+use crate::watch_files::watch;
 
 /// Word under way that a file changed.
 const CHANGES_MAX: usize = 1;

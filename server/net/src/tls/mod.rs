@@ -12,10 +12,15 @@ mod connection;
 pub mod driver;
 mod files;
 pub mod follow;
+mod options;
 pub mod trust;
 mod trusted;
 
-pub use certificates::{Certificates, Usage};
-pub use driver::Tls;
+pub use certificates::Certificates;
+pub use driver::{SecureDriver, Tls};
+pub use options::{
+    HANDSHAKE_TIMEOUT, HANDSHAKE_TIMEOUT_MS, KeyFormat, LEAST_VERSION, MIN_VERSIONS, TlsOptions, TlsShown, Usage,
+    Verify,
+};
 pub use trust::{Secure, Trust, TrustOptions};
 pub use trusted::Trusted;

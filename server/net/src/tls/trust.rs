@@ -13,7 +13,7 @@ use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
 use super::anybody::Anybody;
 use super::certificates::{certificates, key};
 use super::files::read;
-use crate::config::KeyFormat;
+use super::options::KeyFormat;
 
 /// Where it is read from.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::files::fingerprint;
-use super::{Trust, TrustOptions};
+use super::trust::{Trust, TrustOptions};
 
 /// See the head of the file.
 #[derive(Clone, Debug)]

@@ -5,12 +5,20 @@
 //! it too, connections that need that peer stop parsing; a shard takes no more requests from a peer that does not take
 //! its replies. A peer is woken only when it is parked.
 
+pub mod lock;
+pub mod message;
+pub mod owner;
+pub mod slice;
+pub mod spsc;
+
 use std::sync::{Arc, OnceLock};
 
-use super::lock::Bell;
-use super::message::Batch;
-use super::spsc::{Consumer, Producer, ring};
-use crate::net::Waker;
+use corecached_net::Waker;
+
+use self::lock::Bell;
+use self::message::Batch;
+use self::spsc::{Consumer, Producer, ring};
+use crate::types::ServiceTypes;
 
 /// Batches under way from one shard to another.
 const BATCHES_MAX: usize = 32;
@@ -45,33 +53,30 @@ impl Presence {
 }
 
 /// One shard's ends of all its channels.
-#[derive(Debug)]
-pub struct Mesh {
+pub struct Mesh<S: ServiceTypes> {
     me: usize,
     presence: Arc<[Presence]>,
-    peers: Vec<Peer>,
-    spares: Vec<Batch>,
+    peers: Vec<Peer<S>>,
+    spares: Vec<Batch<S>>,
 }
 
-#[derive(Debug)]
-struct Peer {
+struct Peer<S: ServiceTypes> {
     shard: usize,
-    requests_out: Lane,
-    replies_out: Lane,
-    requests_in: Consumer<Batch>,
-    replies_in: Consumer<Batch>,
+    requests_out: Lane<S>,
+    replies_out: Lane<S>,
+    requests_in: Consumer<Batch<S>>,
+    replies_in: Consumer<Batch<S>>,
 }
 
 /// An outgoing channel and what waits to be published on it.
-#[derive(Debug)]
-struct Lane {
-    published: Producer<Batch>,
-    pending: Batch,
+struct Lane<S: ServiceTypes> {
+    published: Producer<Batch<S>>,
+    pending: Batch<S>,
 }
 
-impl Lane {
+impl<S: ServiceTypes> Lane<S> {
     /// Publish what waits; true when something was.
-    fn publish(&mut self, spares: &mut Vec<Batch>) -> bool {
+    fn publish(&mut self, spares: &mut Vec<Batch<S>>) -> bool {
         if self.pending.is_empty() {
             return false;
         }
@@ -85,10 +90,10 @@ impl Lane {
 
 /// The ends of every shard among `shards`, and what they know of each other.
 #[must_use]
-pub fn connect(shards: usize) -> (Vec<Mesh>, Arc<[Presence]>) {
+pub fn connect<S: ServiceTypes>(shards: usize) -> (Vec<Mesh<S>>, Arc<[Presence]>) {
     let presence: Arc<[Presence]> =
         (0..shards).map(|_| Presence { bell: Bell::silent(), waker: OnceLock::new() }).collect();
-    let mut meshes: Vec<Mesh> = (0..shards)
+    let mut meshes: Vec<Mesh<S>> = (0..shards)
         .map(|me| Mesh { me, presence: Arc::clone(&presence), peers: Vec::new(), spares: Vec::new() })
         .collect();
     for one in 0..shards {
@@ -114,7 +119,7 @@ pub fn connect(shards: usize) -> (Vec<Mesh>, Arc<[Presence]>) {
     (meshes, presence)
 }
 
-impl Mesh {
+impl<S: ServiceTypes> Mesh<S> {
     /// The shard these ends belong to.
     #[must_use]
     pub const fn me(&self) -> usize {
@@ -127,8 +132,9 @@ impl Mesh {
         self.presence.len()
     }
 
-    fn peer(&mut self, shard: usize) -> &mut Peer {
+    fn peer(&mut self, shard: usize) -> &mut Peer<S> {
         debug_assert_ne!(shard, self.me);
+        debug_assert!(shard < self.shards());
         &mut self.peers[shard - usize::from(shard > self.me)]
     }
 
@@ -147,22 +153,22 @@ impl Mesh {
     }
 
     /// Requests for `shard`, published with the rest of this turn.
-    pub fn requests(&mut self, shard: usize) -> &mut Batch {
+    pub fn requests(&mut self, shard: usize) -> &mut Batch<S> {
         &mut self.peer(shard).requests_out.pending
     }
 
     /// Replies and returned values for `shard`, published with the rest of this turn.
-    pub fn replies(&mut self, shard: usize) -> &mut Batch {
+    pub fn replies(&mut self, shard: usize) -> &mut Batch<S> {
         &mut self.peer(shard).replies_out.pending
     }
 
     /// The next batch of replies from any peer, with its shard.
-    pub fn take_replies(&mut self) -> Option<(usize, Batch)> {
+    pub fn take_replies(&mut self) -> Option<(usize, Batch<S>)> {
         self.peers.iter_mut().find_map(|peer| Some((peer.shard, peer.replies_in.pop()?)))
     }
 
     /// The next batch of requests from a peer that takes our replies, with its shard.
-    pub fn take_requests(&mut self) -> Option<(usize, Batch)> {
+    pub fn take_requests(&mut self) -> Option<(usize, Batch<S>)> {
         self.peers.iter_mut().find_map(|peer| {
             if peer.replies_out.pending.len_bytes() >= PENDING_BYTES_MAX {
                 return None;
@@ -172,7 +178,7 @@ impl Mesh {
     }
 
     /// Give back an emptied batch.
-    pub fn recycle(&mut self, batch: Batch) {
+    pub fn recycle(&mut self, batch: Batch<S>) {
         debug_assert!(batch.is_empty());
         if self.spares.len() < SPARES_MAX && batch.capacity_bytes() <= SPARE_BYTES_MAX {
             self.spares.push(batch);

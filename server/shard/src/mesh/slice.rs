@@ -16,7 +16,7 @@ use super::lock::Lock;
 #[repr(align(128))]
 struct Slice<T> {
     lock: Lock,
-    value: UnsafeCell<Option<T>>,
+    value: UnsafeCell<T>,
 }
 
 // SAFETY: `value` is reached only through a `Lent` that holds `lock`, which one at a time can; so sharing a slice is
@@ -34,26 +34,21 @@ impl<T> Clone for Slices<T> {
 }
 
 impl<T> Slices<T> {
-    /// As many empty slices as shards, each held by its owner, who is to fill it.
+    /// A slice for each of `values`, in order, and its owner's hold on it, which is held from the start.
     #[must_use]
-    pub fn new(shards: usize) -> Self {
-        Self((0..shards).map(|_| Slice { lock: Lock::held(), value: UnsafeCell::new(None) }).collect())
+    pub fn new(values: impl IntoIterator<Item = T>) -> (Self, Vec<Lent<T>>) {
+        let slice = |value| Slice { lock: Lock::held(), value: UnsafeCell::new(value) };
+        let slices = Self(values.into_iter().map(slice).collect());
+        // One hold a slice, and no other way makes a hold that is held without taking the lock.
+        let owners =
+            (0..slices.0.len()).map(|shard| Lent { slices: slices.clone(), shard, held: true }).collect();
+        (slices, owners)
     }
 
-    /// The owner's hold on its slice, which becomes `value`. Call it once a shard, before any other use.
-    #[must_use]
-    pub fn fill(&self, shard: usize, value: T) -> Lent<T> {
-        let mut own = Lent { slices: self.clone(), shard, held: true };
-        // SAFETY: the lock is held from the start, by the one caller this function has for each shard.
-        unsafe { *own.slices.0[shard].value.get() = Some(value) };
-        debug_assert!(own.held());
-        own.held = true;
-        own
-    }
-
-    /// A hold on another shard's slice, not taken yet.
+    /// A hold on the slice of `shard`, not taken yet.
     #[must_use]
     pub fn other(&self, shard: usize) -> Lent<T> {
+        assert!(shard < self.0.len(), "there is no such slice");
         Lent { slices: self.clone(), shard, held: false }
     }
 }
@@ -113,8 +108,7 @@ impl<T> Deref for Lent<T> {
     fn deref(&self) -> &T {
         assert!(self.held);
         // SAFETY: we hold the lock, so no other `Lent` reaches the value, and this one is borrowed.
-        let value = unsafe { &*self.slices.0[self.shard].value.get() };
-        value.as_ref().expect("filled before anybody could take it")
+        unsafe { &*self.slices.0[self.shard].value.get() }
     }
 }
 
@@ -123,8 +117,7 @@ impl<T> DerefMut for Lent<T> {
     fn deref_mut(&mut self) -> &mut T {
         assert!(self.held);
         // SAFETY: as above, and this one is borrowed mutably.
-        let value = unsafe { &mut *self.slices.0[self.shard].value.get() };
-        value.as_mut().expect("filled before anybody could take it")
+        unsafe { &mut *self.slices.0[self.shard].value.get() }
     }
 }
 
@@ -139,8 +132,8 @@ mod tests {
     #[test]
     fn one_at_a_time_works_on_a_slice_however_many_want_it() {
         const ROUNDS: u64 = 20_000;
-        let slices = Slices::new(1);
-        let mut owner = slices.fill(0, Pair::default());
+        let (slices, mut owners) = Slices::new([Pair::default()]);
+        let mut owner = owners.remove(0);
         owner.give_up();
         let borrowers: Vec<_> = (0..3)
             .map(|_| {
@@ -177,8 +170,8 @@ mod tests {
     #[test]
     #[should_panic(expected = "self.held")]
     fn a_slice_that_is_not_held_cannot_be_touched() {
-        let slices = Slices::new(1);
-        let mut owner = slices.fill(0, 7u8);
+        let (_slices, mut owners) = Slices::new([7u8]);
+        let mut owner = owners.remove(0);
         owner.give_up();
         let _ = *owner;
     }

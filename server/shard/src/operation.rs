@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::ConfigError;
+use crate::error::ConfigError;
 
 /// Exit code of a wrong value.
 const EX_VALUE: u8 = 1;

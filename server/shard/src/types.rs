@@ -1,0 +1,45 @@
+//! The types that differ between services: what their sessions do, and what their shards send each other.
+
+use std::marker::Send;
+
+/// What a service has a session do instead of reading commands.
+pub trait Task {
+    /// Whether the client is expected to say something, so that the idle timeout counts.
+    fn awaits_client(&self) -> bool;
+
+    /// Whether the connection may be closed. `ended`: the client will send nothing more. `stalled`: input is left.
+    fn may_close(&self, ended: bool, stalled: bool) -> bool;
+}
+
+/// The task of a service whose sessions only read commands: there is none.
+#[derive(Clone, Copy, Debug)]
+pub enum NoTask {}
+
+impl Task for NoTask {
+    fn awaits_client(&self) -> bool {
+        match *self {}
+    }
+
+    fn may_close(&self, _: bool, _: bool) -> bool {
+        match *self {}
+    }
+}
+
+/// The types of a service. Its behaviour is [`crate::service::Service`].
+pub trait ServiceTypes: Sized + 'static {
+    /// What a session may be doing instead of reading commands.
+    type Task: Task;
+    /// Something that a session does once all of its earlier replies have been sent.
+    type Barrier;
+    /// What to do with the answers of all shards to a broadcast.
+    type Then;
+    /// One request of a shard to another, without the bytes that it names ([`crate::mesh::message::Request`]).
+    type Ask: Copy + Send;
+    /// What every shard is asked to do at the same point of a connection's order.
+    type Broadcast: Copy + Send;
+    /// One shard's answer to a broadcast.
+    type Answer: Send;
+
+    /// Bytes of memory that `answer` holds. They count against the bound of the mesh.
+    fn answer_bytes(answer: &Self::Answer) -> usize;
+}
