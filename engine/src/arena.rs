@@ -1,13 +1,13 @@
-//! The arena: one mapping in which every item of a store lives.
+//! The arena: the one memory mapping that holds every record of a store.
 //!
-//! Owns the address space and lends ranges of it. It knows nothing of segments or records. It rests
-//! on two facts:
+//! Owns the address space and lends ranges of it; knows nothing of segments or records. Its safety rests on
+//! three rules, of which this file enforces the first and `segments` the other two:
 //!
-//! - The mapping is readable, writable and zeroed from start to end, and lives until the last `Arc` goes.
-//! - Ranges that another thread may read (a [`View`] of a pinned value) are never lent mutably nor discarded
-//!   meanwhile. The pin counts of `segments` see to that: nothing in a pinned segment's values is written.
-//!   Ranges that another thread has the kernel take back ([`PageWork`]) are not lent at all until that is over: `segments`
-//!   keeps them out of its lists.
+//! - The mapping is readable, writable and zeroed at first, and is unmapped when its last `Arc` is dropped.
+//! - A range that another thread may read (a [`View`] of a pinned value) is neither lent mutably nor
+//!   discarded while the value is pinned: nothing writes to the values of a pinned segment.
+//! - A range that another thread asks the kernel to take back ([`PageWork`]) is not lent at all until that
+//!   has ended: `segments` keeps its segment out of every list.
 
 use std::io;
 use std::ptr::{self, NonNull};
@@ -15,36 +15,56 @@ use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+
 /// Bytes of a huge page, and alignment of the mapping.
 pub(crate) const HUGE_PAGE_BYTES: usize = 2 << 20;
-/// Bytes to be given back to the kernel at a time: 5 microseconds of its work, and 20 where it has to split a huge page.
+/// Bytes given back to the kernel in one call. It takes 5 microseconds, or 20 where a huge page has to be
+/// split first.
 pub(crate) const DISCARD_BYTES: usize = 8 << 10;
 const ALIGN: usize = HUGE_PAGE_BYTES;
 
-/// The mapping itself, unmapped when its last user is gone.
+/// The mapping itself, unmapped when its last user is dropped.
 struct Mapping {
     /// First usable byte, aligned to [`ALIGN`].
     base: NonNull<u8>,
+    /// Usable bytes from `base` on.
     bytes: usize,
-    /// What `mmap` gave, for `munmap`.
+    /// Start of the whole mapping, as `munmap` needs it.
     mapped: NonNull<u8>,
     mapped_bytes: usize,
 }
 
-// SAFETY: the mapping is plain memory, tied to no thread; who may touch which bytes is ruled by `Arena`,
-// which is not shared, and by pins for `View`s (see the head of the file).
+// SAFETY: the mapping is plain memory, tied to no thread. Which bytes may be touched is decided by `Arena`,
+// which is not shared, and by pins for `View`s (see the rules at the top of this file).
 unsafe impl Send for Mapping {}
 // SAFETY: as above.
 unsafe impl Sync for Mapping {}
 
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: exactly the range `mmap` returned; the last owner is going, so nothing refers to it.
-        unsafe { libc::munmap(self.mapped.as_ptr().cast(), self.mapped_bytes) };
+impl Mapping {
+    /// Advises the kernel about the bytes `at..at + len`. A refusal is ignored: it costs memory or speed,
+    /// never contents.
+    ///
+    /// # Safety
+    /// The range lies inside the usable bytes. With `LinuxDontNeed`, nothing refers to it.
+    unsafe fn advise(&self, at: usize, len: usize, advice: Advice) {
+        debug_assert!(at <= self.bytes && len <= self.bytes - at);
+        // SAFETY: in range, as the caller promises. Of the kinds of advice used here only `LinuxDontNeed`
+        // changes contents, and then nothing refers to them.
+        let _ = unsafe { madvise(self.base.add(at).as_ptr().cast(), len, advice) };
     }
 }
 
-/// Starts loading the cache line of an address, whatever lies there.
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: exactly the range `mmap` returned; the last owner is being dropped, so nothing refers to
+        // it.
+        let unmapped = unsafe { munmap(self.mapped.as_ptr().cast(), self.mapped_bytes) };
+        debug_assert!(unmapped.is_ok());
+    }
+}
+
+/// Starts loading the cache line at an address, which need not be mapped.
 #[inline]
 pub(crate) fn prefetch_line(line: *const u8) {
     #[cfg(target_arch = "x86_64")]
@@ -56,7 +76,11 @@ pub(crate) fn prefetch_line(line: *const u8) {
     #[cfg(target_arch = "aarch64")]
     // SAFETY: a hint: it neither faults nor changes anything.
     unsafe {
-        std::arch::asm!("prfm pldl1keep, [{line}]", line = in(reg) line, options(nostack, readonly, preserves_flags))
+        std::arch::asm!(
+            "prfm pldl1keep, [{line}]",
+            line = in(reg) line,
+            options(nostack, readonly, preserves_flags)
+        )
     };
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = line;
@@ -64,7 +88,7 @@ pub(crate) fn prefetch_line(line: *const u8) {
 
 /// Exclusive access to the mapping.
 pub(crate) struct Arena {
-    /// Of `mapping`, at hand.
+    /// Copies of the fields of `mapping`, to spare a pointer on every access.
     base: NonNull<u8>,
     bytes: usize,
     mapping: Arc<Mapping>,
@@ -74,32 +98,26 @@ pub(crate) struct Arena {
 unsafe impl Send for Arena {}
 
 impl Arena {
-    /// Reserves address space; memory comes page by page when it is first written.
+    /// Reserves address space; memory is taken page by page when it is first written.
+    ///
+    /// # Errors
+    /// The kernel's, when it refuses that much address space.
     pub(crate) fn new(bytes: usize) -> io::Result<Arena> {
-        let mapped_bytes = bytes + ALIGN;
+        let mapped_bytes = bytes.checked_add(ALIGN).ok_or(io::ErrorKind::InvalidInput)?;
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
         // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing that exists.
-        let mapped = unsafe {
-            libc::mmap(
-                ptr::null_mut(),
-                mapped_bytes,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
-                -1,
-                0,
-            )
-        };
-        if mapped == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
+        let mapped = unsafe { mmap_anonymous(ptr::null_mut(), mapped_bytes, access, flags)? };
         let mapped = NonNull::new(mapped.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
         let skip = mapped.as_ptr().align_offset(ALIGN);
         assert!(skip < ALIGN);
-        // SAFETY: `skip` is less than the `ALIGN` bytes mapped beyond `bytes`.
+        // SAFETY: `skip` is less than the `ALIGN` bytes mapped in addition to `bytes`.
         let base = unsafe { mapped.add(skip) };
-        // Small pages until told otherwise: what is resident is then what was touched.
-        // SAFETY: a range inside the mapping; advice changes no contents. Refusal only costs memory.
-        unsafe { libc::madvise(base.as_ptr().cast(), bytes, libc::MADV_NOHUGEPAGE) };
-        Ok(Arena { base, bytes, mapping: Arc::new(Mapping { base, bytes, mapped, mapped_bytes }) })
+        let mapping = Arc::new(Mapping { base, bytes, mapped, mapped_bytes });
+        // Small pages unless `advise_huge` asks for others, so that only what was touched is resident.
+        // SAFETY: the whole of the usable bytes; this advice changes no contents.
+        unsafe { mapping.advise(0, bytes, Advice::LinuxNoHugepage) };
+        Ok(Arena { base, bytes, mapping })
     }
 
     /// Usable bytes.
@@ -107,30 +125,31 @@ impl Arena {
         self.bytes
     }
 
-    /// First byte, aligned to a huge page. For whoever lays out a whole arena of their own.
+    /// First byte, aligned to a huge page. For `index::lines`, which lays out an arena of its own.
     #[inline]
     pub(crate) fn start(&self) -> NonNull<u8> {
         self.base
     }
 
-    /// Asks for huge pages in a range of whole ones, before it is first touched. Where the kernel has none,
-    /// it stays with small ones.
+    /// Asks for huge pages in a range of whole huge pages, before it is first touched. Where the kernel has
+    /// none, the range gets small ones.
     pub(crate) fn advise_huge(&mut self, at: usize, len: usize) {
         if len == 0 {
             return;
         }
         assert!(at.is_multiple_of(ALIGN) && len.is_multiple_of(ALIGN));
-        let start = self.range(at, len);
-        // SAFETY: in range; advice changes no contents. Refusal only costs speed.
-        unsafe { libc::madvise(start.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
+        self.range(at, len);
+        // SAFETY: in range, as `range` asserts; this advice changes no contents.
+        unsafe { self.mapping.advise(at, len, Advice::LinuxHugepage) };
     }
 
-    /// Starts loading the cache line at `at`; past the end, whatever lies there.
+    /// Starts loading the cache line at offset `at`, which may be past the end.
     #[inline]
     pub(crate) fn prefetch(&self, at: usize) {
         prefetch_line(self.base.as_ptr().wrapping_add(at));
     }
 
+    /// Address of the bytes `at..at + len`; panics if they do not all lie in the arena.
     #[inline]
     fn range(&self, at: usize, len: usize) -> NonNull<u8> {
         assert!(at.checked_add(len).is_some_and(|end| end <= self.bytes));
@@ -147,7 +166,8 @@ impl Arena {
         unsafe { slice::from_raw_parts(start.as_ptr(), len) }
     }
 
-    /// The bytes `at..at + len`, to be written. Never called for bytes of a pinned value.
+    /// The bytes `at..at + len`, to be written. Callers must not ask for bytes of a pinned value, which
+    /// another thread may be reading.
     #[inline]
     pub(crate) fn bytes_mut(&mut self, at: usize, len: usize) -> &mut [u8] {
         let start = self.range(at, len);
@@ -165,20 +185,22 @@ impl Arena {
         unsafe { ptr::copy_nonoverlapping(source.as_ptr(), target.as_ptr(), len) };
     }
 
-    /// Gives the pages of a range back to the kernel. Only for segments that hold nothing and have no pin.
+    /// Gives the pages of a range back to the kernel; it reads as zeroes afterwards. Only for segments that
+    /// are free.
     pub(crate) fn discard(&mut self, at: usize, len: usize) {
-        let start = self.range(at, len);
-        // SAFETY: in range, private and anonymous: it reads as zeroes afterwards; nothing refers to it.
-        unsafe { libc::madvise(start.as_ptr().cast(), len, libc::MADV_DONTNEED) };
+        self.range(at, len);
+        // SAFETY: in range, as `range` asserts. The segment is free, so no view refers to it, and `&mut self`
+        // excludes every other borrow.
+        unsafe { self.mapping.advise(at, len, Advice::LinuxDontNeed) };
     }
 
-    /// Has another thread wait for the bytes `at..at + len` to be provided.
+    /// Work for another thread: let the kernel provide memory for the bytes `at..at + len`.
     pub(crate) fn provide(&self, at: usize, len: usize) -> PageWork {
         self.page_work(at, len, PageWorkKind::Provide)
     }
 
-    /// Has another thread wait for the bytes `at..at + len` to be taken back. Only for segments that hold nothing and have
-    /// no pin; nothing of them is lent until there is an outcome.
+    /// Work for another thread: let the kernel take back the bytes `at..at + len`. Only for a free segment,
+    /// of which nothing may be lent until there is an outcome.
     pub(crate) fn take_back(&self, at: usize, len: usize) -> (PageWork, Arc<TakenBack>) {
         let taken_back = Arc::new(TakenBack::default());
         (self.page_work(at, len, PageWorkKind::TakeBack(Arc::clone(&taken_back))), taken_back)
@@ -189,15 +211,23 @@ impl Arena {
         PageWork { mapping: Arc::clone(&self.mapping), at, len, kind }
     }
 
-    /// A window on a value whose segment the caller has pinned.
+    /// Read access from any thread to values in segments that the caller pins for as long as the view is
+    /// read.
     pub(crate) fn view(&self) -> View {
         View { mapping: Arc::clone(&self.mapping) }
     }
+
+    /// Whether `view` was made by this arena. Its locations mean nothing in another one.
+    #[inline]
+    pub(crate) fn is_source_of(&self, view: &View) -> bool {
+        Arc::ptr_eq(&self.mapping, &view.mapping)
+    }
 }
 
-/// Work of the kernel on pages of a store, for another thread to wait for: to provide some that nobody touched yet, a huge
-/// page in a fifth of a millisecond, or to take back some of a segment no longer in use, for which it may have to split a
-/// huge page. Dropped without being carried out, it is left to the store.
+/// Work that the kernel should do on the pages of a store and that another thread can wait for: provide pages
+/// that were never touched (a fifth of a millisecond for a huge page), or take back those of a segment no
+/// longer in use, for which it may have to split a huge page. If this is dropped instead of carried out, the
+/// store does the work itself.
 pub struct PageWork {
     mapping: Arc<Mapping>,
     at: usize,
@@ -210,7 +240,7 @@ enum PageWorkKind {
     TakeBack(Arc<TakenBack>),
 }
 
-/// How far pages are that the kernel takes back. The store uses them for nothing until it has read that it is over.
+/// Progress of pages that the kernel takes back. The store does not touch them until it has read an outcome.
 #[derive(Default)]
 pub(crate) struct TakenBack(AtomicU8);
 
@@ -219,7 +249,7 @@ impl TakenBack {
     const DONE: u8 = 1;
     const NOT_DONE: u8 = 2;
 
-    /// `None` while it is pending; then whether the pages are gone.
+    /// `None` while the work is pending, then whether the pages are gone.
     pub(crate) fn outcome(&self) -> Option<bool> {
         match self.0.load(Ordering::Acquire) {
             Self::PENDING => None,
@@ -227,30 +257,29 @@ impl TakenBack {
         }
     }
 
-    /// The first to say so decides.
+    /// Sets the outcome; only the first call has an effect.
     fn end(&self, state: u8) {
         let _ = self.0.compare_exchange(Self::PENDING, state, Ordering::Release, Ordering::Relaxed);
     }
 }
 
 impl PageWork {
-    /// Has the kernel do it now, from any thread, while the store goes on. Where the kernel cannot provide pages (before
-    /// Linux 5.14, or short of memory), first touch does it as ever.
+    /// Lets the kernel do the work now, from any thread, while the store goes on. Where the kernel cannot
+    /// provide pages (before Linux 5.14, or short of memory), they are provided at the first touch instead.
     pub fn carry_out(self) {
         assert!(self.at <= self.mapping.bytes && self.len <= self.mapping.bytes - self.at);
-        // SAFETY: in range, as just asserted, of a mapping kept alive by `self`. To provide faults pages in as a write would
-        // and changes no contents, whoever else reads, writes or discards them meanwhile. What is taken back nobody
-        // refers to: the store lends it to nobody until it has read the outcome, which is written below.
-        unsafe {
-            let start = self.mapping.base.add(self.at);
-            let advice = match self.kind {
-                PageWorkKind::Provide => libc::MADV_POPULATE_WRITE,
-                PageWorkKind::TakeBack(_) => libc::MADV_DONTNEED,
-            };
-            libc::madvise(start.as_ptr().cast(), self.len, advice)
+        let advice = match self.kind {
+            PageWorkKind::Provide => Advice::LinuxPopulateWrite,
+            PageWorkKind::TakeBack(_) => Advice::LinuxDontNeed,
         };
+        // SAFETY: in range, as just asserted, of a mapping kept alive by `self`. Providing pages faults them
+        // in as a write would and changes no contents, even if they are read, written or discarded meanwhile.
+        // Nothing refers to what is taken back: the store does not lend it until it has read the outcome,
+        // which is written below.
+        unsafe { self.mapping.advise(self.at, self.len, advice) };
         if let PageWorkKind::TakeBack(taken_back) = &self.kind {
-            // Locked memory is kept by the kernel, whoever asks.
+            // Also after a refusal: the kernel keeps locked memory whatever the store does, so it need not
+            // try again.
             taken_back.end(TakenBack::DONE);
         }
     }
@@ -281,7 +310,7 @@ impl std::fmt::Debug for PageWork {
     }
 }
 
-/// Read access to pinned values from any thread; keeps the mapping alive.
+/// Read access to pinned values from any thread. Keeps the mapping alive.
 pub(crate) struct View {
     mapping: Arc<Mapping>,
 }
@@ -291,7 +320,8 @@ impl View {
     #[inline]
     pub(crate) fn bytes(&self, at: usize, len: usize) -> &[u8] {
         assert!(at <= self.mapping.bytes && len <= self.mapping.bytes - at);
-        // SAFETY: in range and initialised, and the pin this view stands for keeps writers away.
+        // SAFETY: in range, as just asserted, and initialised. The caller of `Arena::view` has pinned the
+        // segments it reads, and nothing writes to values of a pinned segment.
         unsafe { slice::from_raw_parts(self.mapping.base.add(at).as_ptr(), len) }
     }
 }

@@ -1,4 +1,4 @@
-//! What a store is told at start, and what is wrong with a bad configuration.
+//! The configuration of a store, and the error that names what is wrong with it.
 
 use std::fmt;
 
@@ -8,24 +8,26 @@ use crate::key::KeyHasher;
 pub(crate) const MEMORY_BYTES_MIN: usize = 1 << 20;
 /// Largest store: locations are 32-bit numbers of 4-byte granules.
 pub(crate) const MEMORY_BYTES_MAX: usize = 16 << 30;
-/// Address space kept beside the memory limit, so that the limit can be raised at run time this many times.
+/// Address space reserved, in multiples of the memory limit at start: the limit can be raised this far at run
+/// time.
 pub(crate) const RESERVE_FACTOR: usize = 8;
-/// Share of memory one value may take: with more, storing it could not leave the old one alive meanwhile.
-const VALUE_SHARE_MAX: usize = 2;
+/// One value may take at most memory divided by this: with a larger share there would be no room to keep the
+/// old value while the new one is stored.
+const VALUE_FRACTION: usize = 2;
 
 /// Smallest store in huge pages, bytes.
 const HUGE_PAGES_FROM: usize = 64 << 20;
 
 const SEGMENT_BYTES_MIN: usize = 64 << 10;
 const SEGMENT_BYTES_MAX: usize = 2 << 20;
-/// Segments aimed at. Fewer than 64 cost hits; each one free in reserve or part-filled is memory without items;
-/// many more make ends and bookkeeping dear.
+/// Segments a store should have. Fewer than 64 cost hits, since free and part-filled segments are memory
+/// without items; with many more, unused ends of segments and bookkeeping take too much.
 const SEGMENTS_AIM: usize = 2048;
 
-/// Everything a store is made from.
+/// The settings of a store.
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
-    /// Bytes for items, index and ghosts together; 1 MiB to 16 GiB.
+    /// Memory limit, bytes, for items, index and ghosts together; 1 MiB to 16 GiB.
     pub memory_bytes: usize,
     /// Longest value, bytes; at most half of `memory_bytes`. A longer one answers `TooLarge`.
     pub value_bytes_max: usize,
@@ -35,31 +37,34 @@ pub struct StoreConfig {
     pub cas: bool,
     /// The hasher every key given to this store was hashed with.
     pub hasher: KeyHasher,
-    /// Ask the kernel for huge pages: 2.2 times faster lookups in large stores. Below 64 MiB it has no effect:
-    /// memory becomes resident in steps of 2 MiB, and caches reach that far without.
+    /// Ask the kernel for huge pages, which make lookups in large stores 2.2 times faster. Has no effect
+    /// below 64 MiB: memory would become resident in steps of 2 MiB, and the processor's address caches cover
+    /// a small store anyway.
     pub huge_pages: bool,
-    /// How eviction chooses.
+    /// How eviction chooses what to drop.
     pub policy: PolicyConfig,
 }
 
 /// Constants of the eviction policy; the defaults are the measured ones.
 #[derive(Clone, Debug)]
 pub struct PolicyConfig {
-    /// What eviction gets the most of for its memory.
+    /// The hit ratio that eviction makes as high as it can.
     pub weight: EvictionWeight,
-    /// Percent of segments that new items pass before they have to have been read; 1 to 50. It is 60 while a rehearsal
-    /// of both on a sample of the keys misses less with that.
+    /// Percent of segments in the admission queue; 1 to 50. At the end of that queue a new item is dropped
+    /// unless it was read. The store uses 60 instead while a rehearsal of both on a sample of the keys misses
+    /// less with 60.
     pub admission_percent: u8,
-    /// Remember dropped items, for about 0.9 % of memory, to admit those that return at once.
+    /// Remember dropped items, for about 0.9 % of memory, so that one that is stored again skips the
+    /// admission queue.
     pub ghosts: bool,
 }
 
-/// What the policy counts.
+/// The hit ratio that eviction favours.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum EvictionWeight {
-    /// Hits per request: a large item has to be read more often to stay.
+    /// Hits per request: a large item has to be read more often to be kept.
     Requests,
-    /// Hits per byte: all items count alike.
+    /// Hits per byte: items of all sizes count alike.
     Bytes,
 }
 
@@ -70,11 +75,11 @@ impl Default for PolicyConfig {
 }
 
 impl StoreConfig {
-    /// The defaults: evict, cas, values up to 1 MiB (or half of memory), huge pages.
+    /// The default settings: evict, cas, values up to 1 MiB (or half of memory), huge pages.
     pub fn new(memory_bytes: usize, hasher: KeyHasher) -> StoreConfig {
         StoreConfig {
             memory_bytes,
-            value_bytes_max: (1 << 20).min(memory_bytes / VALUE_SHARE_MAX),
+            value_bytes_max: (1 << 20).min(memory_bytes / VALUE_FRACTION),
             evict: true,
             cas: true,
             hasher,
@@ -83,7 +88,10 @@ impl StoreConfig {
         }
     }
 
-    /// Whether a store can be made from this.
+    /// Checks that a store can be made with these settings.
+    ///
+    /// # Errors
+    /// The first setting that is out of its range.
     pub fn check(&self) -> Result<(), ConfigError> {
         let bad = |key, value: usize, remedy| Err(ConfigError { key, value: value as u64, remedy });
         if self.memory_bytes < MEMORY_BYTES_MIN {
@@ -100,7 +108,7 @@ impl StoreConfig {
                 "give each store at most 16 GiB, and run more stores",
             );
         }
-        if self.value_bytes_max == 0 || self.value_bytes_max > self.memory_bytes / VALUE_SHARE_MAX {
+        if self.value_bytes_max == 0 || self.value_bytes_max > self.memory_bytes / VALUE_FRACTION {
             return bad(
                 "value_bytes_max",
                 self.value_bytes_max,
@@ -114,12 +122,12 @@ impl StoreConfig {
         Ok(())
     }
 
-    /// Whether to ask for huge pages.
+    /// Whether to ask the kernel for huge pages.
     pub(crate) fn wants_huge_pages(&self) -> bool {
         self.huge_pages && self.memory_bytes >= HUGE_PAGES_FROM
     }
 
-    /// Bytes of one segment: a power of two near memory / 2048.
+    /// Bytes of one segment: a power of two near `memory_bytes` / 2048.
     pub(crate) fn segment_bytes(&self) -> usize {
         let aim = (self.memory_bytes / SEGMENTS_AIM).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
         1 << aim.ilog2()

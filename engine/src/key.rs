@@ -2,27 +2,27 @@
 
 use rapidhash::v3::{RapidSecrets, rapidhash_v3_seeded};
 
-/// Longest key, bytes: memcached's limit. It also leaves key lengths 251..=255 of a record free for marks.
+/// Longest key, bytes: memcached's limit. A record keeps the length in one byte.
 pub const KEY_BYTES_MAX: usize = 250;
 
-/// Hashes keys under a secret seed: without it nobody can choose keys that collide.
+/// Hashes keys with a secret seed, without which nobody can choose keys that collide.
 ///
-/// Cloned into whoever routes requests, so that a key is hashed once on its way to its store.
+/// Code that routes requests holds a clone, so that a key is hashed once on its way to its store.
 #[derive(Clone)]
 pub struct KeyHasher {
     secrets: RapidSecrets,
-    /// Of the top 16 bits, where others are to know them.
+    /// Secrets for the top 16 bits, if those come from a seed of their own.
     owner: Option<RapidSecrets>,
 }
 
 impl KeyHasher {
-    /// A hasher of this seed. The seed must not be observable from outside the process.
+    /// A hasher with this seed, which must not be observable from outside the process.
     pub fn new(seed: u64) -> KeyHasher {
         KeyHasher { secrets: RapidSecrets::seed(seed), owner: None }
     }
 
-    /// The same, but the top 16 bits of a hash, which choose a store, are those of a hasher of `seed`, which may be known:
-    /// whoever knows it can choose the store of a key, and not where in it the key goes.
+    /// Takes the top 16 bits of each hash, which choose a store, from a hasher with another seed. That seed
+    /// may be public: with it one can choose the store of a key, but not where in the store the key goes.
     #[must_use]
     pub fn with_owner_seed(self, seed: u64) -> KeyHasher {
         KeyHasher { owner: Some(RapidSecrets::seed(seed)), ..self }
@@ -46,12 +46,13 @@ impl std::fmt::Debug for KeyHasher {
     }
 }
 
-/// A key with its hash.
+/// A key and its hash.
 #[derive(Clone, Copy, Debug)]
 pub struct Key<'a> {
     /// 1 to [`KEY_BYTES_MAX`] bytes, any values. Other lengths are never found and never stored.
     pub bytes: &'a [u8],
-    /// Of `bytes`, by the store's own [`KeyHasher`]; another hash makes the key unfindable.
+    /// Hash of `bytes` by the [`KeyHasher`] in the store's configuration. With another hash the item cannot
+    /// be found again, and the store may panic.
     pub hash: u64,
 }
 

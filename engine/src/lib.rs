@@ -1,7 +1,8 @@
-//! One core's slice of a cache: memory, index, eviction and expiry.
+//! The storage engine of one core's slice of a cache: memory, index, eviction and expiry.
 //!
-//! No protocol, no I/O, no clock: time is an argument of every operation, keys arrive hashed by the
-//! store's own [`KeyHasher`], values leave as borrowed bytes.
+//! It has no protocol, I/O or clock: time is an argument of every operation, keys come with their hash by the
+//! store's own [`KeyHasher`], and values are returned as borrowed bytes. README.md has a drawing, and says
+//! how this is tested.
 //!
 //! ```
 //! use corecached_engine::{Key, KeyHasher, Seconds, Store, StoreConfig, StoreHow};
@@ -18,24 +19,25 @@
 //!
 //! | module | noun |
 //! | --- | --- |
-//! | `arena` | the one mapping all items live in |
+//! | `arena` | the one memory mapping that holds all records |
 //! | `item` | the record: header, optional fields, key, value, drawn byte by byte |
-//! | `segment` | what is known of one segment of the arena |
-//! | `segments` | all of them: free list, queues, expiry order, pins |
-//! | `log` | appending: which open segment a record goes to |
-//! | `ttl_class` | items of like life together, so that segments expire whole |
-//! | `index` | hash -> location and access count: one-line buckets in a table that stretches in place |
-//! | `eviction` | what to keep when a segment is given up; ghosts of what was not kept |
+//! | `segment` | the bookkeeping of one segment of the arena |
+//! | `segments` | all segments: free lists, queues, order of expiry, pins |
+//! | `log` | the open segment that a record is appended to |
+//! | `ttl_class` | classes of TTL: items of one class share segments, which then expire as a whole |
+//! | `index` | from hash to location and access count: one-line buckets in a table that stretches in place |
+//! | `eviction` | which items are kept when a segment is emptied; ghosts of those that were not |
 //! | `store` | the operations |
 //!
 //! Unsafe code is in `arena`, `index::line` and `index::lines` alone.
 //!
 //! # Invariants
 //!
-//! 1. Every index entry points at a record whose key hashes to where the entry lies.
-//! 2. A segment's live bytes are the sum of its records that the index (or an unfinished upload) holds.
-//! 3. Each segment is in exactly one place: free, in a queue, or being scanned.
-//! 4. Bytes of a pinned segment's values are neither moved, overwritten nor reused.
+//! 1. Every index entry is found by the hash of the key in the record at its location.
+//! 2. The live bytes of a segment are those of its records that are in the index or belong to an upload in
+//!    progress.
+//! 3. Each segment is in exactly one state: free, in a queue, or being scanned.
+//! 4. The values in a pinned segment are neither moved nor overwritten, and the segment is not reused.
 //! 5. Segments, index and ghosts together stay within `memory_bytes`.
 
 #![deny(clippy::undocumented_unsafe_blocks)]

@@ -1,15 +1,16 @@
-//! All segments of a store: the free list, the two queues, the order of expiry, pins.
+//! All segments of a store: the free lists, the two queues, the order of expiry, and pins.
 //!
-//! Knows sizes and places, never contents.
+//! Knows sizes and lists, never what the bytes of a segment mean.
 
 use std::collections::BTreeSet;
 use std::ops::Index;
 
 use crate::clock::NEVER;
-use crate::segment::{NONE, Place, Queue, Segment};
+use crate::segment::{NONE, Queue, Segment, SegmentState};
 
+/// A queue: a list linked through the segments.
 #[derive(Clone, Copy)]
-struct Ends {
+struct QueueEnds {
     first: u32,
     last: u32,
     len: usize,
@@ -21,15 +22,18 @@ pub(crate) struct Segments {
     /// Most segments the arena has room for.
     capacity: usize,
     shift: u32,
-    /// Free ones with resident memory, and those whose memory was given back: the first are taken first.
-    free: Vec<u32>,
-    bare: Vec<u32>,
-    /// A free one whose memory is being given back by another thread.
-    leaving: Option<u32>,
-    queues: [Ends; 2],
-    /// (due, segment): who expires next. One entry per segment at most, touched once per segment, not per item.
+    /// Free segments with resident memory, which are opened first.
+    free_resident: Vec<u32>,
+    /// Free segments without memory: it was given back to the kernel.
+    free_discarded: Vec<u32>,
+    /// A free segment that another thread is giving back to the kernel; it is in neither list meanwhile.
+    taking_back: Option<u32>,
+    queues: [QueueEnds; 2],
+    /// The order of expiry, of (second, segment number): at most one entry per segment, so that storing an
+    /// item into a segment that has one costs nothing.
     due: BTreeSet<(u32, u32)>,
     sequence_next: u64,
+    /// Segments with at least one pin.
     pinned: usize,
 }
 
@@ -44,14 +48,14 @@ impl Index<u32> for Segments {
 impl Segments {
     pub(crate) fn new(capacity: usize, segment_bytes: usize) -> Segments {
         assert!(segment_bytes.is_power_of_two());
-        let empty = Ends { first: NONE, last: NONE, len: 0 };
+        let empty = QueueEnds { first: NONE, last: NONE, len: 0 };
         Segments {
             all: Vec::new(),
             capacity,
             shift: segment_bytes.ilog2(),
-            free: Vec::new(),
-            bare: Vec::new(),
-            leaving: None,
+            free_resident: Vec::new(),
+            free_discarded: Vec::new(),
+            taking_back: None,
             queues: [empty; 2],
             due: BTreeSet::new(),
             sequence_next: 1,
@@ -65,9 +69,9 @@ impl Segments {
         1 << self.shift
     }
 
-    /// The segment that arena offset `at` lies in.
+    /// Number of the segment that contains arena offset `at`.
     #[inline]
-    pub(crate) fn holding(&self, at: usize) -> u32 {
+    pub(crate) fn segment_of(&self, at: usize) -> u32 {
         (at >> self.shift) as u32
     }
 
@@ -80,12 +84,15 @@ impl Segments {
     /// Segments that are not free.
     #[inline]
     pub(crate) fn in_use(&self) -> usize {
-        self.all.len() - self.free.len() - self.bare.len() - usize::from(self.leaving.is_some())
+        self.all.len()
+            - self.free_resident.len()
+            - self.free_discarded.len()
+            - usize::from(self.taking_back.is_some())
     }
 
-    /// Free segments whose memory was touched and not given back.
+    /// Free segments with memory that was not given back to the kernel.
     pub(crate) fn resident_free(&self) -> usize {
-        self.free.len()
+        self.free_resident.len()
     }
 
     /// Segments with at least one pin.
@@ -93,12 +100,12 @@ impl Segments {
         self.pinned
     }
 
-    /// Numbers handed out so far; segments are `0..count`.
+    /// Segments that were ever opened; their numbers are `0..count`.
     pub(crate) fn count(&self) -> u32 {
         self.all.len() as u32
     }
 
-    /// The number the next segment taken will get.
+    /// The sequence number of the next segment to be opened.
     pub(crate) fn sequence_next(&self) -> u64 {
         self.sequence_next
     }
@@ -115,10 +122,10 @@ impl Segments {
         self.queues[queue as usize].first
     }
 
-    /// Takes a free segment, opens it and puts it at the end of `queue`. `None` when the arena is used up;
-    /// the memory limit is the caller's business.
-    pub(crate) fn take(&mut self, queue: Queue, lane: u8, now: u32) -> Option<u32> {
-        let number = match self.free.pop().or_else(|| self.bare.pop()) {
+    /// Opens a free segment and puts it at the end of `queue`. `None` when the arena has no free segment; the
+    /// memory limit is checked by the caller.
+    pub(crate) fn open_free(&mut self, queue: Queue, lane: u8, now: u32) -> Option<u32> {
+        let number = match self.free_resident.pop().or_else(|| self.free_discarded.pop()) {
             Some(number) => number,
             None if self.all.len() < self.capacity => {
                 self.all.push(Segment::new());
@@ -127,7 +134,7 @@ impl Segments {
             None => return None,
         };
         let segment = &mut self.all[number as usize];
-        assert!(segment.place == Place::Free && segment.pins == 0 && segment.live == 0);
+        assert!(segment.state == SegmentState::Free && segment.pins == 0 && segment.live == 0);
         *segment = Segment::new();
         segment.sequence = self.sequence_next;
         segment.opened_s = now;
@@ -151,18 +158,18 @@ impl Segments {
             self.all[last as usize].next = number;
         }
         let segment = &mut self.all[number as usize];
-        assert!(!matches!(segment.place, Place::Queued(_)));
-        segment.place = Place::Queued(queue);
+        assert!(!matches!(segment.state, SegmentState::Queued(_)));
+        segment.state = SegmentState::Queued(queue);
         segment.previous = last;
         segment.next = NONE;
     }
 
-    /// Takes a segment out of its queue, to be scanned.
+    /// Takes a segment out of its queue, to be scanned. Panics if it is in none.
     pub(crate) fn detach(&mut self, number: u32) {
         let segment = &mut self.all[number as usize];
-        let Place::Queued(queue) = segment.place else { panic!("segment is in no queue") };
+        let SegmentState::Queued(queue) = segment.state else { panic!("segment {number} is in no queue") };
         let (previous, next) = (segment.previous, segment.next);
-        segment.place = Place::Scanned;
+        segment.state = SegmentState::Scanned;
         segment.previous = NONE;
         segment.next = NONE;
         let ends = &mut self.queues[queue as usize];
@@ -175,61 +182,62 @@ impl Segments {
         if next == NONE { ends.last = previous } else { self.all[next as usize].previous = previous }
     }
 
-    /// Frees a segment without live bytes and pins, wherever it is.
+    /// Frees a segment that is in a queue or being scanned and has neither live bytes nor pins.
     pub(crate) fn release(&mut self, number: u32) {
         assert!(self[number].pins == 0 && self[number].live == 0);
-        if matches!(self[number].place, Place::Queued(_)) {
+        if matches!(self[number].state, SegmentState::Queued(_)) {
             self.detach(number);
         }
         let segment = &mut self.all[number as usize];
-        assert!(segment.place == Place::Scanned);
-        segment.place = Place::Free;
+        assert!(segment.state == SegmentState::Scanned);
+        segment.state = SegmentState::Free;
         segment.open = false;
         if segment.due != 0 {
             self.due.remove(&(segment.due, number));
             segment.due = 0;
         }
-        self.free.push(number);
+        self.free_resident.push(number);
     }
 
-    /// Arena offset and length of at most `bytes_max` of a free segment that may be resident, now counted as given
-    /// back.
+    /// Arena offset and length of at most `bytes_max` bytes of a free segment that may be resident. They
+    /// count as given back from now on; the caller does so.
     pub(crate) fn take_resident_free(&mut self, bytes_max: usize) -> Option<(usize, usize)> {
-        let &number = self.free.last()?;
+        let &number = self.free_resident.last()?;
         let resident = &mut self.all[number as usize].resident_bytes;
         let len = (*resident as usize).min(bytes_max);
         *resident -= len as u32;
         let left = *resident as usize;
         if left == 0 {
-            self.free.pop();
-            self.bare.push(number);
+            self.free_resident.pop();
+            self.free_discarded.push(number);
         }
         Some((self.start(number) + left, len))
     }
 
-    /// Arena offset and length of what may be resident of a free segment, which is out of all lists until `left`. `None`: there
-    /// is none, or one is leaving already.
-    pub(crate) fn leave(&mut self) -> Option<(usize, usize)> {
-        if self.leaving.is_some() {
+    /// Arena offset and length of the memory of a free segment, for another thread to give back. The segment
+    /// is in no list until [`finish_take_back`](Self::finish_take_back). `None` if there is none, or one is
+    /// being given back already.
+    pub(crate) fn begin_take_back(&mut self) -> Option<(usize, usize)> {
+        if self.taking_back.is_some() {
             return None;
         }
-        let number = self.free.pop()?;
-        self.leaving = Some(number);
+        let number = self.free_resident.pop()?;
+        self.taking_back = Some(number);
         Some((self.start(number), self[number].resident_bytes as usize))
     }
 
-    /// The leaving segment is free again, its memory `given_back` or not.
-    pub(crate) fn left(&mut self, given_back: bool) {
-        let number = self.leaving.take().expect("a segment that leaves");
+    /// The segment of the last `begin_take_back` is free again; `given_back` says whether its memory is gone.
+    pub(crate) fn finish_take_back(&mut self, given_back: bool) {
+        let number = self.taking_back.take().expect("begin_take_back was called before");
         if given_back {
             self.all[number as usize].resident_bytes = 0;
-            self.bare.push(number);
+            self.free_discarded.push(number);
         } else {
-            self.free.push(number);
+            self.free_resident.push(number);
         }
     }
 
-    /// No more appends go to this segment.
+    /// Allows no more appends to this segment.
     pub(crate) fn close(&mut self, number: u32) {
         self.all[number as usize].open = false;
     }
@@ -240,7 +248,7 @@ impl Segments {
         self.segment_bytes() - self[number].written as usize
     }
 
-    /// Appends `bytes` of live record; the arena offset of the first.
+    /// Appends a live record of `bytes` bytes to an open segment with room for it; returns its arena offset.
     #[inline]
     pub(crate) fn append(&mut self, number: u32, bytes: usize) -> usize {
         let start = self.start(number);
@@ -253,38 +261,44 @@ impl Segments {
         at
     }
 
-    /// `bytes` of this segment that were written and forgotten are held again.
+    /// Counts `bytes` dead bytes of this segment as live again.
     #[inline]
-    pub(crate) fn hold(&mut self, number: u32, bytes: usize) {
+    pub(crate) fn mark_live(&mut self, number: u32, bytes: usize) {
         let segment = &mut self.all[number as usize];
         assert!(segment.live as usize + bytes <= segment.written as usize);
         segment.live += bytes as u32;
     }
 
-    /// `bytes` of record in this segment are no longer held.
+    /// Counts `bytes` live bytes of this segment as dead.
     #[inline]
-    pub(crate) fn forget(&mut self, number: u32, bytes: usize) {
+    pub(crate) fn mark_dead(&mut self, number: u32, bytes: usize) {
         let segment = &mut self.all[number as usize];
         assert!(segment.live as usize >= bytes);
         segment.live -= bytes as u32;
     }
 
-    /// Whether nothing keeps this segment from being free.
+    /// Whether this segment can be freed: it is closed, in a queue, and has neither live bytes nor pins.
     #[inline]
     pub(crate) fn is_empty(&self, number: u32) -> bool {
         let segment = &self[number];
-        segment.live == 0 && segment.pins == 0 && !segment.open && matches!(segment.place, Place::Queued(_))
+        segment.live == 0
+            && segment.pins == 0
+            && !segment.open
+            && matches!(segment.state, SegmentState::Queued(_))
     }
 
-    /// Keeps the segment's bytes in place until as many `unpin`s.
+    /// Keeps the bytes of this segment as they are until `unpin` was called as often as `pin`.
     #[inline]
     pub(crate) fn pin(&mut self, number: u32) {
         let segment = &mut self.all[number as usize];
-        assert!(segment.place != Place::Free);
+        assert!(segment.state != SegmentState::Free);
         self.pinned += usize::from(segment.pins == 0);
-        segment.pins += 1;
+        // Pinned values may be leaked any number of times: a count that wrapped to 0 would free what they
+        // still show.
+        segment.pins = segment.pins.checked_add(1).expect("fewer than 2^32 pins of a segment");
     }
 
+    /// Takes one `pin` back. The caller frees the segment if it is empty then.
     #[inline]
     pub(crate) fn unpin(&mut self, number: u32) {
         let segment = &mut self.all[number as usize];
@@ -293,27 +307,27 @@ impl Segments {
         self.pinned -= usize::from(segment.pins == 0);
     }
 
-    /// The segment holds a record that expires then.
+    /// Notes that this segment contains a record that expires at `expires`, which may be [`NEVER`].
     #[inline]
-    pub(crate) fn expires(&mut self, number: u32, expires: u32) {
+    pub(crate) fn note_expiry(&mut self, number: u32, expires: u32) {
         let segment = &mut self.all[number as usize];
         if expires > segment.expires_max {
             segment.expires_max = expires;
         }
-        // The order of expiry is corrected when the early key comes up, not at every append.
+        // An entry that is too early is corrected when it comes up, not at every append.
         if segment.due == 0 && segment.expires_max != NEVER {
             segment.due = segment.expires_max.max(1);
             self.due.insert((segment.due, number));
         }
     }
 
-    /// Second at which the next segment may be wholly expired.
+    /// The earliest second in which all of a segment may have expired.
     pub(crate) fn due_next(&self) -> Option<u32> {
         self.due.first().map(|&(due, _)| due)
     }
 
-    /// Takes a wholly expired segment off the order of expiry; it has to be released or re-queued by `expires`.
-    /// Pinned ones are asked again in the next second.
+    /// Takes a segment of which all has expired out of the order of expiry. The caller has to release it, or
+    /// to put it back with `note_expiry`. A pinned one comes up again in the next second.
     pub(crate) fn pop_due(&mut self, now: u32) -> Option<u32> {
         loop {
             let &(due, number) = self.due.first()?;
@@ -331,33 +345,40 @@ impl Segments {
             if segment.due != 0 {
                 let again = (segment.due, number);
                 self.due.insert(again);
-            } else if segment.expires_max != NEVER && segment.place != Place::Scanned {
+            } else if segment.expires_max != NEVER && segment.state != SegmentState::Scanned {
                 return Some(number);
             }
         }
     }
 
-    /// Panics unless queues, free list and counters agree; walks everything.
+    /// Panics unless queues, free lists and counters agree. Walks all segments.
     pub(crate) fn check_invariants(&self) {
         let mut seen = vec![false; self.all.len()];
-        for &number in self.free.iter().chain(&self.bare).chain(&self.leaving) {
-            assert!(self[number].place == Place::Free && self[number].live == 0 && self[number].pins == 0);
+        for &number in self.free_resident.iter().chain(&self.free_discarded).chain(&self.taking_back) {
+            assert!(
+                self[number].state == SegmentState::Free && self[number].live == 0 && self[number].pins == 0
+            );
             assert!(!std::mem::replace(&mut seen[number as usize], true), "free twice");
         }
         for queue in [Queue::Admission, Queue::Main] {
             let (mut number, mut previous, mut len) = (self.oldest(queue), NONE, 0);
             while number != NONE {
-                assert!(self[number].place == Place::Queued(queue) && self[number].previous == previous);
+                assert!(
+                    self[number].state == SegmentState::Queued(queue) && self[number].previous == previous
+                );
                 assert!(!std::mem::replace(&mut seen[number as usize], true), "queued twice");
                 (previous, number, len) = (number, self[number].next, len + 1);
             }
             assert_eq!(len, self.queue_len(queue));
         }
         for (number, seen) in seen.into_iter().enumerate() {
-            assert!(seen || self.all[number].place == Place::Scanned, "segment {number} is nowhere");
+            assert!(
+                seen || self.all[number].state == SegmentState::Scanned,
+                "segment {number} is in no list"
+            );
         }
         assert_eq!(self.pinned, self.all.iter().filter(|s| s.pins > 0).count());
-        assert!(self.free.iter().all(|&number| self[number].resident_bytes > 0));
-        assert!(self.bare.iter().all(|&number| self[number].resident_bytes == 0));
+        assert!(self.free_resident.iter().all(|&number| self[number].resident_bytes > 0));
+        assert!(self.free_discarded.iter().all(|&number| self[number].resident_bytes == 0));
     }
 }

@@ -1,9 +1,9 @@
-//! Counters of a store.
+//! The counters of a store.
 
-/// A snapshot of a store's counters and sizes. Sizes are bytes; counts are since start.
+/// A snapshot of the counters and sizes of a store. Sizes are in bytes; counts are since the store was made.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub struct StoreStats {
-    /// Items held now, expired ones that nobody met yet included.
+    /// Items held now, including expired ones that no operation has come across yet.
     pub items: u64,
     /// Items ever stored.
     pub total_items: u64,
@@ -11,34 +11,34 @@ pub struct StoreStats {
     pub bytes: u64,
     /// Items dropped to make room.
     pub evictions: u64,
-    /// Those of them that were never read.
+    /// Evicted items that were never read.
     pub evicted_unfetched: u64,
-    /// Items reclaimed because they had expired or were flushed.
+    /// Items removed because they had expired or were flushed.
     pub reclaimed: u64,
-    /// Those of them that were never read.
+    /// Reclaimed items that were never read.
     pub expired_unfetched: u64,
     /// Segments the memory limit allows now.
     pub segments_total: u64,
-    /// Segments of the limit that hold nothing.
+    /// Segments that may still be opened within the memory limit.
     pub segments_free: u64,
-    /// Segments that may not be moved: values being sent, uploads.
+    /// Segments that may not be emptied now, because a value of theirs is being sent or uploaded.
     pub segments_pinned: u64,
     /// Bytes of one segment.
     pub segment_bytes: u64,
     /// Bytes of the index.
     pub index_bytes: u64,
-    /// Bytes of the memory of dropped items.
+    /// Bytes of the fingerprints of dropped items.
     pub ghost_bytes: u64,
-    /// Bytes of arena that hold segments in use.
+    /// Bytes of the segments in use.
     pub arena_bytes: u64,
-    /// Items copied to another place to keep them (eviction, compaction).
+    /// Items copied to another segment to keep them (eviction, compaction).
     pub moved_items: u64,
-    /// Bytes of those.
+    /// Bytes copied that way.
     pub moved_bytes: u64,
-    /// Writes refused for want of memory.
+    /// Writes refused because there was no memory for them.
     pub out_of_memory: u64,
-    /// Uploads begun and not finished.
+    /// Uploads in progress.
     pub uploads: u64,
-    /// The limit all of this stays under.
+    /// The memory limit.
     pub memory_bytes: u64,
 }

@@ -1,14 +1,16 @@
-//! Classes of remaining life: items of one class share segments, so that a segment expires nearly at once.
+//! Classes of remaining TTL. Items of one class share segments, so that all of a segment expires at nearly
+//! one time.
 //!
-//! Class 0 never expires; 1 to 88 are four per octave, from 1 second to 48 days; longer lives join the last.
+//! Items of class 0 never expire. Classes 1 to 88 are four per doubling of the TTL, from 1 second to 48 days;
+//! longer TTLs belong to the last.
 
 use crate::clock::NEVER;
 
-/// Number of classes, the one without expiry included.
+/// Number of classes, including the one without expiry.
 pub(crate) const CLASSES: usize = 1 + OCTAVES * 4;
 const OCTAVES: usize = 22;
 
-/// The class of an item that expires at `expires` ([`NEVER`] for never), seen from `now`.
+/// The class of an item stored at `now` that expires at `expires`, which may be [`NEVER`].
 #[inline]
 pub(crate) fn class_of(expires: u32, now: u32) -> usize {
     if expires == NEVER {
@@ -23,7 +25,7 @@ pub(crate) fn class_of(expires: u32, now: u32) -> usize {
     1 + octave * 4 + quarter
 }
 
-/// Shortest life of a class, seconds. Class 0 has none.
+/// Shortest TTL of a class, seconds. `class` must not be 0, which has none.
 pub(crate) fn shortest_s(class: usize) -> u32 {
     assert!((1..CLASSES).contains(&class));
     let (octave, quarter) = ((class - 1) / 4, (class - 1) % 4);

@@ -1,4 +1,4 @@
-//! What a read returns: an item, borrowed from the store.
+//! Items and values as reads return them, borrowed from the store.
 
 use std::fmt;
 use std::iter::FusedIterator;
@@ -9,49 +9,49 @@ use crate::item::{Location, Piece};
 use crate::segment::Segment;
 use crate::segments::Segments;
 
-/// An item that was found. Valid until the next operation on its store.
+/// An item that was found, valid until the next operation on its store.
 #[derive(Clone, Copy)]
 pub struct Item<'s> {
-    /// The client's opaque 32 bits.
+    /// The 32 bits the client stored with it; the store gives them no meaning.
     pub client_flags: u32,
-    /// When it dies; `None` never. After the operation that returned it.
+    /// When it expires; `None` for never. This is after the operation that returned it.
     pub expires: Option<Seconds>,
-    /// When it would have died, before the operation that returned it touched it.
+    /// When it was to expire before the operation that returned it changed that.
     pub expires_before: Option<Seconds>,
-    /// Its cas unique; 0 when none was asked for and none handed out before, or the store hands out none.
+    /// Its cas unique; 0 if none was asked for now or before, or the store hands out none.
     pub cas: u64,
-    /// The bytes.
+    /// The value.
     pub value: Value<'s>,
-    /// Was read before this access.
+    /// Whether it was read before this access.
     pub hit_before: bool,
-    /// Invalidated; this is the old value.
+    /// Whether it was invalidated; the value is the old one.
     pub stale: bool,
-    /// This reader, and no other until it is written, should refill it.
+    /// Whether this reader should refill it (has won the lease). No other reader wins until it is written.
     pub win: bool,
-    /// Another reader was told so.
+    /// Whether another reader was told to refill it.
     pub token_sent: bool,
-    /// The key was given in base64.
+    /// Whether the client gave the key in base64.
     pub binary_key: bool,
-    /// Bytes it takes in the log: headers, key, value, padding.
+    /// Bytes it takes in the segments: headers, key, value, padding.
     pub stored_bytes: u32,
     pub(crate) at: Location,
     pub(crate) segments: &'s Segments,
 }
 
 impl Item<'_> {
-    /// Names the item for [`Store::pin`](crate::Store::pin).
+    /// A handle to pin the item with [`Store::pin`](crate::Store::pin).
     pub fn handle(&self) -> ItemHandle {
         ItemHandle { location: self.at, sequence: self.segment().sequence }
     }
 
-    /// Best knowledge of the last write or move of the item: the second in which its segment was opened.
-    /// Reads are not timed.
+    /// About when the item was last written or moved: the second in which its segment was opened. Reads do
+    /// not change it.
     pub fn last_access(&self) -> Seconds {
         Seconds(self.segment().opened_s)
     }
 
     fn segment(&self) -> &Segment {
-        &self.segments[self.segments.holding(self.at.at())]
+        &self.segments[self.segments.segment_of(self.at.offset())]
     }
 }
 
@@ -66,68 +66,70 @@ impl fmt::Debug for Item<'_> {
     }
 }
 
-/// Names an item until the next operation that may move items (any that takes `&mut Store` but `pin`).
+/// Identifies an item for [`Store::pin`](crate::Store::pin), until the next operation that takes `&mut Store`
+/// other than `pin`: those may move items.
 #[derive(Clone, Copy, Debug)]
 pub struct ItemHandle {
     pub(crate) location: Location,
-    /// Sequence number of the segment, to notice a handle kept too long.
+    /// Sequence number of its segment, by which a handle that was kept too long is noticed.
     pub(crate) sequence: u64,
 }
 
-/// The bytes of a value, in one part or, when large, in several.
+/// The bytes of a value, in one part or, if it is large, in several.
 #[derive(Clone, Copy)]
 pub struct Value<'s> {
     len: usize,
-    shape: Shape<'s>,
+    layout: ValueLayout<'s>,
 }
 
+/// How the bytes of a value lie in the arena.
 #[derive(Clone, Copy)]
-enum Shape<'s> {
-    Whole(&'s [u8]),
+enum ValueLayout<'s> {
+    Contiguous(&'s [u8]),
     /// Locations of pieces, 4 bytes each.
     Pieces(&'s Arena, &'s [u8]),
-    /// Of an iterator only: nothing left.
+    /// Only in an iterator: all parts were given.
     Done,
 }
 
 impl<'s> Value<'s> {
     #[inline]
-    pub(crate) fn whole(bytes: &'s [u8]) -> Value<'s> {
-        Value { len: bytes.len(), shape: Shape::Whole(bytes) }
+    pub(crate) fn contiguous(bytes: &'s [u8]) -> Value<'s> {
+        Value { len: bytes.len(), layout: ValueLayout::Contiguous(bytes) }
     }
 
     pub(crate) fn in_pieces(arena: &'s Arena, list: &'s [u8], len: usize) -> Value<'s> {
-        match Parts(Shape::Pieces(arena, list)).next() {
-            Some(only) if list.len() == 4 => Value::whole(only),
-            _ => Value { len, shape: Shape::Pieces(arena, list) },
+        match Parts(ValueLayout::Pieces(arena, list)).next() {
+            Some(only) if list.len() == 4 => Value::contiguous(only),
+            _ => Value { len, layout: ValueLayout::Pieces(arena, list) },
         }
     }
 
-    /// Bytes in all.
+    /// Length of the value, bytes.
     #[inline]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there are none.
+    /// Whether the value has no bytes.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The bytes, if they lie in one place. Always so below a sixteenth of a segment.
+    /// The bytes, if they are in one part, as they are in values shorter than a sixteenth of a segment.
     #[inline]
     pub fn as_contiguous(&self) -> Option<&'s [u8]> {
-        match self.shape {
-            Shape::Whole(bytes) => Some(bytes),
-            Shape::Pieces(..) | Shape::Done => None,
+        match self.layout {
+            ValueLayout::Contiguous(bytes) => Some(bytes),
+            ValueLayout::Pieces(..) | ValueLayout::Done => None,
         }
     }
 
-    /// The bytes in order, part by part. An empty value has one empty part.
+    /// The parts of the value, in order. An empty value has one empty part.
     #[inline]
     pub fn parts(&self) -> Parts<'s> {
-        Parts(self.shape)
+        Parts(self.layout)
     }
 
     /// Appends all bytes to `target`.
@@ -149,9 +151,9 @@ impl fmt::Debug for Value<'_> {
     }
 }
 
-/// Iterator over the parts of a value.
+/// Iterator over the parts of a [`Value`].
 #[derive(Clone)]
-pub struct Parts<'s>(Shape<'s>);
+pub struct Parts<'s>(ValueLayout<'s>);
 
 impl<'s> Iterator for Parts<'s> {
     type Item = &'s [u8];
@@ -159,14 +161,14 @@ impl<'s> Iterator for Parts<'s> {
     #[inline]
     fn next(&mut self) -> Option<&'s [u8]> {
         match self.0 {
-            Shape::Whole(bytes) => {
-                self.0 = Shape::Done;
+            ValueLayout::Contiguous(bytes) => {
+                self.0 = ValueLayout::Done;
                 Some(bytes)
             }
-            Shape::Done => None,
-            Shape::Pieces(arena, list) => {
+            ValueLayout::Done => None,
+            ValueLayout::Pieces(arena, list) => {
                 let (at, rest) = list.split_first_chunk::<4>()?;
-                self.0 = Shape::Pieces(arena, rest);
+                self.0 = ValueLayout::Pieces(arena, rest);
                 Some(Piece::content(arena, Location(u32::from_le_bytes(*at))))
             }
         }

@@ -1,18 +1,24 @@
-//! What a client can ask for: [`Command`], borrowed from the bytes it was parsed from.
+//! The requests of clients: [`Command`], borrowed from the bytes it was parsed from.
 //!
-//! Commands are plain `Copy` values of numbers and borrowed slices, so that a batch of them lives on the stack and a
-//! command for another shard can be written into the mesh and rebuilt there.
+//! Commands are `Copy` values of numbers and borrowed slices, so that a batch of them lives on the stack. A
+//! command that has to outlive its bytes, for example on the way to another shard, is split into a
+//! [`CommandHead`] and those bytes.
+
+mod parts;
+
+pub use parts::{CommandHead, CommandParts, OwnedCommand};
 
 use crate::binary::{Binary, BinaryControl};
 use crate::exptime::Exptime;
 
-/// One parsed request. A retrieval line yields one [`Command::Retrieve`] a key, so a line of any length needs no more
-/// room than its longest key.
+/// One parsed request. A retrieval line yields one [`Command::Retrieve`] for each of its keys, so that a line
+/// of any length needs no more memory than its longest key.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Command<'a> {
     /// One key of a `get`, `gets`, `gat` or `gats` line.
     Retrieve(Retrieve<'a>),
-    /// `set`, `add`, `replace`, `append`, `prepend`, `cas`: the line; `value_len` bytes and CRLF follow it.
+    /// The line of `set`, `add`, `replace`, `append`, `prepend` or `cas`; `value_len` bytes and CRLF follow
+    /// it.
     Store(Store<'a>),
     /// `delete KEY [0] [noreply]`
     Delete(Delete<'a>),
@@ -20,59 +26,60 @@ pub enum Command<'a> {
     Arithmetic(Arithmetic<'a>),
     /// `touch KEY EXPTIME [noreply]`
     Touch(Touch<'a>),
-    /// `mg`, `ms`, `md`, `ma`, `me`; for `ms` `value_len` bytes and CRLF follow the line.
+    /// The line of `mg`, `ms`, `md`, `ma` or `me`; after that of `ms` follow `value_len` bytes and CRLF.
     Meta(Meta<'a>),
-    /// A request of the binary protocol on a key; `value_len` bytes follow it.
+    /// A request of the binary protocol on a key; `value_len` bytes follow it, without CRLF.
     Binary(Binary<'a>),
-    /// A request of the binary protocol without a key, or one that is refused.
+    /// A request of the binary protocol that has no key, or that is refused.
     BinaryControl(BinaryControl<'a>),
-    /// `mn`: answered `MN`, and ends a batch of quiet commands.
+    /// `mn`, which is answered `MN`: clients send it after quiet commands to learn that all of them were
+    /// executed.
     MetaNoop,
     /// `flush_all [DELAY] [noreply]`
     FlushAll {
-        /// When the items die; `None` when no delay was given.
+        /// When the items are invalidated; `None` when the client sent no delay.
         delay: Option<Exptime>,
-        /// No reply is wanted.
+        /// The client sent `noreply`: the command is not answered.
         noreply: bool,
     },
     /// `verbosity N [noreply]`
     Verbosity {
-        /// As sent; the server caps it.
+        /// The level as sent, at most `u32::MAX`; no smaller limit is applied here.
         level: u32,
-        /// No reply is wanted.
+        /// The client sent `noreply`: the command is not answered.
         noreply: bool,
     },
     /// `version`
     Version,
     /// `quit`
     Quit,
-    /// `stats [WORDS]`: everything after `stats `, trimmed of blanks at both ends.
+    /// `stats [WORDS]`
     Stats {
-        /// Empty for plain `stats`.
+        /// Everything after the verb, without blanks at either end; empty for plain `stats`.
         words: &'a [u8],
     },
     /// `shutdown [graceful]`
     Shutdown {
-        /// `shutdown graceful`
+        /// Whether the line is `shutdown graceful`.
         graceful: bool,
     },
     /// `cache_memlimit MB [noreply]`
     CacheMemlimit {
-        /// As sent.
+        /// The memory limit in megabytes (1,048,576 bytes), as sent.
         megabytes: u64,
-        /// No reply is wanted.
+        /// The client sent `noreply`: the command is not answered.
         noreply: bool,
     },
-    /// A command that operators and tools send and that touches no key.
+    /// A command of operators and tools, which names no key and whose arguments are not parsed here.
     Admin {
-        /// Which.
+        /// The first word of the line.
         verb: AdminVerb,
-        /// Everything after the verb, trimmed of blanks at both ends.
+        /// Everything after the verb, without blanks at either end.
         words: &'a [u8],
     },
 }
 
-/// Verbs whose arguments the server reads itself.
+/// The verbs of [`Command::Admin`]. This crate does not parse their arguments; the server does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AdminVerb {
     /// `slabs reassign|automove ...`
@@ -91,35 +98,35 @@ pub enum AdminVerb {
     DebugTime,
 }
 
-/// One key of a retrieval line.
+/// One key of a `get`, `gets`, `gat` or `gats` line.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Retrieve<'a> {
-    /// 1 to 250 bytes.
+    /// The key, 1 to [`crate::KEY_BYTES_MAX`] bytes.
     pub key: &'a [u8],
-    /// `gets`, `gats`: show the cas unique.
+    /// Whether the reply shows the cas unique: `gets` and `gats`.
     pub with_cas: bool,
-    /// `gat`, `gats`: the new exptime.
+    /// The new exptime of the item, as sent: `gat` and `gats` only.
     pub touch: Option<Exptime>,
-    /// The last key of its line: `END` follows its value.
+    /// Whether this is the last key of its line, so that `END` follows its value.
     pub last: bool,
 }
 
 /// The line of a classic storage command.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Store<'a> {
-    /// Which of the six.
+    /// Which of the six storage commands this is.
     pub verb: StoreVerb,
-    /// 1 to 250 bytes.
+    /// The key, 1 to [`crate::KEY_BYTES_MAX`] bytes.
     pub key: &'a [u8],
-    /// Opaque to the server.
+    /// A number that is stored with the value and returned with it; it means nothing to the server.
     pub client_flags: u32,
-    /// When the item dies.
+    /// The new exptime of the item, as sent.
     pub exptime: Exptime,
-    /// Bytes of the value, without its CRLF.
+    /// Length of the value in bytes, without its CRLF; at most [`crate::VALUE_LEN_MAX`].
     pub value_len: u32,
-    /// `cas` only, else 0.
+    /// The cas unique that the item must have: `cas` only, else 0.
     pub cas_unique: u64,
-    /// No reply is wanted.
+    /// The client sent `noreply`: the command is not answered.
     pub noreply: bool,
 }
 
@@ -136,49 +143,51 @@ pub enum StoreVerb {
     Cas = 5,
 }
 
-/// `delete`
+/// The line of `delete`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Delete<'a> {
-    /// 1 to 250 bytes.
+    /// The key, 1 to [`crate::KEY_BYTES_MAX`] bytes.
     pub key: &'a [u8],
-    /// No reply is wanted.
+    /// The client sent `noreply`: the command is not answered.
     pub noreply: bool,
 }
 
-/// `incr`, `decr`
+/// The line of `incr` or `decr`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Arithmetic<'a> {
-    /// 1 to 250 bytes.
+    /// The key, 1 to [`crate::KEY_BYTES_MAX`] bytes.
     pub key: &'a [u8],
-    /// What to add, or to take away.
+    /// The number to add or to subtract.
     pub delta: u64,
-    /// `decr`
+    /// Whether to subtract: `decr`.
     pub decrement: bool,
-    /// No reply is wanted.
+    /// The client sent `noreply`: the command is not answered.
     pub noreply: bool,
 }
 
-/// `touch`
+/// The line of `touch`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Touch<'a> {
-    /// 1 to 250 bytes.
+    /// The key, 1 to [`crate::KEY_BYTES_MAX`] bytes.
     pub key: &'a [u8],
-    /// When the item dies.
+    /// The new exptime of the item, as sent.
     pub exptime: Exptime,
-    /// No reply is wanted.
+    /// The client sent `noreply`: the command is not answered.
     pub noreply: bool,
 }
 
-/// A meta command.
+/// The line of a meta command that names a key.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Meta<'a> {
-    /// Which of the five.
+    /// Which of the five meta commands this is.
     pub verb: MetaVerb,
-    /// The key as sent: base64 when `flags.has(b'b')`; [`crate::MetaKey`] decodes it.
+    /// The key as sent, 1 to [`crate::KEY_BYTES_MAX`] bytes: base64 when `flags.has(b'b')`, which
+    /// [`crate::MetaKey`] decodes.
     pub key: &'a [u8],
-    /// `ms` only, else 0: bytes of the value, without its CRLF.
+    /// Length of the value in bytes, without its CRLF; at most [`crate::VALUE_LEN_MAX`]. 0 for verbs other
+    /// than `ms`.
     pub value_len: u32,
-    /// What was asked.
+    /// The flags of the line.
     pub flags: MetaFlags<'a>,
 }
 
@@ -194,47 +203,49 @@ pub enum MetaVerb {
     Debug = 4,
 }
 
-/// What `ms` does with the value, or `ma` with the number: its `M` flag.
+/// What `ms` does with the value, or `ma` with the number, as the flag `M` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(u8)]
 #[expect(missing_docs, reason = "the names of the protocol")]
 pub enum MetaMode {
-    /// `ms`, the default: `S`
+    /// `S`, the default of `ms`.
     #[default]
     Set = 0,
     Add = 1,
     Append = 2,
     Prepend = 3,
     Replace = 4,
-    /// `ma`, the default: `I`, `+`
+    /// `I` or `+`, the default of `ma`.
     Increment = 5,
     Decrement = 6,
 }
 
-/// The flags of a meta command: which were sent, in what order, and their numbers.
+/// The flags of a meta command: which of them were sent, in what order, and the numbers that came with them.
+///
+/// A number whose flag was not sent is 0 unless its field says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Default)]
 pub struct MetaFlags<'a> {
-    /// One bit a letter; see [`MetaFlags::has`].
+    /// The flags that were sent, as one bit for each letter; see [`MetaFlags::has`].
     pub present: u64,
-    /// The flags as sent, separated by blanks: replies return theirs in this order.
+    /// The flags as sent, separated by blanks; replies return theirs in this order. Empty for `me`.
     pub tokens: &'a [u8],
-    /// `T`
+    /// `T`: the new exptime of the item.
     pub exptime: Exptime,
-    /// `N`
+    /// `N`: the exptime of the item that is created on a miss.
     pub vivify: Exptime,
-    /// `R`: seconds
+    /// `R`: the remaining TTL in seconds below which one client is told to renew the item.
     pub recache_s: i32,
-    /// `E`
+    /// `E`: the cas unique that the item gets.
     pub new_cas: u64,
-    /// `C`
+    /// `C`: the cas unique that the item must have.
     pub compare_cas: u64,
-    /// `F`
+    /// `F`: a number that is stored with the value and means nothing to the server.
     pub client_flags: u32,
-    /// `D`; 1 when not sent
+    /// `D`: the number to add or to subtract; 1 when the flag was not sent.
     pub delta: u64,
-    /// `J`
+    /// `J`: the number of the item that `ma` creates on a miss.
     pub initial: u64,
-    /// `M`
+    /// `M`: the mode of `ms` or `ma`, which is the default of the verb when the flag was not sent.
     pub mode: MetaMode,
 }
 
@@ -246,7 +257,7 @@ impl MetaFlags<'_> {
         self.present & Self::bit(letter) != 0
     }
 
-    /// The bit of `letter` in [`MetaFlags::present`]; 0 for what is not a letter.
+    /// The bit of `letter` in [`MetaFlags::present`]; 0 for a byte that is not a letter.
     #[inline]
     #[must_use]
     pub const fn bit(letter: u8) -> u64 {

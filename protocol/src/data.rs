@@ -1,21 +1,23 @@
-//! The data block behind a storage line: the value and its CRLF.
+//! The data block after a storage line: the value and its CRLF.
 
-use crate::Parsed;
+use crate::{Parsed, VALUE_LEN_MAX};
 
-/// Bytes that end a data block.
+/// The bytes that end a data block.
 const TERMINATOR: &[u8; 2] = b"\r\n";
 
-/// The value is not followed by CRLF. Its answer is [`crate::line::BAD_DATA_CHUNK`], which `noreply` hides and the
-/// meta flag `q` does not.
+/// The value is not followed by CRLF. The command is answered with [`crate::line::BAD_DATA_CHUNK`], which
+/// `noreply` hides and the meta flag `q` does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadDataChunk;
 
-/// The data block of `value_len` bytes at the front of `input`.
+/// Reads the data block at the front of `input`, whose value has `value_len` bytes, at most
+/// [`VALUE_LEN_MAX`].
 ///
-/// Complete once the value and two bytes more are there, which are consumed whatever they hold: past a bad
-/// terminator the next command begins, as it does behind a good one.
+/// It is complete once the input holds the value and two more bytes, which are consumed whatever they are:
+/// the next command begins after a bad terminator as it does after a good one.
 #[inline]
 pub fn data_block(input: &[u8], value_len: u32) -> Parsed<Result<&[u8], BadDataChunk>> {
+    debug_assert!(value_len <= VALUE_LEN_MAX);
     let value_len = value_len as usize;
     let consumed = value_len + TERMINATOR.len();
     let Some(block) = input.get(..consumed) else { return Parsed::NeedMore };
@@ -41,7 +43,7 @@ mod tests {
     }
 
     #[test]
-    fn two_bytes_are_consumed_behind_a_value_even_when_they_are_not_crlf() {
+    fn two_bytes_are_consumed_after_a_value_even_when_they_are_not_crlf() {
         for block in [&b"abcd\r\n"[..], b"abc\n\n", b"abc\n\r", b"abcde"] {
             assert_eq!(data_block(block, 3), Parsed::Complete { value: Err(BadDataChunk), consumed: 5 });
         }

@@ -1,91 +1,94 @@
-//! What can be wrong with a line, the exact answer to it, and where the next line begins.
+//! Why a line is refused, the exact answer to it, and where the next line begins.
 
 use crate::line;
 
-/// A line that is no command. Nothing was executed; a storage command refused here leaves the old value alone (only a
-/// value too large for the cache deletes it, and that is the server's to find).
+/// The refusal of a line. Nothing was executed, so that a refused storage command leaves the old value as it
+/// is. (The only refusal that deletes the old value is that of a value too large for the cache, which is
+/// found by the server.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rejected {
-    /// What was wrong.
+    /// Why the line is refused.
     pub error: ParseError,
-    /// Bytes of the input that are done with. The rest of a line longer than the input is taken by the calls that
-    /// follow, each as [`ParseError::RestOfLine`].
+    /// Bytes of the input that were used up. When the line is longer than the input, the calls that follow
+    /// consume the rest of it, and each returns [`ParseError::RestOfLine`].
     pub consumed: usize,
-    /// Bytes behind `consumed` that are the value of the refused command and its CRLF: skip them before the next
-    /// parse. At most [`crate::VALUE_LEN_MAX`] + 2.
+    /// Bytes after those consumed to skip before the next parse: the value of the refused command and its
+    /// CRLF. At most [`crate::VALUE_LEN_MAX`] + 2.
     pub swallow: u64,
-    /// Close the connection, after what was answered before.
+    /// Whether to close the connection, once all replies before this one are sent.
     pub close: bool,
-    /// The client asked not to be answered: keep `error.line()` back.
+    /// Whether the line ended in `noreply`: do not send `error.line()`.
     pub noreply: bool,
 }
 
-/// Why a line is refused.
+/// The reason why a line is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParseError {
-    /// No such command.
+    /// The first word is not the name of a command.
     UnknownCommand,
-    /// Under four bytes with its line end.
+    /// The line has fewer than four bytes, its line end included.
     LineTooShort,
-    /// Fewer words than the command needs.
+    /// The line has fewer words than the command needs.
     MissingArgument,
-    /// Over [`crate::Limits::key_bytes_max`].
+    /// A key has more than [`crate::Limits::key_bytes_max`] bytes.
     KeyTooLong,
     /// The value length is not a number from 0 to [`crate::VALUE_LEN_MAX`].
     BadValueLen,
-    /// A number of a storage line, or the level of `verbosity`.
+    /// A number of a storage line other than the value length, or the level of `verbosity`, cannot be read.
     BadNumber,
-    /// The exptime of `gat`, `gats`, `touch`, `flush_all`.
+    /// The exptime of `gat`, `gats`, `touch` or `flush_all` cannot be read.
     BadExptime,
-    /// `delete` with other words behind the key than `0` and `noreply`.
+    /// `delete` has words other than `0` and `noreply` after the key.
     DeleteUsage,
-    /// The number of `incr`, `decr`.
+    /// The number of `incr` or `decr` cannot be read.
     BadDelta,
-    /// The number of `cache_memlimit`.
+    /// The number of `cache_memlimit` cannot be read.
     BadMegabytes,
-    /// `shutdown` with a word other than `graceful`. A server that has `shutdown` switched off answers
+    /// `shutdown` has a word other than `graceful`. A server that does not allow `shutdown` answers
     /// [`line::SHUTDOWN_NOT_ENABLED`] instead.
     BadShutdownMode,
-    /// A meta flag sent twice.
+    /// A meta flag was sent twice.
     DuplicateFlag,
-    /// A meta flag that does not exist.
+    /// A meta flag does not exist.
     InvalidFlag,
-    /// `ma` only: anything wrong with its flags.
+    /// Any error in the flags or the base64 key of `ma` that has no answer of its own there.
     InvalidOrDuplicateFlag,
-    /// The number of a meta flag.
+    /// The number of a meta flag cannot be read.
     BadToken,
-    /// The number of the meta flag `D`.
+    /// The number of the meta flag `D` cannot be read.
     BadMetaDelta,
-    /// The number of the meta flag `J`.
+    /// The number of the meta flag `J` cannot be read.
     BadMetaInitial,
-    /// The number of the meta flag `F`.
+    /// The number of the meta flag `F` cannot be read.
     BadMetaClientFlags,
     /// The key of a meta command with `b` is not base64.
     BadKeyEncoding,
     /// The key of `me` with `b` is not base64.
     BadDebugKeyEncoding,
-    /// The meta flag `O` with over 31 bytes.
+    /// The meta flag `O` is followed by more than 31 bytes.
     OpaqueTooLong,
-    /// A meta line of over 20 words.
+    /// A meta line has more than 20 words.
     TooManyFlags,
-    /// The meta flag `M` without exactly one byte behind it.
+    /// The meta flag `M` is not followed by exactly one byte.
     BadModeLength,
-    /// The meta flag `M` of `ms`.
+    /// The meta flag `M` of `ms` is followed by a byte that is not a mode of `ms`.
     BadStoreMode,
-    /// The meta flag `M` of `ma`.
+    /// The meta flag `M` of `ma` is followed by a byte that is not a mode of `ma`.
     BadArithmeticMode,
-    /// No line end within [`crate::Limits::line_bytes_max`]; closes without an answer.
+    /// No line end comes within [`crate::Limits::line_bytes_max`]. The connection closes without an answer.
     LineTooLong,
-    /// A browser or a web probe; closes without an answer.
+    /// The line is a request of a browser or of a web probe. The connection closes without an answer.
     Http,
-    /// Of a binary connection: no request, or one longer than any may be; closes without an answer.
+    /// On a binary connection, the bytes are not a request, or one with a value longer than
+    /// [`crate::VALUE_LEN_MAX`]. The connection closes without an answer.
     BadMagic,
-    /// More of a line that was answered already; no answer, and nothing to count.
+    /// The bytes are the rest of a line that was already refused. They are neither answered nor counted as an
+    /// error.
     RestOfLine,
 }
 
 impl ParseError {
-    /// The answer, CRLF included; empty where there is none.
+    /// The line that answers it, CRLF included; empty for errors without an answer.
     #[must_use]
     pub const fn line(&self) -> &'static [u8] {
         match self {
@@ -117,20 +120,21 @@ impl ParseError {
         }
     }
 
-    /// Whether the connection ends with it.
+    /// Whether the connection is to be closed.
     #[must_use]
     pub const fn closes(&self) -> bool {
         matches!(self, Self::LineTooLong | Self::Http | Self::BadMagic)
     }
 }
 
-/// What a grammar says of a whole line that it refuses; [`Rejected`] without the line.
+/// The refusal of a whole line by its grammar, which does not know the bytes of the line: [`Rejected`]
+/// without them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Refused {
-    pub error: ParseError,
+    pub(crate) error: ParseError,
     /// Bytes of the data block to skip.
-    pub swallow: u64,
-    pub noreply: bool,
+    pub(crate) swallow: u64,
+    pub(crate) noreply: bool,
 }
 
 impl From<ParseError> for Refused {
@@ -140,8 +144,8 @@ impl From<ParseError> for Refused {
 }
 
 impl Refused {
-    /// The refusal of a line that took `consumed` bytes.
-    pub fn of_line(self, consumed: usize) -> Rejected {
+    /// The refusal of a line that used up `consumed` bytes of the input.
+    pub(crate) fn into_rejected(self, consumed: usize) -> Rejected {
         let Self { error, swallow, noreply } = self;
         Rejected { error, consumed, swallow, close: error.closes(), noreply }
     }

@@ -1,25 +1,27 @@
-//! The exptime a client sent, and the moment it comes to.
+//! The exptime that a client sent, and the second at which the item expires.
 
-/// Exptimes above this many seconds (30 days) are unix times.
+/// The largest exptime that counts seconds from now, in seconds: 30 days. A larger one is a unix time.
 pub const RELATIVE_MAX_S: i64 = 60 * 60 * 24 * 30;
 
-/// An exptime as sent: 0 never; 1 to [`RELATIVE_MAX_S`] seconds from now; above, unix time; negative, already past.
+/// An exptime as sent. 0 is never, 1 to [`RELATIVE_MAX_S`] are seconds from now, a larger number is a unix
+/// time, and a negative one is already past.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Exptime(pub i64);
 
-/// When an item dies.
+/// The time at which an item expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expiry {
-    /// Not by time.
+    /// The item does not expire.
     Never,
-    /// At this unix second: it is gone when the clock shows it.
+    /// The item is expired from this unix second on.
     At(u32),
-    /// It never lives.
+    /// The item is expired from the start.
     Past,
 }
 
 impl Exptime {
-    /// What this exptime comes to when the clock shows the unix second `now`.
+    /// The expiry of an item that gets this exptime at the unix second `now`. A time after the last second
+    /// that 32 bits can hold is that second.
     #[must_use]
     pub fn resolve(self, now: u32) -> Expiry {
         match self.0 {

@@ -1,20 +1,22 @@
-//! Bytes to commands and replies, both directions. No I/O, no storage, no unsafe; no allocation, but for
-//! the bytes of a [`Reply`].
+//! The memcached protocols: bytes to commands and replies, and back. The crate does no I/O, keeps no items
+//! and holds no `unsafe`. It allocates nothing on its own but the bytes of a [`Reply`] and of an
+//! [`OwnedCommand`]; encoders append to a `Vec<u8>` of the caller.
 //!
 //! | module | what it is |
 //! | --- | --- |
-//! | [`Parser`] | where a connection stands between two commands; the one way in |
-//! | [`Command`] | what a client asked for, borrowed from the bytes it came in |
-//! | [`ParseError`], [`Rejected`] | what was wrong with a line, its answer, and where the next line begins |
+//! | [`Parser`] | the parser of one connection: the only way from bytes to commands |
+//! | [`Command`] | one request of a client, borrowed from the bytes it was parsed from |
+//! | [`CommandHead`], [`OwnedCommand`] | forms of a keyed command that outlive those bytes |
+//! | [`ParseError`], [`Rejected`] | why a line is refused, what answers it, and where the next line begins |
 //! | [`data_block`] | the value that follows a storage line |
 //! | [`mod@line`] | every reply that is a constant |
-//! | [`text`], [`meta`] | replies with something to fill in, and the grammar of the two families |
+//! | [`text`], [`meta`] | the grammar of the classic and of the meta commands, and their other replies |
 //! | [`binary`] | the same for the binary protocol |
-//! | [`client`] | the side of a proxy: commands to the wire, replies from it |
-//! | [`Reply`] | what a destination answers to a proxy |
-//! | [`number`] | decimal digits, both ways |
+//! | [`client`] | the side of a proxy: writes commands to the wire and reads replies from it |
+//! | [`Reply`] | one reply of a destination to a proxy |
+//! | [`number`] | reading and writing of decimal digits |
 //!
-//! A server reads commands like this; a reply goes to the output of the connection, a `Vec<u8>`.
+//! This is how a server reads commands and writes replies, which it appends to the output of the connection:
 //!
 //! ```
 //! use corecached_protocol::{Command, Limits, Parsed, Parser, line};
@@ -67,23 +69,27 @@ pub use meta::MetaKey;
 pub use parser::{Limits, Parser, Wire};
 pub use reply::{ErrorKind, Reply};
 
-/// Largest value length a storage line may announce, in bytes: with its CRLF it still fits a signed 32-bit number.
-/// A larger one is a bad line, not a large value, and nothing of it is skipped.
+/// Largest value length that a storage line may announce, in bytes: value and CRLF together still fit a
+/// signed 32-bit number. A line that announces more is refused as [`ParseError::BadValueLen`], and no bytes
+/// are skipped after it.
 pub const VALUE_LEN_MAX: u32 = (1 << 31) - 3;
 
-/// Longest key in bytes, in base64 before decoding.
+const _: () = assert!(VALUE_LEN_MAX + 2 == i32::MAX as u32);
+
+/// Longest key as sent, in bytes; a base64 key of a meta command is counted before it is decoded.
 pub const KEY_BYTES_MAX: usize = 250;
 
-/// What came of looking at the front of some input.
+/// The result of parsing the front of an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parsed<T> {
-    /// It is all there.
+    /// The input begins with all of it.
     Complete {
-        /// What was read.
+        /// What was parsed.
         value: T,
-        /// Bytes of the input that it took; the next look begins behind them.
+        /// Bytes of the input that were used up; the next call begins after them.
         consumed: usize,
     },
-    /// The input is a proper beginning: look again, from the same byte, when there is more of it.
+    /// The input ends too early. Nothing was consumed: parse again, from the same byte, when more bytes have
+    /// arrived.
     NeedMore,
 }

@@ -1,6 +1,6 @@
 //! Every reply that is a constant, CRLF included, byte for byte as memcached 1.6 sends it.
 //!
-//! What a bad line is answered is here too; [`crate::ParseError::line`] picks from it.
+//! The answers to refused lines are among them; [`crate::ParseError::line`] chooses between those.
 
 macro_rules! lines {
     ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {$(
@@ -14,40 +14,40 @@ lines! {
     STORED = "STORED";
     /// `add`, `replace`, `append`, `prepend`: the condition did not hold.
     NOT_STORED = "NOT_STORED";
-    /// `cas`: the item changed since.
+    /// `cas`: the item was changed since the client read it.
     EXISTS = "EXISTS";
     /// There is no such item.
     NOT_FOUND = "NOT_FOUND";
-    /// `delete`
+    /// `delete`: the item was deleted.
     DELETED = "DELETED";
-    /// `touch`
+    /// `touch`: the item has the new exptime.
     TOUCHED = "TOUCHED";
-    /// Administrative commands that worked.
+    /// An administrative command was carried out.
     OK = "OK";
     /// Ends the values of a retrieval line, and a list of stats.
     END = "END";
-    /// `stats reset`
+    /// `stats reset`: the counters start again at 0.
     RESET = "RESET";
-    /// `mn`
+    /// The answer to `mn`.
     META_NOOP = "MN";
-    /// `mg` and `me` without flags to return: no such item.
+    /// `mg` and `me` without flags to return: there is no such item.
     META_MISS = "EN";
-    /// Meta success without flags to return.
+    /// A meta command succeeded and has no flags to return.
     META_DONE = "HD";
 
-    /// Unknown command, and arguments of administrative commands that make no sense.
+    /// There is no such command, or the arguments of an administrative command make no sense.
     ERROR = "ERROR";
     /// A line that is too short, lacks arguments, or has one that cannot be read.
     BAD_FORMAT = "CLIENT_ERROR bad command line format";
     /// The value is not followed by CRLF.
     BAD_DATA_CHUNK = "CLIENT_ERROR bad data chunk";
-    /// `gat`, `gats`, `touch`, `flush_all`
+    /// `gat`, `gats`, `touch`, `flush_all`: the exptime cannot be read.
     BAD_EXPTIME = "CLIENT_ERROR invalid exptime argument";
-    /// `delete` with words it does not know.
+    /// `delete` with words after the key that it does not know.
     DELETE_USAGE = "CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]";
-    /// `incr`, `decr`: the argument.
+    /// `incr`, `decr`: the argument is not a number.
     BAD_DELTA = "CLIENT_ERROR invalid numeric delta argument";
-    /// `incr`, `decr`, `ma`: the stored value.
+    /// `incr`, `decr`, `ma`: the stored value is not a number.
     NON_NUMERIC = "CLIENT_ERROR cannot increment or decrement non-numeric value";
     /// `flush_all` where it is switched off (`-F`).
     FLUSH_NOT_ALLOWED = "CLIENT_ERROR flush_all not allowed";
@@ -55,84 +55,84 @@ lines! {
     WATCH_NOT_ALLOWED = "CLIENT_ERROR watch commands not allowed";
     /// `shutdown` with a word other than `graceful`.
     BAD_SHUTDOWN_MODE = "CLIENT_ERROR invalid shutdown mode";
-    /// `slabs automove_window` out of 3 to 1800.
+    /// `slabs automove_window` with a number outside 3 to 1800.
     BAD_AUTOMOVE_WINDOW = "CLIENT_ERROR automove window too low or too high";
     /// `stats cachedump` where dumps are switched off (`-X`).
     STATS_CACHEDUMP_NOT_ALLOWED = "CLIENT_ERROR stats cachedump not allowed";
     /// `stats detail` without one of its three words.
     STATS_DETAIL_USAGE = "CLIENT_ERROR usage: stats detail on|off|dump";
-    /// A command before the password (`-Y`).
+    /// A command that was sent before the client authenticated (`-Y`).
     UNAUTHENTICATED = "CLIENT_ERROR unauthenticated";
-    /// Something else than CRLF behind `user password` (`-Y`).
+    /// `user password` is not followed by CRLF (`-Y`).
     BAD_TERMINATION = "CLIENT_ERROR bad command line termination";
     /// The wrong password (`-Y`).
     AUTHENTICATION_FAILURE = "CLIENT_ERROR authentication failure";
-    /// No `user password` in the value (`-Y`).
+    /// The value does not hold `user password` (`-Y`).
     BAD_AUTHENTICATION_TOKEN = "CLIENT_ERROR bad authentication token format";
     /// A value over 16 KB in place of `user password` (`-Y`).
     AUTHENTICATION_TOKEN_TOO_LONG = "CLIENT_ERROR auth token too long";
 
-    /// Meta: a flag sent twice.
+    /// Meta: a flag was sent twice.
     DUPLICATE_FLAG = "CLIENT_ERROR duplicate flag";
-    /// Meta: a letter that is no flag.
+    /// Meta: a flag does not exist.
     INVALID_FLAG = "CLIENT_ERROR invalid flag";
-    /// `ma`: anything wrong with a flag.
+    /// `ma`: any error in a flag that has no answer of its own.
     INVALID_OR_DUPLICATE_FLAG = "CLIENT_ERROR invalid or duplicate flag";
-    /// Meta: the number of a flag.
+    /// Meta: the number of a flag cannot be read.
     BAD_TOKEN = "CLIENT_ERROR bad token in command line format";
-    /// Meta: the number of `D`.
+    /// Meta: the number of `D` cannot be read.
     BAD_META_DELTA = "CLIENT_ERROR invalid numeric delta value";
-    /// Meta: the number of `J`.
+    /// Meta: the number of `J` cannot be read.
     BAD_META_INITIAL = "CLIENT_ERROR invalid numeric initial value";
-    /// Meta: base64 that is none.
+    /// Meta: the key is not base64 although the flag `b` says so.
     BAD_KEY_ENCODING = "CLIENT_ERROR error decoding key";
-    /// Meta: over 31 bytes behind `O`.
+    /// Meta: `O` is followed by more than 31 bytes.
     OPAQUE_TOO_LONG = "CLIENT_ERROR opaque token too long";
-    /// Meta: over 20 words.
+    /// Meta: the line has more than 20 words.
     TOO_MANY_FLAGS = "CLIENT_ERROR options flags are too long";
-    /// Meta: `M` not followed by one byte.
+    /// Meta: `M` is not followed by exactly one byte.
     BAD_MODE_LENGTH = "CLIENT_ERROR incorrect length for M token";
-    /// `ms`: a mode it does not have.
+    /// `ms`: `M` names a mode that `ms` does not have.
     BAD_STORE_MODE = "CLIENT_ERROR invalid mode for ms M token";
-    /// `ma`: a mode it does not have.
+    /// `ma`: `M` names a mode that `ma` does not have.
     BAD_ARITHMETIC_MODE = "CLIENT_ERROR invalid mode for ma M token";
 
-    /// The value can never be stored. A `set` has deleted the old one.
+    /// The value is larger than any the cache can store. A `set` has deleted the old value.
     TOO_LARGE = "SERVER_ERROR object too large for cache";
-    /// No room for the value: nothing may or can be evicted.
+    /// There is no memory for the value, and nothing may or can be evicted.
     OUT_OF_MEMORY = "SERVER_ERROR out of memory storing object";
     /// `shutdown` without `-A`.
     SHUTDOWN_NOT_ENABLED = "SERVER_ERROR: shutdown not enabled";
 
     /// `cache_memlimit` under 8 MB.
     MEMLIMIT_TOO_SMALL = "MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m";
-    /// `slabs reassign` to a class that is none.
+    /// `slabs reassign` from or to a class that does not exist.
     BAD_SLAB_CLASS = "BADCLASS invalid src or dst class id";
     /// `slabs reassign` from a class to itself.
     SAME_SLAB_CLASS = "SAME src and dst class are identical";
-    /// `slabs reassign` from a class that has nothing to give.
+    /// `slabs reassign` from a class without a spare page.
     NO_SPARE_PAGE = "NOSPARE source class has no spare pages";
-    /// `lru_crawler crawl` of a class that is none.
+    /// `lru_crawler crawl` of a class that does not exist.
     BAD_CRAWLER_CLASS = "BADCLASS invalid class id";
-    /// `lru_crawler sleep` above 1,000,000 us.
+    /// `lru_crawler sleep` with more than 1,000,000 us.
     CRAWLER_SLEEP_TOO_LONG = "CLIENT_ERROR sleep must be one second or less";
     /// `lru_crawler crawl` of empty classes.
     CRAWLER_NOT_STARTED = "NOTSTARTED no items to crawl";
-    /// A proxy: no such command, or one that is not right. The connection closes.
+    /// A proxy: the command does not exist or is malformed. The connection closes.
     MALFORMED_REQUEST = "CLIENT_ERROR malformed request";
-    /// A proxy: `flush_all`, unless it was enabled.
+    /// A proxy: `flush_all` where it is not enabled.
     COMMAND_DISABLED = "SERVER_ERROR Command disabled";
-    /// A proxy: a command that only a server carries out.
+    /// A proxy: the command is one that only a cache server carries out.
     COMMAND_NOT_SUPPORTED = "SERVER_ERROR Command not supported";
-    /// A proxy: no such group of `stats`.
+    /// A proxy: `stats` with a group that does not exist.
     BAD_STATS_COMMAND = "CLIENT_ERROR bad stats command";
-    /// `lru_crawler enable` when it already runs.
+    /// `lru_crawler enable` while the crawler is already enabled.
     CRAWLER_NOT_RESTARTED = "ERROR failed to start lru crawler thread";
     /// `lru_crawler metadump` and `mgdump` where they are switched off (`-X`).
     METADUMP_NOT_ALLOWED = "ERROR metadump not allowed";
     /// `lru tune` with hot and warm shares above 80 percent together.
     BAD_LRU_SHARES = "ERROR hot and warm pcts must not exceed 80";
-    /// `watch` when 20 already do.
+    /// `watch` while 20 connections already watch.
     TOO_MANY_WATCHERS = "WATCHER_TOO_MANY log watcher limit reached";
     /// `refresh_certs` without TLS.
     TLS_NOT_ENABLED = "Error TLS not enabled";

@@ -1,12 +1,12 @@
-//! Decimal digits and integers, both ways, bounded and without allocation.
+//! Reading and writing of integers as decimal digits, bounded and without allocation.
 
-/// Most digits of a `u64`.
+/// Most digits that a `u64` needs.
 const DIGITS_MAX: usize = 20;
 
-/// Digits that cannot overflow a `u64` whatever they are.
+/// The largest count of digits that always fit a `u64`.
 const DIGITS_SAFE: usize = 19;
 
-/// The two digits of every number under 100.
+/// The two digits of each number under 100, with a leading zero.
 static PAIRS: [[u8; 2]; 100] = {
     let mut pairs = [[0; 2]; 100];
     let mut n = 0;
@@ -29,7 +29,7 @@ pub fn put_decimal(out: &mut Vec<u8>, n: u64) {
     }
 }
 
-/// Writes `n` so that it ends with `digits`; returns where it starts.
+/// Writes `n` into the end of `digits`; returns the index of its first digit.
 #[inline]
 fn write_backwards(digits: &mut [u8; DIGITS_MAX], mut n: u64) -> usize {
     let mut start = DIGITS_MAX;
@@ -48,8 +48,8 @@ fn write_backwards(digits: &mut [u8; DIGITS_MAX], mut n: u64) -> usize {
     start
 }
 
-/// All of `word` as a number: digits, of which a `+` may stand in front. `None` for anything else, a `-` and a number
-/// above `u64::MAX` included.
+/// Reads all of `word` as a number: digits, after an optional `+`. `None` for anything else, a `-` and a
+/// number above `u64::MAX` included.
 #[inline]
 #[must_use]
 pub fn parse_u64(word: &[u8]) -> Option<u64> {
@@ -60,7 +60,7 @@ pub fn parse_u64(word: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;
     }
-    // A long run of zeroes goes the slow way, and arrives.
+    // A number with many leading zeroes is valid too.
     if digits.len() > DIGITS_SAFE {
         return parse_long(digits);
     }
@@ -71,8 +71,8 @@ pub fn parse_u64(word: &[u8]) -> Option<u64> {
     Some(n)
 }
 
-/// All of `word` as a number: digits behind an optional `+` or `-`. `None` for anything else, and for what an `i64`
-/// cannot hold.
+/// Reads all of `word` as a number: digits, after an optional `+` or `-`. `None` for anything else, and for a
+/// number that an `i64` cannot hold.
 #[inline]
 #[must_use]
 pub fn parse_i64(word: &[u8]) -> Option<i64> {
@@ -88,7 +88,7 @@ fn parse_long(digits: &[u8]) -> Option<u64> {
     digits.iter().try_fold(0u64, |n, &byte| n.checked_mul(10)?.checked_add(u64::from(digit(byte)?)))
 }
 
-/// What a decimal digit stands for.
+/// The value of a decimal digit; `None` for any other byte.
 #[inline]
 pub(crate) fn digit(byte: u8) -> Option<u8> {
     let digit = byte.wrapping_sub(b'0');

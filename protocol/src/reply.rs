@@ -1,20 +1,20 @@
-//! What a destination answers, read by a proxy and written on to its client.
+//! The reply of a destination, which a proxy reads and passes to its client.
 
 use bytes::Bytes;
 
-/// A reply to one command; to a retrieval, what came back for one of its keys.
+/// The reply to one command; of a retrieval, the reply to one of its keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
     /// A retrieval found the key.
     Value {
-        /// Opaque to all but the client.
+        /// The number that a client stored with the value.
         client_flags: u32,
-        /// `gets`, `gats`
+        /// The cas unique of the item: `gets` and `gats` only.
         cas_unique: Option<u64>,
-        /// Without its CRLF.
+        /// The value, without its CRLF.
         value: Bytes,
     },
-    /// A retrieval did not find the key: no line says so.
+    /// A retrieval did not find the key. On the wire this is the absence of a `VALUE` line.
     Miss,
     /// `STORED`
     Stored,
@@ -30,46 +30,48 @@ pub enum Reply {
     Touched,
     /// `OK`
     Done,
-    /// `incr`, `decr`: the number now.
+    /// The number after `incr` or `decr`.
     Number(u64),
-    /// A reply to a meta command.
+    /// A reply to a meta command that is not an error.
     Meta {
-        /// As received, without its line end: `HD`, `VA 5 s5`, `EN`, `NF`, `NS`, `EX`, `MN`, `ME key ...`.
+        /// The line as received, without its line end: `HD`, `VA 5 s5`, `EN`, `NF`, `NS`, `EX`, `MN`, `ME key
+        /// ...`.
         line: Bytes,
-        /// `VA` only; without its CRLF.
+        /// The value, without its CRLF: `VA` only.
         value: Option<Bytes>,
     },
-    /// Something went wrong, there or on the way.
+    /// An error of the destination, or of the proxy on the way to it.
     Error {
-        /// What, as far as routing cares.
+        /// The class of the error, which routing decides by.
         kind: ErrorKind,
-        /// What the client is told, without its line end: `SERVER_ERROR timeout`.
+        /// The line that the client gets, without its line end: `SERVER_ERROR timeout`.
         line: Bytes,
     },
 }
 
-/// Classes of errors that routing tells apart, from the mildest to the gravest for "the worst of several replies".
+/// The classes of errors that routing tells apart. They are ordered from the mildest to the worst, for route
+/// handles that answer with the worst of several replies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ErrorKind {
-    /// `307`: too much to do.
+    /// `SERVER_ERROR 307`: the destination has too much to do.
     Busy,
-    /// No answer in time.
+    /// The destination did not answer in time.
     Timeout,
-    /// No connection in time.
+    /// The destination did not accept the connection in time.
     ConnectTimeout,
-    /// No connection.
+    /// The connection to the destination failed.
     Connect,
-    /// The destination gets no traffic for now.
+    /// The destination is ejected: it gets no traffic for now.
     Ejected,
-    /// `301`: it is going away.
+    /// `SERVER_ERROR 301`: the destination is shutting down.
     Shutdown,
-    /// `302`
+    /// `SERVER_ERROR 302`: the destination asks to try again.
     TryAgain,
-    /// The key cannot be sent.
+    /// The key cannot be sent to the destination.
     BadKey,
-    /// `SERVER_ERROR` from the destination.
+    /// Any other `SERVER_ERROR` from the destination.
     Remote,
-    /// Ours: no destination, a limit reached.
+    /// An error of the proxy itself: there is no destination, or a limit was reached.
     Local,
     /// `CLIENT_ERROR` or `ERROR` from the destination.
     Client,

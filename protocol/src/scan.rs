@@ -1,7 +1,7 @@
-//! Where the first of two bytes stands, for what is usually found within a key's length.
+//! A search for the first of two bytes that is fast when it is found within the length of a key.
 //!
-//! Eight bytes at a time in a plain register, inlined: over such distances it beats a vector search, which first has
-//! to be called. Longer stretches are `memchr`'s.
+//! It compares eight bytes at a time in a general register and is inlined: over such distances that is faster
+//! than a vector search, which costs a call first. For longer distances use `memchr`.
 
 /// 0x01 in every byte.
 const ONES: u64 = u64::MAX / 0xff;
@@ -9,7 +9,7 @@ const ONES: u64 = u64::MAX / 0xff;
 /// 0x80 in every byte.
 const HIGH_BITS: u64 = ONES << 7;
 
-/// Position of the first `A` or `B` in `bytes`.
+/// The index of the first `A` or `B` in `bytes`.
 #[inline]
 pub(crate) fn find_either<const A: u8, const B: u8>(bytes: &[u8]) -> Option<usize> {
     let mut at = 0;
@@ -24,7 +24,8 @@ pub(crate) fn find_either<const A: u8, const B: u8>(bytes: &[u8]) -> Option<usiz
     bytes[at..].iter().position(|&byte| byte == A || byte == B).map(|tail| at + tail)
 }
 
-/// The high bit of the lowest zero byte of `word`, with others above it; 0 when no byte is zero.
+/// A number whose lowest set bit is the high bit of the lowest zero byte of `word`; 0 when no byte is zero.
+/// Bits above that one may be set for bytes that are not zero.
 #[inline]
 const fn zero_bytes(word: u64) -> u64 {
     word.wrapping_sub(ONES) & !word & HIGH_BITS
@@ -38,15 +39,19 @@ mod tests {
     proptest! {
         #[test]
         fn the_first_of_either_is_found_wherever_it_stands(bytes in prop::collection::vec(
-            prop_oneof![Just(b' '), Just(b'\n'), Just(b'!'), Just(0x0b), Just(0x8a), Just(0xa0), any::<u8>()], 0..40,
+            prop_oneof![
+                Just(b' '), Just(b'\n'), Just(b'!'), Just(0x0b), Just(0x8a), Just(0xa0), any::<u8>(),
+            ],
+            0..40,
         )) {
-            prop_assert_eq!(find_either::<b' ', b'\n'>(&bytes), bytes.iter().position(|byte| b" \n".contains(byte)));
+            let first = bytes.iter().position(|byte| b" \n".contains(byte));
+            prop_assert_eq!(find_either::<b' ', b'\n'>(&bytes), first);
         }
     }
 
     #[test]
     fn a_byte_one_above_a_match_is_none() {
-        // Borrows of the subtraction reach the bytes above a match, never those below.
+        // Borrows of the subtraction reach the bytes above a match, never those below it.
         assert_eq!(find_either::<b' ', b'\n'>(b"!!!!! !!"), Some(5));
         assert_eq!(find_either::<b' ', b'\n'>(b"\x0b\x0b\x0b\x0b\x0b\x0b\x0b\n"), Some(7));
         assert_eq!(find_either::<b' ', b'\n'>(b"!!!!!!!!"), None);

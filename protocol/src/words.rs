@@ -1,51 +1,52 @@
-//! The words of a line: runs of anything but blanks. Only the space is a blank; a tab is a byte of a word.
+//! The words of a line, which are separated by blanks. Only the space is a blank; a tab is a byte of a word.
 
 use crate::scan::find_either;
 
-/// What is left of a line, read word by word.
+/// The rest of a line, which is read word by word.
 #[derive(Clone, Copy)]
 pub(crate) struct Words<'a>(&'a [u8]);
 
 impl<'a> Words<'a> {
-    /// The words of `line`, which holds no line end.
+    /// The words of `line`, from which the line end was removed.
     #[inline]
-    pub fn new(line: &'a [u8]) -> Self {
+    pub(crate) fn new(line: &'a [u8]) -> Self {
         Self(line)
     }
 
-    /// The first word of a line, which no blank may precede, and the words behind it.
+    /// Splits a line into its verb and the words after it. The verb is empty when the line begins with a
+    /// blank.
     #[inline]
-    pub fn after_verb(line: &'a [u8]) -> (&'a [u8], Self) {
+    pub(crate) fn split_verb(line: &'a [u8]) -> (&'a [u8], Self) {
         let mut words = Self(line);
         let end = line.iter().position(|&byte| byte == b' ').unwrap_or(line.len());
         (words.take(end), words)
     }
 
-    /// Bytes left, blanks included.
+    /// The number of bytes that are left, blanks included.
     #[inline]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// The next word, looked for byte by byte as numbers and flags are short; empty when there is none.
+    /// The next word, searched byte by byte since numbers and flags are short; empty at the end of the line.
     #[inline]
-    pub fn next(&mut self) -> &'a [u8] {
+    pub(crate) fn next(&mut self) -> &'a [u8] {
         self.skip_blanks();
         let end = self.0.iter().position(|&byte| byte == b' ').unwrap_or(self.0.len());
         self.take(end)
     }
 
-    /// The next word, looked for some bytes at a time; empty when there is none.
+    /// The next word, searched several bytes at a time since keys are longer; empty at the end of the line.
     #[inline]
-    pub fn next_key(&mut self) -> &'a [u8] {
+    pub(crate) fn next_key(&mut self) -> &'a [u8] {
         self.skip_blanks();
         let end = find_either::<b' ', b' '>(self.0).unwrap_or(self.0.len());
         self.take(end)
     }
 
-    /// Everything left, without the blanks around it.
+    /// Everything that is left, without blanks at either end.
     #[inline]
-    pub fn rest(mut self) -> &'a [u8] {
+    pub(crate) fn rest(mut self) -> &'a [u8] {
         self.skip_blanks();
         while let [rest @ .., b' '] = self.0 {
             self.0 = rest;
@@ -53,9 +54,9 @@ impl<'a> Words<'a> {
         self.0
     }
 
-    /// Whether words are left and the last of them is `noreply`.
+    /// Whether the last word of the line is among those that are left, and is `noreply`.
     #[inline]
-    pub fn end_in_noreply(self) -> bool {
+    pub(crate) fn end_in_noreply(self) -> bool {
         match self.rest() {
             [] => false,
             [before @ .., b'n', b'o', b'r', b'e', b'p', b'l', b'y'] => matches!(before, [] | [.., b' ']),
@@ -63,9 +64,9 @@ impl<'a> Words<'a> {
         }
     }
 
-    /// Goes to the next word, or to the end.
+    /// Moves on to the next word, or to the end of the line.
     #[inline]
-    pub fn skip_blanks(&mut self) {
+    pub(crate) fn skip_blanks(&mut self) {
         while let [b' ', rest @ ..] = self.0 {
             self.0 = rest;
         }

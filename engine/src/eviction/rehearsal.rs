@@ -1,9 +1,10 @@
-//! Rehearsal: two small caches beside the store, without values, that see a sample of its keys and differ in their share
-//! of admission alone. Which of them misses less tells which share suits what is asked for now.
+//! Rehearsal: two small simulated caches, without values, that see a sample of the store's keys. They differ
+//! only in the share of their admission queue. The share of the one that misses less suits the present
+//! requests better.
 //!
-//! Both see the same requests, so whatever a load does from hour to hour does to both alike, and a few hundred requests
-//! on which they differ decide. The share of the store's own hits tells much less: on a trace that varies, it goes
-//! where the trace goes.
+//! Both see the same requests, so a change in the load affects both alike, and a few hundred requests that
+//! one hits and the other misses are enough to decide. The hit ratio of the store itself says much less,
+//! since it changes with the load whatever the share is.
 
 use std::collections::VecDeque;
 
@@ -12,45 +13,46 @@ use hashbrown::HashTable;
 use crate::config::EvictionWeight;
 use crate::segment::Queue;
 
-use super::{Verdict, judge};
+use super::{EvictionDecision, GOLDEN_RATIO, decide};
 
-/// Bytes of store per key of the sample.
+/// Bytes of store for which the sample has one key, within the bounds below.
 const STORE_BYTES_PER_KEY: usize = 64 << 10;
 const KEYS_MIN: usize = 32;
 const KEYS_MAX: usize = 512;
-/// Bytes of a key in both caches, ghosts and room in tables included.
+/// Bytes of a key in both caches, including ghosts and spare room in tables.
 const BYTES_PER_KEY: usize = 128;
-/// Most entries of a cache for each key of the sample, however small they are.
+/// A cache holds at most this many items for each key of the sample, however small they are.
 const ENTRIES_PER_KEY: usize = 2;
-/// Largest entry, of what a cache holds: so a call drops no more than the bytes of that many.
+/// The largest item is the capacity of a cache divided by this, which bounds what one call drops.
 const ENTRY_FRACTION: u64 = 16;
-/// Requests on which the caches differ, after which it is decided.
+/// After this many requests that one cache hit and the other missed, they are compared.
 const TRIAL: u32 = 256;
-/// Squared standard deviations by which the longer admission has to win: it is chosen by chance once in 700 trials.
+/// Square of the standard deviations by which the larger share has to win: 3, which chance does once in 700
+/// trials.
 const DEVIATIONS_SQUARED: u64 = 9;
 
-/// A key of the sample.
-struct Entry {
-    print: u32,
+/// An item of the sample, as a simulated cache holds it.
+struct SampledItem {
+    fingerprint: u32,
     bytes: u32,
     frequency: u8,
     queue: Queue,
 }
 
-/// S3-FIFO of items instead of segments.
-struct Cache {
+/// A simulated cache: S3-FIFO of single items instead of segments.
+struct SampleCache {
     admission_percent: u64,
     entries_max: usize,
-    entries: HashTable<Entry>,
+    entries: HashTable<SampledItem>,
     queues: [VecDeque<u32>; 2],
-    /// Bytes of entries by queue.
+    /// Bytes of the items in each queue.
     bytes: [u64; 2],
     ghosts: VecDeque<u32>,
 }
 
-impl Cache {
-    fn new(admission_percent: usize, keys: usize) -> Cache {
-        Cache {
+impl SampleCache {
+    fn new(admission_percent: usize, keys: usize) -> SampleCache {
+        SampleCache {
             admission_percent: admission_percent as u64,
             entries_max: keys * ENTRIES_PER_KEY,
             entries: HashTable::new(),
@@ -60,85 +62,90 @@ impl Cache {
         }
     }
 
-    fn has(&self, print: u32) -> bool {
-        self.entries.find(spread(print), |entry| entry.print == print).is_some()
+    fn has(&self, fingerprint: u32) -> bool {
+        self.entries.find(spread(fingerprint), |entry| entry.fingerprint == fingerprint).is_some()
     }
 
-    /// Whether the key is here, counting one access.
-    fn read(&mut self, print: u32) -> bool {
-        let entry = self.entries.find_mut(spread(print), |entry| entry.print == print);
+    /// Whether the key is in the cache; counts one access.
+    fn read(&mut self, fingerprint: u32) -> bool {
+        let entry = self.entries.find_mut(spread(fingerprint), |entry| entry.fingerprint == fingerprint);
         entry.is_some_and(|entry| {
             entry.frequency = (entry.frequency + 1).min(crate::index::FREQUENCY_MAX);
             true
         })
     }
 
-    /// Puts a key in that is not here; others go until `capacity` bytes are enough.
-    fn put(&mut self, print: u32, bytes: u32, capacity: u64, weight: EvictionWeight) {
-        let ghost = self.ghosts.iter().position(|&ghost| ghost == print);
+    /// Adds a key that is not in the cache, and evicts others until all fit in `capacity` bytes.
+    fn put(&mut self, fingerprint: u32, bytes: u32, capacity: u64, weight: EvictionWeight) {
+        let ghost = self.ghosts.iter().position(|&ghost| ghost == fingerprint);
         let queue = if ghost.is_some() { Queue::Main } else { Queue::Admission };
         ghost.map(|at| self.ghosts.remove(at));
-        self.append(Entry { print, bytes, frequency: 0, queue });
-        let full = |cache: &Cache| {
+        self.append(SampledItem { fingerprint, bytes, frequency: 0, queue });
+        let full = |cache: &SampleCache| {
             cache.bytes[0] + cache.bytes[1] > capacity || cache.entries.len() > cache.entries_max
         };
         while full(self) {
-            self.give(capacity, weight);
+            self.evict_one(capacity, weight);
         }
     }
 
-    fn append(&mut self, entry: Entry) {
-        self.queues[entry.queue as usize].push_back(entry.print);
+    fn append(&mut self, entry: SampledItem) {
+        self.queues[entry.queue as usize].push_back(entry.fingerprint);
         self.bytes[entry.queue as usize] += u64::from(entry.bytes);
-        self.entries.insert_unique(spread(entry.print), entry, |entry| spread(entry.print));
+        self.entries.insert_unique(spread(entry.fingerprint), entry, |entry| spread(entry.fingerprint));
     }
 
-    /// Judges the oldest key of the queue that gives.
-    fn give(&mut self, capacity: u64, weight: EvictionWeight) {
+    /// Drops the oldest key of the queue to evict from, or moves it to the end of the main queue.
+    fn evict_one(&mut self, capacity: u64, weight: EvictionWeight) {
+        debug_assert!(!self.entries.is_empty());
         let mean = (self.bytes[0] + self.bytes[1]) / self.entries.len() as u64;
         let long = self.bytes[0] * 100 > capacity * self.admission_percent;
         let queue = if long || self.queues[1].is_empty() { Queue::Admission } else { Queue::Main };
-        let Some(print) = self.queues[queue as usize].pop_front() else { return };
-        let Ok(entry) = self.entries.find_entry(spread(print), |entry| entry.print == print) else {
+        let Some(fingerprint) = self.queues[queue as usize].pop_front() else { return };
+        let Ok(entry) =
+            self.entries.find_entry(spread(fingerprint), |entry| entry.fingerprint == fingerprint)
+        else {
             return;
         };
         let (mut entry, _) = entry.remove();
         self.bytes[queue as usize] -= u64::from(entry.bytes);
-        match judge(weight, queue, entry.frequency, u64::from(entry.bytes), mean) {
-            Verdict::Keep { frequency } => {
+        match decide(weight, queue, entry.frequency, u64::from(entry.bytes), mean) {
+            EvictionDecision::Keep { frequency } => {
                 entry.frequency = frequency;
                 entry.queue = Queue::Main;
                 self.append(entry);
             }
-            Verdict::Drop if queue == Queue::Admission => {
-                self.ghosts.push_back(print);
+            EvictionDecision::Drop if queue == Queue::Admission => {
+                self.ghosts.push_back(fingerprint);
                 while self.ghosts.len() > self.entries.len() / 2 {
                     self.ghosts.pop_front();
                 }
             }
-            Verdict::Drop => {}
+            EvictionDecision::Drop => {}
         }
     }
 }
 
-/// See the head of the file.
+/// Two simulated caches and which of them is doing better.
 pub(crate) struct Rehearsal {
     weight: EvictionWeight,
     admission_percents: [usize; 2],
-    /// Keys whose hash, in its low 32 bits, lies below this belong to the sample.
-    below: u32,
+    /// Keys belong to the sample if the low 32 bits of their hash are below this.
+    hash_limit: u32,
+    /// Keys that the sample should have.
     keys: usize,
-    /// Bytes of store that the sample stands for.
+    /// Bytes of each cache: the share of the store's bytes that the sample is of its keys.
     capacity: u64,
-    caches: [Cache; 2],
-    /// Requests that one of them hit and the other missed.
+    caches: [SampleCache; 2],
+    /// For each cache, requests that it hit and the other missed.
     wins: [u32; 2],
-    /// The cache whose share is better.
-    better: usize,
+    /// Index of the cache with the share that the store uses.
+    chosen: usize,
 }
 
 impl Rehearsal {
-    /// For a store of this many bytes that may have one of two shares of admission; the first has to be beaten.
+    /// A rehearsal of two shares of the admission queue, for a store of this many bytes. The first share is
+    /// used unless the second is clearly better.
     pub(crate) fn new(
         store_bytes: usize,
         weight: EvictionWeight,
@@ -148,102 +155,106 @@ impl Rehearsal {
         Rehearsal {
             weight,
             admission_percents,
-            below: 0,
+            hash_limit: 0,
             keys,
             capacity: 0,
-            caches: admission_percents.map(|percent| Cache::new(percent, keys)),
+            caches: admission_percents.map(|percent| SampleCache::new(percent, keys)),
             wins: [0; 2],
-            better: 0,
+            chosen: 0,
         }
     }
 
-    /// Bytes taken.
+    /// Bytes charged to the store's memory.
     #[inline]
     pub(crate) fn bytes(&self) -> usize {
         self.keys * BYTES_PER_KEY
     }
 
-    /// The better share of admission, percent.
+    /// The share of the admission queue to use, percent.
     #[inline]
     pub(crate) fn admission_percent(&self) -> usize {
-        self.admission_percents[self.better]
+        self.admission_percents[self.chosen]
     }
 
     /// Whether this key belongs to the sample.
     #[inline]
-    pub(crate) fn has(&self, hash: u64) -> bool {
-        (hash as u32) < self.below
+    pub(crate) fn samples(&self, hash: u64) -> bool {
+        (hash as u32) < self.hash_limit
     }
 
-    /// The store is full with so many items of so many bytes: the sample stands for them.
-    pub(crate) fn fit(&mut self, items: u64, bytes: u64) {
+    /// Fits the sample to a full store of `items` items, of `bytes` bytes in all.
+    pub(crate) fn set_store_size(&mut self, items: u64, bytes: u64) {
         let whole = u64::from(u32::MAX);
-        let sampled = items * u64::from(self.below) / whole;
-        if sampled < self.keys as u64 / 2 && u64::from(self.below) < whole || sampled > self.keys as u64 * 2 {
-            self.below = (whole * self.keys as u64 / items.max(1)).min(whole) as u32;
-            self.caches = self.admission_percents.map(|percent| Cache::new(percent, self.keys));
+        let sampled = items * u64::from(self.hash_limit) / whole;
+        if sampled < self.keys as u64 / 2 && u64::from(self.hash_limit) < whole
+            || sampled > self.keys as u64 * 2
+        {
+            self.hash_limit = (whole * self.keys as u64 / items.max(1)).min(whole) as u32;
+            self.caches = self.admission_percents.map(|percent| SampleCache::new(percent, self.keys));
             self.wins = [0; 2];
         }
-        self.capacity = (u128::from(bytes) * u128::from(self.below) / u128::from(whole)) as u64;
+        self.capacity = (u128::from(bytes) * u128::from(self.hash_limit) / u128::from(whole)) as u64;
     }
 
-    /// A key of the sample was looked for and, where `bytes` are given, found.
+    /// Notes that a key of the sample was looked up. `bytes` is the size of its item, `None` if it was
+    /// missed.
     #[cold]
-    pub(crate) fn looked(&mut self, hash: u64, bytes: Option<u32>) {
-        let print = print(hash);
-        let hits = self.caches.each_mut().map(|cache| cache.read(print));
+    pub(crate) fn note_lookup(&mut self, hash: u64, bytes: Option<u32>) {
+        let fingerprint = fingerprint(hash);
+        let hits = self.caches.each_mut().map(|cache| cache.read(fingerprint));
         if let Some(bytes) = bytes {
-            self.put(print, bytes, hits);
+            self.put(fingerprint, bytes, hits);
         }
         if hits[0] != hits[1] {
             self.wins[usize::from(hits[1])] += 1;
-            self.decide();
+            self.compare();
         }
     }
 
-    /// A key of the sample was stored.
+    /// Notes that a key of the sample was stored.
     #[cold]
-    pub(crate) fn stored(&mut self, hash: u64, bytes: u32) {
-        let print = print(hash);
-        let present = self.caches.each_ref().map(|cache| cache.has(print));
-        self.put(print, bytes, present);
+    pub(crate) fn note_store(&mut self, hash: u64, bytes: u32) {
+        let fingerprint = fingerprint(hash);
+        let present = self.caches.each_ref().map(|cache| cache.has(fingerprint));
+        self.put(fingerprint, bytes, present);
     }
 
-    fn put(&mut self, print: u32, bytes: u32, present: [bool; 2]) {
-        // One in a sample this small would stand for many: it is missed by both.
+    fn put(&mut self, fingerprint: u32, bytes: u32, present: [bool; 2]) {
+        // In a small sample an item this large would count for many others. Both caches miss it.
         if u64::from(bytes) > self.capacity / ENTRY_FRACTION {
             return;
         }
         for (cache, present) in self.caches.iter_mut().zip(present) {
             if !present {
-                cache.put(print, bytes, self.capacity, self.weight);
+                cache.put(fingerprint, bytes, self.capacity, self.weight);
             }
         }
     }
 
-    fn decide(&mut self) {
+    /// Compares the caches after enough requests.
+    fn compare(&mut self) {
         let [first, second] = self.wins.map(u64::from);
         if first + second < u64::from(TRIAL) {
             return;
         }
         let lead = second.saturating_sub(first);
         if lead * lead > DEVIATIONS_SQUARED * (first + second) {
-            self.better = 1;
+            self.chosen = 1;
         } else if lead == 0 {
-            self.better = 0;
+            self.chosen = 0;
         }
         self.wins = self.wins.map(|wins| wins / 2);
     }
 }
 
-/// What a table goes by: it takes its tags from the top bits.
-fn spread(print: u32) -> u64 {
-    u64::from(print).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+/// The hash for `HashTable`, which takes its tags from the top bits.
+fn spread(fingerprint: u32) -> u64 {
+    u64::from(fingerprint).wrapping_mul(GOLDEN_RATIO)
 }
 
-/// Bits of a hash that tell keys of the sample apart.
-fn print(hash: u64) -> u32 {
-    (hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
+/// The bits of a hash that identify a key in the sample.
+fn fingerprint(hash: u64) -> u32 {
+    (hash.wrapping_mul(GOLDEN_RATIO) >> 32) as u32
 }
 
 #[cfg(test)]
@@ -254,7 +265,7 @@ mod tests {
 
     fn rehearsal() -> Rehearsal {
         let mut rehearsal = Rehearsal::new(64 << 20, EvictionWeight::Requests, [10, 50]);
-        rehearsal.fit(ITEMS, ITEMS * 100);
+        rehearsal.set_store_size(ITEMS, ITEMS * 100);
         rehearsal
     }
 
@@ -263,15 +274,15 @@ mod tests {
         (mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93)
     }
 
-    /// A client that reads, and stores what was missed.
+    /// A client that reads, and stores what it missed.
     fn ask(rehearsal: &mut Rehearsal, n: u64) {
-        if rehearsal.has(hash(n)) {
-            rehearsal.looked(hash(n), None);
-            rehearsal.stored(hash(n), 100);
+        if rehearsal.samples(hash(n)) {
+            rehearsal.note_lookup(hash(n), None);
+            rehearsal.note_store(hash(n), 100);
         }
     }
 
-    /// Each key is asked for three times, a third of the store apart, and never again.
+    /// Requests in which each key is read three times, a third of the store's items apart, and never again.
     fn recent(rehearsal: &mut Rehearsal, from: u64) {
         for n in from..from + 200_000 {
             [n, n.saturating_sub(ITEMS / 3), n.saturating_sub(ITEMS * 2 / 3)]
@@ -280,7 +291,7 @@ mod tests {
         }
     }
 
-    /// Some keys are asked for now and then for ever, most just once.
+    /// Requests in which some keys are read again and again, and most only once.
     fn frequent(rehearsal: &mut Rehearsal, from: u64) {
         for n in from..from + 400_000 {
             ask(rehearsal, n);
@@ -314,9 +325,9 @@ mod tests {
         for (items, mean) in [(10, 1 << 20), (1000, 1000), (1_000_000, 60), (300_000_000, 50)] {
             let mut rehearsal = Rehearsal::new(64 << 20, EvictionWeight::Bytes, [10, 50]);
             for n in 0..100_000 {
-                rehearsal.fit(items, items * mean);
-                let hash = u64::from(n as u32 % rehearsal.below.max(1)) | hash(n) << 32;
-                rehearsal.looked(hash, Some((mean * (n % 3) + 1) as u32));
+                rehearsal.set_store_size(items, items * mean);
+                let hash = u64::from(n as u32 % rehearsal.hash_limit.max(1)) | hash(n) << 32;
+                rehearsal.note_lookup(hash, Some((mean * (n % 3) + 1) as u32));
                 for cache in &rehearsal.caches {
                     let queued: usize = cache.queues.iter().map(VecDeque::len).sum();
                     assert!(cache.bytes[0] + cache.bytes[1] <= rehearsal.capacity);
@@ -334,9 +345,9 @@ mod tests {
         let before = rehearsal.caches[0].entries.len();
         let large = (0..)
             .map(hash)
-            .find(|&hash| rehearsal.has(hash) && !rehearsal.caches[0].has(print(hash)))
+            .find(|&hash| rehearsal.samples(hash) && !rehearsal.caches[0].has(fingerprint(hash)))
             .unwrap();
-        rehearsal.looked(large, Some(1 << 20));
+        rehearsal.note_lookup(large, Some(1 << 20));
         assert_eq!(rehearsal.caches[0].entries.len(), before);
     }
 }

@@ -1,67 +1,78 @@
 //! The index of every store: a flat table of one-line buckets that stretches in place.
 //!
-//! The hash, as a fraction, says where in the table an entry belongs (see `layout`); a full line's entries go
-//! to the next ones, 23 at most: a page of 1.5 KiB. So a lookup reads one line, seldom two, and a crowd of
-//! entries of like hash, such as an attacker would make, cannot slow down others: they drive each other out.
+//! The hash, as a fraction, gives the home line of an entry (see `layout`). If that line is full, the entry
+//! goes to one of the next 23, a page of 1.5 KiB in all. So a lookup reads one line, seldom two; and a crowd
+//! of entries with similar hashes, such as an attacker would make, cannot slow down others, since its entries
+//! displace each other.
 //!
-//! Growing turns the table into one 3 to 6 % larger, line by line from the top. `boundary` tells how far that
-//! is: what belongs below it in the small layout is still there, the rest is placed by the large one. Since
-//! stretching moves entries up only, there is always room. Shrinking is the same way back. Both are done in
-//! slices of a line and never stop the store. While memory is plentiful the table is some 75 to 83 % full, and one
-//! entry in nine lies past its own line; where it is scarce 83 to 93 %, and three in ten do. To look such a one up takes
-//! twice as long.
+//! Growing turns the table into one that is 3 to 6 % larger, line by line from the top. Entries with their
+//! home in the small layout below `boundary` have not moved yet; all others have their home in the large
+//! layout. Growing only moves entries up, so there is always room. Shrinking does the same in the other
+//! direction. Both are done in slices of one line, so that they never stop the store.
+//!
+//! While memory is plentiful the table is some 75 to 83 % full, and one entry in nine is not in its home
+//! line. When memory is scarce it is 83 to 93 % full, and three entries in ten are not. Looking up such an
+//! entry takes twice as long.
 
 use std::io;
 
-use super::layout::{Layout, Place};
-use super::line::{Distance, Entry, SLOTS};
-use super::lines::Lines;
-use super::{Index, Keys, Slot, Wish};
+use super::layout::{Home, Layout};
+use super::line::{Distance, IndexEntry, PASSED_MAX, SLOTS};
+use super::lines::IndexLines;
+use super::{Index, IndexedItem, KeyReader, Resize};
 use crate::item::Location;
 
-/// Lines an entry may lie in: its home and the following. At 94 % load one in 10^12 would have to go further.
+/// Lines an entry may be in: its home and those after it. At 94 % load one entry in 10^12 would have to go
+/// further.
 const PAGE_LINES: usize = 24;
-/// Lines looked at for a vacant slot while entries give way to each other.
+// Only entries of a page go past a line of it.
+const _: () = assert!(PAGE_LINES * SLOTS <= PASSED_MAX);
+/// Lines searched for a vacant slot while entries replace each other. After that one is removed.
 const CHAIN_LINES: usize = 512;
-/// An entry goes past this many lines before keys are read to find one that lies nearer to its home: of a full
-/// line whose entries are all from further off only the keys tell, and ten of them cost a microsecond.
+/// An entry goes past this many lines before keys are read to find an entry that is nearer to its home. If
+/// all entries of a line are two or more lines from home, only their keys tell how far; to read ten keys
+/// takes a microsecond.
 const UNSORTED_LINES: usize = 12;
-/// Lines whose keys are read while entries give way to each other. Past that one has to go.
+/// Keys of at most this many lines are read while entries replace each other. After that one is removed.
 const KEY_LINES_MAX: usize = 24;
-/// Grows above this load while memory is plentiful, percent...
+/// The table grows above this load while memory is plentiful, percent of slots.
 const GROW_PERCENT: usize = 80;
-/// ...and above this where it is scarce.
+/// The table grows above this load when memory is scarce, percent.
 const SCARCE_GROW_PERCENT: usize = 90;
-/// Above this load growing is more urgent than keeping items. In a full store the load settles below it.
+/// Above this load, percent, growing is more important than keeping items. In a full store the load stays
+/// below it.
 const URGENT_PERCENT: usize = 92;
-/// Shrinks below this load.
+/// The table shrinks below this load while memory is plentiful, percent.
 const SHRINK_PERCENT: usize = 70;
-/// Where memory is scarce, shrinks as long as the load does not get above this.
+/// When memory is scarce, the table shrinks as long as the load stays below this, percent.
 const SCARCE_SHRINK_PERCENT: usize = 88;
-/// How far ahead keys are prefetched that stretching has to read, lines.
+/// Keys that resizing has to read are prefetched this many lines ahead.
 const AHEAD_LINES: usize = 8;
 
-/// See the head of the file.
+/// The index that stores use: a table of lines that grows and shrinks in place.
 pub struct BucketIndex {
-    lines: Lines,
+    lines: IndexLines,
+    /// The layout of entries below `boundary`.
     small: Layout,
-    /// While `boundary` is inside the table: the layout above it, the next size up from `small`.
+    /// While resizing, the layout of the other entries, the next size up from `small`.
     large: Layout,
-    /// Lines of the small layout that are in use; all of them when nothing is going on.
+    /// Lines of the small layout that are in use: all of them unless the table is being resized.
     boundary: usize,
-    /// Which way the boundary went last.
+    /// Whether the last slice of resizing made the table larger.
     growing: bool,
+    /// Whether memory is scarce.
     scarce: bool,
     /// Lines counted as resident.
     extent: usize,
     entries: usize,
-    /// Entries for which there was no room.
+    /// Items that lost their entries in resizing, because there was no room.
     orphans: Vec<Location>,
-    /// Entries on their way from one layout to the other; empty between slices.
-    moving: Vec<(u64, Entry)>,
+    /// Entries that move from one layout to the other, with their prefixes; empty between slices. Kept for
+    /// its memory.
+    moving: Vec<(u64, IndexEntry)>,
 }
 
-/// Where an entry lies.
+/// The position of an entry, and its home line.
 #[derive(Clone, Copy)]
 struct Found {
     home: usize,
@@ -70,17 +81,18 @@ struct Found {
 }
 
 impl BucketIndex {
+    /// The home of entries of this hash.
     #[inline]
-    fn place(&self, hash: u64) -> Place {
-        let place = self.small.place(self.small.prefix(hash));
-        if place.line < self.boundary { place } else { self.large.place(self.large.prefix(hash)) }
+    fn home(&self, hash: u64) -> Home {
+        let home = self.small.home(self.small.prefix(hash));
+        if home.line < self.boundary { home } else { self.large.home(self.large.prefix(hash)) }
     }
 
-    #[inline(always)] // with a predicate of one caller each, and most searches end in the first line
+    #[inline(always)] // each caller has a predicate of its own, and most searches end in the first line
     fn locate(&self, hash: u64, mut matches: impl FnMut(Location) -> bool) -> Option<Found> {
-        let Place { line: home, tag } = self.place(hash);
+        let Home { line: home, tag } = self.home(hash);
         let line = self.lines.get(home);
-        for slot in line.matching(tag, Distance::Home) {
+        for slot in line.with_tag(tag, Distance::Home) {
             if matches(line.location(slot)) {
                 return Some(Found { home, line: home, slot });
             }
@@ -88,17 +100,17 @@ impl BucketIndex {
         if line.passed() == 0 {
             return None;
         }
-        self.locate_past(Place { line: home, tag }, matches)
+        self.locate_after_home(Home { line: home, tag }, matches)
     }
 
-    /// Goes on where the line an entry belongs to has not got it, and some went past it.
+    /// Searches the lines after the home line.
     #[inline(never)]
-    fn locate_past(&self, place: Place, mut matches: impl FnMut(Location) -> bool) -> Option<Found> {
+    fn locate_after_home(&self, home: Home, mut matches: impl FnMut(Location) -> bool) -> Option<Found> {
         for distance in 1..PAGE_LINES {
-            let line = self.lines.get(place.line + distance);
-            for slot in line.matching(place.tag, Distance::of(distance)) {
+            let line = self.lines.get(home.line + distance);
+            for slot in line.with_tag(home.tag, Distance::from_lines(distance)) {
                 if matches(line.location(slot)) {
-                    return Some(Found { home: place.line, line: place.line + distance, slot });
+                    return Some(Found { home: home.line, line: home.line + distance, slot });
                 }
             }
             if line.passed() == 0 {
@@ -108,9 +120,17 @@ impl BucketIndex {
         None
     }
 
-    /// Puts an entry in. Who lies nearest to home gives way to who comes from further off ("Robin Hood"), so that
-    /// nobody ends up far away. The error is an entry for which there was no room, and its home.
-    fn put(&mut self, home: usize, entry: Entry, keys: &impl Keys) -> Result<(), (usize, Entry)> {
+    /// Adds an entry. An entry near its home is moved on in favour of one that is further from its own
+    /// ("Robin Hood" hashing), so that none ends up far away.
+    ///
+    /// # Errors
+    /// An entry for which there was no room, and its home.
+    fn put(
+        &mut self,
+        home: usize,
+        entry: IndexEntry,
+        keys: &impl KeyReader,
+    ) -> Result<(), (usize, IndexEntry)> {
         let (mut home, mut distance, mut entry) = (home, 0, entry);
         let mut key_lines = KEY_LINES_MAX;
         for _ in 0..CHAIN_LINES {
@@ -118,16 +138,16 @@ impl BucketIndex {
                 break;
             }
             let number = home + distance;
-            let giving = self.giving_way(number, distance, &mut key_lines, keys);
+            let nearer = self.entry_nearer_home(number, distance, &mut key_lines, keys);
             let line = self.lines.get_mut(number);
             if let Some(slot) = line.vacant().next() {
-                line.put(slot, entry, Distance::of(distance));
+                line.put(slot, entry, Distance::from_lines(distance));
                 return Ok(());
             }
-            if let Some((slot, its_distance)) = giving {
+            if let Some((slot, its_distance)) = nearer {
                 let other = line.entry(slot);
                 line.clear(slot);
-                line.put(slot, entry, Distance::of(distance));
+                line.put(slot, entry, Distance::from_lines(distance));
                 (home, distance, entry) = (number - its_distance, its_distance, other);
             }
             line.pass();
@@ -137,14 +157,14 @@ impl BucketIndex {
         Err((home, entry))
     }
 
-    /// The entry of a full line that gives way to one this far from home, and how far it is itself.
-    /// Reads keys of at most `key_lines` more lines.
-    fn giving_way(
+    /// Slot of an entry in line `number` that is nearer to its home than `distance` lines, and its distance.
+    /// `None` if there is none, or the line is not full. Reads the keys of at most `key_lines` more lines.
+    fn entry_nearer_home(
         &self,
         number: usize,
         distance: usize,
         key_lines: &mut usize,
-        keys: &impl Keys,
+        keys: &impl KeyReader,
     ) -> Option<(usize, usize)> {
         let line = self.lines.get(number);
         if distance == 0 || !line.vacant().is_empty() {
@@ -159,33 +179,38 @@ impl BucketIndex {
         if let Some(slot) = line.slots(Distance::Next).next() {
             return Some((slot, 1));
         }
-        // All of them are far: one line in a hundred. Only their keys tell how far.
+        // All entries are two or more lines from home, as in one line in a hundred. Only their keys tell how
+        // far.
         if distance < UNSORTED_LINES || *key_lines == 0 {
             return None;
         }
         *key_lines -= 1;
-        let its_distance = |slot| number - self.place(keys.hash(line.location(slot))).line;
+        let its_distance = |slot| number - self.home(keys.hash(line.location(slot))).line;
         let nearest = line.occupied().map(|slot| (slot, its_distance(slot))).min_by_key(|&(_, d)| d);
         nearest.filter(|&(_, nearest)| nearest < distance)
     }
 
-    /// Puts an entry in; where there is no room, another goes, or this one.
-    fn put_or_displace(&mut self, home: usize, entry: Entry, keys: &impl Keys) -> Option<Location> {
+    /// Adds an entry. If there is no room, removes and returns another one, or does not add this one and
+    /// returns it.
+    fn put_or_displace(&mut self, home: usize, entry: IndexEntry, keys: &impl KeyReader) -> Option<Location> {
         let Err((home, homeless)) = self.put(home, entry, keys) else { return None };
         let Some(displaced) = self.displace(home) else { return Some(homeless.location) };
         let put = self.put(home, homeless, keys);
-        debug_assert!(put.is_ok()); // in the slot just vacated
+        debug_assert!(put.is_ok()); // into the slot that `displace` has made vacant
         Some(displaced)
     }
 
+    /// Removes an entry.
     fn take(&mut self, found: Found) {
+        debug_assert!(found.home <= found.line && found.line - found.home < PAGE_LINES);
         self.lines.get_mut(found.line).clear(found.slot);
         for passed in found.home..found.line {
             self.lines.get_mut(passed).unpass();
         }
     }
 
-    /// Takes the least read entry that belongs to line `home` or the one before out of it.
+    /// Removes the least read entry in line `home` that has its home in this line or, if it has none, the
+    /// line before.
     fn displace(&mut self, home: usize) -> Option<Location> {
         let line = self.lines.get(home);
         let least = |distance| line.slots(distance).min_by_key(|&slot| line.frequency(slot));
@@ -198,20 +223,24 @@ impl BucketIndex {
         Some(location)
     }
 
+    /// Whether no resizing is in progress.
     fn is_resting(&self) -> bool {
         self.boundary == self.small.lines()
     }
 
+    /// Slots of the small layout.
     fn slots(&self) -> usize {
         self.small.lines() * SLOTS
     }
 
+    /// Makes room for the lines of `layout`, and those after its last line where entries may go.
     fn use_lines(&mut self, layout: Layout) {
         self.lines.set_count(layout.lines() + PAGE_LINES - 1);
     }
 
-    /// Moves the boundary one line down: what belonged to that line is placed by the large layout.
-    fn grow_line(&mut self, keys: &impl Keys) {
+    /// Grows by a slice: moves the boundary one line down, and the entries of that line to their homes in the
+    /// large layout.
+    fn grow_line(&mut self, keys: &impl KeyReader) {
         if self.is_resting() {
             self.large = self.small.larger();
             self.use_lines(self.large);
@@ -229,11 +258,11 @@ impl BucketIndex {
         let mut moving = std::mem::take(&mut self.moving);
         for (prefix, entry) in moving.drain(..) {
             let prefix = if reads_keys { self.large.prefix(keys.hash(entry.location)) } else { prefix };
-            self.settle(self.large.place(prefix), entry, keys);
+            self.settle(self.large.home(prefix), entry, keys);
         }
         self.moving = moving;
-        // The lines past the old end are the first to be touched, from the last down.
-        let lowest = self.large.place(self.large_prefix(self.small.prefix_from(home))).line;
+        // The lines after the old end are touched from the last one down.
+        let lowest = self.large.home(self.large_prefix(self.small.prefix_from(home))).line;
         let fresh = self.large.lines() - lowest.max(self.small.lines());
         self.extent = self.extent.max(self.small.lines() + PAGE_LINES - 1 + fresh);
         if self.boundary == 0 {
@@ -242,8 +271,9 @@ impl BucketIndex {
         }
     }
 
-    /// Moves the boundary one line up: what belongs to that line in the small layout is placed by it.
-    fn shrink_line(&mut self, keys: &impl Keys) {
+    /// Shrinks by a slice: moves the boundary one line up, and the entries of that line to their homes in the
+    /// small layout.
+    fn shrink_line(&mut self, keys: &impl KeyReader) {
         if self.is_resting() {
             let Some(smaller) = self.small.smaller() else { return };
             self.large = self.small;
@@ -253,19 +283,19 @@ impl BucketIndex {
         self.growing = false;
         let (home, small, large) = (self.boundary, self.small, self.large);
         let dropped_bits = large.prefix_bits() - small.prefix_bits();
-        let first = large.place(self.large_prefix(small.prefix_from(home))).line;
-        let last = large.place(self.large_prefix(small.prefix_from(home + 1)) - 1).line;
+        let first = large.home(self.large_prefix(small.prefix_from(home))).line;
+        let last = large.home(self.large_prefix(small.prefix_from(home + 1)) - 1).line;
         if last + AHEAD_LINES < self.lines.count() {
             let ahead = self.lines.get(last + AHEAD_LINES);
             ahead.slots(Distance::Far).for_each(|slot| keys.prefetch(ahead.location(slot)));
         }
         for line in first..=last {
-            self.collect(line, large, keys, |prefix| small.place(prefix >> dropped_bits).line == home);
+            self.collect(line, large, keys, |prefix| small.home(prefix >> dropped_bits).line == home);
         }
         self.boundary = home + 1;
         let mut moving = std::mem::take(&mut self.moving);
         for (prefix, entry) in moving.drain(..) {
-            self.settle(small.place(prefix >> dropped_bits), entry, keys);
+            self.settle(small.home(prefix >> dropped_bits), entry, keys);
         }
         self.moving = moving;
         if self.is_resting() {
@@ -273,24 +303,25 @@ impl BucketIndex {
         }
     }
 
-    /// The first prefix of the large layout that a prefix of the small one begins.
+    /// The smallest prefix of the large layout that starts with this prefix of the small one.
     fn large_prefix(&self, prefix: u64) -> u64 {
         prefix << (self.large.prefix_bits() - self.small.prefix_bits())
     }
 
-    /// Takes the entries that belong to line `home`, and are `wanted` by their prefix in `layout`, to `moving`.
-    fn collect(&mut self, home: usize, layout: Layout, keys: &impl Keys, wanted: impl Fn(u64) -> bool) {
+    /// Moves the entries with home line `home` that are `wanted` by their prefix in `layout` from their lines
+    /// to `moving`.
+    fn collect(&mut self, home: usize, layout: Layout, keys: &impl KeyReader, wanted: impl Fn(u64) -> bool) {
         let mut distance = 0;
         loop {
             let line = self.lines.get(home + distance);
-            for slot in line.slots(Distance::of(distance)) {
+            for slot in line.slots(Distance::from_lines(distance)) {
                 let entry = self.lines.get(home + distance).entry(slot);
                 let prefix = if distance < 2 {
-                    layout.prefix_at(Place { line: home, tag: entry.tag })
+                    layout.prefix_at(Home { line: home, tag: entry.tag })
                 } else {
-                    // Too far to tell from the tag alone where it belongs.
+                    // At this distance only the key tells the home of an entry.
                     let hash = keys.hash(entry.location);
-                    if self.place(hash).line != home {
+                    if self.home(hash).line != home {
                         continue;
                     }
                     layout.prefix(hash)
@@ -307,9 +338,9 @@ impl BucketIndex {
         }
     }
 
-    /// Puts an entry in its new place.
-    fn settle(&mut self, place: Place, entry: Entry, keys: &impl Keys) {
-        if let Some(orphan) = self.put_or_displace(place.line, Entry { tag: place.tag, ..entry }, keys) {
+    /// Adds a moved entry at its new home.
+    fn settle(&mut self, home: Home, entry: IndexEntry, keys: &impl KeyReader) {
+        if let Some(orphan) = self.put_or_displace(home.line, IndexEntry { tag: home.tag, ..entry }, keys) {
             self.entries -= 1;
             self.orphans.push(orphan);
         }
@@ -320,7 +351,7 @@ impl Index for BucketIndex {
     fn new(memory_bytes: usize, reserve_bytes: usize, huge_pages: bool) -> io::Result<BucketIndex> {
         let small = Layout::SMALLEST;
         let mut index = BucketIndex {
-            lines: Lines::new(reserve_bytes, memory_bytes, huge_pages)?,
+            lines: IndexLines::new(reserve_bytes, memory_bytes, huge_pages)?,
             small,
             large: small,
             boundary: small.lines(),
@@ -336,13 +367,14 @@ impl Index for BucketIndex {
         Ok(index)
     }
 
+    /// Does nothing: the table follows the number of entries.
     fn set_memory_bytes(&mut self, _memory_bytes: usize) {}
 
     #[inline]
-    fn find(&self, hash: u64, matches: impl FnMut(Location) -> bool) -> Option<Slot> {
+    fn find(&self, hash: u64, matches: impl FnMut(Location) -> bool) -> Option<IndexedItem> {
         let found = self.locate(hash, matches)?;
         let entry = self.lines.get(found.line).entry(found.slot);
-        Some(Slot { location: entry.location, frequency: entry.frequency })
+        Some(IndexedItem { location: entry.location, frequency: entry.frequency })
     }
 
     #[inline(always)]
@@ -354,14 +386,14 @@ impl Index for BucketIndex {
     }
 
     fn has_room(&self, hash: u64) -> bool {
-        let home = self.place(hash).line;
+        let home = self.home(hash).line;
         let chain = home..self.lines.count().min(home + CHAIN_LINES);
         chain.into_iter().any(|number| !self.lines.get(number).vacant().is_empty())
     }
 
-    fn insert(&mut self, hash: u64, location: Location, keys: &impl Keys) -> Option<Location> {
-        let Place { line: home, tag } = self.place(hash);
-        let displaced = self.put_or_displace(home, Entry { tag, frequency: 0, location }, keys);
+    fn insert(&mut self, hash: u64, location: Location, keys: &impl KeyReader) -> Option<Location> {
+        let Home { line: home, tag } = self.home(hash);
+        let displaced = self.put_or_displace(home, IndexEntry { tag, frequency: 0, location }, keys);
         self.entries += usize::from(displaced.is_none());
         displaced
     }
@@ -384,21 +416,21 @@ impl Index for BucketIndex {
         true
     }
 
-    fn adapt(&mut self, slices: usize, keys: &impl Keys) -> bool {
+    fn adapt(&mut self, slices: usize, keys: &impl KeyReader) -> bool {
         for _ in 0..slices {
-            match self.wish() {
-                Wish::Grow | Wish::GrowNow => self.grow_line(keys),
-                Wish::Shrink if self.is_resting() && self.lines.has_surplus() => {
+            match self.wanted_resize() {
+                Resize::Grow | Resize::GrowNow => self.grow_line(keys),
+                Resize::Shrink if self.is_resting() && self.lines.has_surplus() => {
                     self.lines.discard_some();
                     self.extent = self.extent.min(self.lines.top());
-                    // The kernel's work for it is as much as all the slices of a call.
+                    // This takes the kernel as long as all the slices of a call take here.
                     break;
                 }
-                Wish::Shrink => self.shrink_line(keys),
-                Wish::Rest => return false,
+                Resize::Shrink => self.shrink_line(keys),
+                Resize::NotWanted => return false,
             }
         }
-        self.wish() != Wish::Rest
+        self.wanted_resize() != Resize::NotWanted
     }
 
     fn set_scarce(&mut self, scarce: bool) {
@@ -406,16 +438,16 @@ impl Index for BucketIndex {
     }
 
     #[inline]
-    fn wish(&self) -> Wish {
+    fn wanted_resize(&self) -> Resize {
         let slots = self.slots();
         let resting = self.is_resting();
         let wanted = self.entries * 100;
         if wanted > slots * if self.scarce { SCARCE_GROW_PERCENT } else { GROW_PERCENT } {
             let possible = !resting || self.small.larger().lines() + PAGE_LINES <= self.lines.count_max();
             return match possible {
-                false => Wish::Rest,
-                true if wanted > slots * URGENT_PERCENT => Wish::GrowNow,
-                true => Wish::Grow,
+                false => Resize::NotWanted,
+                true if wanted > slots * URGENT_PERCENT => Resize::GrowNow,
+                true => Resize::Grow,
             };
         }
         if resting {
@@ -424,11 +456,11 @@ impl Index for BucketIndex {
                 false => wanted < slots * SHRINK_PERCENT,
             };
             let low = self.small.smaller().is_some_and(shrinks);
-            return if low || self.lines.has_surplus() { Wish::Shrink } else { Wish::Rest };
+            return if low || self.lines.has_surplus() { Resize::Shrink } else { Resize::NotWanted };
         }
-        // On the way: go on, unless there is no point any more.
+        // A resize is in progress: go on with it, unless the load has changed meanwhile.
         let least = if self.scarce { SCARCE_SHRINK_PERCENT } else { SHRINK_PERCENT };
-        if self.growing && wanted >= slots * least { Wish::Grow } else { Wish::Shrink }
+        if self.growing && wanted >= slots * least { Resize::Grow } else { Resize::Shrink }
     }
 
     fn orphan(&mut self) -> Option<Location> {
@@ -437,18 +469,18 @@ impl Index for BucketIndex {
 
     #[inline]
     fn prefetch(&self, hash: u64) {
-        self.lines.prefetch(self.place(hash).line);
+        self.lines.prefetch(self.home(hash).line);
     }
 
     #[inline]
     fn candidates(&self, hash: u64, mut visit: impl FnMut(Location)) {
-        let Place { line: home, tag } = self.place(hash);
+        let Home { line: home, tag } = self.home(hash);
         let line = self.lines.get(home);
-        let at_home = line.matching(tag, Distance::Home);
+        let at_home = line.with_tag(tag, Distance::Home);
         at_home.for_each(|slot| visit(line.location(slot)));
         if at_home.is_empty() && line.passed() > 0 {
             let line = self.lines.get(home + 1);
-            line.matching(tag, Distance::Next).for_each(|slot| visit(line.location(slot)));
+            line.with_tag(tag, Distance::Next).for_each(|slot| visit(line.location(slot)));
         }
     }
 
@@ -468,32 +500,36 @@ impl Index for BucketIndex {
     }
 
     fn in_range(&self, from: u64, until: u64, mut visit: impl FnMut(Location)) {
-        // Places rise with hashes, whatever is going on, and an entry lies on the page that begins at its place.
-        let end = self.place(until - 1).line + PAGE_LINES;
-        for line in (self.place(from).line..end.min(self.lines.count())).map(|number| self.lines.get(number))
-        {
+        // Homes are in the order of hashes, also while resizing, and an entry is at most a page after its
+        // home.
+        let end = self.home(until - 1).line + PAGE_LINES;
+        for line in (self.home(from).line..end.min(self.lines.count())).map(|number| self.lines.get(number)) {
             line.occupied().for_each(|slot| visit(line.location(slot)));
         }
     }
 
-    fn check_invariants(&self, keys: &impl Keys) {
+    fn check_invariants(&self, keys: &impl KeyReader) {
         let mut passed = vec![0; self.lines.count()];
         let mut entries = 0;
         for number in 0..self.lines.count() {
             let line = self.lines.get(number);
             for slot in line.occupied() {
-                let place = self.place(keys.hash(line.location(slot)));
-                assert!(place.line <= number && number - place.line < PAGE_LINES, "an entry off its page");
-                assert_eq!(place.tag, line.tag(slot), "an entry with another's tag");
-                let distance = Distance::of(number - place.line);
+                let home = self.home(keys.hash(line.location(slot)));
+                assert!(home.line <= number && number - home.line < PAGE_LINES, "an entry outside its page");
+                assert_eq!(home.tag, line.tag(slot), "an entry with a wrong tag");
+                let distance = Distance::from_lines(number - home.line);
                 assert!(line.slots(distance).any(|other| other == slot), "an entry at another distance");
-                passed[place.line..number].iter_mut().for_each(|passed| *passed += 1);
+                passed[home.line..number].iter_mut().for_each(|passed| *passed += 1);
                 entries += 1;
             }
         }
         assert_eq!(entries, self.entries);
         for (number, passed) in passed.into_iter().enumerate() {
-            assert_eq!(self.lines.get(number).passed(), passed, "line {number} miscounts who went past");
+            assert_eq!(
+                self.lines.get(number).passed(),
+                passed,
+                "line {number} miscounts the entries that went past it"
+            );
         }
         assert!(self.moving.is_empty() && self.orphans.is_empty());
     }
@@ -503,10 +539,10 @@ impl Index for BucketIndex {
 mod tests {
     use super::*;
 
-    /// The location is the number of the key; its hash a scrambled one.
+    /// Keys that are numbers: the location is the number, the hash is made from it.
     struct Numbers;
 
-    impl Keys for Numbers {
+    impl KeyReader for Numbers {
         fn hash(&self, at: Location) -> u64 {
             let mixed = u64::from(at.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 7
@@ -514,7 +550,7 @@ mod tests {
         fn prefetch(&self, _at: Location) {}
     }
 
-    /// Keys whose hashes differ only where the index does not look, beside honest ones.
+    /// Ordinary keys, and an attacker's, which all have the same hash.
     struct Flooded {
         keys_read: std::cell::Cell<usize>,
     }
@@ -522,7 +558,7 @@ mod tests {
     /// Locations from here on are the attacker's.
     const FLOOD_FROM: u32 = 1 << 30;
 
-    impl Keys for Flooded {
+    impl KeyReader for Flooded {
         fn hash(&self, at: Location) -> u64 {
             self.keys_read.set(self.keys_read.get() + 1);
             if at.0 < FLOOD_FROM { Numbers.hash(at) } else { 0x1234_5678_9abc }
@@ -578,7 +614,7 @@ mod tests {
         for n in 100_000..100_500 {
             index.insert(Numbers.hash(Location(n)), Location(n), &Numbers);
             assert!(index.remove(Numbers.hash(Location(n - 100_000)), Location(n - 100_000)));
-            assert_eq!(index.wish(), Wish::Rest);
+            assert_eq!(index.wanted_resize(), Resize::NotWanted);
         }
         assert_eq!(index.bytes(), bytes);
     }

@@ -5,35 +5,37 @@
 //! state   low 10 | high 10 | passed 12
 //! ```
 //!
-//! An entry belongs to a line by its hash, its home, and lies there or, when that is full, in one of the next.
-//! `low` and `high` say of each slot whether it is empty (00), holds an entry at home (01), one from the line
-//! before (10), or one from further off (11). `passed` counts entries that went past this line for want of
-//! room: where it is 0 a search ends. All zeroes is an empty line.
+//! The hash of an entry gives its home line. The entry is in that line or, if it is full, in one of the next.
+//! `low` and `high` have a bit for each slot, and say that it is vacant (00), or that its entry has its home
+//! in this line (01), in the line before (10), or in an earlier one (11). `passed` counts the entries that
+//! went past this line because it was full: a search ends where it is 0. A line of zeroes is empty.
 
 use super::layout::{TAG_BITS, TAG_MASK};
 use crate::index::FREQUENCY_MAX;
 use crate::item::Location;
 
-/// Entries of a line.
+/// Slots of a line.
 pub(super) const SLOTS: usize = 10;
 const SLOTS_MASK: u32 = (1 << SLOTS) - 1;
 const HIGH_SHIFT: u32 = SLOTS as u32;
 const PASSED_SHIFT: u32 = 2 * SLOTS as u32;
-/// Adds one access.
+/// Largest count of entries that went past a line.
+pub(super) const PASSED_MAX: usize = (1 << (u32::BITS - PASSED_SHIFT)) - 1;
+/// One access, as added to a word of tag and frequency.
 const FREQUENCY_ONE: u16 = 1 << TAG_BITS;
 
-/// A cache line of entries.
+/// A line of the index: ten slots in one cache line.
 #[repr(C, align(64))]
-pub(super) struct Line {
+pub(super) struct IndexLine {
     /// 13 bits of tag, 3 of frequency.
     tags: [u16; SLOTS],
     locations: [u32; SLOTS],
     state: u32,
 }
 
-const _: () = assert!(size_of::<Line>() == 64 && FREQUENCY_MAX == 7 && TAG_BITS == 13);
+const _: () = assert!(size_of::<IndexLine>() == 64 && FREQUENCY_MAX == 7 && TAG_BITS == 13);
 
-/// Slots of a line, one bit each.
+/// A set of slots of a line, one bit each. Iterates over their numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct SlotSet(pub(super) u32);
 
@@ -61,17 +63,20 @@ impl Iterator for SlotSet {
     }
 }
 
-/// How far from home an entry lies.
+/// How far an entry is from its home line, as far as a line knows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Distance {
+    /// In it.
     Home,
+    /// In the line after it.
     Next,
+    /// Further on.
     Far,
 }
 
 impl Distance {
     #[inline]
-    pub(super) fn of(lines: usize) -> Distance {
+    pub(super) fn from_lines(lines: usize) -> Distance {
         match lines {
             0 => Distance::Home,
             1 => Distance::Next,
@@ -80,16 +85,16 @@ impl Distance {
     }
 }
 
-/// An entry taken out or about to be put in: tag with frequency, and location.
+/// An entry of the index: tag, frequency and location of an item.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Entry {
+pub(super) struct IndexEntry {
     pub(super) tag: u16,
     pub(super) frequency: u8,
     pub(super) location: Location,
 }
 
-impl Line {
-    /// Slots whose entries are at this distance from their home.
+impl IndexLine {
+    /// Slots with an entry at this distance from its home.
     #[inline]
     pub(super) fn slots(&self, distance: Distance) -> SlotSet {
         let (low, high) = (self.state, self.state >> HIGH_SHIFT);
@@ -103,21 +108,26 @@ impl Line {
         )
     }
 
-    /// Slots with an entry.
+    /// Slots that have an entry.
     #[inline]
     pub(super) fn occupied(&self) -> SlotSet {
         SlotSet(SLOTS_MASK & (self.state | self.state >> HIGH_SHIFT))
     }
 
-    /// Slots without one.
+    /// Slots that have no entry.
     #[inline]
     pub(super) fn vacant(&self) -> SlotSet {
         SlotSet(SLOTS_MASK & !self.occupied().0)
     }
 
-    /// Slots at this distance with this tag.
+    /// Whether the line has no entry and none went past it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.state == 0
+    }
+
+    /// Slots with an entry of this tag, at this distance from its home.
     #[inline]
-    pub(super) fn matching(&self, tag: u16, distance: Distance) -> SlotSet {
+    pub(super) fn with_tag(&self, tag: u16, distance: Distance) -> SlotSet {
         SlotSet(self.same_tag(tag)).and(self.slots(distance))
     }
 
@@ -146,7 +156,8 @@ impl Line {
         self.tags[slot] = self.tag(slot) | u16::from(frequency) << TAG_BITS;
     }
 
-    /// Counts one access. Written only when it changes: a hot item's line stays clean.
+    /// Counts one access, up to [`FREQUENCY_MAX`]. Writes only if the count changes, so that the cache line
+    /// of an item that is read often is not written.
     #[inline]
     pub(super) fn count(&mut self, slot: usize) {
         if self.frequency(slot) < FREQUENCY_MAX {
@@ -155,13 +166,15 @@ impl Line {
     }
 
     /// The entry in a slot that has one.
-    pub(super) fn entry(&self, slot: usize) -> Entry {
-        Entry { tag: self.tag(slot), frequency: self.frequency(slot), location: self.location(slot) }
+    pub(super) fn entry(&self, slot: usize) -> IndexEntry {
+        debug_assert!(self.occupied().0 >> slot & 1 == 1);
+        IndexEntry { tag: self.tag(slot), frequency: self.frequency(slot), location: self.location(slot) }
     }
 
-    /// Fills a vacant slot.
-    pub(super) fn put(&mut self, slot: usize, entry: Entry, distance: Distance) {
-        debug_assert!(self.vacant().0 >> slot & 1 == 1 && entry.tag <= TAG_MASK);
+    /// Puts an entry into a vacant slot.
+    pub(super) fn put(&mut self, slot: usize, entry: IndexEntry, distance: Distance) {
+        debug_assert!(self.vacant().0 >> slot & 1 == 1);
+        debug_assert!(entry.tag <= TAG_MASK);
         self.tags[slot] = entry.tag;
         self.set_frequency(slot, entry.frequency);
         self.locations[slot] = entry.location.0;
@@ -173,34 +186,36 @@ impl Line {
         self.state |= low << slot | high << (slot as u32 + HIGH_SHIFT);
     }
 
-    /// Empties a slot.
+    /// Makes a slot vacant.
     pub(super) fn clear(&mut self, slot: usize) {
+        debug_assert!(slot < SLOTS); // other bits belong to `passed`
         self.state &= !(1 << slot | 1 << (slot as u32 + HIGH_SHIFT));
     }
 
-    /// Entries that went past this line.
+    /// The number of entries that went past this line.
     #[inline]
     pub(super) fn passed(&self) -> u32 {
         self.state >> PASSED_SHIFT
     }
 
-    /// One more goes past. At most 230 do: those of a page.
+    /// Counts an entry that goes past this line.
     pub(super) fn pass(&mut self) {
+        debug_assert!((self.passed() as usize) < PASSED_MAX);
         self.state += 1 << PASSED_SHIFT;
     }
 
-    /// One that went past is gone.
+    /// Uncounts an entry that went past this line and was removed.
     pub(super) fn unpass(&mut self) {
         assert!(self.passed() > 0);
         self.state -= 1 << PASSED_SHIFT;
     }
 
-    /// A bit per slot with this tag, occupied or not.
+    /// A bit for each slot with this tag, whether it has an entry or not.
     #[inline]
     fn same_tag(&self, tag: u16) -> u32 {
         #[cfg(all(target_arch = "x86_64", target_feature = "avx2"))]
         {
-            // SAFETY: the build is for processors that have it.
+            // SAFETY: the build is for processors that have AVX2.
             unsafe { self.same_tag_avx2(tag) }
         }
         #[cfg(all(target_arch = "x86_64", not(target_feature = "avx2")))]
@@ -217,7 +232,8 @@ impl Line {
         }
     }
 
-    /// One by one: where nothing better is known, and what the others are tested against.
+    /// Compares one tag after the other, on processors without a version below. The others are tested against
+    /// this.
     #[cfg(any(
         test,
         not(any(target_arch = "x86_64", all(target_arch = "aarch64", target_feature = "neon")))
@@ -226,7 +242,7 @@ impl Line {
         (0..SLOTS).fold(0, |set, slot| set | u32::from(self.tag(slot) == tag) << slot)
     }
 
-    /// Two vectors of eight; every x86-64 has it.
+    /// Compares two vectors of eight tags. Every x86-64 has SSE2.
     #[cfg(all(target_arch = "x86_64", any(test, not(target_feature = "avx2"))))]
     #[inline]
     fn same_tag_sse2(&self, tag: u16) -> u32 {
@@ -242,7 +258,7 @@ impl Line {
         }
     }
 
-    /// One vector of sixteen, for builds that ask for it.
+    /// Compares one vector of sixteen tags, in builds for processors with AVX2.
     ///
     /// # Safety
     /// The processor has AVX2.
@@ -260,7 +276,7 @@ impl Line {
         }
     }
 
-    /// Two vectors of eight, each summed up to a bit per lane.
+    /// Compares two vectors of eight tags; each result is summed up to one bit per tag.
     #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
     #[inline]
     fn same_tag_neon(&self, tag: u16) -> u32 {
@@ -285,8 +301,8 @@ impl Line {
 mod tests {
     use super::*;
 
-    fn line() -> Line {
-        Line { tags: [0; SLOTS], locations: [u32::MAX; SLOTS], state: 0 }
+    fn line() -> IndexLine {
+        IndexLine { tags: [0; SLOTS], locations: [u32::MAX; SLOTS], state: 0 }
     }
 
     #[test]
@@ -321,9 +337,9 @@ mod tests {
     fn slots_know_how_far_their_entry_is_from_home() {
         let mut line = line();
         for (slot, distance) in [(0, Distance::Home), (3, Distance::Next), (9, Distance::Far)] {
-            let entry = Entry { tag: 5, frequency: 7, location: Location(slot as u32) };
+            let entry = IndexEntry { tag: 5, frequency: 7, location: Location(slot as u32) };
             line.put(slot, entry, distance);
-            assert_eq!(line.matching(5, distance), SlotSet(1 << slot));
+            assert_eq!(line.with_tag(5, distance), SlotSet(1 << slot));
             assert_eq!(line.entry(slot), entry);
         }
         line.pass();

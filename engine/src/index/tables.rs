@@ -1,14 +1,14 @@
-//! The plain index: a directory of small hash tables, safe code all of it. What the other is checked against.
+//! A simple index that tests check the other one against: a directory of small hash tables, in safe code.
 
 use std::io;
 
 use hashbrown::HashTable;
 
-use super::{FREQUENCY_MAX, Index, Keys, Slot, Wish};
+use super::{FREQUENCY_MAX, Index, IndexedItem, KeyReader, Resize};
 use crate::item::Location;
 
-/// Location in the low half; access count (3 bits) and hash tag (29 bits) in the high half. The tag is all
-/// the hash a table needs, so growing one never reads keys from the log.
+/// An entry: the location in the low half; access count (3 bits) and hash tag (29 bits) in the high half. A
+/// table needs no more of the hash than the tag, so that growing one never reads keys from the log.
 #[derive(Clone, Copy)]
 struct Entry8(u64);
 
@@ -17,7 +17,7 @@ const _: () = assert!(size_of::<Entry8>() == 8);
 const TAG_BITS: u32 = 29;
 
 impl Entry8 {
-    fn new(tag: u32, slot: Slot) -> Entry8 {
+    fn new(tag: u32, slot: IndexedItem) -> Entry8 {
         Entry8(u64::from(slot.location.0) | u64::from(tag << 3 | u32::from(slot.frequency)) << 32)
     }
 
@@ -36,21 +36,22 @@ impl Entry8 {
         (self.0 >> 32) as u8 & FREQUENCY_MAX
     }
 
-    fn slot(self) -> Slot {
-        Slot { location: self.location(), frequency: self.frequency() }
+    fn slot(self) -> IndexedItem {
+        IndexedItem { location: self.location(), frequency: self.frequency() }
     }
 }
 
-/// Memory per table of the directory, bytes: some 300 items of 200 bytes, at most 3,900 of the smallest.
+/// Bytes of store for each table of the directory: some 300 items of 200 bytes, at most 3,900 of the
+/// smallest.
 const MEMORY_PER_TABLE: usize = 64 << 10;
-/// Most entries of a table at that memory: twice what the smallest items can come to, so that an honest
-/// load never meets it. Keys chosen to collide end here: they drive each other out, and cost hits in their
-/// own table but neither memory nor other tables' time.
+/// Most entries of a table for so much memory: twice as many as there can be of the smallest items, so that
+/// an ordinary load never reaches it. Keys that were chosen to collide do: they displace each other, which
+/// costs hits in their own table, but neither memory nor the time of other tables.
 const TABLE_ENTRIES_MAX: usize = 7168;
-/// A table emptier than one in this many slots gives memory back.
+/// A table with fewer entries than slots divided by this gives memory back.
 const SHRINK_BELOW: usize = 8;
 
-/// A directory of hashbrown tables, its size fixed at start from the memory limit.
+/// A directory of hashbrown tables. Their number is fixed by the memory limit at start.
 pub(crate) struct TableIndex {
     tables: Vec<HashTable<Entry8>>,
     entries_max: usize,
@@ -65,8 +66,8 @@ fn tag_of(hash: u64) -> u32 {
     hash as u32 & ((1 << TAG_BITS) - 1)
 }
 
-/// The hash hashbrown sees: low bits place the entry, the top 7 are its control byte; here disjoint bits of
-/// the tag as long as a table has less than 2^22 slots.
+/// The hash for hashbrown, which uses the low bits as the slot and the top 7 as a control byte. Those are
+/// different bits of the tag as long as a table has less than 2^22 slots.
 #[inline]
 fn table_hash(tag: u32) -> u64 {
     u64::from(tag) | u64::from(tag) << (64 - TAG_BITS)
@@ -94,14 +95,13 @@ impl Index for TableIndex {
         Ok(index)
     }
 
-    /// The bound of a table changes.
     fn set_memory_bytes(&mut self, memory_bytes: usize) {
         let scale = memory_bytes.div_ceil(MEMORY_PER_TABLE * self.tables.len()).max(1);
         self.entries_max = TABLE_ENTRIES_MAX * scale;
     }
 
     #[inline]
-    fn find(&self, hash: u64, mut matches: impl FnMut(Location) -> bool) -> Option<Slot> {
+    fn find(&self, hash: u64, mut matches: impl FnMut(Location) -> bool) -> Option<IndexedItem> {
         let tag = tag_of(hash);
         let same = |entry: &Entry8| entry.tag() == tag && matches(entry.location());
         self.tables[self.number(hash)].find(table_hash(tag), same).map(|entry| entry.slot())
@@ -113,7 +113,7 @@ impl Index for TableIndex {
         let number = self.number(hash);
         let same = |entry: &Entry8| entry.tag() == tag && matches(entry.location());
         let entry = self.tables[number].find_mut(table_hash(tag), same)?;
-        // Written only when it changes: a hot item's line stays clean.
+        // As in the other index, a count at its maximum is not written again.
         if entry.frequency() < FREQUENCY_MAX {
             entry.0 += 1 << 32;
         }
@@ -124,7 +124,7 @@ impl Index for TableIndex {
         self.tables[self.number(hash)].len() < self.entries_max
     }
 
-    fn insert(&mut self, hash: u64, location: Location, _keys: &impl Keys) -> Option<Location> {
+    fn insert(&mut self, hash: u64, location: Location, _keys: &impl KeyReader) -> Option<Location> {
         let tag = tag_of(hash);
         let number = self.number(hash);
         let table = &mut self.tables[number];
@@ -140,7 +140,7 @@ impl Index for TableIndex {
             }
         }
         let before = table.allocation_size();
-        let entry = Entry8::new(tag, Slot { location, frequency: 0 });
+        let entry = Entry8::new(tag, IndexedItem { location, frequency: 0 });
         table.insert_unique(table_hash(tag), entry, |entry| table_hash(entry.tag()));
         self.allocated = self.allocated + table.allocation_size() - before;
         self.entries += 1;
@@ -154,7 +154,7 @@ impl Index for TableIndex {
         let same = |entry: &Entry8| entry.location() == old;
         let Some(entry) = self.tables[number].find_mut(table_hash(tag), same) else { return false };
         let frequency = frequency.unwrap_or(entry.frequency());
-        *entry = Entry8::new(tag, Slot { location: new, frequency });
+        *entry = Entry8::new(tag, IndexedItem { location: new, frequency });
         true
     }
 
@@ -176,22 +176,22 @@ impl Index for TableIndex {
         true
     }
 
-    /// Tables grow and shrink by themselves.
-    fn adapt(&mut self, _slices: usize, _keys: &impl Keys) -> bool {
+    /// Does nothing: the tables grow and shrink by themselves.
+    fn adapt(&mut self, _slices: usize, _keys: &impl KeyReader) -> bool {
         false
     }
 
     fn set_scarce(&mut self, _scarce: bool) {}
 
-    fn wish(&self) -> Wish {
-        Wish::Rest
+    fn wanted_resize(&self) -> Resize {
+        Resize::NotWanted
     }
 
     fn orphan(&mut self) -> Option<Location> {
         None
     }
 
-    /// hashbrown shows no addresses.
+    /// Does nothing: hashbrown does not tell addresses.
     fn prefetch(&self, _hash: u64) {}
 
     fn candidates(&self, hash: u64, mut visit: impl FnMut(Location)) {
@@ -221,7 +221,7 @@ impl Index for TableIndex {
         self.for_each(visit);
     }
 
-    fn check_invariants(&self, keys: &impl Keys) {
+    fn check_invariants(&self, keys: &impl KeyReader) {
         self.for_each(|at| assert!(self.find(keys.hash(at), |other| other == at).is_some()));
     }
 }

@@ -1,4 +1,4 @@
-//! Counting: increment and decrement of values that are decimal numbers.
+//! Arithmetic: increment and decrement of values that are decimal numbers.
 
 use std::cmp::Ordering;
 
@@ -9,62 +9,62 @@ use crate::key::Key;
 use crate::value::Item;
 
 use super::write::Source;
-use super::{Before, Store};
+use super::{ItemBefore, Store};
 
-/// How to count.
+/// The options of an increment or decrement.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ArithmeticHow {
-    /// By how much.
+    /// The number to add or subtract.
     pub delta: u64,
-    /// Down instead of up.
+    /// Whether to subtract.
     pub decrement: bool,
-    /// Create a missing item with this number and expiry; the delta is not applied.
+    /// If there is no item, creates one with this number and expiry; `delta` is not applied.
     pub create: Option<(u64, Option<Seconds>)>,
-    /// A new expiry for an item that was there.
+    /// A new expiry for an item that exists; `Some(None)` for never.
     pub expires: Option<Option<Seconds>>,
-    /// Only an item of this cas unique.
+    /// Changes the item only if it has this cas unique.
     pub compare_cas: Option<u64>,
-    /// The cas unique to give; otherwise the store counts.
+    /// The cas unique for the item; without it the store chooses one.
     pub new_cas: Option<u64>,
-    /// The caller wants to know the unique: assign one.
+    /// Assigns a cas unique if the item has none.
     pub with_cas: bool,
-    /// The client gave the key in base64; kept with a created item.
+    /// Whether the client gave the key in base64. Stored with an item that is created.
     pub binary_key: bool,
 }
 
-/// What became of it.
+/// The result of an increment or decrement.
 #[derive(Clone, Copy, Debug)]
 pub enum Counted<'s> {
-    /// Done.
+    /// The number was changed, or the item created.
     Value {
-        /// The number now.
+        /// The new number.
         value: u64,
-        /// The item now.
+        /// The item after the change.
         item: Item<'s>,
-        /// There was none before.
+        /// Whether the item was created.
         created: bool,
     },
-    /// There is none, and none was to be created.
+    /// There is no item, and none was to be created.
     NotFound,
-    /// Its value does not begin with a number of 64 bits, or is longer than 1 KiB.
+    /// The value does not begin with a number of 64 bits, or is longer than 1 KiB.
     NotANumber,
-    /// The unique differs.
+    /// The item has another cas unique.
     Exists,
-    /// No room for the longer number.
+    /// There is no memory for the new value.
     NoMemory,
 }
 
 /// Digits of the largest number, 2^64 - 1.
 const DIGITS_MAX: usize = 20;
-/// Longest text taken for a number, blanks included, bytes. Values this short always lie in one part.
+/// Longest value taken for a number, including blanks, bytes. Values this short are always in one part.
 const TEXT_BYTES_MAX: usize = 1024;
 
 impl<I: Index> Store<I> {
-    /// Adds to a number, wrapping at 2^64, or subtracts, stopping at 0. A text not longer than before is
-    /// written in place, padded with blanks on the right; client flags stay.
+    /// Adds to the number that is the item's value, modulo 2^64, or subtracts from it, down to 0. A text that
+    /// is not longer than before is padded with blanks on the right to the old length. Client flags stay.
     pub fn arithmetic(&mut self, key: Key<'_>, how: &ArithmeticHow, now: Seconds) -> Counted<'_> {
-        self.turn(now);
-        self.pay(now);
+        self.apply_due_flush(now);
+        self.pay_scan_debt(now);
         let Some(at) = self.find_counting(key, now) else {
             let Some((initial, expires)) = how.create else { return Counted::NotFound };
             return self.create_number(key, initial, expires, how, now);
@@ -81,7 +81,7 @@ impl<I: Index> Store<I> {
         let Some(number) = number else { return Counted::NotANumber };
         let value =
             if how.decrement { number.saturating_sub(how.delta) } else { number.wrapping_add(how.delta) };
-        let before = Before::of(self.record(at));
+        let before = ItemBefore::from_record(self.record(at));
         match self.write_number(key, at, value, how, now) {
             Some(at) => Counted::Value { value, item: self.item(at, before), created: false },
             None => {
@@ -91,6 +91,7 @@ impl<I: Index> Store<I> {
         }
     }
 
+    /// Creates an item with the number `initial`.
     fn create_number(
         &mut self,
         key: Key<'_>,
@@ -105,22 +106,23 @@ impl<I: Index> Store<I> {
         let mut digits = [0; DIGITS_MAX];
         let text = decimal(initial, &mut digits);
         let marks = if how.binary_key { flag::BINARY_KEY } else { 0 };
-        let cas = self.following_cas(None, how.new_cas, how.with_cas);
+        let cas = self.cas_for_write(None, how.new_cas, how.with_cas);
         let fields = Fields { marks, expires: or_never(expires), client_flags: 0, cas };
         let sources = [Source::Bytes(text), Source::Bytes(&[])];
         match self.replace(key, None, &fields, sources, text.len(), None, false, now) {
-            Some(at) => {
-                let before = Before { flags: 0, expires: fields.expires };
+            Some(at) if self.is_indexed(key.hash, at) => {
+                let before = ItemBefore { flags: 0, expires: fields.expires };
                 Counted::Value { value: initial, item: self.item(at, before), created: true }
             }
-            None => {
+            // `Some`: the index had no room for the item, and it was dropped again.
+            _ => {
                 self.count_out_of_memory();
                 Counted::NoMemory
             }
         }
     }
 
-    /// Writes the number over the old one; where the item is now.
+    /// Writes the new number, and returns the location of the item then. `None` if there is no memory.
     fn write_number(
         &mut self,
         key: Key<'_>,
@@ -135,12 +137,12 @@ impl<I: Index> Store<I> {
         let mut fields = record.fields();
         let value_len = record.value_len();
         let expires = how.expires.map_or(fields.expires, or_never);
-        let new_cas = self.following_cas(fields.cas, how.new_cas, how.with_cas || fields.cas.is_some());
+        let new_cas = self.cas_for_write(fields.cas, how.new_cas, how.with_cas || fields.cas.is_some());
         let fits = text.len() <= value_len;
-        // A reader may be sending the old text from a pinned segment.
-        let pinned = self.log.segments[self.log.segments.holding(at.at())].pins > 0;
+        // The old text may be in use by a sender if its segment is pinned.
+        let pinned = self.log.segments[self.log.segments.segment_of(at.offset())].pins > 0;
         if fits && !pinned && fields.cas.is_some() == new_cas.is_some() {
-            let value_at = at.at() + self.record(at).value_at();
+            let value_at = at.offset() + self.record(at).value_at();
             let target = self.log.arena.bytes_mut(value_at, value_len);
             target[..text.len()].copy_from_slice(text);
             target[text.len()..].fill(b' ');
@@ -153,7 +155,8 @@ impl<I: Index> Store<I> {
         fields.cas = new_cas;
         let mut padded = [b' '; TEXT_BYTES_MAX];
         padded[..text.len()].copy_from_slice(text);
-        // Elsewhere, yet the same bytes and marks as in place; a longer text is a new item.
+        // A new record gets the bytes and marks it would have had in place. With a longer text it counts as a
+        // new item.
         let len = text.len().max(value_len);
         if !fits {
             fields.marks &= flag::BINARY_KEY;
@@ -163,8 +166,9 @@ impl<I: Index> Store<I> {
     }
 }
 
-/// The number a value begins with, read as memcached does, by strtoull: blanks, a sign, digits, then the end, a
-/// blank or a NUL, and whatever follows ("12 abc" is 12). Of 20 digits at most, zeros in front included. A minus wraps, and counts if that gives less than 2^63.
+/// The number at the start of a value, as memcached reads it with strtoull: blanks, a sign, digits, and then
+/// the end, a blank or a NUL, which anything may follow ("12 abc" is 12). It has at most 20 digits, including
+/// leading zeros. A negative number is taken modulo 2^64, and is valid if that is below 2^63.
 fn parse(text: &[u8]) -> Option<u64> {
     let is_blank = |byte: u8| matches!(byte, b' ' | b'\t'..=b'\r');
     let start = text.iter().position(|&byte| !is_blank(byte))?;
@@ -187,7 +191,7 @@ fn parse(text: &[u8]) -> Option<u64> {
     Some(number.wrapping_neg()).filter(|number| number >> 63 == 0)
 }
 
-/// The decimal text of a number.
+/// The decimal text of a number, at the end of `digits`.
 fn decimal(number: u64, digits: &mut [u8; DIGITS_MAX]) -> &[u8] {
     let mut at = DIGITS_MAX;
     let mut rest = number;

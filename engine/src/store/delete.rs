@@ -1,4 +1,4 @@
-//! Deleting, and invalidating what readers may still see.
+//! Deletes, and invalidations after which readers are still given the old value.
 
 use std::cmp::Ordering;
 
@@ -11,40 +11,42 @@ use super::SHRINK_SLICES;
 use super::Store;
 use super::write::Source;
 
-/// How to delete. The default takes the item out, whatever its unique.
+/// The options of a delete. The default removes the item whatever its cas unique is.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DeleteHow {
-    /// Only an item of this cas unique.
+    /// Deletes the item only if it has this cas unique.
     pub compare_cas: Option<u64>,
-    /// The unique for what stays (`invalidate`, `erase_value`); otherwise the store counts.
+    /// The cas unique for an item that stays (`invalidate`, `erase_value`); without it the store chooses one.
     pub new_cas: Option<u64>,
-    /// Keep the item but mark it stale, with a new unique: the next reader wins the right to refill it.
+    /// Keeps the item but marks it as stale, with a new cas unique. The next reader is told to refill it.
     pub invalidate: bool,
-    /// A new expiry for what stays.
+    /// A new expiry for an item that stays; `Some(None)` for never.
     pub expires: Option<Option<Seconds>>,
-    /// Keep the item but not its value nor client flags. Without `expires` it never expires; its unique stays.
+    /// Keeps the item with its cas unique but removes value and client flags. Without `expires` it never
+    /// expires.
     pub erase_value: bool,
 }
 
-/// What became of a delete.
+/// The result of a delete.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Deleted {
-    /// Done.
+    /// The item was deleted, invalidated or erased.
     Deleted,
-    /// There is none.
+    /// There is no item.
     NotFound,
-    /// The unique differs.
+    /// The item has another cas unique.
     Exists,
-    /// No room to write what should stay. The item is gone, lest it be taken for valid.
+    /// There is no memory to write the item that should stay. It was removed, so that no reader takes it for
+    /// valid.
     NoMemory,
 }
 
 impl<I: Index> Store<I> {
     /// Deletes, invalidates or erases an item.
     pub fn delete(&mut self, key: Key<'_>, how: &DeleteHow, now: Seconds) -> Deleted {
-        self.turn(now);
+        self.apply_due_flush(now);
         if how.invalidate || how.erase_value {
-            self.pay(now);
+            self.pay_scan_debt(now);
         }
         let Some(at) = self.find(key, now) else { return Deleted::NotFound };
         if how.compare_cas.is_some_and(|wanted| self.compare_cas(at, wanted) != Ordering::Equal) {
@@ -61,7 +63,7 @@ impl<I: Index> Store<I> {
             fields.client_flags = 0;
             fields.expires = NEVER;
             if self.config.cas {
-                fields.cas = how.new_cas.map(|wish| self.chosen_cas(wish)).or(fields.cas);
+                fields.cas = how.new_cas.map(|requested| self.chosen_cas(requested)).or(fields.cas);
             }
         }
         if let Some(expires) = how.expires {
@@ -69,8 +71,8 @@ impl<I: Index> Store<I> {
         }
         if how.invalidate {
             fields.marks = (fields.marks | flag::STALE) & !flag::WIN_SENT;
-            // With a field: who holds an older unique must be seen to be older.
-            fields.cas = self.following_cas(fields.cas, how.new_cas, true);
+            // The item needs a unique, so that an older one that a client holds compares as older.
+            fields.cas = self.cas_for_write(fields.cas, how.new_cas, true);
         }
         let kept = if how.erase_value {
             let kept = self.replace(key, Some(at), &fields, [Source::Bytes(&[]); 2], 0, None, false, now);

@@ -1,4 +1,4 @@
-//! The meta read: leases, serve-stale and early refill decided in one look.
+//! The meta read, which also decides about leases, serving stale values and early refill.
 
 use crate::clock::{NEVER, Seconds, or_never};
 use crate::index::Index;
@@ -7,51 +7,54 @@ use crate::key::Key;
 use crate::value::Item;
 
 use super::write::Source;
-use super::{Before, Store};
+use super::{ItemBefore, Store};
 
-/// What a meta read asks for beside the item.
+/// The options of a meta read, with the flags of the protocol they are for.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MetaGet {
-    /// Give the item this expiry (T). Should memory for that be missing, it keeps the old one.
+    /// Gives the item this expiry (T); `Some(None)` for never. If there is no memory for that, it keeps the
+    /// old one.
     pub touch: Option<Option<Seconds>>,
-    /// Create a missing item, empty, with this expiry; the creator wins (N).
+    /// If there is no item, creates an empty one with this expiry and tells this reader to fill it (N).
     pub vivify: Option<Option<Seconds>>,
-    /// Win when less than this many seconds are left and nobody won yet (R).
+    /// Tells this reader to refill the item if it expires in less than this many seconds and no other reader
+    /// was told (R).
     pub recache_below_s: Option<u32>,
-    /// Of the expiry just given, not of the old one (T in front of R).
+    /// Whether `recache_below_s` is about the expiry given by `touch`, and not the old one (T in front of R).
     pub recache_after_touch: bool,
-    /// Unique for a created item (E).
+    /// The cas unique for an item that is created (E).
     pub new_cas: Option<u64>,
-    /// Assign a unique if the item has none (c).
+    /// Assigns a cas unique if the item has none (c).
     pub with_cas: bool,
-    /// Count the access and mark the item read; false for flag u.
+    /// Whether the access is counted and the item marked as read; false for flag u.
     pub bump: bool,
-    /// The client gave the key in base64; kept with a created item.
+    /// Whether the client gave the key in base64. Stored with an item that is created.
     pub binary_key: bool,
 }
 
-/// What a meta read found.
+/// The result of a meta read.
 #[derive(Clone, Copy, Debug)]
 pub enum MetaGot<'s> {
-    /// The item.
+    /// The item was found.
     Hit(Item<'s>),
-    /// There was none; this is the empty one made for it, and this reader is to fill it.
+    /// There was no item; an empty one was created, and this reader is told to fill it.
     Vivified(Item<'s>),
-    /// There is none.
+    /// There is no item.
     Miss,
-    /// There is none, and no room to make one.
+    /// There is no item, and no memory to create one.
     NoMemory,
 }
 
 impl<I: Index> Store<I> {
-    /// Reads an item and does what was asked with it.
+    /// Reads an item, with the options of the meta protocol.
     pub fn meta_get(&mut self, key: Key<'_>, ask: &MetaGet, now: Seconds) -> MetaGot<'_> {
         let found = if ask.bump { self.find_counting(key, now) } else { self.find(key, now) };
         let Some(mut at) = found else {
             let Some(expires) = ask.vivify else { return MetaGot::Miss };
             return self.vivify(key, expires, ask, now);
         };
-        let mut before = if ask.bump { self.mark_fetched(at) } else { Before::of(self.record(at)) };
+        let mut before =
+            if ask.bump { self.mark_fetched(at) } else { ItemBefore::from_record(self.record(at)) };
         before.expires = self.record(at).expires();
         let sent = before.flags & flag::WIN_SENT != 0;
         let judged = match ask.touch {
@@ -75,23 +78,25 @@ impl<I: Index> Store<I> {
         MetaGot::Hit(Item { win, ..self.item(at, before) })
     }
 
+    /// Creates an empty item for this reader to fill.
     fn vivify(&mut self, key: Key<'_>, expires: Option<Seconds>, ask: &MetaGet, now: Seconds) -> MetaGot<'_> {
         if !key.fits() {
             return MetaGot::Miss;
         }
-        self.pay(now);
-        // Its making counts as a read of it.
+        self.pay_scan_debt(now);
+        // That it is created counts as a read.
         let marks = flag::WIN_SENT
             | if ask.bump { flag::FETCHED } else { 0 }
             | if ask.binary_key { flag::BINARY_KEY } else { 0 };
-        let cas = self.following_cas(None, ask.new_cas, ask.with_cas);
+        let cas = self.cas_for_write(None, ask.new_cas, ask.with_cas);
         let fields = Fields { marks, expires: or_never(expires), client_flags: 0, cas };
         match self.replace(key, None, &fields, [Source::Bytes(&[]); 2], 0, None, false, now) {
-            Some(at) => {
-                let before = Before { flags: 0, expires: fields.expires };
+            Some(at) if self.is_indexed(key.hash, at) => {
+                let before = ItemBefore { flags: 0, expires: fields.expires };
                 MetaGot::Vivified(Item { win: true, ..self.item(at, before) })
             }
-            None => {
+            // `Some`: the index had no room for the item, and it was dropped again.
+            _ => {
                 self.count_out_of_memory();
                 MetaGot::NoMemory
             }

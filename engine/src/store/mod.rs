@@ -1,7 +1,7 @@
-//! The store: one core's slice and its operations.
+//! The store: one core's slice of the cache, and its operations.
 //!
-//! This file has the store itself, reads and the basics the other operations share. Writes, meta reads,
-//! numbers, uploads, pins, room-making and upkeep have a file each.
+//! This file has the store itself, plain reads, and what the other operations share. Writes, meta reads,
+//! arithmetic, uploads, pins, eviction (`room`) and upkeep (`maintain`) have a file each.
 
 mod arithmetic;
 mod check;
@@ -20,14 +20,14 @@ use std::io;
 use std::marker::PhantomData;
 
 use crate::arena::Arena;
-use crate::clock::{NEVER, Seconds, or_never};
+use crate::clock::{self, NEVER, Seconds, or_never};
 use crate::config::{ConfigError, MEMORY_BYTES_MAX, RESERVE_FACTOR, StoreConfig};
 use crate::eviction::{Ghosts, Policy};
-use crate::index::{BucketIndex, HASHES, Index, Keys, Wish};
-use crate::item::{self, Head, Location, Piece, Record, flag};
+use crate::index::{BucketIndex, HASHES, Index, KeyReader, Resize};
+use crate::item::{self, ItemHeader, Location, Piece, Record, flag};
 use crate::key::{Key, KeyHasher};
 use crate::log::Log;
-use crate::segment::{Place, Queue, Segment};
+use crate::segment::{Queue, Segment, SegmentState};
 use crate::stats::StoreStats;
 use crate::value::{Item, Value};
 
@@ -40,14 +40,14 @@ pub use save::Carried;
 pub use upload::{NoMemory, Upload};
 pub use write::{Mode, StoreHow, Stored};
 
-use room::{RESERVE_SEGMENTS, Scan};
+use room::{RESERVE_SEGMENTS, SegmentScan};
 
-/// Items visited by one step of [`Store::walk`], about: a tenth of a millisecond.
+/// About the number of items that one step of [`Store::walk`] visits, which takes a tenth of a millisecond.
 const WALK_ITEMS: usize = 256;
 
-/// One core's slice of the cache. May move to another thread, never be used by two.
+/// One core's slice of the cache. It may move to another thread, but two threads cannot use it at a time.
 ///
-/// `I` is the index; the one stores are made with is the default.
+/// `I` is the kind of index. [`Store::new`] makes the default; tests have others.
 pub struct Store<I: Index = BucketIndex> {
     config: StoreConfig,
     log: Log,
@@ -55,42 +55,45 @@ pub struct Store<I: Index = BucketIndex> {
     ghosts: Ghosts,
     policy: Policy,
     /// The segment being emptied, if any.
-    scan: Option<Scan>,
-    /// Tenths of bytes that appends owe to scanning.
+    scan: Option<SegmentScan>,
+    /// Scan debt, in tenths of bytes: appends add to it, and scanning pays it off (see [`room`]).
     debt: usize,
-    /// Items in segments numbered below this were flushed; 0 once all of them are gone.
+    /// Items in segments with a sequence number below this were flushed. 0 when none of them is left.
     flushed_below: u64,
-    /// Segment number from which maintenance looks for flushed ones.
+    /// Number of the segment at which upkeep goes on to look for flushed ones.
     flush_cursor: u32,
-    /// Segments below this number are known to hold nothing flushed.
+    /// Segments with a number below this hold nothing that was flushed.
     flush_gone: u32,
-    /// Segment number from which the next sparse one is looked for.
+    /// Number of the segment at which the search for a sparse one goes on.
     sparse_cursor: u32,
-    /// When a delayed flush comes due; `NEVER` for none.
+    /// Second in which a delayed flush comes due; `NEVER` for none.
     flush_at: u32,
     /// The next cas unique.
     cas_next: u64,
-    /// Bytes of values promised to uploads that are not finished.
+    /// Bytes of the values of all uploads in progress.
     upload_bytes: usize,
     counts: StoreStats,
-    /// What is dropped while it lives, if somebody wants to know.
+    /// Evicted items that the caller has not taken yet, if it wants to know of them.
     journal: Option<Box<journal::Journal>>,
-    /// Hashes of what was dropped while it lived, in order.
+    /// Hashes of all evicted items, in order.
     #[cfg(test)]
     pub(crate) evicted: Vec<u64>,
-    /// `Send`, not `Sync`: one thread at a time.
+    /// Makes the store `Send` and not `Sync`.
     not_sync: PhantomData<Cell<()>>,
 }
 
 impl Store {
-    /// A store with no items. Reserves address space, not memory. Errors name the setting to change.
+    /// An empty store. Reserves address space; memory is taken when items are stored.
+    ///
+    /// # Errors
+    /// The setting that is out of range, or `memory_bytes` if the kernel refuses the address space.
     pub fn new(config: StoreConfig, now: Seconds) -> Result<Store, ConfigError> {
         Store::with_index(config, now)
     }
 }
 
 impl<I: Index> Store<I> {
-    /// `new`, for any kind of index.
+    /// [`Store::new`], for any kind of index.
     pub(crate) fn with_index(config: StoreConfig, now: Seconds) -> Result<Store<I>, ConfigError> {
         config.check()?;
         debug_assert!(now.0 < NEVER);
@@ -131,42 +134,43 @@ impl<I: Index> Store<I> {
         })
     }
 
-    /// Starts loading the index line an operation on a key of this hash will read. With a batch of keys: this
-    /// for all of them, then `prefetch_item` for all, then the operations. Sixteen at a time are enough.
+    /// Starts loading the index line that an operation on a key of this hash will read. For a batch of keys,
+    /// call this for all of them, then `prefetch_item` for all, then do the operations. Batches of sixteen
+    /// are enough.
     #[inline]
     pub fn prefetch(&self, hash: u64) {
         self.index.prefetch(hash);
     }
 
-    /// Starts loading the first three cache lines of the item of this hash, if there seems to be one. Reads the
-    /// index line, which `prefetch` should have begun to load.
+    /// Starts loading the first three cache lines of the item of this hash, if there seems to be one. Reads
+    /// the index line, which `prefetch` should have started to load.
     #[inline]
     pub fn prefetch_item(&self, hash: u64) {
         let arena = &self.log.arena;
         self.index.candidates(hash, |at| {
-            arena.prefetch(at.at());
-            arena.prefetch(at.at() + CACHE_LINE_BYTES);
-            arena.prefetch(at.at() + 2 * CACHE_LINE_BYTES);
+            arena.prefetch(at.offset());
+            arena.prefetch(at.offset() + CACHE_LINE_BYTES);
+            arena.prefetch(at.offset() + 2 * CACHE_LINE_BYTES);
         });
     }
 
-    /// The item, counting one access.
-    #[inline(always)] // so that what the caller does not look at is not made
+    /// Looks an item up, counts one access and marks it as read.
+    #[inline(always)] // so that fields of the item that the caller does not use are not computed
     pub fn get(&mut self, key: Key<'_>, now: Seconds) -> Option<Item<'_>> {
-        let (at, head) = self.look_up(key, true, now)?;
-        // Written only when it changes: a hot item's line stays clean.
-        if head.flags() & flag::FETCHED == 0 {
-            item::set_flags(&mut self.log.arena, at, head.flags() | flag::FETCHED);
+        let (at, header) = self.look_up(key, true, now)?;
+        // Written only if it changes, so that the cache line of an item that is read often is not written.
+        if header.flags() & flag::FETCHED == 0 {
+            item::set_flags(&mut self.log.arena, at, header.flags() | flag::FETCHED);
         }
-        if head.is_plain() {
-            return Some(self.plain_item(at, head));
+        if header.is_plain() {
+            return Some(self.plain_item(at, header));
         }
-        let record = Record::of(&self.log.arena, at, head);
-        Some(self.item_of(at, record, Before::of(record)))
+        let record = Record::with_header(&self.log.arena, at, header);
+        Some(self.item_of(at, record, ItemBefore::from_record(record)))
     }
 
-    /// The item with a cas unique: one is assigned if it has none yet. Should memory for that be missing, the
-    /// item comes with cas 0, which compares with nothing.
+    /// `get`, and assigns a cas unique if the item has none yet. If there is no memory for that, the item is
+    /// returned with cas 0, which is equal to no unique.
     pub fn get_with_cas(&mut self, key: Key<'_>, now: Seconds) -> Option<Item<'_>> {
         let at = self.find_counting(key, now)?;
         let before = self.mark_fetched(at);
@@ -174,7 +178,8 @@ impl<I: Index> Store<I> {
         Some(self.item(at, before))
     }
 
-    /// The item, given a new expiry (`None` never). Should memory for that be missing, it keeps the old one.
+    /// `get`, and sets a new expiry (`None` for never). If there is no memory for that, the item keeps the
+    /// old one. With `with_cas`, assigns a cas unique as `get_with_cas` does.
     pub fn get_and_touch(
         &mut self,
         key: Key<'_>,
@@ -190,27 +195,29 @@ impl<I: Index> Store<I> {
         Some(self.item(at, before))
     }
 
-    /// The item, as if nobody had looked: no access counted, nothing marked.
+    /// Looks an item up without counting the access or marking the item as read.
     pub fn peek(&self, key: Key<'_>, now: Seconds) -> Option<Item<'_>> {
         let arena = &self.log.arena;
         let slot = self.index.find(key.hash, |at| item::has_key(arena, at, key.bytes))?;
         if self.is_dead(slot.location, now) || now.0 >= self.flush_at {
             return None;
         }
-        Some(self.item(slot.location, Before::of(self.record(slot.location))))
+        Some(self.item(slot.location, ItemBefore::from_record(self.record(slot.location))))
     }
 
-    /// Gives the item a new expiry (`None` never). False when there is none, or no memory for the change.
+    /// Sets a new expiry (`None` for never), as an access. False if there is no item, or no memory for the
+    /// change.
     pub fn touch(&mut self, key: Key<'_>, expires: Option<Seconds>, now: Seconds) -> bool {
         let Some(at) = self.find_counting(key, now) else { return false };
         self.mark_fetched(at);
         self.set_expires(key.hash, at, or_never(expires), now).is_some()
     }
 
-    /// Everything stored before `at` is dead from `at` on: at once, in constant time, when `at` is not later
-    /// than `now`, including what was stored in this second. A later call replaces one still pending.
+    /// Flushes all items that are stored before `at`: none is found from `at` on. If `at` is not later than
+    /// `now`, that is at once and includes items stored in this second. Takes constant time; their memory is
+    /// freed by `maintain`. A later call replaces a flush that is still pending.
     pub fn flush(&mut self, at: Seconds, now: Seconds) {
-        self.turn(now);
+        self.apply_due_flush(now);
         if at > now {
             self.flush_at = at.0;
             return;
@@ -226,17 +233,18 @@ impl<I: Index> Store<I> {
         self.flush_gone = 0;
     }
 
-    /// What every operation that takes `&mut self` does first: a delayed flush may be due.
+    /// Carries out a delayed flush that is due. Operations that take `&mut self` do this first.
     #[inline]
-    fn turn(&mut self, now: Seconds) {
+    fn apply_due_flush(&mut self, now: Seconds) {
         if now.0 >= self.flush_at {
             self.flush_now();
         }
     }
 
-    /// Gives key and item to `visit`, of the live items whose hashes lie in a part of the range that begins at `from`,
-    /// some [`WALK_ITEMS`] of them; returns where the next part begins, `None` behind the last. From 0 to there each
-    /// item that was stored all the while is visited once, whatever the store does in between.
+    /// One step of a walk over all items. Calls `visit` with key and item for about 256 live items, and
+    /// returns the `from` of the next step, or `None` after the last. The first step has `from` 0. A walk
+    /// visits each item that is stored all the time exactly once, whatever operations are done between its
+    /// steps.
     pub fn walk(&self, from: u64, now: Seconds, mut visit: impl FnMut(&[u8], &Item<'_>)) -> Option<u64> {
         let parts = (self.index.len() / WALK_ITEMS + 1) as u64;
         let until = from.saturating_add(HASHES.div_ceil(parts)).min(HASHES);
@@ -245,7 +253,7 @@ impl<I: Index> Store<I> {
                 let record = self.record(at);
                 let hash = self.config.hasher.hash(record.key()) & (HASHES - 1);
                 if (from..until).contains(&hash) && !self.is_dead(at, now) {
-                    visit(record.key(), &self.item(at, Before::of(record)));
+                    visit(record.key(), &self.item(at, ItemBefore::from_record(record)));
                 }
             });
         }
@@ -270,12 +278,12 @@ impl<I: Index> Store<I> {
         }
     }
 
-    /// Share of segments that new items pass before they have to have been read, in thousandths.
+    /// Share of the segments that the admission queue should have, in thousandths.
     pub fn admission_permille(&self) -> usize {
         self.policy.admission_permille()
     }
 
-    /// Segments the memory limit allows, what index, ghosts and bookkeeping take subtracted.
+    /// Segments that the memory limit allows in addition to index, ghosts and bookkeeping.
     #[inline]
     fn segments_total(&self) -> usize {
         let kept = size_of::<Segment>() * self.log.segments.count() as usize;
@@ -289,59 +297,65 @@ impl<I: Index> Store<I> {
         Record::read(&self.log.arena, at)
     }
 
-    /// The live item of this key. A dead one is forgotten on the way.
+    /// The live item of this key. A dead one is removed.
     fn find(&mut self, key: Key<'_>, now: Seconds) -> Option<Location> {
         Some(self.look_up(key, false, now)?.0)
     }
 
-    /// The same, counting one access.
+    /// The live item of this key; counts one access. A dead one is removed.
     fn find_counting(&mut self, key: Key<'_>, now: Seconds) -> Option<Location> {
         Some(self.look_up(key, true, now)?.0)
     }
 
-    /// The live item of this key and its header; with `counting`, one access is counted. A dead one is forgotten.
+    /// The live item of this key, and its header; with `counting`, counts one access. A dead one is removed.
     #[inline(always)]
-    fn look_up(&mut self, key: Key<'_>, counting: bool, now: Seconds) -> Option<(Location, Head)> {
-        self.turn(now);
+    fn look_up(&mut self, key: Key<'_>, counting: bool, now: Seconds) -> Option<(Location, ItemHeader)> {
+        self.apply_due_flush(now);
         let arena = &self.log.arena;
-        let mut head = Head::default();
+        let mut header = ItemHeader::default();
         let matches = |at| {
-            head = Head::read(arena, at);
-            head.has_key(arena, at, key.bytes)
+            header = ItemHeader::read(arena, at);
+            header.has_key(arena, at, key.bytes)
         };
         let at = match counting {
             true => self.index.find_counting(key.hash, matches),
             false => self.index.find(key.hash, matches).map(|slot| slot.location),
         };
-        if counting && self.policy.rehearsal.has(key.hash) {
+        if counting && self.policy.rehearsal.samples(key.hash) {
             let bytes = at.map(|at| self.stored_bytes(at) as u32);
-            self.policy.rehearsal.looked(key.hash, bytes);
+            self.policy.rehearsal.note_lookup(key.hash, bytes);
         }
         let at = at?;
-        if head.expires(arena, at) <= now.0 || self.is_flushed(at) {
+        if header.expires(arena, at) <= now.0 || self.is_flushed(at) {
             self.reclaim(key.hash, at);
             self.adapt_index(SHRINK_SLICES);
             return None;
         }
-        Some((at, head))
+        Some((at, header))
     }
 
     /// Whether the item has expired or was flushed.
     #[inline]
     fn is_dead(&self, at: Location, now: Seconds) -> bool {
         let arena = &self.log.arena;
-        Head::read(arena, at).expires(arena, at) <= now.0 || self.is_flushed(at)
+        ItemHeader::read(arena, at).expires(arena, at) <= now.0 || self.is_flushed(at)
     }
 
+    /// Whether the item at `at`, with a key of this hash, is in the index.
+    fn is_indexed(&self, hash: u64, at: Location) -> bool {
+        self.index.find(hash, |other| other == at).is_some()
+    }
+
+    /// Whether the item was stored before the last flush.
     #[inline]
     fn is_flushed(&self, at: Location) -> bool {
         self.flushed_below != 0 && {
             let segments = &self.log.segments;
-            segments[segments.holding(at.at())].sequence < self.flushed_below
+            segments[segments.segment_of(at.offset())].sequence < self.flushed_below
         }
     }
 
-    /// Forgets a dead item.
+    /// Removes a dead item.
     #[cold]
     fn reclaim(&mut self, hash: u64, at: Location) {
         self.counts.reclaimed += 1;
@@ -349,41 +363,42 @@ impl<I: Index> Store<I> {
         self.unlink(hash, at);
     }
 
-    /// Takes an item out of index and log. Who does so for many calls `adapt_index` once for all.
+    /// Removes an item from index and log. The caller should call `adapt_index` afterwards, once for any
+    /// number of items.
     fn unlink(&mut self, hash: u64, at: Location) {
         let found = self.index.remove(hash, at);
-        assert!(found); // or the index would keep pointing at a segment about to be reused
+        assert!(found); // otherwise the index would keep a location in a segment that may be reused
         self.release(at);
     }
 
-    /// The record at `at`, no longer in the index, is dead; so are its pieces.
+    /// Counts the record at `at`, which is not in the index any more, and its pieces as dead.
     fn release(&mut self, at: Location) {
-        let head = Head::read(&self.log.arena, at);
-        let bytes = head.bytes();
+        let header = ItemHeader::read(&self.log.arena, at);
+        let bytes = header.bytes();
         self.counts.items -= 1;
         self.counts.bytes -= bytes as u64;
-        if !head.is_large() {
+        if !header.is_large() {
             return self.log.bury(at, bytes);
         }
-        // The list stays readable: its own record is forgotten last.
+        // Last comes the record itself, which contains the list of pieces.
         for ordinal in 0..self.record(at).piece_count() {
             let piece = self.record(at).piece(ordinal);
             self.release_piece(piece);
         }
-        self.log.forget(at, bytes);
+        self.log.mark_dead(at, bytes);
     }
 
     fn release_piece(&mut self, piece: Location) {
         let bytes = Piece::bytes(Piece::read(&self.log.arena, piece).len);
         self.counts.bytes -= bytes as u64;
-        self.log.forget(piece, bytes);
+        self.log.mark_dead(piece, bytes);
     }
 
-    /// Bytes of an item in the log, pieces included.
+    /// Bytes of an item in the log, including pieces.
     #[inline]
     fn stored_bytes(&self, at: Location) -> usize {
-        let head = Head::read(&self.log.arena, at);
-        if head.is_large() { self.stored_bytes_large(at) } else { head.bytes() }
+        let header = ItemHeader::read(&self.log.arena, at);
+        if header.is_large() { self.stored_bytes_large(at) } else { header.bytes() }
     }
 
     fn stored_bytes_large(&self, at: Location) -> usize {
@@ -392,22 +407,22 @@ impl<I: Index> Store<I> {
         record.bytes() + record.pieces().map(piece_bytes).sum::<usize>()
     }
 
-    /// The index points at `new`, a record just written, instead of `old`, which is released.
+    /// Adds `new`, a record just written, to the index, or puts it in the place of `old`, which is released.
     fn link(&mut self, hash: u64, old: Option<Location>, new: Location) {
         let bytes = self.stored_bytes(new);
         self.counts.items += 1;
         self.counts.bytes += bytes as u64;
-        if self.policy.rehearsal.has(hash) {
-            self.policy.rehearsal.stored(hash, bytes as u32);
+        if self.policy.rehearsal.samples(hash) {
+            self.policy.rehearsal.note_store(hash, bytes as u32);
         }
         match old {
             Some(old) => {
                 let found = self.index.relocate(hash, old, new, None);
-                assert!(found); // `old` was found under this hash and pinned since
+                assert!(found); // `old` was found by this hash and has been pinned since
                 self.release(old);
             }
             None => {
-                let keys = LogKeys { arena: &self.log.arena, hasher: &self.config.hasher };
+                let keys = LogKeyReader { arena: &self.log.arena, hasher: &self.config.hasher };
                 if let Some(displaced) = self.index.insert(hash, new, &keys) {
                     self.count_eviction(displaced);
                     self.release(displaced);
@@ -417,7 +432,7 @@ impl<I: Index> Store<I> {
         }
     }
 
-    /// An item is dropped while it lives.
+    /// Counts the item at `at`, which is alive and about to be dropped, as evicted.
     fn count_eviction(&mut self, at: Location) {
         self.counts.evictions += 1;
         if self.journal.is_some() {
@@ -428,8 +443,8 @@ impl<I: Index> Store<I> {
         self.counts.evicted_unfetched += u64::from(!self.record(at).has(flag::FETCHED));
     }
 
-    /// Lets the index grow or shrink a little. A full store keeps its index fuller before it
-    /// gives up items for it.
+    /// Lets the index grow or shrink by at most `slices`; true if there is more to do. When memory is scarce
+    /// the index is kept fuller, so that fewer items are dropped for it.
     #[inline]
     fn adapt_index(&mut self, slices: usize) -> bool {
         let (available, total) = (self.available(), self.segments_total());
@@ -438,12 +453,12 @@ impl<I: Index> Store<I> {
         } else if available * PLENTY_FRACTION >= total {
             self.index.set_scarce(false);
         }
-        match self.index.wish() {
-            Wish::Rest => return false,
-            Wish::Grow if available <= RESERVE_SEGMENTS => return false,
-            Wish::Grow | Wish::GrowNow | Wish::Shrink => {}
+        match self.index.wanted_resize() {
+            Resize::NotWanted => return false,
+            Resize::Grow if available <= RESERVE_SEGMENTS => return false,
+            Resize::Grow | Resize::GrowNow | Resize::Shrink => {}
         }
-        let keys = LogKeys { arena: &self.log.arena, hasher: &self.config.hasher };
+        let keys = LogKeyReader { arena: &self.log.arena, hasher: &self.config.hasher };
         let more = self.index.adapt(slices, &keys);
         while let Some(orphan) = self.index.orphan() {
             self.count_eviction(orphan);
@@ -452,27 +467,28 @@ impl<I: Index> Store<I> {
         more
     }
 
-    /// The queue an item is in; the one its segment came from while that is being emptied.
+    /// The queue that an item is in; while its segment is being emptied, the one the segment was in.
     fn queue_of(&self, at: Location) -> Queue {
-        let segment = self.log.segments.holding(at.at());
-        match (self.log.segments[segment].place, &self.scan) {
-            (Place::Queued(queue), _) => queue,
+        let segment = self.log.segments.segment_of(at.offset());
+        match (self.log.segments[segment].state, &self.scan) {
+            (SegmentState::Queued(queue), _) => queue,
             (_, Some(scan)) => scan.queue,
             _ => Queue::Main,
         }
     }
 
-    /// Marks the item as read; how it was before.
-    fn mark_fetched(&mut self, at: Location) -> Before {
-        let before = Before::of(self.record(at));
-        // Written only when it changes: a hot item's line stays clean.
+    /// Marks the item as read, and returns how it was before.
+    fn mark_fetched(&mut self, at: Location) -> ItemBefore {
+        let before = ItemBefore::from_record(self.record(at));
+        // Written only if it changes, as in `get`.
         if before.flags & flag::FETCHED == 0 {
             item::set_flags(&mut self.log.arena, at, before.flags | flag::FETCHED);
         }
         before
     }
 
-    /// Rewrites the expiry, in place if the record has room for it. `None`: no memory for another record.
+    /// Sets the expiry, in place if the record has a field for it; returns the location of the item then.
+    /// `None` if there is no memory for a new record.
     fn set_expires(&mut self, hash: u64, at: Location, expires: u32, now: Seconds) -> Option<Location> {
         if !item::set_expires(&mut self.log.arena, at, expires) {
             let mut fields = self.record(at).fields();
@@ -483,16 +499,17 @@ impl<I: Index> Store<I> {
         Some(at)
     }
 
-    /// The segments that hold this item hold something that expires then.
+    /// Notes the expiry of an item with all segments that contain it or its pieces.
     fn raise_expiry(&mut self, at: Location, expires: u32) {
         let segments = &mut self.log.segments;
-        segments.expires(segments.holding(at.at()), expires);
+        segments.note_expiry(segments.segment_of(at.offset()), expires);
         for piece in Record::read(&self.log.arena, at).pieces() {
-            segments.expires(segments.holding(piece.at()), expires);
+            segments.note_expiry(segments.segment_of(piece.offset()), expires);
         }
     }
 
-    /// Gives the item a cas unique if it has none. `None`: no memory for another record.
+    /// Assigns a cas unique if the item has none, and returns the location of the item then. `None` if there
+    /// is no memory for a new record.
     fn assign_cas(&mut self, key: Key<'_>, at: Location, now: Seconds) -> Option<Location> {
         let mut fields = self.record(at).fields();
         if fields.cas.is_some() || !self.config.cas {
@@ -504,18 +521,19 @@ impl<I: Index> Store<I> {
 
     fn next_cas(&mut self) -> u64 {
         let cas = self.cas_next;
-        self.cas_next += 1; // 580 years at 1e9 a second
+        self.cas_next += 1; // does not overflow for 580 years at 1e9 a second
         cas
     }
 
-    /// The cas unique of the record that follows one with `old`. `None`: nobody asked, none is stored.
-    fn following_cas(&mut self, old: Option<u64>, wish: Option<u64>, asked: bool) -> Option<u64> {
+    /// The cas unique for a record that replaces one with `old`: `requested` if the client chose one. `None`
+    /// if none is to be stored, because the caller does not ask for it.
+    fn cas_for_write(&mut self, old: Option<u64>, requested: Option<u64>, asked: bool) -> Option<u64> {
         if !self.config.cas {
             return None;
         }
-        match (wish, old) {
-            (Some(wish), _) => Some(self.chosen_cas(wish)),
-            // A client's own number may be ahead of the counter; per key uniques only rise.
+        match (requested, old) {
+            (Some(requested), _) => Some(self.chosen_cas(requested)),
+            // A number that a client chose may be above the counter; the uniques of a key only rise.
             (None, Some(old)) if old >= self.cas_next => Some(old.saturating_add(1)),
             // Without eviction there may be no room to add the field later.
             (None, _) if asked || !self.config.evict => Some(self.next_cas()),
@@ -523,47 +541,48 @@ impl<I: Index> Store<I> {
         }
     }
 
-    /// A client's own number. The counter goes past it, so that uniques only rise for this key even if the item
-    /// goes and comes back; but not past half of all numbers, which would leave none to count with: above that
-    /// they rise while the item lives.
-    fn chosen_cas(&mut self, wish: u64) -> u64 {
-        if wish < CHOSEN_CAS_MAX {
-            self.cas_next = self.cas_next.max(wish + 1);
+    /// Takes a unique that a client chose, and raises the counter above it, so that the uniques of this key
+    /// rise even if the item is removed and stored again. A number in the upper half of all numbers does not
+    /// raise the counter, which would soon overflow: above it uniques rise only as long as the item lives.
+    fn chosen_cas(&mut self, requested: u64) -> u64 {
+        if requested < CHOSEN_CAS_MAX {
+            self.cas_next = self.cas_next.max(requested + 1);
         }
-        wish
+        requested
     }
 
-    /// What a client sees of the record at `at`.
-    fn item(&self, at: Location, before: Before) -> Item<'_> {
+    /// The item at `at`, as the caller sees it.
+    fn item(&self, at: Location, before: ItemBefore) -> Item<'_> {
         self.item_of(at, self.record(at), before)
     }
 
-    /// The same of an item without optional fields, as most are: nothing more is read for it.
+    /// The item at `at`, which has no optional fields. Most have none; this reads nothing but the header.
     #[inline(always)]
-    fn plain_item(&self, at: Location, head: Head) -> Item<'_> {
+    fn plain_item(&self, at: Location, header: ItemHeader) -> Item<'_> {
         Item {
             client_flags: 0,
             expires: None,
             expires_before: None,
             cas: 0,
-            value: Value::whole(head.plain_value(&self.log.arena, at)),
-            hit_before: head.flags() & flag::FETCHED != 0,
-            stale: head.flags() & flag::STALE != 0,
+            value: Value::contiguous(header.plain_value(&self.log.arena, at)),
+            hit_before: header.flags() & flag::FETCHED != 0,
+            stale: header.flags() & flag::STALE != 0,
             win: false,
-            token_sent: head.flags() & flag::WIN_SENT != 0,
-            binary_key: head.flags() & flag::BINARY_KEY != 0,
-            stored_bytes: head.bytes() as u32,
+            token_sent: header.flags() & flag::WIN_SENT != 0,
+            binary_key: header.flags() & flag::BINARY_KEY != 0,
+            stored_bytes: header.bytes() as u32,
             at,
             segments: &self.log.segments,
         }
     }
 
-    #[inline(always)] // whoever reads by `get` uses a few fields of it
-    fn item_of<'s>(&'s self, at: Location, record: Record<'s>, before: Before) -> Item<'s> {
+    /// The item of a record, as the caller sees it.
+    #[inline(always)] // callers of `get` use only some fields of it
+    fn item_of<'s>(&'s self, at: Location, record: Record<'s>, before: ItemBefore) -> Item<'s> {
         Item {
             client_flags: record.client_flags(),
-            expires: item::seconds(record.expires()),
-            expires_before: item::seconds(before.expires),
+            expires: clock::from_stored(record.expires()),
+            expires_before: clock::from_stored(before.expires),
             cas: record.cas().unwrap_or(0),
             value: record.value(&self.log.arena),
             hit_before: before.flags & flag::FETCHED != 0,
@@ -578,30 +597,32 @@ impl<I: Index> Store<I> {
     }
 }
 
-/// Fewest segments the limit is taken to allow: open ones of both queues, and one to move items to.
+/// A store uses so many segments even if the memory limit allows fewer: open ones of both queues, and one to
+/// move items to.
 const SEGMENTS_MIN: usize = 8;
 
-/// Numbers chosen by clients below this move the counter.
+/// A cas unique that a client chose raises the counter if it is below this.
 const CHOSEN_CAS_MAX: u64 = 1 << 63;
 
-/// Memory is scarce to the index once only this part of the segments may still be taken: time enough to shrink before
-/// items have to go for it...
+/// Memory is scarce to the index once no more than the segments divided by this may still be opened. That
+/// leaves time to shrink before items have to be dropped for it.
 const SCARCE_FRACTION: usize = 8;
-/// ...and is so no more when this part may be.
+/// Memory is plentiful again once the segments divided by this may be opened.
 const PLENTY_FRACTION: usize = 4;
-/// Slices of index growth per item that comes: at 3 a growth by a sixteenth is done within a thirtieth more items.
+/// Slices of index growth for each new item. With 3 the index has grown by a sixteenth when the items are a
+/// thirtieth more.
 const GROW_SLICES: usize = 3;
-/// Slices of shrinking per item a client deletes, or step of a scan. Nothing waits for it; upkeep does the rest.
+/// Slices of shrinking for each item that a client deletes, and each step of a scan. Upkeep does the rest.
 const SHRINK_SLICES: usize = 1;
 const CACHE_LINE_BYTES: usize = 64;
 
-/// The keys of the log's items, for the index.
-struct LogKeys<'s> {
+/// Reads the keys of items in the log, for the index.
+struct LogKeyReader<'s> {
     arena: &'s Arena,
     hasher: &'s KeyHasher,
 }
 
-impl Keys for LogKeys<'_> {
+impl KeyReader for LogKeyReader<'_> {
     #[inline]
     fn hash(&self, at: Location) -> u64 {
         self.hasher.hash(Record::read(self.arena, at).key())
@@ -609,22 +630,22 @@ impl Keys for LogKeys<'_> {
 
     #[inline]
     fn prefetch(&self, at: Location) {
-        // Header and key, which may lie across two lines.
-        self.arena.prefetch(at.at());
-        self.arena.prefetch(at.at() + CACHE_LINE_BYTES / 2);
+        // Header and key, which may be in two cache lines.
+        self.arena.prefetch(at.offset());
+        self.arena.prefetch(at.offset() + CACHE_LINE_BYTES / 2);
     }
 }
 
-/// An item before the operation that returns it.
+/// An item as it was before the operation that returns it.
 #[derive(Clone, Copy)]
-struct Before {
+struct ItemBefore {
     flags: u8,
     expires: u32,
 }
 
-impl Before {
+impl ItemBefore {
     #[inline]
-    fn of(record: Record<'_>) -> Before {
-        Before { flags: record.flags(), expires: record.expires() }
+    fn from_record(record: Record<'_>) -> ItemBefore {
+        ItemBefore { flags: record.flags(), expires: record.expires() }
     }
 }

@@ -1,97 +1,106 @@
-//! Making room: emptying segments so that others can be written.
+//! Making room: emptying segments so that they can be written again.
 //!
-//! One segment is emptied at a time, a few records per step (a [`Scan`]). Dead records are skipped, living
-//! ones judged by the policy, or all kept when the segment is nearly empty, expired, or nothing may be
-//! dropped. Appends pay for scanning as they go, so that a call rarely empties a whole segment.
+//! One segment is emptied at a time, a few records per step (a [`SegmentScan`]). Dead records are skipped.
+//! The policy decides which live ones are kept; all are kept if the segment is nearly empty or expired, or
+//! the store does not evict. Appends add to a scan debt that later calls pay off in small steps, so that a
+//! call rarely empties a whole segment.
 
 use crate::clock::Seconds;
-use crate::eviction::Verdict;
+use crate::eviction::EvictionDecision;
 use crate::index::Index;
-use crate::item::{self, Location, Met, Piece, Record};
+use crate::item::{self, Location, Piece, Record, RecordKind};
 use crate::key::KEY_BYTES_MAX;
 use crate::log::Lane;
-use crate::segment::{Place, Queue};
+use crate::segment::{Queue, SegmentState};
 
 use super::{CACHE_LINE_BYTES, SHRINK_SLICES, Store};
 
 /// Records per step of a scan.
 const STEP_RECORDS: usize = 16;
-/// Bytes after which a step ends all the same: copying so much takes 2 microseconds.
+/// A step ends after so many bytes, which take 2 microseconds to copy, even if there were fewer records.
 const STEP_BYTES: usize = 16 << 10;
-/// Steps of scanning a call pays at most.
+/// Most steps of scanning that one call does to pay off debt: a few microseconds of work.
 const PAY_STEPS_MAX: usize = 2;
-/// Cache lines of records to come that are prefetched at each step.
+/// Cache lines that each step prefetches of the records after it.
 const READ_AHEAD_LINES: usize = 24;
-/// Segments ordinary writes leave for moving items to, without which nothing could be emptied.
+/// Segments that writes leave free. Items are moved there; without them no segment could be emptied.
 const MOVE_SEGMENTS: usize = 1;
-/// Free segments aimed at by paying appends; below it they pay.
+/// Appends add to the scan debt while fewer segments than this are free.
 pub(super) const RESERVE_SEGMENTS: usize = 2;
-/// Tenths of a byte scanned per byte appended, for each segment the reserve is short of.
+/// Scan debt is counted in this fraction of a byte: tenths.
+const DEBT_UNITS_PER_BYTE: usize = 10;
+/// Tenths of a byte to be scanned for each byte appended and each segment missing in the reserve.
 const PACE_TENTHS: usize = 13;
-/// A closed segment with less than one in this many bytes live is compacted before anything is dropped.
+/// A closed segment with fewer live bytes than its size divided by this is compacted before anything is
+/// dropped.
 const SPARSE_FRACTION: usize = 4;
-/// Segments among which the sparsest is looked for: 3 microseconds' worth, and all of a store as large as at start.
+/// Without eviction a segment is compacted if that gains at least its size divided by this.
+const COMPACTION_GAIN_FRACTION: usize = 8;
+/// Segments that one search for the sparsest looks at. It takes 3 microseconds, and covers all segments of a
+/// store that was not made larger since it started.
 const SPARSE_LOOKS: u32 = 2048;
-/// Memory in use, of the live bytes in it, past which sparse segments are emptied before memory is touched for the
-/// first time. With values overwritten at random the sparsest are then a tenth to a quarter live: copying those costs
-/// far less than the kernel takes to clear as much, and what is resident stays at this multiple however long it goes on.
+/// If the segments in use take this many times the live bytes in them, sparse ones are emptied before memory
+/// is touched for the first time. When values are overwritten at random, a tenth to a quarter of the sparsest
+/// is live then. To copy that takes much less time than the kernel needs to clear new memory, and resident
+/// memory does not exceed this multiple.
 const USED_OF_LIVE: u64 = 2;
-/// Segments in use below which that is not looked at.
+/// A store with fewer segments in use does not do so.
 const USED_SEGMENTS_MIN: usize = 16;
 
-/// Whether room may be made for an append.
+/// The purpose of an append, which decides how room may be made for it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Purpose {
-    /// A client's write: others may go for it.
+    /// A client's write. Items may be dropped for it.
     Write,
-    /// Keeping an item while its segment is emptied: uses what is free, and the segment set aside.
+    /// Moving an item that is kept while its segment is emptied. It may use all free segments, and drops
+    /// nothing.
     Move,
 }
 
-/// A segment being emptied. It is in no queue meanwhile; its items stay readable.
-pub(super) struct Scan {
+/// The segment that is being emptied. It is in no queue meanwhile; its items can be read.
+pub(super) struct SegmentScan {
     pub(super) segment: u32,
-    /// Where it came from.
+    /// The queue it was in.
     pub(super) queue: Queue,
-    /// Bytes passed.
+    /// Bytes of it that were scanned.
     at: usize,
-    /// Keep whatever lives.
+    /// Whether all live items are kept.
     keep_all: bool,
 }
 
-/// A record a scan has come to.
+/// A record of the segment that is being emptied.
 #[derive(Clone, Copy, Default)]
-struct Passed {
+struct ScannedRecord {
     location: Location,
     bytes: usize,
     hash: u64,
-    /// If it is a piece of a large item.
+    /// Its header, if it is a piece of a large item.
     piece: Option<Piece>,
-    is_nothing: bool,
+    /// Whether it is slack or a grave.
+    is_dead: bool,
 }
 
 impl<I: Index> Store<I> {
-    /// Segments that may still be taken within the limit.
+    /// Segments that may still be opened within the memory limit.
     #[inline]
     pub(super) fn available(&self) -> usize {
         self.segments_total().saturating_sub(self.log.segments.in_use())
     }
 
-    /// Scans for what was appended since; called before a write looks anything up, since items move.
+    /// Pays off some of the scan debt. Items move, so a write calls this before it looks anything up.
     #[inline]
-    pub(super) fn pay(&mut self, now: Seconds) {
+    pub(super) fn pay_scan_debt(&mut self, now: Seconds) {
         if self.debt == 0 || !self.config.evict {
             return;
         }
-        // The next write may find nothing to open: everybody pays what a call may.
+        // The next write may find no segment to open: each call scans as much as it may.
         if self.available() <= MOVE_SEGMENTS {
-            self.debt = self.debt.max(self.log.segments.segment_bytes() * 10);
+            self.debt = self.debt.max(self.log.segments.segment_bytes() * DEBT_UNITS_PER_BYTE);
         }
         if self.scan.is_none() && self.available() >= RESERVE_SEGMENTS {
             self.debt = 0;
             return;
         }
-        // At most a few microseconds of it: the rest is paid by the calls that follow.
         for _ in 0..PAY_STEPS_MAX {
             if self.debt == 0 {
                 return;
@@ -100,11 +109,12 @@ impl<I: Index> Store<I> {
                 self.debt = 0;
                 return;
             }
-            self.debt = self.debt.saturating_sub(self.scan_step(now, STEP_RECORDS) * 10);
+            self.debt = self.debt.saturating_sub(self.scan_step(now, STEP_RECORDS) * DEBT_UNITS_PER_BYTE);
         }
     }
 
-    /// Appends a record of `bytes` to `lane`. `None`: no memory.
+    /// Appends a record of `bytes` bytes to `lane`, or to another one if that has no room. `None` if there is
+    /// no memory.
     #[inline]
     pub(super) fn reserve(
         &mut self,
@@ -121,25 +131,26 @@ impl<I: Index> Store<I> {
         Some(self.append(bytes, lane, expires, purpose))
     }
 
-    /// The same, in a lane that has room for it.
+    /// Appends a record of `bytes` bytes to a lane that has room for it.
     #[inline]
     pub(super) fn append(&mut self, bytes: usize, lane: Lane, expires: u32, purpose: Purpose) -> Location {
         if purpose == Purpose::Write {
-            self.owe(bytes);
+            self.add_scan_debt(bytes);
         }
         self.log.append(lane, bytes, expires)
     }
 
-    /// `bytes` are appended: scanning has to keep up.
+    /// Adds the scan debt of an append of `bytes` bytes.
     #[inline]
-    pub(super) fn owe(&mut self, bytes: usize) {
+    pub(super) fn add_scan_debt(&mut self, bytes: usize) {
         if self.config.evict {
             let short = RESERVE_SEGMENTS.saturating_sub(self.available());
             self.debt += bytes * PACE_TENTHS * (short + usize::from(self.scan.is_some()));
         }
     }
 
-    /// Makes `bytes` of room in `lane` by opening another segment, or says in which lane there is some.
+    /// Opens another segment for `lane`, or finds another lane with room for a record of `bytes` bytes.
+    /// Returns the lane that has room; `None` if there is no memory.
     #[cold]
     fn open_next(&mut self, bytes: usize, lane: Lane, purpose: Purpose, now: Seconds) -> Option<Lane> {
         if bytes > self.log.segments.segment_bytes() {
@@ -148,8 +159,10 @@ impl<I: Index> Store<I> {
         match purpose {
             Purpose::Write => {
                 if self.available() <= MOVE_SEGMENTS {
-                    // Emptying a segment takes a tenth of a millisecond: a small record rather goes elsewhere.
-                    let elsewhere = if self.config.evict { self.log.lane_instead(lane, bytes) } else { None };
+                    // To empty a segment takes a tenth of a millisecond: better to put a small record
+                    // elsewhere.
+                    let elsewhere =
+                        if self.config.evict { self.log.other_lane_with_room(lane, bytes) } else { None };
                     if elsewhere.is_some() {
                         return elsewhere;
                     }
@@ -157,12 +170,12 @@ impl<I: Index> Store<I> {
                         return None;
                     }
                 }
-                // Making room may have opened this very lane.
+                // Making room may have opened a segment for this lane.
                 if self.log.room(lane) >= bytes {
                     return Some(lane);
                 }
             }
-            // Where nothing may be dropped, a move may pass the limit by the segment it is about to free.
+            // Without eviction a move may exceed the limit by one segment: it is about to free another.
             Purpose::Move if !self.config.evict => {
                 if self.log.segments.in_use() > self.segments_total() {
                     return None;
@@ -170,7 +183,7 @@ impl<I: Index> Store<I> {
             }
             Purpose::Move => {
                 if self.available() == 0 {
-                    return self.log.lane_instead(lane, bytes);
+                    return self.log.other_lane_with_room(lane, bytes);
                 }
             }
         }
@@ -179,13 +192,15 @@ impl<I: Index> Store<I> {
         if purpose == Purpose::Write {
             self.reuse_sparse();
         }
-        // A grown index takes segments away for good. What no other thread has given back of them goes here.
+        // A larger index leaves fewer segments. Memory of the others that no other thread has given back is
+        // given back here.
         self.discard_surplus();
         opened.then_some(lane)
     }
 
-    /// Where the next segment would be memory nobody touched yet, while most of what is in use is dead: starts emptying
-    /// the sparsest of it, at the pace of what is appended to the one just opened.
+    /// If the next segment would be memory that was never touched, while most bytes of the segments in use
+    /// are dead, starts to empty the sparsest segment. It is emptied at the pace of appends to the segment
+    /// just opened.
     fn reuse_sparse(&mut self) {
         let segments = &self.log.segments;
         let used_bytes = segments.in_use() as u64 * segments.segment_bytes() as u64;
@@ -199,9 +214,10 @@ impl<I: Index> Store<I> {
         }
     }
 
-    /// Empties segments until a write may take one. False: everything is pinned, or nothing may be dropped.
+    /// Empties segments until a write may open one. False if it cannot, because all are pinned or nothing may
+    /// be dropped.
     fn make_room(&mut self, now: Seconds) -> bool {
-        // Each segment once, and once more for those opened by moves: past that nothing is gained.
+        // Each segment once, and once more for those opened by moves: after that nothing more can be gained.
         for _ in 0..2 * self.log.segments.in_use() {
             if self.scan.is_none() && !self.scan_start(now) {
                 return false;
@@ -216,7 +232,7 @@ impl<I: Index> Store<I> {
         false
     }
 
-    /// Chooses a segment to empty. False when there is none.
+    /// Chooses a segment and starts to empty it. False if there is none that may be emptied.
     pub(super) fn scan_start(&mut self, now: Seconds) -> bool {
         if let Some(segment) = self.log.segments.pop_due(now.0) {
             return self.scan_segment(segment, true);
@@ -229,8 +245,8 @@ impl<I: Index> Store<I> {
         }
         let segments = &self.log.segments;
         let (admission, main) = (segments.queue_len(Queue::Admission), segments.queue_len(Queue::Main));
-        self.policy.rehearsal.fit(self.counts.items, self.counts.bytes);
-        let first = self.policy.giving(admission, main, self.segments_total());
+        self.policy.rehearsal.set_store_size(self.counts.items, self.counts.bytes);
+        let first = self.policy.queue_to_evict(admission, main, self.segments_total());
         let second = if first == Queue::Admission { Queue::Main } else { Queue::Admission };
         for queue in [first, second] {
             for _ in 0..self.log.segments.queue_len(queue) {
@@ -238,7 +254,7 @@ impl<I: Index> Store<I> {
                 if self.log.segments[segment].pins == 0 {
                     return self.scan_segment(segment, false);
                 }
-                // Pinned ones go round: they will be asked again.
+                // A pinned one goes to the end of its queue.
                 self.log.segments.detach(segment);
                 self.log.segments.push(queue, segment);
             }
@@ -246,8 +262,8 @@ impl<I: Index> Store<I> {
         false
     }
 
-    /// The segment worth compacting most: the one with the fewest live bytes, if few enough. Looks at the numbers
-    /// of some segments, once per segment emptied; where nothing may be dropped, of all.
+    /// The segment with the fewest live bytes, if these are few enough to compact it. Looks at some segments,
+    /// or at all if nothing may be dropped. Called once per emptied segment.
     fn sparse_segment(&mut self) -> Option<u32> {
         let segments = &self.log.segments;
         let count = segments.count();
@@ -255,15 +271,16 @@ impl<I: Index> Store<I> {
         let first = if self.sparse_cursor < count { self.sparse_cursor } else { 0 };
         self.sparse_cursor = (first + looks) % count.max(1);
         let segment_bytes = segments.segment_bytes();
-        // Without eviction anything that gains an eighth is worth it; with it, dropping is cheaper.
-        let live_max =
-            if self.config.evict { segment_bytes / SPARSE_FRACTION } else { segment_bytes / 8 * 7 };
+        let live_max = match self.config.evict {
+            true => segment_bytes / SPARSE_FRACTION, // above that, dropping items is cheaper
+            false => segment_bytes - segment_bytes / COMPACTION_GAIN_FRACTION,
+        };
         let mut best = None;
         for number in
             (first..first + looks).map(|number| if number < count { number } else { number - count })
         {
             let segment = &segments[number];
-            if !matches!(segment.place, Place::Queued(_)) || segment.open || segment.pins > 0 {
+            if !matches!(segment.state, SegmentState::Queued(_)) || segment.open || segment.pins > 0 {
                 continue;
             }
             let live = if segment.sequence < self.flushed_below { 0 } else { segment.live as usize };
@@ -274,22 +291,22 @@ impl<I: Index> Store<I> {
         best.map(|(_, number)| number)
     }
 
-    /// Starts emptying this segment. False if it turned out to hold nothing, which also makes room.
+    /// Starts to empty this segment. Returns true, also if the segment was empty and is free now.
     pub(super) fn scan_segment(&mut self, segment: u32, keep_all: bool) -> bool {
         assert!(self.scan.is_none());
         self.log.close_segment(segment);
         // Closing frees a segment without live bytes.
-        if let Place::Queued(queue) = self.log.segments[segment].place {
+        if let SegmentState::Queued(queue) = self.log.segments[segment].state {
             self.log.segments.detach(segment);
-            self.scan = Some(Scan { segment, queue, at: 0, keep_all });
+            self.scan = Some(SegmentScan { segment, queue, at: 0, keep_all });
         }
         true
     }
 
-    /// Passes up to `records` records of the segment being emptied; the bytes passed. Ends the scan at the
-    /// segment's end.
+    /// Scans up to `records` records of the segment that is being emptied, and returns their bytes. Ends the
+    /// scan at the end of the segment.
     pub(super) fn scan_step(&mut self, now: Seconds, records: usize) -> usize {
-        let Some(&Scan { segment, queue, at: from, keep_all }) = self.scan.as_ref() else { return 0 };
+        let Some(&SegmentScan { segment, queue, at: from, keep_all }) = self.scan.as_ref() else { return 0 };
         if self.log.segments[segment].pins > 0 {
             self.scan_end(segment, queue);
             return 0;
@@ -299,25 +316,26 @@ impl<I: Index> Store<I> {
         let mut at = from;
         let (mut left, bytes_max) = (records, records.div_ceil(STEP_RECORDS) * STEP_BYTES);
         while at < end && left > 0 && at - from < bytes_max && self.log.segments[segment].live > 0 {
-            let mut batch = [Passed::default(); STEP_RECORDS];
-            let passed = self.read_ahead(&mut batch[..left.min(STEP_RECORDS)], start + at, start + end);
-            for passed in &batch[..passed] {
-                let kept = match passed.piece {
-                    _ if passed.is_nothing => true,
-                    None => self.scan_item(passed.location, passed.hash, queue, keep_all, now),
-                    Some(piece) => self.scan_piece(passed.location, piece, queue, keep_all, now),
+            let mut batch = [ScannedRecord::default(); STEP_RECORDS];
+            let count = self.read_ahead(&mut batch[..left.min(STEP_RECORDS)], start + at, start + end);
+            for record in &batch[..count] {
+                let done = match record.piece {
+                    _ if record.is_dead => true,
+                    None => self.scan_item(record.location, record.hash, queue, keep_all, now),
+                    Some(piece) => self.scan_piece(record.location, piece, queue, keep_all, now),
                 };
-                if !kept {
-                    // No room to keep what must be kept: the segment stays as it is.
+                if !done {
+                    // There is no room to move an item that has to be kept: the rest of the segment stays as
+                    // it is.
                     self.scan_end(segment, queue);
                     return at - from;
                 }
-                at += passed.bytes;
+                at += record.bytes;
                 if self.log.segments[segment].live == 0 {
                     break;
                 }
             }
-            left -= passed;
+            left -= count;
         }
         self.adapt_index(SHRINK_SLICES);
         if at >= end || self.log.segments[segment].live == 0 {
@@ -328,30 +346,30 @@ impl<I: Index> Store<I> {
         (at - from).max(item::GRANULE)
     }
 
-    /// Reads the records from arena offset `at` on, and starts loading what judging them will need: their index
-    /// lines, and the records after them. How many there were.
-    fn read_ahead(&self, batch: &mut [Passed], mut at: usize, end: usize) -> usize {
+    /// Reads the records from arena offset `at` on into `batch`, and returns their number. Starts loading
+    /// what deciding about them will read: their index lines, and the records after them.
+    fn read_ahead(&self, batch: &mut [ScannedRecord], mut at: usize, end: usize) -> usize {
         let arena = &self.log.arena;
         let mut count = 0;
         let end = end.min(at + STEP_BYTES);
-        for passed in batch {
+        for record in batch {
             if at >= end {
                 break;
             }
-            let location = Location::of(at);
-            let (met, bytes) = item::meet(arena, location);
-            let (hash, piece) = match met {
-                Met::Nothing => {
-                    *passed = Passed { location, bytes, is_nothing: true, ..Passed::default() };
+            let location = Location::from_offset(at);
+            let (kind, bytes) = item::kind_and_bytes(arena, location);
+            let (hash, piece) = match kind {
+                RecordKind::Dead => {
+                    *record = ScannedRecord { location, bytes, is_dead: true, ..ScannedRecord::default() };
                     at += bytes;
                     count += 1;
                     continue;
                 }
-                Met::Item => (self.config.hasher.hash(self.record(location).key()), None),
-                Met::Piece(piece) => (piece.hash, Some(piece)),
+                RecordKind::Item => (self.config.hasher.hash(self.record(location).key()), None),
+                RecordKind::Piece(piece) => (piece.hash, Some(piece)),
             };
             self.index.prefetch(hash);
-            *passed = Passed { location, bytes, hash, piece, is_nothing: false };
+            *record = ScannedRecord { location, bytes, hash, piece, is_dead: false };
             at += bytes;
             count += 1;
         }
@@ -361,7 +379,7 @@ impl<I: Index> Store<I> {
         count
     }
 
-    /// Frees the segment, or puts it back when something in it has to stay.
+    /// Ends the scan: frees the segment, or puts it back into a queue if something in it has to stay.
     fn scan_end(&mut self, segment: u32, queue: Queue) {
         self.scan = None;
         let segments = &mut self.log.segments;
@@ -372,10 +390,10 @@ impl<I: Index> Store<I> {
         let back = if segments[segment].pins > 0 { queue } else { Queue::Main };
         segments.push(back, segment);
         let expires_max = segments[segment].expires_max;
-        segments.expires(segment, expires_max);
+        segments.note_expiry(segment, expires_max);
     }
 
-    /// Judges the record at `at`. False if it had to be kept and could not.
+    /// Drops or moves the item at `at`. False if it has to be kept and there is no room to move it.
     fn scan_item(&mut self, at: Location, hash: u64, queue: Queue, keep_all: bool, now: Seconds) -> bool {
         let Some(slot) = self.index.find(hash, |other| other == at) else { return true };
         if self.is_dead(at, now) {
@@ -387,11 +405,12 @@ impl<I: Index> Store<I> {
             let moved = self.rewrite_to(hash, at, fields, queue, Some(slot.frequency), Purpose::Move, now);
             return moved.is_some() || self.drop_if_allowed(hash, at);
         }
-        self.judge(hash, at, slot.frequency, queue, now);
+        self.keep_or_drop(hash, at, slot.frequency, queue, now);
         true
     }
 
-    /// Judges the item a piece belongs to. False if it had to be kept and could not.
+    /// Drops or moves the item of the piece at `at`. False if it has to be kept and there is no room to move
+    /// it.
     fn scan_piece(&mut self, at: Location, piece: Piece, queue: Queue, keep_all: bool, now: Seconds) -> bool {
         let arena = &self.log.arena;
         let owner = self.index.find(piece.hash, |head| Record::read(arena, head).owns(piece.ordinal, at));
@@ -405,17 +424,17 @@ impl<I: Index> Store<I> {
             let moved = self.move_piece(head, piece.ordinal, queue, now);
             return moved || self.drop_if_allowed(piece.hash, head);
         }
-        self.judge(piece.hash, head, slot.frequency, queue, now);
+        self.keep_or_drop(piece.hash, head, slot.frequency, queue, now);
         true
     }
 
-    /// Lets the policy decide on a living item, all its pieces together.
-    fn judge(&mut self, hash: u64, at: Location, frequency: u8, queue: Queue, now: Seconds) {
+    /// Lets the policy decide about a live item, and keeps or drops it with all its pieces.
+    fn keep_or_drop(&mut self, hash: u64, at: Location, frequency: u8, queue: Queue, now: Seconds) {
         let bytes = self.stored_bytes(at) as u64;
         let mean = self.counts.bytes / self.counts.items.max(1);
-        let kept = match self.policy.judge(queue, frequency, bytes, mean) {
-            Verdict::Keep { frequency } => self.keep(hash, at, frequency, now),
-            Verdict::Drop => Err(at),
+        let kept = match self.policy.decide(queue, frequency, bytes, mean) {
+            EvictionDecision::Keep { frequency } => self.keep(hash, at, frequency, now),
+            EvictionDecision::Drop => Err(at),
         };
         if let Err(at) = kept {
             if queue == Queue::Admission {
@@ -425,32 +444,35 @@ impl<I: Index> Store<I> {
         }
     }
 
-    /// Moves an item to the main queue. Pieces that have a segment of their own move with it, uncopied, so
-    /// that a large item costs its list and at most a few part-filled segments. The error is where the item
-    /// is when room ran out on the way.
+    /// Moves an item to the main queue. A piece with a segment of its own is moved with the segment and not
+    /// copied, so that of a large item only the record and the pieces in a few part-filled segments are
+    /// copied.
+    ///
+    /// # Errors
+    /// The location of the item, if there was not enough room.
     fn keep(&mut self, hash: u64, at: Location, frequency: u8, now: Seconds) -> Result<(), Location> {
         let fields = self.record(at).fields();
         let head = self.rewrite_to(hash, at, fields, Queue::Main, Some(frequency), Purpose::Move, now);
         let head = head.ok_or(at)?;
         for ordinal in 0..self.record(head).piece_count() {
             let piece = self.record(head).piece(ordinal);
-            let segment = self.log.segments.holding(piece.at());
+            let number = self.log.segments.segment_of(piece.offset());
             let bytes = Piece::bytes(Piece::read(&self.log.arena, piece).len);
-            let state = &self.log.segments[segment];
-            if state.live as usize == bytes && !state.open {
-                // A scanned one goes to the main queue when its scan ends.
-                if state.place != Place::Scanned {
-                    self.log.segments.detach(segment);
-                    self.log.segments.push(Queue::Main, segment);
+            let segment = &self.log.segments[number];
+            if segment.live as usize == bytes && !segment.open {
+                // If it is being scanned, it goes to the main queue when the scan ends.
+                if segment.state != SegmentState::Scanned {
+                    self.log.segments.detach(number);
+                    self.log.segments.push(Queue::Main, number);
                 }
-            } else if state.pins == 0 && !self.move_piece(head, ordinal, Queue::Main, now) {
+            } else if segment.pins == 0 && !self.move_piece(head, ordinal, Queue::Main, now) {
                 return Err(head);
             }
         }
         Ok(())
     }
 
-    /// Drops an item that could not be kept; false where nothing may be dropped.
+    /// Drops an item that there is no room to move. False if nothing may be dropped.
     fn drop_if_allowed(&mut self, hash: u64, at: Location) -> bool {
         if self.config.evict {
             self.drop_item(hash, at);
@@ -458,14 +480,14 @@ impl<I: Index> Store<I> {
         self.config.evict
     }
 
-    /// Drops a living item to make room.
+    /// Drops a live item to make room.
     fn drop_item(&mut self, hash: u64, at: Location) {
         self.count_eviction(at);
         self.unlink(hash, at);
     }
 
-    /// Writes the record again with other fields; pieces stay where they are. `None`: no memory, and the item
-    /// is as it was.
+    /// Writes the record again with other fields, and returns its location; pieces stay where they are.
+    /// `None` if there is no memory; the item is as it was then.
     pub(super) fn rewrite(
         &mut self,
         hash: u64,
@@ -476,7 +498,7 @@ impl<I: Index> Store<I> {
         self.pin_item(at);
         let new = self.rewrite_to(hash, at, fields, self.queue_of(at), None, Purpose::Write, now);
         match new {
-            // The head's old segment, and the pieces', which are the same as before.
+            // The old segment of the record, and those of the pieces, which have not moved.
             Some(new) => {
                 self.log.unpin(at);
                 self.unpin_pieces(new);
@@ -492,7 +514,9 @@ impl<I: Index> Store<I> {
         new
     }
 
-    #[allow(clippy::too_many_arguments)] // one private function where the two ways of rewriting meet
+    /// Writes the record again, as it is for a move or with other `fields` for a write, and returns its
+    /// location. `None` if there is no memory.
+    #[allow(clippy::too_many_arguments)] // private, and the common part of rewrites and moves
     fn rewrite_to(
         &mut self,
         hash: u64,
@@ -514,7 +538,7 @@ impl<I: Index> Store<I> {
         let lane = self.lane_for(queue, fields.expires, purpose, now);
         let new = self.reserve(bytes, lane, fields.expires, purpose, now)?;
         if purpose == Purpose::Move {
-            self.log.arena.copy(at.at(), new.at(), bytes);
+            self.log.arena.copy(at.offset(), new.offset(), bytes);
             self.counts.moved_items += 1;
             self.counts.moved_bytes += bytes as u64;
         } else {
@@ -525,21 +549,21 @@ impl<I: Index> Store<I> {
                 let list: Vec<Location> = self.record(at).pieces().collect();
                 fields.write_large(&mut self.log.arena, new, (key, hash), value_len, &list);
             } else {
-                let from = at.at() + self.record(at).value_at();
+                let from = at.offset() + self.record(at).value_at();
                 let to = fields.write_inline(&mut self.log.arena, new, key, value_len);
                 self.log.arena.copy(from, to, value_len);
             }
         }
         let found = self.index.relocate(hash, at, new, frequency);
-        assert!(found); // `at` came from the index under this hash and nothing was dropped since
+        assert!(found); // `at` was found by this hash, and nothing was dropped since
         self.counts.bytes += bytes as u64;
         self.counts.bytes -= old_bytes as u64;
-        self.log.forget(at, old_bytes);
+        self.log.mark_dead(at, old_bytes);
         Some(new)
     }
 
-    /// Where nothing may be dropped moves share one lane: a segment's live bytes then always fit into what is
-    /// left of it and one more segment.
+    /// The lane for an append. Without eviction all moves go to one lane, so that the live bytes of a segment
+    /// always fit into what is left of the lane's segment and one more.
     fn lane_for(&mut self, queue: Queue, expires: u32, purpose: Purpose, now: Seconds) -> Lane {
         if purpose == Purpose::Move && !self.config.evict {
             return Lane::unsorted(Queue::Main);
@@ -547,21 +571,22 @@ impl<I: Index> Store<I> {
         self.log.lane(queue, expires, now.0)
     }
 
-    /// Copies one piece to another place. False: no room, and nothing changed.
+    /// Copies one piece of the item at `head` to another segment. False if there is no room; nothing is
+    /// changed then.
     fn move_piece(&mut self, head: Location, ordinal: usize, queue: Queue, now: Seconds) -> bool {
         let record = self.record(head);
         let (from, expires) = (record.piece(ordinal), record.expires());
         let bytes = Piece::bytes(Piece::read(&self.log.arena, from).len);
         let lane = self.lane_for(queue, expires, Purpose::Move, now);
         let Some(to) = self.reserve(bytes, lane, expires, Purpose::Move, now) else { return false };
-        self.log.arena.copy(from.at(), to.at(), bytes);
+        self.log.arena.copy(from.offset(), to.offset(), bytes);
         item::relink_piece(&mut self.log.arena, head, ordinal, to);
-        self.log.forget(from, bytes);
+        self.log.mark_dead(from, bytes);
         self.counts.moved_bytes += bytes as u64;
         true
     }
 
-    /// Keeps every byte of the item in place until `unpin_item`.
+    /// Pins all segments of the item, so that its bytes stay as they are until `unpin_item`.
     #[inline]
     pub(super) fn pin_item(&mut self, at: Location) {
         self.log.pin(at);
@@ -571,7 +596,7 @@ impl<I: Index> Store<I> {
         }
     }
 
-    /// Takes `pin_item` back. The item may have been released meanwhile; its bytes were not reused.
+    /// Takes `pin_item` back. The item may have been removed meanwhile; its bytes are still there.
     #[inline]
     pub(super) fn unpin_item(&mut self, at: Location) {
         self.unpin_pieces(at);
@@ -585,7 +610,7 @@ impl<I: Index> Store<I> {
         }
     }
 
-    /// A write was refused.
+    /// Counts a write that was refused because there is no memory.
     pub(super) fn count_out_of_memory(&mut self) {
         self.counts.out_of_memory += 1;
     }

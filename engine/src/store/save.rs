@@ -1,8 +1,8 @@
-//! Carrying contents over to another process: every living item out, and back in.
+//! Saving all live items of a store, and restoring them in another process.
 
-use crate::clock::{NEVER, Seconds, or_never};
+use crate::clock::{self, NEVER, Seconds, or_never};
 use crate::index::Index;
-use crate::item::{self, Fields, Location, Met, flag};
+use crate::item::{self, Fields, Location, RecordKind, flag};
 use crate::key::Key;
 use crate::segment::{NONE, Queue};
 use crate::value::Value;
@@ -10,30 +10,31 @@ use crate::value::Value;
 use super::Store;
 use super::write::Source;
 
-/// What is known of an item beside key and value.
+/// A saved item, without key and value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Carried {
-    /// The client's opaque 32 bits.
+    /// The 32 bits the client stored with the item; the store gives them no meaning.
     pub client_flags: u32,
-    /// When it dies; `None` never.
+    /// When it expires; `None` for never.
     pub expires: Option<Seconds>,
     /// Its cas unique, if one was handed out.
     pub cas: Option<u64>,
-    /// Invalidated, yet served until refilled.
+    /// Whether it was invalidated; it is served until it is refilled.
     pub stale: bool,
-    /// One reader was told to refill it.
+    /// Whether a reader was told to refill it.
     pub token_sent: bool,
-    /// Was read since it was stored.
+    /// Whether it was read since it was stored.
     pub fetched: bool,
-    /// The client gave the key in base64.
+    /// Whether the client gave the key in base64.
     pub binary_key: bool,
-    /// It has been read often enough to leave the queue of new items.
+    /// Whether it is in the main queue.
     pub kept: bool,
-    /// Reads the policy remembers.
+    /// Its access count.
     pub frequency: u8,
 }
 
 impl Carried {
+    /// The flags of its record, except those of fields.
     fn marks(&self) -> u8 {
         let mark = |is: bool, mark: u8| if is { mark } else { 0 };
         mark(self.stale, flag::STALE)
@@ -44,17 +45,17 @@ impl Carried {
 }
 
 impl<I: Index> Store<I> {
-    /// Gives every living item to `visit`: those that were kept before the new ones, of each those first that would be
-    /// dropped first. An error ends it. Takes time in proportion to the store.
+    /// Calls `visit` for every live item: first those of the main queue, then those of the admission queue,
+    /// each in the order in which they would be evicted. Takes time in proportion to the store.
     ///
     /// # Errors
-    /// The first of `visit`.
+    /// The first error of `visit`, which ends the save.
     pub fn save<E>(
         &self,
         now: Seconds,
         mut visit: impl FnMut(&[u8], &Carried, Value<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        // One being emptied is in no queue; what is left in it is about to be judged.
+        // A segment that is being emptied is in no queue; the rest of its items would be evicted next.
         let scanned = self.scan.iter().map(|scan| (scan.segment, scan.queue));
         for queue in [Queue::Main, Queue::Admission] {
             for (segment, _) in scanned.clone().filter(|&(_, from)| from == queue) {
@@ -84,10 +85,10 @@ impl<I: Index> Store<I> {
         let end = start + segments[segment].written as usize;
         let mut at = start;
         while at < end {
-            let location = Location::of(at);
-            let (met, bytes) = item::meet(arena, location);
+            let location = Location::from_offset(at);
+            let (kind, bytes) = item::kind_and_bytes(arena, location);
             at += bytes;
-            if !matches!(met, Met::Item) {
+            if !matches!(kind, RecordKind::Item) {
                 continue;
             }
             let record = self.record(location);
@@ -98,7 +99,7 @@ impl<I: Index> Store<I> {
             }
             let carried = Carried {
                 client_flags: record.client_flags(),
-                expires: item::seconds(record.expires()),
+                expires: clock::from_stored(record.expires()),
                 cas: record.cas(),
                 stale: record.has(flag::STALE),
                 token_sent: record.has(flag::WIN_SENT),
@@ -112,11 +113,11 @@ impl<I: Index> Store<I> {
         Ok(())
     }
 
-    /// Puts an item of another process' [`Store::save`] back. Others may be dropped for it. False when it is dead, does
-    /// not fit, or is there already.
+    /// Stores an item that [`Store::save`] gave in another process. Other items may be dropped for it. False
+    /// if it has expired, there is no room for it, or the store has an item with this key.
     pub fn restore(&mut self, key: Key<'_>, carried: &Carried, value: &[u8], now: Seconds) -> bool {
-        self.turn(now);
-        self.pay(now);
+        self.apply_due_flush(now);
+        self.pay_scan_debt(now);
         let expires = or_never(carried.expires);
         let too_long = value.len() > self.config.value_bytes_max;
         if !key.fits() || too_long || expires <= now.0 || self.find(key, now).is_some() {
@@ -137,19 +138,20 @@ impl<I: Index> Store<I> {
         true
     }
 
-    /// The cas unique that would be handed out next.
+    /// The cas unique that the store would hand out next.
     pub fn cas_next(&self) -> u64 {
         self.cas_next
     }
 
-    /// Hand out uniques above `cas` only, as far as the store counts and no client chose them.
+    /// Makes the store hand out only cas uniques above `cas`, unless `cas` is so high that a client must have
+    /// chosen it.
     pub fn raise_cas(&mut self, cas: u64) {
         if cas < super::CHOSEN_CAS_MAX {
             self.cas_next = self.cas_next.max(cas + 1);
         }
     }
 
-    /// When a delayed flush comes due.
+    /// The second in which a delayed flush comes due, if there is one.
     pub fn pending_flush(&self) -> Option<Seconds> {
         (self.flush_at != NEVER).then_some(Seconds(self.flush_at))
     }

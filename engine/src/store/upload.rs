@@ -1,8 +1,12 @@
-//! Large values, written piece by piece as they arrive.
+//! Uploads: large values that are written in pieces as they arrive.
 //!
-//! Pieces are cut from an open segment of their own lane (or, for values that come whole, of the item's) and
-//! pinned until the item exists. Slow uploads share segments, so each costs what it has received, and a piece.
+//! The pieces are appended to the lane of uploads (or to the item's lane, if the value arrives as a whole)
+//! and pinned until the item is stored. Slow uploads share segments, so that each takes the memory of what it
+//! has received and one piece.
 
+use std::fmt;
+
+use crate::arena::View;
 use crate::clock::{NEVER, Seconds};
 use crate::index::Index;
 use crate::item::{Location, PIECE_HEADER_BYTES, Piece};
@@ -10,70 +14,99 @@ use crate::key::{KEY_BYTES_MAX, Key};
 use crate::log::Lane;
 
 use super::room::Purpose;
-use super::write::{Chunk, Content, Mode, Source};
+use super::write::{Chunk, Content, Mode, Source, UNSPLIT_FRACTION};
 use super::{Store, StoreHow, Stored};
 
-/// There is no room, and none can be made.
+/// The error of an upload for which there is no memory, and none can be freed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NoMemory;
 
-/// A value on its way in. To be given back by `upload_commit` or `upload_abort`; merely dropped, its memory
-/// stays taken.
+impl fmt::Display for NoMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the store has no memory for this value")
+    }
+}
+
+impl std::error::Error for NoMemory {}
+
+/// A value that is being received. It has to be given back to its store by [`Store::upload_commit`] or
+/// [`Store::upload_abort`]; if it is dropped, its memory stays in use.
 #[must_use = "dropping an upload leaks its memory: commit or abort it"]
-#[derive(Debug)]
 pub struct Upload {
     pub(super) pieces: Vec<Location>,
-    /// Bytes promised.
+    /// Identifies the store: in another one the pieces would be bytes of other values.
+    arena: View,
+    /// Length of the whole value, bytes.
     len: usize,
     /// Bytes received.
     written: usize,
-    /// Bytes received of the last piece, and its size.
+    /// Bytes received of the last piece.
     filled: usize,
+    /// Length of the last piece, bytes.
     piece_len: usize,
 }
 
+impl fmt::Debug for Upload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Upload({} of {} bytes)", self.written, self.len)
+    }
+}
+
 impl Upload {
-    pub(super) fn new(len: usize) -> Upload {
-        Upload { pieces: Vec::new(), len, written: 0, filled: 0, piece_len: 0 }
+    pub(super) fn new(len: usize, arena: View) -> Upload {
+        Upload { pieces: Vec::new(), arena, len, written: 0, filled: 0, piece_len: 0 }
     }
 
-    /// Bytes of the value still to come.
+    /// Bytes of the value that were not received yet.
     pub fn remaining(&self) -> usize {
         self.len - self.written
     }
 
-    /// The place and length of what is left of the last piece.
+    /// Arena offset and length of the unfilled rest of the last piece.
     fn window(&self, last: Location) -> (usize, usize) {
-        (last.at() + PIECE_HEADER_BYTES + self.filled, self.piece_len - self.filled)
+        (last.offset() + PIECE_HEADER_BYTES + self.filled, self.piece_len - self.filled)
     }
 }
 
-/// Smallest piece worth its header, bytes.
+/// Smallest piece, bytes, unless the rest of its value is smaller.
 const PIECE_BYTES_MIN: usize = 512;
-/// A piece is at least this fraction of what is left of its value, up to a quarter segment: so a value has at
-/// most some 16 + 4 n pieces for its n segments, and its list fits in a record.
+/// A piece is at least the rest of its value divided by this, or a segment divided by
+/// [`PIECE_SEGMENT_FRACTION`] if that is less. So a value that takes n segments has at most about 16 + 4 n
+/// pieces, and their list fits into a record.
 const PIECE_FRACTION: usize = 16;
+const PIECE_SEGMENT_FRACTION: usize = 4;
+/// The values of all uploads in progress may together be as long as the memory limit divided by this.
+const UPLOADS_FRACTION: usize = 2;
+/// More bytes than the header and the optional fields of a record take.
+const RECORD_OVERHEAD_MAX: usize = 64;
 
 impl<I: Index> Store<I> {
-    /// Begins a value of `value_len` bytes. It may hold up to half of the store's memory together with other
-    /// unfinished ones; past that, or over `value_bytes_max`, there is no memory.
+    /// Begins an upload of a value of `value_len` bytes.
+    ///
+    /// # Errors
+    /// If the value is longer than `value_bytes_max`, or all uploads in progress together would be longer
+    /// than half of the store's memory.
     pub fn upload_begin(&mut self, value_len: usize, now: Seconds) -> Result<Upload, NoMemory> {
-        self.turn(now);
+        self.apply_due_flush(now);
         let promised = self.upload_bytes.saturating_add(value_len);
-        if value_len > self.config.value_bytes_max || promised > self.config.memory_bytes / 2 {
+        if value_len > self.config.value_bytes_max || promised > self.config.memory_bytes / UPLOADS_FRACTION {
             self.count_out_of_memory();
             return Err(NoMemory);
         }
         self.upload_bytes = promised;
         self.counts.uploads += 1;
-        Ok(Upload::new(value_len))
+        Ok(Upload::new(value_len, self.log.arena.view()))
     }
 
-    /// Appends bytes to the value; what exceeds its promised length is ignored. After an error the upload can
-    /// only be aborted.
+    /// Appends bytes to the value. Bytes in excess of its length are ignored. Panics if the upload is of
+    /// another store.
+    ///
+    /// # Errors
+    /// If there is no memory. The upload can only be aborted then.
     pub fn upload_write(&mut self, upload: &mut Upload, bytes: &[u8], now: Seconds) -> Result<(), NoMemory> {
-        self.turn(now);
-        self.pay(now);
+        self.assert_own(upload);
+        self.apply_due_flush(now);
+        self.pay_scan_debt(now);
         let bytes = &bytes[..bytes.len().min(upload.remaining())];
         let done = self.fill(upload, Chunk::Bytes(bytes), Lane::UPLOADS, NEVER, now);
         if done.is_none() {
@@ -82,11 +115,15 @@ impl<I: Index> Store<I> {
         done.ok_or(NoMemory)
     }
 
-    /// Where the next bytes of an unfinished value belong: all that is left of it, or less where its memory ends. What
-    /// is written there counts once [`Store::upload_filled`] says so. After an error the upload can only be aborted.
+    /// Memory for the next bytes of the value: for all that were not received yet, or fewer.
+    /// [`Store::upload_filled`] says how many were written there. Panics if the upload is of another store.
+    ///
+    /// # Errors
+    /// If there is no memory. The upload can only be aborted then.
     pub fn upload_window(&mut self, upload: &mut Upload, now: Seconds) -> Result<&mut [u8], NoMemory> {
-        self.turn(now);
-        self.pay(now);
+        self.assert_own(upload);
+        self.apply_due_flush(now);
+        self.pay_scan_debt(now);
         if upload.remaining() == 0 {
             return Ok(&mut []);
         }
@@ -99,25 +136,30 @@ impl<I: Index> Store<I> {
         Ok(self.log.arena.bytes_mut(at, len))
     }
 
-    /// The first `len` bytes of the window given out last are the next of the value.
+    /// Counts the first `len` bytes of the last [`Store::upload_window`] as received. Panics if it was
+    /// shorter, or the upload is of another store.
     pub fn upload_filled(&mut self, upload: &mut Upload, len: usize) {
-        assert!(len <= upload.piece_len - upload.filled); // past it lie another record's bytes
+        self.assert_own(upload);
+        assert!(len <= upload.piece_len - upload.filled); // past it are bytes of another record
         upload.filled += len;
         upload.written += len;
     }
 
-    /// Stores the value under `key`, as `store` does; conditions are judged now. Every answer but `Stored`
-    /// drops it. An incomplete one answers `NotStored`.
+    /// Ends an upload with a write of its value to the item of `key`, as [`Store::store`] does. With any
+    /// result but `Stored` the value is dropped. The result for an incomplete upload is `NotStored`. Panics
+    /// if the upload is of another store.
     pub fn upload_commit(&mut self, upload: Upload, key: Key<'_>, how: &StoreHow, now: Seconds) -> Stored {
-        self.turn(now);
-        self.pay(now);
+        self.assert_own(&upload);
+        self.apply_due_flush(now);
+        self.pay_scan_debt(now);
         if upload.remaining() > 0 {
             self.upload_abort(upload);
             return Stored::NotStored;
         }
         let joined = matches!(how.mode, Mode::Append | Mode::Prepend);
-        // A small value is copied into its record: one place, whoever reads it.
-        let small = upload.len <= self.log.segments.segment_bytes() / PIECE_FRACTION - KEY_BYTES_MAX - 64;
+        // A small value is copied into its record, so that it is in one part.
+        let unsplit_bytes = self.log.segments.segment_bytes() / UNSPLIT_FRACTION;
+        let small = upload.len <= unsplit_bytes - KEY_BYTES_MAX - RECORD_OVERHEAD_MAX;
         let adopted = !joined && !small;
         let content = match adopted {
             true => Content::Pieces(&upload.pieces, upload.len),
@@ -129,29 +171,35 @@ impl<I: Index> Store<I> {
         stored
     }
 
-    /// Drops an unfinished value.
+    /// Ends an upload and drops its value. Panics if the upload is of another store.
     pub fn upload_abort(&mut self, upload: Upload) {
+        self.assert_own(&upload);
         self.upload_end(upload, false);
+    }
+
+    /// Panics unless `upload` was begun in this store.
+    fn assert_own(&self, upload: &Upload) {
+        assert!(self.log.arena.is_source_of(&upload.arena), "an upload of another store");
     }
 
     fn upload_end(&mut self, upload: Upload, kept: bool) {
         self.upload_bytes -= upload.len;
         self.counts.uploads -= 1;
-        self.let_go(upload.pieces, kept);
+        self.release_pieces(upload.pieces, kept);
     }
 
-    /// Unpins pieces that an item took over (`kept`), or forgets them.
-    pub(super) fn let_go(&mut self, pieces: Vec<Location>, kept: bool) {
+    /// Unpins the pieces of an upload. Unless an item has taken them over (`kept`), counts them as dead.
+    pub(super) fn release_pieces(&mut self, pieces: Vec<Location>, kept: bool) {
         for piece in pieces {
             if !kept {
                 let bytes = Piece::bytes(Piece::read(&self.log.arena, piece).len);
-                self.log.forget(piece, bytes);
+                self.log.mark_dead(piece, bytes);
             }
             self.log.unpin(piece);
         }
     }
 
-    /// Appends a chunk to the value, cutting pieces from `lane`. `None`: no memory.
+    /// Appends a chunk to the value, in pieces from `lane`. `None` if there is no memory.
     pub(super) fn fill(
         &mut self,
         upload: &mut Upload,
@@ -181,11 +229,14 @@ impl<I: Index> Store<I> {
         Some(())
     }
 
-    /// Takes the next piece: what is left of the open segment, or of the value.
+    /// Appends the next piece to `lane`: as long as the rest of the value, or of the open segment if that is
+    /// shorter. `None` if there is no memory.
     fn cut_piece(&mut self, upload: &mut Upload, lane: Lane, expires: u32, now: Seconds) -> Option<()> {
         let remaining = upload.remaining();
         let segment_bytes = self.log.segments.segment_bytes();
-        let least = (remaining / PIECE_FRACTION).clamp(PIECE_BYTES_MIN, segment_bytes / 4).min(remaining);
+        let least = (remaining / PIECE_FRACTION)
+            .clamp(PIECE_BYTES_MIN, segment_bytes / PIECE_SEGMENT_FRACTION)
+            .min(remaining);
         let room = self.log.room(lane);
         let len = if room >= Piece::bytes(least) {
             remaining.min(room - PIECE_HEADER_BYTES)

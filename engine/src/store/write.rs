@@ -1,11 +1,11 @@
-//! Storing: set, add, replace, append, prepend, compare and swap.
+//! Writes: set, add, replace, append, prepend, compare and swap.
 
 use std::cmp::Ordering;
 
 use crate::clock::{Seconds, or_never};
 use crate::index::Index;
 use crate::item::{
-    self, Fields, GRANULE, Head, INLINE_VALUE_MAX, Location, PIECE_HEADER_BYTES, Piece, Slack, flag,
+    self, Fields, GRANULE, INLINE_VALUE_MAX, ItemHeader, Location, PIECE_HEADER_BYTES, Piece, Slack, flag,
 };
 use crate::key::Key;
 use crate::segment::Queue;
@@ -14,76 +14,78 @@ use super::Store;
 use super::room::Purpose;
 use super::upload::Upload;
 
-/// Which items a store applies to.
+/// The kind of a write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Mode {
-    /// Any.
+    /// Stores the value, whether there is an item or not.
     #[default]
     Set,
-    /// Only where there is none.
+    /// Stores the value only if there is no item.
     Add,
-    /// Only where there is one.
+    /// Stores the value only if there is an item.
     Replace,
-    /// Adds to the end of one; keeps its client flags and expiry.
+    /// Adds the value to the end of an item's, which keeps its client flags and expiry.
     Append,
-    /// Adds to the front of one; keeps its client flags and expiry.
+    /// Adds the value to the front of an item's, which keeps its client flags and expiry.
     Prepend,
 }
 
-/// How to store a value. The default is a plain set that never expires.
+/// The options of a write. The default is a plain set that never expires.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StoreHow {
-    /// Which items this applies to.
+    /// The kind of the write.
     pub mode: Mode,
-    /// The client's opaque 32 bits.
+    /// The 32 bits the client stores with the item; the store gives them no meaning.
     pub client_flags: u32,
-    /// `None` never. A second that has come is allowed: stored, and dead at once.
+    /// When the item expires; `None` for never. With a second that is not later than now it is stored and
+    /// expired at once.
     pub expires: Option<Seconds>,
-    /// Store only over an item of this cas unique. With `Add` it has no effect.
+    /// Stores only if the item has this cas unique. With `Add` it has no effect.
     pub compare_cas: Option<u64>,
-    /// The cas unique to give; otherwise the store counts.
+    /// The cas unique for the item; without it the store chooses one.
     pub new_cas: Option<u64>,
-    /// A compare with an older unique than the item's stores all the same, but stale: the expiry and a sent
-    /// win token stay. `Set` and `Replace` only.
+    /// If `compare_cas` is lower than the item's unique, stores the value all the same but marks it as stale;
+    /// the item keeps its expiry and a win token that was sent. `Set` and `Replace` only.
     pub stale_if_older: bool,
-    /// `Append` and `Prepend` create a missing item with this expiry.
+    /// If there is no item, `Append` and `Prepend` create one with this expiry (`Some(None)` for never).
     pub vivify: Option<Option<Seconds>>,
-    /// The caller wants to know the unique: assign one.
+    /// Assigns a cas unique and returns it.
     pub with_cas: bool,
-    /// The client gave the key in base64.
+    /// Whether the client gave the key in base64.
     pub binary_key: bool,
-    /// Longest value to come to, joined with the old one if need be, where that depends on the key; never more
-    /// than the store's own `value_bytes_max`.
+    /// Longest value the item may have, including the old value it is added to, if that depends on the key.
+    /// The store's own `value_bytes_max` holds as well.
     pub value_bytes_max: Option<usize>,
 }
 
-/// What became of a store.
+/// The result of a write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stored {
-    /// Done.
+    /// The value was stored.
     Stored {
-        /// The item's unique; 0 unless asked for or known anyway.
+        /// The cas unique of the item; 0 unless `with_cas` was given.
         cas: u64,
-        /// Bytes of the whole value, after append or prepend.
+        /// Length of the whole value, bytes, after append or prepend.
         value_len: usize,
     },
-    /// The mode did not allow it.
+    /// Not stored: there is an item, or none, or the key is not valid, as `mode` does not allow.
     NotStored,
-    /// The unique differs.
+    /// Not stored: the item has another cas unique.
     Exists,
-    /// There is none to compare with.
+    /// Not stored: there is no item to compare the cas unique with.
     NotFound,
-    /// Longer than `value_bytes_max`. A `Set` has dropped the old item, so that it is not taken for this one.
+    /// Not stored: the value is longer than `value_bytes_max`. A `Set` has removed the old item, so that no
+    /// reader takes it for the new one.
     TooLarge,
-    /// There is no room and none can be made. A `Set` has dropped the old item.
+    /// Not stored: there is no memory and none can be freed. A `Set` has removed the old item.
     NoMemory,
 }
 
-/// Bytes to be copied into the log.
+/// Consecutive bytes to be copied into the log.
 #[derive(Clone, Copy)]
 pub(super) enum Chunk<'a> {
     Bytes(&'a [u8]),
-    /// In a pinned segment.
+    /// Bytes at this arena offset, in a pinned segment.
     Arena {
         at: usize,
         len: usize,
@@ -99,33 +101,34 @@ impl Chunk<'_> {
     }
 }
 
-/// Where bytes of a value come from, in one or more chunks.
+/// The source of a part of a value, in one or more chunks.
 #[derive(Clone, Copy)]
 pub(super) enum Source<'a> {
     Bytes(&'a [u8]),
     /// The value of a pinned item.
     Item(Location),
-    /// Pieces of an upload.
+    /// The pieces of an upload.
     Pieces(&'a [Location]),
 }
 
-/// A value to store and its length.
+/// A value to be stored, and its length.
 #[derive(Clone, Copy)]
 pub(super) enum Content<'a> {
-    /// To be copied.
+    /// A value to be copied.
     Source(Source<'a>, usize),
-    /// Pieces to be taken over as they are.
+    /// Pieces that become those of the item, without a copy.
     Pieces(&'a [Location], usize),
 }
 
 impl<I: Index> Store<I> {
-    /// Stores `value` under `key`.
+    /// Writes `value` to the item of `key`.
     pub fn store(&mut self, key: Key<'_>, value: &[u8], how: &StoreHow, now: Seconds) -> Stored {
-        self.turn(now);
-        self.pay(now);
+        self.apply_due_flush(now);
+        self.pay_scan_debt(now);
         self.put(key, Content::Source(Source::Bytes(value), value.len()), how, now)
     }
 
+    /// Does a write. Any pieces in `content` are pinned.
     pub(super) fn put(&mut self, key: Key<'_>, content: Content<'_>, how: &StoreHow, now: Seconds) -> Stored {
         if !key.fits() {
             return Stored::NotStored;
@@ -141,7 +144,7 @@ impl<I: Index> Store<I> {
         };
         match (old, how.mode) {
             (Some(_), Mode::Add) => {
-                // A failing add counts as an access, as in memcached.
+                // An add that fails counts as an access, as in memcached.
                 let _ = self.find_counting(key, now);
                 return Stored::NotStored;
             }
@@ -180,11 +183,11 @@ impl<I: Index> Store<I> {
             self.drop_overwritten(key.hash, old, how.mode);
             return Stored::TooLarge;
         }
-        let old_cas = found.and_then(|(at, head)| head.cas(&self.log.arena, at));
-        fields.cas = self.following_cas(old_cas, how.new_cas, how.with_cas);
-        if let (Some((at, head)), Mode::Append, Content::Source(Source::Bytes(more), _)) =
+        let old_cas = found.and_then(|(at, header)| header.cas(&self.log.arena, at));
+        fields.cas = self.cas_for_write(old_cas, how.new_cas, how.with_cas);
+        if let (Some((at, header)), Mode::Append, Content::Source(Source::Bytes(more), _)) =
             (found, how.mode, content)
-            && self.lengthen(at, head, more, fields.cas)
+            && self.lengthen(at, header, more, fields.cas)
         {
             self.counts.total_items += 1;
             let cas = fields.cas.filter(|_| how.with_cas).unwrap_or(0);
@@ -205,18 +208,18 @@ impl<I: Index> Store<I> {
         Stored::Stored { cas, value_len }
     }
 
-    /// Appends to an inline value where it lies, if there is room behind it. Whoever sends the old value is not
-    /// disturbed: its bytes stay as they are.
-    fn lengthen(&mut self, at: Location, head: Head, more: &[u8], cas: Option<u64>) -> bool {
-        let Some(longer) = head.longer(more.len()) else { return false };
-        let has_cas = head.flags() & flag::CAS != 0;
-        let bytes = longer.bytes() - head.bytes();
-        if (cas.is_some() && !has_cas) || (bytes > 0 && !self.log.lengthen(at, head.bytes(), bytes)) {
+    /// Appends to a value in place, if it is in its record and there is room after it. The old value may be
+    /// in use by a sender: its bytes stay as they are.
+    fn lengthen(&mut self, at: Location, header: ItemHeader, more: &[u8], cas: Option<u64>) -> bool {
+        let Some(longer) = header.longer(more.len()) else { return false };
+        let has_cas = header.flags() & flag::CAS != 0;
+        let bytes = longer.bytes() - header.bytes();
+        if (cas.is_some() && !has_cas) || (bytes > 0 && !self.log.lengthen(at, header.bytes(), bytes)) {
             return false;
         }
-        self.owe(bytes);
+        self.add_scan_debt(bytes);
         self.counts.bytes += bytes as u64;
-        head.append(&mut self.log.arena, at, more);
+        header.append(&mut self.log.arena, at, more);
         if has_cas {
             let cas = cas.unwrap_or_else(|| self.next_cas());
             item::set_cas(&mut self.log.arena, at, cas);
@@ -224,17 +227,22 @@ impl<I: Index> Store<I> {
         true
     }
 
-    /// Bytes of slack to leave behind an item that is appended to: a mark the first time, a quarter of its bytes from
-    /// then on.
+    /// Bytes of slack to leave after an item of `bytes` bytes that replaces `old` in an append. After the
+    /// first append it is the least there can be, which marks the item; after further ones a quarter of the
+    /// item.
     fn slack_for(&self, old: Location, bytes: usize) -> usize {
-        let end = old.at() + Head::read(&self.log.arena, old).bytes();
-        let segment = self.log.segments.holding(old.at());
+        let end = old.offset() + ItemHeader::read(&self.log.arena, old).bytes();
+        let segment = self.log.segments.segment_of(old.offset());
         let written = self.log.segments.start(segment) + self.log.segments[segment].written as usize;
-        let marked = end < written && Slack::bytes(&self.log.arena, Location::of(end)) > 0;
+        let marked = end < written && Slack::bytes(&self.log.arena, Location::from_offset(end)) > 0;
         if marked { (bytes / SLACK_FRACTION).next_multiple_of(GRANULE) } else { GRANULE }
     }
 
-    /// Compares the item's unique with the one wanted, if any; on a stale match `fields` become stale.
+    /// Compares the cas unique of the item with `compare_cas`, if given. If the value is stored as stale,
+    /// changes `fields` accordingly.
+    ///
+    /// # Errors
+    /// The result of the write, if it must not be done.
     fn compare(&self, at: Location, how: &StoreHow, fields: &mut Fields) -> Result<(), Stored> {
         let Some(wanted) = how.compare_cas else { return Ok(()) };
         let replaces = matches!(how.mode, Mode::Set | Mode::Replace);
@@ -250,8 +258,8 @@ impl<I: Index> Store<I> {
         }
     }
 
-    /// How `wanted` relates to the item's unique. An item whose unique nobody asked for has, in effect, the
-    /// one it would get now: above all handed out, equal to none.
+    /// Compares `wanted` with the cas unique of the item. An item that has none yet compares as if it had the
+    /// one it would get now: above all that were handed out, and equal to none.
     pub(super) fn compare_cas(&self, at: Location, wanted: u64) -> Ordering {
         match self.record(at).cas() {
             _ if !self.config.cas => Ordering::Greater,
@@ -261,15 +269,16 @@ impl<I: Index> Store<I> {
         }
     }
 
+    /// Removes the old item after a set that failed.
     fn drop_overwritten(&mut self, hash: u64, old: Option<Location>, mode: Mode) {
         if let (Some(at), Mode::Set) = (old, mode) {
             self.unlink(hash, at);
         }
     }
 
-    /// Writes an item over `old` or as a new one; its location. `None`: no memory; `old` is as it was, or
-    /// dropped when it was large and its bytes were not needed.
-    #[allow(clippy::too_many_arguments)] // private, and the one place where all of it meets
+    /// Writes an item that replaces `old`, or a new one, and returns its location. `None` if there is no
+    /// memory; `old` is as it was then, or removed if it was large and not needed for the new value.
+    #[allow(clippy::too_many_arguments)] // private, and the common part of all writes
     pub(super) fn replace(
         &mut self,
         key: Key<'_>,
@@ -284,23 +293,23 @@ impl<I: Index> Store<I> {
         let mut old = old;
         if let Some(at) = old
             && !needs_old
-            && Head::read(&self.log.arena, at).is_large()
+            && ItemHeader::read(&self.log.arena, at).is_large()
         {
-            // Old and new large value side by side could be more than the store can hold.
+            // An old and a new large value together could be more than the store can hold.
             self.unlink(key.hash, at);
             old = None;
         }
-        // Without eviction a growing index must not take what items occupy.
+        // Without eviction the index must not grow into memory of items.
         let full = self.log.segments.in_use() > self.segments_total();
         if old.is_none() && !self.config.evict && (full || !self.index.has_room(key.hash)) {
             return None;
         }
         let queue = if old.is_none() { self.queue_for_new(key.hash) } else { Queue::Admission };
         if adopted.is_none()
-            && let Some(new) = self.write_at_once(key, fields, sources, value_len, queue, now)
+            && let Some(new) = self.write_in_open_segment(key, fields, sources, value_len, queue, now)
         {
             if let (Some(old), [Source::Item(_), _]) = (old, sources) {
-                let slack = self.slack_for(old, Head::read(&self.log.arena, new).bytes());
+                let slack = self.slack_for(old, ItemHeader::read(&self.log.arena, new).bytes());
                 let lane = self.log.lane(queue, fields.expires, now.0);
                 self.log.leave_slack(lane, slack);
             }
@@ -325,16 +334,16 @@ impl<I: Index> Store<I> {
         new
     }
 
-    /// Where a new item goes: to the main queue if it was dropped from admission lately.
+    /// The queue for a new item: the main queue if it was recently dropped from the admission queue.
     fn queue_for_new(&mut self, hash: u64) -> Queue {
         let items = self.counts.items;
         if self.ghosts.take(hash, items) { Queue::Main } else { Queue::Admission }
     }
 
-    /// Writes a record where there is room for it, in an open segment: nothing moves, so that nothing has to be pinned
-    /// meanwhile. Not in the index yet. `None`: there is more to do for it.
+    /// Writes a record into the open segment of its lane, and returns its location; it is not in the index
+    /// yet. Nothing moves meanwhile, so nothing has to be pinned. `None` if the segment has no room for it.
     #[inline]
-    fn write_at_once(
+    fn write_in_open_segment(
         &mut self,
         key: Key<'_>,
         fields: &Fields,
@@ -353,7 +362,7 @@ impl<I: Index> Store<I> {
         Some(at)
     }
 
-    /// Fills the record at `at`.
+    /// Writes all of the record at `at`, which was appended just before.
     #[inline]
     fn write_inline(
         &mut self,
@@ -372,7 +381,7 @@ impl<I: Index> Store<I> {
         }
     }
 
-    /// Copies a value to arena offset `to`.
+    /// Copies a value in parts to arena offset `to`.
     fn copy_in(&mut self, mut to: usize, sources: [Source<'_>; 2]) {
         for source in sources {
             let mut ordinal = 0;
@@ -387,7 +396,8 @@ impl<I: Index> Store<I> {
         }
     }
 
-    /// Writes a record and, for a value that does not fit where it goes, its pieces. Not in the index yet.
+    /// Writes a record and, if its value does not fit into it, pieces. Returns the location of the record,
+    /// which is not in the index yet. `None` if there is no memory.
     pub(super) fn write_item(
         &mut self,
         key: Key<'_>,
@@ -401,15 +411,17 @@ impl<I: Index> Store<I> {
         let bytes = fields.inline_bytes(key.bytes.len(), value_len);
         let segment_bytes = self.log.segments.segment_bytes();
         let room = self.log.room(lane);
-        // Inline where it fits, or where closing the open segment early wastes little of it.
-        let fits =
-            bytes <= room || bytes <= segment_bytes / 16 || (room < SPLIT_ROOM_MIN && bytes <= segment_bytes);
+        // The record contains the value if there is room, or if little is lost by closing the open segment
+        // early.
+        let fits = bytes <= room
+            || bytes <= segment_bytes / UNSPLIT_FRACTION
+            || (room < SPLIT_ROOM_MIN && bytes <= segment_bytes);
         if fits && value_len <= INLINE_VALUE_MAX {
             let at = self.reserve(bytes, lane, fields.expires, Purpose::Write, now)?;
             self.write_inline(at, key, fields, sources, value_len);
             return Some(at);
         }
-        let mut upload = Upload::new(value_len);
+        let mut upload = Upload::new(value_len, self.log.arena.view());
         let mut written = Some(());
         for source in sources {
             let mut ordinal = 0;
@@ -422,11 +434,12 @@ impl<I: Index> Store<I> {
             Some(()) => self.write_head(key, fields, value_len, &upload.pieces, queue, now),
             None => None,
         };
-        self.let_go(upload.pieces, head.is_some());
+        self.release_pieces(upload.pieces, head.is_some());
         head
     }
 
-    /// Writes the record of an item whose pieces are written and pinned.
+    /// Writes the record of a large item; its pieces are written and pinned before. `None` if there is no
+    /// memory.
     fn write_head(
         &mut self,
         key: Key<'_>,
@@ -444,11 +457,11 @@ impl<I: Index> Store<I> {
         Some(head)
     }
 
-    /// One chunk of a source; `None` past the last.
+    /// Chunk number `ordinal` of a source; `None` after the last.
     fn chunk<'a>(&self, source: Source<'a>, ordinal: usize) -> Option<Chunk<'a>> {
         let content = |piece: Location| {
             let len = Piece::read(&self.log.arena, piece).len;
-            Chunk::Arena { at: piece.at() + PIECE_HEADER_BYTES, len }
+            Chunk::Arena { at: piece.offset() + PIECE_HEADER_BYTES, len }
         };
         match source {
             Source::Bytes(bytes) => (ordinal == 0).then_some(Chunk::Bytes(bytes)),
@@ -458,14 +471,17 @@ impl<I: Index> Store<I> {
                 if record.is_large() {
                     return (ordinal < record.piece_count()).then(|| content(record.piece(ordinal)));
                 }
-                let at = at.at() + record.value_at();
+                let at = at.offset() + record.value_at();
                 (ordinal == 0).then_some(Chunk::Arena { at, len: record.value_len() })
             }
         }
     }
 }
 
-/// One in this many bytes of an item that is appended to again and again is left behind it as room.
+/// The slack after an item that is appended to again and again is the size of the item divided by this.
 const SLACK_FRACTION: usize = 4;
-/// An open segment with less room than this is closed rather than filled with a piece, bytes.
+/// A record of at most a segment divided by this is never split into pieces: rather its lane opens another
+/// segment.
+pub(super) const UNSPLIT_FRACTION: usize = 16;
+/// Bytes of room in an open segment below which it is closed instead of filled with a piece.
 const SPLIT_ROOM_MIN: usize = 1024;

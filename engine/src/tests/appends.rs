@@ -1,4 +1,5 @@
-//! Appending where the value lies: at the end of an open segment, and into the slack of what is appended to often.
+//! Appending where the value lies: at the end of an open segment, and into the slack of what is appended to
+//! often.
 
 use super::support::{Bench, stored};
 use crate::item::Location;
@@ -54,7 +55,7 @@ fn what_is_appended_to_again_and_again_among_others_moves_seldom() {
         }
     }
     assert_eq!(bench.get("log").unwrap(), expected);
-    // It grows by a quarter at each move: from 10 bytes to 10,000 in 31.
+    // The item grows by a quarter each time it is moved: from 10 bytes to 10,000 in 31 moves.
     assert!(moves <= 40, "{moves}");
     assert!((0..1000).all(|n| bench.get(&format!("other {n}")).unwrap() == b"value"));
 }
@@ -70,7 +71,7 @@ fn one_append_leaves_no_more_than_a_mark_behind() {
         bench.store_how(&format!("key {n}"), b"x", APPEND);
     }
     bench.settle();
-    // Twice a megabyte, the old bytes and the new: no quarter more.
+    // A megabyte twice, for the old record and the new one, without slack of a quarter.
     let (stats, segment_bytes) = (bench.store.stats(), bench.store.stats().segment_bytes);
     let taken = (free - stats.segments_free) * segment_bytes;
     assert!(taken <= 1000 * 1032 + 2 * segment_bytes, "{taken}");

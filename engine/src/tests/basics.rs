@@ -1,4 +1,4 @@
-//! Each mode of storing, once right and once wrong.
+//! Each kind of write, once where it stores and once where it does not.
 
 use super::support::{Bench, stored};
 use crate::{ArithmeticHow, Counted, Mode, StoreHow, Stored};
@@ -66,7 +66,7 @@ fn a_small_store_keeps_working_however_much_is_stored() {
 #[test]
 fn counting_takes_the_number_a_value_begins_with_as_memcached_does() {
     let mut bench = Bench::new(1 << 20);
-    // Answers of memcached 1.6.18.
+    // These are the answers of memcached 1.6.18.
     let mut check = |value: &[u8], expected: Option<u64>| {
         bench.store_how("n", value, StoreHow::default());
         let key = bench.key(b"n");
@@ -92,6 +92,6 @@ fn counting_takes_the_number_a_value_begins_with_as_memcached_does() {
     check(b" ", None);
     check(b"18446744073709551615", Some(0));
     check(b"18446744073709551616", None);
-    // Of memcached 1.6.45; 1.6.18 counts it.
+    // As memcached 1.6.45 does; 1.6.18 counts it.
     check(b"000000000000000000012", None);
 }

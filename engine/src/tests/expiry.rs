@@ -60,7 +60,7 @@ fn an_item_touched_to_live_longer_survives_its_segment() {
 fn most_expired_bytes_are_free_soon_after() {
     let mut bench = Bench::new(16 << 20);
     let life = 400;
-    // Ten seconds apart, so that no two share a second of expiry.
+    // They are stored ten seconds apart, so that no two expire in the same second.
     for n in 0..40_000 {
         bench.set_for(&format!("k:{n}"), &[0; 100], life);
         bench.now.0 += u32::from(n % 100 == 99);

@@ -116,3 +116,49 @@ fn a_large_value_that_is_read_stays_and_one_that_is_not_goes() {
     assert!(bench.get("unread").is_none());
     bench.store.check_invariants();
 }
+
+/// Two stores with an item "k" of 200,000 bytes each, at the same location.
+fn two_stores() -> [Bench; 2] {
+    [1, 2].map(|seed| {
+        let mut bench = Bench::new(2 << 20);
+        bench.set("k", &bytes(200_000, seed));
+        bench
+    })
+}
+
+#[test]
+#[should_panic(expected = "a pinned value of another store")]
+fn a_pinned_value_cannot_be_given_back_to_another_store() {
+    let [mut one, mut other] = two_stores();
+    let handle = one.store.get(one.key(b"k"), one.now).unwrap().handle();
+    let pinned = one.store.pin(handle).unwrap();
+    other.store.unpin(pinned);
+}
+
+#[test]
+#[should_panic(expected = "stale handle")]
+fn an_item_that_was_deleted_cannot_be_pinned() {
+    let [mut bench, _] = two_stores();
+    let key = bench.key(b"k");
+    let handle = bench.store.get(key, bench.now).unwrap().handle();
+    bench.store.delete(key, &Default::default(), bench.now);
+    let _pinned = bench.store.pin(handle);
+}
+
+#[test]
+#[should_panic(expected = "stale handle")]
+fn an_item_of_another_store_cannot_be_pinned() {
+    let [mut one, mut other] = two_stores();
+    let handle = one.store.get(one.key(b"k"), one.now).unwrap().handle();
+    other.store.delete(other.key(b"k"), &Default::default(), other.now);
+    let _pinned = other.store.pin(handle);
+}
+
+#[test]
+#[should_panic(expected = "an upload of another store")]
+fn an_upload_cannot_be_written_into_another_store() {
+    let [mut one, mut other] = two_stores();
+    let mut upload = one.store.upload_begin(100_000, one.now).unwrap();
+    one.store.upload_write(&mut upload, &[1; 50_000], one.now).unwrap();
+    let _ = other.store.upload_window(&mut upload, other.now);
+}

@@ -14,7 +14,7 @@ const READ: MetaGet = MetaGet {
     binary_key: false,
 };
 
-/// (stale, win, token sent) as a reader sees them.
+/// The fields `stale`, `win` and `token_sent` of an item.
 fn read(bench: &mut Bench, ask: MetaGet) -> Option<(bool, bool, bool)> {
     let key = bench.key(b"k");
     let seen = |item: Item<'_>| (item.stale, item.win, item.token_sent);

@@ -1,4 +1,4 @@
-//! Memory: what the store may use, and what happens past it.
+//! The memory limit, and what happens when it is reached.
 
 use super::support::{Bench, stored};
 use crate::{KeyHasher, Seconds, Store, StoreConfig, Stored};
@@ -34,7 +34,7 @@ fn a_store_that_may_not_evict_refuses_when_full_and_takes_again_after_deletes() 
         let key = bench.key(name.as_bytes());
         bench.store.delete(key, &Default::default(), bench.now);
     }
-    // Every segment is half dead: only compaction can make room.
+    // Half of each segment is dead, so that only compaction can make room.
     let mut more = 0;
     while stored(bench.set(&format!("m:{more}"), &[1; 100])) {
         more += 1;
@@ -124,7 +124,7 @@ fn what_an_index_takes_is_offered_to_be_given_back_one_segment_at_a_time() {
             }
             assert!(bench.store.next_page_work().is_none(), "one at a time");
             match n % 3 {
-                // Not done: it is offered again.
+                // Work that is not carried out is offered again.
                 0 => drop(work),
                 1 => work.carry_out(),
                 _ => helpers.push(std::thread::spawn(|| work.carry_out())),

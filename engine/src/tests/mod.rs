@@ -1,4 +1,4 @@
-//! Behaviour of the store, operation by operation and against a model.
+//! Tests of the store: of each operation, and of random operations against a model.
 
 mod appends;
 mod basics;
@@ -7,7 +7,7 @@ mod graves;
 mod large_values;
 mod leases;
 mod limits;
-#[allow(clippy::duplicate_mod)] // once more in `oracle`, of another kind of store
+#[allow(clippy::duplicate_mod)] // `oracle` includes it again, for another kind of store
 mod model;
 mod oracle;
 mod random;
@@ -16,5 +16,5 @@ mod support;
 mod uniques;
 mod walks;
 
-/// What the model drives.
+/// The kind of store that `model` tests.
 use crate::Store;

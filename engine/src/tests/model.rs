@@ -1,4 +1,4 @@
-//! Random operations against a plain map.
+//! A model of the store: random operations on a store and on a plain map, compared.
 //!
 //! [`Model::step`] draws one operation from a source of choices, does it on the store and on the map, and
 //! compares. The source is a seeded generator here, bytes from proptest or from the fuzzer elsewhere, so this
@@ -13,7 +13,7 @@ use crate::{
     Seconds, StoreHow, Stored, Upload,
 };
 
-/// Choices: a number below the bound given.
+/// A source of choices: numbers below a given bound.
 pub(crate) trait Choices {
     fn below(&mut self, bound: u32) -> u32;
 
@@ -34,16 +34,16 @@ struct Entry {
     value: Vec<u8>,
     client_flags: u32,
     expires: Option<Seconds>,
-    /// The unique, once it was seen.
+    /// The cas unique, if the model has seen it.
     cas: Option<u64>,
-    /// The unique, while not seen, is above this.
+    /// If the model has not seen the cas unique, it is above this.
     cas_above: u64,
     stale: bool,
     win_sent: bool,
     fetched: bool,
 }
 
-/// A store beside the map it must agree with.
+/// A store, and the map it must agree with.
 pub(crate) struct Model {
     store: Store,
     hasher: KeyHasher,
@@ -52,7 +52,7 @@ pub(crate) struct Model {
     flush_at: Option<Seconds>,
     uploads: Vec<(Upload, Vec<u8>, usize)>,
     pins: Vec<(PinnedValue, Vec<u8>)>,
-    /// The store may lose items for want of memory.
+    /// Whether the store may lose items because it has too little memory for them.
     lossy: bool,
     value_bytes: u32,
     keys: u32,
@@ -60,7 +60,7 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    /// When a model begins: the store is to be made then.
+    /// The second in which the store has to be made.
     pub(crate) const START: Seconds = Seconds(1_000_000);
 
     pub(crate) fn new(store: Store, hasher: KeyHasher, lossy: bool, keys: u32, value_bytes: u32) -> Model {
@@ -79,7 +79,7 @@ impl Model {
         }
     }
 
-    /// One operation, compared.
+    /// Does one random operation and compares its result.
     pub(crate) fn step(&mut self, choices: &mut impl Choices) {
         let name = format!("key-{}", choices.below(self.keys)).into_bytes();
         self.turn();
@@ -109,7 +109,7 @@ impl Model {
         }
     }
 
-    /// What must hold at the end: everything given back, everything still there.
+    /// Gives back all pins and uploads, and checks that the store has all items of the map.
     pub(crate) fn finish(mut self) {
         while let Some((upload, ..)) = self.uploads.pop() {
             self.store.upload_abort(upload);
@@ -146,7 +146,7 @@ impl Model {
         self.entries.retain(|_, entry| entry.expires.is_none_or(|at| at > now));
     }
 
-    /// Store and map must agree on this key; an eviction is taken over into the map.
+    /// Checks that store and map agree on this key. If the item was evicted, removes it from the map.
     fn sync(&mut self, name: &[u8]) {
         let key = self.key(name);
         let Some(item) = self.store.peek(key, self.now) else {
@@ -164,7 +164,7 @@ impl Model {
         assert_eq!((item.hit_before, item.token_sent), (entry.fetched, entry.win_sent));
     }
 
-    /// Whether `got` is right for the item the map has; where items may be lost, also for none. Says which.
+    /// Checks that `got` is the item of the map or, if items may be lost, that there is none; returns which.
     fn agree<T: PartialEq + std::fmt::Debug>(&mut self, name: &[u8], got: T, present: T, absent: T) -> bool {
         if got == present {
             return self.entries.contains_key(name);
@@ -182,7 +182,7 @@ impl Model {
         self.stored(name, got, &value, &how);
     }
 
-    /// The same as `upload_write`, through the windows that a socket is read into.
+    /// `upload_write`, by means of the windows that a server reads a socket into.
     fn write_in_place(
         &mut self,
         upload: &mut crate::Upload,
@@ -215,13 +215,13 @@ impl Model {
         }
     }
 
-    /// A unique to compare with: the item's, an older one, a newer one.
+    /// A cas unique to compare with: that of the item, an older or a newer one.
     fn compare(&mut self, name: &[u8], choices: &mut impl Choices) -> Option<u64> {
         if !choices.chance(4) {
             return None;
         }
         let key = self.key(name);
-        // Known from here on, so that older and newer can be told.
+        // The model has to know the unique to choose an older or newer one.
         if let Some(item) = self.store.get_with_cas(key, self.now) {
             let cas = item.cas;
             let entry = self.entries.get_mut(name).unwrap();
@@ -295,7 +295,7 @@ impl Model {
         assert_eq!(item.hit_before, entry.fetched);
         assert_eq!(item.expires_before, entry.expires);
         entry.fetched = true;
-        // Without memory for the field the old expiry stays.
+        // If there is no memory for the field, the item keeps the old expiry.
         if way == 2 && !(self.lossy && item.expires == entry.expires) {
             entry.expires = touch;
         }
@@ -449,7 +449,7 @@ impl Model {
         let got = self.store.touch(self.key(name), expires, self.now);
         let present = self.entries.contains_key(name);
         if !got && present {
-            // Looked up, and then without memory for the field; or already gone.
+            // The item was found but there was no memory for the field, or it was gone before.
             self.entries.get_mut(name).expect("present").fetched = true;
             return assert!(self.lossy);
         }
@@ -533,7 +533,7 @@ fn check_pinned(pinned: &PinnedValue, expected: &[u8]) {
     assert!(pinned.len() == expected.len() && parts == expected, "a pinned value changed");
 }
 
-/// The item is the entry; a unique seen for the first time is noted.
+/// Checks that the item is that of the entry, and notes a cas unique that was not seen before.
 fn check_item(item: &Item<'_>, entry: &mut Entry) {
     let mut value = Vec::new();
     item.value.copy_to(&mut value);
@@ -558,7 +558,7 @@ fn learn_cas(entry: &mut Entry, cas: u64) {
     entry.cas_above = cas;
 }
 
-/// The entry was changed: its unique is what was wished, or higher than before.
+/// Notes that the entry was changed: its cas unique is the requested one, or higher than before.
 fn change_cas(entry: &mut Entry, wish: Option<u64>) {
     entry.cas = wish;
     if let Some(wish) = wish {
@@ -566,7 +566,7 @@ fn change_cas(entry: &mut Entry, wish: Option<u64>) {
     }
 }
 
-/// What a store makes of an entry, or its refusal.
+/// The entry after a write, or the result that refuses it.
 fn stored_entry(old: Option<&Entry>, value: &[u8], how: &StoreHow) -> Result<Entry, Stored> {
     let mut new = Entry {
         value: value.to_vec(),
@@ -612,8 +612,8 @@ fn stored_entry(old: Option<&Entry>, value: &[u8], how: &StoreHow) -> Result<Ent
     Ok(new)
 }
 
-/// The number a text begins with, as C's strtoull and memcached's rules on what may surround it have it. Values
-/// over 1 KiB are none to this store.
+/// The number a text begins with, as C's strtoull and memcached's rules on what may surround it have it.
+/// Values over 1 KiB are none to this store.
 fn number(text: &[u8]) -> Option<u64> {
     if text.len() > 1024 {
         return None;

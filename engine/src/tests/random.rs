@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::model::{Choices, Model};
 use crate::{KeyHasher, Store, StoreConfig};
 
-/// xorshift64*: the same numbers for the same seed.
+/// A xorshift64* generator: the same numbers for the same seed.
 pub(super) struct Seeded(u64);
 
 impl Seeded {
@@ -24,7 +24,7 @@ impl Choices for Seeded {
     }
 }
 
-/// The choices of a list, then zeroes.
+/// The choices of a list, and zeroes after its end.
 struct Listed(std::vec::IntoIter<u16>);
 
 impl Choices for Listed {

@@ -1,4 +1,4 @@
-//! Contents carried from one store to another.
+//! Save and restore of all items, from one store to another.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -30,7 +30,7 @@ fn contents(store: &Store, now: Seconds) -> Contents {
     contents
 }
 
-/// Another store with what `from` holds, under another hash.
+/// Another store with the items of `from`, which has another hasher.
 fn carry(from: &Store, now: Seconds, memory_bytes: usize) -> (Store, KeyHasher) {
     let hasher = KeyHasher::new(7);
     let mut store = Store::new(StoreConfig::new(memory_bytes, hasher.clone()), now).unwrap();

@@ -1,8 +1,8 @@
-//! A store with its hasher and a clock to turn by hand.
+//! A store with its hasher, and a clock that tests set.
 
 use crate::{Key, KeyHasher, Seconds, Store, StoreConfig, StoreHow, Stored};
 
-/// A store under test and the second it is.
+/// A store under test, and the present second.
 pub(super) struct Bench {
     pub(super) store: Store,
     pub(super) hasher: KeyHasher,
@@ -40,7 +40,7 @@ impl Bench {
         self.store.store(key, value, &how, self.now)
     }
 
-    /// The value, if there is one.
+    /// The value of an item, if there is one.
     pub(super) fn get(&mut self, key: &str) -> Option<Vec<u8>> {
         let key = self.key(key.as_bytes());
         let item = self.store.get(key, self.now)?;
@@ -50,13 +50,13 @@ impl Bench {
         Some(value)
     }
 
-    /// The unique `gets` shows.
+    /// The cas unique that a `gets` returns.
     pub(super) fn cas(&mut self, key: &str) -> Option<u64> {
         let key = self.key(key.as_bytes());
         self.store.get_with_cas(key, self.now).map(|item| item.cas)
     }
 
-    /// Upkeep until nothing is left to do.
+    /// Does upkeep until there is no more to do.
     pub(super) fn settle(&mut self) {
         let mut rounds = 0;
         while self.store.maintain(self.now, 256) {
@@ -67,7 +67,7 @@ impl Bench {
     }
 }
 
-/// Whether a store succeeded.
+/// Whether a write has stored the value.
 pub(super) fn stored(answer: Stored) -> bool {
     matches!(answer, Stored::Stored { .. })
 }

@@ -1,4 +1,4 @@
-//! Cas uniques: lazy, unequal, rising per key.
+//! Cas uniques: assigned when asked for, never the same, and rising for each key.
 
 use super::support::{Bench, stored};
 use crate::{ArithmeticHow, Mode, StoreHow, Stored};
@@ -64,7 +64,7 @@ fn uniques_rise_past_a_chosen_one_even_if_the_item_goes_in_between() {
     };
     check(&mut bench, 1 << 40, true);
     check(&mut bench, 7, true);
-    // In the upper half only while the item lives.
+    // Uniques in the upper half of all numbers rise only as long as the item lives.
     check(&mut bench, 1 << 63, false);
     check(&mut bench, u64::MAX, false);
     check(&mut bench, (1 << 63) - 1, true);

@@ -1,11 +1,12 @@
-//! Walks over all items, a part at a time, while the store goes on.
+//! Walks over all items in steps, with other operations in between.
 
 use std::collections::HashMap;
 
 use super::support::Bench;
 use crate::Seconds;
 
-/// A walk over everything, with `between` done behind each part; how often each key was visited, and parts.
+/// Walks over all items and does `between` after each step. Returns how often each key was visited, and the
+/// steps.
 fn walk(bench: &mut Bench, mut between: impl FnMut(&mut Bench)) -> (HashMap<String, usize>, usize) {
     let (mut seen, mut parts, mut from) = (HashMap::new(), 0, 0);
     loop {

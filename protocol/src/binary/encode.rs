@@ -1,11 +1,11 @@
-//! Replies: a header, then extras, key and value as the request asks for.
+//! Writes the replies of the binary protocol: a header, then extras, key and value as the request asks for.
 
 use super::{Envelope, REPLY_MAGIC, Status};
 
-/// Bytes of client flags in the reply to a read.
+/// Length of the extras in the reply to a read, which are the client flags, in bytes.
 const FLAGS_BYTES: usize = 4;
 
-/// The header of a reply whose body is extras, key and value of these lengths.
+/// Appends the header of a reply whose body is extras, key and value of these lengths in bytes.
 #[inline]
 fn encode_header(
     out: &mut Vec<u8>,
@@ -14,6 +14,9 @@ fn encode_header(
     (extras, key, value): (usize, usize, usize),
     cas: u64,
 ) {
+    debug_assert!(extras <= usize::from(u8::MAX));
+    debug_assert!(key <= usize::from(u16::MAX));
+    debug_assert!(extras + key + value <= u32::MAX as usize);
     let mut header = [0; super::HEADER_BYTES];
     header[0] = REPLY_MAGIC;
     header[1] = envelope.opcode;
@@ -26,23 +29,24 @@ fn encode_header(
     out.extend_from_slice(&header);
 }
 
-/// A reply with its body, which for most is the text of its status.
+/// Appends a reply whose body is the text of `status`.
 pub fn encode_status(out: &mut Vec<u8>, envelope: Envelope, status: Status) {
     encode_value(out, envelope, status, status.text());
 }
 
-/// Success without a body.
+/// Appends the reply to a request that succeeded, without a body. `cas` is the cas unique of the item, or 0.
 pub fn encode_done(out: &mut Vec<u8>, envelope: Envelope, cas: u64) {
     encode_header(out, envelope, Status::Ok, (0, 0, 0), cas);
 }
 
-/// A reply with this for a value.
+/// Appends a reply whose body is `value`.
 pub fn encode_value(out: &mut Vec<u8>, envelope: Envelope, status: Status, value: &[u8]) {
     encode_header(out, envelope, status, (0, 0, value.len()), 0);
     out.extend_from_slice(value);
 }
 
-/// What precedes a value of `value_len` bytes that was read. `key` is empty where the reply does not name it.
+/// Appends the reply to a read that found an item, up to its value, whose `value_len` bytes the caller
+/// appends. `key` is empty when the reply is not to name it.
 #[inline]
 pub fn encode_hit(
     out: &mut Vec<u8>,
@@ -57,7 +61,8 @@ pub fn encode_hit(
     out.extend_from_slice(key);
 }
 
-/// Nothing was found. A reply that names the key has no text.
+/// Appends the reply to a read that found no item. `key` is empty when the reply is not to name it; a reply
+/// with a key has no text.
 pub fn encode_miss(out: &mut Vec<u8>, envelope: Envelope, key: &[u8]) {
     if key.is_empty() {
         return encode_status(out, envelope, Status::NotFound);
@@ -66,13 +71,13 @@ pub fn encode_miss(out: &mut Vec<u8>, envelope: Envelope, key: &[u8]) {
     out.extend_from_slice(key);
 }
 
-/// The number that arithmetic came to.
+/// Appends the reply to `INCR` or `DECR` that succeeded: the new number, as 8 bytes, and the new cas unique.
 pub fn encode_number(out: &mut Vec<u8>, envelope: Envelope, number: u64, cas: u64) {
     encode_header(out, envelope, Status::Ok, (0, 0, size_of::<u64>()), cas);
     out.extend_from_slice(&number.to_be_bytes());
 }
 
-/// One stat; an empty name and value end the list.
+/// Appends one stat. After the last the caller appends one with an empty name and value.
 pub fn encode_stat(out: &mut Vec<u8>, envelope: Envelope, name: &[u8], value: &[u8]) {
     encode_header(out, envelope, Status::Ok, (0, name.len(), value.len()), 0);
     out.extend_from_slice(name);

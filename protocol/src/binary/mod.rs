@@ -1,7 +1,9 @@
-//! The binary protocol: requests and replies of a header of 24 bytes and a body, numbers big endian.
+//! The binary protocol: requests and replies of a header of 24 bytes and a body, with numbers in big endian
+//! order.
 //!
-//! Deprecated since memcached 1.6.0, and what many clients still speak. A connection is binary when its first byte is
-//! [`REQUEST_MAGIC`]. Grammar in `parse`, replies in `encode`; what is here names the parts of both.
+//! It is deprecated since memcached 1.6.0, but many clients still speak it. A connection is binary when its
+//! first byte is [`REQUEST_MAGIC`]. The module `parse` holds the grammar of requests and `encode` writes the
+//! replies; this file has the types of both.
 
 mod encode;
 mod parse;
@@ -15,43 +17,44 @@ use crate::exptime::Exptime;
 pub const REQUEST_MAGIC: u8 = 0x80;
 /// First byte of every reply.
 pub const REPLY_MAGIC: u8 = 0x81;
-/// Bytes of a header.
+/// Length of a header in bytes.
 pub const HEADER_BYTES: usize = 24;
-/// Longest body, in bytes, of the requests that are read whole: those that carry no value.
+/// Most bytes of a body that are part of a [`Binary`] or a [`BinaryControl`]: extras and key, or the whole
+/// body of a request without a key.
 pub const BODY_BYTES_MAX: usize = 1024;
 /// The exptime of `INCR` and `DECR` that asks not to create a missing item.
 pub const DO_NOT_CREATE: u32 = u32::MAX;
 
-/// What a reply says of its request.
+/// The result of a request, as its reply shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
 pub enum Status {
-    /// Done.
+    /// The request succeeded.
     Ok = 0x00,
     /// There is no such item, or no such stat.
     NotFound = 0x01,
-    /// There is one already, or its cas unique differs.
+    /// There is such an item already, or it has another cas unique.
     Exists = 0x02,
-    /// The value is over the item size limit.
+    /// The value is larger than the item size limit.
     TooLarge = 0x03,
     /// The parts of the request do not fit its opcode. The connection closes.
     Invalid = 0x04,
-    /// `APPEND`, `PREPEND`: nothing to add to, or too much of it.
+    /// `APPEND`, `PREPEND`: there is no item, or the value would become too large.
     NotStored = 0x05,
-    /// `INCR`, `DECR`: the stored value is no number.
+    /// `INCR`, `DECR`: the stored value is not a number.
     NonNumeric = 0x06,
-    /// Not authenticated, or `FLUSH` where it is switched off.
+    /// The client is not authenticated, or it sent `FLUSH` where that is switched off.
     AuthError = 0x20,
-    /// SASL wants another step.
+    /// SASL needs another step.
     AuthContinue = 0x21,
-    /// No such opcode.
+    /// There is no such opcode.
     UnknownCommand = 0x81,
-    /// No room, and none can be made.
+    /// There is no memory for the item, and none can be freed.
     OutOfMemory = 0x82,
 }
 
 impl Status {
-    /// The body of a reply of this status that carries nothing else.
+    /// The text that is the body of a reply with this status, unless the reply carries something else.
     #[must_use]
     pub const fn text(self) -> &'static [u8] {
         match self {
@@ -69,51 +72,55 @@ impl Status {
     }
 }
 
-/// What a reply repeats of its request.
+/// The fields of a request that its reply repeats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Envelope {
-    /// As sent, quiet or not.
+    /// The opcode as sent, which differs between a quiet request and a plain one.
     pub opcode: u8,
-    /// The client's own.
+    /// A number by which the client recognizes the reply.
     pub opaque: u32,
 }
 
 /// A request on a key.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Binary<'a> {
-    /// What to do.
+    /// The operation.
     pub verb: BinaryVerb,
-    /// Reads: a miss is not answered. Others: success is not answered.
+    /// Whether the expected result is not answered: for reads a miss, for other verbs success.
     pub quiet: bool,
-    /// Reads: the reply names the key.
+    /// Whether the reply names the key: reads only.
     pub with_key: bool,
-    /// For the reply.
+    /// The fields that the reply repeats.
     pub envelope: Envelope,
-    /// 1 to 250 bytes, of any kind.
+    /// The key, 1 to [`crate::KEY_BYTES_MAX`] bytes with any values.
     pub key: &'a [u8],
-    /// Other than 0: only an item of this cas unique.
+    /// The cas unique that the item must have; 0 for any.
     pub compare_cas: u64,
-    /// `SET`, `ADD`, `REPLACE`: opaque to the server.
+    /// A number that is stored with the value and means nothing to the server: `SET`, `ADD` and `REPLACE`
+    /// only, else 0.
     pub client_flags: u32,
-    /// As sent; see [`Binary::exptime`].
+    /// The exptime as sent, 0 for verbs without one; see [`Binary::exptime`]. [`DO_NOT_CREATE`] has a meaning
+    /// of its own for `INCR` and `DECR`.
     pub expires: u32,
-    /// `INCR`, `DECR`
+    /// The number to add or to subtract: `INCR` and `DECR` only, else 0.
     pub delta: u64,
-    /// `INCR`, `DECR` of a missing item: the number it is created with.
+    /// The number of the item that `INCR` or `DECR` creates on a miss; 0 for other verbs.
     pub initial: u64,
-    /// Bytes of the value, which follow the key without anything behind them.
+    /// Length of the value in bytes, at most [`crate::VALUE_LEN_MAX`]. The value follows the key, and nothing
+    /// ends it.
     pub value_len: u32,
 }
 
 impl Binary<'_> {
-    /// When the item dies.
+    /// The exptime of the item.
     #[must_use]
     pub fn exptime(&self) -> Exptime {
         Exptime(i64::from(self.expires))
     }
 }
 
-/// Requests on a key, quiet or not, with the key in the reply or not.
+/// The operations on a key. Whether the request is quiet, and whether its reply names the key, are fields of
+/// [`Binary`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 #[expect(missing_docs, reason = "the names of the protocol")]
@@ -132,7 +139,7 @@ pub enum BinaryVerb {
 }
 
 impl BinaryVerb {
-    /// Whether a value follows the key.
+    /// Whether a value follows the key, which may be empty.
     #[must_use]
     pub const fn has_value(self) -> bool {
         matches!(self, Self::Set | Self::Add | Self::Replace | Self::Append | Self::Prepend)
@@ -142,49 +149,49 @@ impl BinaryVerb {
 /// A request without a key.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BinaryControl<'a> {
-    /// What to do.
+    /// The operation.
     pub verb: BinaryControlVerb<'a>,
-    /// Success is not answered.
+    /// Whether success is not answered.
     pub quiet: bool,
-    /// For the reply.
+    /// The fields that the reply repeats.
     pub envelope: Envelope,
 }
 
-/// What requests without a key ask for.
+/// The operations without a key.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum BinaryControlVerb<'a> {
-    /// Answered, and nothing else.
+    /// `NOOP`: the request is answered and has no other effect.
     Noop,
-    /// The version.
+    /// `VERSION`: the reply carries the version of the server.
     Version,
-    /// Close the connection.
+    /// `QUIT`: the connection closes.
     Quit,
-    /// Everything dies, at once or at an exptime.
+    /// `FLUSH`: all items are invalidated, at once or later.
     Flush {
-        /// As sent; 0 when not sent.
+        /// The exptime as sent; 0, which is at once, when none was sent.
         expires: u32,
     },
-    /// One packet a stat, and an empty one.
+    /// `STAT`: one reply for each stat, and an empty one after the last.
     Stat {
-        /// As behind `stats` in text.
+        /// The words that would follow `stats` in a text command.
         words: &'a [u8],
     },
-    /// The mechanisms of SASL.
+    /// `SASL_LIST_MECHS`: the reply names the mechanisms of SASL.
     SaslList,
-    /// A first or a further step of SASL.
+    /// `SASL_AUTH` or `SASL_STEP`: the first or a later step of SASL.
     SaslStep {
-        /// `PLAIN`
+        /// The name of the mechanism, such as `PLAIN`.
         mechanism: &'a [u8],
-        /// What the mechanism makes of it.
+        /// The data of the step, in the format of the mechanism.
         data: &'a [u8],
     },
-    /// A request that is none.
+    /// A request that is refused.
     Refused {
-        /// Why.
+        /// The reason, which the reply shows.
         status: Status,
-        /// Bytes behind those consumed that belong to it.
+        /// Bytes after those consumed that belong to the request: skip them before the next parse.
         swallow: u32,
-        /// The connection closes.
+        /// Whether to close the connection after the reply.
         close: bool,
     },
 }

@@ -1,31 +1,36 @@
-//! The request at the front of some bytes. What precedes a value is read whole: at most header, extras and key.
+//! Parses the requests of the binary protocol. A request is complete with all that precedes its value.
 
 use super::{
     BODY_BYTES_MAX, Binary, BinaryControl, BinaryControlVerb, BinaryVerb, Envelope, HEADER_BYTES,
     REQUEST_MAGIC, Status,
 };
 use crate::error::Refused;
-use crate::{Command, Limits, ParseError, Parsed, Rejected, VALUE_LEN_MAX};
+use crate::{Command, KEY_BYTES_MAX, Limits, ParseError, Parsed, Rejected, VALUE_LEN_MAX};
 
-/// What follows a header: so many bytes of extras, then the key, then the value.
+/// Length of the longest extras, those of `INCR` and `DECR`, in bytes.
+const EXTRAS_BYTES_MAX: usize = 20;
+
+const _: () = assert!(EXTRAS_BYTES_MAX + KEY_BYTES_MAX <= BODY_BYTES_MAX);
+
+/// The lengths of the parts of a body, in bytes and in the order they follow the header.
 #[derive(Clone, Copy, Debug)]
-struct Shape {
+struct BodyLengths {
     extras: usize,
     key: usize,
     value: u64,
 }
 
-/// The request at the front of `input`; of one with a value all but the value.
+/// Parses the request at the front of `input`; of a request with a value, all that precedes the value.
 ///
 /// # Errors
-/// When `input` begins with anything but a request, or one that announces more than can be.
+/// [`ParseError::BadMagic`], when the input does not begin with a request, or when its value is longer than
+/// [`VALUE_LEN_MAX`].
 pub(crate) fn parse<'a>(input: &'a [u8], limits: &Limits) -> Result<Parsed<Command<'a>>, Rejected> {
-    debug_assert!(HEADER_BYTES + BODY_BYTES_MAX <= limits.line_bytes_max);
     match input.first() {
         Some(&REQUEST_MAGIC) | None => {}
-        Some(_) => return Err(Refused::from(ParseError::BadMagic).of_line(input.len())),
+        Some(_) => return Err(Refused::from(ParseError::BadMagic).into_rejected(input.len())),
     }
-    let Some((header, behind)) = input.split_first_chunk::<HEADER_BYTES>() else {
+    let Some((header, body_start)) = input.split_first_chunk::<HEADER_BYTES>() else {
         return Ok(Parsed::NeedMore);
     };
     let opcode = header[1];
@@ -41,15 +46,15 @@ pub(crate) fn parse<'a>(input: &'a [u8], limits: &Limits) -> Result<Parsed<Comma
     let Some(value) = u64::from(body).checked_sub((key + extras) as u64) else {
         return refuse(Status::UnknownCommand, true);
     };
-    let shape = Shape { extras, key, value };
+    let lengths = BodyLengths { extras, key, value };
     if key > limits.key_bytes_max {
         return refuse(Status::Invalid, true);
     }
     let keyed = match keyed(opcode) {
         Some(keyed) => keyed,
-        None if is_control(opcode) && shape.fits_control(opcode) => {
-            let Some(rest) = behind.get(..body as usize) else { return Ok(Parsed::NeedMore) };
-            let value = control(envelope, shape, rest);
+        None if is_control(opcode) && lengths.fit_control(opcode) => {
+            let Some(rest) = body_start.get(..body as usize) else { return Ok(Parsed::NeedMore) };
+            let value = control(envelope, lengths, rest);
             return Ok(Parsed::Complete {
                 value: Command::BinaryControl(value),
                 consumed: HEADER_BYTES + rest.len(),
@@ -64,13 +69,13 @@ pub(crate) fn parse<'a>(input: &'a [u8], limits: &Limits) -> Result<Parsed<Comma
         }
     };
     let (verb, quiet, with_key) = keyed;
-    if shape.extras != extras_of(verb) || key == 0 || (value > 0 && !verb.has_value()) {
+    if extras != extras_bytes(verb) || key == 0 || (value > 0 && !verb.has_value()) {
         return refuse(Status::Invalid, true);
     }
     if value > u64::from(VALUE_LEN_MAX) {
-        return Err(Refused::from(ParseError::BadMagic).of_line(input.len()));
+        return Err(Refused::from(ParseError::BadMagic).into_rejected(input.len()));
     }
-    let Some(rest) = behind.get(..extras + key) else { return Ok(Parsed::NeedMore) };
+    let Some(rest) = body_start.get(..extras + key) else { return Ok(Parsed::NeedMore) };
     let (extras, key) = rest.split_at(extras);
     let mut binary = Binary {
         verb,
@@ -99,7 +104,8 @@ pub(crate) fn parse<'a>(input: &'a [u8], limits: &Limits) -> Result<Parsed<Comma
     Ok(Parsed::Complete { value: Command::Binary(binary), consumed: HEADER_BYTES + rest.len() })
 }
 
-/// Verb, quiet, with key.
+/// The verb, whether the request is quiet, and whether the reply names the key; `None` when `opcode` is not
+/// one of a request on a key.
 fn keyed(opcode: u8) -> Option<(BinaryVerb, bool, bool)> {
     Some(match opcode {
         0x00 => (BinaryVerb::Get, false, false),
@@ -131,23 +137,24 @@ fn keyed(opcode: u8) -> Option<(BinaryVerb, bool, bool)> {
     })
 }
 
-/// Bytes of the extras of a request on a key.
-const fn extras_of(verb: BinaryVerb) -> usize {
+/// Length of the extras of a request on a key, in bytes.
+const fn extras_bytes(verb: BinaryVerb) -> usize {
     match verb {
         BinaryVerb::Set | BinaryVerb::Add | BinaryVerb::Replace => 8,
         BinaryVerb::Touch | BinaryVerb::GetAndTouch => 4,
-        BinaryVerb::Increment | BinaryVerb::Decrement => 20,
+        BinaryVerb::Increment | BinaryVerb::Decrement => EXTRAS_BYTES_MAX,
         BinaryVerb::Get | BinaryVerb::Delete | BinaryVerb::Append | BinaryVerb::Prepend => 0,
     }
 }
 
+/// Whether `opcode` is one of a request without a key.
 const fn is_control(opcode: u8) -> bool {
     matches!(opcode, 0x07 | 0x17 | 0x08 | 0x18 | 0x0a | 0x0b | 0x10 | 0x20 | 0x21 | 0x22)
 }
 
-impl Shape {
-    /// Whether a request without a key may look like this.
-    fn fits_control(self, opcode: u8) -> bool {
+impl BodyLengths {
+    /// Whether the request without a key that has this opcode may have a body of these lengths.
+    fn fit_control(self, opcode: u8) -> bool {
         let Self { extras, key, value } = self;
         match opcode {
             0x08 | 0x18 => key == 0 && value == 0 && matches!(extras, 0 | 4),
@@ -158,8 +165,8 @@ impl Shape {
     }
 }
 
-/// The request without a key whose body is `body`, of a shape that fits.
-fn control(envelope: Envelope, shape: Shape, body: &[u8]) -> BinaryControl<'_> {
+/// The request without a key whose body is `body`. The lengths are those of the body and fit its opcode.
+fn control(envelope: Envelope, lengths: BodyLengths, body: &[u8]) -> BinaryControl<'_> {
     let verb = match envelope.opcode {
         0x0a => BinaryControlVerb::Noop,
         0x0b => BinaryControlVerb::Version,
@@ -170,7 +177,7 @@ fn control(envelope: Envelope, shape: Shape, body: &[u8]) -> BinaryControl<'_> {
         0x10 => BinaryControlVerb::Stat { words: body },
         0x20 => BinaryControlVerb::SaslList,
         _ => {
-            let (mechanism, data) = body.split_at(shape.key);
+            let (mechanism, data) = body.split_at(lengths.key);
             BinaryControlVerb::SaslStep { mechanism, data }
         }
     };

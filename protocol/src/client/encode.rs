@@ -1,35 +1,38 @@
-//! Commands to the wire, as a memcached reads them.
+//! Writes commands to the wire, as a memcached reads them.
 
 use crate::number::put_decimal;
 use crate::{
     AdminVerb, Arithmetic, Command, Delete, Exptime, Meta, MetaVerb, Retrieve, Store, StoreVerb, Touch,
 };
 
-/// Appends `command`, and behind its line `data` and CRLF where it has a value. Every command is to be answered:
-/// `noreply` and the meta flag `q` are left out.
+/// Appends the line of `command`, and after it `data` and CRLF when a value follows the line. Left out are
+/// `noreply` and the meta flag `q`, so that the command is always answered.
 ///
-/// Meta flags go out as their tokens stand, whatever their numbers in [`crate::MetaFlags`] say.
+/// Meta flags are written as [`crate::MetaFlags::tokens`] holds them; the numbers in the other fields are not
+/// looked at.
 ///
-/// `data` is as long as the command says; it is empty for commands without one.
+/// `data` is as long as [`Command::value_len`] says, and empty for commands without a value. Commands of the
+/// binary protocol cannot be written.
 #[inline]
 pub fn encode(command: &Command, data: &[u8], out: &mut Vec<u8>) {
     put_line(command, false, out);
     put_data(command, data, out);
 }
 
-/// As [`encode`], with `noreply` and `q` where the command has them: there may be no answer.
+/// As [`encode`], but with `noreply` and `q` when the command has them: there may be no answer.
 pub fn encode_as_sent(command: &Command, data: &[u8], out: &mut Vec<u8>) {
     put_line(command, true, out);
     put_data(command, data, out);
 }
 
-/// As [`encode`], without the data block: for a value that follows in pieces, and its CRLF.
+/// As [`encode`], but without the data block: the caller appends the value in pieces, and then CRLF.
 #[inline]
 pub fn encode_line(command: &Command, out: &mut Vec<u8>) {
     put_line(command, false, out);
 }
 
 fn put_data(command: &Command, data: &[u8], out: &mut Vec<u8>) {
+    // Not `Command::value_len`: it knows the binary protocol too, which costs each command two instructions.
     let value_len = match command {
         Command::Store(store) => store.value_len,
         Command::Meta(Meta { verb: MetaVerb::Set, value_len, .. }) => *value_len,
@@ -40,44 +43,34 @@ fn put_data(command: &Command, data: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn put_line(command: &Command, quiet: bool, out: &mut Vec<u8>) {
-    let noreply = match command {
+fn put_line(command: &Command, as_sent: bool, out: &mut Vec<u8>) {
+    match command {
         Command::Retrieve(retrieve) => {
             put_retrieval_head(out, retrieve);
             put_word(out, retrieve.key);
-            false
         }
-        Command::Store(store) => {
-            put_store(out, store);
-            store.noreply
-        }
-        Command::Delete(Delete { key, noreply }) => {
+        Command::Store(store) => put_store(out, store),
+        Command::Delete(Delete { key, .. }) => {
             out.extend_from_slice(b"delete");
             put_word(out, key);
-            *noreply
         }
-        Command::Arithmetic(Arithmetic { key, delta, decrement, noreply }) => {
+        Command::Arithmetic(Arithmetic { key, delta, decrement, .. }) => {
             out.extend_from_slice(if *decrement { b"decr" } else { b"incr" });
             put_word(out, key);
             put_number(out, *delta);
-            *noreply
         }
-        Command::Touch(Touch { key, exptime, noreply }) => {
+        Command::Touch(Touch { key, exptime, .. }) => {
             out.extend_from_slice(b"touch");
             put_word(out, key);
             put_exptime(out, *exptime);
-            *noreply
         }
-        Command::Meta(meta) => {
-            put_meta(out, meta, quiet);
-            false
-        }
+        Command::Meta(meta) => put_meta(out, meta, as_sent),
         _ => put_keyless(out, command),
-    };
-    out.extend_from_slice(if noreply && quiet { b" noreply\r\n" } else { b"\r\n" });
+    }
+    out.extend_from_slice(if as_sent && command.noreply() { b" noreply\r\n" } else { b"\r\n" });
 }
 
-/// The line in front of its keys.
+/// Appends the verb of a retrieval line, and its exptime where it has one: what precedes the keys.
 #[inline]
 pub(super) fn put_retrieval_head(out: &mut Vec<u8>, retrieve: &Retrieve) {
     let verb: &[u8] = match (retrieve.touch, retrieve.with_cas) {
@@ -112,7 +105,7 @@ fn put_store(out: &mut Vec<u8>, store: &Store) {
     }
 }
 
-fn put_meta(out: &mut Vec<u8>, meta: &Meta, quiet: bool) {
+fn put_meta(out: &mut Vec<u8>, meta: &Meta, as_sent: bool) {
     let verb: &[u8; 2] = match meta.verb {
         MetaVerb::Get => b"mg",
         MetaVerb::Set => b"ms",
@@ -126,11 +119,11 @@ fn put_meta(out: &mut Vec<u8>, meta: &Meta, quiet: bool) {
         put_number(out, meta.value_len.into());
     }
     if meta.verb == MetaVerb::Debug {
-        // The parser keeps no more of its flags.
+        // The parser keeps no other flag of `me`.
         if meta.flags.has(b'b') {
             out.extend_from_slice(b" b");
         }
-    } else if meta.flags.has(b'q') && !quiet {
+    } else if meta.flags.has(b'q') && !as_sent {
         for (letter, token) in meta.flags.iter().filter(|&(letter, _)| letter != b'q') {
             out.extend_from_slice(&[b' ', letter]);
             out.extend_from_slice(token);
@@ -140,9 +133,9 @@ fn put_meta(out: &mut Vec<u8>, meta: &Meta, quiet: bool) {
     }
 }
 
-/// A command that names no key; returns whether it wants no reply.
+/// Appends the line of a command without a key, up to its `noreply`.
 #[cold]
-fn put_keyless(out: &mut Vec<u8>, command: &Command) -> bool {
+fn put_keyless(out: &mut Vec<u8>, command: &Command) {
     match command {
         Command::MetaNoop => out.extend_from_slice(b"mn"),
         Command::Version => out.extend_from_slice(b"version"),
@@ -151,22 +144,19 @@ fn put_keyless(out: &mut Vec<u8>, command: &Command) -> bool {
             out.extend_from_slice(if *graceful { b"shutdown graceful" } else { b"shutdown" });
         }
         Command::Stats { words } => put_words(out, b"stats", words),
-        Command::FlushAll { delay, noreply } => {
+        Command::FlushAll { delay, .. } => {
             out.extend_from_slice(b"flush_all");
             if let Some(delay) = delay {
                 put_exptime(out, *delay);
             }
-            return *noreply;
         }
-        Command::Verbosity { level, noreply } => {
+        Command::Verbosity { level, .. } => {
             out.extend_from_slice(b"verbosity");
             put_number(out, u64::from(*level));
-            return *noreply;
         }
-        Command::CacheMemlimit { megabytes, noreply } => {
+        Command::CacheMemlimit { megabytes, .. } => {
             out.extend_from_slice(b"cache_memlimit");
             put_number(out, *megabytes);
-            return *noreply;
         }
         Command::Admin { verb, words } => {
             let verb: &[u8] = match verb {
@@ -187,9 +177,8 @@ fn put_keyless(out: &mut Vec<u8>, command: &Command) -> bool {
         | Command::Touch(_)
         | Command::Meta(_)
         | Command::Binary(_)
-        | Command::BinaryControl(_) => debug_assert!(false, "a command on a key, or of another protocol"),
+        | Command::BinaryControl(_) => debug_assert!(false, "a keyed command, or one of the binary protocol"),
     }
-    false
 }
 
 fn put_words(out: &mut Vec<u8>, verb: &[u8], words: &[u8]) {

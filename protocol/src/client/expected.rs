@@ -1,14 +1,15 @@
-//! What may answer a command.
+//! The kinds of replies that may answer a command.
 
 use crate::{Command, MetaVerb};
 
-/// The replies a command may get, besides `ERROR`, `CLIENT_ERROR` and `SERVER_ERROR`, which may answer any. A reply to
-/// something else means that the connection lost its place.
+/// The replies that a command may get, besides `ERROR`, `CLIENT_ERROR` and `SERVER_ERROR`, which may answer
+/// any command. Any other reply means that commands and replies of the connection are no longer in step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected {
-    /// A retrieval: a `VALUE` for each key that is there, in the order they were asked for, and `END`.
+    /// The replies to a retrieval: a `VALUE` for each key that was found, in the order of the request, and
+    /// `END`.
     Values {
-        /// `gets`, `gats`: the cas unique is shown.
+        /// Whether the cas unique is shown: `gets` and `gats`.
         with_cas: bool,
     },
     /// `STORED`, `NOT_STORED`, `EXISTS`, `NOT_FOUND`
@@ -21,7 +22,7 @@ pub enum Expected {
     Touch,
     /// `OK`
     Done,
-    /// `VERSION ...`, read as [`crate::Reply::Done`].
+    /// `VERSION ...`, which is read as [`crate::Reply::Done`].
     Version,
     /// The reply to a meta command without `q`.
     Meta(MetaVerb),
@@ -30,10 +31,11 @@ pub enum Expected {
 }
 
 impl Expected {
-    /// What answers `command`; `None` for those that a proxy does not send on: their answer is no single reply.
+    /// The replies that may answer `command`. `None` for commands that a proxy does not send to a
+    /// destination, since they are not answered by exactly one reply of one of these kinds.
     #[inline]
     #[must_use]
-    pub fn of(command: &Command) -> Option<Self> {
+    pub fn from_command(command: &Command) -> Option<Self> {
         Some(match command {
             Command::Retrieve(retrieve) => Self::Values { with_cas: retrieve.with_cas },
             Command::Store(_) => Self::Store,
@@ -54,8 +56,8 @@ impl Expected {
         })
     }
 
-    /// Whether a value goes with the command. A server that refuses such a line may take the value for commands, so
-    /// that nothing it sends from then on can be told from an answer.
+    /// Whether the command carries a value. A server that refuses the line of such a command may read the
+    /// value as commands, and then nothing that it sends can be assigned to a command any more.
     #[inline]
     #[must_use]
     pub const fn has_data(self) -> bool {

@@ -1,4 +1,4 @@
-//! The side of a proxy: commands to the wire, and replies from it.
+//! The side of a proxy: writing of commands to the wire, and reading of replies from it.
 //!
 //! ```
 //! use corecached_protocol::client::{Expected, ReplyEvent, ReplyParser, encode};

@@ -1,93 +1,98 @@
-//! Replies from the wire, told what they answer.
+//! Parses replies from the wire, given the command that they answer.
 
 use bytes::Bytes;
 use memchr::memchr;
 
 use super::Expected;
 use crate::number::parse_u64;
-use crate::{ErrorKind, MetaVerb, Parsed, Reply, VALUE_LEN_MAX};
+use crate::{ErrorKind, Limits, MetaVerb, Parsed, Reply, VALUE_LEN_MAX};
 
-/// Most bytes of a line of a reply, with its CRLF. A line of `VALUE` takes 300 at most, a meta line what was asked in
-/// 2048; an error text beyond it is no error text.
+/// Most bytes of a line of a reply, with its CRLF. A `VALUE` line has at most 300, and a meta line returns
+/// what was sent in a request of at most 2048. A longer line is [`Framing::LineTooLong`], even when it begins
+/// like an error.
 pub const REPLY_LINE_BYTES_MAX: usize = 4096;
 
-/// Bytes behind a value.
+const _: () = assert!(REPLY_LINE_BYTES_MAX > Limits::MEMCACHED.line_bytes_max);
+
+/// The bytes that follow a value.
 const TERMINATOR: &[u8; 2] = b"\r\n";
 
-/// Where in the reply to a command the next byte of a connection belongs. Holds no bytes: those consumed are never
-/// needed again, those not consumed are to be shown again in front of what came since.
+/// The parser of the replies on one connection to a destination. It holds no bytes: the caller may discard
+/// what was consumed, and passes what was not consumed again, followed by what arrived since.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplyParser {
-    state: State,
-    /// Largest value that is yielded in one piece.
+    state: ReplyState,
+    /// Length of the largest value that is yielded in one piece, in bytes.
     whole_bytes_max: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// In front of a line.
+enum ReplyState {
+    /// The next byte begins a line.
     Line,
-    /// In front of a `VALUE` line, before whose key so many others were asked for that are not there.
+    /// The next byte begins a `VALUE` line. So many keys that precede its key in the request are misses that
+    /// are still to be yielded.
     Missing(usize),
-    /// In a large value: bytes of it that are still to come. At 0 its CRLF is.
+    /// The next byte belongs to a large value, of which so many bytes are still to come; at 0, to the CRLF
+    /// after it.
     Piece(u32),
 }
 
-/// A step in the reply to a command.
+/// A step in the reply to a command. For a retrieval, "the reply" is the reply to the first of the keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReplyEvent<'a> {
-    /// All of the reply; of a retrieval's, all of it to the first of the keys. Never one with a value, nor one to a
-    /// meta command that is no error.
+    /// A whole reply of any other kind than those of [`ReplyEvent::Value`] and [`ReplyEvent::Meta`].
     Reply(Reply),
-    /// The same, where it is a value.
+    /// A whole reply that is the value of a key.
     Value {
-        /// Opaque to all but the client.
+        /// The number that a client stored with the value.
         client_flags: u32,
-        /// `gets`, `gats`
+        /// The cas unique of the item: `gets` and `gats` only.
         cas_unique: Option<u64>,
-        /// Without its CRLF.
+        /// The value, without its CRLF.
         value: &'a [u8],
     },
-    /// The same, of a meta command.
+    /// A whole reply to a meta command, unless it is an error.
     Meta {
-        /// As received, without its line end.
+        /// The line as received, without its line end.
         line: &'a [u8],
-        /// `VA` only; without its CRLF.
+        /// The value, without its CRLF: `VA` only.
         value: Option<&'a [u8]>,
     },
-    /// A large value was found. Its pieces follow, then [`ReplyEvent::ValueEnd`].
+    /// The beginning of a reply with a large value. Its pieces follow, and then [`ReplyEvent::ValueEnd`].
     ValueHead {
-        /// Opaque to all but the client.
+        /// The number that a client stored with the value.
         client_flags: u32,
-        /// `gets`, `gats`
+        /// The cas unique of the item: `gets` and `gats` only.
         cas_unique: Option<u64>,
-        /// Bytes of the pieces together.
+        /// Length of the whole value in bytes, which its pieces add up to.
         value_len: u32,
     },
-    /// As [`ReplyEvent::ValueHead`], of a meta command.
+    /// As [`ReplyEvent::ValueHead`], but of the reply to a meta command.
     MetaHead {
-        /// As received, without its line end: `VA 1000000 s5`.
+        /// The line as received, without its line end: `VA 1000000 s5`.
         line: Bytes,
-        /// Bytes of the pieces together.
+        /// Length of the whole value in bytes, which its pieces add up to.
         value_len: u32,
     },
-    /// The next bytes of the large value; never empty.
+    /// The next bytes of a large value, at least one.
     ValuePiece(&'a [u8]),
-    /// The large value is complete, and so is the reply; of a retrieval's, the reply to the first of the keys.
+    /// The end of a large value, and of the reply.
     ValueEnd,
-    /// A retrieval is over. Every key of it was answered before.
+    /// The end of a retrieval, all of whose keys have been answered.
     End,
 }
 
 impl ReplyEvent<'_> {
-    /// Whether nothing more follows of the reply to the command, or to this key of a retrieval.
+    /// Whether this is the last event of the reply to a command, or to one key of a retrieval.
     #[inline]
     #[must_use]
     pub const fn is_last(&self) -> bool {
         matches!(self, Self::Reply(_) | Self::Value { .. } | Self::Meta { .. } | Self::ValueEnd)
     }
 
-    /// The reply that this is all of, with bytes of its own.
+    /// The reply with bytes of its own, when the event is a whole reply; `None` for the steps of a large
+    /// value and for [`ReplyEvent::End`].
     #[must_use]
     pub fn whole(self) -> Option<Reply> {
         Some(match self {
@@ -103,42 +108,42 @@ impl ReplyEvent<'_> {
     }
 }
 
-/// The bytes are no reply to what was asked. There is no telling where the next reply begins: close the connection.
+/// The error that the bytes are not a reply to the command. It is not known where the next reply begins, so
+/// that the connection has to be closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// No line end within [`REPLY_LINE_BYTES_MAX`].
+    /// No line end comes within [`REPLY_LINE_BYTES_MAX`].
     LineTooLong,
     /// A line ends in LF without CR.
     BadLineEnd,
-    /// A line that does not answer this command.
+    /// The line cannot answer this command.
     UnexpectedLine,
-    /// A `VALUE` or `VA` line with a number that is none or too large, or with words too few or too many.
+    /// A `VALUE` or `VA` line has too few or too many words, or a number that cannot be read or is too large.
     BadHeader,
-    /// A value for a key that was not asked for, or out of order.
+    /// A value has a key that was not asked for, or that is out of order.
     UnexpectedKey,
     /// A value is not followed by CRLF.
     BadTerminator,
 }
 
 impl ReplyParser {
-    /// The parser of a connection that was sent nothing yet. Values of more than `whole_bytes_max` bytes are yielded
-    /// in pieces.
+    /// The parser of a new connection. Values of more than `whole_bytes_max` bytes are yielded in pieces.
     #[must_use]
     pub const fn new(whole_bytes_max: u32) -> Self {
-        Self { state: State::Line, whole_bytes_max }
+        Self { state: ReplyState::Line, whole_bytes_max }
     }
 
-    /// The next step of the reply at the front of `input`. `keys` are those of a retrieval that have no reply yet, in
-    /// the order they were asked for; none for other commands.
+    /// Parses the next step of the reply at the front of `input`. `keys` are those keys of a retrieval that
+    /// have no reply yet, in the order of the request; they are empty for other commands.
     ///
-    /// The command is answered with an event that [`ReplyEvent::is_last`]; a retrieval with one of those for each key,
-    /// and then [`ReplyEvent::End`]. A key that is not there is answered without consuming anything.
+    /// The reply to a command ends with an event for which [`ReplyEvent::is_last`] is true. A retrieval has
+    /// one such event for each key, and then [`ReplyEvent::End`]. The miss of a key consumes no bytes.
     ///
-    /// `NeedMore` consumes nothing, and is never the answer to an input of more than [`REPLY_LINE_BYTES_MAX`] plus
-    /// the largest whole value plus 2 bytes.
+    /// `NeedMore` consumes nothing. It is never the result for an input of more than [`REPLY_LINE_BYTES_MAX`]
+    /// bytes plus the largest value that is yielded whole plus 2.
     ///
     /// # Errors
-    /// [`Framing`]: the connection is of no use any more.
+    /// [`Framing`]: close the connection.
     #[inline]
     pub fn parse<'i, 'k>(
         &mut self,
@@ -147,14 +152,16 @@ impl ReplyParser {
         keys: impl IntoIterator<Item = &'k [u8]>,
     ) -> Result<Parsed<ReplyEvent<'i>>, Framing> {
         match (self.state, expected) {
-            (State::Piece(left), _) => self.piece(input, left),
-            (State::Missing(keys), _) => {
-                self.state = if keys > 1 { State::Missing(keys - 1) } else { State::Line };
+            (ReplyState::Piece(left), _) => self.piece(input, left),
+            (ReplyState::Missing(keys), _) => {
+                self.state = if keys > 1 { ReplyState::Missing(keys - 1) } else { ReplyState::Line };
                 Ok(Parsed::Complete { value: ReplyEvent::Reply(Reply::Miss), consumed: 0 })
             }
-            (State::Line, Expected::Values { with_cas }) => self.values(input, with_cas, keys.into_iter()),
-            (State::Line, Expected::Meta(verb)) => self.meta(input, verb),
-            (State::Line, _) => {
+            (ReplyState::Line, Expected::Values { with_cas }) => {
+                self.values(input, with_cas, keys.into_iter())
+            }
+            (ReplyState::Line, Expected::Meta(verb)) => self.meta(input, verb),
+            (ReplyState::Line, _) => {
                 let Some((line, consumed)) = whole_line(input)? else { return Ok(Parsed::NeedMore) };
                 if expected == Expected::MetaNoop && line == b"MN" {
                     return Ok(Parsed::Complete { value: ReplyEvent::Meta { line, value: None }, consumed });
@@ -165,10 +172,10 @@ impl ReplyParser {
         }
     }
 
-    /// Whether the next byte begins a reply, or the reply to a key.
+    /// Whether the next byte begins a reply, or within a retrieval the reply to a key.
     #[must_use]
     pub fn at_line_start(&self) -> bool {
-        self.state == State::Line
+        self.state == ReplyState::Line
     }
 
     #[inline]
@@ -184,24 +191,24 @@ impl ReplyParser {
                 b"END" => Reply::Miss,
                 _ => error(line).ok_or(Framing::UnexpectedLine)?,
             };
-            // It answers every key that is left, and goes when none is.
+            // The line answers each key that is left, one call at a time, and is consumed when none is left.
             return Ok(match keys.next() {
                 Some(_) => Parsed::Complete { value: ReplyEvent::Reply(reply), consumed: 0 },
                 None => Parsed::Complete { value: ReplyEvent::End, consumed },
             });
         };
-        let Header { key, client_flags, value_len, cas_unique } =
+        let ValueHeader { key, client_flags, value_len, cas_unique } =
             header(words, with_cas).ok_or(Framing::BadHeader)?;
         match keys.position(|asked| asked == key) {
             Some(0) => {}
             Some(missing) => {
-                self.state = if missing > 1 { State::Missing(missing - 1) } else { State::Line };
+                self.state = if missing > 1 { ReplyState::Missing(missing - 1) } else { ReplyState::Line };
                 return Ok(Parsed::Complete { value: ReplyEvent::Reply(Reply::Miss), consumed: 0 });
             }
             None => return Err(Framing::UnexpectedKey),
         }
         if value_len > self.whole_bytes_max {
-            self.state = State::Piece(value_len);
+            self.state = ReplyState::Piece(value_len);
             let value = ReplyEvent::ValueHead { client_flags, cas_unique, value_len };
             return Ok(Parsed::Complete { value, consumed });
         }
@@ -234,7 +241,7 @@ impl ReplyParser {
         let word = line[2..].strip_prefix(b" ").and_then(|words| words.split(|&byte| byte == b' ').next());
         let value_len = word.and_then(value_len).ok_or(Framing::BadHeader)?;
         if value_len > self.whole_bytes_max {
-            self.state = State::Piece(value_len);
+            self.state = ReplyState::Piece(value_len);
             let value = ReplyEvent::MetaHead { line: Bytes::copy_from_slice(line), value_len };
             return Ok(Parsed::Complete { value, consumed });
         }
@@ -253,19 +260,19 @@ impl ReplyParser {
             if len == 0 {
                 return Ok(Parsed::NeedMore);
             }
-            self.state = State::Piece(left - len as u32);
+            self.state = ReplyState::Piece(left - len as u32);
             return Ok(Parsed::Complete { value: ReplyEvent::ValuePiece(&input[..len]), consumed: len });
         }
         let Some(end) = input.first_chunk() else { return Ok(Parsed::NeedMore) };
         if end != TERMINATOR {
             return Err(Framing::BadTerminator);
         }
-        self.state = State::Line;
+        self.state = ReplyState::Line;
         Ok(Parsed::Complete { value: ReplyEvent::ValueEnd, consumed: TERMINATOR.len() })
     }
 }
 
-/// The line at the front of `input` without its CRLF, and its bytes with it; `None` when it is not all there.
+/// The line at the front of `input` without its CRLF, and its length with it; `None` when it is not complete.
 #[inline]
 fn whole_line(input: &[u8]) -> Result<Option<(&[u8], usize)>, Framing> {
     let window = &input[..input.len().min(REPLY_LINE_BYTES_MAX)];
@@ -279,7 +286,7 @@ fn whole_line(input: &[u8]) -> Result<Option<(&[u8], usize)>, Framing> {
     }
 }
 
-/// The value at the front of `input`, and its bytes with its CRLF; `None` when it is not all there.
+/// The value at the front of `input`, and its length with its CRLF; `None` when it is not complete.
 #[inline]
 fn whole_value(input: &[u8], value_len: u32) -> Result<Option<(&[u8], usize)>, Framing> {
     let len = value_len as usize;
@@ -290,8 +297,8 @@ fn whole_value(input: &[u8], value_len: u32) -> Result<Option<(&[u8], usize)>, F
     Ok(Some((&block[..len], block.len())))
 }
 
-/// What stands behind `VALUE`.
-struct Header<'a> {
+/// The words of a `VALUE` line.
+struct ValueHeader<'a> {
     key: &'a [u8],
     client_flags: u32,
     value_len: u32,
@@ -299,9 +306,9 @@ struct Header<'a> {
 }
 
 #[inline]
-fn header(words: &[u8], with_cas: bool) -> Option<Header<'_>> {
+fn header(words: &[u8], with_cas: bool) -> Option<ValueHeader<'_>> {
     let mut words = words.split(|&byte| byte == b' ');
-    let header = Header {
+    let header = ValueHeader {
         key: words.next()?,
         client_flags: digits(words.next()?)?.try_into().ok()?,
         value_len: value_len(words.next()?)?,
@@ -315,13 +322,13 @@ fn value_len(word: &[u8]) -> Option<u32> {
     digits(word)?.try_into().ok().filter(|&len| len <= VALUE_LEN_MAX)
 }
 
-/// A number without a sign.
+/// Reads a number without a sign.
 #[inline]
 fn digits(word: &[u8]) -> Option<u64> {
     if word.first()?.is_ascii_digit() { parse_u64(word) } else { None }
 }
 
-/// The reply that the whole of `line` is to a command with replies of one line.
+/// The reply that `line` is to a command whose replies are of one line; `None` when it is not such a reply.
 #[inline]
 fn simple(line: &[u8], expected: Expected) -> Option<Reply> {
     Some(match (expected, line) {
@@ -340,11 +347,11 @@ fn simple(line: &[u8], expected: Expected) -> Option<Reply> {
     })
 }
 
-/// The error that `line` tells of.
+/// The reply that `line` is when it is an error.
 #[cold]
 fn error(line: &[u8]) -> Option<Reply> {
     let kind = if let Some(text) = line.strip_prefix(b"SERVER_ERROR") {
-        // A server that refuses `shutdown` puts a colon.
+        // memcached's refusal of `shutdown` has a colon here.
         if !matches!(text, [] | [b' ' | b':', ..]) {
             return None;
         }
@@ -364,7 +371,7 @@ fn error(line: &[u8]) -> Option<Reply> {
     Some(Reply::Error { kind, line: Bytes::copy_from_slice(line) })
 }
 
-/// `line` as bytes of its own; the constant ones, which are the most of them, take no memory.
+/// `line` with bytes of its own. The constant lines, which are the most frequent, need no allocation.
 #[inline]
 fn shared_line(line: &[u8]) -> Bytes {
     for constant in [&b"HD"[..], b"EN", b"NF", b"NS", b"EX", b"MN"] {

@@ -1,27 +1,27 @@
-//! A retrieval line of several keys, written key by key.
+//! Writes a retrieval line of several keys, key by key.
 
 use super::encode::put_retrieval_head;
 use crate::{Exptime, Limits, Retrieve};
 
-/// Most keys of a line: a value that comes late holds up no more replies than these.
+/// Most keys of a line. It bounds how many replies wait for one value that arrives late.
 const KEYS_MAX: usize = 64;
 
-/// An open retrieval line at the end of an output, to which nothing else may be appended before
-/// [`RetrievalLine::close`].
+/// A retrieval line at the end of an output, to which further keys can be added. Nothing else may be appended
+/// to that output before [`RetrievalLine::close`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RetrievalLine {
     with_cas: bool,
     touch: Option<Exptime>,
     keys: usize,
-    /// So far, without its CRLF.
+    /// Length of the line so far, in bytes without CRLF.
     bytes: usize,
 }
 
 impl RetrievalLine {
-    /// Most bytes of a line with its CRLF: all that a memcached reads of `gat` and `gats`.
+    /// Most bytes of a line with its CRLF, which is the longest `gat` or `gats` line that memcached accepts.
     pub const BYTES_MAX: usize = Limits::MEMCACHED.line_bytes_max;
 
-    /// Appends the line up to its first key.
+    /// Begins a line: appends its verb and its first key.
     #[inline]
     #[must_use]
     pub fn open(first: &Retrieve, out: &mut Vec<u8>) -> Self {
@@ -32,8 +32,9 @@ impl RetrievalLine {
         Self { with_cas: first.with_cas, touch: first.touch, keys: 1, bytes: out.len() - before }
     }
 
-    /// Whether `next` asks for the same of its key, and there is room for it. That the key is not in the line already
-    /// is the caller's to know: a key that is there twice is answered twice.
+    /// Whether the key of `next` may be added: it has the same verb and exptime, and the line has room for
+    /// it. The caller makes sure that the key is not yet in the line, since a key that is there twice is
+    /// answered twice.
     #[inline]
     #[must_use]
     pub fn takes(&self, next: &Retrieve) -> bool {
@@ -43,16 +44,18 @@ impl RetrievalLine {
             && self.bytes + 1 + next.key.len() + 2 <= Self::BYTES_MAX
     }
 
-    /// Appends a key that the line [takes](Self::takes).
+    /// Appends a key for which [`RetrievalLine::takes`] is true.
     #[inline]
     pub fn push(&mut self, key: &[u8], out: &mut Vec<u8>) {
+        debug_assert!(self.keys < KEYS_MAX);
+        debug_assert!(self.bytes + 1 + key.len() + 2 <= Self::BYTES_MAX);
         out.push(b' ');
         out.extend_from_slice(key);
         self.keys += 1;
         self.bytes += 1 + key.len();
     }
 
-    /// Appends the end of the line.
+    /// Ends the line: appends CRLF.
     #[inline]
     pub fn close(self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"\r\n");

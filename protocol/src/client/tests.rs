@@ -1,4 +1,4 @@
-//! What a proxy sends is what a server reads, and what a server sends comes to the same however its bytes are split.
+//! A server reads what a proxy sends, and the bytes of a server give the same replies however they are split.
 
 use proptest::prelude::*;
 
@@ -11,7 +11,7 @@ use crate::{
 /// Largest value that the parsers here yield whole.
 const WHOLE_BYTES_MAX: u32 = 8;
 
-/// What a reply comes to: the texts of its events, with the pieces of a value put together.
+/// The texts of the events of a reply, with the pieces of a value put together.
 fn hear(sent: &[u8], piece_bytes: usize, expected: Expected, keys: &[&str]) -> Vec<String> {
     let mut parser = ReplyParser::new(WHOLE_BYTES_MAX);
     let (mut from, mut answered, mut value) = (0, 0, Vec::new());
@@ -60,7 +60,7 @@ fn hear(sent: &[u8], piece_bytes: usize, expected: Expected, keys: &[&str]) -> V
     events
 }
 
-/// `sent` comes to `expected` in one piece and in pieces of every other size.
+/// `sent` yields `expected`, in one piece and in pieces of every other size.
 #[track_caller]
 fn check(what: Expected, keys: &[&str], sent: &str, expected: &[String]) {
     for piece_bytes in 1..=sent.len() {
@@ -286,20 +286,18 @@ fn what_follows_a_reply_is_left_alone() {
     }
 }
 
-/// The command a server reads from `sent`, which it consumes with its data block.
+/// The command that a server reads from `sent`, which holds that command and its data block and nothing else.
 #[track_caller]
 fn read<'a>(sent: &'a [u8], data: &[u8]) -> Command<'a> {
     match Parser::new().parse(sent, &Limits::default()) {
         Ok(Parsed::Complete { value, consumed }) => {
-            match &value {
-                Command::Store(_) | Command::Meta(crate::Meta { verb: MetaVerb::Set, .. }) => {
-                    assert_eq!(&sent[consumed..], [data, b"\r\n"].concat());
-                }
-                _ => assert_eq!(consumed, sent.len()),
+            match value.value_len() {
+                Some(_) => assert_eq!(&sent[consumed..], [data, b"\r\n"].concat()),
+                None => assert_eq!(consumed, sent.len()),
             }
             value
         }
-        other => panic!("{:?} came to {other:?}", String::from_utf8_lossy(sent)),
+        other => panic!("{:?} was read as {other:?}", String::from_utf8_lossy(sent)),
     }
 }
 
@@ -353,19 +351,16 @@ fn classic() -> impl Strategy<Value = Command<'static>> {
     ]
 }
 
-/// `command` over `key`, with a value as long as `data`.
+/// `command` over `key`, with a value as long as `data`. Commands without a key stay as they are.
 fn with<'a>(command: Command<'a>, key: &'a [u8], data: &[u8]) -> Command<'a> {
-    match command {
-        Command::Retrieve(from) => Command::Retrieve(Retrieve { key, ..from }),
-        Command::Store(from) => Command::Store(Store { key, value_len: data.len() as u32, ..from }),
-        Command::Delete(from) => Command::Delete(Delete { key, ..from }),
-        Command::Arithmetic(from) => Command::Arithmetic(Arithmetic { key, ..from }),
-        Command::Touch(from) => Command::Touch(Touch { key, ..from }),
-        other => other,
+    let mut command = command.parts().map_or(command, |parts| parts.head.with_bytes(key, b""));
+    if let Command::Store(store) = &mut command {
+        store.value_len = data.len() as u32;
     }
+    command
 }
 
-/// `command` as it is when every command is to be answered.
+/// `command` without its `noreply`.
 fn answered(mut command: Command) -> Command {
     match &mut command {
         Command::Store(Store { noreply, .. })
@@ -425,7 +420,9 @@ proptest! {
 
         out.clear();
         encode(&command, &data, &mut out);
-        let (Command::Meta(sent), Command::Meta(heard)) = (command, read(&out, &data)) else { unreachable!() };
+        let (Command::Meta(sent), Command::Meta(heard)) = (command, read(&out, &data)) else {
+            unreachable!()
+        };
         prop_assert!(!heard.flags.has(b'q'));
         let without_q: Vec<_> = sent.flags.iter().filter(|&(letter, _)| letter != b'q').collect();
         prop_assert_eq!(heard.flags.iter().collect::<Vec<_>>(), without_q);
@@ -433,17 +430,19 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_come_to_the_same_in_one_piece_and_in_many(
+    fn any_bytes_yield_the_same_in_one_piece_and_in_many(
         sent in prop::collection::vec(
             prop::sample::select(vec![
                 "VALUE ", "a", "b", " ", "7", "1", "9", "12", "\r\n", "\r\n", "\r\n", "\n", "x", "END\r\n",
-                "VALUE a 7 1\r\nx\r\n", "VALUE b 7 12\r\n0123456789ab\r\n", "VA 1\r\nx\r\n", "HD\r\n", "STORED\r\n",
-                "SERVER_ERROR 307 busy\r\n", "ERROR\r\n",
+                "VALUE a 7 1\r\nx\r\n", "VALUE b 7 12\r\n0123456789ab\r\n", "VA 1\r\nx\r\n", "HD\r\n",
+                "STORED\r\n", "SERVER_ERROR 307 busy\r\n", "ERROR\r\n",
             ]),
             0..12,
         ),
         piece_bytes in 1..9usize,
-        expected in prop::sample::select(vec![GET, GETS, Expected::Store, Expected::Number, Expected::Meta(MetaVerb::Get)]),
+        expected in prop::sample::select(vec![
+            GET, GETS, Expected::Store, Expected::Number, Expected::Meta(MetaVerb::Get),
+        ]),
     ) {
         let sent = sent.concat();
         let whole = hear(sent.as_bytes(), sent.len().max(1), expected, &["a", "b"]);
@@ -470,10 +469,10 @@ fn the_line_of_a_large_value_stands_alone() {
 
 #[test]
 fn only_commands_with_one_reply_have_one_to_expect() {
-    assert_eq!(Expected::of(&Command::Version), Some(Expected::Version));
-    assert_eq!(Expected::of(&Command::MetaNoop), Some(Expected::MetaNoop));
+    assert_eq!(Expected::from_command(&Command::Version), Some(Expected::Version));
+    assert_eq!(Expected::from_command(&Command::MetaNoop), Some(Expected::MetaNoop));
     for command in [Command::Quit, Command::Stats { words: b"" }, Command::Shutdown { graceful: false }] {
-        assert_eq!(Expected::of(&command), None);
+        assert_eq!(Expected::from_command(&command), None);
     }
     assert!(Expected::Store.has_data() && Expected::Meta(MetaVerb::Set).has_data());
     assert!(!GET.has_data() && !Expected::Meta(MetaVerb::Arithmetic).has_data());

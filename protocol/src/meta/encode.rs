@@ -1,24 +1,24 @@
-//! The replies to meta commands.
+//! Writes the replies to meta commands.
 
 use super::flags::mask;
 use crate::number::put_decimal;
 use crate::{Meta, MetaFlags, MetaVerb, line};
 
-/// How a meta command ended.
+/// The result of a meta command, which the first two letters of its reply show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum MetaCode {
-    /// `VA`: it went well, and the value follows.
+    /// `VA`: the command succeeded, and the value follows.
     Value = 0,
-    /// `HD`: it went well.
+    /// `HD`: the command succeeded.
     Done = 1,
-    /// `EN`: `mg` or `me` found nothing.
+    /// `EN`: there is no such item; `mg` and `me` only.
     Miss = 2,
-    /// `NS`: not stored.
+    /// `NS`: the value was not stored.
     NotStored = 3,
-    /// `EX`: the cas unique differs.
+    /// `EX`: the item has another cas unique.
     Exists = 4,
-    /// `NF`: there is nothing to change.
+    /// `NF`: there is no item to change.
     NotFound = 5,
 }
 
@@ -36,7 +36,7 @@ impl MetaCode {
         }
     }
 
-    /// Whether the command did what it was asked.
+    /// Whether the command succeeded.
     #[inline]
     #[must_use]
     pub const fn is_success(self) -> bool {
@@ -44,51 +44,52 @@ impl MetaCode {
     }
 }
 
-/// What the flags of a reply are filled in from: the item as the command found or left it, all zero where there is
-/// none.
+/// What the flags of a reply can show of an item, as the command found or left it. The default, all zero,
+/// stands for no item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct MetaItem {
-    /// `f`
+    /// `f`: the number that a client stored with the value.
     pub client_flags: u32,
-    /// `c`
+    /// `c`: the cas unique.
     pub cas: u64,
-    /// `s`: bytes of the value
+    /// `s`: the length of the value in bytes.
     pub size: u32,
-    /// `t`: seconds left; `None` is never, shown as -1. The old one where `t` stands in front of `T`.
+    /// `t`: the TTL in seconds; `None` for an item that does not expire, shown as -1. When `t` comes before
+    /// `T`, it is the TTL from before the command.
     pub ttl_s: Option<u32>,
-    /// `h`: fetched before this access.
+    /// `h`: whether the item was fetched before this access.
     pub hit_before: bool,
-    /// `l`: seconds since the access before this one.
+    /// `l`: the seconds since the access before this one.
     pub last_access_s: u32,
-    /// `W`: this client is the one to renew the item.
+    /// `W`: whether this client is the one to renew the item.
     pub win: bool,
-    /// `X`: the item is stale.
+    /// `X`: whether the item is stale.
     pub stale: bool,
-    /// `Z`: another client is already renewing the item.
+    /// `Z`: whether another client is already renewing the item.
     pub token_sent: bool,
 }
 
-/// What `me` shows of an item.
+/// The fields of an item that `me` shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct MetaDebug {
-    /// Seconds left; `None` is never, shown as -1.
+    /// `exp`: the TTL in seconds; `None` for an item that does not expire, shown as -1.
     pub ttl_s: Option<u32>,
-    /// Seconds since the last access.
+    /// `la`: the seconds since the last access.
     pub last_access_s: u32,
-    /// The cas unique.
+    /// `cas`: the cas unique.
     pub cas: u64,
-    /// Fetched since it was stored.
+    /// `fetch`: whether the item was fetched since it was stored.
     pub fetched: bool,
-    /// The slab class, or what stands for it.
+    /// `cls`: the slab class, or the number that an engine without slabs shows in its place.
     pub class: u32,
-    /// Bytes of memory the item takes.
+    /// `size`: the memory that the item takes, in bytes.
     pub size: u64,
 }
 
-/// Flags that every verb returns, however it ended.
+/// The flags that every verb returns, whatever the result.
 const RETURNED_ALWAYS: u64 = mask(b"kO");
 
-/// Flags that a verb returns when it went well; those of `ms` also when it did not.
+/// The flags that each verb, by its number, returns when it succeeds; `ms` returns them also when it fails.
 const RETURNED: [u64; 5] = [
     RETURNED_ALWAYS | mask(b"cfhlst"),
     RETURNED_ALWAYS | mask(b"cs"),
@@ -97,11 +98,13 @@ const RETURNED: [u64; 5] = [
     RETURNED_ALWAYS,
 ];
 
-/// Appends the line that answers `meta`: code, value length, flags in the order they were asked for, then what is
-/// special about the item in the order Z X W, and CRLF.
+const _: () = assert!(RETURNED.len() == MetaVerb::Debug as usize + 1);
+
+/// Appends the line that answers `meta`: the code, the value length, the flags in the order of the request,
+/// then those of `Z`, `X` and `W` that apply, and CRLF.
 ///
-/// `value_len` goes with [`MetaCode::Value`] and nothing else; the value and CRLF are the caller's to add. Of a command
-/// that failed only `k`, `b` and `O` are shown, and of `ms` also `c`, which is 0, and `s`.
+/// `value_len` is present for [`MetaCode::Value`] and for no other code; the caller then appends the value
+/// and CRLF. A command that failed returns only `k`, `b` and `O`, and `ms` also `s` and `c`, which is 0.
 #[inline]
 pub fn encode_header(
     out: &mut Vec<u8>,
@@ -169,8 +172,8 @@ fn put_ttl(out: &mut Vec<u8>, ttl_s: Option<u32>) {
     }
 }
 
-/// Appends the line that answers `me` for an item that is there; for one that is not it is [`line::META_MISS`].
-/// The key is shown as it was sent, so that no byte of it can break the line.
+/// Appends the line that answers `me` for an item that exists; for one that does not the answer is
+/// [`line::META_MISS`]. The key is shown as it was sent, so that none of its bytes can break the line.
 pub fn encode_debug(out: &mut Vec<u8>, meta: &Meta, item: &MetaDebug) {
     out.extend_from_slice(b"ME ");
     out.extend_from_slice(meta.key);
@@ -188,8 +191,8 @@ pub fn encode_debug(out: &mut Vec<u8>, meta: &Meta, item: &MetaDebug) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Whether the flag `q` keeps the reply `code` to `meta` back: what was to be expected is hidden, which for `mg` is a
-/// miss and for the others success. Errors never are, nor is a bad data chunk.
+/// Whether the flag `q` of `meta` hides a reply with this code. It hides the expected result, which for `mg`
+/// is a miss and for other verbs success. It never hides an error, nor a bad data chunk.
 #[inline]
 #[must_use]
 pub const fn is_hidden(meta: &Meta, code: MetaCode) -> bool {
@@ -201,6 +204,6 @@ pub const fn is_hidden(meta: &Meta, code: MetaCode) -> bool {
         }
 }
 
-// The constant replies are what the encoder comes to without flags.
+// The constant replies are those that the encoder writes without flags.
 const _: () = assert!(line::META_MISS[0] == MetaCode::Miss.letters()[0]);
 const _: () = assert!(line::META_DONE[0] == MetaCode::Done.letters()[0]);

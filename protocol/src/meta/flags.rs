@@ -1,16 +1,16 @@
-//! The flags of a meta line: which letters there are, what follows them, and what is wrong with them.
+//! The flags of a meta line: which letters exist, what may follow them, and which errors they cause.
 
 use crate::number::{parse_i64, parse_u64};
 use crate::words::Words;
 use crate::{Exptime, MetaFlags, MetaMode, MetaVerb, ParseError};
 
-/// Most words of a meta line, verb and key included.
+/// Most words of a meta line, including verb and key.
 pub(super) const WORDS_MAX: usize = 20;
 
-/// Most bytes that may follow `O`.
+/// Most bytes after the letter `O`.
 const OPAQUE_BYTES_MAX: usize = 31;
 
-/// The flags there are. Every verb takes all of them and overlooks those it has no use for.
+/// The flags that exist. Every verb accepts all of them and ignores those that it has no use for.
 const LETTERS: u64 = mask(b"bkqvcfhlstuxIOLPTNRECFMDJ");
 
 /// The bits of `letters`.
@@ -24,10 +24,10 @@ pub(super) const fn mask(letters: &[u8]) -> u64 {
     bits
 }
 
-/// Reads the flags in `words`, of which a line may have `words_max`, into `flags`.
+/// Reads the flags in `words`, at most `words_max`, into `flags`.
 ///
-/// A letter that is none, or is there twice, is reported as soon as it is met; of numbers that cannot be read the last
-/// is, and after those what only `verb` can object to.
+/// An unknown or repeated letter is reported as soon as it is read. Otherwise the last number that cannot be
+/// read is reported, and if all can be read the error that depends on `verb`.
 pub(super) fn parse<'a>(
     verb: MetaVerb,
     flags: &mut MetaFlags<'a>,
@@ -61,7 +61,7 @@ pub(super) fn parse<'a>(
             b'C' => read(&mut flags.compare_cas, parse_u64(token), ParseError::BadToken),
             b'D' => read(&mut flags.delta, parse_u64(token), ParseError::BadMetaDelta),
             b'J' => read(&mut flags.initial, parse_u64(token), ParseError::BadMetaInitial),
-            // As the classic commands: the upper half of a larger number is dropped.
+            // As in the classic commands, the upper half of a larger number is dropped.
             b'F' => read(
                 &mut flags.client_flags,
                 parse_u64(token).map(|n| n as u32),
@@ -92,7 +92,7 @@ pub(super) fn parse<'a>(
     }
 }
 
-/// Reads the flags of `me`, which looks for `b` and overlooks all else.
+/// Reads the flags of `me`, which knows `b` and ignores every other word.
 pub(super) fn parse_debug(flags: &mut MetaFlags, mut words: Words) -> Result<(), ParseError> {
     loop {
         match words.next() {
@@ -103,9 +103,9 @@ pub(super) fn parse_debug(flags: &mut MetaFlags, mut words: Words) -> Result<(),
     }
 }
 
-/// Whether one of `words` begins with something else than a letter. The value behind such an `ms` line is not skipped.
+/// Whether one of `words` does not begin with a letter. The value after such an `ms` line is not skipped.
 #[cold]
-pub(super) fn lack_a_letter(mut words: Words) -> bool {
+pub(super) fn any_without_letter(mut words: Words) -> bool {
     loop {
         match words.next() {
             [] => return false,
@@ -121,13 +121,13 @@ fn read<N>(field: &mut N, number: Option<N>, otherwise: ParseError) -> Result<()
     Ok(())
 }
 
-/// Seconds, which may be negative; what 32 bits cannot hold comes to the nearest that they can.
+/// Reads seconds, which may be negative. A number that 32 bits cannot hold becomes the nearest that they can.
 fn parse_seconds(token: &[u8]) -> Option<i32> {
     let seconds = parse_i64(token)?;
     Some(seconds.clamp(i32::MIN.into(), i32::MAX.into()) as i32)
 }
 
-/// The mode that `letter` is to `ms` or `ma`. Lower case is none.
+/// The mode that `letter` means for `ms` or `ma`. A letter in lower case is an error.
 fn parse_mode(verb: MetaVerb, letter: u8) -> Result<MetaMode, ParseError> {
     match (verb, letter) {
         (MetaVerb::Arithmetic, b'I' | b'+') => Ok(MetaMode::Increment),
@@ -143,14 +143,15 @@ fn parse_mode(verb: MetaVerb, letter: u8) -> Result<MetaMode, ParseError> {
 }
 
 impl<'a> MetaFlags<'a> {
-    /// The flags in the order they were sent: letter, and the bytes up to the next blank.
+    /// The flags in the order they were sent, each as its letter and the bytes between it and the next blank.
     #[inline]
     pub fn iter(&self) -> impl Iterator<Item = (u8, &'a [u8])> + use<'a> {
         let mut words = Words::new(self.tokens);
         std::iter::from_fn(move || words.next().split_first().map(|(&letter, token)| (letter, token)))
     }
 
-    /// Whether both flags were sent, `first` in front of `second`: a `t` in front of `T` shows the old ttl.
+    /// Whether both flags were sent, and `first` before `second`. Some flags depend on the order: `t` before
+    /// `T` shows the TTL from before the command.
     #[must_use]
     pub fn in_order(&self, first: u8, second: u8) -> bool {
         self.has(first)

@@ -1,11 +1,12 @@
-//! Keys of meta commands, which the flag `b` makes base64. Replies return the base64 that the request brought.
+//! The keys of meta commands, which are base64 when the flag `b` is sent. Replies return the base64 of the
+//! request.
 
 use crate::{KEY_BYTES_MAX, Meta};
 
-/// Marks a byte that is no base64 digit in [`SEXTETS`].
+/// Marks a byte in [`SEXTETS`] that is not a base64 digit.
 const NO_DIGIT: u8 = 0xff;
 
-/// The six bits a byte stands for.
+/// The six bits that each base64 digit stands for.
 static SEXTETS: [u8; 256] = {
     let digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut sextets = [NO_DIGIT; 256];
@@ -17,13 +18,14 @@ static SEXTETS: [u8; 256] = {
     sextets
 };
 
-/// Where the key that is stored comes from.
+/// The step from the key of a meta command as sent to the key of the item.
 pub struct MetaKey;
 
 impl MetaKey {
-    /// The key to look up: the one that was sent, or what its base64 stands for, decoded into `scratch`.
+    /// The key of the item: the key as sent, or with the flag `b` its base64 decoded into `scratch`.
     ///
-    /// The parser lets only sound base64 through. In a command made by other means, bytes that are none count as `A`.
+    /// The parser accepts only valid base64. In a command that was made by other means, a byte that is not a
+    /// base64 digit counts as `A`, and an incomplete group at the end is ignored.
     #[inline]
     #[must_use]
     pub fn decode<'k>(meta: &Meta<'k>, scratch: &'k mut [u8; KEY_BYTES_MAX]) -> &'k [u8] {
@@ -31,7 +33,7 @@ impl MetaKey {
     }
 }
 
-/// Whether `key` is base64 of at least a byte: groups of four digits, the last of them padded if need be.
+/// Whether `key` is the base64 of at least one byte: groups of four digits, the last of which may be padded.
 pub(super) fn is_base64(key: &[u8]) -> bool {
     if key.is_empty() || !key.len().is_multiple_of(4) {
         return false;
@@ -45,6 +47,7 @@ pub(super) fn is_base64(key: &[u8]) -> bool {
 }
 
 fn decode<'k>(key: &[u8], scratch: &'k mut [u8; KEY_BYTES_MAX]) -> &'k [u8] {
+    debug_assert!(key.len() <= KEY_BYTES_MAX);
     let mut len = 0;
     for group in key.chunks_exact(4) {
         let bits = group.iter().fold(0, |bits, &byte| {
@@ -85,7 +88,7 @@ mod tests {
             ("Zm9vYg==", b"foob"),
             ("+/+/", b"\xfb\xff\xbf"),
             ("AAAA", b"\0\0\0"),
-            ("Zm9vYh==", b"foob"), // bits past the last byte are overlooked
+            ("Zm9vYh==", b"foob"), // bits after the last byte are ignored
         ] {
             assert!(is_base64(key.as_bytes()), "{key}");
             assert_eq!(decoded(key, base64()), bytes, "{key}");

@@ -1,4 +1,4 @@
-//! The meta commands: their grammar, their base64 keys, and their replies.
+//! The meta commands: their grammar, their base64 keys and their replies.
 
 mod encode;
 mod flags;

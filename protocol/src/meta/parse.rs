@@ -7,7 +7,7 @@ use crate::text::{data_block_bytes, parse_value_len};
 use crate::words::Words;
 use crate::{Command, Limits, Meta, MetaFlags, MetaVerb, ParseError};
 
-/// The meta command `word` names, unless it is `mn`, which has neither key nor flags.
+/// The meta command that `word` names. `None` for `mn` too, which has neither key nor flags.
 #[inline]
 pub(crate) fn verb(word: &[u8]) -> Option<MetaVerb> {
     match word {
@@ -20,7 +20,7 @@ pub(crate) fn verb(word: &[u8]) -> Option<MetaVerb> {
     }
 }
 
-/// The command `verb` with the words behind it.
+/// Parses the command `verb`, where `words` are those after it.
 pub(crate) fn parse<'a>(
     verb: MetaVerb,
     mut words: Words<'a>,
@@ -41,7 +41,7 @@ pub(crate) fn parse<'a>(
     if key.is_empty() {
         return Err(ParseError::MissingArgument.into());
     }
-    // No answer of a meta command is ever hidden from here: `q` covers what went well.
+    // Errors of a meta line are always answered: `q` hides expected results only.
     let refuse = |error| Refused { error, swallow, noreply: false };
     if key.len() > limits.key_bytes_max {
         return Err(refuse(ParseError::KeyTooLong));
@@ -56,14 +56,15 @@ pub(crate) fn parse<'a>(
             Err(refuse(as_reported(verb, ParseError::BadKeyEncoding)))
         }
         Ok(()) => Ok(Command::Meta(meta)),
-        Err(error @ ParseError::InvalidFlag) if flags::lack_a_letter(words) => {
+        Err(error @ ParseError::InvalidFlag) if flags::any_without_letter(words) => {
             Err(as_reported(verb, error).into())
         }
         Err(error) => Err(refuse(as_reported(verb, error))),
     }
 }
 
-/// What `verb` calls `error`: `ma` tells what is wrong with a flag no further, and `me` knows one answer.
+/// The error that `verb` reports for `error`: `ma` has one answer for most errors in its flags, and `me` has
+/// its own answer for a key that is not base64.
 fn as_reported(verb: MetaVerb, error: ParseError) -> ParseError {
     match (verb, error) {
         (MetaVerb::Arithmetic, ParseError::OpaqueTooLong | ParseError::BadArithmeticMode) => error,

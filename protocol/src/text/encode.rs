@@ -1,9 +1,9 @@
-//! The classic replies that have something to fill in; the others are in [`crate::line`].
+//! Writes the classic replies that are not constants; the constant ones are in [`crate::line`].
 
 use crate::number::put_decimal;
 
-/// Appends `VALUE key flags len [cas]` and CRLF. The value and CRLF follow, then [`crate::line::END`] behind the last
-/// key of a line.
+/// Appends `VALUE key flags len [cas]` and CRLF. The caller appends the value and CRLF, and after the last
+/// key of a line [`crate::line::END`].
 #[inline]
 pub fn encode_value_header(
     out: &mut Vec<u8>,
@@ -25,21 +25,21 @@ pub fn encode_value_header(
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends what `incr` or `decr` came to, and CRLF.
+/// Appends the number after `incr` or `decr`, and CRLF.
 #[inline]
 pub fn encode_number(out: &mut Vec<u8>, number: u64) {
     put_decimal(out, number);
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends `STAT name value` and CRLF. [`crate::line::END`] follows the last.
+/// Appends `STAT name value` and CRLF. After the last stat the caller appends [`crate::line::END`].
 pub fn encode_stat(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     for part in [b"STAT ", name, b" ", value, b"\r\n"] {
         out.extend_from_slice(part);
     }
 }
 
-/// Appends `VERSION version` and CRLF. Clients read it: they want at least `1.6.40`.
+/// Appends `VERSION version` and CRLF. Some clients read the version and require at least `1.6.40`.
 pub fn encode_version(out: &mut Vec<u8>, version: &str) {
     for part in [b"VERSION ", version.as_bytes(), b"\r\n"] {
         out.extend_from_slice(part);

@@ -1,4 +1,4 @@
-//! The classic commands: their grammar, and the replies that have something to fill in.
+//! The classic commands: their grammar, and those of their replies that are not constants.
 
 mod encode;
 mod parse;

@@ -1,11 +1,12 @@
-//! The grammar of the classic commands, one whole line at a time; of retrieval lines what stands in front of the keys.
+//! The grammar of the classic commands, one whole line at a time. Of a retrieval line it reads what precedes
+//! the keys.
 //!
-//! Words beyond those a command knows are ignored, as memcached does, and so is what it knows but does not need. A
-//! line with too few words is refused even under `noreply`; from there on `noreply` hides what is wrong with it.
+//! As in memcached, words that a command has no use for are ignored. A line with too few words is answered
+//! with an error even when it ends in `noreply`; any later error of the line is hidden by `noreply`.
 
 use crate::error::Refused;
 use crate::number::{digit, parse_i64, parse_u64};
-use crate::parser::Keys;
+use crate::parser::KeysAhead;
 use crate::scan::find_either;
 use crate::words::Words;
 use crate::{
@@ -13,10 +14,10 @@ use crate::{
     VALUE_LEN_MAX,
 };
 
-/// Digits of a number in a plain line: enough for a unix time, and no overflow.
+/// Most digits of a number in a plain line: enough for a unix time, and too few to overflow.
 const PLAIN_DIGITS_MAX: usize = 10;
 
-/// The verbs whose lines are yielded key by key.
+/// One of the verbs whose lines are yielded key by key.
 #[derive(Clone, Copy)]
 pub(crate) struct Retrieval {
     with_cas: bool,
@@ -25,7 +26,7 @@ pub(crate) struct Retrieval {
 
 impl Retrieval {
     #[inline]
-    pub fn of(verb: &[u8]) -> Option<Self> {
+    pub(crate) fn from_verb(verb: &[u8]) -> Option<Self> {
         let (with_cas, touches) = match verb {
             b"get" => (false, false),
             b"gets" => (true, false),
@@ -36,8 +37,9 @@ impl Retrieval {
         Some(Self { with_cas, touches })
     }
 
-    /// What the keys have in common; leaves `words` in front of the first of them, which is there.
-    pub fn keys(self, words: &mut Words) -> Result<Keys, ParseError> {
+    /// Reads the words before the keys. What is left in `words` begins with the first key; a line without
+    /// keys is an error.
+    pub(crate) fn keys(self, words: &mut Words) -> Result<KeysAhead, ParseError> {
         let exptime = if self.touches { Some(words.next()) } else { None };
         words.skip_blanks();
         if words.len() == 0 {
@@ -45,11 +47,11 @@ impl Retrieval {
         }
         let touch =
             exptime.map(|word| parse_i64(word).map(Exptime).ok_or(ParseError::BadExptime)).transpose()?;
-        Ok(Keys { with_cas: self.with_cas, touch, checked: 0 })
+        Ok(KeysAhead { with_cas: self.with_cas, touch, checked: 0 })
     }
 }
 
-/// The command `verb` with the words behind it.
+/// Parses the command `verb`, where `words` are those after it.
 pub(crate) fn parse<'a>(verb: &[u8], words: Words<'a>, limits: &Limits) -> Result<Command<'a>, Refused> {
     match verb {
         b"set" => store(StoreVerb::Set, words, limits),
@@ -74,9 +76,11 @@ pub(crate) fn parse<'a>(verb: &[u8], words: Words<'a>, limits: &Limits) -> Resul
     }
 }
 
-/// The `set` line at the front of `input` and its bytes, when it is as plain as clients send it: one blank between
-/// words, none beyond those it needs but `noreply`, CRLF. Anything else, a line that is wrong or not all there included, is
-/// `None` and left to the grammar of whole lines, which comes to the same more slowly.
+/// Parses the `set` line at the front of `input` when it is as plain as clients usually send it: one blank
+/// between words, no words but those it needs and `noreply`, and CRLF. Returns its length in bytes too.
+///
+/// `None` for anything else, including lines with an error and lines that are not complete. Those are left to
+/// [`parse`], which is slower and would give the same result for a plain line.
 #[inline]
 pub(crate) fn plain_set<'a>(input: &'a [u8], limits: &Limits) -> Option<(Store<'a>, usize)> {
     let rest = input.strip_prefix(b"set ")?;
@@ -108,7 +112,7 @@ pub(crate) fn plain_set<'a>(input: &'a [u8], limits: &Limits) -> Option<(Store<'
     Some((store, consumed))
 }
 
-/// A blank and 1 to 10 digits, and what follows them.
+/// Reads a blank and 1 to [`PLAIN_DIGITS_MAX`] digits; returns the number and the input after it.
 #[inline]
 fn plain_number(input: &[u8]) -> Option<(u64, &[u8])> {
     let [b' ', rest @ ..] = input else { return None };
@@ -133,7 +137,7 @@ fn store<'a>(verb: StoreVerb, arguments: Words<'a>, limits: &Limits) -> Result<C
         return Err(ParseError::MissingArgument.into());
     }
     let value_len = parse_value_len(value_len)?;
-    // The value follows whatever else is wrong.
+    // The client sends the value even when the line is refused for one of the errors below.
     let refuse =
         |error| Refused { error, swallow: data_block_bytes(value_len), noreply: arguments.end_in_noreply() };
     if key.len() > limits.key_bytes_max {
@@ -155,7 +159,7 @@ fn store<'a>(verb: StoreVerb, arguments: Words<'a>, limits: &Limits) -> Result<C
     }))
 }
 
-/// The length of a value, without its CRLF.
+/// Reads the length of a value, without its CRLF.
 #[inline]
 pub(crate) fn parse_value_len(word: &[u8]) -> Result<u32, ParseError> {
     match parse_i64(word) {
@@ -164,13 +168,14 @@ pub(crate) fn parse_value_len(word: &[u8]) -> Result<u32, ParseError> {
     }
 }
 
-/// Bytes of a value and its CRLF.
+/// Length of a value with its CRLF, in bytes.
 #[inline]
 pub(crate) fn data_block_bytes(value_len: u32) -> u64 {
     u64::from(value_len) + 2
 }
 
-/// Refuses a line whose words end with `words`.
+/// Refuses a line for an error that is not answered when `words`, the last words of the line, end in
+/// `noreply`.
 fn hidden_by_noreply(error: ParseError, words: Words) -> Refused {
     Refused { error, swallow: 0, noreply: words.end_in_noreply() }
 }
@@ -184,7 +189,8 @@ fn delete<'a>(mut words: Words<'a>, limits: &Limits) -> Result<Command<'a>, Refu
     if key.len() > limits.key_bytes_max {
         return Err(Refused { error: ParseError::KeyTooLong, swallow: 0, noreply });
     }
-    // A time once stood here, so 0 is let pass. 1.6.45 overlooks anything; test kits want the refusal of 1.6.18.
+    // Old clients send a time of 0 here. memcached 1.6.45 ignores any word; test suites expect the error of
+    // 1.6.18.
     let (third, fourth, fifth) = (words.next(), words.next(), words.next());
     let valid = match (third, fourth) {
         (b"" | b"0" | b"noreply", b"") => true,
@@ -207,7 +213,8 @@ fn touch<'a>(words: Words<'a>, limits: &Limits) -> Result<Command<'a>, Refused> 
     Ok(Command::Touch(Touch { key, exptime: Exptime(exptime), noreply }))
 }
 
-/// A key, a number that `bad_number` stands for, and whether `noreply` ends the line.
+/// Reads a key, a number and whether `noreply` ends the line; `bad_number` is the error when the number
+/// cannot be read.
 #[inline]
 fn key_and_number<'a, N>(
     mut words: Words<'a>,

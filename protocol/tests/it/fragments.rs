@@ -1,4 +1,5 @@
-//! Arbitrary bytes in arbitrary pieces: no panic, always progress, and the pieces make no difference.
+//! Arbitrary bytes in arbitrary pieces: the parser does not panic, makes progress, and yields the same for
+//! any pieces.
 
 use crate::{Connection, Event, events};
 use proptest::prelude::*;
@@ -7,12 +8,14 @@ use proptest::prelude::*;
 fn word() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         4 => prop::sample::select(vec![
-            "get", "gets", "gat", "gats", "set", "add", "cas", "append", "delete", "incr", "touch", "mg", "ms", "md",
-            "ma", "me", "mn", "stats", "flush_all", "verbosity", "shutdown", "noreply", "HTTP/1.1", "version",
+            "get", "gets", "gat", "gats", "set", "add", "cas", "append", "delete", "incr", "touch", "mg",
+            "ms", "md", "ma", "me", "mn", "stats", "flush_all", "verbosity", "shutdown", "noreply",
+            "HTTP/1.1", "version",
         ]).prop_map(|word| word.as_bytes().to_vec()),
         3 => prop::sample::select(vec![
-            "0", "1", "2", "-1", "30", "2147483645", "4294967296", "18446744073709551616", "k", "Zm9v", "b", "q", "k",
-            "v", "t", "c", "s", "f", "T30", "N0", "R5", "C7", "E9", "F1", "D2", "J3", "MA", "MI", "M", "O123", "I",
+            "0", "1", "2", "-1", "30", "2147483645", "4294967296", "18446744073709551616", "k", "Zm9v", "b",
+            "q", "k", "v", "t", "c", "s", "f", "T30", "N0", "R5", "C7", "E9", "F1", "D2", "J3", "MA", "MI",
+            "M", "O123", "I",
         ]).prop_map(|word| word.as_bytes().to_vec()),
         1 => (240usize..260).prop_map(|len| vec![b'k'; len]),
         1 => prop::collection::vec(any::<u8>(), 0..6),
@@ -75,7 +78,7 @@ proptest! {
         sent in conversation(),
         cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
     ) {
-        // Of a retrieval line over 2,048 bytes it is the pieces that say how much is checked in advance.
+        // How many keys of a retrieval line over 2,048 bytes are checked in advance depends on the pieces.
         prop_assume!(sent.split(|&byte| byte == b'\n').all(|line| line.len() <= 2048));
         let whole = events([&sent[..]]);
         prop_assert_eq!(&cut(&sent, &cuts), &whole);

@@ -1,4 +1,4 @@
-//! The face of the crate as a server uses it: whole connections, at every split of their bytes.
+//! The public interface of the crate as a server uses it: whole connections, at every split of their bytes.
 
 mod classic;
 mod fragments;
@@ -7,14 +7,12 @@ mod rejected;
 mod replies;
 mod retrieval;
 
-use corecached_protocol::{
-    BadDataChunk, Command, Limits, MetaVerb, ParseError, Parsed, Parser, Rejected, data_block,
-};
+use corecached_protocol::{BadDataChunk, Command, Limits, ParseError, Parsed, Parser, Rejected, data_block};
 
-/// What a connection comes to.
+/// One step in the input of a connection.
 #[derive(Clone, Debug, PartialEq)]
 enum Event {
-    /// A command, as its debug text: an owned stand-in that tells any two apart.
+    /// A command, as its debug text, which is owned and differs for any two commands.
     Command(String),
     Data(Vec<u8>),
     BadData,
@@ -39,12 +37,12 @@ fn data(bytes: &[u8]) -> Event {
     Event::Data(bytes.to_vec())
 }
 
-/// A connection as a server holds it: the bytes not consumed yet, and what it waits for.
+/// A connection as a server holds it: the bytes not consumed yet, and what they have to begin with.
 #[derive(Default)]
 struct Connection {
     parser: Parser,
     input: Vec<u8>,
-    /// Length of the value of the storage command that came last.
+    /// Length of the value that comes next, after the line of its command was parsed.
     value_len: Option<u32>,
     swallow: u64,
     closed: bool,
@@ -79,16 +77,12 @@ impl Connection {
         } else {
             match self.parser.parse(&self.input, &limits) {
                 Ok(Parsed::Complete { value, consumed }) => {
-                    self.value_len = match &value {
-                        Command::Store(store) => Some(store.value_len),
-                        Command::Meta(meta) if meta.verb == MetaVerb::Set => Some(meta.value_len),
-                        _ => None,
-                    };
+                    self.value_len = value.value_len();
                     self.events.push(command(value));
                     consumed
                 }
                 Ok(Parsed::NeedMore) => {
-                    assert!(self.input.len() <= limits.line_bytes_max, "a full input has to get somewhere");
+                    assert!(self.input.len() <= limits.line_bytes_max, "a full input is never incomplete");
                     return false;
                 }
                 Err(rejected) => {
@@ -119,7 +113,7 @@ impl Connection {
     }
 }
 
-/// What a connection that sends `pieces` comes to.
+/// The events of a connection that receives `pieces`.
 fn events<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<Event> {
     let mut connection = Connection::default();
     for piece in pieces {
@@ -128,7 +122,7 @@ fn events<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<Event> {
     connection.events
 }
 
-/// `sent` comes to `expected`, in one piece, byte by byte, and at every split in two.
+/// `sent` yields `expected`, in one piece, byte by byte, and at every split in two.
 #[track_caller]
 fn check(sent: impl AsRef<[u8]>, expected: &[Event]) {
     let sent = sent.as_ref();

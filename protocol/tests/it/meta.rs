@@ -1,9 +1,9 @@
-//! Every meta command, flag and mode, and what is wrong with the others.
+//! Every meta command, flag and mode, and the errors of lines that have others.
 
 use crate::{Event, check, command, data, rejected};
 use corecached_protocol::{Command, Exptime, Meta, MetaFlags, MetaMode, MetaVerb, ParseError};
 
-/// `letters` are the flags that `tokens` hold.
+/// Flags with `tokens`, which hold `letters` and no numbers.
 fn flags<'a>(letters: &str, tokens: &'a str) -> MetaFlags<'a> {
     let present = letters.bytes().fold(0, |bits, letter| bits | MetaFlags::bit(letter));
     MetaFlags { present, tokens: tokens.as_bytes(), delta: 1, ..MetaFlags::default() }
@@ -14,7 +14,7 @@ fn meta(verb: MetaVerb, flags: MetaFlags) -> Event {
     command(Command::Meta(Meta { verb, key: b"k", value_len, flags }))
 }
 
-/// The answer to `line` is `answer`, and a `mn` behind it is a command again.
+/// `line` is refused with `error`, which is answered with `answer`; a `mn` after it is a command again.
 #[track_caller]
 fn check_error(line: impl AsRef<str>, error: ParseError, answer: &str) {
     let line = line.as_ref();
@@ -249,7 +249,7 @@ fn base64_keys_are_checked_before_anything_is_done() {
 }
 
 #[test]
-fn me_looks_for_base64_and_overlooks_all_else() {
+fn me_looks_for_base64_and_ignores_all_else() {
     let debug = |letters| {
         command(Command::Meta(Meta {
             verb: MetaVerb::Debug,

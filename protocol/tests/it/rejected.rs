@@ -1,9 +1,9 @@
-//! Every line that is refused: its answer, and what is skipped.
+//! Every line that is refused: its answer, and the bytes that are skipped.
 
 use crate::{Event, check, command, events, rejected};
 use corecached_protocol::{Command, ParseError};
 
-/// `line` is refused with `error`, which is answered `answer`; a `mn` behind it is a command again.
+/// `line` is refused with `error`, which is answered with `answer`; a `mn` after it is a command again.
 #[track_caller]
 fn check_line(line: impl AsRef<str>, error: ParseError, answer: &str) {
     let line = line.as_ref();
@@ -11,7 +11,7 @@ fn check_line(line: impl AsRef<str>, error: ParseError, answer: &str) {
     assert_eq!(error.line(), format!("{answer}\r\n").as_bytes(), "{line:?}");
 }
 
-/// The same under `noreply`.
+/// `line` ends in `noreply` and is refused with `error`, which is not to be answered.
 #[track_caller]
 fn check_hidden(line: &str, error: ParseError) {
     check(
@@ -20,7 +20,7 @@ fn check_hidden(line: &str, error: ParseError) {
     );
 }
 
-/// `line` is refused, and so is the value behind it.
+/// `line` is refused, and the value after it is skipped.
 #[track_caller]
 fn check_swallowed(line: impl AsRef<str>, error: ParseError, noreply: bool) {
     check(

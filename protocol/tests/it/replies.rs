@@ -1,4 +1,4 @@
-//! What meta requests are answered, from the request as it was sent to the line that goes back.
+//! The replies to meta requests, from the request as it was sent to the line that answers it.
 
 use corecached_protocol::meta::{MetaCode, MetaDebug, MetaItem, encode_debug, encode_header, is_hidden};
 use corecached_protocol::{Command, Limits, Meta, Parsed, Parser, line};
@@ -18,7 +18,7 @@ const ITEM: MetaItem = MetaItem {
 fn parse(request: &str) -> Meta<'_> {
     match Parser::new().parse(request.as_bytes(), &Limits::default()) {
         Ok(Parsed::Complete { value: Command::Meta(meta), .. }) => meta,
-        other => panic!("{request:?} came to {other:?}"),
+        other => panic!("{request:?} was read as {other:?}"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Retrieval lines: any number of keys, any length, any pieces.
+//! Retrieval lines of any number of keys, of any length and in any pieces.
 
 use crate::{Event, check, command, events, rejected};
 use corecached_protocol::{Command, Exptime, Limits, ParseError, Parsed, Parser, Retrieve};
@@ -126,7 +126,7 @@ fn an_input_over_the_line_limit_is_never_left_waiting() {
             input.resize(full, filler);
             let mut parser = Parser::new();
             let mut left = &input[..];
-            // Whatever it comes to, what is left in the end is less than a full input.
+            // The result does not matter here, but what is left in the end is less than a full input.
             while left.len() >= full {
                 match parser.parse(left, &Limits::default()) {
                     Ok(Parsed::Complete { consumed, .. }) => left = &left[consumed..],

@@ -9,8 +9,12 @@ use corecached_protocol::{
     line,
 };
 
-use super::core::Core;
-use crate::conn::{Session, State};
+use corecached_shard::State;
+
+use crate::binary::refuse_binary;
+use crate::cache::{Cache, CacheCore, CacheSession};
+use crate::task::CacheTask;
+use crate::users::Users;
 
 /// Shortest line, with its line end, that could be a command; a shorter one closes, as in memcached.
 const LINE_BYTES_MIN: usize = 6;
@@ -21,13 +25,22 @@ const TOKEN_BYTES_MAX: usize = 16 * 1024;
 /// The one mechanism of SASL.
 const MECHANISM: &[u8] = b"PLAIN";
 
-impl Core {
+impl Cache {
     /// What a connection that has not authenticated says; the bytes done with, none when more is needed.
-    pub(super) fn authenticate(&mut self, session: &mut Session, input: &[u8]) -> usize {
-        if self.shared.config.sasl { self.sasl_first(session, input) } else { self.token(session, input) }
+    pub(crate) fn authenticate(
+        &mut self,
+        core: &mut CacheCore,
+        session: &mut CacheSession,
+        input: &[u8],
+    ) -> usize {
+        if self.context.config.sasl {
+            self.sasl_first(core, session, input)
+        } else {
+            self.token(core, session, input)
+        }
     }
 
-    fn token(&mut self, session: &mut Session, input: &[u8]) -> usize {
+    fn token(&mut self, core: &mut CacheCore, session: &mut CacheSession, input: &[u8]) -> usize {
         let Some(end) = memchr::memchr(b'\n', input) else {
             if input.len() > LINE_BYTES_MAX {
                 session.state = State::Closing;
@@ -44,44 +57,44 @@ impl Core {
         let (verb, len) = (words.next(), words.nth(3));
         let len = len.and_then(|digits| str::from_utf8(digits).ok()?.parse::<usize>().ok());
         let Some(len) = len.filter(|_| verb == Some(b"set")) else {
-            self.say(session, line::UNAUTHENTICATED);
+            core.say(session, line::UNAUTHENTICATED);
             return consumed;
         };
         if len > TOKEN_BYTES_MAX {
-            self.say(session, line::AUTHENTICATION_TOKEN_TOO_LONG);
+            core.say(session, line::AUTHENTICATION_TOKEN_TOO_LONG);
             session.state = State::Closing;
             return consumed;
         }
         let Some(token) = input[consumed..].get(..len + 2) else { return 0 };
         let consumed = consumed + token.len();
         let Some(token) = token.strip_suffix(b"\r\n") else {
-            self.say(session, line::BAD_TERMINATION);
+            core.say(session, line::BAD_TERMINATION);
             return consumed;
         };
         let mut words = token.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
         let (Some(user), Some(password)) = (words.next(), words.next()) else {
-            self.say(session, line::BAD_AUTHENTICATION_TOKEN);
+            core.say(session, line::BAD_AUTHENTICATION_TOKEN);
             return consumed;
         };
-        if self.admits(|users| users.admit(user, password)) {
+        if self.admits(core, |users| users.admit(user, password)) {
             session.state = State::Command;
-            self.say(session, line::STORED);
+            core.say(session, line::STORED);
         } else {
-            self.say(session, line::AUTHENTICATION_FAILURE);
+            core.say(session, line::AUTHENTICATION_FAILURE);
         }
         consumed
     }
 
-    fn admits(&mut self, admit: impl FnOnce(&crate::conn::users::Users) -> bool) -> bool {
-        let admitted = self.shared.users.as_deref().is_some_and(admit);
-        self.counters.auth_cmds += 1;
-        self.counters.auth_errors += u64::from(!admitted);
+    fn admits(&self, core: &mut CacheCore, admit: impl FnOnce(&Users) -> bool) -> bool {
+        let admitted = self.context.users.as_deref().is_some_and(admit);
+        core.counters.auth_cmds += 1;
+        core.counters.auth_errors += u64::from(!admitted);
         admitted
     }
 
     /// A request before the password; all but `VERSION` and those of SASL end the connection.
-    fn sasl_first(&mut self, session: &mut Session, input: &[u8]) -> usize {
-        let (command, consumed) = match session.parser.parse(input, &self.limits) {
+    fn sasl_first(&mut self, core: &mut CacheCore, session: &mut CacheSession, input: &[u8]) -> usize {
+        let (command, consumed) = match session.parser.parse(input, &core.limits) {
             Ok(Parsed::Complete { value, consumed }) => (value, consumed),
             Ok(Parsed::NeedMore) => return 0,
             Err(rejected) => {
@@ -94,11 +107,11 @@ impl Core {
                 BinaryControlVerb::Version
                 | BinaryControlVerb::SaslList
                 | BinaryControlVerb::SaslStep { .. } => {
-                    self.binary_control(session, &control);
+                    self.binary_control(core, session, &control);
                     return consumed;
                 }
                 BinaryControlVerb::Refused { status: Status::UnknownCommand, close: true, .. } => {
-                    self.binary_control(session, &control);
+                    self.binary_control(core, session, &control);
                     return consumed;
                 }
                 _ => control.envelope,
@@ -106,38 +119,55 @@ impl Core {
             Command::Binary(request) => request.envelope,
             _ => unreachable!("-S goes with the binary protocol alone"),
         };
-        self.refuse_binary(session, envelope, Status::AuthError);
+        refuse_binary(core, session, envelope, Status::AuthError);
         session.state = State::Closing;
         consumed
     }
 
     /// A request of SASL, before authentication or once more behind it.
-    pub(super) fn sasl(&mut self, session: &mut Session, control: &BinaryControl<'_>) {
+    pub(crate) fn sasl(
+        &mut self,
+        core: &mut CacheCore,
+        session: &mut CacheSession,
+        control: &BinaryControl<'_>,
+    ) {
         let envelope = control.envelope;
         match control.verb {
-            _ if !self.shared.config.sasl => self.refuse_binary(session, envelope, Status::UnknownCommand),
+            _ if !self.context.config.sasl => refuse_binary(core, session, envelope, Status::UnknownCommand),
             BinaryControlVerb::SaslStep { mechanism, data } => {
-                let status = self.sasl_step(session, mechanism, data);
+                let status = self.sasl_step(core, session, mechanism, data);
                 let text = if status == Status::Ok { b"Authenticated" } else { status.text() };
-                self.sasl_reply(session, envelope, status, text);
+                sasl_reply(core, session, envelope, status, text);
             }
-            _ => self.sasl_reply(session, envelope, Status::Ok, MECHANISM),
+            _ => sasl_reply(core, session, envelope, Status::Ok, MECHANISM),
         }
     }
 
-    fn sasl_step(&mut self, session: &mut Session, mechanism: &[u8], message: &[u8]) -> Status {
+    fn sasl_step(
+        &mut self,
+        core: &mut CacheCore,
+        session: &mut CacheSession,
+        mechanism: &[u8],
+        message: &[u8],
+    ) -> Status {
         if mechanism == MECHANISM && message.is_empty() {
             return Status::AuthContinue;
         }
-        if mechanism == MECHANISM && self.admits(|users| users.admit_plain(message)) {
+        if mechanism == MECHANISM && self.admits(core, |users| users.admit_plain(message)) {
             session.state = State::Command;
             return Status::Ok;
         }
-        session.state = State::Unauthenticated;
+        session.state = State::Task(CacheTask::Authenticate);
         Status::AuthError
     }
+}
 
-    fn sasl_reply(&mut self, session: &mut Session, envelope: Envelope, status: Status, text: &[u8]) {
-        self.reply(session, |out| binary::encode_value(out, envelope, status, text));
-    }
+fn sasl_reply(
+    core: &mut CacheCore,
+    session: &mut CacheSession,
+    envelope: Envelope,
+    status: Status,
+    text: &[u8],
+) {
+    core.reply(session, |out| binary::encode_value(out, envelope, status, text));
 }

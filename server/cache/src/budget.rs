@@ -4,12 +4,13 @@
 //! Runs on the control thread, once a second; what stores begin with makes room for the process as it will be. Shards
 //! read the outcome, one number, when their clock moves.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::metrics;
-use crate::server::Shared;
+use corecached_shard::ServerContext;
+use corecached_shard::counters;
+use corecached_shard::process::resident_bytes;
+
+use crate::memory::Memory;
 
 const PERIOD: Duration = Duration::from_secs(1);
 /// Resident memory aimed at is the limit and this fraction of it. As much again is left for what comes and goes between
@@ -27,23 +28,24 @@ const FILL_TO_LOWER: u64 = 85;
 const FILL_TO_RAISE: u64 = 98;
 
 /// Watch until the server stops.
-pub fn run(shared: &Arc<Shared>) {
-    while !shared.stopping.load(Ordering::Relaxed) {
+pub fn run(memory: &Memory, server: &ServerContext) {
+    while !server.lifecycle.is_stopping() {
         std::thread::sleep(PERIOD);
-        let given = shared.stores_bytes();
-        let (_, stores) = metrics::sum(&shared.cells);
+        let given = memory.stores_bytes();
+        let (_, stores) = counters::sum(&server.cells);
         let used = stores.arena_bytes + stores.index_bytes + stores.ghost_bytes;
         let fill_percent = used * 100 / given.max(1) as u64;
         if fill_percent >= FILL_TO_LOWER
             && let Some(resident) = resident_bytes()
         {
-            shared.give_stores(adjust(shared.memory_bytes(), given, fill_percent, resident));
+            memory.give_stores(adjust(memory.limit_bytes(), given, fill_percent, resident));
         }
     }
 }
 
 /// Bytes for all stores together, before any shard has started.
-pub(crate) fn given_at_first(limit: usize) -> usize {
+#[must_use]
+pub fn given_at_first(limit: usize) -> usize {
     beside(limit, resident_bytes().unwrap_or(0) + SHARDS_BYTES)
 }
 
@@ -68,13 +70,6 @@ fn adjust(limit: usize, given: usize, fill_percent: u64, resident: usize) -> usi
 /// Bytes for all stores together under another limit, until the next look.
 pub(crate) fn carry_over(limit: usize, given: usize, new_limit: usize) -> usize {
     new_limit.saturating_sub(limit.saturating_sub(given)).max(new_limit / STORES_FRACTION_MIN)
-}
-
-/// Resident memory of this process, bytes.
-pub(crate) fn resident_bytes() -> Option<usize> {
-    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: usize = statm.split(' ').nth(1)?.parse().ok()?;
-    Some(pages * rustix::param::page_size())
 }
 
 #[cfg(test)]
@@ -108,10 +103,5 @@ mod tests {
         assert_eq!(adjust(64 * MIB, 64 * MIB, 99, 500 * MIB), 32 * MIB);
         assert_eq!(beside(8 * MIB, 9 * MIB), 4 * MIB);
         assert_eq!(carry_over(64 * MIB, 40 * MIB, 16 * MIB), 8 * MIB);
-    }
-
-    #[test]
-    fn this_process_is_resident() {
-        assert!(resident_bytes().unwrap() > 100_000);
     }
 }

@@ -1,22 +1,24 @@
-//! What a shard tells those that watch: see [`crate::admin::watch`].
+//! What a shard tells those that watch: see [`crate::commands::watch`].
 
 use std::io::Write;
 
 use corecached_engine::{KEY_BYTES_MAX, Key, Seconds};
 use corecached_protocol::{Binary, BinaryVerb, Command, MetaKey, MetaMode, MetaVerb, StoreVerb, line};
 
-use super::core::Core;
-use super::execute;
-use crate::admin::crawler::put_uri_encoded;
-use crate::admin::watch::class;
-use crate::admin::{conns, watch};
-use crate::conn::session::Peer;
-use crate::conn::{Session, State};
-use crate::metrics::Counters;
-use crate::net::ConnId;
+use corecached_net::ConnId;
+use corecached_shard::State;
+use corecached_shard::counters::Counters;
+use corecached_shard::session::Peer;
+
+use crate::cache::{Cache, CacheCore, CacheSession};
+use crate::commands::crawler::put_uri_encoded;
+use crate::commands::watch::class;
+use crate::commands::{conns, watch};
+use crate::execute;
+use crate::task::{CacheTask, Client};
 
 /// What was so before a command that is watched.
-pub(super) struct Watched {
+pub(crate) struct Watched {
     counters: Counters,
     total_items: u64,
     /// Bytes of the value there was.
@@ -24,42 +26,43 @@ pub(super) struct Watched {
 }
 
 /// What a command does to its key, as far as it is told.
-enum Deed {
+enum WatchedEffect {
     Look,
     Store(&'static str),
     Delete(&'static str),
 }
 
-impl Core {
+impl Cache {
     /// `watch CLASSES`
-    pub(super) fn watch(&mut self, session: &mut Session, words: &[u8]) {
+    pub(crate) fn watch(&mut self, core: &mut CacheCore, session: &mut CacheSession, words: &[u8]) {
         let answer = match watch::classes(words) {
-            _ if !self.shared.config.allow_watch => line::WATCH_NOT_ALLOWED,
+            _ if !self.context.config.allow_watch => line::WATCH_NOT_ALLOWED,
             None => line::ERROR,
-            Some(classes) if self.shared.watch.add(self.me, session.conn, classes) => {
-                session.state = State::Watching;
+            Some(classes) if self.context.watch.add(core.me, session.conn, classes) => {
+                session.state = State::Task(CacheTask::Watch);
                 self.watching.push(session.conn);
                 line::OK
             }
             Some(_) => line::TOO_MANY_WATCHERS,
         };
-        self.say(session, answer);
+        core.say(session, answer);
     }
 
     /// It watches no more.
-    pub(super) fn end_watch(&mut self, conn: ConnId) {
-        self.shared.watch.remove(self.me, conn);
+    pub(crate) fn end_watch(&mut self, core: &CacheCore, conn: ConnId) {
+        self.context.watch.remove(core.me, conn);
         self.watching.retain(|&watching| watching != conn);
     }
 
     /// At the end of a turn: what was seen goes to whoever watches.
-    pub(super) fn publish_watched(&mut self) {
+    pub(crate) fn publish_watched(&mut self, core: &CacheCore) {
         let keeps = self.watched & class::EVICTIONS != 0;
         self.store.keep_journal(keeps);
         if keeps {
-            let Self { store, journal, shared, now, .. } = self;
+            let now = core.now;
+            let Self { store, journal, context, .. } = self;
             let untold = store.take_journal(|evicted| {
-                journal.line(class::EVICTIONS, &shared.watch, |out| {
+                journal.line(class::EVICTIONS, &context.watch, |out| {
                     out.extend_from_slice(b"type=eviction key=");
                     put_uri_encoded(out, evicted.key);
                     let fetch = if evicted.fetched { "yes" } else { "no" };
@@ -72,44 +75,46 @@ impl Core {
             journal.drop_lines(untold);
         }
         if !self.journal.is_empty() {
-            let Self { me, journal, shared, .. } = self;
-            shared.watch.publish(journal, |shard| {
-                if shard != *me {
-                    shared.presence[shard].wake();
+            let Self { journal, context, .. } = self;
+            context.watch.publish(journal, |shard| {
+                if shard != core.me {
+                    core.context.lifecycle.presence()[shard].wake();
                 }
             });
         }
     }
 
     /// At the end of a turn: send our watchers what waits for them, as far as they take it.
-    pub(super) fn serve_watchers(&mut self) {
+    pub(crate) fn serve_watchers(&mut self, core: &mut CacheCore) {
         for at in 0..self.watching.len() {
             let conn = self.watching[at];
-            let Some(mut session) = self.take(conn) else { continue };
-            if !session.behind {
-                let (shared, me) = (std::sync::Arc::clone(&self.shared), self.me);
-                self.reply(&mut session, |out| shared.watch.take(me, conn, out));
+            let Some(mut session) = core.take(conn) else { continue };
+            if !session.lags {
+                let me = core.me;
+                core.reply(&mut session, |out| self.context.watch.take(me, conn, out));
             }
-            self.put(session);
+            core.put(session);
         }
     }
 
     /// Before a command on the slice of `owner` that is watched.
-    pub(super) fn look_before(
+    pub(crate) fn look_before(
         &mut self,
+        core: &CacheCore,
         owner: usize,
         command: &Command<'_>,
         hash: u64,
-        conn: usize,
+        client: Client,
     ) -> Watched {
         let mut scratch = [0; _];
-        let Some((key, _)) = deed(command, &mut scratch) else {
+        let Some((key, _)) = effect_of(command, &mut scratch) else {
             unreachable!("a command without a key has no owner")
         };
-        let value_len = self.stored(owner, key, hash).map(|(len, _)| len);
+        let value_len = self.stored(core, owner, key, hash).map(|(len, _)| len);
+        let conn = conns::number(client.0, client.1);
         if self.watched & class::FETCHERS != 0 {
-            let Self { journal, shared, .. } = self;
-            journal.line(class::FETCHERS, &shared.watch, |out| {
+            let Self { journal, context, .. } = self;
+            journal.line(class::FETCHERS, &context.watch, |out| {
                 out.extend_from_slice(b"type=item_get key=");
                 put_uri_encoded(out, key);
                 let status = if value_len.is_some() { "found" } else { "not_found" };
@@ -118,47 +123,49 @@ impl Core {
                 let _ = write!(out, " status={status} clsid={class} cfd={conn} size={size}");
             });
         }
-        Watched { counters: self.counters, total_items: self.total_items(owner), value_len }
+        Watched { counters: core.counters, total_items: self.total_items(core, owner), value_len }
     }
 
-    /// Behind it; its value had `data_len` bytes.
-    pub(super) fn look_behind(
+    /// After such a command, whose value had `data_len` bytes.
+    pub(crate) fn look_after(
         &mut self,
+        core: &CacheCore,
         owner: usize,
         command: &Command<'_>,
         hash: u64,
         data_len: usize,
-        conn: usize,
+        client: Client,
         before: &Watched,
     ) {
         let mut scratch = [0; _];
-        let Some((key, deed)) = deed(command, &mut scratch) else { return };
-        match deed {
-            Deed::Store(verb) if self.watched & class::MUTATIONS != 0 => {
-                let counted = |count: fn(&Counters) -> u64| count(&self.counters) > count(&before.counters);
+        let Some((key, effect)) = effect_of(command, &mut scratch) else { return };
+        let conn = conns::number(client.0, client.1);
+        match effect {
+            WatchedEffect::Store(verb) if self.watched & class::MUTATIONS != 0 => {
+                let counted = |count: fn(&Counters) -> u64| count(&core.counters) > count(&before.counters);
                 let status = match () {
-                    () if self.total_items(owner) > before.total_items => "stored",
+                    () if self.total_items(core, owner) > before.total_items => "stored",
                     () if counted(|counters| counters.cas_badval) => "exists",
                     () if counted(|counters| counters.cas_misses) => "not_found",
                     () if counted(|counters| counters.store_no_memory) => "no_memory",
                     () => "not_stored",
                 };
-                let found = (status == "stored").then(|| self.stored(owner, key, hash)).flatten();
-                let (size, ttl) = found.unwrap_or_else(|| (data_len, asked_ttl(command, self.now)));
-                let Self { journal, shared, .. } = self;
-                journal.line(class::MUTATIONS, &shared.watch, |out| {
+                let found = (status == "stored").then(|| self.stored(core, owner, key, hash)).flatten();
+                let (size, ttl) = found.unwrap_or_else(|| (data_len, asked_ttl(command, core.now)));
+                let Self { journal, context, .. } = self;
+                journal.line(class::MUTATIONS, &context.watch, |out| {
                     out.extend_from_slice(b"type=item_store key=");
                     put_uri_encoded(out, key);
                     let _ =
                         write!(out, " status={status} cmd={verb} ttl={ttl} clsid=1 cfd={conn} size={size}");
                 });
             }
-            Deed::Delete(verb)
+            WatchedEffect::Delete(verb)
                 if self.watched & class::DELETIONS != 0
-                    && self.counters.delete_hits > before.counters.delete_hits =>
+                    && core.counters.delete_hits > before.counters.delete_hits =>
             {
-                let Self { journal, shared, .. } = self;
-                journal.line(class::DELETIONS, &shared.watch, |out| {
+                let Self { journal, context, .. } = self;
+                journal.line(class::DELETIONS, &context.watch, |out| {
                     out.extend_from_slice(b"type=deleted key=");
                     put_uri_encoded(out, key);
                     let size = before.value_len.unwrap_or(0);
@@ -170,11 +177,11 @@ impl Core {
     }
 
     /// A value that was too large to be stored.
-    pub(super) fn tell_too_large(&mut self, key: &[u8], conn: ConnId) {
+    pub(crate) fn tell_too_large(&mut self, core: &CacheCore, key: &[u8], conn: ConnId) {
         if self.watched & class::MUTATIONS != 0 {
-            let conn = conns::number(self.me, conn);
-            let Self { journal, shared, .. } = self;
-            journal.line(class::MUTATIONS, &shared.watch, |out| {
+            let conn = conns::number(core.me, conn);
+            let Self { journal, context, .. } = self;
+            journal.line(class::MUTATIONS, &context.watch, |out| {
                 out.extend_from_slice(b"type=item_store key=");
                 put_uri_encoded(out, key);
                 let _ = write!(out, " status=too_large cmd=set ttl=0 clsid=1 cfd={conn} size=0");
@@ -183,20 +190,20 @@ impl Core {
     }
 
     /// Bytes of the value that is stored under the key, and seconds it has left; 0 is for ever.
-    fn stored(&self, owner: usize, key: &[u8], hash: u64) -> Option<(usize, u32)> {
-        let store = if owner == self.me { &*self.store } else { &*self.others[owner] };
-        let item = store.peek(Key { bytes: key, hash }, self.now)?;
-        Some((item.value.len(), item.expires.map_or(0, |at| at.0.saturating_sub(self.now.0))))
+    fn stored(&self, core: &CacheCore, owner: usize, key: &[u8], hash: u64) -> Option<(usize, u32)> {
+        let store = if owner == core.me { &*self.store } else { &*self.others[owner] };
+        let item = store.peek(Key { bytes: key, hash }, core.now)?;
+        Some((item.value.len(), item.expires.map_or(0, |at| at.0.saturating_sub(core.now.0))))
     }
 
     /// A connection came, or went for `reason`.
-    pub(super) fn tell_conn(&mut self, peer: &Peer, conn: ConnId, reason: Option<&str>) {
+    pub(crate) fn tell_conn(&mut self, core: &CacheCore, peer: &Peer, conn: ConnId, reason: Option<&str>) {
         if self.watched & class::CONNEVENTS == 0 {
             return;
         }
-        let cfd = conns::number(self.me, conn);
-        let Self { journal, shared, .. } = self;
-        journal.line(class::CONNEVENTS, &shared.watch, |out| {
+        let cfd = conns::number(core.me, conn);
+        let Self { journal, context, .. } = self;
+        journal.line(class::CONNEVENTS, &context.watch, |out| {
             let kind = if reason.is_some() { "conn_close" } else { "conn_new" };
             let _ = match peer {
                 Peer::Unix => write!(out, "type={kind} rip=unix rport=0 transport=local"),
@@ -210,8 +217,8 @@ impl Core {
         });
     }
 
-    fn total_items(&self, owner: usize) -> u64 {
-        let store = if owner == self.me { &*self.store } else { &*self.others[owner] };
+    fn total_items(&self, core: &CacheCore, owner: usize) -> u64 {
+        let store = if owner == core.me { &*self.store } else { &*self.others[owner] };
         store.stats().total_items
     }
 }
@@ -228,15 +235,18 @@ fn asked_ttl(command: &Command<'_>, now: Seconds) -> u32 {
 }
 
 /// A command's key, and what it does to it.
-fn deed<'k>(command: &Command<'k>, scratch: &'k mut [u8; KEY_BYTES_MAX]) -> Option<(&'k [u8], Deed)> {
+fn effect_of<'k>(
+    command: &Command<'k>,
+    scratch: &'k mut [u8; KEY_BYTES_MAX],
+) -> Option<(&'k [u8], WatchedEffect)> {
     Some(match *command {
-        Command::Retrieve(retrieve) => (retrieve.key, Deed::Look),
-        Command::Touch(touch) => (touch.key, Deed::Look),
-        Command::Arithmetic(arithmetic) => (arithmetic.key, Deed::Look),
-        Command::Delete(delete) => (delete.key, Deed::Delete("delete")),
+        Command::Retrieve(retrieve) => (retrieve.key, WatchedEffect::Look),
+        Command::Touch(touch) => (touch.key, WatchedEffect::Look),
+        Command::Arithmetic(arithmetic) => (arithmetic.key, WatchedEffect::Look),
+        Command::Delete(delete) => (delete.key, WatchedEffect::Delete("delete")),
         Command::Store(store) => (
             store.key,
-            Deed::Store(match store.verb {
+            WatchedEffect::Store(match store.verb {
                 StoreVerb::Set => "set",
                 StoreVerb::Add => "add",
                 StoreVerb::Replace => "replace",
@@ -248,26 +258,26 @@ fn deed<'k>(command: &Command<'k>, scratch: &'k mut [u8; KEY_BYTES_MAX]) -> Opti
         Command::Binary(Binary { verb, key, .. }) => (
             key,
             match verb {
-                BinaryVerb::Set => Deed::Store("set"),
-                BinaryVerb::Add => Deed::Store("add"),
-                BinaryVerb::Replace => Deed::Store("replace"),
-                BinaryVerb::Append => Deed::Store("append"),
-                BinaryVerb::Prepend => Deed::Store("prepend"),
-                BinaryVerb::Delete => Deed::Delete("delete"),
-                _ => Deed::Look,
+                BinaryVerb::Set => WatchedEffect::Store("set"),
+                BinaryVerb::Add => WatchedEffect::Store("add"),
+                BinaryVerb::Replace => WatchedEffect::Store("replace"),
+                BinaryVerb::Append => WatchedEffect::Store("append"),
+                BinaryVerb::Prepend => WatchedEffect::Store("prepend"),
+                BinaryVerb::Delete => WatchedEffect::Delete("delete"),
+                _ => WatchedEffect::Look,
             },
         ),
         Command::Meta(ref meta) => {
-            let deed = match (meta.verb, meta.flags.mode) {
-                (MetaVerb::Set, MetaMode::Add) => Deed::Store("add"),
-                (MetaVerb::Set, MetaMode::Append) => Deed::Store("append"),
-                (MetaVerb::Set, MetaMode::Prepend) => Deed::Store("prepend"),
-                (MetaVerb::Set, MetaMode::Replace) => Deed::Store("replace"),
-                (MetaVerb::Set, _) => Deed::Store("set"),
-                (MetaVerb::Delete, _) => Deed::Delete("md"),
-                (MetaVerb::Get | MetaVerb::Arithmetic | MetaVerb::Debug, _) => Deed::Look,
+            let effect = match (meta.verb, meta.flags.mode) {
+                (MetaVerb::Set, MetaMode::Add) => WatchedEffect::Store("add"),
+                (MetaVerb::Set, MetaMode::Append) => WatchedEffect::Store("append"),
+                (MetaVerb::Set, MetaMode::Prepend) => WatchedEffect::Store("prepend"),
+                (MetaVerb::Set, MetaMode::Replace) => WatchedEffect::Store("replace"),
+                (MetaVerb::Set, _) => WatchedEffect::Store("set"),
+                (MetaVerb::Delete, _) => WatchedEffect::Delete("md"),
+                (MetaVerb::Get | MetaVerb::Arithmetic | MetaVerb::Debug, _) => WatchedEffect::Look,
             };
-            (MetaKey::decode(meta, scratch), deed)
+            (MetaKey::decode(meta, scratch), effect)
         }
         _ => return None,
     })

@@ -6,12 +6,8 @@
 //! instead, a page ahead of each; it sleeps for good once the stores are as large as they get. Where it comes too late, the
 //! core waits as ever.
 
-use std::sync::Arc;
-
 use corecached_engine::PageWork;
 use crossbeam_channel::{Receiver, Sender, bounded};
-
-use crate::server::Shared;
 
 /// Work on the way, of all shards; past it pages are left to first touch, and to be offered again.
 const WAITING_MAX: usize = 64;
@@ -35,12 +31,12 @@ impl Paging {
     pub fn offer(&self, work: PageWork) {
         let _ = self.offered.try_send(work);
     }
-}
 
-/// Carry out what is offered, for as long as the process lives.
-pub fn run(shared: &Arc<Shared>) {
-    while let Ok(work) = shared.paging.taken.recv() {
-        work.carry_out();
+    /// Carries out what is offered, for as long as the process lives. For a thread of its own.
+    pub fn run(&self) {
+        while let Ok(work) = self.taken.recv() {
+            work.carry_out();
+        }
     }
 }
 

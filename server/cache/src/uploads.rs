@@ -2,32 +2,32 @@
 
 use corecached_engine::Key;
 use corecached_protocol::{
-    BadDataChunk, Binary, BinaryVerb, Command, Meta, MetaKey, MetaVerb, Parsed, binary, data_block, line,
+    BadDataChunk, Binary, BinaryVerb, Command, Meta, MetaFlags, MetaKey, MetaMode, MetaVerb, Parsed, Parser,
+    StoreVerb, binary, data_block, line,
 };
 
-use super::core::Core;
-use super::execute::Context;
-use super::message::{GATHER, ReplyTo, Request};
-use super::owner_of;
-use super::requests::Step;
-use crate::conn::session::Upload;
-use crate::conn::{Session, State};
-use crate::net::{ConnId, Driver, outbox};
+use corecached_net::tls::SecureDriver;
+use corecached_net::{ConnId, outbox};
+use corecached_shard::mesh::message::{ReplyTo, Request};
+use corecached_shard::{Service, State, Step, owner_of};
+
+use crate::cache::{Cache, CacheCore, CacheSession};
+use crate::task::{CacheAsk, CacheTask, Client, Upload};
 
 /// A value up to this many bytes that has not come whole waits for the rest in the session's input; a larger one goes
 /// to its store piece by piece, whose memory is within the limit however many connections send one slowly.
-const UPLOAD_MIN_BYTES: usize = 4 * 1024;
+const UPLOAD_BYTES_MIN: usize = 4 * 1024;
 /// Largest piece of a value in one message.
 const PIECE_BYTES: usize = 64 * 1024;
 /// Bytes of a value received straight to its place in one turn: as many as a connection is sent in one.
 const DIRECT_BYTES_PER_TURN: usize = outbox::HIGH_WATER_BYTES;
 /// Bytes received with the end of such a value: its CRLF, and commands behind it.
-const BEHIND_BYTES: usize = 4096;
+const AFTER_VALUE_BYTES: usize = 4096;
 /// Bytes of the CRLF behind a value of a text command.
 const CRLF_BYTES: usize = 2;
 
 /// A value over the item size limit, as its command announced it.
-pub(super) struct TooLarge<'a> {
+pub(crate) struct TooLarge<'a> {
     /// The key's hash.
     pub hash: u64,
     /// Bytes to skip.
@@ -38,135 +38,155 @@ pub(super) struct TooLarge<'a> {
     pub answer: &'a [u8],
 }
 
-impl Core {
-    pub(super) fn with_data(
+impl Cache {
+    /// A `set` or `ms` whose value is too large, or has not come whole, or does not end as it should. `line` is the command's,
+    /// `after` the input that follows it.
+    pub(crate) fn value(
         &mut self,
-        session: &mut Session,
-        hash: u64,
-        value_len: u32,
-        noreply: bool,
+        core: &mut CacheCore,
+        session: &mut CacheSession,
+        command: &Command<'_>,
         line: &[u8],
-        behind: &[u8],
+        after: &[u8],
     ) -> Step {
-        match data_block(behind, value_len) {
+        let (key, client_flags, hash, unlink, noreply) = match command {
+            Command::Store(store) => {
+                let unlink = matches!(store.verb, StoreVerb::Set).then_some((store.key, false));
+                (store.key, store.client_flags, core.hasher.hash(store.key), unlink, store.noreply)
+            }
+            Command::Meta(meta) => {
+                let unlink = (meta.flags.mode == MetaMode::Set).then_some((meta.key, meta.flags.has(b'b')));
+                let hash = core.hasher.hash(MetaKey::decode(meta, &mut [0; _]));
+                (meta.key, meta.flags.client_flags, hash, unlink, false)
+            }
+            _ => unreachable!("no value follows other commands"),
+        };
+        let Some(value_len) = command.value_len() else { unreachable!("other commands are all there") };
+        if value_len as usize > self.value_bytes_max(key.len(), client_flags) {
+            let answer = if noreply { &[] } else { line::TOO_LARGE };
+            let swallow = u64::from(value_len) + CRLF_BYTES as u64;
+            return self.too_large(core, session, &TooLarge { hash, swallow, unlink, answer });
+        }
+        match data_block(after, value_len) {
             Parsed::Complete { value: Ok(_), .. } => {
-                unreachable!("a command that is all there was carried out")
+                unreachable!("a command that has come whole was carried out")
             }
             Parsed::Complete { value: Err(BadDataChunk), consumed } => {
-                if self.relay.is_some() {
-                    self.say(session, line::MALFORMED_REQUEST);
-                    session.state = State::Closing;
-                } else if !noreply {
-                    self.reply(session, |out| out.extend_from_slice(line::BAD_DATA_CHUNK));
-                }
+                core.say_unless(session, noreply, line::BAD_DATA_CHUNK);
                 Step::Took(consumed)
             }
-            // A proxy sends it on when it is all there.
-            Parsed::NeedMore if (value_len as usize) < UPLOAD_MIN_BYTES || self.relay.is_some() => {
-                Step::NeedMore
-            }
-            Parsed::NeedMore => self.begin_upload(session, hash, value_len, line, CRLF_BYTES),
+            Parsed::NeedMore if (value_len as usize) < UPLOAD_BYTES_MIN => Step::NeedMore,
+            Parsed::NeedMore => self.begin_upload(core, session, hash, value_len, line, CRLF_BYTES),
         }
     }
 
     /// The value of a binary request that has not come whole, or is too large.
-    pub(super) fn binary_value(
+    pub(crate) fn binary_value(
         &mut self,
-        session: &mut Session,
+        core: &mut CacheCore,
+        session: &mut CacheSession,
         binary: &Binary<'_>,
         line: &[u8],
-        behind: &[u8],
+        after: &[u8],
     ) -> Step {
-        let hash = self.shared.hasher.hash(binary.key);
+        let hash = core.hasher.hash(binary.key);
         let value_len = binary.value_len as usize;
-        if value_len > self.value_bytes_max(binary) {
+        if value_len > self.value_bytes_max(binary.key.len(), binary.client_flags) {
             let mut answer = Vec::new();
             binary::encode_status(&mut answer, binary.envelope, binary::Status::TooLarge);
             let unlink = (binary.verb == BinaryVerb::Set).then_some((binary.key, false));
             let refused = TooLarge { hash, swallow: value_len as u64, unlink, answer: &answer };
-            return self.too_large(session, &refused);
+            return self.too_large(core, session, &refused);
         }
-        debug_assert!(behind.len() < value_len, "a request that is all there was carried out");
-        if value_len < UPLOAD_MIN_BYTES {
+        debug_assert!(after.len() < value_len, "a request that is all there was carried out");
+        if value_len < UPLOAD_BYTES_MIN {
             return Step::NeedMore;
         }
-        self.begin_upload(session, hash, binary.value_len, line, 0)
-    }
-
-    /// Longest value that `binary` may carry.
-    pub(super) fn value_bytes_max(&self, binary: &Binary<'_>) -> usize {
-        self.shared.config.value_bytes_max(binary.key.len(), binary.client_flags)
+        self.begin_upload(core, session, hash, binary.value_len, line, 0)
     }
 
     /// Have a value stored piece by piece that `line` announced and so many bytes follow.
     fn begin_upload(
         &mut self,
-        session: &mut Session,
+        core: &mut CacheCore,
+        session: &mut CacheSession,
         hash: u64,
         value_len: u32,
         line: &[u8],
         terminator_bytes: usize,
     ) -> Step {
-        let owner = owner_of(hash, self.mesh.shards());
-        if owner == self.me {
-            self.upload_begin((self.me, session.conn), value_len);
-        } else if self.mesh.has_room(owner) {
-            let to = ReplyTo { conn: session.conn, sequence: GATHER };
-            self.mesh.requests(owner).push_request(to, &Request::UploadBegin { value_len });
+        let owner = owner_of(hash, core.mesh.shards());
+        if owner == core.me {
+            self.upload_begin(core, (core.me, session.conn), value_len);
+        } else if core.mesh.has_room(owner) {
+            let to = ReplyTo::unanswered(session.conn);
+            core.mesh.requests(owner).push_request(to, &ask(CacheAsk::UploadBegin { value_len }, b""));
         } else {
             return Step::Full;
         }
-        session.state = State::Upload(Box::new(Upload {
+        session.state = State::Task(CacheTask::Upload(Box::new(Upload {
             line: line.to_vec(),
             hash,
             owner,
             left: value_len as usize,
             terminator: CRLF_BYTES - terminator_bytes,
             bad_terminator: false,
-        }));
+        })));
         Step::Took(0)
     }
 
     /// A value over the item size limit: skip it, and drop the value it was to replace.
-    pub(super) fn too_large(&mut self, session: &mut Session, refused: &TooLarge<'_>) -> Step {
+    pub(crate) fn too_large(
+        &mut self,
+        core: &mut CacheCore,
+        session: &mut CacheSession,
+        refused: &TooLarge<'_>,
+    ) -> Step {
         let TooLarge { hash, swallow, unlink, answer } = *refused;
-        if let Some((key, base64)) = unlink.filter(|_| self.relay.is_none()) {
-            let owner = owner_of(hash, self.mesh.shards());
-            if owner == self.me || self.borrow(owner) {
-                self.unlink(owner, key, hash, base64);
-            } else if self.mesh.has_room(owner) {
-                self.forward(session, owner, &Request::Unlink { key, hash, base64 });
+        if let Some((key, base64)) = unlink {
+            let owner = owner_of(hash, core.mesh.shards());
+            if owner == core.me || self.borrow(core, owner) {
+                self.unlink(core, owner, key, hash, base64);
+            } else if core.mesh.has_room(owner) {
+                let ask = CacheAsk::Unlink { base64 };
+                self.forward(core, session, owner, &Request { ask, hash, key, tokens: b"", data: b"" });
             } else {
                 return Step::Full;
             }
         }
-        self.counters.cmd_set += 1;
-        self.counters.store_too_large += 1;
+        core.counters.cmd_set += 1;
+        core.counters.store_too_large += 1;
         if let Some((key, _)) = unlink {
-            self.tell_too_large(key, session.conn);
+            self.tell_too_large(core, key, session.conn);
         }
         if !answer.is_empty() {
-            self.reply(session, |out| out.extend_from_slice(answer));
+            core.reply(session, |out| out.extend_from_slice(answer));
         }
         session.state = State::Swallow(swallow);
         Step::Took(0)
     }
 
-    pub(super) fn unlink(&mut self, owner: usize, key: &[u8], hash: u64, base64: bool) {
+    /// Drops a key of the slice of `owner`, which is this shard's or borrowed.
+    pub(crate) fn unlink(&mut self, core: &mut CacheCore, owner: usize, key: &[u8], hash: u64, base64: bool) {
         let mut scratch = [0; _];
-        let present = if base64 { corecached_protocol::MetaFlags::bit(b'b') } else { 0 };
-        let flags = corecached_protocol::MetaFlags { present, ..Default::default() };
+        let present = if base64 { MetaFlags::bit(b'b') } else { 0 };
+        let flags = MetaFlags { present, ..Default::default() };
         let meta = Meta { verb: MetaVerb::Delete, key, value_len: 0, flags };
         let key = Key { bytes: MetaKey::decode(&meta, &mut scratch), hash };
-        let Self { me, store, others, counters, now, shared, .. } = self;
-        let store = if owner == *me { &mut **store } else { &mut *others[owner] };
-        Context { store, counters, config: &shared.config, now: *now, copy_max: 0 }.unlink(key);
+        self.on_store(core, owner, 0).unlink(key);
     }
 
     /// More of a value that is stored piece by piece; returns the bytes taken, or `None` when there is no room.
-    pub(super) fn upload(&mut self, session: &mut Session, input: &[u8]) -> Option<usize> {
-        let has_slot = session.has_slot();
-        let State::Upload(upload) = &mut session.state else { unreachable!("the caller looked") };
+    pub(crate) fn upload(
+        &mut self,
+        core: &mut CacheCore,
+        session: &mut CacheSession,
+        input: &[u8],
+    ) -> Option<usize> {
+        let has_slot = session.replies.has_slot();
+        let State::Task(CacheTask::Upload(upload)) = &mut session.state else {
+            unreachable!("the caller looked")
+        };
         if upload.left > 0 {
             let piece = &input[..input.len().min(upload.left).min(PIECE_BYTES)];
             let completes = piece.len() == upload.left && upload.terminator == CRLF_BYTES;
@@ -174,61 +194,87 @@ impl Core {
             if completes && !has_slot {
                 return None;
             }
-            if upload.owner == self.me {
+            if upload.owner == core.me {
                 let left = upload.left - piece.len();
                 upload.left = left;
-                self.upload_piece((self.me, session.conn), piece);
+                self.upload_piece(core, (core.me, session.conn), piece);
             } else {
-                if !self.mesh.has_room(upload.owner) {
+                if !core.mesh.has_room(upload.owner) {
                     return None;
                 }
                 upload.left -= piece.len();
-                let to = ReplyTo { conn: session.conn, sequence: GATHER };
-                self.mesh.requests(upload.owner).push_request(to, &Request::UploadPiece { data: piece });
+                let to = ReplyTo::unanswered(session.conn);
+                core.mesh.requests(upload.owner).push_request(to, &ask(CacheAsk::UploadPiece, piece));
             }
             if completes {
-                self.upload_end(session);
+                self.upload_end(core, session);
             }
             return Some(piece.len());
         }
         upload.bad_terminator |= input[0] != b"\r\n"[upload.terminator];
         upload.terminator += 1;
         if upload.terminator == CRLF_BYTES {
-            if !has_slot || (upload.owner != self.me && !self.mesh.has_room(upload.owner)) {
+            if !has_slot || (upload.owner != core.me && !core.mesh.has_room(upload.owner)) {
                 upload.terminator -= 1;
                 return None;
             }
-            self.upload_end(session);
+            self.upload_end(core, session);
         }
         Some(1)
     }
 
+    /// Large values on their way in: what else of them has come goes straight from the socket to where it is stored.
+    pub(crate) fn receive_values(&mut self, core: &mut CacheCore, driver: &mut impl SecureDriver) {
+        if self.uploads.is_empty() {
+            return;
+        }
+        let mut number = 0;
+        while let Some(session) = core.touched(number) {
+            number += 1;
+            let Some(session) = session else { continue };
+            let State::Task(CacheTask::Upload(upload)) = &session.state else { continue };
+            if !session.may_receive_directly() || !upload.is_received_directly(core.me) {
+                continue;
+            }
+            let conn = session.conn;
+            let Some(mut session) = core.take(conn) else { continue };
+            let mut after = std::mem::take(&mut self.after_value);
+            let len = self.receive_value(core, &mut session, driver, &mut after);
+            if len > 0 {
+                core.consume_new(self, &mut session, &after[..len]);
+            }
+            self.after_value = after;
+            core.put(session);
+        }
+    }
+
     /// Has `driver` receive more of a value to where it is stored; with its end comes what follows, into `behind`.
     /// Returns how much that is.
-    pub(super) fn receive_value(
+    pub(crate) fn receive_value(
         &mut self,
-        session: &mut Session,
-        driver: &mut impl Driver,
-        behind: &mut Vec<u8>,
+        core: &mut CacheCore,
+        session: &mut CacheSession,
+        driver: &mut impl SecureDriver,
+        after: &mut Vec<u8>,
     ) -> usize {
-        let State::Upload(value) = &mut session.state else { return 0 };
-        behind.resize(BEHIND_BYTES, 0);
+        let State::Task(CacheTask::Upload(value)) = &mut session.state else { return 0 };
+        after.resize(AFTER_VALUE_BYTES, 0);
         let mut budget = DIRECT_BYTES_PER_TURN;
         while value.left > 0 && budget > 0 {
-            let Some(place) = self.uploads.get_mut(&(self.me, session.conn)) else { return 0 };
+            let Some(place) = self.uploads.get_mut(&(core.me, session.conn)) else { return 0 };
             let Some(upload) = place else { return 0 }; // there was no room: the rest is skipped
-            let Ok(window) = self.store.upload_window(upload, self.now) else {
-                self.upload_failed((self.me, session.conn));
+            let Ok(window) = self.store.upload_window(upload, core.now) else {
+                self.upload_failed((core.me, session.conn));
                 return 0;
             };
             let len = window.len().min(budget);
-            let rest = if len == value.left { &mut behind[..] } else { &mut [] };
+            let rest = if len == value.left { &mut after[..] } else { &mut [] };
             let received = driver.receive_into(session.conn, &mut window[..len], rest);
             let filled = received.min(len);
             self.store.upload_filled(upload, filled);
             value.left -= filled;
             budget -= filled;
-            self.counters.bytes_read += received as u64;
+            core.counters.bytes_read += received as u64;
             if received != len {
                 return received - filled;
             }
@@ -236,93 +282,83 @@ impl Core {
         0
     }
 
-    fn upload_end(&mut self, session: &mut Session) {
-        let State::Upload(upload) = std::mem::take(&mut session.state) else {
+    fn upload_end(&mut self, core: &mut CacheCore, session: &mut CacheSession) {
+        let State::Task(CacheTask::Upload(upload)) = std::mem::take(&mut session.state) else {
             unreachable!("the caller looked")
         };
-        let parsed = corecached_protocol::Parser::new().parse(&upload.line, &self.limits);
+        let parsed = Parser::new().parse(&upload.line, &core.limits);
         let Ok(Parsed::Complete { value: command, .. }) = parsed else { unreachable!("parsed before") };
         let (owner, hash) = (upload.owner, upload.hash);
         if upload.bad_terminator {
-            self.abort_upload(session.conn, owner);
-            if !matches!(command, Command::Store(store) if store.noreply) {
-                self.reply(session, |out| out.extend_from_slice(line::BAD_DATA_CHUNK));
-            }
-        } else if owner == self.me {
+            self.abort_upload(core, session.conn, owner);
+            core.say_unless(session, command.noreply(), line::BAD_DATA_CHUNK);
+        } else if owner == core.me {
             let mut answer = Vec::new();
-            self.upload_commit((self.me, session.conn), &command, hash, &mut answer);
-            self.reply(session, |out| out.extend_from_slice(&answer));
+            self.upload_commit(core, (core.me, session.conn), &command, hash, &mut answer);
+            core.reply(session, |out| out.extend_from_slice(&answer));
         } else {
-            self.forward(session, owner, &Request::UploadCommit { command, hash });
+            let Some(parts) = command.parts() else { unreachable!("it names a key") };
+            let ask = CacheAsk::UploadCommit(parts.head);
+            let request = Request { ask, hash, key: parts.key, tokens: parts.tokens, data: b"" };
+            self.forward(core, session, owner, &request);
         }
     }
 
-    /// The connection is gone: a value on its way into a store is given up, and so is a list of all items.
-    pub(super) fn break_off(&mut self, session: &Session) {
-        match &session.state {
-            State::Upload(upload) => self.abort_upload(session.conn, upload.owner),
-            State::Dump(_) => self.shared.crawler.end_dump(),
-            State::Watching => self.end_watch(session.conn),
-            _ => {}
-        }
-    }
-
-    fn abort_upload(&mut self, conn: ConnId, owner: usize) {
-        if owner == self.me {
-            self.upload_abort((self.me, conn));
+    /// The client of connection `conn` broke off a value that `owner` stores.
+    pub(crate) fn abort_upload(&mut self, core: &mut CacheCore, conn: ConnId, owner: usize) {
+        if owner == core.me {
+            self.upload_abort((core.me, conn));
         } else {
-            let to = ReplyTo { conn, sequence: GATHER };
-            self.mesh.requests(owner).push_request(to, &Request::UploadAbort);
+            let to = ReplyTo::unanswered(conn);
+            core.mesh.requests(owner).push_request(to, &ask(CacheAsk::UploadAbort, b""));
         }
     }
 
-    pub(super) fn upload_begin(&mut self, from: (usize, ConnId), value_len: u32) {
-        let upload = self.store.upload_begin(value_len as usize, self.now).ok();
-        let earlier = self.uploads.insert(from, upload);
+    pub(crate) fn upload_begin(&mut self, core: &CacheCore, client: Client, value_len: u32) {
+        let upload = self.store.upload_begin(value_len as usize, core.now).ok();
+        let earlier = self.uploads.insert(client, upload);
         debug_assert!(earlier.is_none(), "one value at a time on a connection");
     }
 
-    pub(super) fn upload_piece(&mut self, from: (usize, ConnId), data: &[u8]) {
-        let Some(Some(upload)) = self.uploads.get_mut(&from) else { return };
-        if self.store.upload_write(upload, data, self.now).is_err() {
-            self.upload_failed(from);
+    pub(crate) fn upload_piece(&mut self, core: &CacheCore, client: Client, data: &[u8]) {
+        let Some(Some(upload)) = self.uploads.get_mut(&client) else { return };
+        if self.store.upload_write(upload, data, core.now).is_err() {
+            self.upload_failed(client);
         }
     }
 
     /// There was no room: what else comes of it is skipped.
-    fn upload_failed(&mut self, from: (usize, ConnId)) {
-        if let Some(upload) = self.uploads.get_mut(&from).and_then(Option::take) {
+    fn upload_failed(&mut self, client: Client) {
+        if let Some(upload) = self.uploads.get_mut(&client).and_then(Option::take) {
             self.store.upload_abort(upload);
         }
     }
 
-    pub(super) fn upload_commit(
+    pub(crate) fn upload_commit(
         &mut self,
-        from: (usize, ConnId),
+        core: &mut CacheCore,
+        client: Client,
         command: &Command<'_>,
         hash: u64,
         out: &mut Vec<u8>,
     ) {
-        let upload = self.uploads.remove(&from).flatten();
-        let value_len = match command {
-            Command::Store(store) => store.value_len,
-            Command::Meta(meta) => meta.value_len,
-            Command::Binary(binary) => binary.value_len,
-            _ => 0,
-        } as usize;
-        let conn = crate::admin::conns::number(from.0, from.1);
-        let watched = (self.watched != 0).then(|| self.look_before(self.me, command, hash, conn));
-        let Self { store, counters, now, shared, .. } = self;
-        Context { store, counters, config: &shared.config, now: *now, copy_max: 0 }
-            .commit(command, hash, upload, out);
+        let upload = self.uploads.remove(&client).flatten();
+        let value_len = command.value_len().unwrap_or(0) as usize;
+        let watched = (self.watched != 0).then(|| self.look_before(core, core.me, command, hash, client));
+        self.on_store(core, core.me, 0).commit(command, hash, upload, out);
         if let Some(before) = watched {
-            self.look_behind(self.me, command, hash, value_len, conn, &before);
+            self.look_after(core, core.me, command, hash, value_len, client, &before);
         }
     }
 
-    pub(super) fn upload_abort(&mut self, from: (usize, ConnId)) {
-        if let Some(upload) = self.uploads.remove(&from).flatten() {
+    pub(crate) fn upload_abort(&mut self, client: Client) {
+        if let Some(upload) = self.uploads.remove(&client).flatten() {
             self.store.upload_abort(upload);
         }
     }
+}
+
+/// A request that names no key and is never answered.
+const fn ask(ask: CacheAsk, data: &[u8]) -> Request<'_, CacheAsk> {
+    Request { ask, hash: 0, key: b"", tokens: b"", data }
 }

@@ -4,10 +4,10 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
+use crate::driver::*;
 use crate::epoll::Epoll;
 use crate::listen::Admission;
 use crate::uring::Uring;
-use crate::driver::*;
 
 /// Long enough for anything that happens at all.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -19,12 +19,10 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::SendFlags;
 
 use crate::buffer_ring::BufferRing;
+use crate::driver::{self, Buffer, Close, ConnId, Driver, DriverSetup, Event, Pinned, Send, Wait, Waker};
 use crate::granted::{self, Features};
 use crate::listen::{self, Admission};
 use crate::outbox::{self, Outbox};
-use crate::driver::{
-    self, Buffer, Close, ConnId, Driver, DriverSetup, Event, Pinned, Send, Wait, Waker,
-};
 
 /// A driver over io_uring, or over one that is.
 pub trait Ring: Driver {

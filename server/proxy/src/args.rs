@@ -13,8 +13,8 @@ use std::path::PathBuf;
 use clap::{ArgAction, Parser};
 
 use super::config;
-use crate::config::OperateArgs;
 use crate::discovery::slices::ACCOUNT;
+use corecached_shard::operation::OperateArgs;
 
 pub use checked::{Checked, Source};
 
@@ -24,9 +24,6 @@ const EX_VALUE: u8 = 1;
 pub(super) const VALUE_BYTES_MAX: usize = 64 << 20;
 /// Where deletes that fail are kept unless told otherwise.
 pub const ASYNC_DIR: &str = "/var/spool/mcrouter";
-/// Memory of the store that a proxy's shard has and does not use, bytes.
-pub const STORE_BYTES: usize = 4 << 20;
-
 /// A memcached proxy: takes mcrouter's command line and configuration, and follows DNS.
 ///
 /// Options that tune machinery this proxy does not have are accepted and named in one log line at -v; unknown ones are
@@ -220,8 +217,8 @@ pub struct Args {
     #[arg(long, value_name = "MS", default_value = "60000")]
     pub reset_inactive_connection_interval: String,
 
-    /// Ask caches whether they run corecached with -o core_ports, and send each key to the core that owns it
-    #[arg(long)]
+    /// Gone, and without effect: it cost the caches more CPU than it saved
+    #[arg(long, hide = true)]
     pub core_aware: bool,
 
     /// Send gets for a key once while one is under way, and answer all with its reply

@@ -62,7 +62,7 @@ mod tests {
     use std::net::SocketAddr;
 
     use super::*;
-    use crate::proxy::config::{Options, Server};
+    use crate::config::{Options, Server};
 
     const CONFIG: &str = r#"{"pools": {"A": {"servers": ["a.test:1"], "resolve": true}, "B": {"servers": ["b.test:1"], "resolve": true},
         "C": {"servers": ["c.test:1", "d.test:1"]}, "D": {"servers": [], "resolve": true}}, "route": "PoolRoute|A"}"#;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::config::{Config, Handle, Hash, Member, Pool, ResolvedPools, Server};
 use super::hash::{KeyPart, Ring, RingSpec};
-use crate::config::ConfigError;
+use corecached_shard::ConfigError;
 
 /// Reloads kept.
 pub const RELOADS_MAX: usize = 8;

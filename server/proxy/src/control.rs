@@ -2,10 +2,8 @@
 //! TLS towards destinations, and hands every shard a new [`Snapshot`] when one of them changed. What is wrong leaves what
 //! was before in use.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, never, select};
@@ -15,12 +13,13 @@ use super::awaited::Awaited;
 use super::config::{self, Config, Import, Member, Rings};
 use super::relay::Snapshot;
 use super::route::Tree;
-use crate::config::ConfigError;
 use crate::discovery::slices::{self, Access};
-use crate::discovery::{CoresFound, Dns, Found, Lookups, Question, Scout, Slices, SlicesFound};
-use crate::runtime::files::watch;
-use crate::server::{Forwarding, Shared};
-use crate::tls::Trusted;
+use crate::discovery::{Dns, Found, Lookups, Question, Slices, SlicesFound};
+use crate::forwarding::Forwarding;
+use crate::view::ProxyView;
+use corecached_net::tls::Trusted;
+use corecached_net::watch_files::watch;
+use corecached_shard::{ConfigError, ServerContext};
 
 /// Exit code of a configuration that cannot be used.
 const EX_CONFIG: u8 = 78;
@@ -61,9 +60,6 @@ pub struct Control {
     /// The names in it have not been looked up yet: the routes before stay in use.
     unfound: bool,
     found: Found,
-    /// Asks caches for their cores, if that is wanted.
-    scout: Option<Scout>,
-    cores: CoresFound,
     /// What the pools that resize warm go from and to.
     rings: Rings,
     /// Follows Services, if pools name any.
@@ -96,8 +92,7 @@ impl Control {
         let mut rings = Rings::default();
         rings.observe(&config, &found.pools, 0);
         rings.locate(&mut found.addresses);
-        let cores = CoresFound::new();
-        let snapshot = compile(&config, &found, &rings, &cores, trusted.as_ref())?;
+        let snapshot = compile(&config, &found, &rings, trusted.as_ref())?;
         let awaits = !awaited.is_over(&config, &found, Instant::now());
         Ok(Self {
             awaited,
@@ -114,8 +109,6 @@ impl Control {
             config,
             unfound: false,
             found,
-            scout: checked.core_aware.then(Scout::start),
-            cores,
             rings,
             slices,
             slices_found,
@@ -130,7 +123,7 @@ impl Control {
     pub fn check(checked: &Checked) -> Result<String, ConfigError> {
         let config = parse(&checked.source, &read(&checked.source)?, &checked.options)?;
         let rings = Rings::default();
-        compile(&config, &Found::default(), &rings, &CoresFound::new(), checked.trusted.as_ref())?;
+        compile(&config, &Found::default(), &rings, checked.trusted.as_ref())?;
         Ok(config.to_string())
     }
 
@@ -147,7 +140,7 @@ impl Control {
     }
 
     /// Watches until the server stops.
-    pub fn run(mut self, shared: &Shared, forwarding: &Forwarding, reloads: bool) {
+    pub fn run(mut self, server: &ServerContext, view: &ProxyView, forwarding: &Forwarding, reloads: bool) {
         let (changed, changes) = bounded(CHANGES_MAX);
         let path = match &self.source {
             Source::File(path) if reloads => Some(path.as_path()),
@@ -160,30 +153,29 @@ impl Control {
         let mut looked_up = Instant::now();
         // What changed since it was first read and before it was watched.
         let mut reload_at = Some(Instant::now());
-        let mut told = shared.reloads.load(Ordering::Relaxed);
+        let mut told = server.lifecycle.reloads();
         let mut unsent = false;
-        let mut unasked = true;
-        shared.chronicle.lay_out(&self.config, &self.found.pools);
-        while !shared.stopping.load(Ordering::Relaxed) {
+        view.chronicle.lay_out(&self.config, &self.found.pools);
+        while !server.lifecycle.is_stopping() {
             if wait(&changes, &self.news) {
                 // More may follow: editors and ConfigMaps write in several steps.
                 reload_at = Some(Instant::now() + self.reload_delay);
             }
-            let asked = shared.reloads.load(Ordering::Relaxed);
+            let asked = server.lifecycle.reloads();
             if asked != std::mem::replace(&mut told, asked) {
                 reload_at = Some(Instant::now());
             }
             let mut changed = false;
             if reload_at.is_some_and(|at| at <= Instant::now()) {
                 reload_at = None;
-                self.unfound |= reloads && self.reload(shared);
+                self.unfound |= reloads && self.reload(server, view);
                 changed |= self.reload_trusted();
             }
             if let Some(news) = self.slices.as_mut().and_then(Slices::news) {
                 self.slices_found = news;
                 if !self.unfound {
                     let found = self.found.with(&self.config, &self.slices_found);
-                    changed |= self.take(found, shared);
+                    changed |= self.take(found, server, view);
                 }
             }
             // An answer to what would be asked otherwise by now is none.
@@ -193,7 +185,7 @@ impl Control {
             {
                 let found = found.with(&self.config, &self.slices_found);
                 looked_up = Instant::now();
-                changed |= self.take(found, shared) || self.unfound;
+                changed |= self.take(found, server, view) || self.unfound;
                 self.unfound = false;
             }
             let is_due = self.unfound || looked_up.elapsed() >= self.look_up_every();
@@ -201,32 +193,23 @@ impl Control {
                 let (config, before) = (Arc::clone(&self.config), self.found.clone());
                 self.lookups.ask(Question { config, before, slices: self.slices_found.clone() });
             }
-            unasked |= changed;
-            if let Some(scout) = &self.scout {
-                unasked = unasked && !scout.ask(caches(&self.found));
-                if let Some(cores) = scout.news() {
-                    tracing::info!("{} of the caches tell which core owns a key", cores.len());
-                    self.cores = cores;
-                    changed = true;
-                }
-            }
             if !self.unfound {
-                changed |= self.rings.observe(&self.config, &self.found.pools, shared.clock.now_ms());
+                changed |= self.rings.observe(&self.config, &self.found.pools, server.clock.now_ms());
             }
             if changed && !self.unfound {
                 self.rings.locate(&mut self.found.addresses);
-                match compile(&self.config, &self.found, &self.rings, &self.cores, self.trusted.as_ref()) {
+                match compile(&self.config, &self.found, &self.rings, self.trusted.as_ref()) {
                     Ok(snapshot) => {
                         tracing::info!("routes changed: {} destinations", snapshot.tree.destinations().len());
                         self.snapshot = snapshot;
-                        shared.chronicle.lay_out(&self.config, &self.found.pools);
+                        view.chronicle.lay_out(&self.config, &self.found.pools);
                         unsent = true;
                     }
                     Err(error) => tracing::error!("{error}; the routes before stay in use"),
                 }
             }
             if unsent {
-                unsent = !send(&self.snapshot, shared, forwarding);
+                unsent = !send(&self.snapshot, server, forwarding);
             }
             if self.awaits
                 && self.awaited.is_over(&self.config, &self.found, Instant::now())
@@ -234,17 +217,17 @@ impl Control {
                 && all_took(forwarding)
             {
                 self.awaits = false;
-                shared.servers_are_found();
+                server.lifecycle.servers_are_found();
             }
         }
     }
 
     /// Servers are where this says from now on; whether that is elsewhere.
-    fn take(&mut self, mut found: Found, shared: &Shared) -> bool {
+    fn take(&mut self, mut found: Found, server: &ServerContext, view: &ProxyView) -> bool {
         self.rings.locate(&mut found.addresses);
         let differs = found.differs(&self.found);
         if differs {
-            shared.chronicle.moved(shared.clock.now_s(), found.changes_since(&self.found));
+            view.chronicle.moved(server.clock.now_s(), found.changes_since(&self.found));
         }
         self.found = found;
         differs
@@ -270,11 +253,11 @@ impl Control {
     }
 
     /// Reads the configuration again; true when it is another one, and good.
-    fn reload(&mut self, shared: &Shared) -> bool {
+    fn reload(&mut self, server: &ServerContext, view: &ProxyView) -> bool {
         let text = match read(&self.source) {
             Ok(text) => text,
             Err(error) => {
-                refused(shared, &error);
+                refused(server, view, &error);
                 return false;
             }
         };
@@ -285,13 +268,13 @@ impl Control {
         match parse(&self.source, &self.text, &self.options) {
             Ok(config) => {
                 tracing::info!("the configuration changed");
-                shared.chronicle.reloaded(shared.clock.now_s(), Ok(()));
+                view.chronicle.reloaded(server.clock.now_s(), Ok(()));
                 self.config = Arc::new(config);
                 self.slices = follow(self.slices.take(), &self.config, &self.service_account, &self.word);
                 true
             }
             Err(error) => {
-                refused(shared, &error);
+                refused(server, view, &error);
                 false
             }
         }
@@ -331,10 +314,10 @@ fn follow(known: Option<Slices>, config: &Config, account: &Path, word: &Sender<
 }
 
 /// A configuration that is wrong: the one before stays in use.
-fn refused(shared: &Shared, error: &ConfigError) {
+fn refused(server: &ServerContext, view: &ProxyView, error: &ConfigError) {
     tracing::error!("{error}; the configuration before stays in use");
-    shared.config_failures.fetch_add(1, Ordering::Relaxed);
-    shared.chronicle.reloaded(shared.clock.now_s(), Err(error));
+    view.count_config_failure();
+    view.chronicle.reloaded(server.clock.now_s(), Err(error));
 }
 
 /// Waits a moment, or until something was found; whether the file changed meanwhile.
@@ -350,7 +333,7 @@ fn wait(changes: &Receiver<()>, news: &Receiver<()>) -> bool {
 }
 
 /// Hands the snapshot to every shard and wakes it. False when one has no room for it now.
-fn send(snapshot: &Arc<Snapshot>, shared: &Shared, forwarding: &Forwarding) -> bool {
+fn send(snapshot: &Arc<Snapshot>, server: &ServerContext, forwarding: &Forwarding) -> bool {
     let mut all = true;
     let mut subscribers = forwarding.subscribers();
     subscribers.retain(|shard| match shard.try_send(Arc::clone(snapshot)) {
@@ -361,9 +344,7 @@ fn send(snapshot: &Arc<Snapshot>, shared: &Shared, forwarding: &Forwarding) -> b
         }
         Err(TrySendError::Disconnected(_)) => false,
     });
-    for presence in shared.presence.iter() {
-        presence.wake();
-    }
+    server.lifecycle.wake_all();
     all
 }
 
@@ -397,17 +378,10 @@ fn parse(source: &Source, text: &str, options: &config::Options) -> Result<Confi
         .map_err(|error| ConfigError::new("configuration", "", &error.to_string(), EX_CONFIG))
 }
 
-/// Those that may be asked for their cores: in the clear.
-fn caches(found: &Found) -> Vec<SocketAddr> {
-    let plain = found.addresses.iter().filter(|(server, _)| !server.tls);
-    plain.filter_map(|(_, address)| address.as_socket()).collect()
-}
-
 fn compile(
     config: &Config,
     found: &Found,
     rings: &Rings,
-    cores: &CoresFound,
     trusted: Option<&Trusted>,
 ) -> Result<Arc<Snapshot>, ConfigError> {
     let tree = Tree::compile_over(config, &found.pools, rings)
@@ -421,7 +395,6 @@ fn compile(
     Ok(Arc::new(Snapshot {
         tree: Arc::new(tree),
         addresses: found.addresses.clone(),
-        cores: cores.clone(),
         trust: trusted.map(|trusted| Arc::clone(trusted.current())),
     }))
 }

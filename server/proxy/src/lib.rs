@@ -19,17 +19,26 @@
 //! ```
 
 pub mod args;
-pub mod awaited;
+mod awaited;
 pub mod chronicle;
 pub mod config;
 pub mod control;
+pub mod discovery;
+mod forwarding;
 pub mod hash;
 pub mod hot;
 pub mod merge;
 pub mod relay;
+mod reports;
 pub mod request;
 pub mod route;
+mod service;
 pub mod shape;
 pub mod spool;
 pub mod stats;
 pub mod upstream;
+mod view;
+
+pub use forwarding::Forwarding;
+pub use service::{FrontOptions, Proxy};
+pub use view::ProxyView;

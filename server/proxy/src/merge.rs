@@ -182,7 +182,6 @@ impl Merge {
     }
 
     /// Gets that others may join.
-    #[cfg(test)]
     pub(crate) fn flights(&self) -> usize {
         self.flights.len()
     }

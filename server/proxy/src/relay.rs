@@ -25,11 +25,12 @@ use super::route::{self, Action, Execution, Limits, Routes, Softening, Tree};
 use super::shape::Shape;
 use super::spool::{Spooler, Undelivered};
 use super::upstream::{self, Destination, HealthOptions, Options, PoolHealth, Thresholds};
-use crate::discovery::{Cores, CoresFound};
-use crate::net::outbox::HIGH_WATER_BYTES;
-use crate::net::{Close, ConnId, Driver, Send};
-use crate::shard::message::{Piece, ReplyTo};
-use crate::tls::Trust;
+use corecached_net::outbox::HIGH_WATER_BYTES;
+use corecached_net::tls::SecureDriver;
+use corecached_net::tls::Trust;
+use corecached_net::{Close, ConnId, Send};
+use corecached_shard::clients::Clients;
+use corecached_shard::mesh::message::ReplyTo;
 use waiting::{Asked, Waiter, Waiting};
 
 /// What the control thread found out, made anew whenever something changes.
@@ -39,8 +40,6 @@ pub struct Snapshot {
     pub tree: Arc<Tree>,
     /// Where the servers of the tree are; one that is not among them cannot be reached now.
     pub addresses: HashMap<Server, SockAddr>,
-    /// Those of them that let a connection be chosen by key.
-    pub cores: CoresFound,
     /// Whom secured destinations must be signed by.
     pub trust: Option<Arc<Trust>>,
 }
@@ -75,15 +74,6 @@ pub struct RelaySetup {
     pub seed: u64,
 }
 
-/// Those whose requests a relay carries out, and the output of their shard's turn.
-pub trait Clients {
-    /// What `write` appends to the buffer it is given is the next of the reply to `to` on `shard`.
-    fn answer(&mut self, shard: usize, to: ReplyTo, piece: Piece, write: impl FnOnce(&mut Vec<u8>));
-
-    /// The bytes that go out at the end of the turn, and where to.
-    fn output(&mut self) -> (&mut Vec<u8>, &mut Vec<Send>);
-}
-
 /// See the head of the file.
 #[derive(Debug)]
 pub struct Relay {
@@ -95,8 +85,6 @@ pub struct Relay {
     /// Places stay what they are while anything refers to them.
     upstreams: Vec<Upstream>,
     by_server: HashMap<Server, u32>,
-    /// Those that others go before: requests that they take over from them.
-    held_back: Vec<u32>,
     /// What destinations share that may not all be ejected, by pool and its limits.
     pools: HashMap<(PoolId, u32, u32), Rc<PoolHealth>>,
     /// By the driver's place: which upstream a connection is to.
@@ -128,26 +116,6 @@ struct Upstream {
     touched: bool,
     /// No tree names it any more.
     retired: bool,
-    /// Its keys go to the upstreams of its cores.
-    cores: Option<Box<ByCore>>,
-    /// It is that of one core of another upstream's cache.
-    of: Option<Box<OneCore>>,
-}
-
-/// The upstreams of a cache's cores.
-#[derive(Debug)]
-struct ByCore {
-    cores: Cores,
-    places: Vec<u32>,
-}
-
-#[derive(Debug)]
-struct OneCore {
-    /// The upstream of the whole cache.
-    base: u32,
-    address: SockAddr,
-    /// Nothing is sent before these have answered all they were asked: a get must not overtake a set.
-    after: Vec<u32>,
 }
 
 /// A `flush_all` under way.
@@ -171,7 +139,6 @@ impl Relay {
             execution: Execution::new(&Limits::default(), seed),
             upstreams: Vec::new(),
             by_server: HashMap::new(),
-            held_back: Vec::new(),
             pools: HashMap::new(),
             by_conn: HashMap::new(),
             waiting: Waiting::new(Merge::new(&options.merge)),
@@ -226,8 +193,7 @@ impl Relay {
     }
 
     /// Connect, send and close as the destinations want it.
-    pub fn finish_turn(&mut self, driver: &mut impl Driver, clients: &mut impl Clients) {
-        self.let_go_on();
+    pub fn finish_turn(&mut self, driver: &mut impl SecureDriver, clients: &mut impl Clients) {
         loop {
             self.settle(clients);
             let Some(place) = self.touched.pop() else { return };
@@ -236,20 +202,14 @@ impl Relay {
         }
     }
 
-    fn drive(&mut self, place: u32, driver: &mut impl Driver, clients: &mut impl Clients) {
+    fn drive(&mut self, place: u32, driver: &mut impl SecureDriver, clients: &mut impl Clients) {
         let now_ms = self.now_ms;
         let Self { upstreams, waiting, by_conn, snapshot, .. } = self;
         let upstream = &mut upstreams[place as usize];
-        let may_go = upstream.of.as_ref().is_none_or(|core| core.after.is_empty());
         loop {
-            let action = if may_go { upstream.destination.next_action(now_ms) } else { None };
-            match action {
+            match upstream.destination.next_action(now_ms) {
                 Some(upstream::Action::Connect) => {
-                    let address = match &upstream.of {
-                        Some(core) => Some(&core.address),
-                        None => snapshot.addresses.get(&upstream.server),
-                    };
-                    let begun = match address {
+                    let begun = match snapshot.addresses.get(&upstream.server) {
                         Some(address) if upstream.server.tls => snapshot
                             .trust
                             .as_ref()
@@ -299,7 +259,6 @@ impl Relay {
         }
         let deadline_ms = upstream.destination.next_deadline().unwrap_or(u64::MAX);
         self.tick_at_ms = self.tick_at_ms.min(deadline_ms);
-        self.leave_core_that_fails(place);
         if self.upstreams[place as usize].retired {
             self.forget_retired(place, clients);
         }
@@ -338,7 +297,7 @@ impl Relay {
             merge.sent(hash, waiter);
         }
         if let Some(id) = self.routes.direct(key, command) {
-            let place = self.place_by_core(self.routes.place(id), key);
+            let place = self.routes.place(id);
             let now_ms = self.now_ms;
             match self.upstreams[place as usize].destination.request(command, data, waiter, false, now_ms) {
                 Ok(()) => self.touch(place),
@@ -361,7 +320,6 @@ impl Relay {
         for action in actions.drain(..) {
             match action {
                 Action::Send { call, place, request, may_be_refused } => {
-                    let place = self.place_by_core(place, request.key());
                     let waiter = self.waiting.insert(Waiter::Call(call));
                     let now_ms = self.now_ms;
                     let destination = &mut self.upstreams[place as usize].destination;
@@ -426,10 +384,7 @@ impl Relay {
             followers: Vec::new(),
         };
         let places: Vec<u32> = (0..self.upstreams.len() as u32)
-            .filter(|&place| {
-                let upstream = &self.upstreams[place as usize];
-                !upstream.retired && upstream.of.is_none()
-            })
+            .filter(|&place| !self.upstreams[place as usize].retired)
             .collect();
         if places.is_empty() {
             let waiter = self.waiting.insert(Waiter::Client(asked));
@@ -484,9 +439,6 @@ impl Relay {
         let upstream = &mut self.upstreams[place as usize];
         upstream.connected = true;
         upstream.destination.connected(self.now_ms);
-        if upstream.of.is_none() && upstream.cores.is_none() {
-            self.adopt_cores(place); // it may have been away, and its cores with it
-        }
         self.touch(place);
     }
 
@@ -501,7 +453,7 @@ impl Relay {
     }
 
     /// The other end will send nothing more, which is its way to close: so do we.
-    pub fn ended(&mut self, conn: ConnId, driver: &mut impl Driver, clients: &mut impl Clients) {
+    pub fn ended(&mut self, conn: ConnId, driver: &mut impl SecureDriver, clients: &mut impl Clients) {
         if self.owns(conn) {
             driver.close(conn, Close::Now);
             self.closed(conn, clients);
@@ -560,9 +512,6 @@ impl Relay {
             self.touch(place as u32);
         }
         self.snapshot = snapshot;
-        for place in 0..self.upstreams.len() as u32 {
-            self.adopt_cores(place);
-        }
     }
 
     fn place_of(&mut self, wanted: &route::Destination) -> u32 {
@@ -591,134 +540,25 @@ impl Relay {
         });
         let mut destination = Destination::new(server.address.to_string(), options, pool, seed);
         destination.limit_concurrency(wanted.adaptive_concurrency);
-        let place = self.add(destination, server.clone(), None);
-        self.by_server.insert(server, place);
-        place
-    }
-
-    fn add(&mut self, destination: Destination, server: Server, of: Option<Box<OneCore>>) -> u32 {
         let place = self.upstreams.len() as u32;
         self.upstreams.push(Upstream {
             destination,
-            server,
+            server: server.clone(),
             conn: None,
             connected: false,
             touched: false,
             retired: false,
-            cores: None,
-            of,
         });
+        self.by_server.insert(server, place);
         place
-    }
-
-    // --- caches whose connections are chosen by key ---
-
-    /// The upstream for `key`, as it is sent, among those of the cache at `place`.
-    #[inline]
-    fn place_by_core(&self, place: u32, key: &[u8]) -> u32 {
-        match &self.upstreams[place as usize].cores {
-            Some(by_core) => by_core.places[by_core.cores.owner(key)],
-            None => place,
-        }
-    }
-
-    /// What is known of the cores of the cache at `place` may have changed.
-    fn adopt_cores(&mut self, place: u32) {
-        let upstream = &mut self.upstreams[place as usize];
-        if upstream.of.is_some() || upstream.retired {
-            upstream.cores = None;
-            return;
-        }
-        let address = self.snapshot.addresses.get(&upstream.server).and_then(SockAddr::as_socket);
-        let found = address.and_then(|address| self.snapshot.cores.get(&address));
-        let before = upstream.cores.take();
-        let Some(cores) = found else { return };
-        if let Some(before) = before {
-            if before.cores == *cores {
-                for &core in &before.places {
-                    let bounds = self.upstreams[place as usize].destination.concurrency_bounds();
-                    let upstream = &mut self.upstreams[core as usize];
-                    upstream.retired = false;
-                    upstream.destination.limit_concurrency(bounds);
-                }
-                self.upstreams[place as usize].cores = Some(before);
-                return;
-            }
-            let after = before.places;
-            return self.open_cores(place, cores.clone(), &after);
-        }
-        let cores = cores.clone();
-        self.open_cores(place, cores, &[]);
-    }
-
-    /// Has keys of the cache at `place` go to its cores from now on, once it and those of `after` have answered.
-    fn open_cores(&mut self, place: u32, cores: Cores, after: &[u32]) {
-        let mut places = Vec::with_capacity(cores.addresses.len());
-        for (core, &address) in cores.addresses.iter().enumerate() {
-            let base = &self.upstreams[place as usize];
-            let (name, server) = (base.destination.address().to_owned(), base.server.clone());
-            let seed = self.seed ^ u64::from(place) << 32 ^ core as u64;
-            let mut destination = Destination::new(name, *base.destination.options(), None, seed);
-            destination.limit_concurrency(base.destination.concurrency_bounds());
-            let after = after.iter().copied().chain([place]).collect();
-            let of = OneCore { base: place, address: address.into(), after };
-            let added = self.add(destination, server, Some(Box::new(of)));
-            self.held_back.push(added);
-            places.push(added);
-        }
-        self.upstreams[place as usize].cores = Some(Box::new(ByCore { cores, places }));
-    }
-
-    /// Upstreams before which others had to be answered, and have been.
-    fn let_go_on(&mut self) {
-        let mut held_back = std::mem::take(&mut self.held_back);
-        held_back.retain(|&place| {
-            let Some(core) = &self.upstreams[place as usize].of else { return false };
-            let waits =
-                core.after.iter().any(|&other| self.upstreams[other as usize].destination.pending() > 0);
-            if !waits {
-                if let Some(core) = &mut self.upstreams[place as usize].of {
-                    core.after.clear();
-                }
-                self.touch(place);
-            }
-            waits
-        });
-        self.held_back = held_back;
-    }
-
-    /// A core that cannot be connected to: its cache is asked as any other until something else is heard of it.
-    fn leave_core_that_fails(&mut self, place: u32) {
-        let upstream = &self.upstreams[place as usize];
-        let Some(core) = &upstream.of else { return };
-        let base = core.base as usize;
-        if upstream.destination.counters().connect_failures == 0 {
-            return;
-        }
-        let is_used = |by_core: &ByCore| by_core.places.contains(&place);
-        if self.upstreams[base].cores.as_deref().is_some_and(is_used)
-            && let Some(by_core) = self.upstreams[base].cores.take()
-        {
-            tracing::warn!(
-                "{}: a core of it cannot be connected to: it is asked as a cache without core_ports",
-                self.upstreams[base].destination.address()
-            );
-            for place in by_core.places {
-                self.upstreams[place as usize].retired = true;
-                self.touch(place);
-            }
-        }
     }
 
     /// A destination that no tree names is let go of once nothing is under way to it.
     fn forget_retired(&mut self, place: u32, clients: &mut impl Clients) {
         let Self { upstreams, waiting, now_ms, by_server, .. } = self;
         let upstream = &mut upstreams[place as usize];
-        let is_known = upstream.of.is_some() || by_server.get(&upstream.server) == Some(&place);
-        if upstream.destination.pending() == 0 && is_known {
-            if upstream.of.take().is_none() {
-                by_server.remove(&upstream.server);
-            }
+        if upstream.destination.pending() == 0 && by_server.get(&upstream.server) == Some(&place) {
+            by_server.remove(&upstream.server);
             upstream.destination.abandon(*now_ms, &mut |waiter, event| {
                 waiting.step(clients, waiter, event);
             });
@@ -763,14 +603,14 @@ impl Relay {
     }
 
     /// Connections to destinations, those that are being made included.
-    #[cfg(test)]
-    pub(crate) fn connections(&self) -> usize {
+    #[must_use]
+    pub fn connections(&self) -> usize {
         self.by_conn.len()
     }
 
     /// What there must be nothing of once nothing is under way.
-    #[cfg(test)]
-    pub(crate) fn left_behind(&self) -> Vec<(&'static str, usize)> {
+    #[must_use]
+    pub fn left_behind(&self) -> Vec<(&'static str, usize)> {
         let destinations = self.upstreams.iter().map(|upstream| &upstream.destination);
         let mut left = vec![
             ("requests that wait", self.under_way()),

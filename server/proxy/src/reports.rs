@@ -1,70 +1,71 @@
-//! What each shard of a proxy says of itself, for whoever asks from outside the shards: too much to be published every
-//! turn, so a shard describes itself in its next turn once it was asked.
+//! What each shard of a proxy reports of itself to threads outside the shards. It is too much to be published every turn, so a
+//! shard makes its report in the turn after it was asked.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::shard::mesh::Presence;
+use corecached_shard::mesh::Presence;
 
-/// How long a shard has to answer: it does so within a turn. After that what it said last stands.
+use crate::stats::ShardReport;
+
+/// How long a shard has to answer; it does so within a turn. After that its last report stands.
 const ANSWER_TIME: Duration = Duration::from_millis(250);
-/// Pause between two looks for the answer.
+/// Pause between two looks for the answers.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
-/// See the head of the file.
+/// The last report of each shard.
 #[derive(Debug)]
-pub struct Descriptions {
-    /// How often it was asked for.
+pub struct Reports {
+    /// How many times reports have been asked for.
     asked: AtomicU64,
-    answers: Box<[Mutex<Answer>]>,
+    answers: Box<[Mutex<ReportSlot>]>,
 }
 
 #[derive(Debug, Default)]
-struct Answer {
-    /// The question it answers.
+struct ReportSlot {
+    /// Number of the question that the report answers.
     asked: u64,
-    text: Vec<u8>,
+    report: ShardReport,
 }
 
-impl Descriptions {
-    /// Of so many shards, none of which has said anything.
+impl Reports {
+    /// Empty reports of `shards` shards.
     #[must_use]
     pub fn new(shards: usize) -> Self {
         Self { asked: AtomicU64::new(0), answers: (0..shards).map(|_| Mutex::default()).collect() }
     }
 
-    /// Number of the question last asked; the data path compares it with the one it answered.
+    /// Number of the question that was asked last. The data path compares it with the one it answered.
     #[inline]
     pub fn asked(&self) -> u64 {
         self.asked.load(Ordering::Relaxed)
     }
 
-    /// Answer for `shard`. False when somebody is reading just now: to be tried again next turn.
-    pub fn answer(&self, shard: usize, asked: u64, text: impl FnOnce() -> Vec<u8>) -> bool {
-        let Ok(mut answer) = self.answers[shard].try_lock() else { return false };
-        *answer = Answer { asked, text: text() };
+    /// Answers question `asked` for `shard`. False when somebody reads the report just now: to be tried again next turn.
+    pub fn answer(&self, shard: usize, asked: u64, report: impl FnOnce() -> ShardReport) -> bool {
+        let Ok(mut slot) = self.answers[shard].try_lock() else { return false };
+        *slot = ReportSlot { asked, report: report() };
         true
     }
 
-    /// Ask all shards, and wait until they have answered or time is up.
+    /// Asks all shards, and waits until they have answered or [`ANSWER_TIME`] is over.
     pub async fn refresh(&self, presence: &[Presence]) {
         let asked = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
         presence.iter().for_each(Presence::wake);
         let start = Instant::now();
         let is_answered =
-            |answer: &Mutex<Answer>| answer.lock().unwrap_or_else(PoisonError::into_inner).asked >= asked;
+            |slot: &Mutex<ReportSlot>| slot.lock().unwrap_or_else(PoisonError::into_inner).asked >= asked;
         while !self.answers.iter().all(is_answered) && start.elapsed() < ANSWER_TIME {
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 
-    /// What each shard said last.
+    /// The last report of each shard.
     #[must_use]
-    pub fn read(&self) -> Vec<Vec<u8>> {
-        self.answers
-            .iter()
-            .map(|answer| answer.lock().unwrap_or_else(PoisonError::into_inner).text.clone())
-            .collect()
+    pub fn read(&self) -> Vec<ShardReport> {
+        let read =
+            |slot: &Mutex<ReportSlot>| slot.lock().unwrap_or_else(PoisonError::into_inner).report.clone();
+        self.answers.iter().map(read).collect()
     }
 }

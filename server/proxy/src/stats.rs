@@ -1,16 +1,16 @@
-//! `stats` of the proxy, under the names that graphs of mcrouter read. Each shard describes what it counts as lines of
-//! text; the shard that was asked adds them up.
+//! `stats` of the proxy, under the names that graphs of mcrouter read. Each shard reports what it counts; the shard that was
+//! asked adds the reports up.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 use corecached_protocol::{ErrorKind, line, text};
+use corecached_shard::{ServerContext, VERSION};
 
 use super::hot::HotKey;
 use super::relay::Relay;
 use super::request::Operation;
 use super::upstream::{Destination, Status};
-use crate::server::Shared;
+use crate::view::ProxyView;
 
 /// Errors by kind, as mcrouter names them.
 const ERRORS: [(&str, ErrorKind); 9] = [
@@ -41,7 +41,7 @@ pub enum Group {
 impl Group {
     /// The group that `words` name; `None` when there is no such.
     #[must_use]
-    pub fn of(words: &[u8]) -> Option<Self> {
+    pub fn parse(words: &[u8]) -> Option<Self> {
         Some(match words {
             b"" | b"basic" | b"all" | b"detailed" | b"cmd-error" | b"ods" | b"count" | b"external"
             | b"version" => Self::General,
@@ -55,67 +55,33 @@ impl Group {
 
 /// One destination, over all shards.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Server {
+pub struct DestinationStats {
     /// Shards that have a connection, are making one, never needed one, have ejected it.
-    pub(crate) up: u64,
-    pub(crate) connecting: u64,
+    pub up: u64,
+    pub connecting: u64,
     idle: u64,
     soft: u64,
     hard: u64,
-    pub(crate) pending: u64,
-    pub(crate) inflight: u64,
-    pub(crate) requests: u64,
-    pub(crate) replies: u64,
-    pub(crate) reply_ms: u64,
-    pub(crate) found: u64,
-    pub(crate) not_found: u64,
+    pub pending: u64,
+    pub inflight: u64,
+    pub requests: u64,
+    pub replies: u64,
+    pub reply_ms: u64,
+    pub found: u64,
+    pub not_found: u64,
     stored: u64,
-    pub(crate) failures: u64,
-    pub(crate) connects: u64,
+    pub failures: u64,
+    pub connects: u64,
     closes: u64,
-    pub(crate) ejections: u64,
-    pub(crate) returns: u64,
-    pub(crate) concurrency_limit: u64,
+    pub ejections: u64,
+    pub returns: u64,
+    pub concurrency_limit: u64,
     /// As in [`ERRORS`].
     errors: [u64; ERRORS.len()],
 }
 
-impl Server {
-    const fn numbers(&mut self) -> [&mut u64; 19 + ERRORS.len()] {
-        let [e0, e1, e2, e3, e4, e5, e6, e7, e8] = &mut self.errors;
-        [
-            &mut self.up,
-            &mut self.connecting,
-            &mut self.idle,
-            &mut self.soft,
-            &mut self.hard,
-            &mut self.pending,
-            &mut self.inflight,
-            &mut self.requests,
-            &mut self.replies,
-            &mut self.reply_ms,
-            &mut self.found,
-            &mut self.not_found,
-            &mut self.stored,
-            &mut self.failures,
-            &mut self.connects,
-            &mut self.closes,
-            &mut self.ejections,
-            &mut self.returns,
-            &mut self.concurrency_limit,
-            e0,
-            e1,
-            e2,
-            e3,
-            e4,
-            e5,
-            e6,
-            e7,
-            e8,
-        ]
-    }
-
-    fn of(destination: &Destination) -> Self {
+impl DestinationStats {
+    fn new(destination: &Destination) -> Self {
         let counters = destination.counters();
         let mut server = Self {
             pending: destination.pending() as u64,
@@ -145,35 +111,76 @@ impl Server {
         server
     }
 
-    /// Count another server, or another shard's part of this one, in.
-    pub(crate) fn add(&mut self, mut other: Self) {
-        self.numbers().into_iter().zip(other.numbers()).for_each(|(sum, number)| *sum += *number);
+    /// Counts in another destination, or another shard's part of this one.
+    pub fn add(&mut self, other: &Self) {
+        let Self {
+            up,
+            connecting,
+            idle,
+            soft,
+            hard,
+            pending,
+            inflight,
+            requests,
+            replies,
+            reply_ms,
+            found,
+            not_found,
+            stored,
+            failures,
+            connects,
+            closes,
+            ejections,
+            returns,
+            concurrency_limit,
+            errors,
+        } = other;
+        self.up += up;
+        self.connecting += connecting;
+        self.idle += idle;
+        self.soft += soft;
+        self.hard += hard;
+        self.pending += pending;
+        self.inflight += inflight;
+        self.requests += requests;
+        self.replies += replies;
+        self.reply_ms += reply_ms;
+        self.found += found;
+        self.not_found += not_found;
+        self.stored += stored;
+        self.failures += failures;
+        self.connects += connects;
+        self.closes += closes;
+        self.ejections += ejections;
+        self.returns += returns;
+        self.concurrency_limit += concurrency_limit;
+        self.errors.iter_mut().zip(errors).for_each(|(sum, count)| *sum += count);
     }
 
-    pub(crate) const fn is_ejected(&self) -> bool {
+    pub const fn is_ejected(&self) -> bool {
         self.soft + self.hard > 0
     }
 
-    pub(crate) const fn is_up(&self) -> bool {
+    pub const fn is_up(&self) -> bool {
         self.up > 0 && !self.is_ejected()
     }
 
     /// Nobody has needed it yet.
-    pub(crate) const fn is_new(&self) -> bool {
+    pub const fn is_new(&self) -> bool {
         self.idle > 0 && self.up + self.connecting == 0 && self.connects == 0 && !self.is_ejected()
     }
 
-    pub(crate) const fn is_closed(&self) -> bool {
+    pub const fn is_closed(&self) -> bool {
         self.up == 0 && self.connects > 0 && !self.is_ejected()
     }
 
     /// What went wrong, by kind.
-    pub(crate) fn errors(&self) -> impl Iterator<Item = (&'static str, u64)> {
+    pub fn errors(&self) -> impl Iterator<Item = (&'static str, u64)> {
         ERRORS.iter().zip(self.errors).map(|((name, _), count)| (*name, count))
     }
 
     /// Microseconds from request to reply, on average.
-    pub(crate) const fn latency_us(&self) -> u64 {
+    pub const fn latency_us(&self) -> u64 {
         match self.replies {
             0 => 0,
             replies => self.reply_ms.saturating_mul(1000) / replies,
@@ -181,157 +188,153 @@ impl Server {
     }
 }
 
-/// Hot keys that each shard tells of.
+/// Hot keys in the report of one shard, at most.
 const HOT_KEYS_SHOWN: usize = 32;
 
-/// What a shard says of itself: `C name number` for counters, `D number.. address` for destinations, `H count error hits
-/// bytes key` for hot keys.
-#[must_use]
-pub fn describe(relay: &Relay) -> Vec<u8> {
-    let mut lines = String::new();
-    for (name, operation) in Operation::NAMES {
-        let _ = writeln!(lines, "C cmd_{name}_count {}", relay.asked(operation));
-    }
-    let _ = writeln!(lines, "C proxy_reqs_processing {}", relay.under_way());
-    let _ = writeln!(lines, "C asynclog_requests {}", relay.kept());
-    if let Some(merge) = relay.merge() {
-        for (name, number) in merge.counters() {
-            let _ = writeln!(lines, "C {name} {number}");
-        }
-        for hot in merge.hot_keys().map(|hot| hot.top(HOT_KEYS_SHOWN)).unwrap_or_default() {
-            let HotKey { key, count, error, hits, kept_bytes } = hot;
-            let kept_bytes = kept_bytes.map_or_else(|| "no".to_owned(), |bytes| bytes.to_string());
-            let _ = writeln!(
-                lines,
-                "H {count} {error} {hits} {kept_bytes} {}",
-                String::from_utf8_lossy(key).replace(char::is_control, "?")
-            );
-        }
-    }
-    for (name, number) in relay.resize_counters().named() {
-        let _ = writeln!(lines, "C {name} {number}");
-    }
-    for (name, number) in relay.tail_counters().named() {
-        let _ = writeln!(lines, "C {name} {number}");
-    }
-    let refused: u64 = relay.destinations().map(|destination| destination.counters().refused).sum();
-    let _ = writeln!(lines, "C adaptive_concurrency_refused {refused}");
-    let mut errors = [0; ERRORS.len()];
-    for destination in relay.destinations() {
-        for (sum, (_, kind)) in errors.iter_mut().zip(ERRORS) {
-            *sum += destination.counters().errors_of(kind);
-        }
-        lines.push('D');
-        for number in Server::of(destination).numbers() {
-            let _ = write!(lines, " {number}");
-        }
-        let timeout_ms = destination.options().server_timeout_ms;
-        let _ = writeln!(lines, " {}:ascii:plain:notcompressed-{timeout_ms}", destination.address());
-    }
-    for (sum, (name, _)) in errors.iter().zip(ERRORS) {
-        let _ = writeln!(lines, "C result_{name}_count {sum}");
-    }
-    lines.into_bytes()
+/// What one shard of a proxy counts.
+#[derive(Clone, Debug, Default)]
+pub struct ShardReport {
+    /// By their names in `stats`.
+    counters: Vec<(String, u64)>,
+    /// By their names in `stats`; a destination that two pools name is there twice.
+    destinations: Vec<(String, DestinationStats)>,
+    /// The keys asked for most, at most [`HOT_KEYS_SHOWN`].
+    hot: Vec<HotKeyReport>,
 }
 
-/// What all shards said, added up.
-pub(crate) struct Totals<'a> {
-    /// By name.
-    pub(crate) counters: BTreeMap<&'a str, u64>,
-    /// By address.
-    pub(crate) servers: BTreeMap<&'a str, Server>,
-    /// Those asked for most first.
-    pub(crate) hot: Vec<HotLine<'a>>,
-}
-
-/// A hot key, as its shard told of it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct HotLine<'a> {
+/// A hot key, as its shard reports it.
+#[derive(Clone, Debug)]
+pub struct HotKeyReport {
     /// Gets, lately; too large by at most `error`.
-    pub(crate) count: u64,
+    pub count: u32,
     /// See `count`.
-    pub(crate) error: u64,
-    /// Gets answered from here.
-    pub(crate) hits: u64,
-    /// Bytes of its value, or `no` where it is not kept.
-    pub(crate) kept: &'a str,
-    /// The key.
-    pub(crate) key: &'a str,
+    pub error: u32,
+    /// Gets that were answered with the kept value.
+    pub hits: u64,
+    /// Bytes of its value; `None` where it is not kept.
+    pub kept_bytes: Option<usize>,
+    /// The key, with `?` in place of control characters.
+    pub key: String,
 }
 
-impl<'a> HotLine<'a> {
-    fn of(line: &'a str) -> Option<Self> {
-        let mut words = line.splitn(5, ' ');
-        let mut word = || words.next();
-        Some(Self {
-            count: word()?.parse().ok()?,
-            error: word()?.parse().ok()?,
-            hits: word()?.parse().ok()?,
-            kept: word()?,
-            key: word()?,
-        })
-    }
-}
-
-impl<'a> Totals<'a> {
-    /// Of what [`describe`] came to on each shard.
-    pub(crate) fn of(answers: &'a [Vec<u8>]) -> Self {
-        let mut counters: BTreeMap<&str, u64> = BTreeMap::new();
-        let mut servers: BTreeMap<&str, Server> = BTreeMap::new();
+impl ShardReport {
+    /// What the shard of `relay` counts.
+    #[must_use]
+    pub fn new(relay: &Relay) -> Self {
+        let mut counters: Vec<(String, u64)> = Operation::NAMES
+            .iter()
+            .map(|&(name, operation)| (format!("cmd_{name}_count"), relay.asked(operation)))
+            .collect();
+        let mut put = |name: &str, number: u64| counters.push((name.to_owned(), number));
+        put("proxy_reqs_processing", relay.under_way() as u64);
+        put("asynclog_requests", relay.kept());
         let mut hot = Vec::new();
-        for line in answers.iter().filter_map(|answer| std::str::from_utf8(answer).ok()).flat_map(str::lines)
-        {
-            if let Some((name, number)) = line.strip_prefix("C ").and_then(|line| line.split_once(' ')) {
-                *counters.entry(name).or_default() += number.parse().unwrap_or(0);
-            } else if let Some((numbers, address)) =
-                line.strip_prefix("D ").and_then(|line| line.rsplit_once(' '))
-            {
-                let sums = servers.entry(address).or_default().numbers();
-                for (sum, number) in sums.into_iter().zip(numbers.split(' ')) {
-                    *sum += number.parse().unwrap_or(0);
-                }
-            } else {
-                hot.extend(line.strip_prefix("H ").and_then(HotLine::of));
-            }
+        if let Some(merge) = relay.merge() {
+            merge.counters().into_iter().for_each(|(name, number)| put(name, number));
+            let keys = merge.hot_keys().map(|hot| hot.top(HOT_KEYS_SHOWN)).unwrap_or_default();
+            hot.extend(keys.into_iter().map(|HotKey { key, count, error, hits, kept_bytes }| HotKeyReport {
+                count,
+                error,
+                hits,
+                kept_bytes,
+                key: String::from_utf8_lossy(key).replace(char::is_control, "?"),
+            }));
         }
-        hot.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.key.cmp(b.key)));
-        Self { counters, servers, hot }
+        relay.resize_counters().named().into_iter().for_each(|(name, number)| put(name, number));
+        relay.tail_counters().named().into_iter().for_each(|(name, number)| put(name, number));
+        let refused = relay.destinations().map(|destination| destination.counters().refused).sum();
+        put("adaptive_concurrency_refused", refused);
+        for (name, kind) in ERRORS {
+            let errors = relay.destinations().map(|destination| destination.counters().errors_of(kind));
+            put(&format!("result_{name}_count"), errors.sum());
+        }
+        let shown = |destination: &Destination| {
+            let timeout_ms = destination.options().server_timeout_ms;
+            let name = format!("{}:ascii:plain:notcompressed-{timeout_ms}", destination.address());
+            (name, DestinationStats::new(destination))
+        };
+        let destinations = relay.destinations().map(shown).collect();
+        Self { counters, destinations, hot }
+    }
+
+    /// Bytes of memory that it holds, but for a few of each entry.
+    pub(crate) fn len_bytes(&self) -> usize {
+        let names = self.counters.iter().map(|(name, _)| name.len());
+        let addresses = self.destinations.iter().map(|(name, _)| name.len() + size_of::<DestinationStats>());
+        let keys = self.hot.iter().map(|hot| hot.key.len() + size_of::<HotKeyReport>());
+        names.chain(addresses).chain(keys).sum()
     }
 }
 
-/// Append the answer to `stats`, of what every shard said.
-pub fn render(answers: &[Vec<u8>], group: Group, shared: &Shared, out: &mut Vec<u8>) {
-    let Totals { counters, servers, hot } = Totals::of(answers);
+/// The reports of all shards, added up.
+#[derive(Debug, Default)]
+pub struct Totals {
+    /// By name.
+    pub counters: BTreeMap<String, u64>,
+    /// By address.
+    pub destinations: BTreeMap<String, DestinationStats>,
+    /// Those asked for most first.
+    pub hot: Vec<HotKeyReport>,
+}
+
+impl Totals {
+    /// Adds up the reports of all shards.
+    pub fn new<'a>(reports: impl IntoIterator<Item = &'a ShardReport>) -> Self {
+        let mut totals = Self::default();
+        for report in reports {
+            for (name, number) in &report.counters {
+                *totals.counters.entry(name.clone()).or_default() += number;
+            }
+            for (name, stats) in &report.destinations {
+                totals.destinations.entry(name.clone()).or_default().add(stats);
+            }
+            totals.hot.extend(report.hot.iter().cloned());
+        }
+        totals.hot.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.key.cmp(&b.key)));
+        totals
+    }
+}
+
+/// Appends the answer to `stats`, from the reports of all shards.
+pub(crate) fn render(
+    totals: &Totals,
+    group: Group,
+    view: &ProxyView,
+    server: &ServerContext,
+    out: &mut Vec<u8>,
+) {
+    let Totals { counters, destinations, hot } = totals;
     let mut put = |name: &str, value: &dyn std::fmt::Display| {
         text::encode_stat(out, name.as_bytes(), value.to_string().as_bytes());
     };
     match group {
-        Group::General => general(&counters, &servers, shared, &mut put),
+        Group::General => general(counters, destinations, view, server, &mut put),
         Group::Servers => {
-            for (address, server) in &servers {
-                let state = match server {
-                    Server { hard: 1.., .. } => "hard_tko; ",
-                    Server { soft: 1.., .. } => "soft_tko; ",
+            for (address, stats) in destinations {
+                let state = match stats {
+                    DestinationStats { hard: 1.., .. } => "hard_tko; ",
+                    DestinationStats { soft: 1.., .. } => "soft_tko; ",
                     _ => "",
                 };
-                let Server { up, pending, inflight, found, not_found, stored, .. } = server;
+                let DestinationStats { up, pending, inflight, found, not_found, stored, .. } = stats;
                 put(
                     address,
                     &format!(
                         "avg_latency_us:{} pending_reqs:{pending} inflight_reqs:{inflight} {state}up:{up}; \
                          found:{found} notfound:{not_found} stored:{stored}",
-                        server.latency_us()
+                        stats.latency_us()
                     ),
                 );
             }
         }
         Group::Suspects => {
-            for (address, server) in servers.iter().filter(|(_, server)| server.is_ejected()) {
-                put(address, &format!("status:tko num_failures:{}", server.failures));
+            for (address, stats) in destinations.iter().filter(|(_, stats)| stats.is_ejected()) {
+                put(address, &format!("status:tko num_failures:{}", stats.failures));
             }
         }
         Group::Hot => {
-            for HotLine { count, error, hits, kept, key } in hot {
+            for HotKeyReport { count, error, hits, kept_bytes, key } in hot {
+                let kept = kept_bytes.map_or_else(|| "no".to_owned(), |bytes| bytes.to_string());
                 put(key, &format!("count:{count} error:{error} hits:{hits} kept_bytes:{kept}"));
             }
         }
@@ -340,26 +343,27 @@ pub fn render(answers: &[Vec<u8>], group: Group, shared: &Shared, out: &mut Vec<
 }
 
 fn general(
-    counters: &BTreeMap<&str, u64>,
-    servers: &BTreeMap<&str, Server>,
-    shared: &Shared,
+    counters: &BTreeMap<String, u64>,
+    destinations: &BTreeMap<String, DestinationStats>,
+    view: &ProxyView,
+    server: &ServerContext,
     put: &mut dyn FnMut(&str, &dyn std::fmt::Display),
 ) {
-    let count = |is: fn(&Server) -> bool| servers.values().filter(|server| is(server)).count();
-    let sum = |of: fn(&Server) -> u64| servers.values().map(of).sum::<u64>();
+    let count = |is: fn(&DestinationStats) -> bool| destinations.values().filter(|stats| is(stats)).count();
+    let sum = |of: fn(&DestinationStats) -> u64| destinations.values().map(of).sum::<u64>();
     let (requests, failures, replies) = (sum(|s| s.requests), sum(|s| s.failures), sum(|s| s.replies));
-    put("version", &format_args!("corecached {}", crate::VERSION));
+    put("version", &format_args!("corecached {}", VERSION));
     put("pid", &std::process::id());
-    put("time", &shared.clock.now_s());
-    put("uptime", &shared.clock.uptime_s());
-    put("io_backend", &shared.backend);
-    put("num_servers", &servers.len());
-    put("num_servers_new", &count(Server::is_new));
-    put("num_servers_up", &count(Server::is_up));
-    put("num_servers_down", &count(Server::is_ejected));
-    put("num_servers_closed", &count(Server::is_closed));
-    put("num_suspect_servers", &count(Server::is_ejected));
-    put("num_client_connections", &shared.admission.open());
+    put("time", &server.clock.now_s());
+    put("uptime", &server.clock.uptime_s());
+    put("io_backend", &server.network.backend);
+    put("num_servers", &destinations.len());
+    put("num_servers_new", &count(DestinationStats::is_new));
+    put("num_servers_up", &count(DestinationStats::is_up));
+    put("num_servers_down", &count(DestinationStats::is_ejected));
+    put("num_servers_closed", &count(DestinationStats::is_closed));
+    put("num_suspect_servers", &count(DestinationStats::is_ejected));
+    put("num_client_connections", &server.network.admission.open());
     put("num_connections_opened", &sum(|s| s.connects));
     put("num_connections_closed", &sum(|s| s.closes));
     put("destination_pending_reqs", &sum(|s| s.pending));
@@ -369,7 +373,7 @@ fn general(
     put("request_replied_count", &replies);
     put("request_error_count", &failures);
     put("request_success_count", &replies.saturating_sub(failures));
-    put("config_failures", &shared.config_failures.load(std::sync::atomic::Ordering::Relaxed));
+    put("config_failures", &view.config_failures());
     for (name, number) in counters {
         put(name, number);
     }

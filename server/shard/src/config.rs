@@ -70,13 +70,7 @@ impl ItemLimit {
 ///
 /// # Errors
 /// When `text` is something else. `exit_code` is what the process then ends with.
-pub fn parse_number<T>(
-    flag: &str,
-    text: &str,
-    least: T,
-    most: T,
-    exit_code: u8,
-) -> Result<T, ConfigError>
+pub fn parse_number<T>(flag: &str, text: &str, least: T, most: T, exit_code: u8) -> Result<T, ConfigError>
 where
     T: std::str::FromStr + PartialOrd + std::fmt::Display,
 {

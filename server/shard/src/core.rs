@@ -12,9 +12,9 @@ use corecached_net::{ConnId, Pinned, Send};
 use corecached_protocol::{Limits, Parser};
 
 use crate::clients::Clients;
+use crate::clock::Clock;
 use crate::counters::{Cells, Counters};
 use crate::lifecycle::Lifecycle;
-use crate::clock::Clock;
 use crate::mesh::Mesh;
 use crate::mesh::message::{Piece, ReplyTo};
 use crate::network::Network;
@@ -106,12 +106,7 @@ impl<S: ServiceTypes> Core<S> {
             mesh,
             context,
             spares: Spares::default(),
-            sessions: Sessions {
-                slots: Vec::new(),
-                open: 0,
-                run_list: VecDeque::new(),
-                touched: Vec::new(),
-            },
+            sessions: Sessions { slots: Vec::new(), open: 0, run_list: VecDeque::new(), touched: Vec::new() },
             output: Output::default(),
             idle_at: usize::MAX,
             drained: false,
@@ -155,7 +150,7 @@ impl<S: ServiceTypes> Core<S> {
     }
 
     /// Shows the counters to other threads.
-    pub(crate) fn publish_counters(&self) {
+    pub fn publish_counters(&self) {
         self.context.cells[self.me].publish(&self.counters);
     }
 
@@ -414,13 +409,7 @@ impl<S: ServiceTypes> Core<S> {
 
     /// Asks every other shard to do its part of a broadcast, of which `own` is this shard's answer. Parses no more of this
     /// session until all have answered.
-    pub fn broadcast(
-        &mut self,
-        session: &mut Session<S>,
-        what: S::Broadcast,
-        own: S::Answer,
-        then: S::Then,
-    ) {
+    pub fn broadcast(&mut self, session: &mut Session<S>, what: S::Broadcast, own: S::Answer, then: S::Then) {
         for shard in (0..self.mesh.shards()).filter(|&shard| shard != self.me) {
             // A few bytes past the bound of the mesh, once for each connection at most.
             self.mesh.requests(shard).push_broadcast(session.conn, what);

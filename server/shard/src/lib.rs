@@ -28,6 +28,7 @@ pub mod lifecycle;
 pub mod mesh;
 pub mod network;
 pub mod operation;
+pub mod process;
 pub mod reply_queue;
 mod requests;
 pub mod service;

@@ -294,7 +294,9 @@ impl ReplyQueue {
     #[inline]
     #[must_use]
     pub fn has_kept(&mut self) -> bool {
-        let Some(outstanding) = self.outstanding.as_deref_mut().filter(|_| !self.broken) else { return false };
+        let Some(outstanding) = self.outstanding.as_deref_mut().filter(|_| !self.broken) else {
+            return false;
+        };
         outstanding.slots.front().is_some_and(|slot| slot.ready || slot.pieces.is_some())
             && (outstanding.slots[0].part != Part::Key || outstanding.line_goes())
     }
@@ -368,8 +370,9 @@ mod tests {
             }
             while self.queue.has_kept() {
                 let sent = &mut self.sent;
-                self.queue
-                    .deliver_kept(&mut self.spares, |bytes, _| sent.push_str(&String::from_utf8_lossy(bytes)));
+                self.queue.deliver_kept(&mut self.spares, |bytes, _| {
+                    sent.push_str(&String::from_utf8_lossy(bytes))
+                });
             }
             std::mem::take(&mut self.sent)
         }

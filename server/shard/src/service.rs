@@ -4,12 +4,12 @@
 //! an argument, so that the service can answer; the two own nothing of each other.
 
 use corecached_engine::PinnedValue;
-use corecached_net::tls::SecureDriver;
 use corecached_net::Event;
+use corecached_net::tls::SecureDriver;
 use corecached_protocol::{Command, Rejected};
 
-use crate::core::Core;
 use crate::batch::Ready;
+use crate::core::Core;
 use crate::mesh::message::{ReplyTo, Request};
 use crate::session::{Gather, Session};
 use crate::types::ServiceTypes;
@@ -53,7 +53,12 @@ pub trait Service: ServiceTypes {
     fn begin_turn(&mut self, core: &mut Core<Self>, is_new_second: bool);
 
     /// Something happened on a connection. Returns the event unless it was one of the service's own connections.
-    fn event(&mut self, core: &mut Core<Self>, driver: &mut impl SecureDriver, event: Event) -> Option<Event> {
+    fn event(
+        &mut self,
+        core: &mut Core<Self>,
+        driver: &mut impl SecureDriver,
+        event: Event,
+    ) -> Option<Event> {
         let _ = (core, driver);
         Some(event)
     }

@@ -1,4 +1,4 @@
-//! The index in use against the plain one.
+//! Compares the index that stores use with the simple one.
 //!
 //! [`Twin`] does every operation on both and compares the answers, inside a store under the whole model. Two
 //! stores, one with each index, charged alike for it, then go through the same operations and must drop the
@@ -7,7 +7,7 @@
 use std::io;
 
 use super::random::Seeded;
-use crate::index::{BucketIndex, Index, Keys, Slot, TableIndex, Wish};
+use crate::index::{BucketIndex, Index, IndexedItem, KeyReader, Resize, TableIndex};
 use crate::item::Location;
 use crate::{Key, KeyHasher, Seconds, Store, StoreConfig, StoreHow};
 
@@ -17,7 +17,7 @@ mod twin;
 
 use twin::model::Model;
 
-/// The generator, as the other copy of the model knows it.
+/// The generator, for the other copy of the model.
 struct Twined(Seeded);
 
 impl twin::model::Choices for Twined {
@@ -26,7 +26,7 @@ impl twin::model::Choices for Twined {
     }
 }
 
-/// Both kinds of index, told and asked the same.
+/// Both kinds of index. Does every operation on both and compares the results.
 pub(super) struct Twin {
     buckets: BucketIndex,
     tables: TableIndex,
@@ -45,7 +45,7 @@ impl Index for Twin {
         self.tables.set_memory_bytes(memory_bytes);
     }
 
-    fn find(&self, hash: u64, mut matches: impl FnMut(Location) -> bool) -> Option<Slot> {
+    fn find(&self, hash: u64, mut matches: impl FnMut(Location) -> bool) -> Option<IndexedItem> {
         let found = self.buckets.find(hash, &mut matches);
         assert_eq!(found, self.tables.find(hash, matches));
         found
@@ -61,7 +61,7 @@ impl Index for Twin {
         self.buckets.has_room(hash)
     }
 
-    fn insert(&mut self, hash: u64, location: Location, keys: &impl Keys) -> Option<Location> {
+    fn insert(&mut self, hash: u64, location: Location, keys: &impl KeyReader) -> Option<Location> {
         let displaced = self.buckets.insert(hash, location, keys);
         assert_eq!(displaced, None, "no honest load makes entries displace each other");
         assert_eq!(displaced, self.tables.insert(hash, location, keys));
@@ -80,7 +80,7 @@ impl Index for Twin {
         done
     }
 
-    fn adapt(&mut self, slices: usize, keys: &impl Keys) -> bool {
+    fn adapt(&mut self, slices: usize, keys: &impl KeyReader) -> bool {
         self.buckets.adapt(slices, keys)
     }
 
@@ -88,8 +88,8 @@ impl Index for Twin {
         self.buckets.set_scarce(scarce);
     }
 
-    fn wish(&self) -> Wish {
-        self.buckets.wish()
+    fn wanted_resize(&self) -> Resize {
+        self.buckets.wanted_resize()
     }
 
     fn orphan(&mut self) -> Option<Location> {
@@ -123,7 +123,7 @@ impl Index for Twin {
         self.buckets.in_range(from, until, visit);
     }
 
-    fn check_invariants(&self, keys: &impl Keys) {
+    fn check_invariants(&self, keys: &impl KeyReader) {
         self.buckets.check_invariants(keys);
         self.tables.check_invariants(keys);
         self.buckets.for_each(|at| assert!(self.tables.find(keys.hash(at), |other| other == at).is_some()));
@@ -159,7 +159,7 @@ fn the_index_grows_and_shrinks_under_way_and_back_without_losing_an_entry() {
     let mut store = Store::<Twin>::with_index(config, now).unwrap();
     let mut choices = Seeded::new(11);
     let (mut first, mut next) = (0u32, 0u32);
-    // Up and down by random amounts, so that growing turns into shrinking at any point of the way.
+    // The number of entries changes by random amounts, so that growing turns into shrinking at any point.
     for round in 0..60 {
         let up = choices.below(30_000);
         for _ in 0..up {
@@ -184,7 +184,7 @@ fn the_index_grows_and_shrinks_under_way_and_back_without_losing_an_entry() {
     }
 }
 
-/// Any index, charged a fixed number of bytes: what is dropped does not depend on its size.
+/// An index that charges a fixed number of bytes, so that evictions do not depend on its kind.
 struct Charged<I>(I);
 
 impl<I: Index> Index for Charged<I> {
@@ -194,7 +194,7 @@ impl<I: Index> Index for Charged<I> {
     fn set_memory_bytes(&mut self, memory_bytes: usize) {
         self.0.set_memory_bytes(memory_bytes);
     }
-    fn find(&self, hash: u64, matches: impl FnMut(Location) -> bool) -> Option<Slot> {
+    fn find(&self, hash: u64, matches: impl FnMut(Location) -> bool) -> Option<IndexedItem> {
         self.0.find(hash, matches)
     }
     fn find_counting(&mut self, hash: u64, matches: impl FnMut(Location) -> bool) -> Option<Location> {
@@ -203,7 +203,7 @@ impl<I: Index> Index for Charged<I> {
     fn has_room(&self, hash: u64) -> bool {
         self.0.has_room(hash)
     }
-    fn insert(&mut self, hash: u64, location: Location, keys: &impl Keys) -> Option<Location> {
+    fn insert(&mut self, hash: u64, location: Location, keys: &impl KeyReader) -> Option<Location> {
         self.0.insert(hash, location, keys)
     }
     fn relocate(&mut self, hash: u64, old: Location, new: Location, frequency: Option<u8>) -> bool {
@@ -212,15 +212,15 @@ impl<I: Index> Index for Charged<I> {
     fn remove(&mut self, hash: u64, location: Location) -> bool {
         self.0.remove(hash, location)
     }
-    fn adapt(&mut self, slices: usize, keys: &impl Keys) -> bool {
+    fn adapt(&mut self, slices: usize, keys: &impl KeyReader) -> bool {
         self.0.adapt(slices, keys)
     }
     fn set_scarce(&mut self, scarce: bool) {
         self.0.set_scarce(scarce);
     }
-    fn wish(&self) -> Wish {
+    fn wanted_resize(&self) -> Resize {
         // Waiting for memory would make one of them grow at other times, which is all the same here.
-        if self.0.wish() == Wish::Grow { Wish::GrowNow } else { self.0.wish() }
+        if self.0.wanted_resize() == Resize::Grow { Resize::GrowNow } else { self.0.wanted_resize() }
     }
     fn orphan(&mut self) -> Option<Location> {
         self.0.orphan()
@@ -243,12 +243,12 @@ impl<I: Index> Index for Charged<I> {
     fn in_range(&self, from: u64, until: u64, visit: impl FnMut(Location)) {
         self.0.in_range(from, until, visit);
     }
-    fn check_invariants(&self, keys: &impl Keys) {
+    fn check_invariants(&self, keys: &impl KeyReader) {
         self.0.check_invariants(keys);
     }
 }
 
-/// Reads and writes a skewed set of keys; the hashes of what was dropped, in order.
+/// Reads and writes a skewed set of keys, and returns the hashes of the evicted items in order.
 fn dropped<I: Index>(seed: u64) -> Vec<u64> {
     let hasher = KeyHasher::new(9);
     let mut now = Seconds(1000);

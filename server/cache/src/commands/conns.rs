@@ -4,9 +4,12 @@ use std::net::SocketAddr;
 
 use corecached_protocol::line;
 
-use crate::conn::session::Peer;
-use crate::conn::{Session, State};
-use crate::net::ConnId;
+use corecached_net::ConnId;
+use corecached_shard::State;
+use corecached_shard::session::Peer;
+
+use crate::cache::CacheSession;
+use crate::task::CacheTask;
 
 /// Place names are unique over shards: this many places each.
 const PLACES_PER_SHARD: usize = 1 << 20;
@@ -20,7 +23,7 @@ pub const fn number(shard: usize, conn: ConnId) -> usize {
 /// The lines of one shard's connections.
 pub fn describe<'a>(
     shard: usize,
-    sessions: impl Iterator<Item = &'a Session>,
+    sessions: impl Iterator<Item = &'a CacheSession>,
     listens: &[String],
     now_s: u32,
 ) -> Vec<u8> {
@@ -30,13 +33,13 @@ pub fn describe<'a>(
         let name = number(shard, session.conn);
         let address = spell(&session.peer);
         let state = match session.state {
-            State::Command | State::Unauthenticated if session.unparsed() == 0 => "conn_read",
-            State::Command | State::Unauthenticated => "conn_parse_cmd",
+            State::Command | State::Task(CacheTask::Authenticate) if session.unparsed() == 0 => "conn_read",
+            State::Command | State::Task(CacheTask::Authenticate) => "conn_parse_cmd",
             State::Swallow(_) => "conn_swallow",
-            State::Upload(_) => "conn_nread",
+            State::Task(CacheTask::Upload(_)) => "conn_nread",
             State::Barrier(_) | State::Gather(_) => "conn_parse_cmd",
-            State::Dump(_) => "conn_mwrite",
-            State::Watching => "conn_watch",
+            State::Task(CacheTask::Dump(_)) => "conn_mwrite",
+            State::Task(CacheTask::Watch) => "conn_watch",
             State::Closing => "conn_closing",
         };
         let idle_s = now_s.saturating_sub(session.last_s);

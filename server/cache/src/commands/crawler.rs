@@ -9,8 +9,6 @@ use base64::engine::general_purpose::STANDARD;
 use corecached_engine::{Seconds, Store};
 use corecached_protocol::{line, number::put_decimal};
 
-use crate::server::Shared;
-
 /// Slab classes of memcached are numbered from 1 to here; all items are of class 1.
 const CLASS_MAX: u32 = 63;
 /// Longest sleep of the crawler, microseconds.
@@ -73,7 +71,7 @@ impl Crawler {
 
 /// What `lru_crawler WORDS` comes to.
 #[must_use]
-pub fn command(words: &[u8], shared: &Shared) -> Crawl {
+pub fn command(words: &[u8], crawler: &Crawler, allow_dump: bool) -> Crawl {
     let mut words = words.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
     let (verb, argument) = (words.next().unwrap_or(b""), words.next());
     let number = |most: u64, past: &'static [u8]| match argument {
@@ -85,10 +83,10 @@ pub fn command(words: &[u8], shared: &Shared) -> Crawl {
         },
     };
     Crawl::Answer(match (verb, argument) {
-        (b"enable", _) if shared.crawler.disabled.swap(false, Ordering::Relaxed) => line::OK,
+        (b"enable", _) if crawler.disabled.swap(false, Ordering::Relaxed) => line::OK,
         (b"enable", _) => line::CRAWLER_NOT_RESTARTED,
         (b"disable", _) => {
-            shared.crawler.disabled.store(true, Ordering::Relaxed);
+            crawler.disabled.store(true, Ordering::Relaxed);
             line::OK
         }
         (b"sleep", _) => number(SLEEP_MAX_US, line::CRAWLER_SLEEP_TOO_LONG),
@@ -97,8 +95,8 @@ pub fn command(words: &[u8], shared: &Shared) -> Crawl {
             Some(_) => line::OK,
             None => line::BAD_CRAWLER_CLASS,
         },
-        (b"metadump" | b"mgdump", _) if !shared.config.allow_dump => line::METADUMP_NOT_ALLOWED,
-        (b"metadump" | b"mgdump", Some(_)) if !shared.crawler.is_enabled() => DISABLED,
+        (b"metadump" | b"mgdump", _) if !allow_dump => line::METADUMP_NOT_ALLOWED,
+        (b"metadump" | b"mgdump", Some(_)) if !crawler.is_enabled() => DISABLED,
         (b"metadump" | b"mgdump", Some(classes)) => {
             let list = if verb == b"metadump" { ItemList::Fields } else { ItemList::MetaGets };
             return match holds_items(classes) {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use corecached_protocol::{BinaryVerb, Command, MetaVerb, line};
 
-use crate::metrics::Counters;
+use corecached_shard::counters::Counters;
 
 /// Prefixes counted in one shard; keys of further ones are not. As in memcached, which also stops at 2^16.
 const PREFIXES_MAX: usize = 1 << 16;

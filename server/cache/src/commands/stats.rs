@@ -7,9 +7,13 @@ use std::sync::atomic::Ordering;
 
 use corecached_protocol::{binary, line, text};
 
-use crate::config::{Config, KeyFormat, Listen, MIN_VERSIONS, TlsOptions};
-use crate::metrics;
-use crate::server::{CorePorts, Shared};
+use corecached_net::endpoints::Listen;
+use corecached_net::tls::{KeyFormat, MIN_VERSIONS, TlsOptions};
+use corecached_shard::process::{self, CpuTime};
+use corecached_shard::{MEMCACHED_VERSION, ServerContext, VERSION, counters};
+
+use crate::config::CacheConfig;
+use crate::context::CacheContext;
 
 /// What a `stats` line asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,15 +64,15 @@ fn cache_dump(words: &[u8]) -> Option<Topic> {
 }
 
 /// Append the answer to `stats WORDS`.
-pub fn render(words: &[u8], shared: &Shared, out: &mut Vec<u8>) {
+pub fn render(words: &[u8], cache: &CacheContext, server: &ServerContext, out: &mut Vec<u8>) {
     let mut list = List { out };
     match words.split(|&byte| byte == b' ').next().unwrap_or(b"") {
-        b"" => general(&mut list, shared),
-        b"settings" => settings(&mut list, shared),
-        b"items" => items(&mut list, shared),
-        b"slabs" => slabs(&mut list, shared),
+        b"" => general(&mut list, cache, server),
+        b"settings" => settings(&mut list, cache, server),
+        b"items" => items(&mut list, server),
+        b"slabs" => slabs(&mut list, server),
         b"sizes" => list.put("sizes_status", "disabled"),
-        b"cores" => cores(&mut list, shared),
+        b"cores" => cores(&mut list, server),
         b"detail" => return out.extend_from_slice(line::STATS_DETAIL_USAGE),
         b"cachedump" => return out.extend_from_slice(line::BAD_FORMAT),
         _ => return out.extend_from_slice(line::ERROR),
@@ -77,9 +81,15 @@ pub fn render(words: &[u8], shared: &Shared, out: &mut Vec<u8>) {
 }
 
 /// Append the answer to a `STAT` of the binary protocol: a packet a stat, and an empty one.
-pub fn render_binary(words: &[u8], shared: &Shared, envelope: binary::Envelope, out: &mut Vec<u8>) {
+pub fn render_binary(
+    words: &[u8],
+    cache: &CacheContext,
+    server: &ServerContext,
+    envelope: binary::Envelope,
+    out: &mut Vec<u8>,
+) {
     let mut list = Vec::new();
-    render(words, shared, &mut list);
+    render(words, cache, server, &mut list);
     let Some(list) = list.strip_suffix(line::END) else {
         return binary::encode_status(out, envelope, binary::Status::NotFound);
     };
@@ -116,24 +126,24 @@ impl List<'_> {
     }
 }
 
-fn general(list: &mut List<'_>, shared: &Shared) {
-    let (counters, store) = metrics::sum(&shared.cells);
-    let config = &shared.config;
-    let admission = &shared.admission;
+fn general(list: &mut List<'_>, cache: &CacheContext, server: &ServerContext) {
+    let (counters, store) = counters::sum(&server.cells);
+    let config = &cache.config;
+    let admission = &server.network.admission;
     let connections = admission.open() as u64;
     list.put("pid", std::process::id());
-    list.put("uptime", shared.clock.uptime_s());
-    list.put("time", shared.clock.now_s());
-    list.put("version", crate::MEMCACHED_VERSION);
-    list.put("corecached_version", crate::VERSION);
+    list.put("uptime", server.clock.uptime_s());
+    list.put("time", server.clock.now_s());
+    list.put("version", MEMCACHED_VERSION);
+    list.put("corecached_version", VERSION);
     list.put("pointer_size", usize::BITS);
-    if let Ok(usage) = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF) {
-        let (user, system) = (usage.user_time(), usage.system_time());
-        list.put("rusage_user", format_args!("{}.{:06}", user.tv_sec(), user.tv_usec()));
-        list.put("rusage_system", format_args!("{}.{:06}", system.tv_sec(), system.tv_usec()));
+    if let Some(CpuTime { user, system }) = process::cpu_time() {
+        for (name, time) in [("rusage_user", user), ("rusage_system", system)] {
+            list.put(name, format_args!("{}.{:06}", time.as_secs(), time.subsec_micros()));
+        }
     }
     list.put_all(&[
-        ("max_connections", config.connections_max as u64),
+        ("max_connections", config.server.connections_max as u64),
         ("curr_connections", connections),
         ("total_connections", admission.accepted()),
         ("rejected_connections", admission.rejected()),
@@ -149,7 +159,7 @@ fn general(list: &mut List<'_>, shared: &Shared) {
         "read_buf_oom",
         "reserved_fds",
     ]);
-    if config.idle_timeout_s > 0 {
+    if config.server.idle_timeout_s > 0 {
         list.put("idle_kicks", counters.idle_kicks);
     }
     list.put_all(&[
@@ -179,11 +189,11 @@ fn general(list: &mut List<'_>, shared: &Shared) {
         ("auth_errors", counters.auth_errors),
         ("bytes_read", counters.bytes_read),
         ("bytes_written", counters.bytes_written),
-        ("limit_maxbytes", shared.memory_bytes() as u64),
-        ("accepting_conns", u64::from(!shared.stopping.load(Ordering::Relaxed))),
+        ("limit_maxbytes", cache.memory.limit_bytes() as u64),
+        ("accepting_conns", u64::from(!server.lifecycle.is_stopping())),
         ("listen_disabled_num", counters.listen_disabled_num),
         ("time_in_listen_disabled_us", 0),
-        ("threads", shared.cells.len() as u64),
+        ("threads", server.cells.len() as u64),
         ("conn_yields", counters.conn_yields),
         ("hash_power_level", (store.items.max(1)).next_power_of_two().trailing_zeros().into()),
         ("hash_bytes", store.index_bytes),
@@ -203,7 +213,7 @@ fn general(list: &mut List<'_>, shared: &Shared) {
         "lru_maintainer_juggles",
     ]);
     list.put("malloc_fails", store.out_of_memory);
-    let watch = &shared.watch;
+    let watch = &cache.watch;
     list.put_all(&[
         ("log_worker_dropped", watch.counts.dropped.load(Ordering::Relaxed)),
         ("log_worker_written", watch.counts.written.load(Ordering::Relaxed)),
@@ -212,7 +222,7 @@ fn general(list: &mut List<'_>, shared: &Shared) {
         ("log_watchers", watch.watchers() as u64),
     ]);
     list.put_zeroes(&["unexpected_napi_ids", "round_robin_fallback"]);
-    if let Some(certificates) = &shared.certificates {
+    if let Some(certificates) = &cache.certificates {
         let counts = &certificates.counts;
         if certificates.options().session_cache {
             list.put("ssl_new_sessions", counts.new_sessions.load(Ordering::Relaxed));
@@ -242,9 +252,9 @@ fn general(list: &mut List<'_>, shared: &Shared) {
     ]);
     list.put("moves_within_lru", store.moved_items);
     list.put_zeroes(&["direct_reclaims", "lru_bumps_dropped"]);
-    list.put("io_backend", &shared.backend);
+    list.put("io_backend", &server.network.backend);
     list.put_all(&[
-        ("cores", shared.cells.len() as u64),
+        ("cores", server.cells.len() as u64),
         ("mesh_forwarded", counters.forwarded),
         ("mesh_borrowed", counters.borrowed),
         ("mesh_wakeups", counters.wakeups),
@@ -262,15 +272,9 @@ fn general(list: &mut List<'_>, shared: &Shared) {
 }
 
 /// `stats cores`, our own: what each core did.
-fn cores(list: &mut List<'_>, shared: &Shared) {
-    list.put("io_backend", &shared.backend);
-    if let Some(CorePorts { owner_seed, ports }) = &shared.core_ports {
-        list.put("owner_seed", owner_seed);
-        for (core, port) in ports.iter().enumerate() {
-            list.put(&format!("{core}:port"), port);
-        }
-    }
-    for (core, cells) in shared.cells.iter().enumerate() {
+fn cores(list: &mut List<'_>, server: &ServerContext) {
+    list.put("io_backend", &server.network.backend);
+    for (core, cells) in server.cells.iter().enumerate() {
         for (name, value) in core_numbers(cells) {
             list.put(&format!("{core}:{name}"), value);
         }
@@ -278,7 +282,7 @@ fn cores(list: &mut List<'_>, shared: &Shared) {
 }
 
 /// What a core did, by name.
-pub(super) fn core_numbers(cells: &metrics::Cells) -> [(&'static str, u64); 12] {
+pub fn core_numbers(cells: &counters::Cells) -> [(&'static str, u64); 12] {
     let (counters, store) = cells.read();
     let requests = counters.cmd_get + counters.cmd_set + counters.cmd_touch;
     [
@@ -297,19 +301,19 @@ pub(super) fn core_numbers(cells: &metrics::Cells) -> [(&'static str, u64); 12] 
     ]
 }
 
-fn settings(list: &mut List<'_>, shared: &Shared) {
-    let config: &Config = &shared.config;
+fn settings(list: &mut List<'_>, cache: &CacheContext, server: &ServerContext) {
+    let config: &CacheConfig = &cache.config;
     let shown = &config.shown;
     let yes = |on: bool| if on { "yes" } else { "no" };
-    list.put("maxbytes", shared.memory_bytes());
-    list.put("maxconns", config.connections_max);
+    list.put("maxbytes", cache.memory.limit_bytes());
+    list.put("maxconns", config.server.connections_max);
     list.put("tcpport", shown.port);
-    list.put("udpport", shared.config.shown.udp_port);
+    list.put("udpport", cache.config.shown.udp_port);
     list.put("inter", shown.listen.as_deref().unwrap_or("NULL"));
-    list.put("verbosity", shared.verbosity());
+    list.put("verbosity", cache.verbosity());
     list.put("oldest", 0);
     list.put("evictions", if config.evict { "on" } else { "off" });
-    match &config.listen {
+    match &config.server.listen {
         Listen::Unix { path, .. } => list.put("domain_socket", path.display()),
         Listen::Tcp(_) => list.put("domain_socket", "NULL"),
     }
@@ -317,20 +321,20 @@ fn settings(list: &mut List<'_>, shared: &Shared) {
     list.put("shutdown_command", yes(config.allow_shutdown));
     list.put("growth_factor", format_args!("{:.2}", shown.growth_factor));
     list.put("chunk_size", shown.chunk_size);
-    list.put("num_threads", shared.cells.len());
-    list.put("num_threads_per_udp", shared.cells.len());
+    list.put("num_threads", server.cells.len());
+    list.put("num_threads_per_udp", server.cells.len());
     list.put("stat_key_prefix", config.prefix_delimiter as char);
     list.put("detail_enabled", yes(config.count_prefixes));
     list.put("reqs_per_event", shown.reqs_per_event);
-    list.put("cas_enabled", yes(config.cas));
-    list.put("tcp_backlog", config.listen_backlog);
+    list.put("cas_enabled", yes(config.item_limit.cas));
+    list.put("tcp_backlog", config.server.listen_backlog);
     list.put("binding_protocol", shown.protocol);
     list.put("auth_enabled_sasl", yes(config.sasl));
     match &config.auth_file {
         Some(file) if !config.sasl => list.put("auth_enabled_ascii", file.display()),
         _ => list.put("auth_enabled_ascii", "no"),
     }
-    list.put("item_size_max", config.item_bytes_max);
+    list.put("item_size_max", config.item_limit.item_bytes_max);
     list.put("maxconns_fast", "yes");
     list.put("hashpower_init", 0);
     list.put("slab_reassign", "no");
@@ -339,7 +343,7 @@ fn settings(list: &mut List<'_>, shared: &Shared) {
     list.put("slab_automove_freeratio", "0.000");
     list.put("slab_automove_window", 0);
     list.put("slab_chunk_max", 0);
-    list.put("lru_crawler", yes(shared.crawler.is_enabled()));
+    list.put("lru_crawler", yes(cache.crawler.is_enabled()));
     list.put("lru_crawler_sleep", 0);
     list.put("lru_crawler_tocrawl", 0);
     list.put("tail_repair_time", 0);
@@ -354,20 +358,20 @@ fn settings(list: &mut List<'_>, shared: &Shared) {
     list.put("warm_max_factor", "0.00");
     list.put("temp_lru", "no");
     list.put("temporary_ttl", 0);
-    list.put("idle_timeout", config.idle_timeout_s);
+    list.put("idle_timeout", config.server.idle_timeout_s);
     list.put("track_sizes", "no");
     list.put("watcher_logbuf_size", super::watch::QUEUE_BYTES_MAX);
     list.put("worker_logbuf_size", super::watch::JOURNAL_BYTES_MAX);
     list.put("read_buf_mem_limit", 0);
     list.put("inline_ascii_response", "no");
     list.put("num_napi_ids", "(null)");
-    match &config.tls {
+    match &config.server.tls {
         None => plain(list),
         Some(tls) => secured(list, tls),
     }
     let memory_file = config.memory_file.as_ref().map(|file| file.display().to_string());
     list.put("memory_file", memory_file.as_deref().unwrap_or("(null)"));
-    list.put("io_backend", &shared.backend);
+    list.put("io_backend", &server.network.backend);
     list.put("eviction_policy", "s3-fifo");
 }
 
@@ -411,8 +415,8 @@ fn secured(list: &mut List<'_>, tls: &TlsOptions) {
     list.put("ssl_watch_certs", if tls.watch { "yes" } else { "no" });
 }
 
-fn items(list: &mut List<'_>, shared: &Shared) {
-    let (_, store) = metrics::sum(&shared.cells);
+fn items(list: &mut List<'_>, server: &ServerContext) {
+    let (_, store) = counters::sum(&server.cells);
     if store.items == 0 {
         return;
     }
@@ -447,10 +451,10 @@ fn items(list: &mut List<'_>, shared: &Shared) {
     }
 }
 
-fn slabs(list: &mut List<'_>, shared: &Shared) {
-    let (counters, store) = metrics::sum(&shared.cells);
+fn slabs(list: &mut List<'_>, server: &ServerContext) {
+    let (counters, store) = counters::sum(&server.cells);
     let used = store.segments_total - store.segments_free.min(store.segments_total);
-    let segment_bytes = store.segment_bytes / shared.cells.len() as u64;
+    let segment_bytes = store.segment_bytes / server.cells.len() as u64;
     if store.items > 0 {
         // A chunk is a segment: the unit in which memory is given out and taken back.
         for (name, value) in [

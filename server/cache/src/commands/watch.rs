@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use crate::net::ConnId;
+use corecached_net::ConnId;
 
 /// Watchers at once, as in memcached.
 const WATCHERS_MAX: usize = 20;

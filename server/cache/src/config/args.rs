@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use clap::{ArgAction, Parser};
 
-use super::OperateArgs;
+use corecached_shard::operation::OperateArgs;
 
 /// A memcached-compatible cache: every CPU core owns a slice of the keys and shares nothing.
 ///
@@ -23,7 +23,7 @@ use super::OperateArgs;
                   corecached replay         deliver the deletes that a proxy could not (its --async-dir)\n  \
                   corecached seccomp-profile   print the filter for containers that allows io_uring, or install it"
 )]
-pub struct Args {
+pub struct CacheArgs {
     /// TCP port to listen on; 0 is off, -1 any free port [default: 11211, or that of -U]
     #[arg(short = 'p', long, value_name = "PORT", allow_hyphen_values = true)]
     pub port: Option<String>,
@@ -198,7 +198,7 @@ pub struct Args {
     pub operate: OperateArgs,
 }
 
-impl Args {
+impl CacheArgs {
     /// Read a command line, program name first. Each argument may carry leading blanks, and a flag its value after a
     /// blank in the same argument ("-m 64"), as container manifests write them.
     ///

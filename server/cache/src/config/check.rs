@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use corecached_engine::EvictionWeight;
 use corecached_protocol::Wire;
 
-use super::{
-    ALL_ADDRESSES, Address, Args, Config, ConfigError, LISTENERS_MAX, Listen, Serves, Shown, extended, tls,
-};
-use crate::tls::Usage;
-use crate::udp;
+use corecached_net::endpoints::{ALL_ADDRESSES, Address, LISTENERS_MAX, Listen, Serves};
+use corecached_net::tls::Usage;
+use corecached_shard::ConfigError;
+use corecached_shard::config::{ItemLimit, ServerConfig, parse_number as number};
+
+use super::{CacheArgs, CacheConfig, Shown, UDP_REPLY_BYTES_MAX, extended, tls};
 
 /// Exit code of a wrong value.
 const EX_VALUE: u8 = 1;
@@ -31,7 +32,7 @@ const MEMORY_BYTES_MIN: usize = MIB;
 ///
 /// # Errors
 /// The first setting that cannot be used.
-pub fn check(args: &Args) -> Result<Config, ConfigError> {
+pub fn check(args: &CacheArgs) -> Result<CacheConfig, ConfigError> {
     let extended = extended::check(&args.extended)?;
     let mut without_effect = extended.without_effect();
     let defaults = [
@@ -92,24 +93,36 @@ pub fn check(args: &Args) -> Result<Config, ConfigError> {
         "bytes" => EvictionWeight::Bytes,
         text => return Err(ConfigError::new("--policy-weight", text, "give requests or bytes", EX_VALUE)),
     };
-    let reply_max = number("--udp-reply-max", &args.udp_reply_max, 16, udp::REPLY_BYTES_MAX, EX_USAGE)?;
-    Ok(Config {
+    let reply_max = number("--udp-reply-max", &args.udp_reply_max, 16, UDP_REPLY_BYTES_MAX, EX_USAGE)?;
+    let server = ServerConfig {
         listen,
-        udp: datagrams,
-        udp_reply_max: reply_max,
+        listen_is_given: shown.listen.is_some(),
         connections_max: number("-c", &args.conn_limit, 1, i32::MAX as usize, EX_VALUE)?,
         listen_backlog: number("-b", &args.listen_backlog, 1, i32::MAX, EX_VALUE)?,
-        memory_bytes,
-        item_bytes_max,
-        evict: !args.disable_evictions,
-        cas: !args.disable_cas,
-        auth_file,
-        sasl: args.enable_sasl,
+        shards: args.threads.as_deref().map(|text| number("-t", text, 1, 1024, EX_VALUE)).transpose()?,
+        io_backend: args
+            .io_backend
+            .parse()
+            .map_err(|remedy| ConfigError::new("--io-backend", &args.io_backend, remedy, EX_VALUE))?,
         tls,
         idle_timeout_s: extended.number("idle_timeout").unwrap_or(0) as u32,
-        core_ports: extended.number("core_ports").map(|port| port as u16),
-        shards: args.threads.as_deref().map(|text| number("-t", text, 1, 1024, EX_VALUE)).transpose()?,
         verbosity: u32::from(args.verbose),
+        user: args.user.as_deref().map(|user| user.trim().to_owned()),
+        daemon: args.daemon,
+        core_dumps: args.enable_coredumps,
+        pid_file: args.pidfile.as_deref().map(|path| PathBuf::from(path.trim())),
+        operation: args.operate.check()?,
+        without_effect,
+    };
+    Ok(CacheConfig {
+        server,
+        udp: datagrams,
+        udp_reply_max: reply_max,
+        memory_bytes,
+        item_limit: ItemLimit { item_bytes_max, cas: !args.disable_cas },
+        evict: !args.disable_evictions,
+        auth_file,
+        sasl: args.enable_sasl,
         allow_flush: !args.disable_flush_all,
         allow_shutdown: args.enable_shutdown,
         allow_watch: !args.disable_watch,
@@ -117,26 +130,15 @@ pub fn check(args: &Args) -> Result<Config, ConfigError> {
         allow_dump: !args.disable_dumping,
         prefix_delimiter: delimiter,
         count_prefixes: args.prefix_delimiter.is_some(),
-        is_proxy: false,
-        io_backend: args
-            .io_backend
-            .parse()
-            .map_err(|remedy| ConfigError::new("--io-backend", &args.io_backend, remedy, EX_VALUE))?,
-        user: args.user.as_deref().map(|user| user.trim().to_owned()),
-        daemon: args.daemon,
         lock_memory: args.lock_memory,
         policy_weight,
-        core_dumps: args.enable_coredumps,
         memory_file: args.memory_file.as_deref().map(|path| PathBuf::from(path.trim())),
-        pid_file: args.pidfile.as_deref().map(|path| PathBuf::from(path.trim())),
-        operation: args.operate.check()?,
-        without_effect,
         shown,
     })
 }
 
 /// Where to answer datagrams, given where else is listened.
-fn udp_addresses(args: &Args, listen: &Listen) -> Result<Vec<SocketAddr>, ConfigError> {
+fn udp_addresses(args: &CacheArgs, listen: &Listen) -> Result<Vec<SocketAddr>, ConfigError> {
     let Some(port) = port("-U", &args.udp_port)? else { return Ok(Vec::new()) };
     let mut ips: Vec<IpAddr> = match listen {
         Listen::Tcp(addresses) => addresses.iter().map(|address| address.at.ip()).collect(),
@@ -157,16 +159,6 @@ fn port(flag: &str, text: &str) -> Result<Option<u16>, ConfigError> {
     }
 }
 
-fn number<T>(flag: &str, text: &str, least: T, most: T, exit_code: u8) -> Result<T, ConfigError>
-where
-    T: std::str::FromStr + PartialOrd + std::fmt::Display,
-{
-    match text.trim().parse::<T>() {
-        Ok(value) if value >= least && value <= most => Ok(value),
-        _ => Err(ConfigError::new(flag, text, &format!("give a number from {least} to {most}"), exit_code)),
-    }
-}
-
 fn growth_factor(text: &str) -> Result<f64, ConfigError> {
     match text.trim().parse::<f64>() {
         Ok(factor) if factor > 1.0 => Ok(factor),
@@ -175,7 +167,7 @@ fn growth_factor(text: &str) -> Result<f64, ConfigError> {
 }
 
 /// A datagram does not say who sent it.
-fn refuse_users_over_udp(args: &Args) -> Result<(), ConfigError> {
+fn refuse_users_over_udp(args: &CacheArgs) -> Result<(), ConfigError> {
     if (args.auth_file.is_some() || args.enable_sasl) && port("-U", &args.udp_port)?.is_some() {
         let remedy = "leave it out: users (-Y, -S) cannot be told apart over UDP";
         return Err(ConfigError::new("-U", &args.udp_port, remedy, EX_USAGE));
@@ -184,7 +176,7 @@ fn refuse_users_over_udp(args: &Args) -> Result<(), ConfigError> {
 }
 
 /// The file of users and passwords. Which file that of SASL is only the environment says.
-fn auth_file(args: &Args) -> Result<Option<PathBuf>, ConfigError> {
+fn auth_file(args: &CacheArgs) -> Result<Option<PathBuf>, ConfigError> {
     match (&args.auth_file, args.enable_sasl) {
         (Some(file), true) => {
             let remedy = "remove -S or -Y: one is for the binary protocol, the other for text, and both shut the other out";
@@ -204,7 +196,7 @@ fn auth_file(args: &Args) -> Result<Option<PathBuf>, ConfigError> {
 }
 
 /// What `-B` says, which authentication narrows to one protocol.
-fn wire(args: &Args) -> Result<Wire, ConfigError> {
+fn wire(args: &CacheArgs) -> Result<Wire, ConfigError> {
     let text = &args.protocol;
     let given = text.as_deref().map(str::trim);
     match given {
@@ -226,7 +218,11 @@ fn wire(args: &Args) -> Result<Wire, ConfigError> {
 }
 
 /// What `proto[ascii]:`, `notls:` and the like in front of an address say, and what stands behind them.
-fn prefixes<'t>(text: &'t str, mut serves: Serves, args: &Args) -> Result<(&'t str, Serves), ConfigError> {
+fn prefixes<'t>(
+    text: &'t str,
+    mut serves: Serves,
+    args: &CacheArgs,
+) -> Result<(&'t str, Serves), ConfigError> {
     let mut rest = text;
     loop {
         if let Some((name, behind)) = bracketed(rest, "proto") {
@@ -306,7 +302,7 @@ fn item_size(text: &str) -> Result<usize, ConfigError> {
     }
 }
 
-fn listen(args: &Args, serves: Serves) -> Result<Listen, ConfigError> {
+fn listen(args: &CacheArgs, serves: Serves) -> Result<Listen, ConfigError> {
     if let Some(path) = &args.unix_socket {
         let mode = u32::from_str_radix(args.unix_mask.trim(), 8).ok().filter(|mode| *mode <= 0o777);
         let Some(mode) = mode else {
@@ -377,9 +373,9 @@ fn resolve(text: &str, port: u16) -> Result<Vec<SocketAddr>, ConfigError> {
 mod tests {
     use super::*;
 
-    fn read(line: &str) -> Result<Config, ConfigError> {
+    fn read(line: &str) -> Result<CacheConfig, ConfigError> {
         let argv = std::iter::once("corecached").chain(line.split('|').filter(|word| !word.is_empty()));
-        check(&Args::read(argv.map(Into::into)).unwrap())
+        check(&CacheArgs::read(argv.map(Into::into)).unwrap())
     }
 
     #[test]
@@ -387,10 +383,10 @@ mod tests {
         let config = read("").unwrap();
         let all = ["0.0.0.0:11211", "[::]:11211"];
         let all = all.map(|at| Address { at: at.parse().unwrap(), serves: Serves::default() });
-        assert_eq!(config.listen, Listen::Tcp(all.to_vec()));
-        assert_eq!((config.memory_bytes, config.item_bytes_max), (64 << 20, 1 << 20));
-        assert_eq!((config.connections_max, config.shards), (1024, None));
-        assert!(config.evict && config.cas && config.allow_flush && !config.allow_shutdown);
+        assert_eq!(config.server.listen, Listen::Tcp(all.to_vec()));
+        assert_eq!((config.memory_bytes, config.item_limit.item_bytes_max), (64 << 20, 1 << 20));
+        assert_eq!((config.server.connections_max, config.server.shards), (1024, None));
+        assert!(config.evict && config.item_limit.cas && config.allow_flush && !config.allow_shutdown);
     }
 
     #[test]
@@ -407,8 +403,8 @@ mod tests {
             assert!(read(line).is_ok(), "{line}: {:?}", read(line));
         }
         assert_eq!(read("-m 8192").unwrap().memory_bytes, 8 << 30);
-        assert_eq!(read("-I|5m|-m|64").unwrap().item_bytes_max, 5 << 20);
-        assert_eq!(read("-vvv").unwrap().verbosity, 3);
+        assert_eq!(read("-I|5m|-m|64").unwrap().item_limit.item_bytes_max, 5 << 20);
+        assert_eq!(read("-vvv").unwrap().server.verbosity, 3);
     }
 
     #[test]
@@ -458,17 +454,17 @@ mod tests {
     #[test]
     fn the_item_size_limit_counts_as_memcached_does() {
         let config = read("").unwrap();
-        assert_eq!(config.value_bytes_max(3, 0), (1 << 20) - 59 - 3);
-        assert_eq!(config.value_bytes_max(3, 1), (1 << 20) - 63 - 3);
-        assert_eq!(read("-C").unwrap().value_bytes_max(3, 0), (1 << 20) - 51 - 3);
+        assert_eq!(config.item_limit.value_bytes_max(3, 0), (1 << 20) - 59 - 3);
+        assert_eq!(config.item_limit.value_bytes_max(3, 1), (1 << 20) - 63 - 3);
+        assert_eq!(read("-C").unwrap().item_limit.value_bytes_max(3, 0), (1 << 20) - 51 - 3);
     }
 
     #[test]
     fn flags_without_effect_are_named() {
         let config = read("-k|-f|1.1|-o|hashpower=20").unwrap();
-        assert_eq!(config.without_effect, ["-o hashpower", "-f"]);
+        assert_eq!(config.server.without_effect, ["-o hashpower", "-f"]);
         let config = read("-Z|-o|ssl_chain_cert=/c,ssl_wbuf_size=32,ssl_kernel_tls").unwrap();
-        assert_eq!(config.without_effect, ["-o ssl_wbuf_size", "-o ssl_kernel_tls"]);
+        assert_eq!(config.server.without_effect, ["-o ssl_wbuf_size", "-o ssl_kernel_tls"]);
     }
 
     #[test]
@@ -476,11 +472,11 @@ mod tests {
         let line = "-Z|-o|ssl_chain_cert=/c,ssl_ca_cert=/a,ssl_min_version=3|-l|127.0.0.1:1,notls:127.0.0.1:2,\
                     proto[ascii]:btls:127.0.0.1:3,tag[x]:mtls:[::1]:4";
         let config = read(line).unwrap();
-        let Listen::Tcp(addresses) = &config.listen else { panic!("on TCP") };
+        let Listen::Tcp(addresses) = &config.server.listen else { panic!("on TCP") };
         let usages: Vec<Usage> = addresses.iter().map(|address| address.serves.usage).collect();
         assert_eq!(usages, [Usage::Default, Usage::Plain, Usage::Basic, Usage::Mutual]);
-        let tls = config.tls.unwrap();
+        let tls = config.server.tls.unwrap();
         assert!(tls.only_13 && tls.key.is_none());
-        assert!(read("-l|notls:127.0.0.1").unwrap().tls.is_none());
+        assert!(read("-l|notls:127.0.0.1").unwrap().server.tls.is_none());
     }
 }

@@ -1,7 +1,7 @@
 //! The suboptions of `-o`: which exist, what they may be set to, and which mean something here.
 
-use super::ConfigError;
-use super::tls::HANDSHAKE_TIMEOUT_MS;
+use corecached_net::tls::HANDSHAKE_TIMEOUT_MS;
+use corecached_shard::ConfigError;
 
 /// What a suboption takes.
 #[derive(Clone, Copy, Debug)]

@@ -3,9 +3,9 @@
 use corecached_engine::{ArithmeticHow, Counted, DeleteHow, Deleted, Key, Mode, StoreHow, Stored, Upload};
 use corecached_protocol::{Binary, BinaryVerb, binary, binary::Status};
 
-use super::{Context, Large, expires};
+use super::{Large, StoreCommand, expires};
 
-impl Context<'_> {
+impl StoreCommand<'_> {
     /// As [`Context::execute`].
     pub(super) fn binary(&mut self, binary: &Binary<'_>, hash: u64, data: &[u8], out: &mut Vec<u8>) -> Large {
         let key = Key { bytes: binary.key, hash };
@@ -102,14 +102,16 @@ impl Context<'_> {
             compare_cas,
             // The reply shows it, and so does the reply to every later read.
             with_cas: true,
-            value_bytes_max: Some(self.config.value_bytes_max(binary.key.len(), binary.client_flags)),
+            value_bytes_max: Some(
+                self.config.item_limit.value_bytes_max(binary.key.len(), binary.client_flags),
+            ),
             ..StoreHow::default()
         }
     }
 
     /// The unique to compare with; without uniques (`-C`) there is none, whatever was sent.
     fn compare_cas(&self, binary: &Binary<'_>) -> Option<u64> {
-        (binary.compare_cas != 0 && self.config.cas).then_some(binary.compare_cas)
+        (binary.compare_cas != 0 && self.config.item_limit.cas).then_some(binary.compare_cas)
     }
 
     fn binary_stored(&mut self, binary: &Binary<'_>, stored: Stored, out: &mut Vec<u8>) {

@@ -15,8 +15,9 @@ use corecached_protocol::{
     number, text,
 };
 
-use crate::config::Config;
-use crate::metrics::Counters;
+use corecached_shard::counters::Counters;
+
+use crate::config::CacheConfig;
 
 /// Longest value, in bytes, copied into a reply on the shard that stores it; a longer one is sent from where it lies.
 pub const COPY_MAX: usize = 16 * 1024;
@@ -30,20 +31,20 @@ const LONG_AGO: Seconds = Seconds(1);
 pub type Large = Option<(usize, PinnedValue)>;
 
 /// Where a command is carried out.
-pub struct Context<'s> {
+pub struct StoreCommand<'s> {
     /// The slice that owns the key.
     pub store: &'s mut Store,
     /// What the shard counts.
     pub counters: &'s mut Counters,
     /// Limits.
-    pub config: &'s Config,
+    pub config: &'s CacheConfig,
     /// The turn's time.
     pub now: Seconds,
     /// Longest value to copy, in bytes.
     pub copy_max: usize,
 }
 
-impl Context<'_> {
+impl StoreCommand<'_> {
     /// Carry out `command` on its key, whose hash is `hash`, with the data block `data`; append the reply to `out`.
     ///
     /// Nothing is appended where nothing is to be said. A value over `copy_max` is not appended but returned.
@@ -523,7 +524,7 @@ fn describe(item: &Item<'_>, now: Seconds) -> MetaItem {
     }
 }
 
-fn how_to_store(store: &corecached_protocol::Store<'_>, config: &Config, now: Seconds) -> StoreHow {
+fn how_to_store(store: &corecached_protocol::Store<'_>, config: &CacheConfig, now: Seconds) -> StoreHow {
     StoreHow {
         mode: match store.verb {
             StoreVerb::Set | StoreVerb::Cas => Mode::Set,
@@ -535,12 +536,12 @@ fn how_to_store(store: &corecached_protocol::Store<'_>, config: &Config, now: Se
         client_flags: store.client_flags,
         expires: expires(store.exptime, now),
         compare_cas: (store.verb == StoreVerb::Cas).then_some(store.cas_unique),
-        value_bytes_max: Some(config.value_bytes_max(store.key.len(), store.client_flags)),
+        value_bytes_max: Some(config.item_limit.value_bytes_max(store.key.len(), store.client_flags)),
         ..StoreHow::default()
     }
 }
 
-fn how_to_meta_set(meta: &Meta<'_>, config: &Config, now: Seconds) -> StoreHow {
+fn how_to_meta_set(meta: &Meta<'_>, config: &CacheConfig, now: Seconds) -> StoreHow {
     let flags = &meta.flags;
     StoreHow {
         mode: match flags.mode {
@@ -558,6 +559,6 @@ fn how_to_meta_set(meta: &Meta<'_>, config: &Config, now: Seconds) -> StoreHow {
         vivify: flags.has(b'N').then(|| expires(flags.vivify, now)),
         with_cas: flags.has(b'c'),
         binary_key: flags.has(b'b'),
-        value_bytes_max: Some(config.value_bytes_max(meta.key.len(), flags.client_flags)),
+        value_bytes_max: Some(config.item_limit.value_bytes_max(meta.key.len(), flags.client_flags)),
     }
 }

@@ -17,10 +17,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use corecached_engine::{Key, KeyHasher, Seconds, Store};
-use nix::fcntl::{Flock, FlockArg};
 use serde_json::{Value, json};
 
-use crate::shard::owner_of;
+use corecached_shard::owner_of;
 
 const VERSION: u64 = 1;
 /// Most files of items.
@@ -81,7 +80,7 @@ struct Written {
 #[derive(Debug)]
 pub struct Warm {
     path: PathBuf,
-    file: Mutex<Flock<File>>,
+    file: Mutex<File>,
     seed: u64,
     saved: Option<Saved>,
     graceful: AtomicBool,
@@ -95,12 +94,13 @@ impl Warm {
     /// It cannot be read and written, or another process uses it.
     pub fn open(path: &Path, seed: u64) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        let mut file = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
-            let in_use = error == nix::errno::Errno::EWOULDBLOCK;
-            if in_use { io::Error::other("another process uses it") } else { error.into() }
+        file.try_lock().map_err(|error| match error {
+            fs::TryLockError::WouldBlock => io::Error::other("another process uses it"),
+            fs::TryLockError::Error(error) => error,
         })?;
+        let mut file = file;
         let mut text = String::new();
-        let read = (&mut *file).take(MANIFEST_BYTES_MAX).read_to_string(&mut text);
+        let read = (&mut file).take(MANIFEST_BYTES_MAX).read_to_string(&mut text);
         let saved = Saved::parse(&text);
         let shown = path.display();
         match (&saved, read) {

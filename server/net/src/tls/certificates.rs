@@ -143,6 +143,14 @@ impl Certificates {
         self.reload_if(|_, _| true).map(|_| ())
     }
 
+    /// Reads the files again, and says in the log what came of it.
+    pub fn reload_or_warn(&self) {
+        match self.reload() {
+            Ok(()) => tracing::info!("read the certificates again"),
+            Err(error) => tracing::warn!("{error}: the certificates stay as they were"),
+        }
+    }
+
     /// Read the files again, if they changed; whether they did.
     ///
     /// # Errors

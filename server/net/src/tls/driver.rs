@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use super::certificates::{Certificates, Counts, Loaded};
 use super::connection::{Connection, Taken};
-use super::trust::Secure;
 use super::options::Usage;
+use super::trust::Secure;
 use crate::driver::{Buffer, Close, ConnId, Driver, Event, Send, Wait, Waker};
 use crate::epoll::Epoll;
 use crate::outbox;
@@ -525,7 +525,6 @@ impl Ring for Tls<Uring> {
         self.has_work() || self.below.pending()
     }
 }
-
 
 /// A driver that may begin secured connections to servers.
 pub trait SecureDriver: Driver {

@@ -19,8 +19,8 @@ mod trusted;
 pub use certificates::Certificates;
 pub use driver::{SecureDriver, Tls};
 pub use options::{
-    HANDSHAKE_TIMEOUT, HANDSHAKE_TIMEOUT_MS, KeyFormat, LEAST_VERSION, MIN_VERSIONS, TlsOptions, TlsShown, Usage,
-    Verify,
+    HANDSHAKE_TIMEOUT, HANDSHAKE_TIMEOUT_MS, KeyFormat, LEAST_VERSION, MIN_VERSIONS, TlsOptions, TlsShown,
+    Usage, Verify,
 };
 pub use trust::{Secure, Trust, TrustOptions};
 pub use trusted::Trusted;

@@ -1,6 +1,5 @@
 //! What the proxy may rely on of its command line: every number read and within its bounds, every file named once.
 
-use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,17 +14,25 @@ use super::super::relay::UpstreamOptions;
 use super::super::spool::SpoolOptions;
 use super::super::upstream::{HealthOptions, Limits};
 use super::{Args, EX_VALUE, VALUE_BYTES_MAX};
-use crate::config::{Address, Args as CacheArgs, Config, ConfigError, Listen, Serves, check};
-use crate::tls::{Trusted, Usage};
+use corecached_net::endpoints::{ALL_ADDRESSES, Address, Listen, Serves};
+use corecached_net::tls::{Trusted, Usage};
+use corecached_shard::ConfigError;
+use corecached_shard::config::{ItemLimit, ServerConfig};
 
+use crate::service::FrontOptions;
+
+/// Shards, at most: as many as the cache may have.
+const SHARDS_MAX: u64 = 1024;
 /// A day: no timeout is longer.
 const MS_MAX: u64 = 24 * 60 * 60 * 1000;
 
 /// What [`Args::check`] found good.
 #[derive(Clone, Debug)]
 pub struct Checked {
-    /// Of the server.
-    pub config: Config,
+    /// What every server is configured with.
+    pub server: ServerConfig,
+    /// Towards clients.
+    pub front: FrontOptions,
     /// Of the routes.
     pub options: config::Options,
     /// Of all destinations.
@@ -44,8 +51,6 @@ pub struct Checked {
     pub service_account: PathBuf,
     /// How long it is not ready for want of a pool's first server.
     pub ready_wait: Duration,
-    /// Ask caches for their cores.
-    pub core_aware: bool,
 }
 
 /// Where the configuration of pools and routes is.
@@ -63,23 +68,43 @@ impl Args {
     /// # Errors
     /// The first option that cannot be used.
     pub fn check(&self) -> Result<Checked, ConfigError> {
-        let mut cache = CacheArgs::read([OsString::from("corecached")])
-            .map_err(|error| ConfigError::new("defaults", "", &error.to_string(), EX_VALUE))?;
-        cache.io_backend.clone_from(&self.io_backend);
-        cache.threads = self.num_proxies.clone().filter(|text| text.trim() != "auto");
-        cache.listen_backlog.clone_from(&self.tcp_listen_backlog);
-        cache.verbose = self.verbose;
-        cache.operate.clone_from(&self.operate);
-        let mut config = check(&cache)?;
-        config.listen = self.listen()?;
-        config.connections_max = match number("--max-conns", &self.max_conns, 0, 10_000_000)? {
-            0 | 1 => descriptors_max(),
-            most => most as usize,
+        if self.core_aware {
+            tracing::warn!(
+                "--core-aware is gone, and changes nothing: it cost the caches more CPU than it saved; leave it out"
+            );
+        }
+        let server = ServerConfig {
+            listen: self.listen()?,
+            listen_is_given: !self.listen_addresses.is_empty(),
+            connections_max: match number("--max-conns", &self.max_conns, 0, 10_000_000)? {
+                0 | 1 => descriptors_max(),
+                most => most as usize,
+            },
+            listen_backlog: number("--tcp-listen-backlog", &self.tcp_listen_backlog, 1, i32::MAX as u64)?
+                as i32,
+            shards: match self.num_proxies.as_deref() {
+                None => None,
+                Some(text) if text.trim() == "auto" => None,
+                Some(text) => Some(number("--num-proxies", text, 1, SHARDS_MAX)? as usize),
+            },
+            io_backend: self
+                .io_backend
+                .parse()
+                .map_err(|remedy| ConfigError::new("--io-backend", &self.io_backend, remedy, EX_VALUE))?,
+            tls: self.tls_of_clients()?,
+            idle_timeout_s: 0,
+            verbosity: u32::from(self.verbose),
+            user: None,
+            daemon: false,
+            core_dumps: false,
+            pid_file: None,
+            operation: self.operate.check()?,
+            without_effect: self.without_effect.clone(),
         };
-        config.allow_flush = self.enable_flush_cmd;
-        config.item_bytes_max = VALUE_BYTES_MAX;
-        config.is_proxy = true;
-        config.without_effect.clone_from(&self.without_effect);
+        let front = FrontOptions {
+            allow_flush: self.enable_flush_cmd,
+            item_limit: ItemLimit { item_bytes_max: VALUE_BYTES_MAX, cas: true },
+        };
         let options = config::Options {
             route_prefix: self.route_prefix.clone(),
             server_timeout_ms: number("--server-timeout", &self.server_timeout, 0, u64::from(u32::MAX))?
@@ -103,7 +128,6 @@ impl Args {
             params: self.params()?,
         };
         let probe_initial_ms = number("--probe-timeout-initial", &self.probe_timeout_initial, 1, MS_MAX)?;
-        config.tls = self.tls_of_clients()?;
         let upstream = UpstreamOptions {
             inactive_reset_ms: number(
                 "--reset-inactive-connection-interval",
@@ -142,7 +166,8 @@ impl Args {
             number("--reconfiguration-delay-ms", &self.reconfiguration_delay_ms, 0, MS_MAX)?;
         let replay_ms = number("--async-replay-ms", &self.async_replay_ms, 0, MS_MAX)?;
         Ok(Checked {
-            config,
+            server,
+            front,
             options,
             spool: (!self.asynclog_disable).then(|| SpoolOptions {
                 dir: self.async_dir.clone(),
@@ -156,7 +181,6 @@ impl Args {
             dns_server: self.dns()?,
             service_account: self.service_account.clone(),
             ready_wait: Duration::from_millis(number("--ready-wait-ms", &self.ready_wait_ms, 0, MS_MAX)?),
-            core_aware: self.core_aware,
         })
     }
 
@@ -177,7 +201,7 @@ impl Args {
         if let Some(path) = &self.unix_domain_sock {
             return Ok(Listen::Unix { path: PathBuf::from(path.trim()), mode: 0o666, serves });
         }
-        let mut ips = crate::config::ALL_ADDRESSES.to_vec();
+        let mut ips = ALL_ADDRESSES.to_vec();
         if !self.listen_addresses.is_empty() {
             let ip = |text: &String| {
                 let remedy = "give IP addresses, separated by commas";
@@ -245,9 +269,9 @@ pub(super) fn number(flag: &str, text: &str, least: u64, most: u64) -> Result<u6
 const DESCRIPTORS_BESIDE: usize = 256;
 
 fn descriptors_max() -> usize {
-    nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).map_or(1024, |(_, hard)| {
-        usize::try_from(hard).unwrap_or(usize::MAX).min(1 << 20).saturating_sub(DESCRIPTORS_BESIDE)
-    })
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let most = limit.maximum.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
+    most.min(1 << 20).saturating_sub(DESCRIPTORS_BESIDE)
 }
 
 /// The same for as long as the host keeps its name.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::checked::number;
 use super::{Args, EX_VALUE};
-use crate::config::{ConfigError, HANDSHAKE_TIMEOUT_MS, TlsOptions, Verify};
-use crate::tls::{TrustOptions, Trusted};
+use corecached_net::tls::{HANDSHAKE_TIMEOUT_MS, TlsOptions, TrustOptions, Trusted, Verify};
+use corecached_shard::ConfigError;
 
 impl Args {
     /// How connections to `--ssl-port` are secured.

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use super::*;
-use crate::config::Listen;
+use corecached_net::endpoints::Listen;
 
 fn read(line: &[&str]) -> Args {
     let argv = std::iter::once("mcrouter").chain(line.iter().copied()).map(OsString::from);
@@ -14,7 +14,7 @@ fn read(line: &[&str]) -> Args {
 fn the_tutorials_command_line_is_taken() {
     let args = read(&["-p 5000", "--config-file=/etc/mcrouter/config.json"]);
     let checked = args.check().expect("good");
-    let Listen::Tcp(addresses) = checked.config.listen else { panic!("no addresses") };
+    let Listen::Tcp(addresses) = checked.server.listen else { panic!("no addresses") };
     assert!(addresses.iter().all(|address| address.at.port() == 5000) && addresses.len() == 2);
     assert_eq!(checked.source, Source::File("/etc/mcrouter/config.json".into()));
 }

@@ -15,7 +15,7 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{RData, RecordType};
 
 use super::{Found, SlicesFound, address_written, servers, written};
-use crate::proxy::config::{Address, Config, Server};
+use crate::config::{Address, Config, Server};
 
 /// Time for one question, all servers and tries together: after it what was known stays.
 const QUESTION: Duration = Duration::from_secs(2);
@@ -201,7 +201,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::proxy::config::Options;
+    use crate::config::Options;
 
     #[test]
     fn pods_stand_in_the_order_of_their_numbers() {

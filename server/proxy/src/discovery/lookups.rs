@@ -6,7 +6,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::{Dns, Found, SlicesFound};
-use crate::proxy::config::Config;
+use crate::config::Config;
 
 /// Questions and answers under way.
 const QUESTIONS_MAX: usize = 1;

@@ -1,7 +1,6 @@
 //! Where the proxy's servers are: names to addresses, and names that stand for several servers. Asked by the control
 //! thread alone.
 
-pub mod cores;
 pub mod dns;
 pub mod lookups;
 pub mod slices;
@@ -11,12 +10,11 @@ use std::net::{IpAddr, SocketAddr};
 
 use socket2::SockAddr;
 
-pub use cores::{Cores, CoresFound, Scout};
 pub use dns::Dns;
 pub use lookups::{Lookups, Question};
 pub use slices::{Slices, SlicesFound};
 
-use crate::proxy::config::{Address, Config, Member, Pool, ResolvedPools, Server};
+use crate::config::{Address, Config, Member, Pool, ResolvedPools, Server};
 
 /// What was found.
 #[derive(Clone, Debug, Default)]

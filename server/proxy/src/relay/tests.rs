@@ -4,13 +4,13 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 
 use super::*;
+use crate::config::{Config, Options as ConfigOptions};
 use crate::discovery::Found;
-use crate::net::{Buffer, Event, Wait, Waker};
-use crate::proxy::config::{Config, Options as ConfigOptions};
-use crate::proxy::hot::HotOptions;
-use crate::shard::owner_of;
+use crate::hot::HotOptions;
 use corecached_engine::KeyHasher;
+use corecached_net::{Buffer, Event, Wait, Waker};
 use corecached_protocol::{Limits as LineLimits, Parsed, Parser};
+use corecached_shard::owner_of;
 
 const TIMEOUT_MS: u64 = 100;
 const START_MS: u64 = 1_000_000;

@@ -7,12 +7,12 @@ use bytes::Bytes;
 use corecached_protocol::client::ReplyEvent;
 use corecached_protocol::{Command, Reply, text};
 
-use super::Clients;
-use crate::proxy::hot::Kept;
-use crate::proxy::merge::{Fate, Merge, Role};
-use crate::proxy::route::{CallId, Softening};
-use crate::proxy::shape::Shape;
-use crate::shard::message::{Piece, ReplyTo};
+use crate::hot::Kept;
+use crate::merge::{Fate, Merge, Role};
+use crate::route::{CallId, Softening};
+use crate::shape::Shape;
+use corecached_shard::clients::Clients;
+use corecached_shard::mesh::message::{Piece, ReplyTo};
 
 /// Who waits for a reply.
 #[derive(Debug)]
@@ -98,7 +98,6 @@ impl Waiting {
     }
 
     /// See [`super::Relay::left_behind`].
-    #[cfg(test)]
     pub(super) fn left_behind(&self) -> [(&'static str, usize); 2] {
         [("values that have not come whole", self.pieces.len()), ("replies not told", self.done.len())]
     }

@@ -166,7 +166,7 @@ mod tests {
 
     use super::super::tests::{Bench, POOLS, options, value};
     use super::super::{Execution, Limits};
-    use crate::proxy::config::Options;
+    use crate::config::Options;
 
     #[test]
     fn a_request_is_held_before_it_goes_and_its_reply_after_it_came() {

@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use super::Undelivered;
-use crate::proxy::config::Address;
+use crate::config::Address;
 
 /// The version of the format.
 const VERSION: &str = "AS1.0";

@@ -26,7 +26,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use nix::fcntl::{Flock, FlockArg};
 
 use super::config::Address;
 
@@ -218,7 +217,7 @@ struct Writer {
 }
 
 struct Open {
-    file: Flock<File>,
+    file: File,
     path: PathBuf,
     /// The quarter of an hour it is for, since the epoch.
     quarter: u64,
@@ -263,8 +262,10 @@ impl Writer {
             number += 1;
             match OpenOptions::new().append(true).create_new(true).open(&path) {
                 Ok(file) => {
-                    let locked = Flock::lock(file, FlockArg::LockExclusiveNonblock);
-                    let file = locked.map_err(|(_, error)| io::Error::from(error))?;
+                    file.try_lock().map_err(|error| match error {
+                        fs::TryLockError::WouldBlock => io::ErrorKind::WouldBlock.into(),
+                        fs::TryLockError::Error(error) => error,
+                    })?;
                     // Someone may have tidied it away before it was locked.
                     if fs::exists(&path)? {
                         self.open = Some(Open { file, path, quarter: unix_s(now) / FILE_S, bytes: 0 });

@@ -14,10 +14,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Parser;
-use nix::fcntl::{Flock, FlockArg};
 
 use super::line::{self, Line};
-use crate::proxy::config::Address;
+use crate::config::Address;
 
 /// What a destination has to connect, and to answer.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(1);
@@ -112,10 +111,12 @@ impl Pass<'_> {
     fn file(&mut self, path: &Path) -> io::Result<()> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
         // Whoever writes it holds the lock. So does another pass.
-        let Ok(file) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else { return Ok(()) };
+        if file.try_lock().is_err() {
+            return Ok(());
+        }
         let part = beside(path, PART);
         let mut rest: Option<BufWriter<File>> = None;
-        let mut lines = BufReader::new(&*file);
+        let mut lines = BufReader::new(&file);
         if !is_spool(&mut lines)? {
             tracing::warn!("{}: begins with no delete: left as it is", path.display());
             return Ok(());

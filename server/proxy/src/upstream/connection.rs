@@ -163,7 +163,7 @@ impl Connection {
     /// The reply at once: the command is none for a destination, its key cannot be sent, or too much waits already.
     #[inline]
     pub fn enqueue(&mut self, command: &Command, data: &[u8], waiter: u64, now_ms: u64) -> Result<(), Reply> {
-        let Some(expected) = Expected::of(command) else { return Err(failure(ErrorKind::Local)) };
+        let Some(expected) = Expected::from_command(command) else { return Err(failure(ErrorKind::Local)) };
         let (key, value_len) = key_and_value_len(command);
         if data.len() != value_len as usize {
             return Err(failure(ErrorKind::Local));

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::SlicesFound;
 use super::client::{Access, Fault, Pace};
 use super::endpoints::{Endpoint, Known, version};
-use crate::proxy::config::Service;
+use crate::config::Service;
 
 /// How long the server lets a watch last, seconds.
 const WATCH_S: u64 = 300;

@@ -25,7 +25,7 @@ pub use client::{ACCOUNT, Access};
 pub use endpoints::Endpoint;
 
 use super::Found;
-use crate::proxy::config::{Address, Config, Member, Pool, Server, Service};
+use crate::config::{Address, Config, Member, Pool, Server, Service};
 
 /// How often the first answer is looked for at start.
 const LOOK_EVERY: Duration = Duration::from_millis(5);

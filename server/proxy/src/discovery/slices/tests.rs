@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::client::Pace;
 use super::*;
-use crate::proxy::config::Options;
+use crate::config::Options;
 
 /// A test gives up after this time.
 const DEADLINE: Duration = Duration::from_secs(20);

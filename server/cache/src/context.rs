@@ -1,0 +1,84 @@
+//! What the shards of a cache share with its other threads.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use corecached_net::tls::Certificates;
+
+use crate::commands::crawler::Crawler;
+use crate::commands::watch::Watch;
+use crate::config::CacheConfig;
+use crate::memory::Memory;
+use crate::paging::Paging;
+use crate::users::Users;
+use crate::warm::Warm;
+
+/// What the shards of a cache share. Nothing in it is written on the data path.
+#[derive(Debug)]
+pub struct CacheContext {
+    /// The configuration.
+    pub config: CacheConfig,
+    /// The memory limit, and what of it the stores have.
+    pub memory: Memory,
+    /// Provides memory ahead of its first use.
+    pub paging: Paging,
+    /// Lists of all items.
+    pub crawler: Crawler,
+    /// Clients that are told what happens.
+    pub watch: Watch,
+    /// Users and their passwords; `None` where everybody may use the cache.
+    pub users: Option<Arc<Users>>,
+    /// Where contents outlive a graceful stop.
+    pub warm: Option<Arc<Warm>>,
+    /// Certificates of secured connections, if there are any.
+    pub certificates: Option<Arc<Certificates>>,
+    /// `-v`, or what the command `verbosity` set.
+    verbosity: AtomicU32,
+}
+
+impl CacheContext {
+    /// The context of a cache of `shards` shards with this configuration, without users, files or certificates.
+    #[must_use]
+    pub fn new(config: CacheConfig, shards: usize) -> Self {
+        Self {
+            memory: Memory::new(config.memory_bytes, shards),
+            verbosity: AtomicU32::new(config.server.verbosity),
+            paging: Paging::default(),
+            crawler: Crawler::default(),
+            watch: Watch::default(),
+            users: None,
+            warm: None,
+            certificates: None,
+            config,
+        }
+    }
+
+    /// Has the stop that follows keep the contents for the next start, if there is a file for them.
+    pub fn keep_contents(&self) {
+        if let Some(warm) = &self.warm {
+            warm.keep_contents();
+        }
+    }
+
+    /// Reads users and certificates again. What cannot be read stays as it was.
+    pub fn reload(&self) {
+        if let Some(users) = &self.users {
+            match users.reload() {
+                Ok(()) => tracing::info!("read {} again", users.file().display()),
+                Err(error) => tracing::warn!("{}: {error}: users stay as they were", users.file().display()),
+            }
+        }
+        if let Some(certificates) = &self.certificates {
+            certificates.reload_or_warn();
+        }
+    }
+
+    /// `-v`, or what the command `verbosity` set.
+    pub(crate) fn verbosity(&self) -> u32 {
+        self.verbosity.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_verbosity(&self, level: u32) {
+        self.verbosity.store(level, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,298 @@
+//! The service of a proxy: every request on a key goes to the shard that owns the key, whose [`Relay`] sends it on.
+
+use std::sync::Arc;
+
+use corecached_net::Event;
+use corecached_net::tls::SecureDriver;
+use corecached_protocol::{
+    BadDataChunk, Command, CommandHead, Exptime, Parsed, Rejected, data_block, line, text,
+};
+use corecached_shard::batch::Ready;
+use corecached_shard::config::ItemLimit;
+use corecached_shard::mesh::message::{ReplyTo, Request};
+use corecached_shard::reply_queue::Part;
+use corecached_shard::session::Gather;
+use corecached_shard::types::NoTask;
+use corecached_shard::{Core, MEMCACHED_VERSION, Service, ServiceTypes, Session, State, Step, owner_of};
+
+use crate::relay::{Relay, RelaySetup};
+use crate::route;
+use crate::stats::{self, Group, ShardReport, Totals};
+use crate::view::ProxyView;
+
+/// What the command line says about clients.
+#[derive(Clone, Copy, Debug)]
+pub struct FrontOptions {
+    /// `--enable-flush-cmd`
+    pub allow_flush: bool,
+    /// Largest item that a client may store.
+    pub item_limit: ItemLimit,
+}
+
+/// One shard of a proxy.
+pub struct Proxy {
+    relay: Relay,
+    options: FrontOptions,
+    view: Arc<ProxyView>,
+    /// Number of the question for a report that was answered last.
+    reported: u64,
+}
+
+impl Proxy {
+    /// A shard that forwards as `setup` says.
+    #[must_use]
+    pub fn new(setup: RelaySetup, options: FrontOptions, view: Arc<ProxyView>) -> Self {
+        Self { relay: Relay::new(setup), options, view, reported: 0 }
+    }
+
+    /// What it forwards with.
+    #[must_use]
+    pub const fn relay(&self) -> &Relay {
+        &self.relay
+    }
+
+    /// What the proxy answers itself, as mcrouter does.
+    fn keyless(&self, core: &mut Core<Self>, session: &mut Session<Self>, command: &Command<'_>) {
+        match *command {
+            Command::MetaNoop => core.say(session, line::META_NOOP),
+            Command::Version => {
+                core.reply(session, |out| text::encode_version(out, MEMCACHED_VERSION));
+            }
+            Command::Quit => session.state = State::Closing,
+            Command::Verbosity { noreply, .. } => core.say_unless(session, noreply, line::OK),
+            Command::FlushAll { .. } if !self.options.allow_flush => {
+                core.say(session, line::COMMAND_DISABLED);
+            }
+            Command::FlushAll { delay, noreply } => {
+                core.wait_for_replies(session, ProxyBarrier::FlushDestinations { delay, noreply });
+            }
+            Command::Stats { words } => match Group::parse(words) {
+                Some(group) => core.wait_for_replies(session, ProxyBarrier::Stats(group)),
+                None => core.say(session, line::BAD_STATS_COMMAND),
+            },
+            _ => core.say(session, line::COMMAND_NOT_SUPPORTED),
+        }
+    }
+
+    /// A value that is too large, or has not come whole, or does not end as it should. `after` is the input after its line.
+    fn value(
+        &self,
+        core: &mut Core<Self>,
+        session: &mut Session<Self>,
+        command: &Command<'_>,
+        value_len: u32,
+        after: &[u8],
+    ) -> Step {
+        /// Bytes of the CRLF after a value.
+        const CRLF_BYTES: u64 = 2;
+        let (key_len, client_flags) = match command {
+            Command::Store(store) => (store.key.len(), store.client_flags),
+            Command::Meta(meta) => (meta.key.len(), meta.flags.client_flags),
+            _ => unreachable!("no value follows other commands of the text protocol"),
+        };
+        if value_len as usize > self.value_bytes_max(key_len, client_flags) {
+            core.counters.cmd_set += 1;
+            core.counters.store_too_large += 1;
+            core.say_unless(session, command.noreply(), line::TOO_LARGE);
+            session.state = State::Swallow(u64::from(value_len) + CRLF_BYTES);
+            return Step::Took(0);
+        }
+        match data_block(after, value_len) {
+            Parsed::Complete { value: Ok(_), .. } => {
+                unreachable!("a command that has come whole was carried out")
+            }
+            Parsed::Complete { value: Err(BadDataChunk), consumed } => {
+                core.say(session, line::MALFORMED_REQUEST);
+                session.state = State::Closing;
+                Step::Took(consumed)
+            }
+            // The value is sent on when it is all there.
+            Parsed::NeedMore => Step::NeedMore,
+        }
+    }
+}
+
+/// What a session does once all of its earlier replies have been sent.
+#[derive(Clone, Copy, Debug)]
+pub enum ProxyBarrier {
+    /// `stats`: asks every shard for its report.
+    Stats(Group),
+    /// `flush_all`: tells every destination. Nothing follows before all of them have answered.
+    FlushDestinations {
+        /// Seconds from now, or unix time.
+        delay: Option<Exptime>,
+        /// The client asked for no reply.
+        noreply: bool,
+    },
+    /// Nothing more: it was enough that all earlier replies have been sent.
+    Answered,
+}
+
+/// What every shard is asked for.
+#[derive(Clone, Copy, Debug)]
+pub enum ProxyBroadcast {
+    /// Its report.
+    Report,
+}
+
+impl ServiceTypes for Proxy {
+    type Task = NoTask;
+    type Barrier = ProxyBarrier;
+    type Then = Group;
+    /// A command on a key.
+    type Ask = CommandHead;
+    type Broadcast = ProxyBroadcast;
+    type Answer = Box<ShardReport>;
+
+    fn answer_bytes(answer: &Box<ShardReport>) -> usize {
+        answer.len_bytes()
+    }
+}
+
+impl Service for Proxy {
+    fn deadline_ms(&self) -> Option<u64> {
+        Some(self.relay.next_deadline_ms())
+    }
+
+    fn begin_turn(&mut self, core: &mut Core<Self>, _: bool) {
+        let now_ms = core.context.clock.now_ms();
+        self.relay.begin_turn(now_ms, core);
+        let Self { relay, view, reported, .. } = self;
+        let asked = view.reports.asked();
+        if asked != *reported && view.reports.answer(core.me, asked, || ShardReport::new(relay)) {
+            *reported = asked;
+        }
+    }
+
+    fn event(
+        &mut self,
+        core: &mut Core<Self>,
+        driver: &mut impl SecureDriver,
+        event: Event,
+    ) -> Option<Event> {
+        let relay = &mut self.relay;
+        match event {
+            Event::Connected { conn } => relay.connected(conn),
+            Event::Received { conn, buffer } if relay.owns(conn) => {
+                relay.received(conn, driver.received(buffer), core);
+                driver.recycle(buffer);
+            }
+            Event::Ended { conn } if relay.owns(conn) => relay.ended(conn, driver, core),
+            Event::Closed { conn } if relay.owns(conn) => relay.closed(conn, core),
+            Event::Drained { conn } if relay.owns(conn) => relay.drained(conn),
+            event => return Some(event),
+        }
+        None
+    }
+
+    fn finish_turn(&mut self, core: &mut Core<Self>, driver: &mut impl SecureDriver) {
+        self.relay.finish_turn(driver, core);
+    }
+
+    /// A key is the same with a routing prefix and without.
+    #[inline]
+    fn hash_of(&self, core: &Core<Self>, key: &[u8]) -> u64 {
+        if key.first() == Some(&b'/') {
+            return core.hasher.hash(route::without_prefix(key));
+        }
+        core.hasher.hash(key)
+    }
+
+    #[inline]
+    fn value_bytes_max(&self, key_len: usize, client_flags: u32) -> usize {
+        self.options.item_limit.value_bytes_max(key_len, client_flags)
+    }
+
+    /// Brings a command to the shard that holds the upstream connections for its key.
+    fn execute(&mut self, core: &mut Core<Self>, session: &mut Session<Self>, ready: &Ready<'_>) -> bool {
+        let Ready { command, hash, data, .. } = ready;
+        let part = match command {
+            Command::Retrieve(retrieve) if !retrieve.last => Part::Key,
+            Command::Retrieve(_) => Part::LastKey,
+            _ => Part::Whole,
+        };
+        let owner = owner_of(*hash, core.mesh.shards());
+        if owner == core.me {
+            let to = core.reserve(session, part);
+            self.relay.submit(core.me, to, command, *hash, data);
+            return true;
+        }
+        if !core.mesh.has_room(owner) {
+            return false;
+        }
+        let Some(parts) = command.parts() else { unreachable!("a command without a key is not ready") };
+        let request = Request { ask: parts.head, hash: *hash, key: parts.key, tokens: parts.tokens, data };
+        let to = core.reserve(session, part);
+        core.counters.forwarded += 1;
+        core.mesh.requests(owner).push_request(to, &request);
+        true
+    }
+
+    fn command(
+        &mut self,
+        core: &mut Core<Self>,
+        session: &mut Session<Self>,
+        command: &Command<'_>,
+        _line: &[u8],
+        after: &[u8],
+    ) -> Step {
+        match command.value_len() {
+            Some(value_len) => self.value(core, session, command, value_len, after),
+            None => {
+                self.keyless(core, session, command);
+                Step::Took(0)
+            }
+        }
+    }
+
+    /// Closes the connection, as mcrouter does: what follows might be taken for something it is not.
+    fn reject(&mut self, core: &mut Core<Self>, session: &mut Session<Self>, _: &Rejected) {
+        core.say(session, line::MALFORMED_REQUEST);
+        session.state = State::Closing;
+    }
+
+    fn resume(&mut self, _: &mut Core<Self>, session: &mut Session<Self>, _: &[u8]) -> Step {
+        match &session.state {
+            State::Task(task) => match *task {},
+            _ => Step::NeedMore,
+        }
+    }
+
+    fn pass_barrier(&mut self, core: &mut Core<Self>, session: &mut Session<Self>, barrier: ProxyBarrier) {
+        match barrier {
+            ProxyBarrier::Answered => {}
+            ProxyBarrier::FlushDestinations { delay, noreply } => {
+                let to = core.reserve(session, Part::Whole);
+                self.relay.flush_all(to, core.me, delay, noreply);
+                // What follows may go to the same destinations on other shards' connections.
+                core.wait_for_replies(session, ProxyBarrier::Answered);
+            }
+            ProxyBarrier::Stats(group) => {
+                let own = Box::new(ShardReport::new(&self.relay));
+                core.broadcast(session, ProxyBroadcast::Report, own, group);
+            }
+        }
+    }
+
+    fn gathered(&mut self, core: &mut Core<Self>, session: &mut Session<Self>, gather: Gather<Self>) {
+        let totals = Totals::new(gather.answers.iter().map(|report| &**report));
+        let server = core.context.clone();
+        core.reply(session, |out| stats::render(&totals, gather.then, &self.view, &server, out));
+    }
+
+    fn serve(&mut self, _: &mut Core<Self>, from: usize, to: ReplyTo, request: &Request<'_, CommandHead>) {
+        let Request { ask, hash, key, tokens, data } = *request;
+        self.relay.submit(from, to, &ask.with_bytes(key, tokens), hash, data);
+    }
+
+    fn obey(
+        &mut self,
+        _: &mut Core<Self>,
+        what: ProxyBroadcast,
+        _: Option<&Session<Self>>,
+    ) -> Box<ShardReport> {
+        match what {
+            ProxyBroadcast::Report => Box::new(ShardReport::new(&self.relay)),
+        }
+    }
+}
