@@ -84,12 +84,6 @@ impl Cache {
         }
     }
 
-    /// The slice of `owner`, which is this shard's or borrowed.
-    #[inline]
-    pub(crate) fn store_of(&mut self, me: usize, owner: usize) -> &mut Store {
-        if owner == me { &mut self.store } else { &mut self.others[owner] }
-    }
-
     /// Once a second: the store gets what the memory limit leaves it.
     fn resize_store(&mut self, now: Seconds) {
         let bytes = self.context.memory.slice_bytes();

@@ -56,25 +56,41 @@ impl Group {
 /// One destination, over all shards.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DestinationStats {
-    /// Shards that have a connection, are making one, never needed one, have ejected it.
+    /// Shards that have a connection.
     pub up: u64,
+    /// Shards that are making a connection.
     pub connecting: u64,
+    /// Shards that have never needed a connection, or have closed it.
     idle: u64,
+    /// Shards that have ejected it after timeouts.
     soft: u64,
+    /// Shards that have ejected it because it could not be connected to.
     hard: u64,
+    /// Requests that have not been answered.
     pub pending: u64,
+    /// Requests that have been sent and not answered.
     pub inflight: u64,
+    /// Requests that it was given.
     pub requests: u64,
+    /// Replies that came.
     pub replies: u64,
+    /// Milliseconds from request to reply, over all replies.
     pub reply_ms: u64,
+    /// Retrievals that found their key.
     pub found: u64,
+    /// Retrievals that did not.
     pub not_found: u64,
     stored: u64,
+    /// Requests that failed, and errors that it answered.
     pub failures: u64,
+    /// Connections that were made.
     pub connects: u64,
     closes: u64,
+    /// Times that a shard ejected it.
     pub ejections: u64,
+    /// Times that it was used again after an ejection.
     pub returns: u64,
+    /// Gets that may be under way at once, over all shards; 0 without adaptive concurrency.
     pub concurrency_limit: u64,
     /// As in [`ERRORS`].
     errors: [u64; ERRORS.len()],
@@ -157,19 +173,26 @@ impl DestinationStats {
         self.errors.iter_mut().zip(errors).for_each(|(sum, count)| *sum += count);
     }
 
+    /// Whether any shard has ejected it.
+    #[must_use]
     pub const fn is_ejected(&self) -> bool {
         self.soft + self.hard > 0
     }
 
+    /// Whether a shard has a connection, and none has ejected it.
+    #[must_use]
     pub const fn is_up(&self) -> bool {
         self.up > 0 && !self.is_ejected()
     }
 
-    /// Nobody has needed it yet.
+    /// Whether no shard has needed it yet.
+    #[must_use]
     pub const fn is_new(&self) -> bool {
         self.idle > 0 && self.up + self.connecting == 0 && self.connects == 0 && !self.is_ejected()
     }
 
+    /// Whether all connections to it have been closed, and no shard has ejected it.
+    #[must_use]
     pub const fn is_closed(&self) -> bool {
         self.up == 0 && self.connects > 0 && !self.is_ejected()
     }

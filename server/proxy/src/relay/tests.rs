@@ -1,16 +1,14 @@
 //! A relay over a driver that only remembers what it was told.
 
-use std::fmt::Write;
 use std::net::SocketAddr;
 
 use super::*;
 use crate::config::{Config, Options as ConfigOptions};
 use crate::discovery::Found;
 use crate::hot::HotOptions;
-use corecached_engine::KeyHasher;
-use corecached_net::{Buffer, Event, Wait, Waker};
+use corecached_net::{Buffer, Driver, Event, Wait, Waker};
 use corecached_protocol::{Limits as LineLimits, Parsed, Parser};
-use corecached_shard::owner_of;
+use corecached_shard::mesh::message::Piece;
 
 const TIMEOUT_MS: u64 = 100;
 const START_MS: u64 = 1_000_000;
@@ -24,6 +22,8 @@ struct FakeDriver {
     /// Of every connection.
     backlog: usize,
 }
+
+impl SecureDriver for FakeDriver {}
 
 impl Driver for FakeDriver {
     fn turn(&mut self, _wait: Wait, _events: &mut Vec<Event>) -> io::Result<()> {
@@ -113,7 +113,8 @@ impl Clients for Told {
 struct Bench {
     relay: Relay,
     driver: FakeDriver,
-    updates: crossbeam_channel::Sender<Arc<Snapshot>>,
+    /// Held so that the relay does not see its end.
+    _updates: crossbeam_channel::Sender<Arc<Snapshot>>,
 }
 
 impl Bench {
@@ -142,10 +143,9 @@ impl Bench {
             health: HealthOptions::default(),
             merge,
         };
-        let snapshot =
-            Arc::new(Snapshot { tree: Arc::new(tree), addresses, cores: CoresFound::new(), trust: None });
+        let snapshot = Arc::new(Snapshot { tree: Arc::new(tree), addresses, trust: None });
         let relay = Relay::new(RelaySetup { snapshot, updates, options, spooler: None, seed: 1 });
-        Self { relay, driver: FakeDriver::default(), updates: sender }
+        Self { relay, driver: FakeDriver::default(), _updates: sender }
     }
 
     /// A turn at this time; what was sent, and what the clients got.
@@ -163,20 +163,6 @@ impl Bench {
         }
         self.relay.finish_turn(&mut self.driver, &mut told);
         (String::from_utf8_lossy(&told.out).into_owned(), told.text())
-    }
-
-    /// The cache, as is known now, has these cores.
-    fn has_cores(&mut self, seed: u64, cores: u16) {
-        let old = Arc::clone(&self.relay.snapshot);
-        let mut told = format!("STAT owner_seed {seed}\r\n");
-        for core in 0..cores {
-            let _ = write!(told, "STAT {core}:port {}\r\n", 100 + core);
-        }
-        let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
-        let cores = Cores::parse(&told, address).map(|cores| (address, cores)).into_iter().collect();
-        let snapshot =
-            Snapshot { tree: Arc::clone(&old.tree), addresses: old.addresses.clone(), cores, trust: None };
-        self.updates.send(Arc::new(snapshot)).unwrap();
     }
 
     /// What the clients get once the destination has sent this.
@@ -289,74 +275,4 @@ fn the_value_of_a_hot_key_is_answered_from_here_for_a_while() {
     // Forgotten again when the write is answered: the get may have overtaken it on another way.
     bench.receive(56, "DELETED\r\nEND\r\n");
     assert_eq!(bench.turn(57, Some("get a\r\n")).0, "get a\r\n");
-}
-
-#[test]
-fn keys_go_to_the_cores_that_own_them_once_what_was_asked_before_is_answered() {
-    let mut bench = Bench::new();
-    bench.turn(0, Some("set a 0 0 0\r\n"));
-    bench.connected();
-    bench.turn(1, None);
-    bench.has_cores(7, 2);
-    // The set is under way: the get must not overtake it.
-    assert_eq!(bench.turn(2, Some("get a\r\n")).0, "");
-    assert_eq!(bench.driver.ports, [1]);
-    assert_eq!(bench.receive(3, "STORED\r\n"), "STORED\r\n");
-    bench.turn(4, None);
-    let owner = KeyHasher::new(7);
-    let port = |key: &str| 100 + owner_of(owner.hash(key.as_bytes()), 2) as u16;
-    assert_eq!(bench.driver.ports, [1, port("a")]);
-    bench.connected();
-    assert_eq!(bench.turn(5, None).0, "get a\r\n");
-    assert_eq!(bench.receive(6, "END\r\n"), "END\r\n");
-    let other = (0..).map(|number| format!("k{number}")).find(|key| port(key) != port("a")).unwrap();
-    bench.turn(7, Some(&format!("get {other}\r\n")));
-    assert_eq!(bench.driver.ports, [1, port("a"), port(&other)]);
-    // A flush goes to the cache once, not to each of its cores.
-    let to = ReplyTo { conn: ConnId { index: 0, generation: 1 }, sequence: 0 };
-    bench.relay.flush_all(to, 0, None, false);
-    assert_eq!(bench.turn(8, None).0, "flush_all\r\n");
-}
-
-#[test]
-fn a_core_that_cannot_be_connected_to_is_asked_through_its_cache() {
-    let mut bench = Bench::new();
-    bench.has_cores(7, 3);
-    bench.turn(0, Some("get a\r\n"));
-    let mut told = Told::default();
-    let conn = ConnId { index: bench.driver.connects, generation: 1 };
-    bench.relay.closed(conn, &mut told); // refused
-    assert_eq!(told.text(), "END\r\n");
-    bench.turn(1, None);
-    bench.turn(2, Some("get a\r\n"));
-    assert_eq!(bench.driver.ports[1..], [1], "{:?}", bench.driver.ports);
-    assert_eq!(bench.relay.destinations().count(), 1);
-    // Connected to anew, it is asked by core again, as it may only have been away.
-    bench.connected();
-    bench.turn(3, None);
-    bench.receive(4, "END\r\n");
-    bench.turn(5, Some("get a\r\n"));
-    assert!(bench.driver.ports[2] >= 100, "{:?}", bench.driver.ports);
-}
-
-#[test]
-fn a_cache_that_starts_again_with_other_cores_is_asked_by_those() {
-    let mut bench = Bench::new();
-    bench.has_cores(7, 2);
-    bench.turn(0, Some("get a\r\n"));
-    bench.connected();
-    bench.turn(1, None);
-    bench.has_cores(8, 1);
-    bench.turn(2, Some("get a\r\n"));
-    assert_eq!(bench.driver.ports.len(), 1, "one is under way to a core of before");
-    bench.receive(3, "END\r\n");
-    bench.turn(4, None);
-    assert_eq!(bench.driver.ports[1], 100);
-    bench.connected();
-    assert_eq!(bench.turn(5, None).0, "get a\r\n");
-    assert_eq!(bench.receive(6, "END\r\n"), "END\r\n");
-    bench.has_cores(8, 0); // nothing is known any more
-    bench.turn(7, Some("get a\r\n"));
-    assert_eq!(bench.driver.ports[2], 1);
-    assert_eq!(bench.relay.destinations().count(), 1);
 }
