@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::metrics::Cells;
+use corecached_shard::counters::Cells;
 
 /// A shard that took no turn for this long is stuck: ten times what an idle one waits.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
@@ -47,7 +47,7 @@ impl Heartbeats {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::Counters;
+    use corecached_shard::counters::Counters;
 
     #[test]
     fn a_shard_without_turns_is_stuck_and_recovers() {

@@ -20,11 +20,12 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use super::heartbeats::Heartbeats;
-use super::html;
-use super::page::{CLASSIC_CONTENT_TYPE, Page, classic};
-use crate::config::ConfigError;
-use crate::server::Shared;
+use corecached_shard::ConfigError;
+
+use crate::heartbeats::Heartbeats;
+use crate::html;
+use crate::page::{CLASSIC_CONTENT_TYPE, MetricsPage, classic};
+use crate::view::{AdminView, Role};
 
 /// Connections answered at once: several times what scrapers and probes of one server come to.
 pub const CONNECTIONS_MAX: usize = 32;
@@ -66,9 +67,9 @@ impl Admin {
     }
 
     /// Answer for as long as the process lives, also while it stops.
-    pub fn run(self, shared: &Arc<Shared>) {
+    pub fn run(self, view: AdminView) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let outcome = runtime.and_then(|runtime| runtime.block_on(serve(self.listener, shared)));
+        let outcome = runtime.and_then(|runtime| runtime.block_on(serve(self.listener, view)));
         if let Err(error) = outcome {
             tracing::error!("the admin server ended: {error}");
         }
@@ -76,20 +77,20 @@ impl Admin {
 }
 
 /// What requests are answered from.
-struct Desk {
-    shared: Arc<Shared>,
-    page: Page,
+struct AdminState {
+    view: AdminView,
+    page: MetricsPage,
     beats: Mutex<Heartbeats>,
 }
 
-async fn serve(listener: std::net::TcpListener, shared: &Arc<Shared>) -> std::io::Result<()> {
+async fn serve(listener: std::net::TcpListener, view: AdminView) -> std::io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
-    let desk = Arc::new(Desk {
-        shared: Arc::clone(shared),
-        page: Page::new(shared),
-        beats: Mutex::new(Heartbeats::new(shared.cells.len(), Instant::now())),
+    let state = Arc::new(AdminState {
+        page: MetricsPage::new(&view),
+        beats: Mutex::new(Heartbeats::new(view.server.cells.len(), Instant::now())),
+        view,
     });
-    tokio::spawn(look(Arc::clone(&desk)));
+    tokio::spawn(look(Arc::clone(&state)));
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return Ok(()) };
@@ -103,11 +104,11 @@ async fn serve(listener: std::net::TcpListener, shared: &Arc<Shared>) -> std::io
         };
         // A client on this machine, whatever address of it the server listens on.
         let is_local = peer.ip().is_loopback() || stream.local_addr().is_ok_and(|own| own.ip() == peer.ip());
-        let desk = Arc::clone(&desk);
+        let state = Arc::clone(&state);
         tokio::spawn(async move {
             let answer = service_fn(|request| {
-                let desk = &desk;
-                async move { Ok::<_, Infallible>(desk.answer(request, is_local).await) }
+                let state = &state;
+                async move { Ok::<_, Infallible>(state.answer(request, is_local).await) }
             });
             let mut http = hyper::server::conn::http1::Builder::new();
             http.keep_alive(false).max_buf_size(HEAD_BYTES_MAX);
@@ -119,12 +120,12 @@ async fn serve(listener: std::net::TcpListener, shared: &Arc<Shared>) -> std::io
     }
 }
 
-async fn look(desk: Arc<Desk>) {
+async fn look(state: Arc<AdminState>) {
     let mut every = tokio::time::interval(LOOK_EVERY);
     loop {
         every.tick().await;
-        let mut beats = desk.beats.lock().unwrap_or_else(PoisonError::into_inner);
-        beats.look(&desk.shared.cells, Instant::now());
+        let mut beats = state.beats.lock().unwrap_or_else(PoisonError::into_inner);
+        beats.look(&state.view.server.cells, Instant::now());
     }
 }
 
@@ -136,19 +137,19 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     response
 }
 
-impl Desk {
+impl AdminState {
     async fn answer(&self, request: Request<Incoming>, is_local: bool) -> Response<Full<Bytes>> {
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
         match (request.uri().path(), request.method()) {
             ("/metrics", _) if reads => self.metrics(knows_openmetrics(request.headers())).await,
             ("/", _) if reads => self.overview(request.uri().query()).await,
-            ("/proxy", _) if reads && self.shared.config.is_proxy => {
+            ("/proxy", _) if reads && matches!(self.view.role, Role::Proxy(_)) => {
                 self.overview(request.uri().query()).await
             }
             ("/healthz", _) if reads => self.health(),
             ("/readyz", _) if reads => self.readiness(),
             ("/drain", &Method::POST) if is_local => {
-                self.shared.announce_stop();
+                self.view.server.lifecycle.announce_stop();
                 tracing::info!("asked to drain: not ready any more, serving until a signal ends it");
                 text(StatusCode::OK, "draining\n")
             }
@@ -163,7 +164,7 @@ impl Desk {
         match self.page.render().await {
             Ok(page) => {
                 let (body, kind) = match open {
-                    true => (page, Page::CONTENT_TYPE),
+                    true => (page, MetricsPage::CONTENT_TYPE),
                     false => (classic(&page), CLASSIC_CONTENT_TYPE),
                 };
                 let mut response = text(StatusCode::OK, body);
@@ -176,10 +177,8 @@ impl Desk {
 
     /// The page for people.
     async fn overview(&self, query: Option<&str>) -> Response<Full<Bytes>> {
-        if self.shared.config.is_proxy {
-            self.shared.descriptions.refresh(&self.shared.presence).await;
-        }
-        let mut response = text(StatusCode::OK, html::render(&self.shared, query));
+        self.view.refresh().await;
+        let mut response = text(StatusCode::OK, html::render(&self.view, query));
         for (name, value) in [
             (CONTENT_TYPE, "text/html; charset=utf-8"),
             (CONTENT_SECURITY_POLICY, html::POLICY),
@@ -201,7 +200,7 @@ impl Desk {
 
     /// Whether clients should be sent here.
     fn readiness(&self) -> Response<Full<Bytes>> {
-        match self.shared.unready() {
+        match self.view.server.lifecycle.unready() {
             None => text(StatusCode::OK, "ready\n"),
             Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
         }

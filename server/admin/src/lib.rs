@@ -1,14 +1,11 @@
-//! What operators and monitoring ask for: the `stats` family, the commands that tune, and pages over HTTP.
+//! HTTP for operators, on a thread of its own: metrics for Prometheus, health and readiness for probes, and a page for
+//! people. Reads what a server shares ([`AdminView`]) and never touches a shard.
 
-pub mod cachedump;
-pub mod conns;
-pub mod crawler;
-pub mod drain;
-pub mod heartbeats;
-pub mod html;
-pub mod http;
-pub mod page;
-pub mod prefixes;
-pub mod stats;
-pub mod tunables;
-pub mod watch;
+mod heartbeats;
+mod html;
+mod http;
+mod page;
+mod view;
+
+pub use http::{Admin, CONNECTIONS_MAX};
+pub use view::{AdminView, Role};

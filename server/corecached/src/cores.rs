@@ -2,7 +2,9 @@
 
 use core_affinity::CoreId;
 
-use crate::config::{Config, ConfigError, SLICE_BYTES_MAX};
+use corecached_cache::config::{CacheConfig, SLICE_BYTES_MAX};
+use corecached_shard::ConfigError;
+use corecached_shard::config::ServerConfig;
 
 /// A slice holds at least this many items of the largest size.
 const LARGEST_ITEMS_MIN: usize = 2;
@@ -18,22 +20,32 @@ pub struct Plan {
     pub notes: Vec<String>,
 }
 
-/// Decide on shards: as many as asked for, else as many as cores and `quota_cores` allow, within what memory allows.
+/// Decides on the shards of a cache: as many as asked for, else as many as cores and `quota_cores` allow, within what memory
+/// allows.
 ///
 /// # Errors
 /// When the memory asked for fits no number of shards.
-pub fn plan(config: &Config, quota_cores: Option<f64>) -> Result<Plan, ConfigError> {
-    let quota = quota_cores.map_or(usize::MAX, |cores| cores.ceil().max(1.0) as usize);
-    plan_for(config, &allowed_cores(), quota)
+pub fn plan_cache(config: &CacheConfig, quota_cores: Option<f64>) -> Result<Plan, ConfigError> {
+    plan_cache_on(config, &allowed_cores(), whole_cores(quota_cores))
 }
 
-fn plan_for(config: &Config, allowed: &[CoreId], quota: usize) -> Result<Plan, ConfigError> {
+/// Decides on the shards of a proxy: as many as asked for, else as many as cores and `quota_cores` allow.
+#[must_use]
+pub fn plan_proxy(config: &ServerConfig, quota_cores: Option<f64>) -> Plan {
+    let (allowed, quota) = (allowed_cores(), whole_cores(quota_cores));
     let wanted = config.shards.unwrap_or_else(|| allowed.len().min(quota));
+    plan_on(&allowed, quota, wanted.max(1), Vec::new())
+}
+
+fn whole_cores(quota: Option<f64>) -> usize {
+    quota.map_or(usize::MAX, |cores| cores.ceil().max(1.0) as usize)
+}
+
+fn plan_cache_on(config: &CacheConfig, allowed: &[CoreId], quota: usize) -> Result<Plan, ConfigError> {
+    let item_bytes_max = config.item_limit.item_bytes_max;
+    let wanted = config.server.shards.unwrap_or_else(|| allowed.len().min(quota));
     let least = config.memory_bytes.div_ceil(SLICE_BYTES_MAX);
-    let most = match config.is_proxy {
-        true => usize::MAX, // it stores nothing
-        false => config.memory_bytes / (config.item_bytes_max * LARGEST_ITEMS_MIN).max(SLICE_BYTES_MIN),
-    };
+    let most = config.memory_bytes / (item_bytes_max * LARGEST_ITEMS_MIN).max(SLICE_BYTES_MIN);
     if least > most {
         let megabytes = (config.memory_bytes >> 20).to_string();
         return Err(ConfigError::new(
@@ -46,18 +58,22 @@ fn plan_for(config: &Config, allowed: &[CoreId], quota: usize) -> Result<Plan, C
     let shards = wanted.clamp(least.max(1), most.max(1));
     let mut notes = Vec::new();
     if shards != wanted {
-        let (memory, item) = (config.memory_bytes >> 20, config.item_bytes_max >> 10);
+        let (memory, item) = (config.memory_bytes >> 20, item_bytes_max >> 10);
         notes.push(format!(
             "{shards} shards instead of {wanted}: -m {memory} (MB) with items of up to {item} KB (-I) allows no other"
         ));
     }
+    Ok(plan_on(allowed, quota, shards, notes))
+}
+
+fn plan_on(allowed: &[CoreId], quota: usize, shards: usize, mut notes: Vec<String>) -> Plan {
     if shards > quota {
         notes.push(format!(
             "{shards} shards share the {quota} cores' worth of time that the control group grants: all of them stand \
              still when it is used up. Give fewer (-t, or --num-proxies of a proxy), or raise the quota"
         ));
     }
-    Ok(Plan { cores: allowed.iter().copied().cycle().take(shards).collect(), notes })
+    Plan { cores: allowed.iter().copied().cycle().take(shards).collect(), notes }
 }
 
 /// The cores of the affinity mask; core 0 where it cannot be read.
@@ -71,13 +87,13 @@ fn allowed_cores() -> Vec<CoreId> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Args, check};
+    use corecached_cache::config::{CacheArgs, check};
 
     fn planned(line: &str, cores: usize, quota: usize) -> Plan {
         let argv = std::iter::once("corecached").chain(line.split_whitespace());
-        let config = check(&Args::read(argv.map(Into::into)).unwrap()).unwrap();
+        let config = check(&CacheArgs::read(argv.map(Into::into)).unwrap()).unwrap();
         let allowed: Vec<CoreId> = (0..cores).map(|id| CoreId { id }).collect();
-        plan_for(&config, &allowed, quota).unwrap()
+        plan_cache_on(&config, &allowed, quota).unwrap()
     }
 
     fn shards(line: &str, cores: usize, quota: usize) -> usize {

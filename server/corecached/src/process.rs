@@ -4,10 +4,9 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use corecached_shard::ConfigError;
 use nix::unistd::{Uid, User};
-
-use crate::config::{Config, ConfigError};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// `EX_NOUSER` of sysexits.
 const EX_NOUSER: u8 = 67;
@@ -18,33 +17,39 @@ const DESCRIPTORS_BESIDE: u64 = 64;
 
 /// Raise the limit of descriptors to what is allowed; returns a warning when that is too few for `-c`.
 #[must_use]
-pub fn raise_descriptors(config: &Config) -> Option<String> {
-    let wanted = config.connections_max as u64 + DESCRIPTORS_BESIDE;
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+pub fn raise_descriptors(connections_max: usize) -> Option<String> {
+    let wanted = connections_max as u64 + DESCRIPTORS_BESIDE;
+    let set = |most| setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most });
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     // As root the hard limit can be raised too.
-    if hard < wanted && setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted).is_ok() {
+    if maximum.is_some_and(|most| most < wanted) && set(Some(wanted)).is_ok() {
         return None;
     }
-    let raised = if setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() { hard } else { soft };
-    (raised < wanted).then(|| {
-        let connections = config.connections_max;
-        format!("only {raised} files may be open, too few for -c {connections}: lower -c, or raise the limit (ulimit -n)")
-    })
+    let raised = if set(maximum).is_ok() { maximum } else { current };
+    let raised = raised.filter(|&raised| raised < wanted)?;
+    Some(format!(
+        "only {raised} files may be open, too few for -c {connections_max}: lower -c, or raise the limit (ulimit -n)"
+    ))
 }
 
-/// Raise the core file limit (`-r`).
+/// Raises the core file limit (`-r`).
 pub fn allow_core_dumps() {
-    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_CORE) {
-        let _ = setrlimit(Resource::RLIMIT_CORE, hard, hard);
-    }
+    let most = getrlimit(Resource::Core).maximum;
+    let _ = setrlimit(Resource::Core, Rlimit { current: most, maximum: most });
+}
+
+/// From the kernel's random numbers, by way of the keys of the standard library's hasher.
+pub fn random_seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(std::process::id())
 }
 
 /// Become the user of `-u`, when root. Listening sockets must be bound before.
 ///
 /// # Errors
 /// When there is no such user, or the kernel refuses.
-pub fn drop_privileges(config: &Config) -> Result<(), ConfigError> {
-    let Some(name) = config.user.as_deref().filter(|_| Uid::effective().is_root()) else { return Ok(()) };
+pub fn drop_privileges(user: Option<&str>) -> Result<(), ConfigError> {
+    let Some(name) = user.filter(|_| Uid::effective().is_root()) else { return Ok(()) };
     let found = match name.parse::<u32>() {
         Ok(number) => User::from_uid(Uid::from_raw(number)),
         Err(_) => User::from_name(name),

@@ -19,16 +19,12 @@ use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener, UnixStream};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::server::Shared;
+use corecached_cache::config::UDP_PAYLOAD_BYTES as PAYLOAD_BYTES;
+use corecached_shard::lifecycle::Lifecycle;
 
 const HEADER_BYTES: usize = 8;
-/// Bytes of a reply in one datagram.
-pub const PAYLOAD_BYTES: usize = 1392;
-/// Longest reply that may be allowed, bytes: datagrams are numbered with 16 bits.
-pub const REPLY_BYTES_MAX: usize = PAYLOAD_BYTES * u16::MAX as usize;
 /// No datagram is longer.
 const DATAGRAM_BYTES_MAX: usize = 1 << 16;
 /// How often a thread looks whether the server stops.
@@ -75,11 +71,11 @@ impl Udp {
     }
 
     /// Answer on every socket until the server stops.
-    pub fn run(self, shared: &Arc<Shared>) {
+    pub fn run(self, lifecycle: &Arc<Lifecycle>, reply_max: usize) {
         for socket in self.sockets {
-            let (shared, inner) = (Arc::clone(shared), self.inner.clone());
+            let (lifecycle, inner) = (Arc::clone(lifecycle), self.inner.clone());
             std::thread::spawn(move || {
-                if let Err(error) = answer(&socket, &inner, &shared) {
+                if let Err(error) = answer(&socket, &inner, &lifecycle, reply_max) {
                     tracing::error!("UDP: {error}");
                 }
             });
@@ -98,10 +94,9 @@ fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
-fn answer(socket: &UdpSocket, inner: &UnixAddr, shared: &Shared) -> io::Result<()> {
-    let reply_max = shared.config.udp_reply_max;
+fn answer(socket: &UdpSocket, inner: &UnixAddr, lifecycle: &Lifecycle, reply_max: usize) -> io::Result<()> {
     let mut datagram = vec![0; DATAGRAM_BYTES_MAX];
-    while !shared.stopping.load(Ordering::Relaxed) {
+    while !lifecycle.is_stopping() {
         let (len, from) = match socket.recv_from(&mut datagram) {
             Ok(received) => received,
             // Also what a client that has gone makes of an earlier reply.

@@ -1,4 +1,4 @@
-//! mcrouter's command line: what of it says something here is a field of [`Args`].
+//! mcrouter's command line: what of it says something here is a field of [`ProxyArgs`].
 //!
 //! `read` makes one of what was written, `checked` is what the proxy may rely on, `secured` what of that is TLS.
 
@@ -16,7 +16,7 @@ use super::config;
 use crate::discovery::slices::ACCOUNT;
 use corecached_shard::operation::OperateArgs;
 
-pub use checked::{Checked, Source};
+pub use checked::{CheckedProxy, Source};
 
 /// Exit code of a wrong value.
 const EX_VALUE: u8 = 1;
@@ -30,7 +30,7 @@ pub const ASYNC_DIR: &str = "/var/spool/mcrouter";
 /// left out with a warning.
 #[derive(Debug, Parser)]
 #[command(name = "corecached proxy", bin_name = "corecached proxy", disable_version_flag = true)]
-pub struct Args {
+pub struct ProxyArgs {
     /// Ports to listen on, separated by commas
     #[arg(short = 'p', long, value_name = "PORTS", value_delimiter = ',', default_value = "5000")]
     pub port: Vec<String>,

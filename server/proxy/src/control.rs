@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, never, select};
 
-use super::args::{Checked, Source};
+use super::args::{CheckedProxy, Source};
 use super::awaited::Awaited;
 use super::config::{self, Config, Import, Member, Rings};
 use super::relay::Snapshot;
@@ -77,7 +77,7 @@ impl Control {
     ///
     /// # Errors
     /// What is wrong with it: where, what, and the remedy.
-    pub fn start(checked: &Checked) -> Result<Self, ConfigError> {
+    pub fn start(checked: &CheckedProxy) -> Result<Self, ConfigError> {
         let mut awaited = Awaited::new(Instant::now(), checked.ready_wait);
         let dns = Dns::new(checked.dns_server)
             .map_err(|error| ConfigError::new("DNS", "", &format!("no resolver: {error}"), EX_CONFIG))?;
@@ -120,7 +120,7 @@ impl Control {
     ///
     /// # Errors
     /// As [`Control::start`], but names are not looked up.
-    pub fn check(checked: &Checked) -> Result<String, ConfigError> {
+    pub fn check(checked: &CheckedProxy) -> Result<String, ConfigError> {
         let config = parse(&checked.source, &read(&checked.source)?, &checked.options)?;
         let rings = Rings::default();
         compile(&config, &Found::default(), &rings, checked.trusted.as_ref())?;

@@ -39,6 +39,9 @@ pub mod stats;
 pub mod upstream;
 mod view;
 
+/// The target of the log lines that a `LoggingRoute` writes, which are shown without `-v`.
+pub const LOGGING_ROUTE_TARGET: &str = "corecached_proxy::route::logging";
+
 pub use forwarding::Forwarding;
 pub use service::{FrontOptions, Proxy};
 pub use view::ProxyView;

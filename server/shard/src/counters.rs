@@ -185,6 +185,29 @@ impl Cells {
     }
 }
 
+impl Cells {
+    /// What the shard did, by the names that `stats cores` shows. The first three are of its store.
+    #[must_use]
+    pub fn core_numbers(&self) -> [(&'static str, u64); 12] {
+        let (counters, store) = self.read();
+        let requests = counters.cmd_get + counters.cmd_set + counters.cmd_touch;
+        [
+            ("items", store.items),
+            ("bytes", store.bytes),
+            ("memory_bytes", store.memory_bytes),
+            ("requests", requests),
+            ("forwarded", counters.forwarded),
+            ("borrowed", counters.borrowed),
+            ("wakeups", counters.wakeups),
+            ("turns", counters.turns),
+            ("turns_busy", counters.turns_busy),
+            ("turns_waited", counters.waits),
+            ("requests_per_busy_turn", requests / counters.turns_busy.max(1)),
+            ("conn_yields", counters.conn_yields),
+        ]
+    }
+}
+
 fn write<const N: usize>(cells: &[AtomicU64; N], values: [u64; N]) {
     for (cell, value) in cells.iter().zip(values) {
         cell.store(value, Ordering::Relaxed);

@@ -7,9 +7,10 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::net::listen::Admission;
-use crate::net::outbox::{self, Outbox};
-use crate::net::{Buffer, Close, ConnId, Driver, Event, Send, Wait, Waker};
+use corecached_net::listen::Admission;
+use corecached_net::outbox::{self, Outbox};
+use corecached_net::tls::SecureDriver;
+use corecached_net::{Buffer, Close, ConnId, Driver, Event, Send, Wait, Waker};
 
 /// Bytes of one receive buffer: small, so that commands are cut often.
 const BUFFER_BYTES: usize = 4096;
@@ -31,7 +32,9 @@ enum Side {
 /// Both directions of one connection.
 #[derive(Debug, Default)]
 pub struct Link {
+    /// Bytes on their way from the client.
     pub to_server: VecDeque<u8>,
+    /// Bytes on their way to the client.
     pub to_client: VecDeque<u8>,
     /// The client sends nothing more; it is gone if it is a shard.
     pub shut: bool,
@@ -94,6 +97,7 @@ pub struct Entrance {
 /// Every link, and which shards were woken.
 #[derive(Debug)]
 pub struct Network {
+    /// Every connection that was ever made.
     pub links: Vec<Link>,
     /// Where shards may connect to.
     pub entrances: Vec<Entrance>,
@@ -103,6 +107,8 @@ pub struct Network {
 }
 
 impl Network {
+    /// A network of so many shards, whose randomness `seed` decides.
+    #[must_use]
     pub fn new(seed: u64, shards: usize) -> Self {
         let wakers = (0..shards).map(|_| Arc::new(Waker::for_tests())).collect();
         let random = fastrand::Rng::with_seed(seed ^ 0x5eed);
@@ -328,6 +334,8 @@ impl SimDriver {
         }
     }
 }
+
+impl SecureDriver for SimDriver {}
 
 impl Driver for SimDriver {
     fn turn(&mut self, _wait: Wait, events: &mut Vec<Event>) -> io::Result<()> {

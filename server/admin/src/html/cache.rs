@@ -2,12 +2,12 @@
 
 use maud::{Markup, html};
 
-use crate::metrics;
-use crate::server::Shared;
+use corecached_cache::CacheContext;
+use corecached_shard::{ServerContext, counters};
 
-pub(super) fn sections(shared: &Shared) -> Markup {
-    let (counters, store) = metrics::sum(&shared.cells);
-    let memory = format!("{} of {} bytes", store.arena_bytes + store.index_bytes, shared.memory_bytes());
+pub(super) fn sections(server: &ServerContext, cache: &CacheContext) -> Markup {
+    let (counters, store) = counters::sum(&server.cells);
+    let memory = format!("{} of {} bytes", store.arena_bytes + store.index_bytes, cache.memory.limit_bytes());
     html! {
         h2 { "Items" }
         dl {

@@ -9,8 +9,10 @@ use std::fmt::Display;
 use jiff::Timestamp;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::stats::core_numbers;
-use crate::server::Shared;
+use corecached_shard::VERSION;
+use corecached_shard::counters::Cells;
+
+use crate::view::{AdminView, Role};
 
 /// Longest time between two loads that `?refresh=` may ask for, seconds.
 const REFRESH_MAX_S: u32 = 3600;
@@ -39,8 +41,8 @@ dt { color: var(--quiet); } dd { margin: 0; overflow-wrap: anywhere; }
 
 /// The page; `query` is what its address has behind the `?`. What shards say of themselves is not asked for here.
 #[must_use]
-pub fn render(shared: &Shared, query: Option<&str>) -> String {
-    let role = if shared.config.is_proxy { "proxy" } else { "cache" };
+pub fn render(view: &AdminView, query: Option<&str>) -> String {
+    let role = view.role.name();
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -53,9 +55,12 @@ pub fn render(shared: &Shared, query: Option<&str>) -> String {
             }
             body {
                 h1 { "corecached " (role) }
-                (facts(shared))
-                @if shared.config.is_proxy { (proxy::sections(shared)) } @else { (cache::sections(shared)) }
-                (cores(shared))
+                (facts(view))
+                @match &view.role {
+                    Role::Proxy(proxy) => (proxy::sections(proxy)),
+                    Role::Cache(cache) => (cache::sections(&view.server, cache)),
+                }
+                (cores(view))
             }
         }
     };
@@ -68,34 +73,34 @@ fn refresh(query: &str) -> Option<u32> {
     value.parse().ok().filter(|seconds| (1..=REFRESH_MAX_S).contains(seconds))
 }
 
-fn facts(shared: &Shared) -> Markup {
+fn facts(view: &AdminView) -> Markup {
     let clients = format!(
         "{} connected, {} since the start, at most {}",
-        shared.admission.open(),
-        shared.admission.accepted(),
-        shared.config.connections_max
+        view.server.network.admission.open(),
+        view.server.network.admission.accepted(),
+        view.connections_max
     );
-    let unready = shared.unready();
+    let unready = view.server.lifecycle.unready();
     html! {
         dl {
-            dt { "version" } dd { (crate::VERSION) }
-            dt { "up" } dd { (duration(shared.clock.uptime_s())) }
-            dt { "now" } dd { (time(shared.clock.now_s())) }
+            dt { "version" } dd { (VERSION) }
+            dt { "up" } dd { (duration(view.server.clock.uptime_s())) }
+            dt { "now" } dd { (time(view.server.clock.now_s())) }
             dt { "ready" } dd class=(if unready.is_none() { "good" } else { "bad" }) {
                 @match unready { None => { "yes" } Some(reason) => { "no: " (reason) } }
             }
-            dt { "backend" } dd { (shared.backend) }
-            dt { "cores" } dd { (shared.cells.len()) }
+            dt { "backend" } dd { (view.server.network.backend) }
+            dt { "cores" } dd { (view.server.cells.len()) }
             dt { "clients" } dd { (clients) }
         }
     }
 }
 
 /// What `stats cores` shows, a row a core.
-fn cores(shared: &Shared) -> Markup {
+fn cores(view: &AdminView) -> Markup {
     // A proxy stores nothing.
-    let left_out = if shared.config.is_proxy { 3 } else { 0 };
-    let rows: Vec<_> = shared.cells.iter().map(core_numbers).collect();
+    let left_out = if matches!(view.role, Role::Proxy(_)) { 3 } else { 0 };
+    let rows: Vec<_> = view.server.cells.iter().map(Cells::core_numbers).collect();
     let names = rows.first().into_iter().flatten().skip(left_out).map(|(name, _)| *name);
     let heads: Vec<&str> = std::iter::once("core").chain(names).collect();
     let row = |(core, numbers): (usize, &[(&str, u64); 12])| {

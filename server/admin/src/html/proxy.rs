@@ -1,19 +1,17 @@
 //! Of a proxy: pools and their rings, destinations, hot keys, and what its control thread did.
 
-use std::sync::atomic::Ordering;
-
 use maud::{Markup, html};
 
 use super::{none, table, time};
-use crate::admin::page::proxy::short;
-use crate::proxy::chronicle::{Event, RingView};
-use crate::proxy::stats::{HotLine, Server, Totals};
-use crate::server::Shared;
+use corecached_proxy::ProxyView;
+use corecached_proxy::chronicle::{Event, RingView};
+use corecached_proxy::stats::{DestinationStats, HotKeyReport, Totals};
 
-pub(super) fn sections(shared: &Shared) -> Markup {
-    let answers = shared.descriptions.read();
-    let totals = Totals::of(&answers);
-    let layout = shared.chronicle.layout();
+use crate::page::proxy::short;
+
+pub(super) fn sections(proxy: &ProxyView) -> Markup {
+    let totals = Totals::new(&proxy.reports.read());
+    let layout = proxy.chronicle.layout();
     let rings = layout.as_ref().map_or(&[][..], |layout| layout.rings());
     html! {
         h2 { "Pools" }
@@ -24,9 +22,9 @@ pub(super) fn sections(shared: &Shared) -> Markup {
         h2 { "Hot keys" }
         (spared(&totals))
         h2 { "Configuration" }
-        (reloads(shared))
+        (reloads(proxy))
         h2 { "Changes of addresses" }
-        (events(&shared.chronicle.last_moves(), "None since the start."))
+        (events(&proxy.chronicle.last_moves(), "None since the start."))
     }
 }
 
@@ -47,8 +45,8 @@ fn pool(ring: &RingView) -> Markup {
     }
 }
 
-fn destinations(totals: &Totals<'_>) -> Markup {
-    if totals.servers.is_empty() {
+fn destinations(totals: &Totals) -> Markup {
+    if totals.destinations.is_empty() {
         return none("No destinations.");
     }
     let heads = [
@@ -66,10 +64,10 @@ fn destinations(totals: &Totals<'_>) -> Markup {
         "returns",
         "failures",
     ];
-    table(&heads, totals.servers.iter().map(|(address, server)| destination(address, server)))
+    table(&heads, totals.destinations.iter().map(|(address, server)| destination(address, server)))
 }
 
-fn destination(address: &str, server: &Server) -> Markup {
+fn destination(address: &str, server: &DestinationStats) -> Markup {
     let (state, class) = match server {
         server if server.is_ejected() => ("ejected", "bad"),
         server if server.is_up() => ("up", "good"),
@@ -96,13 +94,14 @@ fn destination(address: &str, server: &Server) -> Markup {
     }
 }
 
-fn spared(totals: &Totals<'_>) -> Markup {
+fn spared(totals: &Totals) -> Markup {
     let count = |name| totals.counters.get(name).copied();
     let Some(joined) = count("single_flight_joined") else {
         return none("Not looked for: see --single-flight and --hot-keys.");
     };
-    let row = |hot: &HotLine<'_>| {
-        let HotLine { count, error, hits, kept, key } = *hot;
+    let row = |hot: &HotKeyReport| {
+        let HotKeyReport { count, error, hits, kept_bytes, key } = hot;
+        let kept = kept_bytes.map_or_else(|| "no".to_owned(), |bytes| bytes.to_string());
         html! { tr { td { (key) } td { (count) } td { (error) } td { (hits) } td { (kept) } } }
     };
     html! {
@@ -118,13 +117,13 @@ fn spared(totals: &Totals<'_>) -> Markup {
     }
 }
 
-fn reloads(shared: &Shared) -> Markup {
+fn reloads(proxy: &ProxyView) -> Markup {
     html! {
         dl {
-            dt { "changes in use" } dd { (shared.chronicle.reloads()) }
-            dt { "wrong ones" } dd { (shared.config_failures.load(Ordering::Relaxed)) }
+            dt { "changes in use" } dd { (proxy.chronicle.reloads()) }
+            dt { "wrong ones" } dd { (proxy.config_failures()) }
         }
-        (events(&shared.chronicle.last_reloads(), "As it was read at the start."))
+        (events(&proxy.chronicle.last_reloads(), "As it was read at the start."))
     }
 }
 

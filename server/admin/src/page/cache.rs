@@ -2,23 +2,24 @@
 
 use std::fmt;
 
-use super::Sheet;
-use crate::metrics;
-use crate::server::Shared;
+use super::MetricsWriter;
+use corecached_shard::counters;
+use corecached_cache::CacheContext;
+use corecached_shard::{MEMCACHED_VERSION, ServerContext};
 
-pub(super) fn write(sheet: &mut Sheet<'_>, shared: &Shared) -> fmt::Result {
-    let (counters, store) = metrics::sum(&shared.cells);
-    sheet.gauge("memcached_up", "Always 1: the server itself says so", 1)?;
-    sheet.gauges(
+pub(super) fn write(writer: &mut MetricsWriter<'_>, server: &ServerContext, cache: &CacheContext) -> fmt::Result {
+    let (counters, store) = counters::sum(&server.cells);
+    writer.gauge("memcached_up", "Always 1: the server itself says so", 1)?;
+    writer.gauges(
         "memcached_version",
         "Version of memcached whose protocol is spoken",
-        [(vec![("version", crate::MEMCACHED_VERSION)], 1)],
+        [(vec![("version", MEMCACHED_VERSION)], 1)],
     )?;
-    sheet.gauge("memcached_uptime_seconds", "Seconds since the start", shared.clock.uptime_s().into())?;
-    sheet.gauge("memcached_time_seconds", "Unix time of the server", shared.clock.now_s().into())?;
+    writer.gauge("memcached_uptime_seconds", "Seconds since the start", server.clock.uptime_s().into())?;
+    writer.gauge("memcached_time_seconds", "Unix time of the server", server.clock.now_s().into())?;
 
     let command = |command, status| vec![("command", command), ("status", status)];
-    sheet.counters(
+    writer.counters(
         "memcached_commands",
         "Commands by what came of them",
         [
@@ -39,12 +40,12 @@ pub(super) fn write(sheet: &mut Sheet<'_>, shared: &Shared) -> fmt::Result {
             (command("flush", "hit"), counters.cmd_flush),
         ],
     )?;
-    sheet.counter(
+    writer.counter(
         "corecached_meta_commands",
         "Meta commands; also counted by what they do",
         counters.cmd_meta,
     )?;
-    sheet.counters(
+    writer.counters(
         "corecached_store_refused",
         "Values not stored, by reason",
         [
@@ -53,40 +54,40 @@ pub(super) fn write(sheet: &mut Sheet<'_>, shared: &Shared) -> fmt::Result {
         ],
     )?;
 
-    sheet.gauge("memcached_current_items", "Items stored now", store.items)?;
-    sheet.counter("memcached_items", "Items ever stored", store.total_items)?;
-    sheet.counter(
+    writer.gauge("memcached_current_items", "Items stored now", store.items)?;
+    writer.counter("memcached_items", "Items ever stored", store.total_items)?;
+    writer.counter(
         "memcached_items_evicted",
         "Items dropped before they expired, to make room",
         store.evictions,
     )?;
-    sheet.counter("memcached_items_reclaimed", "Expired items whose room was used again", store.reclaimed)?;
-    sheet.counter(
+    writer.counter("memcached_items_reclaimed", "Expired items whose room was used again", store.reclaimed)?;
+    writer.counter(
         "corecached_items_evicted_unfetched",
         "Items dropped to make room that had never been asked for",
         store.evicted_unfetched,
     )?;
-    sheet.counter(
+    writer.counter(
         "corecached_items_expired_unfetched",
         "Items that expired without having been asked for",
         store.expired_unfetched,
     )?;
 
-    let memory_bytes = shared.memory_bytes() as u64;
-    sheet.gauge("memcached_current_bytes", "Bytes of items stored now", store.bytes)?;
-    sheet.gauge("memcached_limit_bytes", "Most memory, -m", memory_bytes)?;
-    sheet.gauge(
+    let memory_bytes = cache.memory.limit_bytes() as u64;
+    writer.gauge("memcached_current_bytes", "Bytes of items stored now", store.bytes)?;
+    writer.gauge("memcached_limit_bytes", "Most memory, -m", memory_bytes)?;
+    writer.gauge(
         "memcached_malloced_bytes",
         "Memory taken for items and their index",
         store.arena_bytes + store.index_bytes + store.ghost_bytes,
     )?;
-    sheet.gauge(
+    writer.gauge(
         "corecached_stores_limit_bytes",
         "Of -m, what buffers, connections and the process itself leave to items and their index",
-        shared.stores_bytes() as u64,
+        cache.memory.stores_bytes() as u64,
     )?;
-    sheet.gauge("corecached_segments", "Segments that items are stored in", store.segments_total)?;
-    sheet.gauge("corecached_segments_free", "Segments with nothing in them", store.segments_free)?;
-    sheet.gauge("corecached_segments_pinned", "Segments being sent from", store.segments_pinned)?;
-    sheet.counter("corecached_items_moved", "Items copied by eviction to keep them", store.moved_items)
+    writer.gauge("corecached_segments", "Segments that items are stored in", store.segments_total)?;
+    writer.gauge("corecached_segments_free", "Segments with nothing in them", store.segments_free)?;
+    writer.gauge("corecached_segments_pinned", "Segments being sent from", store.segments_pinned)?;
+    writer.counter("corecached_items_moved", "Items copied by eviction to keep them", store.moved_items)
 }

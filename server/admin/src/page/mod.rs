@@ -9,7 +9,6 @@ mod runtime;
 mod tls;
 
 use std::fmt;
-use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -18,37 +17,35 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use crate::server::Shared;
+use crate::view::{AdminView, Role};
 
 pub use classic::{CONTENT_TYPE as CLASSIC_CONTENT_TYPE, classic};
 
-/// The page, made anew for everyone who asks.
+/// The page of metrics, written anew for each request.
 #[derive(Debug)]
-pub struct Page {
-    shared: Arc<Shared>,
+pub struct MetricsPage {
+    view: AdminView,
     registry: Registry,
 }
 
-impl Page {
-    /// Of what it is.
+impl MetricsPage {
+    /// The media type of the page.
     pub const CONTENT_TYPE: &'static str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
     /// The page of a server.
     #[must_use]
-    pub fn new(shared: &Arc<Shared>) -> Self {
+    pub fn new(view: &AdminView) -> Self {
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(Numbers(Arc::clone(shared))));
-        Self { shared: Arc::clone(shared), registry }
+        registry.register_collector(Box::new(ViewCollector(view.clone())));
+        Self { view: view.clone(), registry }
     }
 
-    /// Its text.
+    /// The text of the page, in the format of OpenMetrics.
     ///
     /// # Errors
-    /// Never in practice: writing to memory does not fail.
+    /// When a metric cannot be written. Writing to memory does not fail, so that would be a fault of a metric's own.
     pub async fn render(&self) -> Result<String, fmt::Error> {
-        if self.shared.config.is_proxy {
-            self.shared.descriptions.refresh(&self.shared.presence).await;
-        }
+        self.view.refresh().await;
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
         Ok(text)
@@ -56,18 +53,17 @@ impl Page {
 }
 
 #[derive(Debug)]
-struct Numbers(Arc<Shared>);
+struct ViewCollector(AdminView);
 
-impl Collector for Numbers {
+impl Collector for ViewCollector {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut sheet = Sheet(encoder);
-        runtime::write(&mut sheet, &self.0)?;
-        process::write(&mut sheet, &self.0)?;
-        tls::write(&mut sheet, &self.0)?;
-        if self.0.config.is_proxy {
-            proxy::write(&mut sheet, &self.0)
-        } else {
-            cache::write(&mut sheet, &self.0)
+        let mut writer = MetricsWriter(encoder);
+        runtime::write(&mut writer, &self.0)?;
+        process::write(&mut writer, &self.0)?;
+        tls::write(&mut writer, &self.0)?;
+        match &self.0.role {
+            Role::Proxy(proxy) => proxy::write(&mut writer, proxy),
+            Role::Cache(cache) => cache::write(&mut writer, &self.0.server, cache),
         }
     }
 }
@@ -75,10 +71,10 @@ impl Collector for Numbers {
 /// Label names and values of one row.
 type Labels<'a> = Vec<(&'static str, &'a str)>;
 
-/// Takes down metrics, one after the other.
-struct Sheet<'e>(DescriptorEncoder<'e>);
+/// Writes metrics, one after the other.
+struct MetricsWriter<'e>(DescriptorEncoder<'e>);
 
-impl Sheet<'_> {
+impl MetricsWriter<'_> {
     /// One number that only grows; `_total` is added to its name.
     fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
         self.counters(name, help, [(Vec::new(), value)])
@@ -89,7 +85,7 @@ impl Sheet<'_> {
         self.gauges(name, help, [(Vec::new(), value)])
     }
 
-    /// See [`Sheet::counter`]; one row each.
+    /// See [`MetricsWriter::counter`]; one row each.
     fn counters<'a>(
         &mut self,
         name: &str,
@@ -109,7 +105,7 @@ impl Sheet<'_> {
         self.rows(name, help, rows.into_iter().map(|(labels, value)| (labels, ConstCounter::new(value))))
     }
 
-    /// See [`Sheet::gauge`]; one row each.
+    /// See [`MetricsWriter::gauge`]; one row each.
     fn gauges<'a>(
         &mut self,
         name: &str,

@@ -2,44 +2,43 @@
 
 use std::fmt;
 
-use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage};
+use super::MetricsWriter;
+use corecached_shard::process::{CpuTime, cpu_time, resident_bytes};
+use rustix::process::{Resource, getrlimit};
 
-use super::Sheet;
-use crate::runtime::budget;
-use crate::server::Shared;
+use crate::view::{AdminView, Role};
 
-pub(super) fn write(sheet: &mut Sheet<'_>, shared: &Shared) -> fmt::Result {
-    if let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) {
-        let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
-        let (user, system) = (seconds(usage.user_time()), seconds(usage.system_time()));
+pub(super) fn write(writer: &mut MetricsWriter<'_>, view: &AdminView) -> fmt::Result {
+    if let Some(CpuTime { user, system }) = cpu_time() {
+        let (user, system) = (user.as_secs_f64(), system.as_secs_f64());
         let one = |value| [(Vec::new(), value)];
-        sheet.seconds("process_cpu_seconds", "Time on cores, user and system", one(user + system))?;
-        if !shared.config.is_proxy {
-            sheet.seconds("memcached_process_user_cpu_seconds", "Time on cores in user mode", one(user))?;
-            sheet.seconds(
+        writer.seconds("process_cpu_seconds", "Time on cores, user and system", one(user + system))?;
+        if matches!(view.role, Role::Cache(_)) {
+            writer.seconds("memcached_process_user_cpu_seconds", "Time on cores in user mode", one(user))?;
+            writer.seconds(
                 "memcached_process_system_cpu_seconds",
                 "Time on cores in the kernel",
                 one(system),
             )?;
         }
     }
-    if let Some(bytes) = budget::resident_bytes() {
-        sheet.gauge("process_resident_memory_bytes", "Resident memory", bytes as u64)?;
+    if let Some(bytes) = resident_bytes() {
+        writer.gauge("process_resident_memory_bytes", "Resident memory", bytes as u64)?;
     }
     if let Ok(files) = std::fs::read_dir("/proc/self/fd") {
-        sheet.gauge("process_open_fds", "Open file descriptors", files.count() as u64)?;
+        writer.gauge("process_open_fds", "Open file descriptors", files.count() as u64)?;
     }
-    if let Ok((soft, _)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        sheet.gauge("process_max_fds", "Most open file descriptors", soft)?;
+    if let Some(soft) = getrlimit(Resource::Nofile).current {
+        writer.gauge("process_max_fds", "Most open file descriptors", soft)?;
     }
-    let started_s = shared.clock.now_s().saturating_sub(shared.clock.uptime_s());
-    sheet.gauge("process_start_time_seconds", "Unix time of the start", started_s.into())?;
-    if let Some(bytes) = shared.limits.memory_bytes {
-        sheet.gauge("corecached_memory_limit_bytes", "Memory limit of the control group", bytes)?;
+    let started_s = view.server.clock.now_s().saturating_sub(view.server.clock.uptime_s());
+    writer.gauge("process_start_time_seconds", "Unix time of the start", started_s.into())?;
+    if let Some(bytes) = view.memory_limit_bytes {
+        writer.gauge("corecached_memory_limit_bytes", "Memory limit of the control group", bytes)?;
     }
-    if let Some(cores) = shared.limits.cpu_cores {
+    if let Some(cores) = view.cpu_limit_cores {
         let millicores = (cores * 1000.0).round() as u64;
-        sheet.gauge(
+        writer.gauge(
             "corecached_cpu_quota_millicores",
             "Thousandths of a core that the control group grants",
             millicores,

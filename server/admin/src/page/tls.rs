@@ -3,18 +3,18 @@
 use std::fmt;
 use std::sync::atomic::Ordering;
 
-use super::Sheet;
-use crate::server::Shared;
+use super::MetricsWriter;
+use crate::view::AdminView;
 
-pub(super) fn write(sheet: &mut Sheet<'_>, shared: &Shared) -> fmt::Result {
-    let Some(certificates) = &shared.certificates else { return Ok(()) };
+pub(super) fn write(writer: &mut MetricsWriter<'_>, view: &AdminView) -> fmt::Result {
+    let Some(certificates) = &view.certificates else { return Ok(()) };
     let counts = &certificates.counts;
-    sheet.counter(
+    writer.counter(
         "corecached_tls_new_sessions",
         "TLS handshakes done that resumed no earlier session",
         counts.new_sessions.load(Ordering::Relaxed),
     )?;
-    sheet.counters(
+    writer.counters(
         "corecached_tls_errors",
         "TLS connections that broke, by whether they had been secured",
         [
@@ -22,12 +22,12 @@ pub(super) fn write(sheet: &mut Sheet<'_>, shared: &Shared) -> fmt::Result {
             (vec![("stage", "open")], counts.proto_errors.load(Ordering::Relaxed)),
         ],
     )?;
-    sheet.counter(
+    writer.counter(
         "corecached_tls_handshake_timeouts",
         "Connections closed as their TLS handshake was not done in time",
         counts.handshake_timeouts.load(Ordering::Relaxed),
     )?;
-    sheet.gauge(
+    writer.gauge(
         "corecached_tls_certificates_age_seconds",
         "Seconds since the certificates were read",
         certificates.age_s(),

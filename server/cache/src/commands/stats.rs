@@ -275,30 +275,10 @@ fn general(list: &mut List<'_>, cache: &CacheContext, server: &ServerContext) {
 fn cores(list: &mut List<'_>, server: &ServerContext) {
     list.put("io_backend", &server.network.backend);
     for (core, cells) in server.cells.iter().enumerate() {
-        for (name, value) in core_numbers(cells) {
+        for (name, value) in cells.core_numbers() {
             list.put(&format!("{core}:{name}"), value);
         }
     }
-}
-
-/// What a core did, by name.
-pub fn core_numbers(cells: &counters::Cells) -> [(&'static str, u64); 12] {
-    let (counters, store) = cells.read();
-    let requests = counters.cmd_get + counters.cmd_set + counters.cmd_touch;
-    [
-        ("items", store.items),
-        ("bytes", store.bytes),
-        ("memory_bytes", store.memory_bytes),
-        ("requests", requests),
-        ("forwarded", counters.forwarded),
-        ("borrowed", counters.borrowed),
-        ("wakeups", counters.wakeups),
-        ("turns", counters.turns),
-        ("turns_busy", counters.turns_busy),
-        ("turns_waited", counters.waits),
-        ("requests_per_busy_turn", requests / counters.turns_busy.max(1)),
-        ("conn_yields", counters.conn_yields),
-    ]
 }
 
 fn settings(list: &mut List<'_>, cache: &CacheContext, server: &ServerContext) {

@@ -35,6 +35,11 @@ const MEMORY_BYTES_MIN: usize = MIB;
 pub fn check(args: &CacheArgs) -> Result<CacheConfig, ConfigError> {
     let extended = extended::check(&args.extended)?;
     let mut without_effect = extended.without_effect();
+    if extended.is_set("core_ports") {
+        tracing::warn!(
+            "-o core_ports is gone, and changes nothing: it cost more CPU than it saved; leave it out"
+        );
+    }
     let defaults = [
         ("-L", !args.enable_largepages),
         ("-N", args.napi_ids.is_none()),

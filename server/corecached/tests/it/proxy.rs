@@ -213,48 +213,15 @@ fn one_key_that_fails_is_the_reply_to_its_whole_line() {
 }
 
 #[test]
-fn requests_go_to_the_cores_that_own_their_keys_where_caches_tell_them() {
-    everywhere(|backend, shards| {
-        let cores = ["-t", "2", "-o", "core_ports=0"];
-        let mut caches = vec![Server::start_on(backend, 2, &cores[2..]), Server::start(&["-t", "2"])];
-        let config = config(&addresses(&caches));
-        let args = ["--config-str", &config, "--core-aware", "--probe-timeout-initial=50", "-v"];
-        let proxy = proxy(backend, shards, &args);
-        let mut client = Client::connect(&proxy);
-        wait_until("the proxy to know", || proxy.stderr().contains("1 of the caches tell"));
-        let mut direct = Client::connect(&caches[0]);
-        client.set("key-0", b"now"); // what is asked first may still go the old way
-        let hops = |direct: &mut Client| {
-            let stats = direct.stats("cores");
-            let of = |core: usize| {
-                stats[&format!("{core}:forwarded")].parse::<u64>().unwrap()
-                    + stats[&format!("{core}:borrowed")].parse::<u64>().unwrap()
-            };
-            of(0) + of(1)
-        };
-        let before = hops(&mut direct);
-        for number in 0..500 {
-            client.set(&format!("key-{number}"), format!("{number}").as_bytes());
-            client.check(format!("ms {}\r\n", "Zm9v 1 b\r\nx"), "HD\r\n");
-        }
-        for number in 0..500 {
-            assert_eq!(client.get(&format!("key-{number}")), Some(format!("{number}").into_bytes()));
-        }
-        assert!(direct.stat("curr_items") > 100);
-        assert_eq!(hops(&mut direct), before, "a request came to another core than that of its key");
-        // It comes back with other cores on other ports.
-        let port = caches[0].address.port().to_string();
-        let gone = caches.remove(0);
-        drop(direct);
-        drop(gone);
-        // A ring may hold its sockets for a moment longer than its process lives.
-        wait_until("the port to be free", || TcpListener::bind(("127.0.0.1", port.parse().unwrap())).is_ok());
-        let back = Launch::bare(&["-l", "127.0.0.1", "-p", &port, "-t", "1", "-o", "core_ports=0"]).serve();
-        wait_until("all keys to be stored again", || {
-            (0..KEYS).all(|number| client.ask(&format!("set key-{number} 0 0 1\r\nx")) == "STORED")
-        });
-        assert!(Client::connect(&back).stat("curr_items") > 0);
-    });
+fn options_that_are_gone_are_named_and_change_nothing() {
+    let cache = Server::start(&["-o", "core_ports=0"]);
+    let config = config(&[cache.address.to_string()]);
+    let proxy = proxy(Backend::Epoll, 1, &["--config-str", &config, "--core-aware"]);
+    Client::connect(&proxy).set("k", b"v");
+    assert_eq!(Client::connect(&cache).get("k"), Some(b"v".to_vec()));
+    for (server, option) in [(&cache, "-o core_ports is gone"), (&proxy, "--core-aware is gone")] {
+        wait_until(option, || server.stderr().contains(option));
+    }
 }
 
 #[test]

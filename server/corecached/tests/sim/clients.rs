@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::network::Network;
+use corecached_testkit::network::Network;
 
 /// Keys of one client.
 const KEYS: usize = 12;

@@ -4,38 +4,33 @@
 //! Same shards, sessions, mesh and stores as in production. The network splits and delays bytes, clients read slowly,
 //! stall, shut down and reset; shards sleep for real, and one that is not woken when it should be is found out.
 
+mod cache;
 mod clients;
-mod network;
 mod proxy;
-mod shards;
 
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::config::{Args, check};
-use crate::server::Shared;
-use crate::shard::mesh;
+use cache::cache;
 use clients::{Client, Speaks};
-use network::Network;
-use shards::Shards;
+use corecached_cache::Cache;
+use corecached_shard::clock::Clock;
+use corecached_testkit::network::Network;
+use corecached_testkit::shards::Shards;
 
 /// A server of several shards and its clients, on one thread.
 struct World {
     network: Rc<RefCell<Network>>,
-    shards: Shards,
+    shards: Shards<Cache>,
     clients: Vec<Client>,
     random: fastrand::Rng,
 }
 
 impl World {
     fn new(seed: u64, shards: usize, clients: usize, faults: bool) -> Self {
-        let args = Args::read(["corecached", "-m", "64"].map(Into::into)).unwrap();
-        let config = check(&args).unwrap();
-        let (meshes, presence) = mesh::connect(shards);
-        let shared = Arc::new(Shared::new(config, shards, presence, seed, "simulated".to_owned()));
         let network = Rc::new(RefCell::new(Network::new(seed, shards)));
-        let shards = Shards::new(&network, 0, meshes, &shared, vec![None; shards]);
+        let shards = cache(&network, 0, shards, seed, &Arc::new(Clock::start()));
         let mut random = fastrand::Rng::with_seed(seed);
         let clients = (0..clients)
             .map(|number| {

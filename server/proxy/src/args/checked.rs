@@ -13,7 +13,7 @@ use super::super::merge::MergeOptions;
 use super::super::relay::UpstreamOptions;
 use super::super::spool::SpoolOptions;
 use super::super::upstream::{HealthOptions, Limits};
-use super::{Args, EX_VALUE, VALUE_BYTES_MAX};
+use super::{ProxyArgs, EX_VALUE, VALUE_BYTES_MAX};
 use corecached_net::endpoints::{ALL_ADDRESSES, Address, Listen, Serves};
 use corecached_net::tls::{Trusted, Usage};
 use corecached_shard::ConfigError;
@@ -26,9 +26,9 @@ const SHARDS_MAX: u64 = 1024;
 /// A day: no timeout is longer.
 const MS_MAX: u64 = 24 * 60 * 60 * 1000;
 
-/// What [`Args::check`] found good.
+/// What [`ProxyArgs::check`] found good.
 #[derive(Clone, Debug)]
-pub struct Checked {
+pub struct CheckedProxy {
     /// What every server is configured with.
     pub server: ServerConfig,
     /// Towards clients.
@@ -62,12 +62,12 @@ pub enum Source {
     Text(String),
 }
 
-impl Args {
+impl ProxyArgs {
     /// What the server relies on.
     ///
     /// # Errors
     /// The first option that cannot be used.
-    pub fn check(&self) -> Result<Checked, ConfigError> {
+    pub fn check(&self) -> Result<CheckedProxy, ConfigError> {
         if self.core_aware {
             tracing::warn!(
                 "--core-aware is gone, and changes nothing: it cost the caches more CPU than it saved; leave it out"
@@ -165,7 +165,7 @@ impl Args {
         let reload_delay_ms =
             number("--reconfiguration-delay-ms", &self.reconfiguration_delay_ms, 0, MS_MAX)?;
         let replay_ms = number("--async-replay-ms", &self.async_replay_ms, 0, MS_MAX)?;
-        Ok(Checked {
+        Ok(CheckedProxy {
             server,
             front,
             options,

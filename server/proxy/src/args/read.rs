@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, CommandFactory, FromArgMatches};
 
-use super::Args;
+use super::ProxyArgs;
 
 /// Options with a value that change nothing here.
 const VALUES_WITHOUT_EFFECT: &[&str] = &[
@@ -59,7 +59,7 @@ const TOGGLES_WITHOUT_EFFECT: &[&str] = &[
 /// How often an option that is not known is left out before that counts as bad usage.
 const UNKNOWN_MAX: usize = 64;
 
-impl Args {
+impl ProxyArgs {
     /// Read a command line, program name first. An argument may carry blanks around it, and a short option its value
     /// after a blank in the same argument (`"-p 5000"`), as the tutorial's chart writes them.
     ///
@@ -97,7 +97,7 @@ fn command() -> clap::Command {
     let quiet = |name: &&'static str| Arg::new(*name).long(*name).hide(true);
     let values = VALUES_WITHOUT_EFFECT.iter().map(|name| quiet(name).num_args(1));
     let toggles = TOGGLES_WITHOUT_EFFECT.iter().map(|name| quiet(name).action(ArgAction::SetTrue));
-    Args::command().args(values).args(toggles)
+    ProxyArgs::command().args(values).args(toggles)
 }
 
 /// Where in `argv` the option stands that `error` calls unknown.

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::checked::number;
-use super::{Args, EX_VALUE};
+use super::{ProxyArgs, EX_VALUE};
 use corecached_net::tls::{HANDSHAKE_TIMEOUT_MS, TlsOptions, TrustOptions, Trusted, Verify};
 use corecached_shard::ConfigError;
 
-impl Args {
+impl ProxyArgs {
     /// How connections to `--ssl-port` are secured.
     pub(super) fn tls_of_clients(&self) -> Result<Option<TlsOptions>, ConfigError> {
         let (least, most) = HANDSHAKE_TIMEOUT_MS.into_inner();

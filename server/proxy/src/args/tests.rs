@@ -5,9 +5,9 @@ use std::ffi::OsString;
 use super::*;
 use corecached_net::endpoints::Listen;
 
-fn read(line: &[&str]) -> Args {
+fn read(line: &[&str]) -> ProxyArgs {
     let argv = std::iter::once("mcrouter").chain(line.iter().copied()).map(OsString::from);
-    Args::read(argv).expect("a command line")
+    ProxyArgs::read(argv).expect("a command line")
 }
 
 #[test]

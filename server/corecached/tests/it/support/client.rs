@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::SendFlags;
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, StreamOwned};
+use socket2::SockRef;
 
 use super::{DEADLINE, Server, shorten};
 
@@ -107,32 +110,24 @@ impl Client {
     }
 
     /// Take no more than about this much from the network before it is read.
-    pub fn set_receive_buffer(&self, bytes: i32) {
-        let size = size_of::<i32>() as u32;
-        // SAFETY: the option is an int, which is what is there.
-        let set = unsafe {
-            libc::setsockopt(self.fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, (&raw const bytes).cast(), size)
+    pub fn set_receive_buffer(&self, bytes: usize) {
+        let set = match &self.stream {
+            Stream::Tcp(stream) => SockRef::from(stream).set_recv_buffer_size(bytes),
+            Stream::Unix(stream) => SockRef::from(stream).set_recv_buffer_size(bytes),
+            Stream::Tls(stream) => SockRef::from(&stream.sock).set_recv_buffer_size(bytes),
         };
-        assert_eq!(set, 0);
+        set.expect("the buffer can be made smaller");
     }
 
-    /// Have the connection reset when it is dropped: no orderly end, and no port kept back for a minute.
+    /// Has the connection reset when it is dropped: no orderly end, and no port kept back for a minute.
     pub fn reset_on_drop(&self) {
-        let linger = libc::linger { l_onoff: 1, l_linger: 0 };
-        let size = size_of::<libc::linger>() as u32;
-        // SAFETY: the option is a `linger`, which is what is there.
-        let set = unsafe {
-            libc::setsockopt(self.fd(), libc::SOL_SOCKET, libc::SO_LINGER, (&raw const linger).cast(), size)
+        let at_once = Some(Duration::ZERO);
+        let set = match &self.stream {
+            Stream::Tcp(stream) => SockRef::from(stream).set_linger(at_once),
+            Stream::Unix(stream) => SockRef::from(stream).set_linger(at_once),
+            Stream::Tls(stream) => SockRef::from(&stream.sock).set_linger(at_once),
         };
-        assert_eq!(set, 0);
-    }
-
-    fn fd(&self) -> RawFd {
-        match &self.stream {
-            Stream::Tcp(stream) => stream.as_raw_fd(),
-            Stream::Unix(stream) => stream.as_raw_fd(),
-            Stream::Tls(stream) => stream.sock.as_raw_fd(),
-        }
+        set.expect("a socket may linger");
     }
 
     /// Send all of `bytes`.
@@ -176,11 +171,11 @@ impl Client {
         let mut chunk = vec![0; 256 * 1024];
         let mut sent = 0;
         while sent < bytes.len() || !done(&got) {
-            let writable = if sent < bytes.len() { libc::POLLOUT } else { 0 };
-            let mut polled =
-                libc::pollfd { fd: stream.as_raw_fd(), events: libc::POLLIN | writable, revents: 0 };
-            // SAFETY: one `pollfd` is what is there.
-            let ready = unsafe { libc::poll(&raw mut polled, 1, DEADLINE.as_millis() as i32) };
+            let writable = if sent < bytes.len() { PollFlags::OUT } else { PollFlags::empty() };
+            let mut polled = [PollFd::new(&*stream, PollFlags::IN | writable)];
+            let limit = Timespec::try_from(DEADLINE).expect("a minute");
+            let ready = poll(&mut polled, Some(&limit)).expect("a socket may be polled");
+            let happened = polled[0].revents();
             assert!(
                 ready != 0,
                 "nothing comes any more; {} of {} sent, got {}",
@@ -188,19 +183,14 @@ impl Client {
                 bytes.len(),
                 shorten(&got)
             );
-            if polled.revents & libc::POLLOUT != 0 {
+            if happened.contains(PollFlags::OUT) {
                 // What does not fit now goes in the next round; the socket itself stays blocking.
-                let rest = &bytes[sent..];
-                // SAFETY: `rest` is that many bytes.
-                let wrote = unsafe {
-                    libc::send(stream.as_raw_fd(), rest.as_ptr().cast(), rest.len(), libc::MSG_DONTWAIT)
-                };
-                match wrote {
-                    0.. => sent += wrote as usize,
-                    _ => assert_eq!(io::Error::last_os_error().kind(), io::ErrorKind::WouldBlock),
+                match rustix::net::send(&*stream, &bytes[sent..], SendFlags::DONTWAIT) {
+                    Ok(wrote) => sent += wrote,
+                    Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
                 }
             }
-            if polled.revents & (libc::POLLIN | libc::POLLHUP | libc::POLLERR) != 0 {
+            if happened.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
                 match stream.read(&mut chunk) {
                     Ok(0) => panic!("closed; got {}", shorten(&got)),
                     Ok(len) => got.extend_from_slice(&chunk[..len]),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::VALUE_BYTES_MAX;
 use super::blame::Blame;
 use super::history::{History, Read, Settled};
-use crate::conn::session::HELD_BYTES_MAX;
+use corecached_shard::reply_queue::HELD_BYTES_MAX;
 
 /// Keys of a line whose values together are no more than a session keeps.
 const WHOLE_LINE_KEYS: usize = HELD_BYTES_MAX / VALUE_BYTES_MAX - 1;

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::super::clients::{Client, Speaks};
-use super::super::network::{Entrance, Network};
-use super::super::shards::Shards;
+use corecached_testkit::network::{Entrance, Network};
+use corecached_testkit::shards::Shards;
 use super::setup::{Route, START_MS, Setup};
-use crate::config::{Args, check};
-use crate::runtime::clock::Clock;
-use crate::server::Shared;
-use crate::shard::mesh;
+use corecached_shard::clock::Clock;
+use corecached_cache::Cache;
+use corecached_proxy::Proxy;
+
+use crate::cache::cache;
 
 /// Steps in which nobody moves after which nobody ever will.
 const IDLE_STEPS: u32 = 40_000;
@@ -23,11 +24,11 @@ const SETTLE_ROUNDS: usize = 1000;
 struct World {
     network: Rc<RefCell<Network>>,
     clock_ms: Arc<AtomicU64>,
-    proxy: Shards,
-    caches: Vec<Shards>,
+    proxy: Shards<Proxy>,
+    caches: Vec<Shards<Cache>>,
     clients: Vec<Client>,
     random: fastrand::Rng,
-    _setup_updates: Vec<crossbeam_channel::Sender<Arc<crate::proxy::relay::Snapshot>>>,
+    _setup_updates: Vec<crossbeam_channel::Sender<Arc<corecached_proxy::relay::Snapshot>>>,
 }
 
 impl World {
@@ -39,21 +40,18 @@ impl World {
         let network = Rc::new(RefCell::new(network));
         let clock_ms = Arc::new(AtomicU64::new(START_MS));
         let setup = Setup::new(seed, &mut random, &clock_ms, shards, count, route, true);
-        let proxy = Shards::new(&network, 0, setup.meshes, &setup.shared, setup.relays);
+        let (proxy, updates) = setup.shards(&network);
+        let clock = Arc::new(Clock::simulated(Arc::clone(&clock_ms)));
         let mut first = shards;
         let caches = cores
             .iter()
             .map(|&cores| {
-                let args = Args::read(["corecached", "-m", "64"].map(Into::into)).unwrap();
-                let (meshes, presence) = mesh::connect(cores);
                 let seed = seed ^ first as u64;
-                let mut shared = Shared::new(check(&args).unwrap(), cores, presence, seed, String::new());
-                shared.clock = Clock::simulated(Arc::clone(&clock_ms));
                 let numbers = (first..first + cores).collect();
                 let entrance = Entrance { shards: numbers, ..Entrance::default() };
                 network.borrow_mut().entrances.push(entrance);
                 first += cores;
-                Shards::new(&network, first - cores, meshes, &Arc::new(shared), vec![None; cores])
+                cache(&network, first - cores, cores, seed, &clock)
             })
             .collect();
         let clients = (0..random.usize(1..6))
@@ -62,7 +60,7 @@ impl World {
                 Client::new(number, link, random.fork(), faults, Speaks::Proxied)
             })
             .collect();
-        Self { network, clock_ms, proxy, caches, clients, random, _setup_updates: setup.updates }
+        Self { network, clock_ms, proxy, caches, clients, random, _setup_updates: updates }
     }
 
     fn run(&mut self) {
@@ -111,7 +109,8 @@ impl World {
         self.network.borrow_mut().links.iter_mut().for_each(|link| link.reset = true);
         self.proxy.settle();
         self.caches.iter_mut().for_each(Shards::settle);
-        std::iter::once(&mut self.proxy).chain(&mut self.caches).for_each(Shards::check_empty);
+        self.proxy.check_empty();
+        self.caches.iter_mut().for_each(Shards::check_empty);
         self.clients.iter().map(Client::commands).sum()
     }
 }

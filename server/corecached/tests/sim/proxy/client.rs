@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
-use super::super::network::Network;
+use corecached_testkit::network::Network;
 use super::VALUE_BYTES_MAX;
 use super::asked::{Asked, Facts, Told, What};
 use super::blame::Blame;

@@ -9,7 +9,7 @@ use corecached_protocol::{
     data_block, text,
 };
 
-use super::super::network::Network;
+use corecached_testkit::network::Network;
 use super::blame::{Blame, Harm, TIMEOUT_MS};
 use super::history::History;
 
@@ -146,7 +146,7 @@ impl Destination {
 
     fn reset_all(&mut self, network: &mut Network) {
         let number = self.number;
-        let is_here = |link: &super::super::network::Link| link.destination == Some(number) && link.is_held();
+        let is_here = |link: &corecached_testkit::network::Link| link.destination == Some(number) && link.is_held();
         for at in 0..network.links.len() {
             if is_here(&network.links[at]) && network.links[at].stands {
                 network.links[at].reset = true;

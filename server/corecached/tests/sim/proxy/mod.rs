@@ -25,9 +25,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::network::{Entrance, Network};
-use super::shards::Shards;
-use crate::proxy::relay::Snapshot;
+use corecached_testkit::network::{Entrance, Network};
+use corecached_testkit::shards::Shards;
+use corecached_proxy::Proxy;
+use corecached_proxy::relay::Snapshot;
 use blame::{Blame, RETURN_MS};
 use client::{Client, Scene, Tally};
 use destination::{Destination, FAULTS, Fault};
@@ -50,7 +51,7 @@ const VALUE_BYTES_MAX: usize = 100_000;
 struct World {
     network: Rc<RefCell<Network>>,
     clock_ms: Arc<AtomicU64>,
-    shards: Shards,
+    shards: Shards<Proxy>,
     destinations: Vec<Destination>,
     clients: Vec<Client>,
     scene: Scene,
@@ -88,18 +89,20 @@ impl World {
         let destinations = (0..destinations)
             .map(|number| Destination::new(number, &scene.history, &scene.blame, random.fork()))
             .collect();
+        let inactive_reset_ms = setup.inactive_reset_ms;
+        let (shards, updates) = setup.shards(&network);
         Self {
-            shards: Shards::new(&network, 0, setup.meshes, &setup.shared, setup.relays),
+            shards,
             network,
             clock_ms,
             destinations,
             clients,
             scene,
-            inactive_reset_ms: setup.inactive_reset_ms,
+            inactive_reset_ms,
             sound,
             faults: BTreeMap::new(),
             random,
-            _updates: setup.updates,
+            _updates: updates,
         }
     }
 

@@ -1,22 +1,31 @@
 //! What a seed makes of the proxy: its shards, destinations, routes and options, by the command line and configuration
 //! that anybody would write.
 
+use std::cell::RefCell;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use crossbeam_channel::{Sender, bounded};
 
-use super::super::network::PORT_FIRST;
+use corecached_testkit::network::PORT_FIRST;
 use super::blame::TIMEOUT_MS;
-use crate::discovery::{CoresFound, Found};
-use crate::proxy::args::Args;
-use crate::proxy::config::Config;
-use crate::proxy::relay::{RelaySetup, Snapshot};
-use crate::proxy::route::Tree;
-use crate::runtime::clock::Clock;
-use crate::server::Shared;
-use crate::shard::mesh::{self, Mesh};
+use corecached_proxy::discovery::Found;
+use corecached_proxy::args::ProxyArgs;
+use corecached_proxy::config::Config;
+use corecached_proxy::relay::{RelaySetup, Snapshot};
+use corecached_proxy::route::Tree;
+use corecached_shard::clock::Clock;
+use corecached_engine::KeyHasher;
+use corecached_net::endpoints::{Listen, Serves};
+use corecached_proxy::{Proxy, ProxyView};
+use corecached_shard::ServerContext;
+use corecached_shard::mesh::{self, Mesh};
+use corecached_testkit::network::Network;
+use corecached_testkit::shards::{Leftovers, Shards};
+
+use crate::cache::context;
 
 /// How requests are routed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,13 +43,14 @@ pub enum Route {
 /// When simulated time begins, unix milliseconds.
 pub const START_MS: u64 = 1_700_000_000_000;
 
-/// See the head of the file.
+/// What a proxy is made from.
 pub struct Setup {
-    pub shared: Arc<Shared>,
-    pub meshes: Vec<Mesh>,
-    pub relays: Vec<Option<RelaySetup>>,
+    context: ServerContext,
+    hasher: KeyHasher,
+    meshes: Vec<Mesh<Proxy>>,
+    services: Vec<Proxy>,
     /// Shards hear of changes as long as these are there.
-    pub updates: Vec<Sender<Arc<Snapshot>>>,
+    updates: Vec<Sender<Arc<Snapshot>>>,
     pub softens: bool,
     pub whole_value_bytes_max: usize,
     /// Of connections that are not used, ms; 0 is never.
@@ -82,7 +92,7 @@ impl Setup {
         if !softens {
             line.push("--disable-miss-on-get-errors".to_owned());
         }
-        let checked = Args::read(line.into_iter().map(Into::into)).unwrap().check().unwrap();
+        let checked = ProxyArgs::read(line.into_iter().map(Into::into)).unwrap().check().unwrap();
         let mut upstream = checked.upstream;
         let whole_value_bytes_max = if random.bool() { upstream.limits.whole_value_bytes_max } else { 1000 };
         upstream.limits.whole_value_bytes_max = whole_value_bytes_max;
@@ -96,29 +106,43 @@ impl Setup {
         let addresses = tree.destinations().iter().map(|it| it.server.clone());
         let addresses =
             addresses.map(|server| (server.clone(), address(port(&server.address.to_string())))).collect();
-        let snapshot = Arc::new(Snapshot { tree, addresses, cores: CoresFound::new(), trust: None });
-        let (updates, relays) = (0..shards)
+        let snapshot = Arc::new(Snapshot { tree, addresses, trust: None });
+        let view = Arc::new(ProxyView::new(shards));
+        let (updates, services) = (0..shards)
             .map(|shard| {
                 let (sender, updates) = bounded(1);
                 let (snapshot, options) = (Arc::clone(&snapshot), upstream.clone());
                 let seed = seed ^ (shard as u64) << 48;
-                (sender, Some(RelaySetup { snapshot, updates, options, spooler: None, seed }))
+                let setup = RelaySetup { snapshot, updates, options, spooler: None, seed };
+                (sender, Proxy::new(setup, checked.front, Arc::clone(&view)))
             })
             .unzip();
 
         let (meshes, presence) = mesh::connect(shards);
-        let mut shared = Shared::new(checked.config, shards, presence, seed, "simulated".to_owned());
-        shared.clock = Clock::simulated(Arc::clone(clock_ms));
+        let Listen::Tcp(listen) = &checked.server.listen else { panic!("it listens on TCP") };
+        let serves = Serves { wire: listen[0].serves.wire, ..Serves::default() };
+        let clock = Arc::new(Clock::simulated(Arc::clone(clock_ms)));
         Self {
-            shared: Arc::new(shared),
+            context: context(presence, &clock, shards, checked.server.connections_max, serves),
+            hasher: KeyHasher::new(seed),
             meshes,
-            relays,
+            services,
             updates,
             softens,
             whole_value_bytes_max: whole_value_bytes_max as usize,
             inactive_reset_ms,
         }
     }
+
+    /// The shards of the proxy on the network, and what lets them hear of changes.
+    pub fn shards(self, network: &Rc<RefCell<Network>>) -> (Shards<Proxy>, Vec<Sender<Arc<Snapshot>>>) {
+        let Self { context, hasher, meshes, services, updates, .. } = self;
+        (Shards::new(network, 0, meshes, &context, &hasher, services, leftovers), updates)
+    }
+}
+
+fn leftovers(proxy: &Proxy) -> Leftovers {
+    Leftovers { connections: proxy.relay().connections(), counts: proxy.relay().left_behind() }
 }
 
 fn config(route: Route, destinations: usize) -> String {

@@ -6,59 +6,68 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use corecached_engine::{Seconds, Store, StoreConfig};
+use corecached_engine::KeyHasher;
+use corecached_shard::mesh::Mesh;
+use corecached_shard::{CoreSetup, Progress, ServerContext, Service, Shard, counters};
 
-use super::network::{Network, SimDriver};
-use crate::proxy::relay::{Relay, RelaySetup};
-use crate::server::Shared;
-use crate::shard::mesh::Mesh;
-use crate::shard::slice::Slices;
-use crate::shard::{CoreSetup, Progress, Shard};
+use crate::network::{Network, SimDriver};
 
 /// Turns of every shard after which nothing that can be done is left to do.
 const SETTLE_TURNS: usize = 64;
 
-/// See the head of the file.
-pub struct Shards {
+/// What a service has at one moment, and must have nothing of once nothing is under way.
+#[derive(Debug, Default)]
+pub struct Leftovers {
+    /// Connections that the service made itself. Idle ones may stay.
+    pub connections: usize,
+    /// Everything else, by name.
+    pub counts: Vec<(&'static str, usize)>,
+}
+
+/// The shards of one server, stepped on one thread.
+pub struct Shards<S: Service> {
     network: Rc<RefCell<Network>>,
     /// The number of the first of them on the network.
     first: usize,
-    shards: Vec<Shard<SimDriver>>,
+    shards: Vec<Shard<SimDriver, S>>,
     asleep: Vec<bool>,
-    shared: Arc<Shared>,
+    context: ServerContext,
+    leftovers: fn(&S) -> Leftovers,
 }
 
-impl Shards {
-    /// Those with these ends of their mesh, numbered from `first` on the network; `relays` make them a proxy.
+impl<S: Service> Shards<S> {
+    /// The shards with these ends of their mesh and these services, numbered from `first` on the network. `leftovers` tells
+    /// what a service has.
     pub fn new(
         network: &Rc<RefCell<Network>>,
         first: usize,
-        meshes: Vec<Mesh>,
-        shared: &Arc<Shared>,
-        relays: Vec<Option<RelaySetup>>,
+        meshes: Vec<Mesh<S>>,
+        context: &ServerContext,
+        hasher: &KeyHasher,
+        services: Vec<S>,
+        leftovers: fn(&S) -> Leftovers,
     ) -> Self {
-        let slices = Slices::new(meshes.len());
-        let memory_bytes = shared.config.memory_bytes / meshes.len();
         let shards: Vec<_> = meshes
             .into_iter()
-            .zip(relays)
-            .map(|(mesh, relay)| {
-                let admission = Arc::clone(&shared.admission);
+            .zip(services)
+            .map(|(mesh, service)| {
+                let admission = Arc::clone(&context.network.admission);
                 let driver = SimDriver::new(first + mesh.me(), Rc::clone(network), admission);
-                let config = StoreConfig::new(memory_bytes, shared.hasher.clone());
-                let store = Store::new(config, Seconds(shared.clock.now_s())).unwrap();
-                let (slices, shared) = (slices.clone(), Arc::clone(shared));
-                Shard::new(driver, CoreSetup { mesh, store, slices, shared, relay })
+                let setup = CoreSetup { mesh, hasher: hasher.clone(), context: context.clone() };
+                Shard::new(driver, setup, service)
             })
             .collect();
         let asleep = vec![false; shards.len()];
-        Self { network: Rc::clone(network), first, shards, asleep, shared: Arc::clone(shared) }
+        Self { network: Rc::clone(network), first, shards, asleep, context: context.clone(), leftovers }
     }
 
+    /// How many there are.
+    #[expect(clippy::len_without_is_empty, reason = "a server has shards; whether they are empty is another question")]
     pub fn len(&self) -> usize {
         self.shards.len()
     }
 
+    /// Which of them sleep.
     pub fn asleep(&self) -> &[bool] {
         &self.asleep
     }
@@ -98,20 +107,22 @@ impl Shards {
 
     /// Whether no client is connected, and nothing that was asked is under way.
     pub fn is_empty(&self) -> bool {
-        let relays = self.shards.iter().filter_map(Shard::relay);
-        self.shared.admission.open() == 0 && relays.flat_map(Relay::left_behind).all(|(_, count)| count == 0)
+        let mut left = self.shards.iter().flat_map(|shard| (self.leftovers)(shard.service()).counts);
+        self.context.network.admission.open() == 0 && left.all(|(_, count)| count == 0)
     }
 
-    /// Nothing is left behind by clients that are gone, or of what destinations were asked.
+    /// Checks that nothing is left behind by clients that are gone, or of what destinations were asked.
+    ///
+    /// # Panics
+    /// When something is.
     pub fn check_empty(&mut self) {
-        let (_, store) = crate::metrics::sum(&self.shared.cells);
+        let (_, store) = counters::sum(&self.context.cells);
         assert_eq!((store.uploads, store.segments_pinned), (0, 0), "uploads or pins were leaked");
-        assert_eq!(self.shared.admission.open(), 0, "a connection was leaked");
+        assert_eq!(self.context.network.admission.open(), 0, "a connection was leaked");
         for shard in &mut self.shards {
-            let conns = shard.relay().map_or(0, Relay::connections);
-            assert_eq!(shard.driver_mut().left_behind(), (conns, 0), "connections or buffers were leaked");
-            let left: Vec<_> = shard.relay().map(Relay::left_behind).into_iter().flatten().collect();
-            assert!(left.iter().all(|(_, count)| *count == 0), "left behind: {left:?}");
+            let Leftovers { connections, counts } = (self.leftovers)(shard.service());
+            assert_eq!(shard.driver_mut().left_behind(), (connections, 0), "connections or buffers were leaked");
+            assert!(counts.iter().all(|(_, count)| *count == 0), "left behind: {counts:?}");
         }
     }
 }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant, SystemTime};
 use clap::Parser;
 use rustls::{ClientConnection, StreamOwned};
 
-use crate::conn::users::Users;
-use crate::tls::{Secure, Trust, TrustOptions};
+use corecached_cache::users::Users;
+use corecached_net::tls::{Secure, Trust, TrustOptions};
 
 /// Asks a cache or a proxy for a sign of life; the exit code is 0 when it answers in time, else 1.
 #[derive(Debug, Parser)]

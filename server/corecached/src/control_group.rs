@@ -14,16 +14,16 @@ const HEADROOM_FRACTION: u64 = 8;
 /// Least of it, bytes: what a thousand connections take in the kernel.
 const HEADROOM_BYTES_MIN: u64 = 16 << 20;
 
-/// See the head of the file.
+/// The limits that apply to this process, the tightest of all its control groups.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Limits {
+pub struct GroupLimits {
     /// Bytes, of everything the group's processes use; `None` without a limit that matters on this machine.
     pub memory_bytes: Option<u64>,
     /// Cores' worth of time; `None` without a limit.
     pub cpu_cores: Option<f64>,
 }
 
-impl Limits {
+impl GroupLimits {
     /// Those of this process.
     #[must_use]
     pub fn read() -> Self {
@@ -78,7 +78,7 @@ pub fn cache_megabytes(limit_bytes: u64) -> u64 {
 
 /// Why `-m` does not go with the memory limit, if so.
 #[must_use]
-pub fn memory_warning(given_bytes: usize, limits: &Limits) -> Option<String> {
+pub fn memory_warning(given_bytes: usize, limits: &GroupLimits) -> Option<String> {
     let limit = limits.memory_bytes?;
     let (given, most) = (given_bytes as u64 >> 20, cache_megabytes(limit));
     (given > most).then(|| {
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     /// What is read where these groups are joined and these files stand below the mount.
-    fn limits(groups: &str, files: &[(&str, &str)]) -> Limits {
+    fn limits(groups: &str, files: &[(&str, &str)]) -> GroupLimits {
         let folder = std::env::temp_dir().join(format!("corecached-groups-{:x}", fastrand::u64(..)));
         let mount = folder.join("mount");
         std::fs::create_dir_all(&mount).unwrap();
@@ -141,7 +141,7 @@ mod tests {
             std::fs::create_dir_all(file.parent().unwrap()).unwrap();
             std::fs::write(file, text).unwrap();
         }
-        let found = Limits::read_in(&folder.join("membership"), &mount);
+        let found = GroupLimits::read_in(&folder.join("membership"), &mount);
         std::fs::remove_dir_all(&folder).unwrap();
         found
     }
@@ -157,13 +157,13 @@ mod tests {
                 ("pods/cpu.max", "400000 100000\n"),
             ],
         );
-        assert_eq!(found, Limits { memory_bytes: Some(256 << 20), cpu_cores: Some(1.5) });
+        assert_eq!(found, GroupLimits { memory_bytes: Some(256 << 20), cpu_cores: Some(1.5) });
     }
 
     #[test]
     fn inside_a_container_the_mount_itself_is_the_group() {
         let found = limits("0::/../elsewhere\n", &[("memory.max", "1048576"), ("cpu.max", "max 100000")]);
-        assert_eq!(found, Limits { memory_bytes: Some(1 << 20), cpu_cores: None });
+        assert_eq!(found, GroupLimits { memory_bytes: Some(1 << 20), cpu_cores: None });
     }
 
     #[test]
@@ -177,7 +177,7 @@ mod tests {
                 ("cpu,cpuacct/kubepods/pod/cpu.cfs_period_us", "100000\n"),
             ],
         );
-        assert_eq!(found, Limits { memory_bytes: Some(128 << 20), cpu_cores: Some(0.5) });
+        assert_eq!(found, GroupLimits { memory_bytes: Some(128 << 20), cpu_cores: Some(0.5) });
     }
 
     #[test]
@@ -187,8 +187,8 @@ mod tests {
             ("cpu/cpu.cfs_quota_us", "-1\n"),
             ("cpu/cpu.cfs_period_us", "100000\n"),
         ];
-        assert_eq!(limits("4:memory:/\n3:cpu:/\n", &files), Limits::default());
-        assert_eq!(limits("", &[]), Limits::default());
+        assert_eq!(limits("4:memory:/\n3:cpu:/\n", &files), GroupLimits::default());
+        assert_eq!(limits("", &[]), GroupLimits::default());
     }
 
     #[test]
@@ -202,13 +202,13 @@ mod tests {
 
     #[test]
     fn more_than_the_limit_leaves_is_warned_of() {
-        let limits = Limits { memory_bytes: Some(64 << 20), cpu_cores: None };
+        let limits = GroupLimits { memory_bytes: Some(64 << 20), cpu_cores: None };
         assert_eq!(memory_warning(48 << 20, &limits), None);
         let warning = memory_warning(64 << 20, &limits).unwrap();
         assert!(
             warning.contains("-m 64") && warning.contains("64 MB") && warning.contains("at most 48"),
             "{warning}"
         );
-        assert_eq!(memory_warning(1 << 40, &Limits::default()), None);
+        assert_eq!(memory_warning(1 << 40, &GroupLimits::default()), None);
     }
 }

@@ -8,7 +8,7 @@ use clap::Parser;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 /// The filter.
-pub const PROFILE: &str = include_str!("../../deploy/chart/seccomp/corecached-io-uring.json");
+pub const PROFILE: &str = include_str!("../../../../deploy/chart/seccomp/corecached-io-uring.json");
 
 /// Prints a seccomp profile for containers that allows io_uring, or installs it on a node.
 #[derive(Debug, Parser)]

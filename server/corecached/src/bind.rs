@@ -1,0 +1,92 @@
+//! Listening sockets, had before any shard starts: with the rights of root, where those are given up later.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+
+use corecached_net::endpoints::{Address, Listen, Serves};
+use corecached_net::listen::{listen_on_all_shards, listen_unix};
+use corecached_shard::ConfigError;
+use corecached_shard::config::ServerConfig;
+
+use crate::error::EX_OSERR;
+
+/// The listening sockets of a server.
+#[derive(Debug)]
+pub struct Bound {
+    /// The sockets of each shard.
+    sockets: Vec<Vec<OwnedFd>>,
+    /// The addresses that were got.
+    pub addresses: Vec<SocketAddr>,
+    /// What is spoken on each socket of a shard.
+    pub serves: Vec<Serves>,
+}
+
+/// Listen on every address.
+///
+/// # Errors
+/// An address or file that cannot be listened on.
+pub fn bind(config: &ServerConfig, shards: usize) -> Result<Bound, ConfigError> {
+    let mut sockets: Vec<Vec<OwnedFd>> = (0..shards).map(|_| Vec::new()).collect();
+    let (mut bound, mut serves) = (Vec::new(), Vec::new());
+    match &config.listen {
+        Listen::Tcp(addresses) => {
+            for &Address { at: address, serves: of_address } in addresses {
+                // Where any port will do, it is the same one for both families.
+                let port = match (address.port(), bound.first()) {
+                    (0, Some(first)) => SocketAddr::port(first),
+                    (port, _) => port,
+                };
+                let address = SocketAddr::new(address.ip(), port);
+                match listen_on_all_shards(address, shards, config.listen_backlog) {
+                    Ok((made, address)) => {
+                        made.into_iter().zip(&mut sockets).for_each(|(socket, shard)| shard.push(socket));
+                        bound.push(address);
+                        serves.push(of_address);
+                    }
+                    // A machine may have no IPv6 at all.
+                    Err(_) if !config.listen_is_given && address.is_ipv6() && !bound.is_empty() => {}
+                    Err(error) => {
+                        let remedy = format!("free it, or listen elsewhere: {error}");
+                        return Err(ConfigError::new("-l/-p", &address.to_string(), &remedy, EX_OSERR));
+                    }
+                }
+            }
+        }
+        Listen::Unix { path, mode, serves: of_socket } => {
+            serves.push(*of_socket);
+            let refused = |error: std::io::Error| {
+                let remedy = format!("give a path where a socket can be made: {error}");
+                ConfigError::new("-s", &path.display().to_string(), &remedy, EX_OSERR)
+            };
+            let socket = listen_unix(path, config.listen_backlog).map_err(refused)?;
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(*mode)).map_err(refused)?;
+            for shard in &mut sockets {
+                shard.push(socket.try_clone().map_err(refused)?);
+            }
+        }
+    }
+    Ok(Bound { sockets, addresses: bound, serves })
+}
+
+impl Bound {
+    /// Has every shard accept from `socket` too.
+    ///
+    /// # Errors
+    /// The socket cannot be duplicated.
+    pub fn add(&mut self, socket: &OwnedFd, serves: Serves) -> std::io::Result<()> {
+        for shard in &mut self.sockets {
+            shard.push(socket.try_clone()?);
+        }
+        self.serves.push(serves);
+        Ok(())
+    }
+
+    /// The sockets of one shard, for a driver: a second one may be tried after the first.
+    ///
+    /// # Errors
+    /// A socket cannot be duplicated.
+    pub fn sockets(&self, shard: usize) -> std::io::Result<Vec<OwnedFd>> {
+        self.sockets[shard].iter().map(|socket| socket.as_fd().try_clone_to_owned()).collect()
+    }
+}

@@ -1,0 +1,58 @@
+//! What keeps a server from starting, or ends it early.
+
+use std::io;
+
+use corecached_shard::ConfigError;
+
+/// `EX_OSERR` of sysexits: what memcached exits with when it cannot listen.
+pub const EX_OSERR: u8 = 71;
+
+/// What keeps a server from starting, or ends it early.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A setting cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The process cannot go to the background.
+    #[error("-d: the process cannot go to the background: {0}; leave -d out")]
+    Daemon(io::Error),
+    /// Signals cannot be waited for.
+    #[error("signals cannot be waited for: {0}")]
+    Signals(io::Error),
+    /// A shard ended while the server ran.
+    #[error("a shard ended: {0}")]
+    Shard(io::Error),
+}
+
+impl StartError {
+    /// What the process exits with.
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(error) => error.exit_code,
+            Self::Daemon(_) | Self::Signals(_) | Self::Shard(_) => EX_OSERR,
+        }
+    }
+}
+
+/// Why the shards of a server cannot be launched on one backend.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// A listening socket cannot be shared with a shard.
+    #[error("a listening socket cannot be duplicated: {0}")]
+    Socket(io::Error),
+    /// What a shard runs on cannot be had: a thread, an executor, io_uring.
+    #[error("{0}")]
+    Host(String),
+    /// The memory of a store cannot be had.
+    #[error("{0}")]
+    Store(corecached_engine::ConfigError),
+    /// The driver of a shard cannot be made.
+    #[error("{0}")]
+    Driver(io::Error),
+    /// The file in which contents outlive a restart cannot be written.
+    #[error("-e: {0}")]
+    Warm(io::Error),
+    /// A shard's thread ended before its shard was made.
+    #[error("a shard ended at start")]
+    Ended,
+}
