@@ -1,6 +1,7 @@
 #!/bin/sh
-# Instructions an operation of each case in benches/cases, counted by valgrind: a figure that no neighbour disturbs.
-# Each case runs n and 2n times; the difference is without its preparation. An argument selects cases by substring.
+# Counts the instructions of an operation in each case of benches/cases with valgrind. Other load on the
+# machine does not affect the result. Each case runs n and 2n times; the difference excludes its preparation.
+# An argument selects cases by substring.
 set -eu
 cd "$(dirname "$0")"
 times=2000

@@ -1,4 +1,5 @@
-//! Runs one case so many times, for `callgrind.sh` to count instructions; without arguments lists the cases.
+//! Runs a case a given number of times, for `callgrind.sh` to count instructions. Without arguments it lists
+//! the cases.
 
 mod cases;
 

@@ -1,4 +1,4 @@
-//! Time per operation: `cargo bench -p corecached-bench`, with a filter behind `--` if wanted.
+//! Measures the time of an operation: `cargo bench -p corecached-bench`, with an optional filter after `--`.
 
 mod cases;
 
@@ -9,7 +9,7 @@ fn main() {
     for case in cases::all() {
         let mut group = criterion.benchmark_group(case.name);
         group.throughput(Throughput::Elements(case.operations));
-        // Prepared when first run, so that a filter saves the work.
+        // Prepared at the first run, so that cases that a filter excludes are not prepared.
         let mut call = None;
         group.bench_function("call", |bencher| bencher.iter(call.get_or_insert_with(case.prepare)));
         group.finish();

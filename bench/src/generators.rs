@@ -1,4 +1,5 @@
-//! What load generators cost: this one beside memcaslap, driving the same memcached in turn.
+//! Compares the CPU time of this load generator with that of memcaslap; both drive the same memcached in
+//! turn.
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
@@ -9,31 +10,32 @@ use clap::Args;
 use crate::compare::median;
 use crate::load::{self, Plan, Progress};
 use crate::peer::{Peer, Server, Setting};
-use crate::{Failure, place, process};
+use crate::{Failure, process, scheduling};
 
-/// memcaslap's configuration: keys of 20 bytes, values of 100, one set in ten.
+/// Configuration of memcaslap: keys of 20 bytes, values of 100 bytes, one request in ten is a set.
 const CONFIGURATION: &str = "key\n20 20 1\nvalue\n100 100 1\ncmd\n0 0.1\n1 0.9\n";
 const CONNECTIONS: usize = 50;
 const KEYS: u32 = 100_000;
 
-/// Compare this generator's own CPU time a request with memcaslap's (Debian package libmemcached-tools).
+/// Compare this generator's own CPU time a request with that of memcaslap (Debian package
+/// libmemcached-tools).
 #[derive(Debug, Args)]
 pub struct GeneratorsArgs {
-    /// The memcached binary both drive
+    /// The memcached binary that both drive
     #[arg(long, default_value = "memcached")]
     memcached: PathBuf,
     /// The memcaslap binary
     #[arg(long, default_value = "memcaslap")]
     memcaslap: PathBuf,
-    /// Rounds
+    /// Number of rounds
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Seconds each
+    /// Seconds of each run
     #[arg(long, default_value_t = 3)]
     seconds: u64,
 }
 
-/// One run of a generator.
+/// The result of one run of a generator.
 #[derive(Clone, Copy, Debug)]
 struct Cost {
     own_us: f64,
@@ -41,12 +43,12 @@ struct Cost {
     requests_per_s: f64,
 }
 
-/// Do what the options say.
+/// Runs the subcommand.
 ///
 /// # Errors
-/// What kept it from being done.
+/// memcached or memcaslap cannot be started, or a run fails.
 pub fn main(args: &GeneratorsArgs) -> Result<ExitCode, Failure> {
-    let cores = place::cores();
+    let cores = scheduling::cores();
     let setting = Setting { cores: vec![cores[0]], threads: 1, memory_mib: 1024, fifo: false, pool: None };
     let server = Peer::memcached("memcached", &args.memcached).start(&setting)?;
     let own_core = cores[cores.len() - 1];
@@ -98,10 +100,10 @@ fn memcaslap(args: &GeneratorsArgs, server: &Server, core: usize) -> Result<Cost
         .stdin(Stdio::null())
         .stderr(Stdio::null());
     let (own_before, server_before) = (ended_children_ns(), process::cpu_ns(server.pid()));
-    // A child runs where the thread runs that starts it.
+    // A child process inherits the cores of the thread that starts it.
     let output = std::thread::scope(|scope| {
         let run = || -> Result<_, Failure> {
-            place::pin(&[core])?;
+            scheduling::pin(&[core])?;
             command.output().map_err(|error| failed(&error))
         };
         scope.spawn(run).join().unwrap_or_else(|_| Err(failed(&"the starting thread panicked")))
@@ -116,17 +118,17 @@ fn memcaslap(args: &GeneratorsArgs, server: &Server, core: usize) -> Result<Cost
     Ok(Cost { own_us: each_us(own_ns), server_us: each_us(server_ns), requests_per_s })
 }
 
-/// The count in memcaslap's last line: "Run time: 3.0s Ops: 12345 TPS: ...".
+/// Parses the number of requests in memcaslap's last line: "Run time: 3.0s Ops: 12345 TPS: ...".
 fn requests(output: &str) -> Option<f64> {
     let line = output.lines().rfind(|line| line.starts_with("Run time:"))?;
     let mut words = line.split_ascii_whitespace().skip_while(|word| *word != "Ops:");
     words.nth(1)?.parse().ok()
 }
 
-/// CPU time of child processes that have ended, nanoseconds.
+/// Returns the CPU time of child processes that have ended, in nanoseconds.
 fn ended_children_ns() -> u64 {
     let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: all zero is a valid rusage, and the call writes no more than one.
+    // SAFETY: all zeros are a valid rusage, and the call writes at most one rusage.
     let usage = unsafe {
         libc::getrusage(libc::RUSAGE_CHILDREN, usage.as_mut_ptr());
         usage.assume_init()

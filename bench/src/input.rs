@@ -1,4 +1,4 @@
-//! Input files: read whole, unpacked when they are xz, and the JSON histograms among them.
+//! Input files: reads whole files, plain or xz, and parses CacheLib's JSON histograms.
 
 use std::fs;
 use std::io::Read;
@@ -10,10 +10,11 @@ use crate::Failure;
 
 const XZ_MAGIC: &[u8] = b"\xfd7zXZ\0";
 
-/// All bytes of `path`, unpacked if they are an xz stream, whatever the file is called.
+/// Returns all bytes of `path`. An xz stream is recognised by its first bytes, not by the file's name, and
+/// unpacked.
 ///
 /// # Errors
-/// What cannot be read or unpacked, with the path.
+/// The file cannot be read or unpacked. The message names the path.
 pub fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let said =
         |what: &str, error: std::io::Error| Failure::new(format!("{}: {what}: {error}", path.display()));
@@ -28,33 +29,34 @@ pub fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-/// How often values of which size are met: CacheLib cachebench's `valSizeRange` and `valSizeRangeProbability`.
+/// Sizes of values and how frequent they are: `valSizeRange` and `valSizeRangeProbability` of CacheLib's
+/// cachebench.
 #[derive(Clone, Debug, Deserialize)]
 pub struct SizeHistogram {
-    /// Bytes.
+    /// Sizes in bytes.
     #[serde(rename = "valSizeRange")]
     pub sizes: Vec<f64>,
-    /// Weight of each, in any unit.
+    /// Weight of each size, in any unit.
     #[serde(rename = "valSizeRangeProbability")]
     pub weights: Vec<f64>,
 }
 
-/// How popular keys are: CacheLib cachebench's `popularityBuckets` and `popularityWeights`.
+/// Popularity of keys: `popularityBuckets` and `popularityWeights` of CacheLib's cachebench.
 #[derive(Clone, Debug, Deserialize)]
 pub struct PopularityHistogram {
-    /// Keys in each bucket.
+    /// Number of keys in each bucket.
     #[serde(rename = "popularityBuckets")]
     pub keys: Vec<f64>,
-    /// Requests that go to each bucket, in any unit.
+    /// Share of requests that go to each bucket, in any unit.
     #[serde(rename = "popularityWeights")]
     pub weights: Vec<f64>,
 }
 
 impl SizeHistogram {
-    /// Read and check.
+    /// Reads the histogram from a JSON file and checks it.
     ///
     /// # Errors
-    /// What is wrong with the file.
+    /// The file cannot be read, is no such histogram, or its numbers make no sense.
     pub fn read(path: &Path) -> Result<Self, Failure> {
         let histogram: Self = json(path)?;
         check(path, &histogram.sizes, &histogram.weights)?;
@@ -63,10 +65,10 @@ impl SizeHistogram {
 }
 
 impl PopularityHistogram {
-    /// Read and check.
+    /// Reads the histogram from a JSON file and checks it.
     ///
     /// # Errors
-    /// What is wrong with the file.
+    /// The file cannot be read, is no such histogram, or its numbers make no sense.
     pub fn read(path: &Path) -> Result<Self, Failure> {
         let histogram: Self = json(path)?;
         check(path, &histogram.keys, &histogram.weights)?;
@@ -82,13 +84,13 @@ fn json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T, Failure> {
 fn check(path: &Path, values: &[f64], weights: &[f64]) -> Result<(), Failure> {
     let said = |what: &str| Err(Failure::new(format!("{}: {what}", path.display())));
     if values.len() != weights.len() {
-        return said("has not as many weights as values");
+        return said("has a different number of weights than of values");
     }
     if values.iter().chain(weights).any(|number| !number.is_finite() || *number < 0.0) {
         return said("has a negative or infinite number");
     }
     if weights.iter().sum::<f64>() <= 0.0 {
-        return said("weighs nothing");
+        return said("has weights whose sum is 0");
     }
     Ok(())
 }

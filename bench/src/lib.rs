@@ -1,18 +1,19 @@
 //! Load generator, trace replay and comparisons for corecached and its peers.
 //!
-//! | module | noun |
+//! | module | what it holds |
 //! | --- | --- |
 //! | [`load`] | a run of load against one server, closed or open loop, and its report |
 //! | [`replay`] | a recorded trace played look-aside against a server or the engine alone |
-//! | [`compare`] | servers against each other: CPU, throughput and latency of the README's workloads |
-//! | [`memory`] | items held and memory taken at a limit, and the size-shift test |
+//! | [`compare`] | servers against each other: CPU, throughput and latency under several workloads |
+//! | [`memory`] | items held and memory used at a limit, and the size-shift test |
 //! | [`resize`] | a pool that grows and shrinks under look-aside load with a simulated database |
-//! | [`generators`] | this load generator's own CPU beside memcaslap's |
-//! | [`peer`], [`pool`], [`machine`] | a server started to be measured; the caches behind it, if it is a proxy; what it was measured on |
-//! | [`wire`], [`payload`] | requests and replies as bytes; keys and values that say whose they are |
-//! | [`popularity`], [`sizes`], [`ttl`], [`rng`] | what a workload draws from |
-//! | [`trace`], [`input`] | files: CTR1 traces, JSON histograms, xz |
-//! | [`process`], [`place`] | what /proc says of a server; where threads run |
+//! | [`tails`] | latency when one of three servers becomes slow |
+//! | [`generators`] | CPU that this load generator uses, compared with memcaslap |
+//! | [`peer`], [`pool`], [`machine`] | a server that is measured; the caches of a proxy; the machine |
+//! | [`wire`], [`payload`] | requests and replies as bytes; keys and values that can be verified |
+//! | [`popularity`], [`sizes`], [`ttl`], [`rng`] | the distributions that a workload draws from |
+//! | [`trace`], [`input`] | input files: CTR1 traces, JSON histograms, xz |
+//! | [`process`], [`scheduling`] | CPU and memory of a server, from /proc; cores and priorities of threads |
 //!
 //! Method and caveats are in the crate's README.
 
@@ -24,13 +25,13 @@ pub mod machine;
 pub mod memory;
 pub mod payload;
 pub mod peer;
-pub mod place;
 pub mod pool;
 pub mod popularity;
 pub mod process;
 pub mod replay;
 pub mod resize;
 pub mod rng;
+pub mod scheduling;
 pub mod sizes;
 pub mod tails;
 pub mod trace;
@@ -39,17 +40,17 @@ pub mod wire;
 
 use std::fmt;
 
-/// Why a command could not do what it was asked, for the person who asked.
+/// Why a subcommand failed, as a message for the person who ran it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure(String);
 
 impl Failure {
-    /// In words.
+    /// Creates a failure with this message.
     pub fn new(words: impl Into<String>) -> Self {
         Self(words.into())
     }
 
-    /// The reason, with what was being done put before it.
+    /// Puts what was being done before the message.
     #[must_use]
     pub fn during(self, what: impl fmt::Display) -> Self {
         Self(format!("{what}: {}", self.0))

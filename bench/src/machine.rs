@@ -1,29 +1,29 @@
-//! What results were measured on: machine, kernel, date.
+//! The machine that results were measured on: processor, memory, kernel, load and date.
 
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-/// A description of this machine, now.
+/// A description of this machine at one moment.
 #[derive(Clone, Debug, Serialize)]
 pub struct Machine {
     /// Name of the processor.
     pub cpu: String,
-    /// Cores this process may use.
+    /// Number of cores that this process may use.
     pub cores: usize,
     /// Memory, MiB.
     pub memory_mib: u64,
     /// Kernel release.
     pub kernel: String,
-    /// Load averages when this was read: what else ran here.
+    /// Load averages, which show what else ran on the machine.
     pub load_average: String,
-    /// Day, UTC, as 2026-01-31.
+    /// The day in UTC, as 2026-01-31.
     pub date: String,
 }
 
 impl Machine {
-    /// Read it.
+    /// Reads the description from /proc. A field that cannot be read is empty or 0.
     #[must_use]
     pub fn read() -> Self {
         let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
@@ -35,7 +35,7 @@ impl Machine {
         let memory_kib: u64 = memory.trim_end_matches(" kB").parse().unwrap_or(0);
         Self {
             cpu: field(&text("/proc/cpuinfo"), "model name"),
-            cores: crate::place::cores().len(),
+            cores: crate::scheduling::cores().len(),
             memory_mib: memory_kib / 1024,
             kernel: text("/proc/sys/kernel/osrelease").trim().to_owned(),
             load_average: text("/proc/loadavg")
@@ -47,7 +47,7 @@ impl Machine {
         }
     }
 
-    /// In one line.
+    /// Returns the description as one line.
     #[must_use]
     pub fn line(&self) -> String {
         let Self { cpu, cores, memory_mib, kernel, load_average, .. } = self;
@@ -57,14 +57,14 @@ impl Machine {
     }
 }
 
-/// Today, UTC.
+/// Returns today's date in UTC, as 2026-01-31.
 #[must_use]
 pub fn today() -> String {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     date((seconds / 86_400) as i64)
 }
 
-/// The date so many days after 1970-01-01 (H. Hinnant's civil_from_days, for days since then).
+/// Returns the date `days` after 1970-01-01 (`civil_from_days` by H. Hinnant, for dates from 1970 on).
 fn date(days: i64) -> String {
     let days = days + 719_468;
     let era = days / 146_097;

@@ -1,4 +1,4 @@
-//! The binary: one subcommand a way to measure.
+//! The `corecached-bench` binary: one subcommand for each kind of measurement.
 
 use std::process::ExitCode;
 
@@ -8,7 +8,7 @@ use corecached_bench::{compare, generators, load, memory, replay, resize, tails}
 /// Load generator, trace replay and comparisons for corecached and its peers.
 #[derive(Debug, Parser)]
 #[command(name = "corecached-bench", version)]
-struct Args {
+struct Cli {
     #[command(subcommand)]
     command: Command,
 }
@@ -25,7 +25,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let outcome = match Args::parse().command {
+    let outcome = match Cli::parse().command {
         Command::Load(args) => load::main(&args),
         Command::Replay(args) => replay::main(&args),
         Command::Compare(args) => compare::main(&args),

@@ -1,4 +1,5 @@
-//! What a memory limit buys: items held, share of it that is payload, resident memory; and what a change of sizes does.
+//! Measures the use of a memory limit: items held, the share of the limit that is payload, resident memory,
+//! and the effect of a change of value sizes.
 
 use std::fmt::Write;
 use std::fs;
@@ -17,32 +18,38 @@ use crate::peer::{Peer, Server, Setting};
 use crate::sizes::Sizes;
 use crate::{Failure, process};
 
-/// Key bytes of every item here.
+/// Bytes of every key.
 const KEY_BYTES: u32 = 20;
-/// Value bytes of the three fills.
+/// Bytes of a value in each of the three fills.
 const VALUE_BYTES: [u32; 3] = [10, 100, 1000];
-/// Payload written, to the limit: enough that every server has evicted for long.
+/// Payload written, as a multiple of the limit: enough for every server to evict for a long time.
 const OVERFILL: f64 = 1.5;
-/// Connections that begin to send a value, how long those are, and what a server may take to read what was sent.
+/// Connections that each send part of a value.
 const BEGUN_CONNECTIONS: usize = 500;
+/// Announced length of these values.
 const BEGUN_VALUE_BYTES: usize = 16_000;
+/// Time that a server gets to read the parts.
 const BEGUN_SETTLES: Duration = Duration::from_millis(500);
-/// The size shift: limit in MiB, values of the first size, values of the second and how many, how often they are set.
+/// Memory limit in the size shift, MiB.
 const SHIFT_MIB: usize = 64;
+/// Number and bytes of the values that the size shift begins with.
 const SHIFT_FIRST: (u32, u32) = (1_000_000, 100);
+/// Number and bytes of the larger values that follow.
 const SHIFT_SECOND: (u32, u32) = (50_000, 1000);
+/// How many times the larger values are set.
 const SHIFT_ROUNDS: usize = 6;
 
 /// Compare what corecached and memcached hold within one memory limit.
 #[derive(Debug, Args)]
 pub struct MemoryArgs {
-    /// The corecached binary [default: beside this one]
+    /// The corecached binary [default: in the folder of this binary]
     #[arg(long)]
     corecached: Option<PathBuf>,
     /// The memcached binary
     #[arg(long, default_value = "memcached")]
     memcached: PathBuf,
-    /// Another server, name=path:arguments, with {port}, {threads} and {memory} (MiB) in them; may be repeated
+    /// Another server, name=path:arguments, with {port}, {threads} and {memory} (MiB) in them; may be
+    /// repeated
     #[arg(long)]
     peer: Vec<Peer>,
     /// Memory limit, MiB
@@ -56,7 +63,7 @@ pub struct MemoryArgs {
     out: Option<PathBuf>,
 }
 
-/// All results.
+/// All results of the subcommand.
 #[derive(Clone, Debug, Serialize)]
 struct Results {
     machine: Machine,
@@ -65,39 +72,40 @@ struct Results {
     shifts: Vec<Shift>,
 }
 
-/// A server filled beyond its limit with items of one size.
+/// The result of filling a server beyond its limit with items of one size.
 #[derive(Clone, Debug, Serialize)]
 struct Fill {
     server: String,
     version: String,
     value_bytes: u32,
-    /// Items held at the end, by its own count.
+    /// Items held at the end, as counted by the server.
     items: u64,
-    /// Their keys and values, of the limit.
+    /// Bytes of their keys and values, as a share of the limit.
     payload_share: f64,
-    /// Resident memory, of the limit.
+    /// Resident memory at the end, as a share of the limit.
     rss_share: f64,
-    /// The most of it at any moment: while it filled, and then with connections that have begun to send a value each.
+    /// Highest resident memory, as a share of the limit: during the fill, and afterwards with connections
+    /// that have each sent part of a value.
     peak_share: f64,
-    /// Bytes of the limit an item takes beyond key and value.
+    /// Bytes of the limit that an item takes beyond its key and value.
     overhead_bytes: f64,
-    /// Sets answered SERVER_ERROR.
+    /// Number of sets answered with SERVER_ERROR.
     refused: u64,
 }
 
-/// A server full of small items, then given larger ones again and again.
+/// The result of the size shift: a server full of small items is given larger ones several times.
 #[derive(Clone, Debug, Serialize)]
 struct Shift {
     server: String,
-    /// Share of the larger items found after each round of setting all of them.
+    /// Share of the larger items that were found after each round of setting all of them.
     present: Vec<f64>,
     rss_bytes: u64,
 }
 
-/// Do what the options say.
+/// Runs the subcommand.
 ///
 /// # Errors
-/// What kept it from being done.
+/// A server cannot be started or measured, or the results cannot be written.
 pub fn main(args: &MemoryArgs) -> Result<ExitCode, Failure> {
     let corecached = match &args.corecached {
         Some(path) => path.clone(),
@@ -149,7 +157,7 @@ fn fill(server: &Server, limit_mib: usize, value_bytes: u32) -> Result<Fill, Fai
     let keys = (OVERFILL * limit_bytes / payload_bytes) as u32;
     let plan = plan(server, 0, keys, value_bytes)?;
     let progress =
-        Progress::of_requests(&format!("{} values of {value_bytes} B", server.name), u64::from(keys));
+        Progress::for_requests(&format!("{} values of {value_bytes} B", server.name), u64::from(keys));
     let report = load::run(&plan.filling(), &progress)?;
     progress.done();
     let items = server.stat("curr_items")?;
@@ -170,7 +178,7 @@ fn fill(server: &Server, limit_mib: usize, value_bytes: u32) -> Result<Fill, Fai
     })
 }
 
-/// Connections that each send part of a value and wait until the server has taken it.
+/// Opens connections that each send part of a value, and waits until the server has read the parts.
 fn begin_values(server: &Server) -> Result<Vec<TcpStream>, Failure> {
     let address = server.target().to_string();
     let mut connections = Vec::new();
@@ -179,7 +187,7 @@ fn begin_values(server: &Server) -> Result<Vec<TcpStream>, Failure> {
         let line = format!("get nothing\r\nset begun-{number} 0 0 {BEGUN_VALUE_BYTES}\r\n");
         stream.write_all(line.as_bytes())?;
         stream.write_all(&vec![b'x'; BEGUN_VALUE_BYTES / 2])?;
-        // It has read as far as this, and soon the rest.
+        // The reply to the get shows that the server has read this far; it reads the rest soon.
         stream.read_exact(&mut [0; b"END\r\n".len()])?;
         connections.push(stream);
     }

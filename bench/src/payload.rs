@@ -1,25 +1,27 @@
-//! What is stored: keys and values that say whose they are.
+//! Keys and values that a run stores. Each value can be verified: it names its key, run and version.
 //!
-//! A value is [`STAMP_BYTES`] of stamp (key, run, version) and then bytes of a fixed pattern, from a place that the
-//! stamp's hash picks. So a value of another key, another version's tail, a byte too many or a bit changed all show.
-//! Values shorter than [`STAMPED_BYTES_MIN`] are pattern alone, from a place picked by the key.
+//! A value is [`STAMP_BYTES`] of stamp (key, run, version), followed by bytes of a fixed pattern from an
+//! offset that the hash of the stamp selects. This reveals the value of another key, the tail of another
+//! version, a wrong length and a changed bit. Values shorter than [`STAMPED_BYTES_MIN`] have no stamp: they
+//! are pattern from an offset that the key selects.
 
 use crate::rng::{Rng, mix};
 use crate::sizes::SizeTable;
 
-/// Longest key, bytes: the protocol's limit.
+/// Longest key in bytes: the limit of the protocol.
 pub const KEY_BYTES_MAX: usize = 250;
-/// Shortest key: the digits that tell keys apart.
+/// Shortest key in bytes: the digits that tell keys apart.
 pub const KEY_BYTES_MIN: usize = 8;
-/// Bytes of the stamp: three 32-bit numbers.
+/// Bytes of a stamp: three 32-bit numbers.
 pub const STAMP_BYTES: usize = 12;
-/// Shortest value with a stamp: enough pattern behind it to show a change of the stamp.
+/// Shortest value with a stamp, in bytes: it has enough pattern after the stamp to reveal a changed stamp.
 pub const STAMPED_BYTES_MIN: usize = 24;
 
-/// What the digits of a key stand behind.
+/// The bytes that fill a key before its digits.
 const KEY_PREFIX: &[u8; KEY_BYTES_MAX] = &prefix();
-/// Places a value's pattern can begin at: with typical values it stays in a core's second-level cache.
-const PATTERN_PLACES: u64 = 1 << 16;
+/// Number of offsets at which the pattern of a value can begin. With values of usual sizes the pattern stays
+/// in the second-level cache of a core.
+const PATTERN_OFFSETS: u64 = 1 << 16;
 
 const fn prefix() -> [u8; KEY_BYTES_MAX] {
     let word = b"corecached:bench:";
@@ -32,25 +34,25 @@ const fn prefix() -> [u8; KEY_BYTES_MAX] {
     text
 }
 
-/// Keys of a run: key `id` has the length that goes with its hash.
+/// The keys of a run. The length of key `id` depends on the hash of `id`.
 #[derive(Clone, Debug)]
 pub struct Keys {
     sizes: SizeTable,
 }
 
 impl Keys {
-    /// Keys of these sizes, which are within [`KEY_BYTES_MIN`] and [`KEY_BYTES_MAX`].
+    /// Creates keys of these sizes, which must lie between [`KEY_BYTES_MIN`] and [`KEY_BYTES_MAX`].
     #[must_use]
     pub fn new(sizes: SizeTable) -> Self {
         assert!(sizes.most() as usize <= KEY_BYTES_MAX);
         Self { sizes }
     }
 
-    /// Bytes of key `id`.
+    /// Returns the length of key `id` in bytes.
     #[inline]
     #[must_use]
     pub fn len(&self, id: u32) -> usize {
-        self.sizes.of(mix(u64::from(id))) as usize
+        self.sizes.size_for(mix(u64::from(id))) as usize
     }
 
     /// Appends key `id`.
@@ -59,7 +61,7 @@ impl Keys {
         put_key(out, id, self.len(id));
     }
 
-    /// Whether these bytes are key `id`.
+    /// Tells whether these bytes are key `id`.
     #[inline]
     #[must_use]
     pub fn is(&self, bytes: &[u8], id: u32) -> bool {
@@ -67,7 +69,7 @@ impl Keys {
     }
 }
 
-/// Whether these bytes are key `id` of `len` bytes.
+/// Tells whether these bytes are key `id` with `len` bytes.
 #[inline]
 #[must_use]
 pub fn is_key(bytes: &[u8], id: u32, len: usize) -> bool {
@@ -75,14 +77,14 @@ pub fn is_key(bytes: &[u8], id: u32, len: usize) -> bool {
     bytes.len() == len && bytes[digits_at..] == hex(id) && bytes[..digits_at] == KEY_PREFIX[..digits_at]
 }
 
-/// Appends key `id` of `len` bytes, which are [`KEY_BYTES_MIN`] to [`KEY_BYTES_MAX`].
+/// Appends key `id` with `len` bytes, from [`KEY_BYTES_MIN`] to [`KEY_BYTES_MAX`].
 #[inline]
 pub fn put_key(out: &mut Vec<u8>, id: u32, len: usize) {
     out.extend_from_slice(&KEY_PREFIX[..len - KEY_BYTES_MIN]);
     out.extend_from_slice(&hex(id));
 }
 
-/// Eight hexadecimal digits, without a branch.
+/// Returns `id` as eight hexadecimal digits, computed without a branch.
 #[inline]
 fn hex(id: u32) -> [u8; 8] {
     let spread = u64::from(id);
@@ -93,62 +95,62 @@ fn hex(id: u32) -> [u8; 8] {
     (spread + 0x3030_3030_3030_3030 + letters * 0x27).to_be_bytes()
 }
 
-/// Whose value this is.
+/// The key, run and version that a value belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
     /// Number of the key.
     pub id: u32,
-    /// Which run wrote it.
+    /// Number of the run that wrote the value.
     pub run: u32,
-    /// How many writes of the key came before it in that run.
+    /// Number of writes of the key that came before this one in that run.
     pub version: u32,
 }
 
-/// What was wrong with a value.
+/// What is wrong with a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wrong {
-    /// It says that it belongs to another key.
+    /// Its stamp names another key.
     OtherKey,
-    /// It is not as long as this key's values are.
+    /// Its length is not the one of this key and version.
     Length,
-    /// Stamp and pattern do not go together: torn or corrupt.
+    /// Stamp and pattern do not match: the value is torn or corrupt.
     Torn,
 }
 
-/// Values of a run.
+/// The values of a run.
 #[derive(Clone, Debug)]
 pub struct Values {
     sizes: SizeTable,
-    /// Whether each version of a value has its own size.
+    /// Whether each version of a value has a size of its own.
     resize: bool,
     pattern: Vec<u8>,
 }
 
 impl Values {
-    /// Values of these sizes. With `resize`, versions of one key differ in size.
+    /// Creates values of these sizes. With `resize`, the versions of one key differ in size.
     #[must_use]
     pub fn new(sizes: SizeTable, resize: bool) -> Self {
         let mut rng = Rng::new(0x7061_7474_6572_6e73);
-        let words = (PATTERN_PLACES as usize + sizes.most() as usize) / 8 + 1;
+        let words = (PATTERN_OFFSETS as usize + sizes.most() as usize) / 8 + 1;
         let pattern = (0..words).flat_map(|_| rng.bits().to_le_bytes()).collect();
         Self { sizes, resize, pattern }
     }
 
-    /// Bytes of this value.
+    /// Returns the length in bytes of a version of the value of key `id`.
     #[inline]
     #[must_use]
     pub fn len(&self, id: u32, version: u32) -> usize {
         let version = if self.resize { version } else { 0 };
-        self.sizes.of(mix(0x7a6c_0000_0000 ^ u64::from(id) ^ (u64::from(version) << 40))) as usize
+        self.sizes.size_for(mix(0x7a6c_0000_0000 ^ u64::from(id) ^ (u64::from(version) << 40))) as usize
     }
 
-    /// Mean bytes of a value.
+    /// Returns the mean length of a value in bytes.
     #[must_use]
     pub fn mean_len(&self) -> f64 {
         self.sizes.mean()
     }
 
-    /// Appends the value.
+    /// Appends the value with this stamp.
     #[inline]
     pub fn put(&self, out: &mut Vec<u8>, stamp: Stamp) {
         let len = self.len(stamp.id, stamp.version);
@@ -162,10 +164,11 @@ impl Values {
         out.extend_from_slice(self.body(stamp, len - STAMP_BYTES));
     }
 
-    /// Check the whole of a value read for key `id`; its stamp, `None` for a value too short to have one.
+    /// Verifies every byte of a value that was read for key `id`. Returns its stamp, or `None` for a value
+    /// that is too short to have one.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The value belongs to another key, has a wrong length, or is torn.
     pub fn check(&self, value: &[u8], id: u32) -> Result<Option<Stamp>, Wrong> {
         let Some(stamp) = self.check_stamp(value, value.len(), id)? else {
             let right = self.unstamped(id, value.len()) == value;
@@ -177,10 +180,11 @@ impl Values {
         }
     }
 
-    /// Check the beginning of a value of `len` bytes read for key `id`: as much of it as there is up to a stamp.
+    /// Verifies the stamp and the length of a value of `len` bytes that was read for key `id`. `beginning`
+    /// holds at least the stamp, unless the value is too short to have one.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The value belongs to another key or has a wrong length.
     #[inline]
     pub fn check_stamp(&self, beginning: &[u8], len: usize, id: u32) -> Result<Option<Stamp>, Wrong> {
         if len < STAMPED_BYTES_MIN {
@@ -199,18 +203,18 @@ impl Values {
 
     #[inline]
     fn body(&self, stamp: Stamp, len: usize) -> &[u8] {
-        let place = mix(u64::from(stamp.id)
+        let offset = mix(u64::from(stamp.id)
             ^ (u64::from(stamp.version) << 32)
             ^ u64::from(stamp.run).rotate_left(17));
-        &self.pattern[(place % PATTERN_PLACES) as usize..][..len]
+        &self.pattern[(offset % PATTERN_OFFSETS) as usize..][..len]
     }
 
-    /// Pattern without a stamp: what `len` bytes of key `id` are where there is one version only. At most as many as
-    /// the largest value has.
+    /// Returns `len` bytes of pattern for key `id`: a value without a stamp, of which there is only one
+    /// version. `len` is at most the size of the largest value.
     #[inline]
     #[must_use]
     pub fn unstamped(&self, id: u32, len: usize) -> &[u8] {
-        &self.pattern[(mix(u64::from(id)) % PATTERN_PLACES) as usize..][..len]
+        &self.pattern[(mix(u64::from(id)) % PATTERN_OFFSETS) as usize..][..len]
     }
 }
 

@@ -1,4 +1,4 @@
-//! A server to be measured: how it is started, where it runs, and its end.
+//! A server that is measured: how it is started, which cores it runs on, and how it is stopped.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -13,61 +13,61 @@ use tempfile::TempDir;
 
 use crate::load::Target;
 use crate::pool::Pool;
-use crate::{Failure, place, process};
+use crate::{Failure, process, scheduling};
 
-/// A server that does not take connections this long after its start has failed.
+/// Time that a server gets to accept connections after its start; then the start has failed.
 const START_LIMIT: Duration = Duration::from_secs(30);
-/// One that has not ended this long after SIGTERM is killed.
+/// Time that a server gets to end after SIGTERM; then it is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
-/// How often either is looked at.
+/// Time between two checks of either.
 const POLL: Duration = Duration::from_millis(10);
 
-/// What stands for a port, or for the file that says it.
+/// Placeholders that give a server its port, one of which every peer must have.
 const PORT: [&str; 2] = ["{port}", "{yaml}"];
-/// What stands for the caches behind a proxy.
+/// Placeholders that give a proxy its caches.
 const POOL: [&str; 4] = ["{servers}", "{config}", "{json}", "{yaml}"];
 
-/// How to start a server. These are filled in, in its arguments:
+/// How to start a server. These placeholders in its arguments are replaced:
 ///
-/// | | |
+/// | placeholder | replaced by |
 /// | --- | --- |
-/// | `{port}`, `{spare}` | where to listen; another free port |
-/// | `{threads}`, `{memory}` | worker threads; memory limit, MiB |
-/// | `{servers}` | of proxies: `host:port` of the caches, separated by commas |
-/// | `{config}`, `{json}` | of proxies: mcrouter's configuration, as the path of a file or as itself |
-/// | `{yaml}` | of proxies: path of twemproxy's configuration, which says the port too |
-/// | `{directory}` | a directory of its own, gone when it ends |
+/// | `{port}`, `{spare}` | port to listen on; another free port |
+/// | `{threads}`, `{memory}` | number of worker threads; memory limit in MiB |
+/// | `{servers}` | for proxies: `host:port` of the caches, separated by commas |
+/// | `{config}`, `{json}` | for proxies: a configuration of mcrouter, as the path of a file or as JSON |
+/// | `{yaml}` | for proxies: path of a configuration of twemproxy, which also contains the port |
+/// | `{directory}` | a directory for this server alone, removed after it has ended |
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// What tables call it.
+    /// Name in tables.
     pub name: String,
-    /// The binary; looked up in PATH when it has no slash.
+    /// Path of the binary; searched in PATH when it has no slash.
     pub program: PathBuf,
-    /// Its arguments.
+    /// Arguments, with placeholders.
     pub arguments: Vec<String>,
-    /// What makes it print its version; without, a client's `version` is asked for.
+    /// Flag that makes the binary print its version; `None`: the running server is sent `version`.
     pub version_flag: Option<&'static str>,
-    /// What names of its worker threads begin with; those alone may run before ordinary threads.
+    /// Prefix of the names of its worker threads. Only these get SCHED_FIFO.
     pub worker_prefix: String,
 }
 
-/// Where servers run and what they may use.
+/// The cores and limits that servers are started with.
 #[derive(Clone, Debug)]
 pub struct Setting {
-    /// Their cores; empty: any.
+    /// Cores that servers are pinned to; empty: not pinned.
     pub cores: Vec<usize>,
-    /// Worker threads.
+    /// Number of worker threads.
     pub threads: usize,
     /// Memory limit, MiB.
     pub memory_mib: usize,
-    /// Run workers before ordinary threads (SCHED_FIFO).
+    /// Whether workers run before ordinary threads (SCHED_FIFO).
     pub fifo: bool,
-    /// The caches behind them, if they are proxies.
+    /// The caches, if the servers are proxies.
     pub pool: Option<Pool>,
 }
 
 impl Peer {
-    /// Corecached on one of its backends, `io_uring` or `epoll`.
+    /// corecached as a cache on one of its backends, `io_uring` or `epoll`.
     #[must_use]
     pub fn corecached(program: &Path, backend: &str) -> Self {
         let arguments =
@@ -81,7 +81,7 @@ impl Peer {
         }
     }
 
-    /// Corecached as a proxy on one of its backends, `io_uring` or `epoll`.
+    /// corecached as a proxy on one of its backends, `io_uring` or `epoll`.
     #[must_use]
     pub fn corecached_proxy(program: &Path, backend: &str) -> Self {
         let arguments = format!(
@@ -90,7 +90,7 @@ impl Peer {
         Self { arguments: words(&arguments), ..Self::corecached(program, backend) }
     }
 
-    /// Twemproxy. It has one worker, whatever it is given.
+    /// twemproxy. It always has one worker.
     #[must_use]
     pub fn twemproxy(program: &Path) -> Self {
         Self {
@@ -102,7 +102,7 @@ impl Peer {
         }
     }
 
-    /// Whether its arguments tell it of the caches behind it.
+    /// Tells whether this is a proxy: whether its arguments contain a placeholder for caches.
     #[must_use]
     pub fn is_proxy(&self) -> bool {
         self.mentions(&POOL)
@@ -112,7 +112,7 @@ impl Peer {
         self.arguments.iter().any(|argument| words.iter().any(|word| argument.contains(word)))
     }
 
-    /// Memcached with its defaults, under a name of your choice.
+    /// memcached with its defaults, called `name` in tables.
     #[must_use]
     pub fn memcached(name: &str, program: &Path) -> Self {
         let user = if rustix::process::geteuid().is_root() { "-u root " } else { "" };
@@ -122,15 +122,16 @@ impl Peer {
             program: program.to_owned(),
             arguments: words(&arguments),
             version_flag: Some("-V"),
-            // Its background threads share locks with the workers: run first, they would block those for 50 ms.
+            // The background threads of memcached share locks with its workers: with SCHED_FIFO they would
+            // block the workers for up to 50 ms.
             worker_prefix: "mc-worker".to_owned(),
         }
     }
 
-    /// Start it and wait until it takes connections.
+    /// Starts the server and waits until it accepts connections.
     ///
     /// # Errors
-    /// When it cannot be started or ends at once.
+    /// The server cannot be started, ends at once, or accepts no connections within 10 s.
     pub fn start(&self, setting: &Setting) -> Result<Server, Failure> {
         let failed =
             |words: String| Failure::new(format!("{} ({}): {words}", self.name, self.program.display()));
@@ -157,7 +158,7 @@ impl Peer {
             };
             self.arguments.iter().map(fill).collect()
         };
-        // Where its files lie tells nobody anything: reports show them in the directory they are in.
+        // For the report: the path of the temporary directory is of no use there.
         let arguments = filled(Path::new("."));
         let null = || File::options().read(true).write(true).open("/dev/null");
         let mut command = Command::new(&self.program);
@@ -166,11 +167,11 @@ impl Peer {
             .stdin(Stdio::from(null()?))
             .stdout(Stdio::from(null()?))
             .stderr(Stdio::piped());
-        // A child runs where the thread runs that starts it.
+        // A child process inherits the cores of the thread that starts it.
         let child = std::thread::scope(|scope| {
             let start = || -> Result<Child, Failure> {
                 if !setting.cores.is_empty() {
-                    place::pin(&setting.cores)?;
+                    scheduling::pin(&setting.cores)?;
                 }
                 command.spawn().map_err(|error| failed(error.to_string()))
             };
@@ -186,7 +187,7 @@ impl Peer {
         };
         server.wait_until_up().map_err(failed)?;
         if let Some(mut errors) = server.child.stderr.take() {
-            // What it says from now on is not looked at, but must not fill the pipe.
+            // Later output is discarded; left unread, it would fill the pipe and block the server.
             std::thread::spawn(move || std::io::copy(&mut errors, &mut std::io::sink()));
         }
         server.version = self.version(&server);
@@ -196,11 +197,11 @@ impl Peer {
         Ok(server)
     }
 
-    /// What it says it is, in one line; empty when it says nothing.
+    /// Returns the version that the server reports, in one line; empty when it reports none.
     fn version(&self, server: &Server) -> String {
         match self.version_flag {
             Some(flag) => {
-                // Twemproxy says it where errors go.
+                // twemproxy prints its version on standard error.
                 let said = Command::new(&self.program)
                     .arg(flag)
                     .output()
@@ -222,11 +223,11 @@ impl Peer {
 impl FromStr for Peer {
     type Err = Failure;
 
-    /// `name=path:arguments`, the arguments separated by blanks.
+    /// Parses `name=path:arguments`, where arguments are separated by blanks.
     fn from_str(text: &str) -> Result<Self, Failure> {
         let bad = || {
             Failure::new(format!(
-                "{text}: not a peer: write name=path:arguments, with {{port}} in them (a proxy may have {{yaml}} instead)"
+                "{text}: not a peer: write name=path:arguments, with {{port}} in the arguments (a proxy may have {{yaml}} instead)"
             ))
         };
         let (name, rest) = text.split_once('=').ok_or_else(bad)?;
@@ -253,35 +254,35 @@ fn free_port() -> Result<u16, Failure> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
-/// A server that runs; ended when dropped.
+/// A running server. It is stopped when this is dropped.
 #[derive(Debug)]
 pub struct Server {
-    /// What tables call it.
+    /// Name in tables.
     pub name: String,
-    /// What it says it is.
+    /// Version that it reports.
     pub version: String,
     child: Child,
     port: u16,
-    /// What it was started with.
+    /// Arguments that it was started with.
     pub arguments: Vec<String>,
-    /// See [`Peer`]; removed after the process has ended.
+    /// The directory of `{directory}`; removed after the process has ended.
     _directory: TempDir,
 }
 
 impl Server {
-    /// Its process.
+    /// Returns its process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Where it listens.
+    /// Returns the address that it listens on, as a target of load.
     #[must_use]
     pub fn target(&self) -> Target {
         Target::Tcp(self.address())
     }
 
-    /// The same, of TCP.
+    /// Returns the address that it listens on.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
@@ -298,7 +299,7 @@ impl Server {
                 return Err(format!("ended with {status}: {}", said.trim()));
             }
             if began.elapsed() > START_LIMIT {
-                return Err(format!("takes no connections after {} s", START_LIMIT.as_secs()));
+                return Err(format!("accepts no connections after {} s", START_LIMIT.as_secs()));
             }
             std::thread::sleep(POLL);
         }
@@ -308,24 +309,24 @@ impl Server {
     fn run_workers_first(&self, prefix: &str) -> Result<(), Failure> {
         for task in process::threads(self.pid()) {
             if process::thread_name(self.pid(), task).starts_with(prefix) {
-                place::run_first(task).map_err(|failure| failure.during(&self.name))?;
+                scheduling::run_first(task).map_err(|failure| failure.during(&self.name))?;
             }
         }
         Ok(())
     }
 
-    /// One line command, one line answer.
+    /// Sends a command of one line and returns the first line of the reply.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// The server does not reply.
     fn ask(&self, command: &str) -> Result<String, Failure> {
         Ok(self.lines(command, |_| true)?.pop().unwrap_or_default())
     }
 
-    /// A figure of `stats`.
+    /// Returns a number from the reply to `stats`.
     ///
     /// # Errors
-    /// When the server does not answer, or has no such figure.
+    /// The server does not reply, or its reply has no number of this name.
     pub fn stat(&self, name: &str) -> Result<u64, Failure> {
         let lines = self.lines("stats", |line| line == "END" || line.starts_with("ERROR"))?;
         let figure =
@@ -353,7 +354,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         let began = Instant::now();
-        let _ = place::signal(self.pid(), Signal::TERM);
+        let _ = scheduling::signal(self.pid(), Signal::TERM);
         while matches!(self.child.try_wait(), Ok(None)) {
             if began.elapsed() > STOP_LIMIT {
                 let _ = self.child.kill();
@@ -402,7 +403,7 @@ mod tests {
         let pool = Pool { destinations: vec!["127.0.0.1:1".parse().unwrap()] };
         let setting =
             Setting { cores: Vec::new(), threads: 1, memory_mib: 64, fifo: false, pool: Some(pool) };
-        // It ends at once, having complained of the one file that is not there.
+        // It ends at once with a message about the one file that does not exist.
         let peer: Peer = "cat=/bin/cat:{config} {yaml} {directory}/none -- -{port}".parse().unwrap();
         let words = peer.start(&setting).unwrap_err().to_string();
         assert!(words.contains("none: No such file"), "{words}");

@@ -1,6 +1,7 @@
-//! A pool of caches as proxies are told of it: a list, mcrouter's JSON, twemproxy's YAML.
+//! The pool of caches behind a proxy, written in the forms that proxies read: a list, mcrouter's JSON,
+//! twemproxy's YAML.
 //!
-//! The JSON and the YAML are written here by hand: they hold addresses only, so nothing in them needs quoting.
+//! JSON and YAML are written without a library: they hold addresses only, so nothing needs quoting.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -8,31 +9,33 @@ use std::path::Path;
 
 use crate::Failure;
 
-/// Milliseconds a cache has to answer twemproxy; without, it would wait for ever.
+/// Milliseconds that twemproxy waits for a reply of a cache; without this setting it would wait for ever.
 const TIMEOUT_MS: u32 = 1000;
 
 /// The caches behind a proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
-    /// Where they listen, in the order that hashing counts them by.
+    /// Addresses of the caches. Their order matters: proxies hash keys to positions in it.
     pub destinations: Vec<SocketAddr>,
 }
 
 impl Pool {
-    /// `host:port`, separated by commas.
+    /// Returns the caches as `host:port`, separated by commas.
     #[must_use]
     pub fn list(&self) -> String {
         self.joined(",", ToString::to_string)
     }
 
-    /// mcrouter's configuration: one pool, and all keys to it. Has no blanks.
+    /// Returns a configuration of mcrouter that routes all keys to one pool. It has no blanks, so that it can
+    /// be one argument of a command.
     #[must_use]
     pub fn json(&self) -> String {
         let servers = self.joined(",", |destination| format!("\"{destination}\""));
         format!(r#"{{"pools":{{"A":{{"servers":[{servers}]}}}},"route":"PoolRoute|A"}}"#)
     }
 
-    /// twemproxy's configuration: its default hash and ring, one connection to each cache, none ever left out.
+    /// Returns a configuration of twemproxy: its default hash and ring, one connection to each cache, and no
+    /// ejection.
     #[must_use]
     pub fn yaml(&self, listen: SocketAddr) -> String {
         let servers = self.joined("", |destination| format!("    - {destination}:1\n"));
@@ -42,10 +45,10 @@ impl Pool {
         )
     }
 
-    /// Put both into a directory, as `pool.json` and `pool.yml`.
+    /// Writes the JSON and the YAML into a directory, as `pool.json` and `pool.yml`.
     ///
     /// # Errors
-    /// When they cannot be written.
+    /// A file cannot be written.
     pub fn write(&self, directory: &Path, listen: SocketAddr) -> Result<(), Failure> {
         for (name, text) in [("pool.json", self.json()), ("pool.yml", self.yaml(listen))] {
             let path = directory.join(name);

@@ -1,4 +1,4 @@
-//! Which key is asked for next: a distribution as written, and the draws of a run.
+//! Popularity of keys: a distribution as written on the command line, and the keys that a run draws from it.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -7,23 +7,25 @@ use crate::Failure;
 use crate::input::PopularityHistogram;
 use crate::rng::Rng;
 
-/// Draws made before a run and then repeated in a circle: 8 MiB, read in order, so a draw costs no search.
+/// Number of draws that are made before a run and then repeated: 8 MiB that are read in order, so that a draw
+/// needs no search during the run.
 const DRAWS: usize = 1 << 21;
 
-/// Odd prime above every number of keys: multiplying ranks by it, modulo the number of keys, scatters them over the
-/// keys and takes none twice.
+/// A prime above every possible number of keys. Multiplying a rank by it, modulo the number of keys, scatters
+/// ranks over the keys without giving two ranks the same key.
 const SCATTER: u64 = 4_294_967_291;
 
-/// How requests spread over keys, as the command line writes it.
+/// How requests spread over keys, as written on the command line.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Popularity {
-    /// `uniform`: each key alike.
+    /// `uniform`: every key is equally likely.
     Uniform,
-    /// `zipf:ALPHA`: the n-th most popular key is asked for in proportion to n^-ALPHA.
+    /// `zipf:ALPHA`: the n-th most popular key is requested in proportion to n^-ALPHA.
     Zipf(f64),
-    /// `gauss` or `gauss:SHARE`: around the middle key, with a standard deviation of SHARE of all keys (a sixth).
+    /// `gauss` or `gauss:SHARE`: normal around the middle key, with a standard deviation of SHARE of all keys
+    /// (default: a sixth).
     Gaussian(f64),
-    /// `file:PATH`: a JSON histogram ([`PopularityHistogram`]), plain or xz, stretched over the keys of the run.
+    /// `file:PATH`: a JSON histogram ([`PopularityHistogram`]), plain or xz, scaled to the keys of the run.
     File(PathBuf),
 }
 
@@ -51,20 +53,20 @@ impl FromStr for Popularity {
     }
 }
 
-/// Draws keys, numbered from 0.
+/// Draws keys of a run, numbered from 0.
 #[derive(Clone, Debug)]
 pub struct KeyDraws {
     keys: u32,
-    /// Empty: uniform.
+    /// Prepared draws; empty for the uniform distribution.
     draws: Vec<u32>,
     next: usize,
 }
 
 impl KeyDraws {
-    /// Ready to draw from `keys` keys, which are at least one.
+    /// Prepares draws from `keys` keys, at least one.
     ///
     /// # Errors
-    /// A histogram file that cannot be used.
+    /// The histogram file cannot be used.
     pub fn new(popularity: &Popularity, keys: u32, rng: &mut Rng) -> Result<Self, Failure> {
         assert!(keys > 0);
         let count = keys as usize;
@@ -88,15 +90,15 @@ impl KeyDraws {
                     })
                     .collect();
                 by_weight(histogram.weights.iter().copied(), rng, |bucket, rng| {
-                    let place = (first[bucket] + rng.unit() * histogram.keys[bucket]) / total;
-                    scattered(((place * f64::from(keys)) as usize).min(count - 1), keys)
+                    let position = (first[bucket] + rng.unit() * histogram.keys[bucket]) / total;
+                    scattered(((position * f64::from(keys)) as usize).min(count - 1), keys)
                 })
             }
         };
         Ok(Self { keys, draws, next: 0 })
     }
 
-    /// The next key.
+    /// Returns the next key.
     #[inline]
     pub fn draw(&mut self, rng: &mut Rng) -> u32 {
         if self.draws.is_empty() {
@@ -111,12 +113,12 @@ impl KeyDraws {
     }
 }
 
-/// Where the key of this rank lies, so that popular keys are not neighbours.
+/// Returns the key of this rank, so that popular keys are not neighbours.
 fn scattered(rank: usize, keys: u32) -> u32 {
     (rank as u64 * (SCATTER % u64::from(keys)) % u64::from(keys)) as u32
 }
 
-/// Draws of indexes by weight, each made a key.
+/// Draws indexes by weight and maps each to a key.
 fn by_weight(
     weights: impl Iterator<Item = f64>,
     rng: &mut Rng,
@@ -137,14 +139,15 @@ fn by_weight(
         .collect()
 }
 
-/// Normal around the middle (Box and Muller), drawn again when outside.
+/// Draws a key from a normal distribution around the middle (Box-Muller); draws outside the keys are
+/// repeated.
 fn gaussian(share: f64, keys: u32, rng: &mut Rng) -> u32 {
     loop {
         let radius = (2.0 * rng.exponential()).sqrt();
         let normal = radius * (std::f64::consts::TAU * rng.unit()).cos();
-        let place = 0.5 + share * normal;
-        if (0.0..1.0).contains(&place) {
-            return (place * f64::from(keys)) as u32;
+        let position = 0.5 + share * normal;
+        if (0.0..1.0).contains(&position) {
+            return (position * f64::from(keys)) as u32;
         }
     }
 }

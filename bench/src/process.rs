@@ -1,12 +1,13 @@
-//! What /proc says of a process: CPU time, memory, threads, and which process listens on a port.
+//! CPU time, memory and threads of a process, and the process that listens on a port, read from /proc.
 
 use std::fs;
 
-/// Clock ticks of a second as /proc counts them, on every Linux this runs on.
+/// Clock ticks a second in /proc (USER_HZ, the same on every Linux architecture supported here).
 const TICKS_PER_S: u64 = 100;
 
-/// CPU time of all threads, nanoseconds: the sum of their schedstat, or user and system time where the kernel keeps
-/// none. 0 when the process is gone. A thread that ends takes its time with it.
+/// Returns the CPU time of all current threads in nanoseconds: the sum of their schedstat, or user and system
+/// time where the kernel keeps no schedstat. 0 when the process does not exist. The time of threads that have
+/// ended is not included, so the sum may fall.
 #[must_use]
 pub fn cpu_ns(pid: u32) -> u64 {
     let precise: u64 = threads(pid)
@@ -18,18 +19,18 @@ pub fn cpu_ns(pid: u32) -> u64 {
 
 fn ticks(pid: u32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // Fields 14 and 15; the name, field 2, may hold blanks, so counting begins behind it.
+    // Fields 14 and 15. The name, field 2, may hold blanks, so fields are counted from the end of the name.
     let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
     Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
 }
 
-/// Resident memory in bytes; `None` when the process is gone.
+/// Returns the resident memory in bytes; `None` when the process does not exist.
 #[must_use]
 pub fn rss_bytes(pid: u32) -> Option<u64> {
     status_bytes(pid, "VmRSS:")
 }
 
-/// The most resident memory it ever had, bytes.
+/// Returns the highest resident memory that the process ever had, in bytes.
 #[must_use]
 pub fn peak_rss_bytes(pid: u32) -> Option<u64> {
     status_bytes(pid, "VmHWM:")
@@ -41,7 +42,7 @@ fn status_bytes(pid: u32, name: &str) -> Option<u64> {
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
-/// Numbers of its threads.
+/// Lists the thread ids of a process.
 pub fn threads(pid: u32) -> impl Iterator<Item = u32> {
     fs::read_dir(format!("/proc/{pid}/task"))
         .into_iter()
@@ -50,13 +51,13 @@ pub fn threads(pid: u32) -> impl Iterator<Item = u32> {
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// Name of a thread.
+/// Returns the name of a thread; empty when the thread does not exist.
 #[must_use]
 pub fn thread_name(pid: u32, task: u32) -> String {
     fs::read_to_string(format!("/proc/{pid}/task/{task}/comm")).unwrap_or_default().trim().to_owned()
 }
 
-/// The process that listens on this TCP port of this machine, if it is ours to see.
+/// Finds the process that listens on this TCP port of this machine, if this user may see it.
 #[must_use]
 pub fn listening_on(port: u16) -> Option<u32> {
     let sockets: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
@@ -76,7 +77,7 @@ pub fn listening_on(port: u16) -> Option<u32> {
     })
 }
 
-/// The inode in a line of /proc/net/tcp, if it listens on `port`.
+/// Returns the inode in a line of /proc/net/tcp if that socket listens on `port`.
 fn listener_inode(line: &str, port: u16) -> Option<&str> {
     const LISTEN: &str = "0A";
     let mut fields = line.split_ascii_whitespace().skip(1);

@@ -1,10 +1,11 @@
-//! Random numbers that cost a nanosecond and repeat with their seed.
+//! A random number generator that takes about a nanosecond a number and repeats with its seed.
 
-/// SplitMix64: one addition and one [`mix`] a number. Good enough for workloads, not for secrets.
+/// SplitMix64: one addition and one [`mix`] for each number. Good enough for workloads, not for secrets.
 #[derive(Clone, Debug)]
 pub struct Rng(u64);
 
-/// A bijection of 64-bit numbers in which every bit depends on every bit: a hash of small integers.
+/// Maps 64-bit numbers one to one so that every output bit depends on every input bit: a hash for small
+/// integers.
 #[inline]
 #[must_use]
 pub const fn mix(x: u64) -> u64 {
@@ -14,32 +15,32 @@ pub const fn mix(x: u64) -> u64 {
 }
 
 impl Rng {
-    /// The sequence of this seed.
+    /// Starts the sequence of `seed`.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
         Self(mix(seed))
     }
 
-    /// The next 64 bits.
+    /// Returns the next 64 random bits.
     #[inline]
     pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         mix(self.0)
     }
 
-    /// Uniform below `bound`, which is not 0; biased by less than `bound` in 2^64.
+    /// Returns a uniform number below `bound`, which must not be 0. The bias is less than `bound` in 2^64.
     #[inline]
     pub fn below(&mut self, bound: u64) -> u64 {
         ((u128::from(self.bits()) * u128::from(bound)) >> 64) as u64
     }
 
-    /// Uniform in [0, 1), 53 bits.
+    /// Returns a uniform number in [0, 1) with 53 random bits.
     #[inline]
     pub fn unit(&mut self) -> f64 {
         (self.bits() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// Exponentially distributed with mean 1: the gaps of a Poisson process.
+    /// Returns an exponentially distributed number with mean 1, for the gaps of a Poisson process.
     #[inline]
     pub fn exponential(&mut self) -> f64 {
         -(1.0 - self.unit()).ln()

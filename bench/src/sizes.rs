@@ -1,4 +1,5 @@
-//! Sizes of keys and values: a distribution as written, and the table a run draws from.
+//! Sizes of keys and values: a distribution as written on the command line, and the table that a run draws
+//! from.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -6,25 +7,26 @@ use std::str::FromStr;
 use crate::Failure;
 use crate::input::SizeHistogram;
 
-/// How many quantiles a table holds: 256 KiB of them, so that they stay in a core's second-level cache. What is rarer
-/// than one in this many is not met.
+/// Number of quantiles in a table: 256 KiB, so that they stay in the second-level cache of a core. A size
+/// that is rarer than one in this many may not occur at all.
 const QUANTILES: usize = 1 << 16;
 
-/// Largest size that may be asked for, bytes: what a length of the protocol can be, well below its limit.
+/// Largest size that may be asked for, in bytes; well below the largest length in the protocol.
 pub const SIZE_BYTES_MAX: u32 = 1 << 30;
 
-/// A distribution of sizes in bytes, as the command line writes it.
+/// A distribution of sizes in bytes, as written on the command line.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Sizes {
-    /// `100`: all alike.
+    /// `100`: all have this size.
     Fixed(u32),
-    /// `10-1000`: each as likely, both ends included.
+    /// `10-1000`: uniform, both ends included.
     Uniform(u32, u32),
-    /// `100:70,1024:25,65536:5`: these, by weight.
+    /// `100:70,1024:25,65536:5`: these sizes with these weights.
     Weighted(Vec<(u32, f64)>),
-    /// `etc-value`: generalised Pareto as fitted to values of Facebook's ETC pool (Atikoglu et al., SIGMETRICS 2012).
+    /// `etc-value`: the generalised Pareto distribution that was fitted to the values of Facebook's ETC pool
+    /// (Atikoglu et al., SIGMETRICS 2012).
     EtcValue,
-    /// `etc-key`: generalised extreme value as fitted to keys of that pool.
+    /// `etc-key`: the generalised extreme value distribution that was fitted to the keys of that pool.
     EtcKey,
     /// `file:PATH`: a JSON histogram ([`SizeHistogram`]), plain or xz.
     File(PathBuf),
@@ -77,19 +79,19 @@ impl FromStr for Sizes {
     }
 }
 
-/// Sizes ready to be drawn by hash, all within bounds given when it was made.
+/// A table of sizes that are drawn by hash. All lie within the bounds given to [`SizeTable::new`].
 #[derive(Clone, Debug)]
 pub struct SizeTable {
-    /// Equally likely sizes, ascending; empty when all are `most`.
+    /// Equally likely sizes, ascending; empty when all sizes are `most`.
     quantiles: Vec<u32>,
     most: u32,
 }
 
 impl SizeTable {
-    /// The distribution with its sizes brought to `least..=most`.
+    /// Makes a table of the distribution. Sizes outside `least..=most` are moved to the nearer end.
     ///
     /// # Errors
-    /// A histogram file that cannot be used.
+    /// The histogram file cannot be used.
     pub fn new(sizes: &Sizes, least: u32, most: u32) -> Result<Self, Failure> {
         let at = |index: usize| (index as f64 + 0.5) / QUANTILES as f64;
         let bound = |bytes: f64| bytes.clamp(f64::from(least), f64::from(most)) as u32;
@@ -111,20 +113,20 @@ impl SizeTable {
         Ok(Self { quantiles, most })
     }
 
-    /// The size that goes with this hash: always the same.
+    /// Returns the size for this hash, the same each time.
     #[inline]
     #[must_use]
-    pub fn of(&self, hash: u64) -> u32 {
+    pub fn size_for(&self, hash: u64) -> u32 {
         if self.quantiles.is_empty() { self.most } else { self.quantiles[(hash >> 48) as usize] }
     }
 
-    /// The largest there is.
+    /// Returns the largest size in the table.
     #[must_use]
     pub fn most(&self) -> u32 {
         self.most
     }
 
-    /// The mean, bytes.
+    /// Returns the mean size in bytes.
     #[must_use]
     pub fn mean(&self) -> f64 {
         match self.quantiles.len() {
@@ -134,7 +136,7 @@ impl SizeTable {
     }
 }
 
-/// Quantiles of sizes by weight.
+/// Returns the quantiles of sizes with weights.
 fn by_weight(pairs: impl Iterator<Item = (f64, f64)>, bound: impl Fn(f64) -> u32) -> Vec<u32> {
     let mut pairs: Vec<(f64, f64)> = pairs.filter(|pair| pair.1 > 0.0).collect();
     pairs.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -159,7 +161,7 @@ mod tests {
 
     fn drawn(text: &str) -> Vec<u32> {
         let table = SizeTable::new(&text.parse().unwrap(), 0, SIZE_BYTES_MAX).unwrap();
-        let mut sizes: Vec<u32> = (0..100_000).map(|id| table.of(mix(id))).collect();
+        let mut sizes: Vec<u32> = (0..100_000).map(|id| table.size_for(mix(id))).collect();
         sizes.sort_unstable();
         sizes
     }

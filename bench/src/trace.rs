@@ -1,8 +1,8 @@
-//! CTR1 traces: which object was asked for when, and how large each is.
+//! CTR1 traces: recorded requests for objects, with their times and the size of each object.
 //!
-//! Little endian: `"CTR1"`, u32 version 1, u64 requests, u64 objects, then u32 size\[objects\] (bytes of key and
-//! value), u32 id\[requests\] (object numbers in order of request), u8 dt\[requests\] (seconds since the request
-//! before, 255 for more).
+//! All numbers are little endian: `"CTR1"`, u32 version 1, u64 requests, u64 objects, then u32
+//! size\[objects\] (bytes of key and value), u32 id\[requests\] (object numbers in order of request), u8
+//! dt\[requests\] (seconds since the previous request, 255 for 255 or more).
 
 use std::path::Path;
 
@@ -12,9 +12,9 @@ use crate::{Failure, input};
 const MAGIC: &[u8] = b"CTR1";
 const VERSION: u32 = 1;
 const HEADER_BYTES: usize = 24;
-/// Key bytes of an object that is large enough to have that many; traces do not say.
+/// Key bytes of an object that is large enough for them. Traces do not record the size of keys.
 const KEY_BYTES: u32 = 20;
-/// Value bytes left to an object that is not.
+/// Value bytes of an object that is too small for a key of [`KEY_BYTES`].
 const VALUE_BYTES_LEFT: u32 = 2;
 
 /// A trace in memory.
@@ -26,18 +26,18 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// Read a trace, packed with xz or not.
+    /// Reads a trace file, plain or xz.
     ///
     /// # Errors
-    /// What is wrong with the file.
+    /// The file cannot be read, or is not a valid trace.
     pub fn read(path: &Path) -> Result<Self, Failure> {
         Self::parse(&input::read(path)?).map_err(|failure| failure.during(path.display()))
     }
 
-    /// Read a trace from its bytes.
+    /// Parses a trace from the bytes of an unpacked file.
     ///
     /// # Errors
-    /// What is wrong with them.
+    /// The bytes are not a valid trace of version 1.
     pub fn parse(bytes: &[u8]) -> Result<Self, Failure> {
         let bad = |words: String| Err(Failure::new(words));
         if !bytes.starts_with(MAGIC) {
@@ -64,9 +64,9 @@ impl Trace {
             ));
         }
         if objects > u64::from(u32::MAX) {
-            return bad(format!("{objects} objects are more than can be numbered"));
+            return bad(format!("{objects} objects are too many: the format numbers them with 32 bits"));
         }
-        // Both fit: they are smaller than the bytes in memory.
+        // Both casts are lossless: the trace is in memory and has more bytes than either count.
         let (requests, objects) = (requests as usize, objects as usize);
         let numbers = |from: usize, count: usize| -> Vec<u32> {
             let (words, _) = bytes[from..from + 4 * count].as_chunks::<4>();
@@ -80,25 +80,26 @@ impl Trace {
         Ok(Self { sizes, ids, gaps_s: bytes[HEADER_BYTES + 4 * objects + 4 * requests..].to_vec() })
     }
 
-    /// Object numbers in order of request.
+    /// Returns the object number of each request, in order.
     #[must_use]
     pub fn ids(&self) -> &[u32] {
         &self.ids
     }
 
-    /// How many objects there are.
+    /// Returns the number of objects.
     #[must_use]
     pub fn objects(&self) -> u32 {
         self.sizes.len() as u32
     }
 
-    /// Seconds between request `index` and the one before; 255 stands for more.
+    /// Returns the seconds between request `index` and the previous one; 255 means 255 or more.
     #[must_use]
     pub fn gap_s(&self, index: usize) -> u8 {
         self.gaps_s[index]
     }
 
-    /// Bytes of key and value of object `id`. Small objects get the shortest key and what is left, at least nothing.
+    /// Returns the bytes of key and value of object `id`. An object too small for a key of 20 bytes gets a
+    /// shorter key, but at least the shortest one, and the value gets the rest, which may be 0 bytes.
     #[must_use]
     pub fn split(&self, id: u32) -> (usize, usize) {
         const { assert!(KEY_BYTES as usize <= KEY_BYTES_MAX) };
@@ -107,7 +108,8 @@ impl Trace {
         (key as usize, size.saturating_sub(key) as usize)
     }
 
-    /// Among the first `requests`, those that are the first for their object: no cache misses less.
+    /// Returns the share of the first `requests` that are the first for their object. No cache has a lower
+    /// miss ratio.
     #[must_use]
     pub fn first_touch_ratio(&self, requests: usize) -> f64 {
         let mut seen = vec![false; self.sizes.len()];

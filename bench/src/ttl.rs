@@ -1,29 +1,29 @@
-//! Lifetimes given to items: none, one, or a mix chosen by hash.
+//! TTLs of items: none, one for all, or a mix that is chosen by the hash of the key.
 
 use std::str::FromStr;
 
 use crate::Failure;
 
-/// Longest exptime that the protocol takes as relative: thirty days.
+/// Longest exptime that the protocol reads as relative, in seconds: thirty days.
 const RELATIVE_S_MAX: u32 = 60 * 60 * 24 * 30;
 
-/// Lifetimes in seconds with their shares, as `1d:65,14d:27,12h:7`; a single `300` or `never` for all items.
+/// TTLs with their shares, written as `1d:65,14d:27,12h:8`; a single `300` or `never` is for all items.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TtlMix {
-    /// Lifetime, 0 for never, and the upper end of its share of [0, 1); ascending.
+    /// TTL in seconds, 0 for never, and the upper end of its share of [0, 1); ascending by the latter.
     parts: Vec<(u32, f64)>,
 }
 
 impl TtlMix {
-    /// Seconds the item of this hash lives; 0 is for ever.
+    /// Returns the TTL in seconds of the item with this hash; 0 means that it never expires.
     #[inline]
     #[must_use]
-    pub fn of(&self, hash: u64) -> u32 {
+    pub fn ttl_s(&self, hash: u64) -> u32 {
         if self.parts.is_empty() {
             return 0;
         }
-        let place = (hash & 0xffff_ffff) as f64 / (1u64 << 32) as f64;
-        self.parts.iter().find(|part| place < part.1).map_or(0, |part| part.0)
+        let position = (hash & 0xffff_ffff) as f64 / (1u64 << 32) as f64;
+        self.parts.iter().find(|part| position < part.1).map_or(0, |part| part.0)
     }
 }
 
@@ -33,7 +33,7 @@ impl FromStr for TtlMix {
     fn from_str(text: &str) -> Result<Self, Failure> {
         let bad = || {
             Failure::new(format!(
-                "{text}: not lifetimes: write 300, 12h, never or a mix such as 1d:65,14d:27,12h:8"
+                "{text}: not a TTL: write 300, 12h, never or a mix such as 1d:65,14d:27,12h:8 (at most 30d)"
             ))
         };
         let mut parts = Vec::new();
@@ -77,11 +77,11 @@ mod tests {
     #[test]
     fn a_mix_is_met_by_its_shares() {
         let mix_of: TtlMix = "1d:65,14d:27,never:8".parse().unwrap();
-        let share = |life| (0..100_000).filter(|&id| mix_of.of(mix(id)) == life).count() as f64 / 1000.0;
+        let share = |life| (0..100_000).filter(|&id| mix_of.ttl_s(mix(id)) == life).count() as f64 / 1000.0;
         for (life, percent) in [(86_400, 65.0), (14 * 86_400, 27.0), (0, 8.0)] {
             assert!((share(life) - percent).abs() < 1.0, "{life} s: {} %", share(life));
         }
-        assert_eq!(TtlMix::default().of(7), 0);
+        assert_eq!(TtlMix::default().ttl_s(7), 0);
     }
 
     #[test]

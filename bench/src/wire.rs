@@ -1,4 +1,4 @@
-//! Requests as bytes, and replies as far as a load generator has to understand them.
+//! Encodes requests, and parses lines of replies as far as a load generator needs them.
 
 use clap::ValueEnum;
 use corecached_protocol::number::{parse_u64, put_decimal};
@@ -6,18 +6,18 @@ use serde::Serialize;
 
 use crate::payload::{Keys, Stamp, Values};
 
-/// Which commands to speak.
+/// The commands that a run uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// get and set.
     #[default]
     Text,
-    /// mg and ms. Several keys at once are quiet mg and one mn.
+    /// mg and ms. A get of several keys is one quiet mg for each key, and one mn.
     Meta,
 }
 
-/// Appends one request for the values of these keys, which are at least one.
+/// Appends one get for these keys, of which there must be at least one.
 #[inline]
 pub fn put_get(out: &mut Vec<u8>, protocol: Protocol, keys: &Keys, ids: impl ExactSizeIterator<Item = u32>) {
     match protocol {
@@ -47,7 +47,7 @@ pub fn put_get(out: &mut Vec<u8>, protocol: Protocol, keys: &Keys, ids: impl Exa
     }
 }
 
-/// Appends a request to store this value for `ttl_s` seconds, 0 for ever.
+/// Appends a set of the value with this stamp. `ttl_s` is its TTL in seconds; 0 means that it never expires.
 #[inline]
 pub fn put_set(
     out: &mut Vec<u8>,
@@ -85,57 +85,57 @@ pub fn put_set(
 
 /// A line of a reply, without its line end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Line<'a> {
-    /// A value of this many bytes follows. Its key, where the reply names it.
+pub enum ReplyLine<'a> {
+    /// The header of a value, which follows.
     Value {
-        /// The key, of `get` and of `mg` with k.
+        /// The key, if the reply names it: to `get`, and to `mg` with flag k.
         key: Option<&'a [u8]>,
-        /// Bytes of the value, without the line end behind it.
+        /// Length of the value in bytes, without its line end.
         len: usize,
     },
-    /// No (more) values: END, EN, MN.
+    /// END, EN or MN: no value, or no more values.
     End,
-    /// Stored.
+    /// STORED or HD.
     Stored,
-    /// Understood and not done: NOT_STORED, NS.
+    /// NOT_STORED or NS.
     NotStored,
-    /// An error the server says it has; the request is answered.
+    /// SERVER_ERROR; it answers the request.
     ServerError,
     /// Anything else.
     Unknown,
 }
 
-/// Read one line of a reply.
+/// Parses one line of a reply.
 #[inline]
 #[must_use]
-pub fn line(bytes: &[u8]) -> Line<'_> {
+pub fn line(bytes: &[u8]) -> ReplyLine<'_> {
     match bytes {
-        b"END" | b"EN" | b"MN" => Line::End,
-        b"STORED" | b"HD" => Line::Stored,
-        b"NOT_STORED" | b"NS" => Line::NotStored,
+        b"END" | b"EN" | b"MN" => ReplyLine::End,
+        b"STORED" | b"HD" => ReplyLine::Stored,
+        b"NOT_STORED" | b"NS" => ReplyLine::NotStored,
         _ => match bytes.first() {
-            Some(b'V') => value_line(bytes).unwrap_or(Line::Unknown),
-            Some(b'S') if bytes.starts_with(b"SERVER_ERROR") => Line::ServerError,
-            _ => Line::Unknown,
+            Some(b'V') => value_line(bytes).unwrap_or(ReplyLine::Unknown),
+            Some(b'S') if bytes.starts_with(b"SERVER_ERROR") => ReplyLine::ServerError,
+            _ => ReplyLine::Unknown,
         },
     }
 }
 
-/// `VALUE key flags len [cas]` or `VA len flags`, of which a flag k names the key.
+/// Parses `VALUE key flags len [cas]` or `VA len flags`, where the flag k names the key.
 #[inline]
-fn value_line(bytes: &[u8]) -> Option<Line<'_>> {
+fn value_line(bytes: &[u8]) -> Option<ReplyLine<'_>> {
     if let Some(rest) = bytes.strip_prefix(b"VALUE ") {
         let space = memchr::memchr(b' ', rest)?;
         let (key, rest) = (&rest[..space], &rest[space + 1..]);
         let space = memchr::memchr(b' ', rest)?;
         let rest = &rest[space + 1..];
         let len = rest.split(|&byte| byte == b' ').next()?;
-        return Some(Line::Value { key: Some(key), len: usize::try_from(parse_u64(len)?).ok()? });
+        return Some(ReplyLine::Value { key: Some(key), len: usize::try_from(parse_u64(len)?).ok()? });
     }
     let mut words = bytes.strip_prefix(b"VA ")?.split(|&byte| byte == b' ');
     let len = usize::try_from(parse_u64(words.next()?)?).ok()?;
     let key = words.find_map(|word| word.strip_prefix(b"k"));
-    Some(Line::Value { key, len })
+    Some(ReplyLine::Value { key, len })
 }
 
 #[cfg(test)]
@@ -145,22 +145,22 @@ mod tests {
     #[test]
     fn lines_are_read_for_what_they_are() {
         for (bytes, expected) in [
-            (&b"VALUE k 0 5"[..], Line::Value { key: Some(b"k"), len: 5 }),
-            (b"VALUE k 0 5 77", Line::Value { key: Some(b"k"), len: 5 }),
-            (b"VA 5", Line::Value { key: None, len: 5 }),
-            (b"VA 5 kabc", Line::Value { key: Some(b"abc"), len: 5 }),
-            (b"END", Line::End),
-            (b"EN", Line::End),
-            (b"MN", Line::End),
-            (b"STORED", Line::Stored),
-            (b"HD", Line::Stored),
-            (b"NS", Line::NotStored),
-            (b"SERVER_ERROR out of memory", Line::ServerError),
-            (b"ERROR", Line::Unknown),
-            (b"CLIENT_ERROR bad", Line::Unknown),
-            (b"VALUE k 0", Line::Unknown),
-            (b"VA x", Line::Unknown),
-            (b"", Line::Unknown),
+            (&b"VALUE k 0 5"[..], ReplyLine::Value { key: Some(b"k"), len: 5 }),
+            (b"VALUE k 0 5 77", ReplyLine::Value { key: Some(b"k"), len: 5 }),
+            (b"VA 5", ReplyLine::Value { key: None, len: 5 }),
+            (b"VA 5 kabc", ReplyLine::Value { key: Some(b"abc"), len: 5 }),
+            (b"END", ReplyLine::End),
+            (b"EN", ReplyLine::End),
+            (b"MN", ReplyLine::End),
+            (b"STORED", ReplyLine::Stored),
+            (b"HD", ReplyLine::Stored),
+            (b"NS", ReplyLine::NotStored),
+            (b"SERVER_ERROR out of memory", ReplyLine::ServerError),
+            (b"ERROR", ReplyLine::Unknown),
+            (b"CLIENT_ERROR bad", ReplyLine::Unknown),
+            (b"VALUE k 0", ReplyLine::Unknown),
+            (b"VA x", ReplyLine::Unknown),
+            (b"", ReplyLine::Unknown),
         ] {
             assert_eq!(line(bytes), expected, "{}", bytes.escape_ascii());
         }

@@ -2,10 +2,11 @@
 """Writes values.schema.json and the table of README.md from values.yaml and the comments in it.
 
     deploy/chart/generate.py            # write
-    deploy/chart/generate.py --check    # only say what is out of date
+    deploy/chart/generate.py --check    # only report files that are out of date
 
-A comment is `## @param NAME TEXT` for a value that stands in the file, `## @extra NAME TEXT` for one that does not, and
-`## @section TITLE`. What a value may be follows from its default; what does not is in RULES.
+Comments are `## @param NAME TEXT` for a value in the file, `## @extra NAME TEXT` for one that is not in
+the file, and `## @section TITLE`. The type of a value follows from its default; RULES has further
+restrictions.
 """
 
 import json
@@ -24,9 +25,9 @@ BACKEND = {"enum": ["auto", "io_uring", "epoll"]}
 PROBE = {"type": "integer", "minimum": 0}
 STRINGS = {"type": "array", "items": {"type": ["string", "number", "boolean"]}}
 
-# By name; `*` is one part of it.
+# Restrictions by name of the value; `*` matches one part of a name.
 RULES = {
-    # Charts above this one put their own values here.
+    # Parent charts put their own values here.
     "global": {"additionalProperties": True},
     "architecture": {"enum": ["standalone", "high-availability"]},
     "replicaCount": {"type": ["integer", "null"], "minimum": 0},
@@ -92,7 +93,7 @@ RULES = {
     "metrics.podAnnotations": {"additionalProperties": True},
     "metrics.dashboard.labels": {"additionalProperties": True},
 }
-# Those that do not stand in values.yaml.
+# Values that are not in values.yaml, because their presence enables the proxy.
 EXTRA = {
     "enabled": {"type": "boolean"},
     "memcached.enabled": {"type": "boolean"},
@@ -120,7 +121,7 @@ def rule(name):
 
 
 def comments(text):
-    """(kind, name or title, text) of every comment that says something of a value."""
+    """(kind, name or title, text) of every comment that describes a value."""
     return [match.groups() for match in re.finditer(r"^## @(param|extra|section) (\S+)(?: (.*))?$", text, re.MULTILINE)]
 
 
@@ -150,7 +151,7 @@ def schema(values, texts):
 
 
 def leaves(value, name=""):
-    """Names of the values that a comment has to tell of."""
+    """Names of the values that need a comment."""
     if isinstance(value, dict) and value and not (rule(name) or {}).get("additionalProperties"):
         return [leaf for key, inner in value.items() for leaf in leaves(inner, f"{name}.{key}".lstrip("."))]
     return [name]

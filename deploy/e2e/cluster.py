@@ -1,5 +1,6 @@
-"""The cluster: objects as they were applied, and what a control plane makes of them: pods of StatefulSets, DaemonSets and
-Deployments, endpoints of services, and which nodes are heard of. Never runs a pod itself; nodes do."""
+"""The stand-in of the control plane: it keeps applied objects, and creates the pods of StatefulSets,
+DaemonSets and Deployments and the endpoints of services. It tracks which nodes send heartbeats. Pods are
+run by the nodes."""
 
 import copy
 import hashlib
@@ -17,7 +18,7 @@ from node import HEARTBEAT_PORT, Node
 from pod import Pod
 
 TURN_S = 0.1
-# A node that is silent for so long is taken for lost. Kubernetes takes 40 s or more; nothing else differs.
+# Seconds without a heartbeat after which a node counts as lost. Kubernetes waits 40 s or more.
 NODE_GRACE_S = 4
 CONTROLLERS = ("StatefulSet", "DaemonSet", "Deployment")
 
@@ -51,10 +52,10 @@ class Cluster:
         while not all(self.hears(node) for node in self.nodes):
             time.sleep(TURN_S)
 
-    # --- what is asked of it
+    # --- requests
 
     def apply(self, found: list[dict], release: str | None = None) -> None:
-        """Objects as they shall be. Those of the release's last time that are not among them go."""
+        """Creates or replaces objects. Objects that the release had before and has no more are deleted."""
         with self.lock:
             keys = []
             for one in found:
@@ -106,10 +107,10 @@ class Cluster:
             found = [pod for pod in self.pods.values() if labels.items() <= pod.manifest["metadata"].get("labels", {}).items()]
         return sorted(found, key=lambda pod: pod.name)
 
-    # --- what it makes of it
+    # --- state
 
     def changed(self) -> None:
-        """Somebody is ready, or no longer: the addresses of services are another."""
+        """Updates the rules for services on the nodes after the readiness of a pod has changed."""
         with self.lock:
             rules = self._rules()
             if rules == self._served:
@@ -128,13 +129,13 @@ class Cluster:
         return time.monotonic() - self._heard.get(node.number, -NODE_GRACE_S) < NODE_GRACE_S
 
     def endpoints(self, service: dict) -> list[Pod]:
-        """Pods that a service leads to."""
+        """The pods that are endpoints of a service."""
         pods = self.find(**service["spec"]["selector"])
         also = service["spec"].get("publishNotReadyAddresses", False)
         return [pod for pod in pods if pod.address and (pod.is_ready or also)]
 
     def address_of(self, service: dict) -> str | None:
-        """A service's own address; none of a headless one."""
+        """The address of a service; None if it is headless."""
         wanted = service["spec"].get("clusterIP")
         if wanted == "None":
             return None
@@ -147,7 +148,7 @@ class Cluster:
             return [one for (kind, _), one in self.objects.items() if kind == "Service" and "selector" in one["spec"]]
 
     def _rules(self) -> dict[int, list]:
-        """For each node, what the addresses of services lead to."""
+        """For each node, the addresses of services and the endpoints that they lead to."""
         dns = [(network.DNS_SERVICE, protocol, 53, [(network.FABRIC, 53)]) for protocol in ("udp", "tcp")]
         rules = {node.number: list(dns) for node in self.nodes}
         for service in self.services():
@@ -177,17 +178,17 @@ class Cluster:
                             self._control(kind, name, one)
                     self._collect()
                     self.changed()
-            except Exception as error:  # A controller that stops would only look like a slow one.
+            except Exception as error:  # Noted, because a stopped controller looks like a slow one.
                 self.note(f"controller: {type(error).__name__}: {error}")
             time.sleep(TURN_S)
 
     @staticmethod
     def revision(one: dict) -> str:
-        """A name of a controller's template: of what its pods are made of."""
+        """A hash of the pod template of a controller."""
         return hashlib.sha256(json.dumps(one["spec"]["template"], sort_keys=True).encode()).hexdigest()[:10]
 
     def _collect(self) -> None:
-        """Pods whose controller is gone."""
+        """Ends pods whose controller was deleted."""
         for pod in self.pods.values():
             owner = pod.manifest["metadata"].get("owner")
             if owner and tuple(owner) not in self.objects:
@@ -204,7 +205,7 @@ class Cluster:
             extra = []
         elif kind == "StatefulSet":
             if spec.get("podManagementPolicy") != "Parallel":
-                raise ValueError(f"StatefulSet {name}: only Parallel is played here")
+                raise ValueError(f"StatefulSet {name}: only podManagementPolicy Parallel is supported here")
             wanted = [f"{name}-{ordinal}" for ordinal in range(spec["replicas"])]
             for pod_name in wanted:
                 if pod_name not in mine and pod_name not in self.pods:
@@ -221,7 +222,8 @@ class Cluster:
         self._renew(mine, revision, spec)
 
     def _renew(self, mine: dict[str, Pod], revision: str, spec: dict) -> None:
-        """One old pod after the other, from the last, as long as all others have been ready for long enough."""
+        """Replaces old pods one by one, from the last, while all others have been ready for
+        minReadySeconds."""
         old = [pod for pod in mine.values() if pod.manifest["metadata"]["revision"] != revision]
         if not old:
             return
@@ -233,7 +235,7 @@ class Cluster:
                 last.end()
 
     def _run(self, manifest: dict, name: str, owner, node: Node | None = None) -> None:
-        """A new pod, on the node with the fewest of its kind."""
+        """Creates a pod, on the node with the fewest pods of this owner."""
         load = lambda node: (
             sum(pod.node is node and pod.manifest["metadata"].get("owner") == owner for pod in self.pods.values()),
             node.number,

@@ -1,4 +1,4 @@
-"""One node's containerd, in that node's network: its configuration, process and images."""
+"""The containerd of a node, in the network namespace of that node: its configuration, process and images."""
 
 import json
 import pathlib
@@ -30,9 +30,7 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
   snapshotter = "overlayfs"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
   runtime_type = "io.containerd.runc.v2"
-"""
-# Everything in the runtime's namespace that the container runtime interface uses.
-NAMESPACE = "k8s.io"
+"""# The containerd namespace of everything that the container runtime interface creates. NAMESPACE = "k8s.io"
 START_S = 30
 
 
@@ -50,7 +48,7 @@ class Containerd:
         self.runtime = None
 
     def _networks(self) -> dict:
-        """Pods on a bridge, and ports of the node that lead to them."""
+        """CNI configuration: pods are on a bridge, and ports of the node lead to them."""
         bridge = {
             "type": "bridge", "bridge": "pods0", "isGateway": True, "ipMasq": False, "hairpinMode": True,
             "ipam": {
@@ -62,11 +60,11 @@ class Containerd:
         return {"cniVersion": "0.4.0", "name": "pods", "plugins": [bridge, ports]}
 
     def wait(self, tars: list[pathlib.Path]) -> None:
-        """Until it serves and has the images."""
+        """Waits until containerd serves, and imports the images."""
         end = time.monotonic() + START_S
         while not (self.socket.exists() and subprocess.run(self.ctr("version"), capture_output=True, check=False).returncode == 0):
             if self._process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError(f"containerd of node {self.number} does not start: see {self._log.name}")
+                raise RuntimeError(f"containerd of node {self.number} did not start: see {self._log.name}")
             time.sleep(0.1)
         for tar in tars:
             network.run(*self.ctr("-n", NAMESPACE, "image", "import", tar))

@@ -1,5 +1,6 @@
-"""Answers the stand-ins of kubectl and helm in PATH, over a socket: what the tutorial's commands need, and what a person
-who looks at the play would ask. Rendering is real helm's; a release is what it printed."""
+"""Executes the commands of the kubectl and helm stand-ins in PATH, which arrive over a socket. It supports
+the commands of the tutorial, and some that help a person to inspect the cluster. Charts are rendered by
+the real helm."""
 
 import json
 import os
@@ -22,18 +23,18 @@ KINDS = {
     "daemonset": "DaemonSet", "daemonsets": "DaemonSet", "ds": "DaemonSet", "deployment": "Deployment", "deployments": "Deployment",
     "deploy": "Deployment", "configmap": "ConfigMap", "configmaps": "ConfigMap", "cm": "ConfigMap",
 }  # fmt: skip
-# Options of kubectl that take a word of their own.
+# Options of kubectl that are followed by a value.
 WITH_WORD = {"-l", "--selector", "-o", "--output", "-n", "--namespace", "-f", "--filename", "-c", "--container", "--image", "--restart", "--grace-period", "--replicas", "--timeout"}
 LONG = {"-l": "--selector", "-o": "--output", "-n": "--namespace", "-f": "--filename", "-c": "--container", "-i": "--stdin", "-t": "--tty"}
 WAIT_S = 60
 
 
 class Refused(Exception):
-    """What the tool says on standard error before it fails."""
+    """The command fails with this message on standard error."""
 
 
 def split(words: list[str]) -> tuple[list[str], dict[str, str], list[str]]:
-    """Words, options, and what stands behind `--`."""
+    """Returns plain words, options, and the words after `--`."""
     plain, options = [], {}
     at = 0
     while at < len(words):
@@ -61,7 +62,7 @@ def split(words: list[str]) -> tuple[list[str], dict[str, str], list[str]]:
 class Control:
     def __init__(self, cluster, socket: pathlib.Path, helm: pathlib.Path):
         self.cluster, self.helm = cluster, helm
-        # Pods that charts have for `helm test`, by release.
+        # Pods of `helm test`, by release.
         self._hooks: dict[str, list] = {}
         control = self
 
@@ -72,8 +73,8 @@ class Control:
                     answer = control.answer(**request)
                 except Refused as error:
                     answer = {"error": f"{error}\n", "code": 1}
-                except Exception as error:  # The person at the terminal has to see it.
-                    answer = {"error": f"the play failed: {type(error).__name__}: {error}\n", "code": 70}
+                except Exception as error:  # Shown to the person at the terminal.
+                    answer = {"error": f"the stand-in failed: {type(error).__name__}: {error}\n", "code": 70}
                 self.wfile.write(json.dumps(answer).encode() + b"\n")
 
         server = socketserver.ThreadingUnixStreamServer(str(socket), Answer)
@@ -83,7 +84,7 @@ class Control:
         verb, rest = (words[0], words[1:]) if words else ("", [])
         method = getattr(self, f"{tool}_{verb}", None)
         if method is None:
-            raise Refused(f"{tool} {verb}: not played here")
+            raise Refused(f"{tool} {verb}: not supported by the stand-in")
         return method(rest, stdin, folder)
 
     # --- kubectl
@@ -97,7 +98,7 @@ class Control:
         found = self.listed(kind, plain[1:], options.get("--selector"))
         output = options.get("--output", "")
         if output.startswith("jsonpath="):
-            # Of one by name it is that object; else a list.
+            # With one name the result is that object, else a list.
             whole = found[0] if len(plain) == 2 else {"items": found}
             return {"out": jsonpath(output.removeprefix("jsonpath="), whole)}
         if output == "name":
@@ -119,8 +120,8 @@ class Control:
         name, command = plain[0], command or plain[1:]
         image = options.get("--image", "")
         if image not in images.NAMES:
-            raise Refused(f"error: image {image!r}: not played here; these are: {', '.join(images.NAMES)}")
-        # It waits for what is attached to it, as a pod with a terminal does.
+            raise Refused(f"error: image {image!r}: not available; these are: {', '.join(images.NAMES)}")
+        # The container only waits; the command runs in it by `exec`.
         container = {"name": name, "image": image, "command": ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 1 & wait $!; done"]}
         pod = {"kind": "Pod", "apiVersion": "v1", "metadata": {"name": name, "labels": {"run": name}}, "spec": {"containers": [container], "restartPolicy": options.get("--restart", "Always"), "terminationGracePeriodSeconds": 1}}
         self.cluster.apply([pod])
@@ -213,7 +214,7 @@ class Control:
                 meta.setdefault("annotations", {})["kubectl.kubernetes.io/restartedAt"] = str(time.time_ns())
             return {"out": f"{kind_of(kind).lower()}.apps/{name} restarted\n"}
         if action != "status":
-            raise Refused(f"kubectl rollout {action}: not played here")
+            raise Refused(f"kubectl rollout {action}: not supported by the stand-in")
         self.wait(lambda: self.settled(kind_of(kind), name))
         return {"out": f"{kind_of(kind).lower()} {name}: all pods are new and ready\n"}
 
@@ -222,7 +223,7 @@ class Control:
         plain, _, _ = split(words)
         pod = self._running(plain[0])
         (path, *_) = sorted(pod.node.logs.glob(f"{pod.name}.*.log"), key=os.path.getmtime, reverse=True)
-        # Time, stream and whether the line is whole stand before each.
+        # Each line begins with the time, the stream, and a flag whether it is complete.
         return {"out": "".join(line.split(" ", 3)[3] for line in path.open())}
 
     # --- helm
@@ -253,7 +254,7 @@ class Control:
     helm_uninstall = helm_delete
 
     def helm_test(self, words, stdin, folder):
-        """The pods that the last chart of the release has for it, one after the other, to their ends."""
+        """Runs the test pods of the release one after the other, each until it ends."""
         del stdin, folder
         (release,) = words
         out, failed = f"NAME: {release}\n", False
@@ -281,7 +282,7 @@ class Control:
         self._hooks[release] = [one for one in found if is_test(one)]
         return release, found
 
-    # --- what both need
+    # --- shared by both
 
     def listed(self, kind: str, names: list[str], selector: str | None) -> list[dict]:
         cluster = self.cluster
@@ -303,7 +304,7 @@ class Control:
         return found
 
     def settled(self, kind: str, name: str) -> bool:
-        """Whether all pods it asks for are there, ready, and made as it says now."""
+        """Tells whether all pods of a controller exist, are ready, and have its current template."""
         cluster = self.cluster
         with cluster.lock:
             one = cluster.objects.get((kind, name))
@@ -335,7 +336,7 @@ def without_hooks(found: list[dict]) -> list[dict]:
 
 
 def jsonpath(template: str, whole: dict) -> str:
-    """kubectl's: text with paths in braces."""
+    """Evaluates a jsonpath template of kubectl: text with paths in braces."""
     out, rest = "", template
     while "{" in rest:
         text, _, rest = rest.partition("{")

@@ -1,16 +1,16 @@
-"""Calls to one container runtime, by the interface that kubelets use."""
+"""A client of a container runtime, by the Container Runtime Interface that kubelets use."""
 
 import pathlib
 
 import grpc
 
 HERE = pathlib.Path(__file__).resolve().parent
-# Seconds for a call that is not a command with a time of its own.
+# Timeout of a call in seconds, unless it has one of its own.
 CALL_S = 60
 
 
 class Runtime:
-    """Safe to use from several threads."""
+    """A connection to a container runtime. Safe to use from several threads."""
 
     def __init__(self, socket: pathlib.Path):
         grpc_files = grpc.protos_and_services("cri.proto")
@@ -30,7 +30,8 @@ class Runtime:
         return bool(conditions) and all(condition.status for condition in conditions)
 
     def execute(self, container: str, command: list[str], timeout: int) -> tuple[int, str]:
-        """Exit code and what was said. A command that takes too long, or a container that is gone, is a failure."""
+        """Returns exit code and output. The exit code is -1 if the command takes too long or the container
+        is gone."""
         try:
             done = self.call("ExecSync", timeout + 5, container_id=container, cmd=command, timeout=timeout)
         except grpc.RpcError as error:

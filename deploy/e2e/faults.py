@@ -1,7 +1,10 @@
-"""What the tutorial does not show: caches that are restarted, added, taken away, cut off, killed and filled, each under load.
-A miss is a cache's right and an error is a fault's price; a wrong value is never either. Stale is a value that was
-overwritten: where a key moves to another cache and back, the first still has what it had when the key went, as with any
-caches that are told of no change. Caches that come back empty cannot, and there it counts as wrong."""
+"""Faults beyond the tutorial, each under load: caches and proxies are restarted, added, removed, cut off,
+killed and filled.
+
+A cache may miss, and a fault may cause errors, but no value may be wrong. A stale value is one that was
+overwritten. When a key moves to another cache and back, the first cache still has the old value, as with
+any cache that does not learn of the change. Caches that come back empty cannot return stale values, so
+there a stale value counts as wrong."""
 
 import os
 import signal
@@ -14,7 +17,7 @@ from patient import Patient
 from terminal import Failed, Terminal
 
 CACHE, PROXY = "mycache-memcached", "mycache-mcrouter"
-# As in production, only shorter: time to drain, and to be ready before the next is replaced.
+# Shorter than in production: the time to drain, and the time to be ready before the next pod is replaced.
 QUICK = "drain.seconds=3,minReadySeconds=2,mcrouter.drainSeconds=1"
 
 
@@ -24,7 +27,7 @@ class Faults:
         self.rows: list[list[str]] = []
 
     def cases(self):
-        """By name. The first to be played installs what those up to the cut share."""
+        """The cases by name. The first one that runs installs the chart that most of them share."""
         yield "nothing happens", self.nothing
         yield "rolling restart of the caches", self.rolling
         yield "3 caches, then 5, then 2", self.scale
@@ -35,12 +38,12 @@ class Faults:
         yield "memory limit reached", self.full
         yield "killed by the kernel at its limit", self.overfull
 
-    # --- pieces
+    # --- helpers
 
     def install(self, more: str = "") -> None:
-        """The tutorial's pool of three behind proxies, with quicker drains."""
+        """Installs the tutorial's pool of three caches behind proxies, with shorter drains."""
         self.stage.reset(self.cluster, self.control)
-        # As while a cluster is upgraded: some nodes' runtimes let pods have io_uring, others do not.
+        # As during the upgrade of a cluster: the runtimes of some nodes allow io_uring, others do not.
         for node in self.cluster.nodes:
             node.denies_io_uring = node.number == 2
         self.terminal.run(f"helm install mycache chart --set memcached.replicaCount=3 --set {QUICK}{more}")
@@ -71,7 +74,7 @@ class Faults:
         if faults["wrong"]:
             raise Failed(f"{case}: {faults['wrong']} wrong values: {faults['examples']}")
         if faults["stale"] and not keys_return:
-            raise Failed(f"{case}: {faults['stale']} stale values, though no key came back: {faults['examples']}")
+            raise Failed(f"{case}: {faults['stale']} stale values, though no key moved back: {faults['examples']}")
         if faults["broken_connections"]:
             raise Failed(f"{case}: {faults['broken_connections']} connections of a healthy proxy broke: {faults['examples']}")
         if errors_max is not None and faults["server_errors"] + faults["unanswered"] > errors_max:
@@ -97,7 +100,8 @@ class Faults:
         done = time.monotonic()
         report = self.judge("rolling restart", load)
         self.terminal.out(f"  all caches were new {time.monotonic() - done:.0f} s before the load ended")
-        # Each cache's keys are lost once, and are lost to their stand-in when it goes in turn.
+        # The keys of each cache are lost with it, and lost again when the cache that has taken them over
+        # restarts.
         if report["misses"] == 0:
             raise Failed("caches were restarted, and nothing was missed")
 
@@ -110,8 +114,8 @@ class Faults:
         self.terminal.run(f"kubectl scale statefulset/{CACHE} --replicas=2")
         self.control.wait(lambda: len(self.caches()) == 2)
         report = self.judge("3 -> 5 -> 2 caches", load, keys_return=True)
-        # Of five caches' keys two fifths had come from the first three, and three fifths go to the two that stay, of which
-        # some are still there: no key is missed more than once for each move.
+        # Two fifths of the keys move from three caches to five, and three fifths move to the two that stay,
+        # where some of them still are. A key is missed at most once for each move.
         bound = (2 / 5 + 3 / 5) * KEYS
         if report["misses"] > bound * 1.1:
             raise Failed(f"{report['misses']} misses: more keys moved than must ({bound:.0f})")
@@ -127,14 +131,15 @@ class Faults:
         self.control.wait(lambda: victim.containers[0].restarts == 1 and victim.is_ready)
         self.judge("kill -9 of a cache", load, errors_max=None)
         if victim.containers[0].ends != [(137, "Error")]:
-            raise Failed(f"it ended otherwise: {victim.containers[0].ends}")
+            raise Failed(f"it ended in another way: {victim.containers[0].ends}")
 
     def own_proxy(self):
-        """The proxy of the node on which load runs."""
+        """The proxy of the node that the load runs on."""
         return next(pod for pod in self.cluster.find(app=PROXY) if pod.node is self.cluster.nodes[0])
 
     def without_proxy(self, case: str, happens) -> None:
-        """Clients of a node are without a proxy while theirs is away, for two pods cannot have one port of a node."""
+        """Runs a case in which the proxy of a node stops. Its clients have none meanwhile: two pods cannot
+        share a port of a node."""
         self.shared()
         patient = Patient(self.cluster.nodes[0].address, 5000)
         time.sleep(1)
@@ -146,7 +151,7 @@ class Faults:
         if report["faults"]["wrong"]:
             raise Failed(f"{case}: {report['faults']['wrong']} wrong values")
         if report["misses"] or report["faults"]["server_errors"]:
-            raise Failed(f"{case}: {report['misses']} misses and {report['faults']['server_errors']} errors, though no cache went")
+            raise Failed(f"{case}: {report['misses']} misses and {report['faults']['server_errors']} errors, though no cache stopped")
 
     def proxies(self) -> None:
         def happens():
@@ -178,7 +183,7 @@ class Faults:
     def full(self) -> None:
         limit = 64 << 20
         self.install(",resources.limits.memory=64Mi,resources.requests.memory=64Mi")
-        # A quarter of a gigabyte into three times 48 MB, and connections enough to fill sockets.
+        # A quarter of a gigabyte into three times 48 MB, with enough connections to fill socket buffers.
         load = self.load(8, keys=170_000, sizes="500-2500", connections=200)
         report = self.judge("memory limit reached", load)
         for pod in self.caches():
@@ -191,18 +196,19 @@ class Faults:
             raise Failed("more than fits was stored, and nothing was missed")
 
     def overfull(self) -> None:
-        """An operator's mistake: more cache than the limit allows. The server says so at start, the kernel ends it."""
+        """A mistake of the operator: -m is larger than the memory limit. The server warns at start, and
+        the kernel kills it."""
         self.install(",resources.limits.memory=64Mi,resources.requests.memory=64Mi,cache.memoryMegabytes=400")
         said = self.terminal.run(f"kubectl logs {CACHE}-0 | grep WARN")
         if "memory" not in said:
             raise Failed(f"it did not warn: {said}")
         load = self.load(14)
-        # Over numbers of its own, so that it meets no key of the load that is judged.
+        # With a range of keys of its own, so that it does not touch the keys of the judged load.
         flood = self.load(10, settles=False, keys=170_000, sizes="500-2500", first_key=1_000_000)
         self.judge("killed at the limit", load, errors_max=None, keys_return=True)
         flood.stop()
         ends = [end for pod in self.caches() for end in pod.containers[0].ends]
         self.terminal.out(f"  ended: {ends}")
         if (137, "OOMKilled") not in ends:
-            raise Failed(f"nobody was killed at the limit: {ends}")
+            raise Failed(f"no cache was killed at the limit: {ends}")
 

@@ -1,5 +1,5 @@
-"""The images that pods run: ours, and what the tutorial's names stand for, made of this machine's own programs. No
-registry is asked; a node knows an image only under the names here."""
+"""The images of pods: ours, and substitutes for those of the tutorial, built from programs of this
+machine. No registry is used; a node has only the images below."""
 
 import importlib.util
 import os
@@ -13,7 +13,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 PACKER = HERE.parent / "image/build.py"
 
 OURS, PAUSE, BUSYBOX, PYTHON = (f"localhost/{name}:e2e" for name in ("corecached", "pause", "busybox", "python"))
-# What manifests and the tutorial call them.
+# Names in manifests and in the tutorial.
 NAMES = {
     "corecached:0.1.0": OURS,
     "alpine": BUSYBOX,
@@ -21,7 +21,7 @@ NAMES = {
     "busybox:1.33": BUSYBOX,
     "python:3.10-alpine": PYTHON,
 }
-# `pip install` finds what the tutorial installs in the image itself.
+# `pip install` finds the package of the tutorial in the image itself.
 PYTHON_ENVIRONMENT = [
     "PATH=/usr/local/bin:/usr/bin:/bin",
     "PIP_NO_INDEX=1",
@@ -46,7 +46,7 @@ def packer():
 
 
 def make(folder: pathlib.Path, tools: pathlib.Path, binary: pathlib.Path) -> list[pathlib.Path]:
-    """Tars of all of them. Those that are not ours are made once and kept with the tools."""
+    """Builds all images and returns their tars. Those that are not ours are built once and kept with the tools."""
     ours = folder / "corecached.tar"
     command = [sys.executable, PACKER, "--binary", binary, "--output", ours, "--tag", OURS]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -93,13 +93,13 @@ def busybox(folder: pathlib.Path) -> pathlib.Path:
 
 
 def libraries(files) -> set[str]:
-    """What the loader brings in for these."""
+    """The shared libraries that these files need."""
     listed = subprocess.run(["ldd", *files], capture_output=True, text=True, check=False).stdout
     return {word for line in listed.splitlines() for word in line.split() if word.startswith("/") and not word.endswith(":")}
 
 
 def python(folder: pathlib.Path, tools: pathlib.Path) -> pathlib.Path:
-    """This machine's interpreter with pip, and pymemcache for it to install."""
+    """Python of this machine, with pip and the wheel of pymemcache."""
     root = folder / "python"
     name = f"python{sys.version_info.major}.{sys.version_info.minor}"
     binary, library = pathlib.Path(os.path.realpath(sys.executable)), pathlib.Path(sysconfig.get_path("stdlib"))

@@ -1,4 +1,4 @@
-"""The verifying load generator, run on a node against that node's own proxy while something happens to the caches."""
+"""Runs the verifying load generator on a node against the proxy of that node."""
 
 import json
 import pathlib
@@ -7,16 +7,17 @@ import time
 
 import network
 
-# Requests a second: what the machine answers easily, so that every error is the fault's and not the load's.
+# Requests a second: few enough for the machine, so that errors are caused by the fault and not by the load.
 RATE = 1500
 KEYS = 20_000
-# Time for the fill, and for the first answers after it.
+# Seconds for the fill and the first replies after it.
 BEFORE_S = 2.5
 
 
 class Load:
-    """Open loop: requests are due whatever happened to the last ones. Every value read is compared byte by byte with what
-    was written, and its version with the newest that was acknowledged."""
+    """A run in an open loop: requests are sent when they are due, whether or not earlier ones are
+    answered. Every byte of every value is verified, and its version is compared with the newest one that
+    was acknowledged."""
 
     def __init__(self, program: pathlib.Path, folder: pathlib.Path, node, seconds: float, keys: int = KEYS, sizes: str = "24-2000", connections: int = 16, first_key: int = 0):
         self.report_path = folder / f"load-{first_key}.json"
@@ -30,7 +31,7 @@ class Load:
         self.process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def settle(self) -> None:
-        """Until the keys are set and requests flow."""
+        """Waits until the keys are set and requests are being sent."""
         time.sleep(BEFORE_S)
         if self.process.poll() is not None:
             raise RuntimeError(f"the load ended before anything happened: {self.process.stdout.read()}")

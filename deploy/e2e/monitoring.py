@@ -1,5 +1,5 @@
-"""What watches the pods: promtool reads the pages of both roles, a real Prometheus scrapes them, holds the chart's alert
-rules, and answers every query of the chart's dashboard."""
+"""Tests of monitoring: promtool checks the metrics of cache and proxy; a real Prometheus scrapes them,
+evaluates the alert rules of the chart, and answers every query of its dashboard."""
 
 import json
 import pathlib
@@ -17,9 +17,9 @@ from terminal import Failed, Terminal
 
 PORT = 9090
 SCRAPE_S = 1
-# Time in which every query has found something.
+# Seconds in which every query must return a result.
 ANSWER_S = 20
-# What a person who looks at the dashboard has chosen.
+# Values of the variables of the dashboard.
 CHOSEN = {"$__rate_interval": "6s", "$namespace": "default", "$pod": "mycache-.*"}
 NAME = re.compile(r"\b((?:memcached|corecached|process)_[a-z_]+)\b(?=\{|\[)")
 SET = "metrics.enabled=true,metrics.prometheusRule.enabled=true,metrics.dashboard.enabled=true"
@@ -34,7 +34,8 @@ class Monitoring:
         self.terminal.run(f"helm install mycache chart --set memcached.replicaCount=3 --set {SET}")
         self.control.wait(lambda: self.control.settled("StatefulSet", "mycache-memcached"))
         self.control.wait(lambda: self.control.settled("DaemonSet", "mycache-mcrouter"))
-        # A proxy that is ready knows one cache, and hears of the others as they become ready: the load is for all three.
+        # A ready proxy may know only one cache; the others follow when they are ready. The load is for all
+        # three.
         self.control.wait(lambda: all(caches_known_to(proxy) == 3 for proxy in self.cluster.find(app="mycache-mcrouter")))
         pods = self.cluster.find(**{"app.kubernetes.io/instance": "mycache"})
         for pod in (pods[0], pods[-1]):
@@ -51,7 +52,7 @@ class Monitoring:
             process.wait()
 
     def lint(self, pod) -> None:
-        """By the rules of Prometheus' own linter, in the format it reads."""
+        """Checks the metrics of a pod with the linter of Prometheus."""
         with urllib.request.urlopen(page_of(pod, "text/plain"), timeout=5) as page:
             text = page.read()
         done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, check=False)
@@ -64,7 +65,7 @@ class Monitoring:
         self.folder.mkdir()
         (rule,) = [one for (kind, _), one in self.cluster.objects.items() if kind == "PrometheusRule"]
         (self.folder / "rules.yaml").write_text(yaml.safe_dump(rule["spec"]))
-        # As pod discovery labels them.
+        # The labels that pod discovery would add.
         targets = [{"targets": [f"{pod.address}:9150"], "labels": {"namespace": "default", "pod": pod.name}} for pod in pods]
         config = {
             "global": {"scrape_interval": f"{SCRAPE_S}s", "evaluation_interval": f"{SCRAPE_S}s"},
@@ -111,7 +112,7 @@ class Monitoring:
         there = set(self.get("label/__name__/values"))
         asked = {name for text in [expr for _, expr in queries] + [rule["query"] for rule in rules] for name in NAME.findall(text)}
         if asked - there:
-            raise Failed(f"rules and dashboard ask for what nobody shows: {sorted(asked - there)}")
+            raise Failed(f"rules and dashboard use metrics that do not exist: {sorted(asked - there)}")
         for title, expr in queries:
             for name, value in CHOSEN.items():
                 expr = expr.replace(name, value)
@@ -119,7 +120,7 @@ class Monitoring:
             self.terminal.out(f"  {title}: {len(found)} series, the first is {float(found[0]['value'][1]):.4g}")
 
     def answer(self, title: str, expr: str) -> list:
-        """A rate is there once two scrapes are."""
+        """Repeats a query until it has a result: a rate needs two scrapes."""
         end = time.monotonic() + ANSWER_S
         while not (found := self.get("query", query=expr)["result"]):
             if time.monotonic() > end:

@@ -1,4 +1,5 @@
-"""The cluster's DNS: services, pods of headless services, and nodes, as CoreDNS and the cloud's resolver name them."""
+"""The DNS server of the cluster: names of services, pods of headless services, and nodes, as in CoreDNS
+and GKE."""
 
 import random
 
@@ -8,7 +9,7 @@ from dnslib.server import BaseResolver, DNSLogger, DNSServer
 import network
 
 ZONE = "svc.cluster.local"
-# Seconds that an answer may be kept, kube-dns' own.
+# TTL of answers in seconds, as in kube-dns.
 TTL_S = 30
 
 
@@ -40,7 +41,8 @@ class Names(BaseResolver):
         return reply
 
     def _find(self, name: str):
-        """Addresses, and (name, port, address) of servers; None and nothing where there is no such name."""
+        """Returns addresses, and (name, port, address) of servers; None and an empty list if the name does
+        not exist."""
         for node in self.cluster.nodes:
             if name == node.name:
                 return [node.address], []

@@ -1,5 +1,5 @@
-"""Nodes as network namespaces on one fabric, which is the namespace this program runs in: routes between the nodes' pods,
-and services' addresses as DNAT rules on each node. Never touches a namespace it did not make."""
+"""The network: nodes are network namespaces, connected by a bridge in the namespace of this program. It
+has routes between the pods of different nodes, and the addresses of services are DNAT rules on each node."""
 
 import subprocess
 
@@ -29,12 +29,13 @@ def namespace(number: int) -> str:
 
 
 def inside(number: int, *command, stdin=None) -> str:
-    """By nsenter: `ip netns exec` would mount another /sys, which hides the control groups."""
+    """Runs a command in the namespace of a node. `ip netns exec` would mount another /sys, which hides
+    control groups."""
     return run("nsenter", f"--net=/run/netns/{namespace(number)}", *command, stdin=stdin)
 
 
 def lay(nodes: int) -> None:
-    """The fabric and its nodes."""
+    """Creates the bridge and the namespaces of the nodes."""
     run("ip", "link", "set", "lo", "up")
     run("ip", "link", "add", BRIDGE, "type", "bridge")
     run("ip", "addr", "add", f"{FABRIC}/24", "dev", BRIDGE)
@@ -57,7 +58,7 @@ def lay(nodes: int) -> None:
 
 
 def cut(number: int) -> None:
-    """Pulls the cable of a node."""
+    """Disconnects a node."""
     run("ip", "link", "set", f"cable{number}", "down")
 
 
@@ -66,8 +67,8 @@ def mend(number: int) -> None:
 
 
 def serve(number: int, services: list[tuple[str, str, int, list[tuple[str, int]]]]) -> None:
-    """On one node, the addresses of services: (address, protocol, port, where to), at random among several. Replaces what
-    was there; connections that stand keep their way."""
+    """Replaces the rules for services on a node. A service is (address, protocol, port, targets); a target
+    is chosen at random for each new connection. Established connections keep their target."""
     lines = ["*nat", ":SERVICES - [0:0]", ":SERVICES-BACK - [0:0]"]
     for address, protocol, port, targets in services:
         match = f"-A SERVICES -d {address} -p {protocol} --dport {port}"
@@ -75,14 +76,14 @@ def serve(number: int, services: list[tuple[str, str, int, list[tuple[str, int]]
             left = len(targets) - index
             chance = f" -m statistic --mode random --probability {1 / left:.6f}" if left > 1 else ""
             lines.append(f"{match}{chance} -j DNAT --to-destination {target}:{target_port}")
-    # A pod that reaches another on its own node by way of a service: the answer must come back by the node.
+    # For a pod that connects by a service to a pod on the same node: replies must return through the node.
     subnet = pods_of(number)
     lines.append(f"-A SERVICES-BACK -s {subnet} -d {subnet} -m conntrack --ctstate DNAT -j MASQUERADE")
     inside(number, "iptables-restore", "--noflush", stdin="\n".join([*lines, "COMMIT", ""]))
 
 
 def hook(number: int) -> None:
-    """Once for each node: where rules are asked."""
+    """Creates the chains for services on a node. Call it once for each node."""
     for chain in ("SERVICES", "SERVICES-BACK"):
         inside(number, "iptables", "-t", "nat", "-N", chain)
     for chain in ("PREROUTING", "OUTPUT"):

@@ -1,4 +1,4 @@
-"""A node: its containerd, its filters, and the word it sends to the cluster that it is alive."""
+"""A node: its containerd, its seccomp profiles, and its heartbeat."""
 
 import json
 import pathlib
@@ -15,15 +15,15 @@ HEARTBEAT_S = 0.5
 
 
 class Node:
-    """Where pods run. `denies_io_uring` says how new a containerd it plays: version 2's default filter denies io_uring,
-    that of 1.6 and 1.7 allows it."""
+    """Runs pods. `denies_io_uring` selects the default seccomp profile: that of containerd 2 denies
+    io_uring, those of 1.6 and 1.7 allow it."""
 
     def __init__(self, number: int, folder: pathlib.Path, logs: pathlib.Path, cluster):
         self.number, self.cluster, self.logs = number, cluster, logs
         self.name = f"gke-demo-cluster-default-pool-{number}"
         self.address = network.node_address(number)
         self.denies_io_uring = True
-        # Where a kubelet looks for filters that pods name.
+        # The folder in which a kubelet looks for seccomp profiles.
         self.host = folder / "host"
         self.profiles = self.host / "var/lib/kubelet/seccomp"
         self.profiles.mkdir(parents=True)
@@ -38,7 +38,8 @@ class Node:
         return self.containerd.runtime
 
     def learn_default(self, sandbox_id: str) -> None:
-        """This containerd's default filter stands in the configuration of every sandbox; the newer one's is made of it."""
+        """Derives the newer default profile from that of this containerd, which is in the configuration of
+        every sandbox."""
         if not self.new_default.exists():
             task = self.containerd.folder / "state/io.containerd.runtime.v2.task" / NAMESPACE / sandbox_id
             config = json.loads((task / "config.json").read_text())
@@ -47,14 +48,14 @@ class Node:
             half.rename(self.new_default)
 
     def _beat(self) -> None:
-        """Over the node's own cable, so that a node that is cut off falls silent."""
+        """Sends heartbeats over the network of the node, so that they stop when the node is disconnected."""
         sandbox.join_network(network.namespace(self.number))
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             while True:
                 try:
                     sender.sendto(str(self.number).encode(), (network.FABRIC, HEARTBEAT_PORT))
                 except OSError:
-                    pass  # Cut off: that is the message.
+                    pass  # The node is disconnected, and must not send a heartbeat.
                 time.sleep(HEARTBEAT_S)
 
 

@@ -1,4 +1,4 @@
-"""What a pod's admin port shows."""
+"""Reads the metrics of a pod."""
 
 import re
 import urllib.request
@@ -7,7 +7,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 
 def scrape(pod) -> dict[str, float]:
-    """What a pod shows: sums over labels."""
+    """Returns the metrics of a pod, summed over labels."""
     with urllib.request.urlopen(page_of(pod, "application/openmetrics-text"), timeout=5) as page:
         text = page.read().decode()
     sums: dict[str, float] = {}
@@ -18,14 +18,14 @@ def scrape(pod) -> dict[str, float]:
 
 
 def backend_of(pod) -> str:
-    """How it reaches the network, as it says itself."""
+    """Returns the network backend that a pod reports."""
     with urllib.request.urlopen(page_of(pod, "text/plain"), timeout=5) as page:
         said = re.findall(r'^corecached_io_backend_info\{.*backend="(\w+)".*\} 1', page.read().decode(), re.MULTILINE)
     return " and ".join(said)
 
 
 def caches_known_to(proxy) -> int:
-    """How many destinations a proxy has."""
+    """Returns the number of destinations of a proxy."""
     with urllib.request.urlopen(page_of(proxy, "text/plain"), timeout=5) as page:
         return len(re.findall(r"^corecached_proxy_destination_ejected\{", page.read().decode(), re.MULTILINE))
 

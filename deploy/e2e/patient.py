@@ -1,5 +1,5 @@
-"""A client that connects again when its proxy goes, which the load generator takes for the end: one request after the other,
-each value compared with all that may be there."""
+"""A client that reconnects when its proxy stops; the load generator would fail there. It sends one request
+after the other, and compares each value with all values that may be stored."""
 
 import threading
 import time
@@ -9,16 +9,16 @@ from pymemcache.exceptions import MemcacheError, MemcacheUnexpectedCloseError
 
 KEYS = 500
 TIMEOUT_S = 2
-# Between two tries to connect.
+# Seconds between two attempts to connect.
 PAUSE_S = 0.02
 
 
 class Patient:
     def __init__(self, address: str, port: int):
         self._client = Client((address, port), timeout=TIMEOUT_S, connect_timeout=TIMEOUT_S, default_noreply=False)
-        # Keys of its own: what another left there is nothing it knows of.
+        # Keys of its own, so that it knows every value that may be stored under them.
         self._prefix = f"patient-{time.monotonic_ns()}-"
-        # Of each: the last value that was acknowledged, and those sent since of which nobody knows.
+        # For each key: the last acknowledged value, and all values sent since then without a reply.
         self._known: dict[str, set[bytes]] = {}
         for number in range(KEYS):
             self._client.set(f"{self._prefix}{number}", b"0")
@@ -62,7 +62,8 @@ class Patient:
             self.wrong += 1
 
     def end(self) -> dict:
-        """As the load generator reports. Broken are tries, most of them to connect to a port that nobody listens on."""
+        """Returns a report like that of the load generator. Broken connections include failed attempts to
+        connect."""
         self._stop.set()
         self._thread.join()
         self._client.close()

@@ -1,4 +1,4 @@
-"""One pod on its node, as a kubelet treats it: sandbox, containers, probes, restarts, and an orderly end."""
+"""A pod on its node, handled as by a kubelet: sandbox, containers, probes, restarts, and an orderly stop."""
 
 import http.client
 import shutil
@@ -12,13 +12,14 @@ import pod_config
 import sandbox
 
 TURN_S = 0.1
-# Kubelets wait ten seconds before the first restart and double that; here a fault must fit into a short play.
+# Seconds before a restart. Kubelets begin with ten seconds and double them; here a fault must fit into a
+# short play.
 RESTART_S = 1
 PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 
 
 class Probe:
-    """One probe of one container: when it is due, and how often it has failed or succeeded in a row."""
+    """A probe of a container: when it is due, and its consecutive failures or successes."""
 
     def __init__(self, spec: dict, now: float):
         self.spec = spec
@@ -26,7 +27,7 @@ class Probe:
         self.passed = self.failed = 0
 
     def take(self, ok: bool, now: float) -> bool | None:
-        """What has become certain by this result, if anything."""
+        """Adds a result. Returns True or False when a threshold is reached, else None."""
         self.due = now + self.spec.get("periodSeconds", 10)
         self.passed, self.failed = (self.passed + 1, 0) if ok else (0, self.failed + 1)
         if self.passed >= self.spec.get("successThreshold", 1):
@@ -35,14 +36,14 @@ class Probe:
 
 
 class Container:
-    """A container of the pod over all its lives."""
+    """A container of a pod, across all its restarts."""
 
     def __init__(self, spec: dict):
         self.spec = spec
         self.id, self.attempt, self.probes = "", -1, {}
         self.is_running = self.is_started = self.is_ready = False
         self.exit_code, self.reason, self.again_at = None, "", 0.0
-        # When the runtime was told to start it, the last time.
+        # When the runtime was last asked to start it.
         self.began_at = None
         self.ends = []
 
@@ -58,7 +59,7 @@ class Container:
 
 
 class Pod:
-    """Lives until it is told to end, in a thread of its own."""
+    """A pod. It has a thread of its own, and runs until `end` is called."""
 
     def __init__(self, manifest: dict, node, cluster):
         self.manifest, self.node, self.cluster = manifest, node, cluster
@@ -92,7 +93,7 @@ class Pod:
             self._start()
             while not self.ending.wait(TURN_S):
                 self._turn()
-        except Exception as error:  # Whatever it was, it must be seen, and the pod taken down.
+        except Exception as error:  # Any error is shown in the status, and the pod is removed in the end.
             self.error = f"{type(error).__name__}: {error}"
             self.manifest["status"] |= {"phase": "Failed", "message": self.error}
             self.ending.wait()
@@ -116,7 +117,7 @@ class Pod:
                     self._begin(one)
                     break
                 except FileNotFoundError as error:
-                    # As a kubelet does with CreateContainerError: it may come yet.
+                    # As a kubelet after CreateContainerError: what is missing may appear later.
                     self.cluster.note(f"{self.name}: {error}")
                     time.sleep(RESTART_S)
         self.manifest["status"]["phase"] = "Running"
@@ -163,7 +164,7 @@ class Pod:
             self.cluster.changed()
 
     def _mounted_again(self) -> None:
-        """A changed ConfigMap arrives in its volume; kubelets take up to a minute over it."""
+        """Updates volumes after a ConfigMap or Secret has changed. Kubelets take up to a minute for this."""
         if self.cluster.config_version != self._seen_version:
             self._seen_version = self.cluster.config_version
             self._mounted()
@@ -193,7 +194,7 @@ class Pod:
             elif name == "readinessProbe" and outcome is not None:
                 one.is_ready = outcome
             elif outcome is False:
-                self.cluster.note(f"{self.name}: {name} failed {probe.failed} times: container {one.spec['name']} is ended")
+                self.cluster.note(f"{self.name}: {name} failed {probe.failed} times: container {one.spec['name']} is stopped")
                 self.node.runtime.call("StopContainer", self.grace_s + 30, container_id=one.id, timeout=self.grace_s)
                 return
 
@@ -218,7 +219,7 @@ class Pod:
     # --- end
 
     def _stop(self) -> None:
-        """First what it runs before the end, then SIGTERM, both within its time of grace; then SIGKILL."""
+        """Runs the preStop hook, then sends SIGTERM, both within the grace period; then SIGKILL."""
         self.cluster.changed()
         runtime, deadline = self.node.runtime, time.monotonic() + self.grace_s
         threads = [threading.Thread(target=self._stop_container, args=(one, deadline)) for one in self.containers if one.is_running]

@@ -1,4 +1,5 @@
-"""What a pod's manifest comes to for the container runtime: environment, volumes, limits, users and system call filters."""
+"""Translates the manifest of a pod for the container runtime: environment, volumes, limits, users and
+seccomp profiles."""
 
 import base64
 import os
@@ -9,7 +10,6 @@ import uuid
 import images
 
 UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
-# Capabilities that the runtime's default set has are given up by name or as ALL.
 CPU_PERIOD_US = 100_000
 
 
@@ -24,7 +24,7 @@ def cores_of(quantity) -> float:
 
 
 def field(pod: dict, path: str) -> str:
-    """What `fieldRef` names."""
+    """The value of a field of the manifest that a `fieldRef` names."""
     at = pod
     for part in path.split("."):
         at = at.get(part, "")
@@ -46,7 +46,7 @@ def environment(pod: dict, container: dict, objects) -> list[dict]:
 
 
 def data(config: dict) -> dict[str, bytes]:
-    """The files of a ConfigMap or Secret."""
+    """The files of a ConfigMap or Secret, by name."""
     decoded = {name: base64.b64decode(text) for name, text in config.get("data", {}).items()} if config["kind"] == "Secret" else {
         name: text.encode() for name, text in config.get("data", {}).items()
     }  # fmt: skip
@@ -54,7 +54,8 @@ def data(config: dict) -> dict[str, bytes]:
 
 
 def fill(folder: pathlib.Path, files: dict[str, bytes], mode: int, group: int | None) -> None:
-    """A volume's files, exchanged all at once as a kubelet does it: links through `..data` to a folder of this version."""
+    """Replaces all files of a volume at once, as a kubelet does: they are links through `..data` to a
+    folder of this version."""
     folder.mkdir(parents=True, exist_ok=True)
     version = folder / f"..{uuid.uuid4().hex}"
     version.mkdir()
@@ -76,37 +77,37 @@ def fill(folder: pathlib.Path, files: dict[str, bytes], mode: int, group: int | 
 
 
 def volumes(pod: dict, folder: pathlib.Path, objects) -> dict[str, pathlib.Path]:
-    """Where each volume lies on the node; made, or brought up to date."""
-    places = {}
+    """Creates or updates all volumes of a pod, and returns the path of each on the node."""
+    paths = {}
     group = pod["spec"].get("securityContext", {}).get("fsGroup")
     for volume in pod["spec"].get("volumes", []):
         name = volume["name"]
-        place = folder / name
+        path = folder / name
         if "configMap" in volume:
             source = volume["configMap"]
-            fill_if_new(place, data(objects("ConfigMap", source["name"])), source.get("defaultMode", 0o644), group)
+            fill_if_new(path, data(objects("ConfigMap", source["name"])), source.get("defaultMode", 0o644), group)
         elif "secret" in volume:
             source = volume["secret"]
-            fill_if_new(place, data(objects("Secret", source["secretName"])), source.get("defaultMode", 0o644), group)
+            fill_if_new(path, data(objects("Secret", source["secretName"])), source.get("defaultMode", 0o644), group)
         elif "emptyDir" in volume:
-            place.mkdir(parents=True, exist_ok=True)
-            place.chmod(0o777)
+            path.mkdir(parents=True, exist_ok=True)
+            path.chmod(0o777)
         elif "hostPath" in volume:
-            place = folder.parents[1] / "host" / volume["hostPath"]["path"].lstrip("/")
-            place.mkdir(parents=True, exist_ok=True)
+            path = folder.parents[1] / "host" / volume["hostPath"]["path"].lstrip("/")
+            path.mkdir(parents=True, exist_ok=True)
         else:
-            raise ValueError(f"volume {name}: of a kind that is not played here: {sorted(volume)}")
-        places[name] = place
-    return places
+            raise ValueError(f"volume {name}: its kind is not supported here: {sorted(volume)}")
+        paths[name] = path
+    return paths
 
 
-def fill_if_new(place: pathlib.Path, files: dict[str, bytes], mode: int, group: int | None) -> None:
-    if not place.exists() or {name: (place / name).read_bytes() for name in files if (place / name).exists()} != files:
-        fill(place, files, mode, group)
+def fill_if_new(path: pathlib.Path, files: dict[str, bytes], mode: int, group: int | None) -> None:
+    if not path.exists() or {name: (path / name).read_bytes() for name in files if (path / name).exists()} != files:
+        fill(path, files, mode, group)
 
 
 def filter_of(pod: dict, container: dict, node) -> dict:
-    """The system call filter, for a runtime as new as `node.denies_io_uring` says."""
+    """The seccomp profile of a container, where the default profile depends on `node.denies_io_uring`."""
     own = container.get("securityContext", {}).get("seccompProfile")
     wanted = own or pod["spec"].get("securityContext", {}).get("seccompProfile") or {"type": "Unconfined"}
     if wanted["type"] == "Localhost":
@@ -176,7 +177,7 @@ def sandbox(pod: dict, node, attempt: int) -> dict:
     }
 
 
-def container(pod: dict, one: dict, node, places: dict, attempt: int) -> dict:
+def container(pod: dict, one: dict, node, paths: dict, attempt: int) -> dict:
     return {
         "metadata": {"name": one["name"], "attempt": attempt},
         "image": {"image": images.NAMES.get(one["image"], one["image"])},
@@ -184,7 +185,7 @@ def container(pod: dict, one: dict, node, places: dict, attempt: int) -> dict:
         "args": [str(word) for word in one.get("args", [])],
         "envs": environment(pod, one, node.cluster.config),
         "mounts": [
-            {"container_path": mount["mountPath"], "host_path": str(places[mount["name"]]), "readonly": mount.get("readOnly", False)}
+            {"container_path": mount["mountPath"], "host_path": str(paths[mount["name"]]), "readonly": mount.get("readOnly", False)}
             for mount in one.get("volumeMounts", [])
         ],
         "log_path": f"{pod['metadata']['name']}.{one['name']}.{pod['metadata']['uid'][:4]}.{attempt}.log",

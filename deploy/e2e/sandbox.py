@@ -1,8 +1,9 @@
-"""What this machine must have, and the namespaces in which everything happens.
+"""The requirements on this machine, and the namespaces that everything runs in.
 
-The whole play runs behind unshare(1): mounts, processes and networks of its own. When its first process ends, for
-whatever reason, the kernel ends all others and takes back every mount, interface, address and rule; what is left to
-remove are a folder and empty control groups. Nothing here touches the machine's own containerd, networks or rules.
+unshare(1) gives the play mounts, processes and networks of its own. When its first process ends, for any
+reason, the kernel ends all others and removes every mount, interface, address and rule. Only a folder and
+empty control groups remain to be removed. The play does not touch the containerd, networks and rules of
+the machine.
 """
 
 import ctypes
@@ -15,7 +16,7 @@ import sys
 import tempfile
 import time
 
-# By the Debian package that has it.
+# Needed commands, each with its Debian package.
 COMMANDS = {
     "containerd": "containerd",
     "ctr": "containerd",
@@ -31,14 +32,14 @@ COMMANDS = {
 PLUGINS = pathlib.Path("/usr/lib/cni")
 INSIDE = "CORECACHED_E2E_FOLDER"
 CONTROL_GROUPS = pathlib.Path("/sys/fs/cgroup")
-# Folders that containerd and the CNI plugins write to wherever they are told to work.
+# Folders that containerd and the CNI plugins write to whatever their configuration says.
 COVERED = ("/run", "/var/lib/cni", "/var/lib/containerd", "/etc/cni")
 CLONE_NEWNET = 0x40000000
 PR_SET_PDEATHSIG = 1
 
 
 def missing() -> list[str]:
-    """Why it cannot be played here; empty when it can."""
+    """The reasons why the play cannot run on this machine; empty if it can."""
     if os.geteuid() != 0:
         return ["not root: containers and networks need it"]
     found = [f"{command} (Debian: {package})" for command, package in COMMANDS.items() if not shutil.which(command)]
@@ -58,7 +59,7 @@ UNSHARE = ["unshare", "--mount", "--propagation", "private", "--net", "--pid", "
 
 
 def enter(arguments: list[str]) -> int:
-    """Run this program again in namespaces of its own, and clear up behind it. The exit code is its."""
+    """Runs this program again in namespaces of its own, removes what it leaves, and returns its exit code."""
     folder = tempfile.mkdtemp(prefix="corecached-e2e-")
     # In a session of its own, so that Ctrl-C reaches this process alone.
     inner = subprocess.Popen(
@@ -80,12 +81,12 @@ def die_with_parent() -> None:
 
 
 def group(folder: pathlib.Path) -> str:
-    """The control group of everything that runs in containers here."""
+    """The control group of all containers of the play."""
     return "/" + folder.name
 
 
 def clear(folder: pathlib.Path) -> None:
-    """Removes what the namespaces did not take with them."""
+    """Removes what remains after the namespaces are gone."""
     deadline = time.monotonic() + 10
     while True:
         left = [path for path in (*CONTROL_GROUPS.glob(folder.name), *CONTROL_GROUPS.glob(f"*/{folder.name}"))]
@@ -105,18 +106,18 @@ def clear(folder: pathlib.Path) -> None:
 
 
 def settle(folder: pathlib.Path) -> None:
-    """The first things done inside: folders of its own where others would write."""
+    """Mounts private folders over those that the play writes to. Called first inside the namespaces."""
     for path in (str(folder), *COVERED):
         if os.path.isdir(path):
             subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "corecached-e2e", path], check=True)
     os.makedirs("/run/netns")
-    # Network namespaces are named by mounts here, which other mount namespaces need not see.
+    # The names of network namespaces are mounts here; child mount namespaces must see them.
     subprocess.run(["mount", "--bind", "/run/netns", "/run/netns"], check=True)
     subprocess.run(["mount", "--make-shared", "/run/netns"], check=True)
 
 
 def join_network(name: str) -> None:
-    """The calling thread, and it alone, moves to the network namespace of that name."""
+    """Moves the calling thread, and no other, to the network namespace of that name."""
     libc = ctypes.CDLL(None, use_errno=True)
     with open(f"/run/netns/{name}", "rb") as file:
         if libc.setns(file.fileno(), CLONE_NEWNET):

@@ -1,4 +1,4 @@
-"""Sets the stage once, plays the chapters on it, and says how it went."""
+"""Starts the cluster once, plays the chapters on it, and reports the results."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from variants import Variants
 HERE = pathlib.Path(__file__).resolve().parent
 CHART = HERE.parent / "chart"
 NODES = 3
-# Which helm renders, and whether the nodes' default filter denies io_uring: each once with each.
+# Runs of the tutorial: the version of helm, and whether the default profile of the nodes denies io_uring.
 PLAYS = (("3.17", True), ("4.3", False))
 
 
@@ -30,7 +30,7 @@ class Stage:
     def __init__(self, args, folder: pathlib.Path):
         self.args, self.folder = args, folder
         self.begun = time.monotonic()
-        # Kept when all is over, for whoever wants to know why.
+        # Kept after the play, to investigate failures.
         self.logs = args.tools / "logs"
         shutil.rmtree(self.logs, ignore_errors=True)
         self.logs.mkdir(parents=True)
@@ -81,23 +81,23 @@ class Stage:
             try:
                 play()
                 passed += 1
-            except Exception as error:  # The next chapter may still tell something.
+            except Exception as error:  # The next chapters still run.
                 failed += 1
                 self.out(f"FAILED: {name}: {error}")
                 self.transcript.write(traceback.format_exc())
-                self.lament(cluster)
+                self.report_pods(cluster)
                 self.reset(cluster, control)
             for note in cluster.notes[begun:]:
                 self.out(f"  note: {note}")
         if self.faults.rows:
-            self.title("what the load generator saw")
+            self.title("results of the load generator")
             self.out(table(self.faults.rows))
-        self.title("over")
+        self.title("end")
         self.out(f"{passed} passed, {failed} failed")
         return 1 if failed else 0
 
     def listed(self, cluster: Cluster, control: Control, terminal: Terminal):
-        """Chapters by name, each made ready when its turn comes."""
+        """The chapters by name. Each is prepared just before it is played."""
         if "tutorial" in self.args.only:
             for helm, denied in PLAYS:
                 control.helm = self.args.helm / f"helm-{helm}"
@@ -116,8 +116,8 @@ class Stage:
             yield from self.faults.cases()
             self.reset(cluster, control)
 
-    def lament(self, cluster: Cluster) -> None:
-        """How the pods are that were there when something failed."""
+    def report_pods(self, cluster: Cluster) -> None:
+        """Prints the state of all pods after a failure."""
         for pod in list(cluster.pods.values()):
             for one in pod.containers:
                 state = "ready" if one.is_ready else "running" if one.is_running else f"ended {one.exit_code} {one.reason}"
@@ -126,13 +126,13 @@ class Stage:
 
     @staticmethod
     def process_of(pod) -> int:
-        """The process of its first container."""
+        """The process id of the first container of a pod."""
         status = pod.node.runtime.call("ContainerStatus", container_id=pod.containers[0].id, verbose=True)
         return json.loads(status.info["info"])["pid"]
 
     @staticmethod
     def reset(cluster: Cluster, control: Control) -> None:
-        """An empty cluster, whatever the last chapter left."""
+        """Empties the cluster and reconnects all nodes."""
         with cluster.lock:
             cluster.objects.clear()
             cluster.releases.clear()

@@ -1,27 +1,27 @@
-"""A shell with the play's kubectl and helm in it, and a person at its terminal who waits for what must come. Writes down all
-that is said and all that is printed."""
+"""Runs commands in a shell whose PATH has the stand-ins of kubectl and helm, with or without a terminal,
+and waits for their output. All input and output goes to the transcript."""
 
 import re
 import subprocess
 
 import pexpect
 
-# Seconds to wait for what must come next.
+# Seconds to wait for expected output.
 WAIT_S = 30
 
 
 class Failed(Exception):
-    """A step did not print what it must."""
+    """A step did not have the expected result."""
 
 
 class Terminal:
-    """A shell with the play's kubectl and helm; writes down what was said and what came."""
+    """A shell with the stand-ins of kubectl and helm."""
 
     def __init__(self, environment: dict, folder: str, out):
         self.environment, self.folder, self.out = environment, folder, out
 
     def run(self, command: str, expect: str | None = None, fails: bool = False) -> str:
-        """A command that needs no terminal; `expect` is a pattern for all it prints."""
+        """Runs a command that needs no terminal. `expect` is a pattern for its whole output."""
         self.out(f"$ {command}")
         done = subprocess.run(
             ["bash", "-c", command], capture_output=True, text=True, cwd=self.folder, env=self.environment, timeout=180, check=False
@@ -32,7 +32,7 @@ class Terminal:
         if (done.returncode != 0) != fails:
             raise Failed(f"{command}: exit code {done.returncode}: {printed}")
         if expect is not None and not re.fullmatch(expect, printed.strip(), re.DOTALL):
-            raise Failed(f"{command}: printed\n{printed}\nwhich is not\n{expect}")
+            raise Failed(f"{command}: printed\n{printed}\nwhich does not match\n{expect}")
         return done.stdout.strip()
 
     def sit(self, command: str) -> "Session":
@@ -41,7 +41,7 @@ class Terminal:
 
 
 class Session:
-    """At a terminal, inside whatever the command opened."""
+    """A command that runs at a terminal and is given input line by line."""
 
     def __init__(self, terminal: Terminal, command: str):
         self.terminal, self.command = terminal, command
@@ -60,7 +60,7 @@ class Session:
                 self.terminal.out(f"  {line}")
         self.child.close(force=True)
 
-    # What pexpect calls with all that comes.
+    # Called by pexpect with all output.
     def write(self, text: str) -> None:
         self.shown.append(text)
 
@@ -71,7 +71,7 @@ class Session:
         try:
             self.child.expect(pattern)
         except (pexpect.TIMEOUT, pexpect.EOF) as error:
-            raise Failed(f"{self.command}: no {pattern!r} but {''.join(self.shown)[-1500:]!r}") from error
+            raise Failed(f"{self.command}: expected {pattern!r}, got {''.join(self.shown)[-1500:]!r}") from error
         return self.child.match.group(0)
 
     def say(self, line: str) -> None:
@@ -81,7 +81,7 @@ class Session:
         try:
             self.child.expect(pexpect.EOF)
         except pexpect.TIMEOUT as error:
-            raise Failed(f"{self.command}: does not end: {''.join(self.shown)[-1500:]!r}") from error
+            raise Failed(f"{self.command}: did not end: {''.join(self.shown)[-1500:]!r}") from error
         self.child.close()
         whole = "".join(self.shown).replace("\r", "")
         for line in whole.splitlines():

@@ -1,5 +1,5 @@
-"""The tutorial, step by step: its own commands in a shell, at a terminal where a person would sit at one, and after each
-what it must print."""
+"""Google's tutorial on memcached in Kubernetes, step by step: its commands in a shell, at a terminal where
+the tutorial uses one, with a check of the output after each."""
 
 import re
 
@@ -96,7 +96,7 @@ class Tutorial:
             session.say("client.get('mykey')")
             session.wait("b'hello'\r")
             session.wait(">>> ")
-            # How keys spread, which the tutorial promises: three hundred keys, and nobody holds none or all.
+            # The tutorial says that keys spread: of three hundred keys, each cache must have at least 60.
             session.say("_ = [client.set(f'key{n}', str(n)) for n in range(300)]")
             session.wait(">>> ")
             session.say("assert all(client.get(f'key{n}') == str(n).encode() for n in range(300)); sorted(int(c.stats()[b'curr_items']) for c in client.clients.values())")
@@ -174,9 +174,9 @@ class Tutorial:
         self.spread()
 
     def spread(self) -> None:
-        """Beyond the tutorial's text and promised by it: the proxy spreads keys over all caches, and any proxy finds what
-        went in by any other."""
-        # Each set is answered before the get by another proxy is sent.
+        """Checks what the tutorial says without a command: the proxy spreads keys over all caches, and
+        every proxy finds keys that were set through another."""
+        # noreply is off, so each set is answered before a get through another proxy is sent.
         proxies = [Client((network.node_address(node.number), 5000), timeout=5, default_noreply=False) for node in self.cluster.nodes]
         for number in range(300):
             proxies[number % 3].set(f"spread{number}", str(number))
@@ -190,18 +190,18 @@ class Tutorial:
             client.close()
         for client in proxies:
             client.close()
-        self.terminal.out(f"  300 keys through three proxies lie on the caches as {counts}")
+        self.terminal.out(f"  items on the caches after 300 sets through three proxies: {counts}")
         if sum(counts) < 300 or min(counts) < 60:
             raise Failed(f"keys do not spread: {counts}")
 
     def backends(self) -> None:
-        """What the filter let them have, in each pod."""
+        """Checks that each pod uses the network backend that its seccomp profile allows."""
         for pod in self.cluster.find(**{"app.kubernetes.io/instance": "mycache"}):
             if backend_of(pod) != self.backend:
-                raise Failed(f"{pod.name}: network by {backend_of(pod)}, not {self.backend}")
-        self.terminal.out(f"  all pods reach the network by {self.backend}")
+                raise Failed(f"{pod.name}: network backend {backend_of(pod)}, not {self.backend}")
+        self.terminal.out(f"  all pods use the network backend {self.backend}")
 
-    # --- pieces
+    # --- helpers
 
     def addresses(self, name: str) -> list[str]:
         return sorted(pod.address for pod in self.cluster.find(app=name))

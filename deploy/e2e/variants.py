@@ -1,4 +1,5 @@
-"""Ways to install the chart that the tutorial does not go: each is installed, tried, and tested by `helm test`."""
+"""Variants of the chart that the tutorial does not use. Each is installed, tried, and tested with `helm
+test`."""
 
 import socket
 import time
@@ -26,12 +27,14 @@ class Variants:
             self.control.wait(lambda kind=kind, name=name: self.control.settled(kind, name))
 
     def helm_test(self, count: int) -> None:
-        """As many containers as there are caches and proxies to ask, each of which stored a value and got it back."""
+        """Runs `helm test`, which must have `count` successful containers, one for each tested cache or
+        proxy."""
         succeeded = r"NAME: mycache\n( +\S+: 0\n){%d}TEST SUITE: +mycache-memcached-test\nPhase: +Succeeded" % count
         self.terminal.run("helm test mycache", succeeded)
 
     def image(self) -> None:
-        """Nothing but the image: no arguments, no writable file, no capability, a user of its own."""
+        """Runs the image alone: no arguments, a read-only root file system, no capabilities, and its own
+        user."""
         self.stage.reset(self.cluster, self.control)
         archive, binary = self.stage.folder / "images/corecached.tar", self.stage.args.binary
         self.terminal.out(f"  image: {archive.stat().st_size / 2**20:.1f} MiB packed, of which the binary is {binary.stat().st_size / 2**20:.1f} MiB unpacked")
@@ -41,7 +44,7 @@ class Variants:
         pod = self.cluster.pods["alone"]
         self.control.wait(lambda: pod.containers[0].began_at or pod.error)
         served = self.first_reply(pod.address)
-        self.terminal.out(f"  first reply {1000 * (served - pod.containers[0].began_at):.0f} ms after the runtime was told to start the container")
+        self.terminal.out(f"  first reply {1000 * (served - pod.containers[0].began_at):.0f} ms after the runtime was asked to start the container")
         command = "kubectl exec alone -- /usr/local/bin/corecached healthcheck --store"
         self.terminal.run(command, "")
         users = f"/proc/{self.stage.process_of(pod)}/status"
@@ -65,7 +68,7 @@ class Variants:
 
     def passwords(self) -> None:
         values = "--set architecture=high-availability --set auth.enabled=true,auth.username=web,auth.password=se:cret"
-        # Ready, so that its own probes have shown the password.
+        # Wait until it is ready: then its probes have authenticated.
         self.install(values, ("StatefulSet", CACHE))
         pod = self.cluster.find(app=CACHE)[0]
         with socket.create_connection((pod.address, 11211), timeout=5) as client, client.makefile("rwb") as stream:
@@ -74,13 +77,13 @@ class Variants:
                 stream.write(line)
                 stream.flush()
                 said.append(stream.readline().decode().strip())
-        self.terminal.out(f"  without, with a wrong and with the right password: {said}")
+        self.terminal.out(f"  without a password, with a wrong one, and with the right one: {said}")
         if said != ["CLIENT_ERROR unauthenticated", "CLIENT_ERROR authentication failure", "STORED", "END"]:
             raise Failed(f"passwords: {said}")
         self.helm_test(3)
 
     def installed_profile(self) -> None:
-        """On nodes whose default denies it."""
+        """Installs the seccomp profile on nodes whose default profile denies io_uring."""
         for node in self.cluster.nodes:
             node.denies_io_uring = True
         values = "--set memcached.replicaCount=3 --set seccomp.mode=localhost,seccomp.installer.enabled=true"
@@ -103,12 +106,12 @@ class Variants:
             asks = f"printf \"set k{number} 0 0 1\\r\\nx\\r\\nquit\\r\\n\" | nc {PROXY}-local 5000"
             self.terminal.run(f"kubectl exec {name} -- sh -c '{asks}'", "STORED")
         more = {pod: count - before[pod] for pod, count in self.stored().items()}
-        self.terminal.out(f"  sets that each proxy took from a pod on {node.name}: {more}")
+        self.terminal.out(f"  sets that each proxy received from a pod on {node.name}: {more}")
         own = next(pod.name for pod in self.cluster.find(app=PROXY) if pod.node is node)
         if more != {pod: 5 if pod == own else 0 for pod in before}:
-            raise Failed("not its own node's proxy was asked")
+            raise Failed("another proxy than that of the pod's own node was used")
 
     def stored(self) -> dict[str, int]:
-        """Requests that each proxy has passed on."""
+        """Requests that each proxy has sent to destinations."""
         count = lambda pod: int(scrape(pod)["corecached_proxy_destination_requests_total"])
         return {pod.name: count(pod) for pod in self.cluster.find(app=PROXY)}

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Packs a static corecached into an OCI image, as a tar of an OCI layout: no registry, no daemon, no root.
+"""Packs a static corecached binary into an OCI image, as a tar of an OCI layout. It needs no registry, no
+daemon and no root.
 
     deploy/image/build-static.sh                      # target/x86_64-unknown-linux-gnu/release/corecached
     deploy/image/build.py --binary PATH --output corecached.tar [--tag NAME:TAG]
 
-The same binary gives the same bytes. Load it with `ctr image import`, `podman load`, `skopeo copy oci-archive:...`.
+The same binary gives the same bytes. Load it with `ctr image import`, `podman load`, `skopeo copy
+oci-archive:...`.
 """
 
 import argparse
@@ -29,7 +31,7 @@ def encode(value) -> bytes:
 
 
 def pack(root: pathlib.Path, epoch: int) -> bytes:
-    """`root` as a tar in which nothing depends on who made it, where or when."""
+    """Packs `root` as a tar that does not depend on the user, the machine or the time of the build."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for path in sorted(root.rglob("*")):
@@ -47,16 +49,17 @@ def pack(root: pathlib.Path, epoch: int) -> bytes:
 
 
 def refuse_dynamic(binary: pathlib.Path) -> None:
-    """An empty image has no loader: a binary that asks for one would not start."""
+    """Exits if the binary needs a dynamic loader: the image has none, so the binary would not start."""
     head = binary.read_bytes()[:1 << 16]
     if not head.startswith(b"\x7fELF"):
-        sys.exit(f"{binary}: not an ELF file; give a static corecached")
+        sys.exit(f"{binary}: not an ELF file; give a static corecached (deploy/image/build-static.sh)")
     if b"/ld-linux" in head or b"/ld-musl" in head:
-        sys.exit(f"{binary}: needs a loader; build it with -C target-feature=+crt-static (deploy/image/build-static.sh)")
+        sys.exit(f"{binary}: not static; build it with -C target-feature=+crt-static (deploy/image/build-static.sh)")
 
 
 def layout(layer: bytes, tag: str, epoch: int, config: dict, labels: dict) -> bytes:
-    """The tar of an OCI layout: one image of one layer, with `config` for whoever runs it."""
+    """Returns the tar of an OCI layout with one image of one layer and the container configuration
+    `config`."""
     packed = gzip.compress(layer, compresslevel=6, mtime=0)
     blobs = {}
 
@@ -105,7 +108,7 @@ def layout(layer: bytes, tag: str, epoch: int, config: dict, labels: dict) -> by
 
 
 def image(binary: pathlib.Path, tag: str, epoch: int, version: str) -> bytes:
-    """The bytes of the tar."""
+    """Returns the bytes of the image's tar."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([HERE / "rootfs.sh", binary, folder], check=True)
         layer = pack(pathlib.Path(folder), epoch)
@@ -122,7 +125,7 @@ def image(binary: pathlib.Path, tag: str, epoch: int, version: str) -> bytes:
         "ExposedPorts": {"11211/tcp": {}, "5000/tcp": {}, "9150/tcp": {}},
         "Labels": labels,
         "StopSignal": "SIGTERM",
-        # Docker's, which the OCI's specification leaves room for.
+        # An extension of Docker, which the OCI specification permits.
         "Healthcheck": {"Test": ["CMD", BIN, "healthcheck"], "Interval": 10_000_000_000},
     }
     return layout(layer, tag, epoch, config, labels)
@@ -137,7 +140,7 @@ def main() -> None:
     if not args.binary.is_file():
         sys.exit(f"--binary {args.binary}: no such file; build it with deploy/image/build-static.sh")
     refuse_dynamic(args.binary)
-    # As reproducible builds agree: the time that everything in the image carries.
+    # The convention of reproducible builds for the time of all files in the image.
     epoch = int(os.environ.get("SOURCE_DATE_EPOCH", "0"))
     content = image(args.binary, args.tag, epoch, args.tag.rpartition(":")[2])
     args.output.write_bytes(content)

@@ -1,4 +1,4 @@
-//! The RAM path: hash, find, compare, copy; keys of 20 B, values of 100 B, a million items, uniform.
+//! Get and set in the engine: a million items with keys of 20 bytes and values of 100 bytes, uniform.
 
 use std::hint::black_box;
 
@@ -26,8 +26,9 @@ struct Filled {
     store: Store,
     hasher: KeyHasher,
     rng: Rng,
-    /// The keys of a batch, one after another, and their hashes.
+    /// The keys of a batch, one after another.
     bytes: Vec<u8>,
+    /// The hashes of these keys.
     hashes: [u64; BATCH],
 }
 
@@ -51,7 +52,7 @@ impl Filled {
         filled
     }
 
-    /// Draw the keys of a batch; when prefetching, start loading what they need.
+    /// Draws the keys of a batch; with `prefetch`, also starts to load their index entries and items.
     fn draw(&mut self, prefetch: bool) {
         self.bytes.clear();
         for index in 0..BATCH {

@@ -1,20 +1,21 @@
-//! What is measured, by time ([`micro`](../micro.rs)) and by instructions ([`instructions`](../instructions.rs)).
+//! The measured functions. [`micro`](../micro.rs) measures their time, [`instructions`](../instructions.rs)
+//! counts their instructions.
 
 mod engine;
 mod protocol;
 mod server;
 
-/// One function under measurement.
+/// A measured function.
 pub struct Case {
-    /// `crate/what`.
+    /// Name, as `crate/what`.
     pub name: &'static str,
-    /// Operations in one call: figures are for one of them.
+    /// Number of operations in one call; figures are for one operation.
     pub operations: u64,
     /// Sets everything up and returns the call.
     pub prepare: fn() -> Box<dyn FnMut()>,
 }
 
-/// All of them.
+/// Returns all cases.
 pub fn all() -> Vec<Case> {
     [protocol::CASES, engine::CASES, server::CASES]
         .into_iter()

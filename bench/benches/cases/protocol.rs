@@ -1,4 +1,4 @@
-//! Parsing and encoding of the commands that matter.
+//! Parsing of the most frequent commands, and encoding of their replies.
 
 use std::hint::black_box;
 
@@ -37,7 +37,7 @@ pub const CASES: &[Case] = &[
     Case { name: "protocol/encode the reply to mg", operations: 1, prepare: encoding_meta },
 ];
 
-/// Parse all of `input` each time.
+/// Parses all of `input` in each call.
 fn parsing(input: Vec<u8>) -> Box<dyn FnMut()> {
     let limits = Limits::default();
     Box::new(move || {

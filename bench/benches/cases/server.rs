@@ -1,14 +1,14 @@
-//! What lies between the two: the mesh between shards, the outbox of a connection that is behind, and the ring by
-//! which a proxy picks a server.
+//! Parts of the server: the mesh between shards, and the outbox of a connection that reads slowly.
 
 use std::hint::black_box;
 use std::io::IoSlice;
 
-use corecached::net::{ConnId, Outbox};
-use corecached::proxy::hash::{Distribution, KeyHash, Points, Ring, RingServer, RingSpec};
-use corecached::shard::mesh;
-use corecached::shard::message::{Message, Piece, ReplyTo, Request};
-use corecached_protocol::{Command, Limits, Parsed, Parser};
+use corecached_net::ConnId;
+use corecached_net::outbox::Outbox;
+use corecached_protocol::{CommandHead, Limits, Parsed, Parser};
+use corecached_shard::mesh;
+use corecached_shard::mesh::message::{Message, Piece, ReplyTo, Request};
+use corecached_shard::types::{NoTask, ServiceTypes};
 
 use super::Case;
 
@@ -22,35 +22,42 @@ pub const CASES: &[Case] = &[
         prepare: mesh_by_16,
     },
     Case { name: "server/outbox, 140 B in and out, by 16", operations: BATCH as u64, prepare: outbox },
-    Case {
-        name: "server/ring, Ch3 of 10 servers",
-        operations: BATCH as u64,
-        prepare: || ring(Distribution::Ch3),
-    },
-    Case {
-        name: "server/ring, rendezvous of 10 servers",
-        operations: BATCH as u64,
-        prepare: || ring(Distribution::Rendezvous),
-    },
-    Case { name: "server/ring, ketama of 10 servers", operations: BATCH as u64, prepare: || ring(ketama()) },
 ];
 
-/// Sixteen gets from shard 0 to shard 1, published together, and their replies.
+/// A service whose shards ask each other for commands alone.
+struct CommandsOnly;
+
+impl ServiceTypes for CommandsOnly {
+    type Task = NoTask;
+    type Barrier = ();
+    type Then = ();
+    type Ask = CommandHead;
+    type Broadcast = ();
+    type Answer = ();
+
+    fn answer_bytes((): &()) -> usize {
+        0
+    }
+}
+
+/// Sends sixteen gets from shard 0 to shard 1 in one batch, and their replies back.
 fn mesh_by_16() -> Box<dyn FnMut()> {
-    let (mut meshes, _presence) = mesh::connect(2);
+    let (mut meshes, _presence) = mesh::connect::<CommandsOnly>(2);
     let (Some(mut owner), Some(mut asker)) = (meshes.pop(), meshes.pop()) else { panic!("two shards") };
     let to = ReplyTo { conn: ConnId { index: 3, generation: 1 }, sequence: 0 };
     let parsed = Parser::new().parse(b"get corecached:benchmark\r\n", &Limits::default());
-    let Ok(Parsed::Complete { value: command @ Command::Retrieve(_), .. }) = parsed else { panic!("a get") };
+    let Ok(Parsed::Complete { value: command, .. }) = parsed else { panic!("a get") };
     Box::new(move || {
         for hash in 0..BATCH as u64 {
-            asker.requests(1).push_request(to, &Request::Execute { command, hash, data: &[] });
+            let Some(parts) = command.parts() else { panic!("it names a key") };
+            let (ask, key, tokens) = (parts.head, parts.key, parts.tokens);
+            asker.requests(1).push_request(to, &Request { ask, hash, key, tokens, data: &[] });
         }
         asker.publish(|_| ());
         let Some((from, mut batch)) = owner.take_requests() else { panic!("published") };
         batch.drain(|message| {
             if let Message::Request { to, request } = message {
-                black_box(request);
+                black_box(request.ask.with_bytes(request.key, request.tokens));
                 owner.replies(from).push_reply(to, Piece::Last, |out| {
                     out.extend_from_slice(REPLY);
                     None
@@ -61,30 +68,16 @@ fn mesh_by_16() -> Box<dyn FnMut()> {
         owner.publish(|_| ());
         let Some((_, mut batch)) = asker.take_replies() else { panic!("answered") };
         batch.drain(|message| {
-            black_box(message);
+            if let Message::Reply(reply) = message {
+                black_box(reply);
+            }
         });
         asker.recycle(batch);
     })
 }
 
-fn ketama() -> Distribution {
-    Distribution::Points { points: Points::Ketama, key_hash: KeyHash::Md5 }
-}
-
-/// Sixteen keys of 20 bytes, and the server of each.
-fn ring(distribution: Distribution) -> Box<dyn FnMut()> {
-    let servers: Vec<RingServer> =
-        (0..10).map(|number| RingServer::new(&format!("cache-{number}.cache"), 11211)).collect();
-    let ring = Ring::build(&RingSpec { distribution, ..RingSpec::ch3() }, &servers).expect("a ring");
-    let keys: Vec<String> = (0..BATCH).map(|number| format!("corecached-key-{number:05}")).collect();
-    Box::new(move || {
-        for key in &keys {
-            black_box(ring.pick(black_box(key.as_bytes())));
-        }
-    })
-}
-
-/// Sixteen replies pushed to a connection that is behind, gathered and sent.
+/// Pushes sixteen replies to the outbox of a connection that reads slowly, gathers them and marks them as
+/// sent.
 fn outbox() -> Box<dyn FnMut()> {
     let mut outbox = Outbox::default();
     Box::new(move || {

@@ -1,10 +1,10 @@
-//! A comparison as Markdown.
+//! Renders a comparison as Markdown.
 
 use std::fmt::Write;
 
 use super::table::{Added, Cell, Comparison, Spread};
 
-/// The whole comparison.
+/// Renders the comparison: machine, method, ratios, figures and, for proxies, added latency.
 #[must_use]
 pub fn render(comparison: &Comparison) -> String {
     let mut text = String::new();
@@ -65,7 +65,7 @@ fn added(proxies: &[Added]) -> String {
 fn ratio(cell: &Cell, ratio: Spread) -> String {
     match cell.failure {
         Some(_) => "-".to_owned(),
-        // The process is not one of those compared.
+        // There is no figure: the CPU time of this process was not read.
         None if ratio.median == 0.0 => "-".to_owned(),
         None => format!("{:.2} [{:.2}-{:.2}]", ratio.median, ratio.min, ratio.max),
     }

@@ -1,10 +1,11 @@
-//! Servers against each other: started here, pinned alike, driven in turn within each round.
+//! Compares servers: starts them, pins them to the same cores, and drives each in turn within every round.
 //!
-//! A shared machine drifts by more than servers differ, so what counts is the ratio of two servers within one round, and
-//! of those the median over rounds. Proxies are compared in the same way, before the same caches. For anything else, give
-//! [`measure`] servers that are up: it asks of them only where they listen and which process they are.
+//! The speed of a shared machine varies by more than servers differ. So the result is the ratio of two
+//! servers within one round, and the median of these ratios over rounds. Proxies are compared in the same
+//! way, in front of the same caches. To compare servers that are started in another way, call [`measure`]
+//! with their addresses and process ids.
 
-mod behind;
+mod caches;
 mod markdown;
 mod plot;
 mod table;
@@ -17,61 +18,63 @@ use std::time::Duration;
 
 use clap::Args;
 
-pub use behind::Behind;
+pub use caches::ProxiedCaches;
 pub use table::{Added, Cell, Comparison, Row, ServerLine, Spread, median};
 pub use workloads::{ALL, Data, OPEN, PROXIED, PROXIED_QUICK, QUICK, Rate, Spoken, Workload};
 
 use crate::load::{self, Plan, Progress, Report, Target};
 use crate::machine::Machine;
 use crate::peer::{Peer, Server, Setting};
-use crate::{Failure, place};
+use crate::{Failure, scheduling};
 
-/// Compare corecached with memcached, or as a proxy with twemproxy, and with others, under the workloads of the README.
+/// Compare corecached with memcached, or as a proxy with twemproxy, and with others, under the workloads of
+/// the README.
 #[derive(Debug, Args)]
 pub struct CompareArgs {
-    /// The corecached binary [default: beside this one]
+    /// The corecached binary [default: in the folder of this binary]
     #[arg(long)]
     corecached: Option<PathBuf>,
-    /// Backends of corecached to compare; none: without it
+    /// Backends of corecached to compare; "none" leaves corecached out
     #[arg(long, value_delimiter = ',', default_value = "io_uring,epoll")]
     backends: Vec<String>,
-    /// Compare proxies, each before the same three caches
+    /// Compare proxies, each in front of the same three caches
     #[arg(long)]
     proxy: bool,
-    /// The memcached binary; the reference, and with --proxy the caches
+    /// The memcached binary: the reference, or with --proxy the caches
     #[arg(long, default_value = "memcached")]
     memcached: PathBuf,
     /// The twemproxy binary, the reference of --proxy
     #[arg(long, default_value = "nutcracker", requires = "proxy")]
     twemproxy: PathBuf,
-    /// Another server, name=path:arguments, with {port}, {threads} and {memory} (MiB) in them, and with --proxy {config},
-    /// {json}, {yaml} or {servers}; may be repeated
+    /// Another server, name=path:arguments, with {port}, {threads} and {memory} (MiB) in them, and with
+    /// --proxy {config}, {json}, {yaml} or {servers}; may be repeated
     #[arg(long)]
     peer: Vec<Peer>,
-    /// Workloads by name [default: all, or with --quick w1,w2,w3,w6,w7,half; with --proxy p1,p2,p3,p4,p5,open]
+    /// Workloads by name [default: all, or with --quick w1,w2,w3,w6,w7,half; with --proxy
+    /// p1,p2,p3,p4,p5,open]
     #[arg(long, value_delimiter = ',')]
     workloads: Vec<String>,
-    /// Less than three minutes: fewer workloads, shorter rounds
+    /// Take less than three minutes: fewer workloads, shorter rounds
     #[arg(long)]
     quick: bool,
-    /// Rounds
+    /// Number of rounds
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Seconds measured, each round, workload and server [default: 2, or with --quick 1]
+    /// Measured seconds for each round, workload and server [default: 2, or with --quick 1]
     #[arg(long)]
     seconds: Option<f64>,
-    /// Cores and threads of each server; with a core left over, the generator has the last, to itself if caches behind
-    /// proxies find another
+    /// Cores and threads of each server. If a core is left, the generator runs on the last one; with --proxy
+    /// it shares that core with the caches unless more cores are left
     #[arg(long, default_value_t = 1)]
     server_cores: usize,
     /// Memory limit of each server, MiB
     #[arg(long, default_value_t = 2048)]
     memory: usize,
-    /// Run server workers and the generator before ordinary threads (SCHED_FIFO): for machines that do other work. Not
-    /// with every core in use
+    /// Run server workers and the generator before ordinary threads (SCHED_FIFO), for machines that do other
+    /// work. Has no effect when servers use every core
     #[arg(long)]
     fifo: bool,
-    /// Requests a second of `half` [default: half of what the reference reaches in w1]
+    /// Requests a second in the workload `half` [default: half of what the reference reaches in w1]
     #[arg(long, conflicts_with = "proxy")]
     half_rate: Option<f64>,
     /// Compare every byte of every value
@@ -82,32 +85,33 @@ pub struct CompareArgs {
     out: Option<PathBuf>,
 }
 
-/// How servers are measured.
+/// The method of a comparison.
 #[derive(Debug)]
 pub struct Method {
-    /// What each run of load has in common.
+    /// Settings that all runs have in common.
     pub base: Plan,
     /// Workloads in order.
     pub workloads: Vec<Workload>,
-    /// Rounds.
+    /// Number of rounds.
     pub rounds: usize,
-    /// Requests a second of [`Rate::HalfOfReference`]; measured when there is none.
+    /// Requests a second of [`Rate::HalfOfReference`]; `None`: measured before the first round.
     pub half_rate_per_s: Option<f64>,
-    /// Open loops sleep between requests: servers share the generator's core, or it runs first (SCHED_FIFO), where the
-    /// kernel takes 50 ms of each second from a thread that polls.
+    /// Whether open loops sleep between requests instead of polling: set when servers share the core of the
+    /// generator, or when the generator runs under SCHED_FIFO, where the kernel takes 50 ms of each second
+    /// from a thread that polls.
     pub sleep: bool,
 }
 
-/// A server that is up.
+/// A running server that is measured.
 #[derive(Clone, Debug)]
 pub struct Subject {
-    /// What tables call it.
+    /// Name in tables.
     pub name: String,
-    /// Where it listens.
+    /// Address that it listens on.
     pub target: Target,
-    /// Its process; without, its CPU is not read.
+    /// Process id; `None`: its CPU time is not read.
     pub pid: Option<u32>,
-    /// The one workload it is driven under; `None`: all.
+    /// Name of the one workload that it is measured under; `None`: all workloads.
     pub only: Option<&'static str>,
 }
 
@@ -117,31 +121,31 @@ impl Subject {
     }
 }
 
-/// Do what the options say; the exit code tells whether all replies were right.
+/// Runs the subcommand. The exit code is 0 if all replies were correct.
 ///
 /// # Errors
-/// What kept the comparison from being made.
+/// A server cannot be started or filled, the reference fails, or the results cannot be written.
 pub fn main(args: &CompareArgs) -> Result<ExitCode, Failure> {
-    place::allow_many_files();
+    scheduling::allow_many_files();
     let machine = Machine::read();
     let (mut setting, method, peers) = (args.setting()?, args.method()?, args.peers()?);
-    let behind = match args.proxy {
-        true => Some(Behind::start(&args.memcached, &args.setting_behind())?),
+    let caches = match args.proxy {
+        true => Some(ProxiedCaches::start(&args.memcached, &args.cache_setting())?),
         false => None,
     };
-    setting.pool = behind.as_ref().map(Behind::pool);
+    setting.pool = caches.as_ref().map(ProxiedCaches::pool);
     let servers = peers.iter().map(|peer| peer.start(&setting)).collect::<Result<Vec<_>, _>>()?;
-    let lines = servers.iter().map(line).chain(behind.as_ref().map(Behind::line)).collect();
+    let lines = servers.iter().map(line).chain(caches.as_ref().map(ProxiedCaches::line)).collect();
     let subjects: Vec<Subject> =
-        servers.iter().map(subject).chain(behind.as_ref().map(Behind::direct)).collect();
+        servers.iter().map(subject).chain(caches.as_ref().map(ProxiedCaches::direct)).collect();
     let rows = measure(&subjects, &method)?;
-    drop((servers, behind));
+    drop((servers, caches));
     let names: Vec<String> = subjects.into_iter().map(|subject| subject.name).collect();
     let open = rows.iter().find(|row| row.workload == OPEN);
     let comparison = Comparison {
         added: open.map(|row| row.added(&names)).unwrap_or_default(),
         machine,
-        command: std::env::args().map(|word| quoted(&word)).collect::<Vec<_>>().join(" "),
+        command: std::env::args().map(|word| without_folder(&word)).collect::<Vec<_>>().join(" "),
         method: args.words(&setting, &method),
         servers: lines,
         rows,
@@ -156,8 +160,8 @@ pub fn main(args: &CompareArgs) -> Result<ExitCode, Failure> {
     Ok(if cells().any(|cell| cell.faults > 0) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// The last part of a word that is a path: where things lie on this machine tells nobody anything.
-fn quoted(word: &str) -> String {
+/// Returns a word of the command line without the folders of a path in it: they are of no use in a report.
+fn without_folder(word: &str) -> String {
     let short = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
     match word.split_once('=') {
         Some((name, rest)) => match rest.split_once(':') {
@@ -190,14 +194,14 @@ impl CompareArgs {
         if !corecached.exists() && !backends.is_empty() {
             let path = corecached.display();
             return Err(Failure::new(format!(
-                "{path}: no such file: build the server, or say --corecached PATH"
+                "{path}: no such file: build corecached, or give its path with --corecached PATH"
             )));
         }
         if let Some(peer) = self.peer.iter().find(|peer| peer.is_proxy() != self.proxy) {
             let words = if self.proxy {
-                "is told of no caches: write {config}, {json}, {yaml} or {servers} in its arguments"
+                "is told of no caches: add {config}, {json}, {yaml} or {servers} to its arguments"
             } else {
-                "is a proxy: say --proxy"
+                "is a proxy: say --proxy, or leave {config}, {json}, {yaml} and {servers} out of its arguments"
             };
             return Err(Failure::new(format!("--peer {}: {words}", peer.name)));
         }
@@ -212,9 +216,9 @@ impl CompareArgs {
     }
 
     fn setting(&self) -> Result<Setting, Failure> {
-        let cores = place::cores();
+        let cores = scheduling::cores();
         if self.server_cores == 0 || self.server_cores > cores.len() {
-            return Err(Failure::new(format!("--server-cores is 1 to {}", cores.len())));
+            return Err(Failure::new(format!("--server-cores must be 1 to {}", cores.len())));
         }
         let shared = self.server_cores == cores.len();
         Ok(Setting {
@@ -226,22 +230,22 @@ impl CompareArgs {
         })
     }
 
-    /// Of the caches behind proxies: on none of the proxies' cores, so that each proxy's is its own, and on the
-    /// generator's only when nothing else is left.
-    fn setting_behind(&self) -> Setting {
-        let cores = place::cores();
+    /// Returns the setting of the caches behind proxies. They do not run on a core of the proxies, and share
+    /// the core of the generator only when no other is left.
+    fn cache_setting(&self) -> Setting {
+        let cores = scheduling::cores();
         Setting {
-            cores: cores_behind(&cores, self.server_cores).to_vec(),
+            cores: cache_cores(&cores, self.server_cores).to_vec(),
             threads: 1,
             memory_mib: self.memory,
-            // Were they behind ordinary threads, those would decide how fast proxies are.
+            // Without it, ordinary threads that delay the caches would decide how fast the proxies are.
             fifo: self.fifo && self.server_cores < cores.len(),
             pool: None,
         }
     }
 
     fn method(&self) -> Result<Method, Failure> {
-        let cores = place::cores();
+        let cores = scheduling::cores();
         let shared_cores = self.server_cores == cores.len();
         let seconds = self.seconds.unwrap_or(if self.quick { 1.0 } else { 2.0 });
         let duration =
@@ -266,7 +270,7 @@ impl CompareArgs {
             return Err(Failure::new(format!("no workload {unknown}: there are {}", all.join(", "))));
         }
         let workloads = table.iter().filter(|workload| names.contains(&workload.name)).copied().collect();
-        let beside_caches = self.proxy && self.setting_behind().cores == base.cores;
+        let beside_caches = self.proxy && self.cache_setting().cores == base.cores;
         let sleep = shared_cores || beside_caches || base.fifo;
         Ok(Method { base, workloads, rounds: self.rounds.max(1), half_rate_per_s: self.half_rate, sleep })
     }
@@ -286,7 +290,7 @@ impl CompareArgs {
             },
             on(&method.base.cores),
             if self.proxy {
-                format!(", caches on {}", on(&self.setting_behind().cores))
+                format!(", caches on {}", on(&self.cache_setting().cores))
             } else {
                 String::new()
             },
@@ -313,22 +317,22 @@ fn write(directory: &Path, kind: &str, comparison: &Comparison, markdown: &str) 
     Ok(())
 }
 
-/// Measure servers, of which the first is the reference. What a server cannot do, such as a protocol it does not speak,
-/// leaves an empty cell.
+/// Measures servers; the first is the reference. A workload that another server fails under, for example
+/// because it does not speak the protocol, becomes a cell with a failure.
 ///
 /// # Errors
-/// When a server cannot be filled, or the reference fails.
+/// A server cannot be filled, or the reference fails.
 pub fn measure(subjects: &[Subject], method: &Method) -> Result<Vec<Row>, Failure> {
     fill(subjects, method)?;
     let half_rate_per_s = half_rate(subjects, method)?;
     let steps = method.rounds * method.workloads.len() * subjects.len();
-    let progress = Progress::of_requests("measuring", steps as u64);
+    let progress = Progress::for_requests("measuring", steps as u64);
     let mut reports: Vec<Vec<Result<Vec<Report>, Failure>>> =
         method.workloads.iter().map(|_| subjects.iter().map(|_| Ok(Vec::new())).collect()).collect();
     let mut step = 0;
     for round in 0..method.rounds {
         for (workload, reports) in method.workloads.iter().zip(&mut reports) {
-            // Another server goes first in each round, so that none always follows the same one.
+            // A different server goes first in each round, so that no server always follows the same one.
             for turn in 0..subjects.len() {
                 let server = (turn + round) % subjects.len();
                 step += 1;
@@ -365,17 +369,19 @@ fn row(workload: &Workload, reports: &[Result<Vec<Report>, Failure>]) -> Result<
     })
 }
 
-/// The cores between those of proxies and the generator's, the generator's if there are none, or any when proxies have
-/// all of them.
-fn cores_behind(cores: &[usize], of_proxies: usize) -> &[usize] {
-    match cores.len().saturating_sub(of_proxies) {
+/// Returns the cores for the caches: those between the cores of the proxies and that of the generator, or
+/// that of the generator if there are none between, or no restriction (empty) when the proxies have all
+/// cores.
+fn cache_cores(cores: &[usize], proxy_cores: usize) -> &[usize] {
+    match cores.len().saturating_sub(proxy_cores) {
         0 => &[],
-        1 => &cores[of_proxies..],
-        left => &cores[of_proxies..of_proxies + left - 1],
+        1 => &cores[proxy_cores..],
+        left => &cores[proxy_cores..proxy_cores + left - 1],
     }
 }
 
-/// The plan for one server. Each of its runs writes values that no other run wrote.
+/// Returns the plan for one run against one server. `number` makes its values differ from those of all other
+/// runs.
 fn aimed(plan: Plan, subject: &Subject, number: u64) -> Plan {
     let run = plan.run.wrapping_add(number as u32 + 1);
     Plan { target: subject.target.clone(), server_pid: subject.pid, seed: number + 1, run, ..plan }
@@ -393,7 +399,7 @@ fn fill(subjects: &[Subject], method: &Method) -> Result<(), Failure> {
                 continue;
             }
             let plan = aimed(workload.plan(&method.base, false, 1.0, false), subject, 0).filling();
-            let progress = Progress::of_requests(&format!("filling {}", subject.name), u64::from(plan.keys));
+            let progress = Progress::for_requests(&format!("filling {}", subject.name), u64::from(plan.keys));
             let report = load::run(&plan, &progress).map_err(|failure| failure.during(&subject.name))?;
             progress.done();
             if !report.is_clean() {
@@ -422,9 +428,9 @@ mod tests {
 
     #[test]
     fn caches_keep_off_the_cores_of_proxies() {
-        assert_eq!(cores_behind(&[0, 1], 1), [1]);
-        assert_eq!(cores_behind(&[0, 1, 2, 3], 1), [1, 2]);
-        assert_eq!(cores_behind(&[0, 1, 2, 3], 2), [2]);
-        assert_eq!(cores_behind(&[0, 1], 2), [0; 0]);
+        assert_eq!(cache_cores(&[0, 1], 1), [1]);
+        assert_eq!(cache_cores(&[0, 1, 2, 3], 1), [1, 2]);
+        assert_eq!(cache_cores(&[0, 1, 2, 3], 2), [2]);
+        assert_eq!(cache_cores(&[0, 1], 2), [0; 0]);
     }
 }

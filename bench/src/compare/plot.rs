@@ -1,4 +1,4 @@
-//! A comparison as bars: CPU to the reference by workload, and latency in an open loop.
+//! The plot of a comparison: CPU relative to the reference for each workload, and latency in the open loop.
 
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -18,23 +18,23 @@ const COLOURS: [RGBColor; 6] = [
     RGBColor(230, 159, 0),
 ];
 
-/// Workloads whose latencies are drawn.
+/// Workloads whose latencies are shown.
 const OPEN_LOOPS: [&str; 2] = ["half", OPEN];
 
-/// Bars of one group; `None` where there is no figure.
+/// The name of a group and its bars, one for each server; `None` where there is no figure.
 type Group = (String, Vec<Option<f64>>);
 
-/// The whole comparison as SVG.
+/// Renders the comparison as SVG.
 ///
 /// # Errors
-/// When it cannot be drawn.
+/// The plotting library fails.
 pub fn render(comparison: &Comparison) -> Result<String, Failure> {
     let open = comparison.rows.iter().find(|row| OPEN_LOOPS.contains(&row.workload.as_str()));
     let mut svg = String::new();
     {
         let panels = 1 + u32::from(open.is_some());
         let area = SVGBackend::with_string(&mut svg, (WIDTH, PANEL_HEIGHT * panels)).into_drawing_area();
-        area.fill(&WHITE).map_err(drawn)?;
+        area.fill(&WHITE).map_err(plot_failure)?;
         let names: Vec<String> = comparison.servers.iter().map(|server| server.name.clone()).collect();
         let panels = area.split_evenly((panels as usize, 1));
         let ratios: Vec<Group> = comparison.rows.iter().map(ratios).collect();
@@ -44,7 +44,7 @@ pub fn render(comparison: &Comparison) -> Result<String, Failure> {
             let title = "Latency in the open loop, ms";
             panel(&panels[1], title, &names, &latencies(open))?;
         }
-        area.present().map_err(drawn)?;
+        area.present().map_err(plot_failure)?;
     }
     Ok(svg)
 }
@@ -75,7 +75,7 @@ fn panel(
     groups: &[Group],
 ) -> Result<(), Failure> {
     const GAP: f64 = 0.2;
-    /// Room above the bars, and for each line of the legend, of the greatest bar.
+    /// Free space above the bars, and for each line of the legend, as shares of the greatest bar.
     const ABOVE: (f64, f64) = (0.1, 0.1);
     let room = 1.0 + ABOVE.0 + ABOVE.1 * names.len() as f64;
     let top = groups.iter().flat_map(|group| group.1.iter().flatten()).fold(0.0, |a: f64, &b| a.max(b));
@@ -85,7 +85,7 @@ fn panel(
         .x_label_area_size(30)
         .y_label_area_size(50)
         .build_cartesian_2d(0.0..groups.len() as f64, 0.0..(top * room).max(1e-9))
-        .map_err(drawn)?;
+        .map_err(plot_failure)?;
     let label = |x: &f64| {
         let index = *x as usize;
         let centred = (*x - index as f64 - 0.5).abs() < 0.01;
@@ -98,7 +98,7 @@ fn panel(
         .x_label_formatter(&label)
         .label_style(("sans-serif", 13))
         .draw()
-        .map_err(drawn)?;
+        .map_err(plot_failure)?;
     let width = (1.0 - GAP) / names.len() as f64;
     for (server, name) in names.iter().enumerate() {
         let colour = COLOURS[server % COLOURS.len()];
@@ -108,7 +108,7 @@ fn panel(
         });
         chart
             .draw_series(bars)
-            .map_err(drawn)?
+            .map_err(plot_failure)?
             .label(name)
             .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 10, y + 5)], colour.filled()));
     }
@@ -119,9 +119,9 @@ fn panel(
         .border_style(BLACK)
         .label_font(("sans-serif", 13))
         .draw()
-        .map_err(drawn)
+        .map_err(plot_failure)
 }
 
-fn drawn(error: impl std::fmt::Display) -> Failure {
-    Failure::new(format!("the plot cannot be drawn: {error}"))
+fn plot_failure(error: impl std::fmt::Display) -> Failure {
+    Failure::new(format!("the plot cannot be plot_failure: {error}"))
 }

@@ -1,107 +1,108 @@
-//! What a comparison came to: medians, and ratios within rounds.
+//! The result of a comparison: medians over rounds, and ratios within rounds.
 
 use serde::Serialize;
 
 use crate::load::Report;
 use crate::machine::Machine;
 
-/// A comparison, whole.
+/// The whole result of a comparison.
 #[derive(Clone, Debug, Serialize)]
 pub struct Comparison {
-    /// Where.
+    /// The machine that it was measured on.
     pub machine: Machine,
-    /// The command that made it.
+    /// The command line.
     pub command: String,
     /// How it was measured, in words.
     pub method: String,
     /// The servers, the reference first.
     pub servers: Vec<ServerLine>,
-    /// One a workload.
+    /// One row for each workload.
     pub rows: Vec<Row>,
-    /// One a proxy, where caches were asked directly too.
+    /// The latency that each proxy adds; empty unless a cache was measured directly too.
     pub added: Vec<Added>,
 }
 
 /// A server that took part.
 #[derive(Clone, Debug, Serialize)]
 pub struct ServerLine {
-    /// What tables call it.
+    /// Name in tables.
     pub name: String,
-    /// What it says it is.
+    /// Version that the server reports.
     pub version: String,
-    /// Its arguments.
+    /// Arguments that it was started with.
     pub arguments: String,
 }
 
-/// A workload and what each server made of it.
+/// The results of all servers under one workload.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
     /// Name of the workload.
     pub workload: String,
-    /// What it is.
+    /// Description of the workload.
     pub what: String,
-    /// In the order of the servers.
+    /// One cell for each server, in the order of [`Comparison::servers`].
     pub cells: Vec<Cell>,
 }
 
-/// One server under one workload. Medians over rounds.
+/// The results of one server under one workload: medians over rounds, unless a field says otherwise.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Cell {
-    /// Why there is nothing else here.
+    /// Why the server has no results under this workload.
     pub failure: Option<String>,
-    /// Wrong or stale values, broken connections, errors, over all rounds.
+    /// Wrong and stale values, broken connections and errors, summed over all rounds.
     pub faults: u64,
-    /// Server CPU, microseconds a request.
+    /// CPU time of the server, microseconds a request.
     pub cpu_us: f64,
-    /// Cores the server kept busy.
+    /// Number of cores that the server kept busy.
     pub cores: f64,
     /// Requests a second.
     pub requests_per_s: f64,
-    /// Latency, microseconds.
+    /// Median latency, microseconds.
     pub p50_us: f64,
-    /// The same.
+    /// 99th percentile of latency, microseconds.
     pub p99_us: f64,
-    /// The same.
+    /// 99.9th percentile of latency, microseconds.
     pub p999_us: f64,
-    /// 99th percentile of the median tenth of a second; of open loops only.
+    /// 99th percentile of the median tenth of a second, microseconds; open loops only.
     pub steady_p99_us: Option<f64>,
-    /// CPU of this server to that of the reference in the same round.
+    /// CPU time a request divided by that of the reference in the same round.
     pub cpu_ratio: Spread,
-    /// Throughput, likewise.
+    /// Throughput divided by that of the reference in the same round.
     pub throughput_ratio: Spread,
-    /// 99th percentile, likewise; of open loops that of the median tenth of a second.
+    /// 99th percentile divided by that of the reference in the same round; in open loops, of the median tenth
+    /// of a second.
     pub p99_ratio: Spread,
-    /// CPU of the generator, microseconds a request.
+    /// CPU time of the generator, microseconds a request.
     pub generator_cpu_us: f64,
-    /// Whether an open loop could not be kept up with.
+    /// Whether an open loop was saturated in any round: the server did not keep up with the rate.
     pub saturated: bool,
-    /// Every round.
+    /// The report of every round.
     pub rounds: Vec<Report>,
 }
 
-/// What a proxy adds to the latency of the cache behind it, asked directly in the same round.
+/// The latency that a proxy adds, compared with a cache that is asked directly in the same round.
 #[derive(Clone, Debug, Serialize)]
 pub struct Added {
     /// Name of the proxy.
     pub name: String,
-    /// To the median, microseconds.
+    /// Difference of the medians, microseconds.
     pub p50_us: Spread,
-    /// To the 99th percentile of the median tenth of a second, microseconds.
+    /// Difference of the 99th percentiles of the median tenth of a second, microseconds.
     pub p99_us: Spread,
 }
 
 /// A figure over rounds: a ratio to the reference, or a difference.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Spread {
-    /// Median of the rounds.
+    /// Median over the rounds.
     pub median: f64,
-    /// The least of them.
+    /// Least of the rounds.
     pub min: f64,
-    /// The greatest.
+    /// Greatest of the rounds.
     pub max: f64,
 }
 
-/// The median; 0 of nothing.
+/// Returns the median; 0 when there are no values.
 #[must_use]
 pub fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
@@ -114,18 +115,18 @@ pub fn median(values: impl Iterator<Item = f64>) -> f64 {
 }
 
 impl Spread {
-    /// Ratios of one figure to the reference's, round by round.
-    fn of(rounds: &[Report], reference: &[Report], figure: impl Fn(&Report) -> f64) -> Self {
+    /// Spread of the ratios of one figure to that of the reference, round by round.
+    fn from_ratios(rounds: &[Report], reference: &[Report], figure: impl Fn(&Report) -> f64) -> Self {
         let pairs = rounds.iter().zip(reference).map(|(own, reference)| (figure(own), figure(reference)));
-        Self::over(pairs.filter(|pair| pair.1 > 0.0).map(|pair| pair.0 / pair.1))
+        Self::from_figures(pairs.filter(|pair| pair.1 > 0.0).map(|pair| pair.0 / pair.1))
     }
 
-    /// Differences, likewise.
-    fn beyond(rounds: &[Report], direct: &[Report], figure: impl Fn(&Report) -> f64) -> Self {
-        Self::over(rounds.iter().zip(direct).map(|(own, direct)| figure(own) - figure(direct)))
+    /// Spread of the differences of one figure to that of the direct measurement, round by round.
+    fn from_differences(rounds: &[Report], direct: &[Report], figure: impl Fn(&Report) -> f64) -> Self {
+        Self::from_figures(rounds.iter().zip(direct).map(|(own, direct)| figure(own) - figure(direct)))
     }
 
-    fn over(figures: impl Iterator<Item = f64>) -> Self {
+    fn from_figures(figures: impl Iterator<Item = f64>) -> Self {
         let figures: Vec<f64> = figures.collect();
         Self {
             median: median(figures.iter().copied()),
@@ -136,22 +137,23 @@ impl Spread {
 }
 
 impl Row {
-    /// What each server of this row adds to the latency of the last one, by name; nothing of those that failed.
+    /// Returns the latency that each server of this row adds to that of the last one, which was asked
+    /// directly. Servers that failed are left out.
     #[must_use]
     pub fn added(&self, names: &[String]) -> Vec<Added> {
         let Some((direct, proxies)) = self.cells.split_last() else { return Vec::new() };
         let works = |cell: &Cell| cell.failure.is_none();
         let added = |(name, cell): (&String, &Cell)| Added {
             name: name.clone(),
-            p50_us: Spread::beyond(&cell.rounds, &direct.rounds, |report| report.latency.p50_us),
-            p99_us: Spread::beyond(&cell.rounds, &direct.rounds, steady_or_all),
+            p50_us: Spread::from_differences(&cell.rounds, &direct.rounds, |report| report.latency.p50_us),
+            p99_us: Spread::from_differences(&cell.rounds, &direct.rounds, steady_or_all),
         };
         names.iter().zip(proxies).filter(|(_, cell)| works(cell) && works(direct)).map(added).collect()
     }
 }
 
 impl Cell {
-    /// Of all rounds of a server, beside those of the reference.
+    /// Summarises all rounds of a server, compared with the rounds of the reference.
     #[must_use]
     pub fn new(rounds: &[Report], reference: &[Report]) -> Self {
         let middle = |figure: fn(&Report) -> f64| median(rounds.iter().map(figure));
@@ -173,9 +175,9 @@ impl Cell {
                 .iter()
                 .all(|report| report.steady_p99_us.is_some())
                 .then(|| middle(steady_or_all)),
-            cpu_ratio: Spread::of(rounds, reference, cpu),
-            throughput_ratio: Spread::of(rounds, reference, |report| report.requests_per_s),
-            p99_ratio: Spread::of(rounds, reference, steady_or_all),
+            cpu_ratio: Spread::from_ratios(rounds, reference, cpu),
+            throughput_ratio: Spread::from_ratios(rounds, reference, |report| report.requests_per_s),
+            p99_ratio: Spread::from_ratios(rounds, reference, steady_or_all),
             generator_cpu_us: middle(|report| report.own_cpu_us),
             saturated: rounds.iter().any(|report| report.saturated),
             rounds: rounds.to_vec(),
@@ -183,7 +185,8 @@ impl Cell {
     }
 }
 
-/// The 99th percentile that servers are compared by.
+/// Returns the 99th percentile that servers are compared by: of the median tenth of a second in open loops,
+/// else of all requests.
 fn steady_or_all(report: &Report) -> f64 {
     report.steady_p99_us.unwrap_or(report.latency.p99_us)
 }

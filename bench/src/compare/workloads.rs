@@ -5,7 +5,7 @@ use crate::popularity::Popularity;
 use crate::sizes::Sizes;
 use crate::wire::Protocol;
 
-/// Keys and values that workloads share, filled once a server.
+/// Sets of keys and values that workloads share. Each server is filled with a set once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Data {
     /// 1 M values of 100 bytes.
@@ -14,74 +14,75 @@ pub enum Data {
     Middle,
     /// 4 k values of 64 KiB.
     Large,
-    /// 100 k values of 100 bytes: few, so that caches behind a proxy cost little.
-    SmallBehind,
-    /// 10 k values of 8 KiB.
-    LargeBehind,
+    /// 100 k values of 100 bytes, for proxies: few, so that the caches behind them need little CPU.
+    SmallProxied,
+    /// 10 k values of 8 KiB, for proxies.
+    LargeProxied,
 }
 
 impl Data {
-    /// Number of the first key, keys, bytes of a value.
-    const fn shape(self) -> (u32, u32, u32) {
+    /// Returns the number of the first key, the number of keys, and the bytes of a value.
+    const fn keys_and_size(self) -> (u32, u32, u32) {
         match self {
             Self::Small => (0, 1_000_000, 100),
             Self::Middle => (1 << 24, 300_000, 1 << 10),
             Self::Large => (1 << 25, 4_000, 64 << 10),
-            Self::SmallBehind => (0, 100_000, 100),
-            Self::LargeBehind => (1 << 24, 10_000, 8 << 10),
+            Self::SmallProxied => (0, 100_000, 100),
+            Self::LargeProxied => (1 << 24, 10_000, 8 << 10),
         }
     }
 }
 
-/// Which commands a workload speaks.
+/// The commands that a workload uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spoken {
     /// get and set.
     Text,
     /// mg and ms.
     Meta,
-    /// mg and ms to the reference, get and set to all others. Memcached before 1.6.35 answers pipelined gets with a
-    /// system call each, but never did so for mg: its best against our plainest.
+    /// mg and ms for the reference, get and set for all others. memcached before 1.6.35 makes a system call
+    /// for each pipelined get, but not for mg: this compares its fastest commands with corecached's plain
+    /// ones.
     MetaToReference,
 }
 
-/// When a workload sends.
+/// The rate at which a workload sends requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rate {
-    /// As fast as it is answered.
+    /// Closed loop: as fast as requests are answered.
     Saturated,
-    /// At half of what the reference reaches in w1.
+    /// Open loop at half of the throughput that the reference reaches in w1.
     HalfOfReference,
-    /// At so many requests a second.
+    /// Open loop at this many requests a second.
     PerSecond(u32),
 }
 
 /// One row of the table.
 #[derive(Clone, Copy, Debug)]
 pub struct Workload {
-    /// Its name, such as `w1`.
+    /// Name, such as `w1`.
     pub name: &'static str,
-    /// What it is, in words.
+    /// Description for tables.
     pub what: &'static str,
     /// Keys and values.
     pub data: Data,
-    /// Commands.
+    /// Commands that it uses.
     pub spoken: Spoken,
-    /// Connections.
+    /// Number of connections.
     pub connections: usize,
-    /// Requests sent together.
+    /// Number of requests sent together on a connection.
     pub depth: usize,
-    /// Keys in a get.
+    /// Number of keys in a get.
     pub keys_per_get: usize,
-    /// Share of sets.
+    /// Share of requests that are sets, 0 to 1.
     pub set_share: f64,
-    /// Exponent of the popularity; 0 is uniform.
+    /// Zipf exponent of the popularity of keys; 0 is uniform.
     pub zipf: f64,
-    /// When it sends.
+    /// Rate of requests.
     pub rate: Rate,
 }
 
-/// w1, which the others vary.
+/// w1, the workload that the others are variations of.
 const W1: Workload = Workload {
     name: "w1",
     what: "50 connections, 90/10 get/set of 100 B, no pipelining",
@@ -95,7 +96,7 @@ const W1: Workload = Workload {
     rate: Rate::Saturated,
 };
 
-/// All of them, in the order of the table.
+/// All workloads for caches, in the order of the table.
 pub const ALL: [Workload; 12] = [
     W1,
     Workload { name: "w2", what: "w1, pipeline 16", depth: 16, ..W1 },
@@ -122,40 +123,40 @@ pub const ALL: [Workload; 12] = [
     },
 ];
 
-/// Those of a quick comparison.
+/// Names of the workloads of a quick comparison.
 pub const QUICK: [&str; 6] = ["w1", "w2", "w3", "w6", "w7", "half"];
 
-/// p1, which the others of proxies vary.
+/// p1, the workload that the others for proxies are variations of.
 const P1: Workload = Workload {
     name: "p1",
     what: "50 connections, gets of 100 B, no pipelining",
-    data: Data::SmallBehind,
+    data: Data::SmallProxied,
     set_share: 0.0,
     ..W1
 };
 
-/// Those of proxies before caches, in the order of the table.
+/// All workloads for proxies, in the order of the table.
 pub const PROXIED: [Workload; 7] = [
     P1,
     Workload { name: "p2", what: "p1, pipeline 16", depth: 16, ..P1 },
     Workload { name: "p3", what: "p1, multiget of 10 keys", keys_per_get: 10, ..P1 },
-    Workload { name: "p4", what: "p1, 8 KiB values", data: Data::LargeBehind, ..P1 },
+    Workload { name: "p4", what: "p1, 8 KiB values", data: Data::LargeProxied, ..P1 },
     Workload { name: "p5", what: "p1, sets only", set_share: 1.0, ..P1 },
     Workload { name: "p6", what: "p1, 1000 connections", connections: 1000, ..P1 },
     Workload { name: OPEN, what: "p1, open loop at 10 000 requests/s", rate: Rate::PerSecond(10_000), ..P1 },
 ];
 
-/// The one of proxies under which a cache is asked directly too.
+/// Name of the workload for proxies under which a cache is also measured directly.
 pub const OPEN: &str = "open";
 
-/// Those of a quick comparison of proxies.
+/// Names of the workloads of a quick comparison of proxies.
 pub const PROXIED_QUICK: [&str; 6] = ["p1", "p2", "p3", "p4", "p5", OPEN];
 
 impl Workload {
-    /// `plan` with this workload in it. `half_rate_per_s` is for [`Rate::HalfOfReference`].
+    /// Returns `plan` changed to this workload. `half_rate_per_s` is the rate of [`Rate::HalfOfReference`].
     #[must_use]
     pub fn plan(&self, plan: &Plan, is_reference: bool, half_rate_per_s: f64, sleep: bool) -> Plan {
-        let (first_key, keys, value_bytes) = self.data.shape();
+        let (first_key, keys, value_bytes) = self.data.keys_and_size();
         let meta = match self.spoken {
             Spoken::Text => false,
             Spoken::Meta => true,

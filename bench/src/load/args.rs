@@ -49,7 +49,8 @@ pub struct LoadArgs {
     /// Size of keys in bytes, 8 to 250: N, MIN-MAX, N:WEIGHT,..., etc-key or file:PATH
     #[arg(long, default_value = "20")]
     key_size: Sizes,
-    /// Size of values in bytes: N, MIN-MAX, N:WEIGHT,..., etc-value or file:PATH (CacheLib size histogram, plain or xz)
+    /// Size of values in bytes: N, MIN-MAX, N:WEIGHT,..., etc-value or file:PATH (CacheLib size histogram,
+    /// plain or xz)
     #[arg(long, default_value = "100")]
     value_size: Sizes,
     /// Draw a new size from the distribution for each set of a key
@@ -61,7 +62,8 @@ pub struct LoadArgs {
     /// Open loop at this many requests a second, at Poisson instants; without it, closed loop
     #[arg(long)]
     rate: Option<f64>,
-    /// Open loop: sleep until the next instant instead of polling, to leave the core to others; implied by --fifo
+    /// Open loop: sleep until the next instant instead of polling, to leave the core to others; implied by
+    /// --fifo
     #[arg(long)]
     sleep: bool,
     /// Close and reopen a connection after this many requests

@@ -1,7 +1,7 @@
 //! Pending requests of a connection, and the parser of their replies.
 //!
-//! It does not access the socket: the worker receives into a buffer that all connections share, and passes the bytes.
-//! A reply that is complete in the buffer is judged there; only an incomplete part is copied.
+//! It does not access the socket: the worker receives into a buffer that all connections share, and passes
+//! the bytes. A reply that is complete in the buffer is judged there; only an incomplete part is copied.
 
 use super::Dataset;
 use super::tally::Tally;
@@ -68,8 +68,8 @@ enum ReplyState {
     /// A line is expected.
     #[default]
     Line,
-    /// A value of `len` bytes for `keys[index]`, or for a key that was not requested (`None`). `left` of its bytes,
-    /// including the line end, have not been received.
+    /// A value of `len` bytes for `keys[index]`, or for a key that was not requested (`None`). `left` of its
+    /// bytes, including the line end, have not been received.
     Value { index: Option<u32>, len: usize, left: usize },
 }
 

@@ -1,8 +1,8 @@
 //! A run of load against one server.
 //!
 //! [`run`] carries out a [`Plan`] on one or more threads, each with a share of the connections, and returns a
-//! [`Report`]. Nothing is allocated, formatted or logged per request: each turn of a thread processes all data that has
-//! been received, and sends the next requests on connections that became free.
+//! [`Report`]. Nothing is allocated, formatted or logged per request: each turn of a thread processes all
+//! data that has been received, and sends the next requests on connections that became free.
 
 mod args;
 mod connection;
@@ -16,8 +16,8 @@ mod worker;
 use std::sync::Arc;
 use std::time::Duration;
 
-use corecached::config::IoBackend;
-use corecached::tls::Trust;
+use corecached_net::endpoints::IoBackend;
+use corecached_net::tls::Trust;
 
 pub use args::{LoadArgs, main};
 pub use progress::Progress;
@@ -37,8 +37,8 @@ use crate::wire::Protocol;
 pub enum Pace {
     /// As soon as the previous burst of the connection is answered.
     Closed,
-    /// At the instants of a Poisson process, whether or not earlier requests are answered. Latency counts from the
-    /// instant.
+    /// At the instants of a Poisson process, whether or not earlier requests are answered. Latency counts
+    /// from the instant.
     Open {
         /// Requests a second; those of one burst are due together.
         rate_per_s: f64,
@@ -69,8 +69,8 @@ pub struct Plan {
     pub work: Work,
     /// Number of connections of all threads.
     pub connections: usize,
-    /// Number of requests in a burst: they are sent together on a connection, and the next burst follows when all are
-    /// answered.
+    /// Number of requests in a burst: they are sent together on a connection, and the next burst follows when
+    /// all are answered.
     pub depth: usize,
     /// Number of keys in one get.
     pub keys_per_get: usize,
@@ -110,14 +110,15 @@ pub struct Plan {
     pub duration: Duration,
     /// Time of the run before the measured time.
     pub warmup: Duration,
-    /// Total number of requests, however long they take, without a warm-up. A run over keys in order makes one request
-    /// for each key.
+    /// Total number of requests, however long they take, without a warm-up. A run over keys in order makes
+    /// one request for each key.
     pub requests: Option<u64>,
     /// Length of an interval of throughput in the report.
     pub interval: Duration,
     /// Seed of random numbers.
     pub seed: u64,
-    /// Number of the run. It is written into every value, and tells values of this run from those of earlier ones.
+    /// Number of the run. It is written into every value, and tells values of this run from those of earlier
+    /// ones.
     pub run: u32,
     /// Process id of the server, to read its CPU time and memory.
     pub server_pid: Option<u32>,
@@ -229,8 +230,8 @@ impl Plan {
 /// Carries out a plan.
 ///
 /// # Errors
-/// The plan is not valid, the server cannot be reached, or its replies make no sense. Wrong values are not errors: the
-/// report counts them.
+/// The plan is not valid, the server cannot be reached, or its replies make no sense. Wrong values are not
+/// errors: the report counts them.
 pub fn run(plan: &Plan, progress: &Progress) -> Result<Report, Failure> {
     plan.check()?;
     let dataset = plan.dataset()?;

@@ -42,8 +42,8 @@ impl Progress {
         Self { bar }
     }
 
-    /// Moves the bar to `position`, in milliseconds or requests, and shows the rate that follows from `requests`
-    /// answered so far. Draws at most a few times a second.
+    /// Moves the bar to `position`, in milliseconds or requests, and shows the rate that follows from
+    /// `requests` answered so far. Draws at most a few times a second.
     pub fn advance(&self, position: u64, requests: u64) {
         if self.bar.is_hidden() {
             return;

@@ -9,8 +9,8 @@ use super::tally::LoadCounts;
 use super::worker::ThreadOutcome;
 use super::{Dataset, Pace, Plan};
 
-/// Latency in microseconds, from when a request was due (open loop) or sent (closed loop) to the last byte of its
-/// reply.
+/// Latency in microseconds, from when a request was due (open loop) or sent (closed loop) to the last byte of
+/// its reply.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Latency {
     /// Mean.
@@ -110,8 +110,8 @@ pub struct Report {
     pub faults: Faults,
     /// Latency of all requests.
     pub latency: Latency,
-    /// Open loop: the 99th percentile of the median tenth of a second, microseconds. Rare pauses, of the machine or of
-    /// the server, do not affect it; steady delays do.
+    /// Open loop: the 99th percentile of the median tenth of a second, microseconds. Rare pauses, of the
+    /// machine or of the server, do not affect it; steady delays do.
     pub steady_p99_us: Option<f64>,
     /// Latency of gets, if there were any.
     pub get_latency: Option<Latency>,
@@ -198,10 +198,10 @@ impl Report {
                 unanswered: counts.unanswered,
                 examples,
             },
-            latency: all.as_ref().and_then(Latency::of).unwrap_or_default(),
+            latency: all.as_ref().and_then(Latency::from_histogram).unwrap_or_default(),
             steady_p99_us: steady(outcomes),
-            get_latency: gets.as_ref().and_then(Latency::of),
-            set_latency: sets.as_ref().and_then(Latency::of),
+            get_latency: gets.as_ref().and_then(Latency::from_histogram),
+            set_latency: sets.as_ref().and_then(Latency::from_histogram),
             in_bytes_per_s: counts.bytes_in as f64 / seconds,
             out_bytes_per_s: counts.bytes_out as f64 / seconds,
             server_cpu_us: server_cpu.map(|cpu| per_request(cpu.as_secs_f64())),

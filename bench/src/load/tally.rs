@@ -82,7 +82,8 @@ impl Tally {
         })
     }
 
-    /// Resets counters and histograms, except wrong values, stale values, broken connections and descriptions of faults.
+    /// Resets counters and histograms, except wrong values, stale values, broken connections and descriptions
+    /// of faults.
     pub fn restart(&mut self) {
         self.get_ns.reset();
         self.set_ns.reset();
@@ -119,8 +120,8 @@ impl Tally {
         interval.1 = interval.1.max(latency_ns);
     }
 
-    /// Adds answered requests to a tenth of a second of the measured time. A request whose tenth has ended counts in
-    /// the current one.
+    /// Adds answered requests to a tenth of a second of the measured time. A request whose tenth has ended
+    /// counts in the current one.
     #[inline]
     pub fn in_tenth(&mut self, index: u64, requests: u64, latency_ns: u64) {
         if index > self.tenth {

@@ -1,8 +1,8 @@
 //! The versions of each key that a read may return.
 //!
-//! A read must not return a version older than the newest write that was answered before the read was sent. Writes of
-//! one key that were pending at the same time may take effect in any order, so they do not raise this floor; the next
-//! write that is pending alone does.
+//! A read must not return a version older than the newest write that was answered before the read was sent.
+//! Writes of one key that were pending at the same time may take effect in any order, so they do not raise
+//! this floor; the next write that is pending alone does.
 
 use crate::payload::Stamp;
 

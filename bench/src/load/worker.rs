@@ -1,7 +1,8 @@
 //! A thread of load: its connections, the bursts that it sends on them, and its clock.
 //!
-//! It uses the network drivers of the server on the client side. A turn gives the kernel all bursts that the last turn
-//! wrote, processes what has been received, and writes the next burst on each connection whose burst is answered.
+//! It uses the network drivers of the server on the client side. A turn gives the kernel all bursts that the
+//! last turn wrote, processes what has been received, and writes the next burst on each connection whose
+//! burst is answered.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use corecached_net::endpoints::IoBackend;
 use corecached_net::epoll::Epoll;
 use corecached_net::granted;
 use corecached_net::listen::Admission;
-use corecached_net::tls::Tls;
+use corecached_net::tls::{SecureDriver, Tls};
 use corecached_net::uring::Uring;
 use corecached_net::{Close, ConnId, Driver, DriverSetup, Event, Send, Wait};
 use rustix::time::{ClockId, clock_gettime};
@@ -55,16 +56,16 @@ pub struct ThreadOutcome {
     pub own_cpu: Duration,
     /// CPU time of the server in the measured time; read by the first thread only.
     pub server_cpu: Option<Duration>,
-    /// Requests of an open loop that were due and not sent when the measured time ended, or were dropped because the
-    /// backlog was full.
+    /// Requests of an open loop that were due and not sent when the measured time ended, or were dropped
+    /// because the backlog was full.
     pub unsent: u64,
 }
 
 /// Runs thread `number` of a plan.
 ///
 /// # Errors
-/// The server cannot be reached, gives no reply, or breaks too many connections; or io_uring was requested and the
-/// kernel denies it.
+/// The server cannot be reached, gives no reply, or breaks too many connections; or io_uring was requested
+/// and the kernel denies it.
 pub fn run(
     plan: &Plan,
     dataset: &Dataset,
@@ -103,7 +104,7 @@ fn secured<D: Driver>(below: D) -> Tls<D> {
 }
 
 fn run_over(
-    driver: impl Driver,
+    driver: impl SecureDriver,
     plan: &Plan,
     dataset: &Dataset,
     number: usize,
@@ -187,7 +188,7 @@ struct Worker<'p, D> {
     under_way: usize,
 }
 
-impl<'p, D: Driver> Worker<'p, D> {
+impl<'p, D: SecureDriver> Worker<'p, D> {
     fn new(
         mut driver: D,
         plan: &'p Plan,
@@ -235,7 +236,8 @@ impl<'p, D: Driver> Worker<'p, D> {
         })
     }
 
-    /// Opens all connections of this thread, at most [`CONNECTING_MAX`] at a time, and waits until all are established.
+    /// Opens all connections of this thread, at most [`CONNECTING_MAX`] at a time, and waits until all are
+    /// established.
     fn connect_all(&mut self) -> Result<(), Failure> {
         let count = share(self.plan.connections as u64, self.plan.threads, self.number) as usize;
         let mut events = Vec::new();
@@ -367,7 +369,8 @@ impl<'p, D: Driver> Worker<'p, D> {
         let Some(begun) = self.begun.take() else {
             return Err(Failure::new("the run ended before it began"));
         };
-        // Requests without a reply took at least this long. Without them, the longest latencies would be missing.
+        // Requests without a reply took at least this long. Without them, the longest latencies would be
+        // missing.
         let now_ns = self.now_ns();
         for connection in &self.connections {
             let count = connection.replies.outstanding() as u64;
@@ -476,7 +479,7 @@ impl<'p, D: Driver> Worker<'p, D> {
         | Event::Ended { conn }
         | Event::Closed { conn }) = event
         else {
-            return Ok(()); // this side accepts and pins nothing, and its bursts wait for replies, not for sockets
+            return Ok(()); // this side accepts and pins nothing, and bursts wait for replies, not sockets
         };
         let index = self.index_by_slot[conn.index as usize] as usize;
         let is_current = self.connections[index].conn == conn;
@@ -505,7 +508,7 @@ impl<'p, D: Driver> Worker<'p, D> {
             }
             Event::Closed { .. } if self.connections[index].connecting => {
                 self.connecting -= 1;
-                self.plan.target.connect()?; // returns the reason, unless the server accepts connections by now
+                self.plan.target.connect()?; // returns the reason, unless the server accepts by now
                 self.connections[index].conn = self.begin(index)?;
                 Ok(())
             }
@@ -526,7 +529,8 @@ impl<'p, D: Driver> Worker<'p, D> {
         taken
     }
 
-    /// If the burst of a connection is answered, writes its next burst (closed loop) or makes the connection idle.
+    /// If the burst of a connection is answered, writes its next burst (closed loop) or makes the connection
+    /// idle.
     fn free_if_answered(&mut self, index: usize) -> Result<(), Failure> {
         let connection = &mut self.connections[index];
         if connection.replies.outstanding() > 0 || connection.replies.is_clear() {
@@ -554,7 +558,8 @@ impl<'p, D: Driver> Worker<'p, D> {
         }
         let (due_ns, now_ns) = (connection.due_ns, self.turn_ns);
         self.under_way -= (gets + sets) as usize;
-        // An open loop counts requests that were due in the measured time, a closed loop those answered in it.
+        // An open loop counts requests that were due in the measured time, a closed loop those answered in
+        // it.
         let counts_at = if self.plan.pace == Pace::Closed { now_ns } else { due_ns };
         if (self.measure_from_ns..self.measure_until_ns).contains(&counts_at) && self.begun.is_some() {
             let latency_ns = now_ns - due_ns;
@@ -578,7 +583,8 @@ impl<'p, D: Driver> Worker<'p, D> {
         Ok(())
     }
 
-    /// Handles a lost connection, which the driver has forgotten: counts its pending requests and opens it again.
+    /// Handles a lost connection, which the driver has forgotten: counts its pending requests and opens it
+    /// again.
     #[cold]
     fn on_broken(&mut self, index: usize, words: &str) -> Result<(), Failure> {
         let connection = &mut self.connections[index];

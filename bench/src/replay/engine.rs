@@ -1,31 +1,32 @@
-//! A replay into the engine alone: its hit ratio at exactly this memory, in the trace's own time.
+//! Replays a trace into the engine alone: its hit ratio with an exact amount of memory, in the time of the
+//! trace.
 
 use std::time::Instant;
 
 use corecached_engine::{Key, KeyHasher, Seconds, Store, StoreConfig, StoreHow, Stored};
 
-use super::{Counts, Replay, ReplayReport};
+use super::{Replay, ReplayCounts, ReplayReport};
 use crate::load::Progress;
 use crate::payload::put_key;
 use crate::rng::mix;
 use crate::{Failure, process};
 
-/// The second the replay begins in: any that leaves room for TTLs.
+/// Second at which the replay begins; any that leaves room for TTLs.
 const START_S: u32 = 1_000_000;
-/// Upkeep as a server does it: this many items looked at, each so many requests.
+/// Upkeep as in a server: the number of items examined, and the number of requests between two times.
 const UPKEEP_ITEMS: usize = 64;
 const UPKEEP_REQUESTS: usize = 64;
-/// Seed of key hashes; any.
+/// Seed of key hashes; any number.
 const HASH_SEED: u64 = 42;
 
-/// Replay into a store of `memory_bytes`.
+/// Replays into a store of `memory_bytes`.
 pub(super) fn run(replay: &Replay, memory_bytes: usize) -> Result<ReplayReport, Failure> {
     let hasher = KeyHasher::new(HASH_SEED);
     let mut now = Seconds(START_S);
     let mut store = Store::new(StoreConfig::new(memory_bytes, hasher.clone()), now)
         .map_err(|error| Failure::new(error.to_string()))?;
-    let progress = Progress::of_requests("replaying", replay.requests as u64);
-    let mut counts = Counts::default();
+    let progress = Progress::for_requests("replaying", replay.requests as u64);
+    let mut counts = ReplayCounts::default();
     let mut bytes = Vec::new();
     let (began, cpu_began) = (Instant::now(), process::cpu_ns(std::process::id()));
     for (index, &id) in replay.trace.ids()[..replay.requests].iter().enumerate() {
@@ -47,7 +48,7 @@ pub(super) fn run(replay: &Replay, memory_bytes: usize) -> Result<ReplayReport, 
                 Some(item) => counts.wrong += u64::from(!is_same(item.value.parts(), value)),
                 None => {
                     counts.misses += 1;
-                    let ttl_s = replay.ttl.of(mix(u64::from(number)));
+                    let ttl_s = replay.ttl.ttl_s(mix(u64::from(number)));
                     let expires = (ttl_s > 0).then_some(Seconds(now.0 + ttl_s));
                     let how = StoreHow { expires, ..StoreHow::default() };
                     let stored = store.store(key, value, &how, now);

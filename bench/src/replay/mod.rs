@@ -1,7 +1,8 @@
-//! A recorded trace, played look-aside: every request is a get, every miss is followed by a set of the object.
+//! Replays a recorded trace look-aside: every request is a get, and every miss is followed by a set of the
+//! object.
 //!
-//! Copies of the trace can be interleaved, request by request, under keys of their own: k copies ask k times the memory
-//! for the same hit ratio.
+//! Several copies of the trace, each with keys of its own, can be interleaved request by request: k copies
+//! need k times the memory for the same hit ratio.
 
 mod engine;
 mod socket;
@@ -22,86 +23,89 @@ use crate::{Failure, process};
 
 /// Replay a CTR1 trace (plain or xz) look-aside: get, and set on a miss.
 ///
-/// Over a socket, up to --window requests are under way together, fewer when a key comes again: no request is asked
-/// before the set that an earlier one of its key caused is sent on the same connection. So each key meets its own
-/// requests in order; sets reach the server up to a window late, and keys of one window may meet in another order. The
-/// server's clock runs, not the trace's; --engine keeps the trace's time to the second.
+/// Over a socket, up to --window requests are pending together, fewer when a key occurs again: a get is not
+/// sent before the set that an earlier get of the same key caused, on the same connection. So the requests of
+/// each key keep their order; sets reach the server up to a window late, and requests for different keys of a
+/// window may change order. TTLs run on the clock of the server, not on the time of the trace; --engine keeps
+/// the time of the trace to the second.
 #[derive(Debug, Args)]
 pub struct ReplayArgs {
-    /// The trace
+    /// The trace file
     trace: PathBuf,
     /// The server: host:port or unix:PATH
     #[arg(long, required_unless_present = "engine")]
     target: Option<Target>,
-    /// Replay into the engine alone, with exactly this much memory: bytes, or with k, m, g; several by commas
+    /// Replay into the engine alone, with exactly this much memory: bytes, or with k, m, g; several separated
+    /// by commas
     #[arg(long, conflicts_with = "target", value_delimiter = ',', value_parser = memory_bytes)]
     engine: Vec<usize>,
-    /// Interleave this many copies of the trace, each under its own keys
+    /// Interleave this many copies of the trace, each with keys of its own
     #[arg(long, default_value_t = 1)]
     copies: u32,
-    /// Give objects lifetimes: 300, or a mix such as 1d:65,14d:27,12h:8
+    /// Give objects TTLs: 300, or a mix such as 1d:65,14d:27,12h:8
     #[arg(long, default_value = "never")]
     ttl_mix: TtlMix,
     /// Replay only this many requests of the trace
     #[arg(long)]
     requests: Option<usize>,
-    /// Connections; each has its share of the keys
+    /// Number of connections; keys are divided among them
     #[arg(long, default_value_t = 1)]
     connections: usize,
-    /// Requests under way together at most
+    /// Largest number of requests that are pending together
     #[arg(long, default_value_t = 64)]
     window: usize,
-    /// The server's process, for its memory; found by its port when it runs here
+    /// Process id of the server, to read its CPU time and memory; found by its port when it runs on this
+    /// machine
     #[arg(long)]
     server_pid: Option<u32>,
-    /// Write the results to this file as JSON; - is standard output
+    /// Write the results to this file as JSON; "-" is standard output
     #[arg(long)]
     json: Option<PathBuf>,
 }
 
-/// What is replayed.
+/// A trace with the options of its replay.
 #[derive(Debug)]
 struct Replay {
     trace: Trace,
-    /// Requests of the trace that are replayed.
+    /// Number of requests of the trace that are replayed.
     requests: usize,
     copies: u32,
     ttl: TtlMix,
     values: Values,
 }
 
-/// What came of a replay.
+/// The result of a replay.
 #[derive(Clone, Debug, Serialize)]
 pub struct ReplayReport {
-    /// Where to: host:port, or the engine and its memory.
+    /// Address of the server, or the engine and its memory.
     pub target: String,
-    /// Requests, all copies together.
+    /// Number of requests of all copies.
     pub requests: u64,
-    /// Gets that found nothing.
+    /// Number of gets that found nothing.
     pub misses: u64,
-    /// Of all requests.
+    /// Misses divided by requests.
     pub miss_ratio: f64,
-    /// Requests that are the first for their object, of all requests: nothing misses less.
+    /// Share of requests that are the first for their object. No cache has a lower miss ratio.
     pub first_touch_ratio: f64,
-    /// What a cache could have avoided: the difference of the two.
+    /// Share of requests that missed and could have been hits: the difference of the two ratios.
     pub avoidable_miss_ratio: f64,
-    /// Sets that were not stored.
+    /// Number of sets that were not stored.
     pub refused_sets: u64,
-    /// Values that were not what was stored.
+    /// Number of values that differ from what was stored.
     pub wrong: u64,
-    /// Wall-clock seconds.
+    /// Elapsed seconds.
     pub seconds: f64,
-    /// CPU time a request, microseconds: of the server, or of the engine with the loop around it.
+    /// CPU time of the server, or of the engine and the loop that calls it, in microseconds a request.
     pub cpu_us: Option<f64>,
-    /// Resident memory of the server when the trace had ended, bytes.
+    /// Resident memory of the server at the end of the trace, bytes.
     pub rss_bytes: Option<u64>,
-    /// Items held then, by the engine.
+    /// Number of items in the engine at the end of the trace.
     pub items: Option<u64>,
 }
 
 /// Counters of a replay.
 #[derive(Clone, Copy, Debug, Default)]
-struct Counts {
+struct ReplayCounts {
     misses: u64,
     refused: u64,
     wrong: u64,
@@ -111,11 +115,11 @@ impl Replay {
     fn new(args: &ReplayArgs) -> Result<Self, Failure> {
         let trace = Trace::read(&args.trace)?;
         if args.copies == 0 || args.window == 0 || args.connections == 0 {
-            return Err(Failure::new("copies, window and connections are at least 1"));
+            return Err(Failure::new("--copies, --window and --connections must be at least 1"));
         }
         if trace.objects().checked_mul(args.copies).is_none() {
             return Err(Failure::new(format!(
-                "{} copies have more objects than can be numbered",
+                "{} copies have too many objects: they are numbered with 32 bits; give fewer --copies",
                 args.copies
             )));
         }
@@ -125,22 +129,22 @@ impl Replay {
         Ok(Self { trace, requests, copies: args.copies, ttl: args.ttl_mix.clone(), values })
     }
 
-    /// Requests of all copies.
+    /// Returns the number of requests of all copies.
     fn total(&self) -> u64 {
         self.requests as u64 * u64::from(self.copies)
     }
 
-    /// Number of object `id` in a copy: what its key is made of.
+    /// Returns the number that the key of object `id` in a copy is made of.
     fn number(&self, id: u32, copy: u32) -> u32 {
         copy * self.trace.objects() + id
     }
 
-    /// Bytes of key and value of a number.
+    /// Returns the bytes of key and value of the object with this number.
     fn split(&self, number: u32) -> (usize, usize) {
         self.trace.split(number % self.trace.objects())
     }
 
-    fn report(&self, target: String, counts: Counts, seconds: f64) -> ReplayReport {
+    fn report(&self, target: String, counts: ReplayCounts, seconds: f64) -> ReplayReport {
         let miss_ratio = counts.misses as f64 / self.total().max(1) as f64;
         let first_touch_ratio = self.trace.first_touch_ratio(self.requests);
         ReplayReport {
@@ -203,10 +207,10 @@ fn memory_bytes(text: &str) -> Result<usize, Failure> {
     number.checked_mul(1 << shift).ok_or_else(bad)
 }
 
-/// Do what the options say; the exit code tells whether every value was right.
+/// Runs the subcommand. The exit code is 0 if every value was correct.
 ///
 /// # Errors
-/// What kept the replay from being done.
+/// The trace cannot be read, the options are not valid, the server fails, or the results cannot be written.
 pub fn main(args: &ReplayArgs) -> Result<ExitCode, Failure> {
     let replay = Replay::new(args)?;
     let mut reports = Vec::new();

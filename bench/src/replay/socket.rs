@@ -1,7 +1,7 @@
-//! A replay against a server: windows of multigets, and the sets their misses cause.
+//! Replays a trace against a server in windows: a multiget, and in the next window the sets for its misses.
 //!
-//! Blocking sockets suffice: what is written in one window ends with the gets, whose line is short, so a server that
-//! stops reading to send replies has read all that matters.
+//! Blocking sockets suffice: a window is written with its gets at the end, and their line is short. So a
+//! server that stops reading in order to send replies has already read all the sets.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -10,19 +10,19 @@ use std::time::{Duration, Instant};
 
 use corecached_protocol::number::put_decimal;
 
-use super::{Counts, Replay, ReplayReport};
+use super::{Replay, ReplayCounts, ReplayReport};
 use crate::load::{Progress, Target};
 use crate::payload::{is_key, put_key};
 use crate::rng::mix;
-use crate::wire::{self, Line};
+use crate::wire::{self, ReplyLine};
 use crate::{Failure, process};
 
-/// A server silent for this long is given up.
+/// Time without a reply after which the replay fails.
 const SILENCE_LIMIT: Duration = Duration::from_secs(30);
-/// Bytes read at once, at first; a value that is larger makes it grow.
+/// Initial size of the read buffer in bytes; it grows for larger values.
 const READ_BYTES: usize = 256 << 10;
 
-/// Replay against `target`, whose process is `pid`.
+/// Replays against `target`, whose process id is `pid`.
 pub(super) fn run(
     replay: &Replay,
     target: &Target,
@@ -31,9 +31,9 @@ pub(super) fn run(
     pid: Option<u32>,
 ) -> Result<ReplayReport, Failure> {
     let mut lanes = (0..connections).map(|_| Lane::open(target)).collect::<Result<Vec<_>, _>>()?;
-    let progress = Progress::of_requests("replaying", replay.requests as u64);
-    let mut counts = Counts::default();
-    // The window in which each object was last asked for.
+    let progress = Progress::for_requests("replaying", replay.requests as u64);
+    let mut counts = ReplayCounts::default();
+    // The window in which each object was last requested.
     let mut asked_in = vec![0u32; replay.trace.objects() as usize];
     let (began, cpu_began) = (Instant::now(), pid.map(process::cpu_ns));
     let ids = &replay.trace.ids()[..replay.requests];
@@ -54,18 +54,18 @@ pub(super) fn run(
             at += 1;
         }
         for lane in &mut lanes {
-            lane.ask(replay)?;
+            lane.send_requests(replay)?;
         }
         for lane in &mut lanes {
-            lane.hear(replay, &mut counts)?;
+            lane.read_replies(replay, &mut counts)?;
         }
         if windows.is_multiple_of(1024) {
             progress.advance(at as u64, 0);
         }
     }
     for lane in &mut lanes {
-        lane.ask(replay)?;
-        lane.hear(replay, &mut counts)?;
+        lane.send_requests(replay)?;
+        lane.read_replies(replay, &mut counts)?;
     }
     progress.done();
     let seconds = began.elapsed().as_secs_f64();
@@ -78,22 +78,22 @@ pub(super) fn run(
     Ok(report)
 }
 
-/// Anything that is both.
+/// A TCP or Unix stream.
 trait Stream: Read + Write {}
 impl<T: Read + Write> Stream for T {}
 
 /// One connection and its share of the window.
 struct Lane {
     stream: Box<dyn Stream>,
-    /// Numbers asked for in this window, in order.
+    /// Numbers of the objects requested in this window, in order.
     asked: Vec<u32>,
-    /// Numbers that were missed in the last one.
+    /// Numbers of the objects that were missed in the last window.
     missed: Vec<u32>,
-    /// Sets written in this window.
+    /// Number of sets sent in this window.
     sets: usize,
     out: Vec<u8>,
     input: Vec<u8>,
-    /// Bytes of `input` that are read and not taken: `input[taken..filled]`.
+    /// `input[taken..filled]` is received and not yet parsed.
     taken: usize,
     filled: usize,
 }
@@ -126,8 +126,8 @@ impl Lane {
         })
     }
 
-    /// Send the sets that the last window's misses caused, then this window's gets.
-    fn ask(&mut self, replay: &Replay) -> Result<(), Failure> {
+    /// Sends the sets for the misses of the last window, then the gets of this window.
+    fn send_requests(&mut self, replay: &Replay) -> Result<(), Failure> {
         self.out.clear();
         self.sets = self.missed.len();
         for number in self.missed.drain(..) {
@@ -135,7 +135,7 @@ impl Lane {
             self.out.extend_from_slice(b"set ");
             put_key(&mut self.out, number, key_len);
             self.out.extend_from_slice(b" 0 ");
-            put_decimal(&mut self.out, u64::from(replay.ttl.of(mix(u64::from(number)))));
+            put_decimal(&mut self.out, u64::from(replay.ttl.ttl_s(mix(u64::from(number)))));
             self.out.push(b' ');
             put_decimal(&mut self.out, value_len as u64);
             self.out.extend_from_slice(b"\r\n");
@@ -153,26 +153,26 @@ impl Lane {
         Ok(self.stream.write_all(&self.out)?)
     }
 
-    /// Read the replies to all of it.
-    fn hear(&mut self, replay: &Replay, counts: &mut Counts) -> Result<(), Failure> {
+    /// Reads the replies to the sets and gets.
+    fn read_replies(&mut self, replay: &Replay, counts: &mut ReplayCounts) -> Result<(), Failure> {
         for _ in 0..self.sets {
             let line = self.line()?;
             match wire::line(&self.input[line.0..line.1]) {
-                Line::Stored => {}
-                Line::NotStored | Line::ServerError => counts.refused += 1,
-                _ => return Err(self.nonsense(line)),
+                ReplyLine::Stored => {}
+                ReplyLine::NotStored | ReplyLine::ServerError => counts.refused += 1,
+                _ => return Err(self.unexpected(line)),
             }
         }
         let mut next = 0;
         while !self.asked.is_empty() {
             let line = self.line()?;
             match wire::line(&self.input[line.0..line.1]) {
-                Line::Value { key: Some(key), len } => {
+                ReplyLine::Value { key: Some(key), len } => {
                     let found = (next..self.asked.len()).find(|&index| {
                         let number = self.asked[index];
                         is_key(key, number, replay.split(number).0)
                     });
-                    let Some(index) = found else { return Err(self.nonsense(line)) };
+                    let Some(index) = found else { return Err(self.unexpected(line)) };
                     self.missed.extend_from_slice(&self.asked[next..index]);
                     next = index + 1;
                     let start = self.value(len)?;
@@ -181,18 +181,19 @@ impl Lane {
                         && replay.values.unstamped(number, len) == &self.input[start..start + len];
                     counts.wrong += u64::from(!right);
                 }
-                Line::End => {
+                ReplyLine::End => {
                     self.missed.extend_from_slice(&self.asked[next..]);
                     self.asked.clear();
                 }
-                _ => return Err(self.nonsense(line)),
+                _ => return Err(self.unexpected(line)),
             }
         }
         counts.misses += self.missed.len() as u64;
         Ok(())
     }
 
-    /// Where the next line lies, without its end; it stays there until the next line or value.
+    /// Returns the range of the next line in `input`, without its line end. It is valid until the next line
+    /// or value.
     fn line(&mut self) -> Result<(usize, usize), Failure> {
         let mut searched = self.taken;
         loop {
@@ -208,7 +209,7 @@ impl Lane {
         }
     }
 
-    /// Where the next `len` bytes begin; the line end behind them is taken too.
+    /// Returns the offset of the next `len` bytes in `input`, and skips them and the line end after them.
     fn value(&mut self, len: usize) -> Result<usize, Failure> {
         while self.filled - self.taken < len + 2 {
             self.read()?;
@@ -218,7 +219,7 @@ impl Lane {
         Ok(start)
     }
 
-    /// Read more, behind what is not taken, which may move to the front.
+    /// Reads more bytes after those that are not parsed, which may be moved to the start of `input`.
     fn read(&mut self) -> Result<(), Failure> {
         self.input.copy_within(self.taken..self.filled, 0);
         self.filled -= self.taken;
@@ -236,7 +237,7 @@ impl Lane {
     }
 
     #[cold]
-    fn nonsense(&self, line: (usize, usize)) -> Failure {
+    fn unexpected(&self, line: (usize, usize)) -> Failure {
         Failure::new(format!("the server answered {}", self.input[line.0..line.1].escape_ascii()))
     }
 }

@@ -1,5 +1,5 @@
-//! A look-aside client with keys of its own: get, and on a miss the database and a set; now and then a write to the
-//! database, and a delete.
+//! A look-aside client with keys of its own. It reads a key with a get, and after a miss from the database,
+//! followed by a set. It sometimes writes a key to the database and deletes it from the cache.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -11,36 +11,36 @@ use crate::rng::Rng;
 
 /// Bytes of a value.
 const VALUE_BYTES: usize = 100;
-/// Seconds that what is set lives: longer than a run, so that deletes alone end it.
+/// TTL of items in seconds: longer than a run, so that only deletes remove them.
 const TTL_S: u32 = 3600;
-/// A proxy that answers nothing for this long has broken the connection.
+/// Time without a reply after which the connection counts as broken.
 const SILENCE_LIMIT: Duration = Duration::from_secs(5);
 
-/// What one client counted in one step.
+/// Counters of one client in one step.
 #[derive(Clone, Debug, Default)]
-pub struct Counts {
+pub struct StepCounts {
     pub gets: u64,
     pub hits: u64,
-    /// Values older than a delete that was answered before they were asked for.
+    /// Values that are older than a delete which was answered before the read was sent.
     pub stale: u64,
     /// Errors, and connections that broke.
     pub errors: u64,
-    /// Microseconds from when a read was due to its value, from the cache or the database.
+    /// Microseconds from when each read was due until its value was there, from the cache or the database.
     pub get_us: Vec<u32>,
 }
 
-/// By step.
-pub type Tally = Vec<Counts>;
+/// Counters of one client for each step.
+pub type Tally = Vec<StepCounts>;
 
-/// See the head of the file.
+/// A look-aside client of a proxy.
 pub struct Client<'a> {
     number: usize,
     address: SocketAddr,
     connection: Option<BufReader<TcpStream>>,
     database: &'a Database,
-    /// What the database has, by key.
+    /// The version of each key in the database.
     versions: Vec<u32>,
-    /// The oldest version that a read may see, by key: of the last delete that was answered.
+    /// The oldest version of each key that a read may return: that of the last delete that was answered.
     floors: Vec<u32>,
     rate_per_s: f64,
     writes: f64,
@@ -69,19 +69,19 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Fill every key; then work at Poisson instants until told to stop.
+    /// Sets every key, then works at Poisson instants until `stop`.
     pub fn run(mut self, step: &AtomicUsize, stop: &AtomicBool, steps: usize) -> Tally {
         for key in 0..self.versions.len() {
             let _ = self.set(key);
         }
         self.database.client_is_ready();
-        let mut tally = vec![Counts::default(); steps];
+        let mut tally = vec![StepCounts::default(); steps];
         let mut due = Instant::now();
         while !stop.load(Ordering::Relaxed) {
             due += Duration::from_secs_f64(self.rng.exponential() / self.rate_per_s);
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
             let counts = &mut tally[step.load(Ordering::Relaxed).min(steps - 1)];
-            // A tenth of the keys gets nearly half of the requests.
+            // One tenth of the keys gets nearly half of the requests.
             let key = (self.rng.unit().powi(3) * self.versions.len() as f64) as usize;
             let done =
                 if self.rng.unit() < self.writes { self.write(key) } else { self.read(key, due, counts) };
@@ -93,7 +93,7 @@ impl<'a> Client<'a> {
         tally
     }
 
-    fn read(&mut self, key: usize, due: Instant, counts: &mut Counts) -> io::Result<()> {
+    fn read(&mut self, key: usize, due: Instant, counts: &mut StepCounts) -> io::Result<()> {
         counts.gets += 1;
         let floor = self.floors[key];
         let shown = self.get(key);
@@ -101,7 +101,7 @@ impl<'a> Client<'a> {
             counts.hits += 1;
             counts.stale += u64::from(version < floor);
         } else {
-            // A cache that fails does not keep the application from its data.
+            // When the cache fails, the application still reads from the database.
             self.database.ask();
         }
         counts.get_us.push(due.elapsed().as_micros().min(u128::from(u32::MAX)) as u32);
@@ -128,7 +128,7 @@ impl<'a> Client<'a> {
         format!("resize:{}:{key}", self.number)
     }
 
-    /// The version that the cache has.
+    /// Returns the version in the cache.
     fn get(&mut self, key: usize) -> io::Result<Option<u32>> {
         let name = self.name(key);
         let line = self.ask(format!("get {name}\r\n").as_bytes())?;
@@ -157,7 +157,7 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// The first line of the answer.
+    /// Sends a request and returns the first line of the reply.
     fn ask(&mut self, request: &[u8]) -> io::Result<String> {
         let connection = match &mut self.connection {
             Some(connection) => connection,

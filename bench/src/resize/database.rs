@@ -1,40 +1,42 @@
-//! A database that is only as fast as a database: so many requests at a time, each of which takes a while.
+//! A simulated database: it handles a fixed number of requests at a time, each of which takes a fixed time.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// See the head of the file.
+/// A simulated database, which counts its requests.
 #[derive(Debug)]
 pub struct Database {
     width: usize,
     takes: Duration,
-    state: Mutex<State>,
+    state: Mutex<DatabaseState>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct DatabaseState {
     at_work: usize,
     clients_ready: usize,
-    /// Begin of the step under way.
+    /// Start of the current step; `None` before the first.
     began: Option<Instant>,
-    /// Requests by step and second of it.
+    /// Number of requests in each second of each step.
     requests: Vec<Vec<u64>>,
 }
 
 impl Database {
-    /// Nothing asked yet, and no step begun: what is asked before is not counted.
+    /// Creates a database that handles `width` requests at a time. Requests before the first step are not
+    /// counted.
     #[must_use]
     pub const fn new(width: usize, takes: Duration) -> Self {
-        let state = State { at_work: 0, clients_ready: 0, began: None, requests: Vec::new() };
+        let state = DatabaseState { at_work: 0, clients_ready: 0, began: None, requests: Vec::new() };
         Self { width, takes, state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, DatabaseState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One request: waits until there is room, and then for as long as it takes.
+    /// Makes one request: waits until fewer than `width` are being handled, and then for the time of a
+    /// request.
     pub fn ask(&self) {
         let mut state = self.state();
         if let Some(began) = state.began
@@ -54,13 +56,13 @@ impl Database {
         self.changed.notify_all();
     }
 
-    /// A client has filled its keys.
+    /// Records that a client has set its keys.
     pub fn client_is_ready(&self) {
         self.state().clients_ready += 1;
         self.changed.notify_all();
     }
 
-    /// Waits until so many have.
+    /// Waits until `count` clients have set their keys.
     pub fn wait_for_clients(&self, count: usize) {
         let mut state = self.state();
         while state.clients_ready < count {
@@ -68,14 +70,14 @@ impl Database {
         }
     }
 
-    /// What is asked from now on is of the next step.
+    /// Starts the next step.
     pub fn begin_step(&self) {
         let mut state = self.state();
         state.began = Some(Instant::now());
         state.requests.push(Vec::new());
     }
 
-    /// Requests in each second of a step.
+    /// Returns the number of requests in each second of a step.
     #[must_use]
     pub fn per_second(&self, step: usize) -> Vec<u64> {
         self.state().requests.get(step).cloned().unwrap_or_default()

@@ -1,6 +1,7 @@
-//! A pool that grows and shrinks under look-aside clients with a simulated database behind them: how many requests
-//! reach the database, how long reads take, and whether anything deleted is read again. Corecached as a proxy with
-//! warm resize and without it, and twemproxy, restarted with each new list of servers.
+//! Measures a pool that grows and shrinks under look-aside clients with a simulated database: the requests
+//! that reach the database, the latency of reads, and whether deleted values are read again. It compares
+//! corecached as a proxy with and without warm resize, and twemproxy, which is restarted with each new list
+//! of servers.
 
 mod client;
 mod database;
@@ -16,57 +17,58 @@ use clap::Args;
 
 use crate::machine::{Machine, today};
 use crate::peer::{Peer, Server, Setting};
-use crate::{Failure, place};
+use crate::{Failure, scheduling};
 use client::{Client, Tally};
 use database::Database;
-use proxy::{Kind, Proxy};
-use report::{Outcome, Row};
+use proxy::{Proxy, ProxyKind};
+use report::{Row, StepOutcome};
 
-/// How many servers the pool has, one step after the other.
+/// Number of servers in the pool in each step.
 const STEPS: [usize; 4] = [3, 4, 6, 3];
 
-/// Resize a pool 3 -> 4 -> 6 -> 3 under look-aside load with deletes, with a simulated database behind the clients.
+/// Resize a pool 3 -> 4 -> 6 -> 3 under look-aside load with deletes and a simulated database.
 ///
-/// Each key has one client: what it deleted and then reads again is stale beyond doubt.
+/// Each key belongs to one client: a value that this client reads again after it was deleted is certainly
+/// stale.
 #[derive(Debug, Args)]
 pub struct ResizeArgs {
-    /// The corecached binary [default: beside this one]
+    /// The corecached binary [default: in the folder of this binary]
     #[arg(long)]
     corecached: Option<PathBuf>,
-    /// The memcached binary: the caches
+    /// The memcached binary, for the caches
     #[arg(long, default_value = "memcached")]
     memcached: PathBuf,
     /// The twemproxy binary
     #[arg(long, default_value = "nutcracker")]
     twemproxy: PathBuf,
-    /// Keys
+    /// Number of keys
     #[arg(long, default_value_t = 40_000)]
     keys: usize,
-    /// Clients, each with a connection and a thread
+    /// Number of clients, each with a connection and a thread
     #[arg(long, default_value_t = 48)]
     clients: usize,
-    /// Requests a second at Poisson instants, all clients together
+    /// Requests a second of all clients together, at Poisson instants
     #[arg(long, default_value_t = 4000.0)]
     rate: f64,
     /// Share of requests that write to the database and delete the key, 0 to 1
     #[arg(long, default_value_t = 0.02)]
     writes: f64,
-    /// Milliseconds that a request takes the database
+    /// Milliseconds that the database takes for a request
     #[arg(long, default_value_t = 5)]
     database_ms: u64,
-    /// Requests that the database works on at a time; others wait
+    /// Number of requests that the database handles at a time; others wait
     #[arg(long, default_value_t = 8)]
     database_width: usize,
     /// Seconds with each size of the pool
     #[arg(long, default_value_t = 10)]
     step_s: u64,
-    /// Milliseconds of the window and of the grace
+    /// window_ms of warm resize: milliseconds after a change in which keys follow
     #[arg(long, default_value_t = 60_000)]
     window_ms: u64,
-    /// Milliseconds of the grace
+    /// grace_ms of warm resize: milliseconds after a change in which the old server stays in use
     #[arg(long, default_value_t = 1000)]
     grace_ms: u64,
-    /// Seconds for which caches that left the pool go on
+    /// Seconds that caches keep running after they left the pool
     #[arg(long, default_value_t = 8)]
     linger_s: u64,
     /// Write DATE-resize.md and .json into this directory
@@ -74,26 +76,26 @@ pub struct ResizeArgs {
     out: Option<PathBuf>,
 }
 
-/// Do what the options say; the exit code tells whether nothing was stale with warm resize.
+/// Runs the subcommand. The exit code is 0 if no read was stale with warm resize.
 ///
 /// # Errors
-/// What kept it from being done.
+/// The options are not valid, a cache or a proxy cannot be started, or the results cannot be written.
 pub fn main(args: &ResizeArgs) -> Result<ExitCode, Failure> {
     if args.clients == 0 || args.keys < args.clients || args.rate <= 0.0 || args.database_width == 0 {
         return Err(Failure::new(
-            "--clients, --rate and --database-width must be above 0, --keys not below --clients",
+            "--clients, --rate and --database-width must be above 0, and --keys at least --clients",
         ));
     }
-    place::allow_many_files();
+    scheduling::allow_many_files();
     let machine = Machine::read();
     let corecached = match &args.corecached {
         Some(path) => path.clone(),
         None => std::env::current_exe()?.with_file_name("corecached"),
     };
     let kinds = [
-        Kind::Warm { program: corecached.clone(), window_ms: args.window_ms, grace_ms: args.grace_ms },
-        Kind::Cold { program: corecached },
-        Kind::Twemproxy { program: args.twemproxy.clone() },
+        ProxyKind::Warm { program: corecached.clone(), window_ms: args.window_ms, grace_ms: args.grace_ms },
+        ProxyKind::Cold { program: corecached },
+        ProxyKind::Twemproxy { program: args.twemproxy.clone() },
     ];
     let mut rows = Vec::new();
     for kind in kinds {
@@ -119,8 +121,8 @@ fn caches(args: &ResizeArgs) -> Result<Vec<Option<Server>>, Failure> {
     (0..most).map(|_| peer.start(&setting).map(Some)).collect()
 }
 
-/// All steps with one kind of proxy.
-fn run(args: &ResizeArgs, kind: Kind) -> Result<Vec<Row>, Failure> {
+/// Runs all steps with one kind of proxy.
+fn run(args: &ResizeArgs, kind: ProxyKind) -> Result<Vec<Row>, Failure> {
     let mut caches = caches(args)?;
     let addresses: Vec<_> = caches.iter().flatten().map(Server::address).collect();
     let (name, warm) = (kind.name(), kind.is_warm());
@@ -144,7 +146,7 @@ fn run(args: &ResizeArgs, kind: Kind) -> Result<Vec<Row>, Failure> {
             for (number, &size) in STEPS.iter().enumerate() {
                 if number > 0 {
                     eprintln!("{name}: {size} servers");
-                    proxy.tell(&addresses[..size])?;
+                    proxy.set_caches(&addresses[..size])?;
                 }
                 step.store(number, Ordering::Relaxed);
                 database.begin_step();
@@ -163,11 +165,11 @@ fn run(args: &ResizeArgs, kind: Kind) -> Result<Vec<Row>, Failure> {
     });
     changing?;
     if tallies.len() < args.clients {
-        return Err(Failure::new("a client ended before its time"));
+        return Err(Failure::new("a client thread panicked"));
     }
     let seconds = args.step_s;
     let rows = STEPS.iter().enumerate().map(|(number, &size)| {
-        let outcome = Outcome::of(&tallies, number, database.per_second(number), seconds);
+        let outcome = StepOutcome::from_tallies(&tallies, number, database.per_second(number), seconds);
         Row { proxy: name.to_owned(), warm, servers: size, outcome }
     });
     Ok(rows.collect())

@@ -1,5 +1,5 @@
-//! The proxy under test, and how it is told of other servers: corecached by its configuration file, twemproxy by a
-//! restart.
+//! The proxy under test. A new list of caches reaches corecached by a change of its configuration file, and
+//! twemproxy by a restart.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -11,22 +11,22 @@ use tempfile::TempDir;
 use crate::Failure;
 use crate::pool::Pool;
 
-/// A proxy that takes no connections this long after its start has failed.
+/// Time that a proxy gets to accept connections after its start.
 const START_LIMIT: Duration = Duration::from_secs(10);
 
-/// Which one.
+/// The kind of a proxy, and its options.
 #[derive(Clone, Debug)]
-pub enum Kind {
-    /// Corecached, with warm resize.
+pub enum ProxyKind {
+    /// corecached with warm resize.
     Warm { program: PathBuf, window_ms: u64, grace_ms: u64 },
-    /// Corecached, without.
+    /// corecached without warm resize.
     Cold { program: PathBuf },
-    /// Twemproxy.
+    /// twemproxy.
     Twemproxy { program: PathBuf },
 }
 
-impl Kind {
-    /// What tables call it.
+impl ProxyKind {
+    /// Returns its name in tables.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
@@ -36,28 +36,28 @@ impl Kind {
         }
     }
 
-    /// Whether keys follow.
+    /// Tells whether this proxy uses warm resize.
     #[must_use]
     pub const fn is_warm(&self) -> bool {
         matches!(self, Self::Warm { .. })
     }
 }
 
-/// A proxy that runs; ended when dropped.
+/// A running proxy. It is stopped when this is dropped.
 #[derive(Debug)]
 pub struct Proxy {
-    kind: Kind,
+    kind: ProxyKind,
     folder: TempDir,
     port: u16,
     child: Child,
 }
 
 impl Proxy {
-    /// Start it before these caches.
+    /// Starts a proxy for these caches.
     ///
     /// # Errors
-    /// When it does not come up.
-    pub fn start(kind: Kind, caches: &[SocketAddr]) -> Result<Self, Failure> {
+    /// It cannot be started, or accepts no connections in time.
+    pub fn start(kind: ProxyKind, caches: &[SocketAddr]) -> Result<Self, Failure> {
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
         let folder = tempfile::tempdir()?;
         write(&kind, &folder, port, caches)?;
@@ -67,19 +67,19 @@ impl Proxy {
         Ok(proxy)
     }
 
-    /// Where it listens.
+    /// Returns the address that it listens on.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
     }
 
-    /// The caches are these from now on.
+    /// Replaces the list of caches.
     ///
     /// # Errors
-    /// When it cannot be told.
-    pub fn tell(&mut self, caches: &[SocketAddr]) -> Result<(), Failure> {
+    /// The configuration cannot be written, or twemproxy cannot be restarted.
+    pub fn set_caches(&mut self, caches: &[SocketAddr]) -> Result<(), Failure> {
         write(&self.kind, &self.folder, self.port, caches)?;
-        if let Kind::Twemproxy { .. } = self.kind {
+        if let ProxyKind::Twemproxy { .. } = self.kind {
             self.end();
             self.child = spawn(&self.kind, &self.folder, self.port)?;
             self.wait_until_up()?;
@@ -91,7 +91,7 @@ impl Proxy {
         let began = Instant::now();
         while TcpStream::connect(self.address()).is_err() {
             if began.elapsed() > START_LIMIT {
-                return Err(Failure::new(format!("{}: takes no connections", self.kind.name())));
+                return Err(Failure::new(format!("{}: accepts no connections", self.kind.name())));
             }
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -110,13 +110,13 @@ impl Drop for Proxy {
     }
 }
 
-/// Write what it is told, in one step: it is watched.
-fn write(kind: &Kind, folder: &TempDir, port: u16, caches: &[SocketAddr]) -> Result<(), Failure> {
+/// Writes the configuration. The file is replaced in one step, because corecached watches it.
+fn write(kind: &ProxyKind, folder: &TempDir, port: u16, caches: &[SocketAddr]) -> Result<(), Failure> {
     let pool = Pool { destinations: caches.to_vec() };
     let text = match kind {
-        Kind::Twemproxy { .. } => pool.yaml(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
-        Kind::Cold { .. } => pool.json(),
-        Kind::Warm { window_ms, grace_ms, .. } => pool.json().replace(
+        ProxyKind::Twemproxy { .. } => pool.yaml(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
+        ProxyKind::Cold { .. } => pool.json(),
+        ProxyKind::Warm { window_ms, grace_ms, .. } => pool.json().replace(
             "\"servers\":",
             &format!("\"warm_resize\":{{\"window_ms\":{window_ms},\"grace_ms\":{grace_ms}}},\"servers\":"),
         ),
@@ -127,11 +127,11 @@ fn write(kind: &Kind, folder: &TempDir, port: u16, caches: &[SocketAddr]) -> Res
     Ok(())
 }
 
-fn spawn(kind: &Kind, folder: &TempDir, port: u16) -> Result<Child, Failure> {
+fn spawn(kind: &ProxyKind, folder: &TempDir, port: u16) -> Result<Child, Failure> {
     let config = folder.path().join("config").display().to_string();
     let port = port.to_string();
     let (program, words): (_, Vec<String>) = match kind {
-        Kind::Twemproxy { program } => {
+        ProxyKind::Twemproxy { program } => {
             let spare = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port().to_string();
             (
                 program,
@@ -140,7 +140,7 @@ fn spawn(kind: &Kind, folder: &TempDir, port: u16) -> Result<Child, Failure> {
                     .into(),
             )
         }
-        Kind::Warm { program, .. } | Kind::Cold { program } => {
+        ProxyKind::Warm { program, .. } | ProxyKind::Cold { program } => {
             let fixed =
                 ["proxy", "--listen-addresses", "127.0.0.1", "--num-proxies", "1", "--asynclog-disable"];
             let told = ["--reconfiguration-delay-ms", "50", "-p", &port, "-f", &config];

@@ -1,4 +1,4 @@
-//! The table: a row for each proxy and size of the pool.
+//! The result table, with a row for each proxy and size of the pool.
 
 use std::fmt::Write;
 
@@ -7,44 +7,45 @@ use serde::Serialize;
 use super::client::Tally;
 use crate::machine::Machine;
 
-/// One step with one proxy.
+/// The result of one step with one proxy.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
-    /// Which proxy.
+    /// Name of the proxy.
     pub proxy: String,
-    /// It resizes warm.
+    /// Whether it uses warm resize.
     pub warm: bool,
-    /// Servers in the pool.
+    /// Number of servers in the pool.
     pub servers: usize,
-    /// What came of it.
-    pub outcome: Outcome,
+    /// Figures of the step.
+    pub outcome: StepOutcome,
 }
 
-/// What was counted in a step.
+/// Figures of a step.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Outcome {
+pub struct StepOutcome {
     /// Reads a second.
     pub gets_per_s: f64,
-    /// Part of them that the cache answered.
+    /// Share of reads that the cache answered.
     pub hit_ratio: f64,
-    /// Requests of the database a second, on average.
+    /// Database requests a second, on average.
     pub database_per_s: f64,
-    /// In the second with the most.
+    /// Database requests in the second with the most.
     pub database_peak: u64,
-    /// Milliseconds that half of the reads, and all but one of a hundred, took at most.
+    /// Median time of a read, milliseconds.
     pub p50_ms: f64,
-    /// See there.
+    /// 99th percentile of the time of a read, milliseconds.
     pub p99_ms: f64,
-    /// Values read after a delete that had taken them away.
+    /// Stale reads: of a value that had been deleted before.
     pub stale: u64,
-    /// Errors, and connections that broke.
+    /// Errors and broken connections.
     pub errors: u64,
 }
 
-impl Outcome {
-    /// Of all clients in one step of `seconds`.
+impl StepOutcome {
+    /// Combines the counters of all clients in a step of `seconds`. `database` has the requests of each
+    /// second.
     #[must_use]
-    pub fn of(tallies: &[Tally], step: usize, database: Vec<u64>, seconds: u64) -> Self {
+    pub fn from_tallies(tallies: &[Tally], step: usize, database: Vec<u64>, seconds: u64) -> Self {
         let counts = || tallies.iter().map(|tally| &tally[step]);
         let mut get_us: Vec<u32> = counts().flat_map(|counts| counts.get_us.iter().copied()).collect();
         get_us.sort_unstable();
@@ -67,7 +68,7 @@ impl Outcome {
     }
 }
 
-/// All of it, to be read.
+/// Renders the results as Markdown.
 #[must_use]
 pub fn markdown(rows: &[Row], machine: &Machine, command: &str) -> String {
     let mut text = format!(
@@ -79,8 +80,16 @@ pub fn markdown(rows: &[Row], machine: &Machine, command: &str) -> String {
         machine.line()
     );
     for Row { proxy, servers, outcome, .. } in rows {
-        let Outcome { gets_per_s, hit_ratio, database_per_s, database_peak, p50_ms, p99_ms, stale, errors } =
-            outcome;
+        let StepOutcome {
+            gets_per_s,
+            hit_ratio,
+            database_per_s,
+            database_peak,
+            p50_ms,
+            p99_ms,
+            stale,
+            errors,
+        } = outcome;
         let _ = writeln!(
             text,
             "| {proxy} | {servers} | {gets_per_s:.0} | {:.2} % | {database_per_s:.0} | {database_peak} | \
@@ -93,18 +102,20 @@ pub fn markdown(rows: &[Row], machine: &Machine, command: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::client::Counts;
+    use super::super::client::StepCounts;
     use super::*;
 
     #[test]
     fn what_clients_counted_is_added_up_by_step() {
-        let counts = |gets, hits, us| Counts { gets, hits, get_us: vec![us], stale: 1, errors: 0 };
-        let tallies =
-            [vec![Counts::default(), counts(3, 2, 1000)], vec![Counts::default(), counts(1, 1, 3000)]];
-        let outcome = Outcome::of(&tallies, 1, vec![1, 7], 2);
+        let counts = |gets, hits, us| StepCounts { gets, hits, get_us: vec![us], stale: 1, errors: 0 };
+        let tallies = [
+            vec![StepCounts::default(), counts(3, 2, 1000)],
+            vec![StepCounts::default(), counts(1, 1, 3000)],
+        ];
+        let outcome = StepOutcome::from_tallies(&tallies, 1, vec![1, 7], 2);
         assert_eq!((outcome.gets_per_s, outcome.hit_ratio, outcome.stale), (2.0, 0.75, 2));
         assert_eq!((outcome.database_per_s, outcome.database_peak), (4.0, 7));
         assert_eq!((outcome.p50_ms, outcome.p99_ms), (3.0, 3.0));
-        assert_eq!(Outcome::of(&tallies, 0, Vec::new(), 2).gets_per_s, 0.0);
+        assert_eq!(StepOutcome::from_tallies(&tallies, 0, Vec::new(), 2).gets_per_s, 0.0);
     }
 }

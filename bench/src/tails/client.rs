@@ -1,4 +1,5 @@
-//! A client that gets keys at instants of its own, whether or not the one before has been answered in time.
+//! A client that sends gets at Poisson instants. A get that is due while the previous one is pending is sent
+//! late, and its wait counts.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -8,24 +9,24 @@ use crate::rng::Rng;
 
 /// Bytes of a value.
 const VALUE_BYTES: usize = 100;
-/// A proxy that answers nothing for this long has broken the connection.
+/// Time without a reply after which the connection counts as broken.
 const SILENCE_LIMIT: Duration = Duration::from_secs(5);
 
 /// A connection to a proxy.
 #[derive(Debug)]
-pub struct Connection(BufReader<TcpStream>);
+pub struct ProxyConnection(BufReader<TcpStream>);
 
-/// What came of gets in one phase.
+/// Counters of one client in one phase.
 #[derive(Clone, Debug, Default)]
-pub struct Counts {
-    /// Microseconds from when each was due to its answer.
+pub struct PhaseCounts {
+    /// Microseconds from when each get was due to its reply.
     pub get_us: Vec<u32>,
-    /// Not answered with the value.
+    /// Gets that were not answered with the value.
     pub errors: u64,
 }
 
-impl Connection {
-    pub fn to(address: SocketAddr) -> io::Result<Self> {
+impl ProxyConnection {
+    pub fn open(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(SILENCE_LIMIT))?;
@@ -49,7 +50,8 @@ impl Connection {
         }
     }
 
-    /// Whether the value came; an answer that is another leaves the connection good.
+    /// Sends a get and tells whether the reply has a value. The connection stays usable after another
+    /// complete reply.
     fn get(&mut self, key: u64) -> io::Result<bool> {
         self.0.get_mut().write_all(format!("get tails:{key}\r\n").as_bytes())?;
         if !self.line()?.starts_with("VALUE ") {
@@ -59,7 +61,7 @@ impl Connection {
         Ok(true)
     }
 
-    /// What `stats` says of `names`.
+    /// Returns the numbers of these names from the reply to `stats`.
     pub fn stats<const N: usize>(&mut self, names: [&str; N]) -> io::Result<[u64; N]> {
         self.0.get_mut().write_all(b"stats\r\n")?;
         let mut found = [0; N];
@@ -78,11 +80,17 @@ impl Connection {
     }
 }
 
-/// Gets at Poisson instants until `ends`, one list of counts for each; the last is when it stops.
-pub fn run(number: u64, address: SocketAddr, keys: u64, rate_per_s: f64, ends: &[Instant]) -> Vec<Counts> {
+/// Sends gets at Poisson instants. `ends` are the ends of the phases; the result has counters for each phase.
+pub fn run(
+    number: u64,
+    address: SocketAddr,
+    keys: u64,
+    rate_per_s: f64,
+    ends: &[Instant],
+) -> Vec<PhaseCounts> {
     let mut rng = Rng::new(number);
-    let mut connection = Connection::to(address).ok();
-    let mut counts = vec![Counts::default(); ends.len()];
+    let mut connection = ProxyConnection::open(address).ok();
+    let mut counts = vec![PhaseCounts::default(); ends.len()];
     let mut due = Instant::now();
     loop {
         due += Duration::from_secs_f64(rng.exponential() / rate_per_s);
@@ -93,7 +101,7 @@ pub fn run(number: u64, address: SocketAddr, keys: u64, rate_per_s: f64, ends: &
             counts[phase].errors += 1;
         }
         if !matches!(came, Some(Ok(_))) {
-            connection = Connection::to(address).ok();
+            connection = ProxyConnection::open(address).ok();
         }
         counts[phase].get_us.push(due.elapsed().as_micros().min(u128::from(u32::MAX)) as u32);
     }

@@ -1,5 +1,5 @@
-//! One of three servers becomes slow, with two copies of each key: how long gets take, and how many requests it costs,
-//! without anything, with hedged gets, with adaptive concurrency, and with both.
+//! Measures gets while one of three servers becomes slow, with two copies of each key: their latency and the
+//! number of requests, with neither hedged gets nor adaptive concurrency, with one of them, and with both.
 
 mod client;
 mod report;
@@ -14,19 +14,19 @@ use clap::Args;
 
 use crate::machine::{Machine, today};
 use crate::peer::{Peer, Server, Setting};
-use crate::{Failure, place};
-use client::{Connection, Counts};
+use crate::{Failure, scheduling};
+use client::{PhaseCounts, ProxyConnection};
 use report::Row;
-use slow::Way;
+use slow::SlowForwarder;
 
-/// A proxy that takes no connections this long after its start has failed.
+/// Time that the proxy gets to accept connections after its start.
 const START_LIMIT: Duration = Duration::from_secs(10);
-/// Servers of the pool.
+/// Number of servers in the pool.
 const SERVERS: usize = 3;
-/// What the proxy is asked for at the end of each phase.
+/// Names in the proxy's `stats` that are read at the end of each phase.
 const STATS: [&str; 4] = ["request_sent_count", "hedge_sent", "hedge_denied", "adaptive_concurrency_refused"];
 
-/// What the pool is told: name, of the pool, of its route.
+/// Settings that are compared: name, JSON keys of the pool, JSON keys of its route.
 const SETTINGS: [(&str, &str, &str); 5] = [
     ("nothing", "", ""),
     ("hedge, 5 %", "", r#","hedge":{}"#),
@@ -35,28 +35,28 @@ const SETTINGS: [(&str, &str, &str); 5] = [
     ("both, 5 %", r#","adaptive_concurrency":{}"#, r#","hedge":{}"#),
 ];
 
-/// Make one of three servers slow under gets, with and without hedged gets and adaptive concurrency.
+/// Measure gets while one of three servers is slow, with and without hedged gets and adaptive concurrency.
 #[derive(Debug, Args)]
 pub struct TailsArgs {
-    /// The corecached binary [default: beside this one]
+    /// The corecached binary [default: in the folder of this binary]
     #[arg(long)]
     corecached: Option<PathBuf>,
-    /// The memcached binary: the caches
+    /// The memcached binary, for the caches
     #[arg(long, default_value = "memcached")]
     memcached: PathBuf,
-    /// Keys
+    /// Number of keys
     #[arg(long, default_value_t = 3000)]
     keys: u64,
-    /// Clients, each with a connection and a thread
+    /// Number of clients, each with a connection and a thread
     #[arg(long, default_value_t = 256)]
     clients: u64,
-    /// Gets a second, all clients together
+    /// Gets a second of all clients together
     #[arg(long, default_value_t = 3000.0)]
     rate: f64,
-    /// Milliseconds that requests to one server take longer
+    /// Milliseconds by which requests to one server are delayed
     #[arg(long, default_value_t = 50)]
     delay_ms: u64,
-    /// Seconds before, and once it has been slow for 2 s
+    /// Seconds of the phase before the delay, and of the phase that begins 2 s after it
     #[arg(long, default_value_t = 8)]
     phase_s: u64,
     /// Write DATE-tails.md and .json into this directory
@@ -64,15 +64,15 @@ pub struct TailsArgs {
     out: Option<PathBuf>,
 }
 
-/// Do what the options say.
+/// Runs the subcommand.
 ///
 /// # Errors
-/// What kept it from being done.
+/// The options are not valid, a cache or the proxy cannot be started, or the results cannot be written.
 pub fn main(args: &TailsArgs) -> Result<ExitCode, Failure> {
     if args.clients == 0 || args.keys == 0 || args.rate <= 0.0 || args.phase_s == 0 {
         return Err(Failure::new("--clients, --keys, --rate and --phase-s must be above 0"));
     }
-    place::allow_many_files();
+    scheduling::allow_many_files();
     let machine = Machine::read();
     let corecached = match &args.corecached {
         Some(path) => path.clone(),
@@ -100,14 +100,16 @@ fn run(args: &TailsArgs, program: &Path, setting: (&str, &str, &str)) -> Result<
     let cache = Setting { cores: Vec::new(), threads: 1, memory_mib: 64, fifo: false, pool: None };
     let peer = Peer::memcached("memcached", &args.memcached);
     let caches: Vec<Server> = (0..SERVERS).map(|_| peer.start(&cache)).collect::<Result<_, _>>()?;
-    let ways: Vec<Way> = caches.iter().map(|cache| Way::to(cache.address())).collect::<Result<_, _>>()?;
-    let servers: Vec<String> = ways.iter().map(|way| format!("\"{}\"", way.address())).collect();
+    let forwarders: Vec<SlowForwarder> =
+        caches.iter().map(|cache| SlowForwarder::start(cache.address())).collect::<Result<_, _>>()?;
+    let servers: Vec<String> =
+        forwarders.iter().map(|forwarder| format!("\"{}\"", forwarder.address())).collect();
     let config = format!(
         r#"{{"pools":{{"A":{{"servers":[{}]{of_pool}}}}},"route":{{"type":"PoolRoute","pool":"A","replicas":2{of_route}}}}}"#,
         servers.join(",")
     );
     let proxy = Proxy::start(program, &config)?;
-    let mut watcher = Connection::to(proxy.address())?;
+    let mut watcher = ProxyConnection::open(proxy.address())?;
     for key in 0..args.keys {
         watcher.set(key)?;
     }
@@ -119,7 +121,7 @@ fn run(args: &TailsArgs, program: &Path, setting: (&str, &str, &str)) -> Result<
     });
     let mut seen = [[0; STATS.len()]; 4];
     seen[0] = watcher.stats(STATS)?;
-    let mut tallies: Vec<Vec<Counts>> = Vec::new();
+    let mut tallies: Vec<Vec<PhaseCounts>> = Vec::new();
     std::thread::scope(|scope| {
         let rate = args.rate / args.clients as f64;
         let address = proxy.address();
@@ -130,28 +132,28 @@ fn run(args: &TailsArgs, program: &Path, setting: (&str, &str, &str)) -> Result<
             std::thread::sleep(end.saturating_duration_since(Instant::now()));
             seen[phase + 1] = watcher.stats(STATS)?;
             if phase == 0 {
-                ways[0].slow_by(args.delay_ms);
+                forwarders[0].slow_by(args.delay_ms);
             }
         }
         tallies.extend(clients.into_iter().filter_map(|client| client.join().ok()));
         Ok::<(), Failure>(())
     })?;
     if tallies.len() < args.clients as usize {
-        return Err(Failure::new("a client ended before its time"));
+        return Err(Failure::new("a client thread panicked"));
     }
     let phases = ["before", "its first 2 s", "from then on"];
     Ok(phases
         .iter()
         .enumerate()
         .map(|(phase, what)| {
-            let counts: Vec<&Counts> = tallies.iter().map(|tally| &tally[phase]).collect();
+            let counts: Vec<&PhaseCounts> = tallies.iter().map(|tally| &tally[phase]).collect();
             let sent = std::array::from_fn(|at| seen[phase + 1][at] - seen[phase][at]);
-            Row::of(name, what, &counts, sent, lasts_s[phase] as f64)
+            Row::from_counts(name, what, &counts, sent, lasts_s[phase] as f64)
         })
         .collect())
 }
 
-/// Corecached as a proxy; ended when dropped.
+/// A running corecached proxy. It is stopped when this is dropped.
 #[derive(Debug)]
 struct Proxy {
     port: u16,
@@ -172,9 +174,9 @@ impl Proxy {
             .map_err(|error| Failure::from(error).during(program.display()))?;
         let proxy = Self { port, child };
         let began = Instant::now();
-        while Connection::to(proxy.address()).is_err() {
+        while ProxyConnection::open(proxy.address()).is_err() {
             if began.elapsed() > START_LIMIT {
-                return Err(Failure::new("the proxy takes no connections"));
+                return Err(Failure::new(format!("{}: accepts no connections", program.display())));
             }
             std::thread::sleep(Duration::from_millis(5));
         }

@@ -1,43 +1,50 @@
-//! The table: a row for each setting and phase.
+//! The result table, with a row for each setting and phase.
 
 use std::fmt::Write;
 
 use serde::Serialize;
 
-use super::client::Counts;
+use super::client::PhaseCounts;
 use crate::machine::Machine;
 
-/// What came of one phase with one setting.
+/// The result of one phase with one setting.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
-    /// What the pool is told.
+    /// Name of the setting.
     pub setting: String,
-    /// Whether a server is slow, and since when.
+    /// Name of the phase: before the delay, its first 2 s, or later.
     pub phase: String,
     /// Gets a second.
     pub gets_per_s: f64,
-    /// Milliseconds that half of the gets took at most, from when they were due.
+    /// Median latency in milliseconds, from when a get was due.
     pub p50_ms: f64,
-    /// 99 in 100.
+    /// 99th percentile of latency, milliseconds.
     pub p99_ms: f64,
-    /// 999 in 1000.
+    /// 99.9th percentile of latency, milliseconds.
     pub p999_ms: f64,
     /// Gets that were not answered with their value.
     pub errors: u64,
-    /// Requests to caches for each get.
+    /// Requests to caches divided by gets.
     pub requests_per_get: f64,
-    /// Gets sent twice, of 100.
+    /// Percentage of gets that were sent twice.
     pub hedged_percent: f64,
-    /// Hedges that the budget denied, of 100 gets.
+    /// Hedges that the budget denied, as a percentage of gets.
     pub denied_percent: f64,
-    /// Gets that went to another copy at once, of 100.
+    /// Percentage of gets that adaptive concurrency sent to another copy at once.
     pub refused_percent: f64,
 }
 
 impl Row {
-    /// Of what clients counted, and how many requests were sent, hedged, denied and refused meanwhile.
+    /// Combines the counters of all clients in a phase of `seconds`. `sent` has the requests that the proxy
+    /// sent, hedged, denied and refused in the phase.
     #[must_use]
-    pub fn of(setting: &str, phase: &str, counts: &[&Counts], sent: [u64; 4], seconds: f64) -> Self {
+    pub fn from_counts(
+        setting: &str,
+        phase: &str,
+        counts: &[&PhaseCounts],
+        sent: [u64; 4],
+        seconds: f64,
+    ) -> Self {
         let mut get_us: Vec<u32> = counts.iter().flat_map(|counts| counts.get_us.iter().copied()).collect();
         get_us.sort_unstable();
         let part = |of: f64| match get_us.len() {
@@ -62,7 +69,7 @@ impl Row {
     }
 }
 
-/// All of it, to be read.
+/// Renders the results as Markdown.
 #[must_use]
 pub fn markdown(rows: &[Row], delay_ms: u64, machine: &Machine, command: &str) -> String {
     let mut text = format!(
@@ -101,8 +108,8 @@ mod tests {
 
     #[test]
     fn what_clients_counted_is_added_up() {
-        let counts = |us: u32| Counts { get_us: vec![us; 50], errors: 1 };
-        let row = Row::of("s", "p", &[&counts(1000), &counts(9000)], [150, 50, 1, 0], 2.0);
+        let counts = |us: u32| PhaseCounts { get_us: vec![us; 50], errors: 1 };
+        let row = Row::from_counts("s", "p", &[&counts(1000), &counts(9000)], [150, 50, 1, 0], 2.0);
         assert_eq!((row.gets_per_s, row.errors, row.requests_per_get), (50.0, 2, 1.5));
         assert_eq!((row.p50_ms, row.p99_ms, row.hedged_percent, row.denied_percent), (9.0, 9.0, 50.0, 1.0));
     }

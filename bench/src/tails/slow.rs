@@ -1,4 +1,4 @@
-//! A way to a cache that takes as long as it is told: bytes go on in their order, each so much after it came.
+//! A TCP forwarder to a cache that can delay requests.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -9,24 +9,25 @@ use std::time::{Duration, Instant};
 
 use crate::Failure;
 
-/// Bytes taken at a time.
+/// Bytes read at a time.
 const CHUNK_BYTES: usize = 16 * 1024;
-/// Chunks under way on one connection; past it the sender waits.
+/// Chunks that are held for one connection; at this number the forwarder stops reading from the sender.
 const CHUNKS_MAX: usize = 4096;
 
-/// See the head of the file. Its threads end with the connections.
+/// A forwarder to one cache. Bytes keep their order; each is delayed by the current delay. Its threads end
+/// with their connections.
 #[derive(Debug)]
-pub struct Way {
+pub struct SlowForwarder {
     address: SocketAddr,
     delay_ms: Arc<AtomicU64>,
 }
 
-impl Way {
-    /// To the cache at `target`, without delay.
+impl SlowForwarder {
+    /// Starts to forward to the cache at `target`, without delay.
     ///
     /// # Errors
-    /// When it cannot listen.
-    pub fn to(target: SocketAddr) -> Result<Self, Failure> {
+    /// It cannot listen on a port.
+    pub fn start(target: SocketAddr) -> Result<Self, Failure> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
         let delay_ms = Arc::new(AtomicU64::new(0));
@@ -43,12 +44,12 @@ impl Way {
         Ok(Self { address, delay_ms })
     }
 
-    /// Where it is entered.
+    /// Returns the address that it listens on.
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Requests take so much longer from now on.
+    /// Delays requests by this many milliseconds from now on.
     pub fn slow_by(&self, delay_ms: u64) {
         self.delay_ms.store(delay_ms, Ordering::Relaxed);
     }
@@ -83,10 +84,10 @@ mod tests {
     #[test]
     fn bytes_come_in_order_and_no_sooner_than_they_are_to() {
         let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let way = Way::to(server.local_addr().unwrap()).unwrap();
-        let mut client = TcpStream::connect(way.address()).unwrap();
+        let forwarder = SlowForwarder::start(server.local_addr().unwrap()).unwrap();
+        let mut client = TcpStream::connect(forwarder.address()).unwrap();
         let mut server = server.accept().unwrap().0;
-        way.slow_by(30);
+        forwarder.slow_by(30);
         let began = Instant::now();
         client.write_all(b"one").unwrap();
         client.write_all(b"two").unwrap();

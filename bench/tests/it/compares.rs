@@ -1,4 +1,4 @@
-//! Servers against each other: small fake ones, and proxies before real caches where those are installed.
+//! Comparisons of fake servers, and of proxies in front of real caches where these are installed.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::fake_server::{FakeServer, Fault};
 
-/// Two rounds of little: the workloads named, of proxies.
+/// A short method of two rounds with the named workloads for proxies.
 fn method(names: &[&str]) -> Method {
     let small = |workload: &Workload| Workload { connections: 4, ..*workload };
     let base = Plan {
@@ -121,7 +121,7 @@ fn proxies_are_compared_before_the_same_caches() {
         return eprintln!("not run: needs memcached and nutcracker");
     }
     let out = tempfile::tempdir().unwrap();
-    // Another twemproxy, started by path: what any peer would be given.
+    // A second twemproxy, started as a peer with the placeholders that any peer may use.
     let peer = "again=nutcracker:-c {yaml} -a 127.0.0.1 -s {spare} -v 0 -o {directory}/log";
     let arguments = ["--proxy", "--backends", "none", "--quick", "--rounds", "1", "--seconds", "0.1"];
     let more = ["--workloads", "p3,open", "--peer", peer, "--out", out.path().to_str().unwrap()];

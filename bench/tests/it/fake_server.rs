@@ -1,4 +1,4 @@
-//! A text and meta server of a few commands, a thread a connection, with faults to order.
+//! A small text and meta server with one thread for each connection, which can be told to be faulty.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -10,18 +10,18 @@ use std::time::Duration;
 
 use corecached_bench::load::Target;
 
-/// What is wrong with a server.
+/// The fault of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Nothing.
+    /// No fault.
     None,
-    /// Every tenth value is that of the key before.
+    /// Every tenth value is that of the previously requested key.
     OtherKey,
     /// Every tenth value has a changed byte.
     ChangedByte,
     /// Every tenth value lacks its last byte.
     Short,
-    /// Second halves come from the first version of a key.
+    /// The second half of every value comes from the first version of its key.
     Torn,
     /// Only the first write of a key takes effect.
     KeepsFirst,
@@ -41,7 +41,7 @@ struct Shared {
     last: Mutex<Vec<u8>>,
     requests: AtomicUsize,
     connections: AtomicUsize,
-    /// Held for writing, it stops the server.
+    /// The server stops while this is locked for writing.
     running: RwLock<()>,
 }
 
@@ -51,7 +51,7 @@ struct Versions {
     now: Vec<u8>,
 }
 
-/// A server on a port of its own; its threads end with the process.
+/// A server on a free port. Its threads end with the process.
 pub struct FakeServer {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -84,12 +84,12 @@ impl FakeServer {
         Target::Tcp(self.address)
     }
 
-    /// Connections ever taken.
+    /// Returns the number of connections accepted so far.
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::Relaxed)
     }
 
-    /// After `delay`, answer nothing for `duration`.
+    /// Stops replies for `duration`, beginning after `delay`.
     pub fn stop_for(&self, delay: Duration, duration: Duration) {
         let shared = Arc::clone(&self.shared);
         thread::spawn(move || {
@@ -142,7 +142,8 @@ impl Shared {
         }
     }
 
-    /// Append the value; `meta` are the flags of an mg. False to end the connection.
+    /// Appends the reply to a get, or to an mg with the flags in `meta`. Returns false to close the
+    /// connection.
     fn get(&self, key: &[u8], meta: Option<&[&[u8]]>, replies: &mut Vec<u8>) -> bool {
         let tenth = self.requests.fetch_add(1, Ordering::Relaxed) % 10 == 9;
         let found = self.values.lock().unwrap().get(key).cloned();

@@ -1,11 +1,11 @@
-//! What a run says of servers that go wrong.
+//! Reports of runs against faulty servers.
 
 use corecached_bench::load::{Faults, Plan, Progress, Report, run};
 use corecached_bench::sizes::Sizes;
 
 use crate::fake_server::{FakeServer, Fault};
 
-/// Gets and sets of few keys, each filled before, every byte compared.
+/// Runs gets and sets of a few keys that were set before, with every byte verified.
 fn report_of(fault: Fault) -> Report {
     let server = FakeServer::start(fault);
     let plan = Plan {
@@ -19,7 +19,7 @@ fn report_of(fault: Fault) -> Report {
         ..Plan::new(server.target())
     };
     run(&plan.filling(), &Progress::hidden()).unwrap();
-    // The run's own number, so that it knows the values written by the filling for an earlier run's.
+    // A new run number, so that the values written by the fill count as those of an earlier run.
     run(&Plan { run: plan.run.wrapping_add(1), ..plan }, &Progress::hidden()).unwrap()
 }
 

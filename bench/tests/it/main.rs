@@ -1,4 +1,4 @@
-//! Runs against a small server in this process, which can be told to go wrong.
+//! Integration tests, most of them against a small server in this process that can be told to be faulty.
 
 mod compares;
 mod fake_server;

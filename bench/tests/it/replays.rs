@@ -1,4 +1,4 @@
-//! Traces replayed against a server and into the engine.
+//! Replays of traces against a server and into the engine.
 
 use std::io::Write;
 use std::process::Command;
@@ -8,7 +8,7 @@ use tempfile::NamedTempFile;
 
 use crate::fake_server::{FakeServer, Fault};
 
-/// 40 objects of 10 to 5000 bytes, asked for 3000 times.
+/// A trace of 3000 requests for 40 objects of 10 to 5000 bytes.
 fn trace() -> NamedTempFile {
     const REQUESTS: u32 = 3000;
     const OBJECTS: u32 = 40;

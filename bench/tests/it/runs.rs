@@ -1,4 +1,4 @@
-//! Runs against a server that does everything right.
+//! Runs against a correct server.
 
 use std::process::Command;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::fake_server::{FakeServer, Fault};
 
-/// What the kernel grants, and what it always does.
+/// The default backend, which depends on the kernel, and the one that always works.
 const BACKENDS: [IoBackend; 2] = [IoBackend::Auto, IoBackend::Epoll];
 
 fn plan(server: &FakeServer) -> Plan {
@@ -106,10 +106,11 @@ fn an_open_loop_counts_what_a_stopped_server_delays() {
     for io_backend in BACKENDS {
         let open = stopped(Pace::Open { rate_per_s: 1000.0, sleep: true }, io_backend);
         assert!(open.latency.max_us > 180_000.0, "{open}");
-        // A fifth of all requests were due while it was stopped: half of those waited more than half of the stop.
+        // A fifth of all requests were due while the server was stopped, and half of these waited longer than
+        // half of the stop.
         assert!(open.latency.p90_us > 50_000.0, "{open}");
         assert!(open.steady_p99_us.is_some_and(|steady_us| steady_us < open.latency.max_us), "{open}");
-        // A closed loop sends nothing meanwhile, so all but four requests look fast: why open loops exist.
+        // A closed loop sends nothing during the stop, so all but four requests look fast.
         let closed = stopped(Pace::Closed, io_backend);
         assert!(closed.latency.max_us > 180_000.0, "{closed}");
         assert!(closed.latency.p50_us < 50_000.0, "{closed}");

@@ -1,4 +1,4 @@
-{{/* Names. RELEASE-memcached and RELEASE-mcrouter, or just RELEASE where it has the word already, as the charts did. */}}
+{{/* Names: RELEASE-memcached and RELEASE-mcrouter, or RELEASE if it contains the word, as in the original charts. */}}
 {{- define "corecached.named" -}}
 {{- if contains .word .root.Release.Name }}{{ .root.Release.Name | trunc 52 | trimSuffix "-" }}
 {{- else }}{{ printf "%s-%s" .root.Release.Name .word | trunc 52 | trimSuffix "-" }}{{ end }}
@@ -15,8 +15,8 @@
 {{- end }}
 {{- end }}
 
-{{/* stable/mcrouter's values over their defaults. None of them stands in values.yaml: that one is given says that the
-     proxy is wanted. */}}
+{{/* The values of stable/mcrouter, merged over their defaults. None of them is in values.yaml, because the presence of one
+     enables the proxy. */}}
 {{- define "corecached.old" -}}
 {{- $defaults := dict
     "memcached" (dict "enabled" true)
@@ -31,7 +31,7 @@
 {{- mergeOverwrite $defaults (deepCopy $given) | toJson }}
 {{- end }}
 
-{{/* "true" or "" each */}}
+{{/* Each of these returns "true" or "". */}}
 {{- define "corecached.proxy.given" -}}
 {{- range list "memcached" "controller" "daemonset" "statefulset" "mcrouterCommandParams" }}
 {{- if and (hasKey $.Values .) (not (kindIs "invalid" (get $.Values .))) }}true {{ end }}
@@ -57,15 +57,15 @@
 {{- if and .Values.autoscaling.enabled (include "corecached.cache.stateful" .) }}true{{ end }}
 {{- end }}
 
-{{/* Pods of the cache, when nothing scales them. */}}
+{{/* Number of cache pods without autoscaling. */}}
 {{- define "corecached.cache.replicasWanted" -}}
 {{- $behind := .Values.memcached | default dict }}
 {{- if hasKey $behind "replicaCount" }}{{ $behind.replicaCount | int }}
 {{- else if not (kindIs "invalid" .Values.replicaCount) }}{{ .Values.replicaCount | int }}
 {{- else }}{{ include "corecached.cache.stateful" . | empty | ternary 1 3 }}{{ end }}
 {{- end }}
-{{/* What `replicas` says; nothing where it would undo what the autoscaler did. A field that vanished from a manifest would
-     be reset to 1 by helm's merge, so an upgrade that can see the cluster repeats what runs. */}}
+{{/* The number for `replicas`; empty if it would undo the work of the autoscaler. If an upgrade omitted the field, helm's
+     merge would reset it to 1, so an upgrade with access to the cluster repeats the current number. */}}
 {{- define "corecached.cache.replicas" -}}
 {{- if include "corecached.cache.autoscales" . }}
 {{- if .Values.autoscaling.renderReplicas }}
@@ -79,13 +79,13 @@
 {{- else }}{{ include "corecached.cache.replicasWanted" . }}{{ end }}
 {{- end }}
 
-{{/* Labels. part is memcached or mcrouter, fullname that of its objects. */}}
+{{/* Labels. `part` is memcached or mcrouter, `fullname` the name of its objects. */}}
 {{- define "corecached.selector" -}}
 app: {{ .fullname }}
 app.kubernetes.io/name: {{ .part }}
 app.kubernetes.io/instance: {{ .root.Release.Name }}
 {{- end }}
-{{/* Labels of a pod: nothing in them changes with the chart's version, which would restart full caches. */}}
+{{/* Labels of a pod. They must not contain the version of the chart, since a new version would restart all caches. */}}
 {{- define "corecached.podLabels" -}}
 {{ include "corecached.selector" . }}
 app.kubernetes.io/component: {{ get (dict "mcrouter" "proxy" "seccomp" "seccomp" "memcached" "cache") .part }}
@@ -108,7 +108,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- define "corecached.proxy" -}}
 {{- dict "part" "mcrouter" "fullname" (include "corecached.proxy.fullname" .) | toJson }}
 {{- end }}
-{{/* metadata of an object: part, fullname, root, and name, annotations, namespace where they differ */}}
+{{/* Metadata of an object. Arguments: part, fullname, root; optional: name, annotations, namespace. */}}
 {{- define "corecached.metadata" -}}
 name: {{ .name | default .fullname }}
 namespace: {{ .namespace | default .root.Release.Namespace }}
@@ -165,7 +165,7 @@ seccompProfile:
   "nano" (list "100m" "192Mi") "micro" (list "250m" "384Mi") "small" (list "500m" "768Mi") "medium" (list "500m" "1536Mi")
   "large" (list "1" "3Gi") "xlarge" (list "1" "6Gi") "2xlarge" (list "1" "12Gi") "none" (list) | toJson }}
 {{- end }}
-{{/* Resources of a cache pod. Memory is requested as it is limited: a cache uses all of it. */}}
+{{/* Resources of a cache pod. The memory request equals the limit, because a cache uses all of it. */}}
 {{- define "corecached.cache.resources" -}}
 {{- $old := (include "corecached.old" . | fromJson).memcached.resources }}
 {{- if .Values.guaranteedQoS.enabled }}
@@ -182,7 +182,7 @@ seccompProfile:
 {{- end }}
 {{- end }}
 
-{{/* One term of affinity to pods: labels, topology */}}
+{{/* One term of pod affinity. Arguments: labels, topology. */}}
 {{- define "corecached.podAffinity" -}}
 {{- if eq .how "hard" }}
 requiredDuringSchedulingIgnoredDuringExecution:
@@ -201,16 +201,16 @@ preferredDuringSchedulingIgnoredDuringExecution:
 {{- end }}
 {{- end }}
 
-{{/* Values that do not go together, or promise what is not there. */}}
+{{/* Refuses values that contradict each other, or that would have no effect. */}}
 {{- define "corecached.check" -}}
 {{- if and .Values.auth.enabled (include "corecached.proxy.enabled" .) }}{{ fail "auth.enabled: the proxy shows no password to caches; say who may connect with networkPolicy.allowExternal=false instead" }}{{ end }}
 {{- if and .Values.auth.enabled (not .Values.auth.existingSecret) (not (and .Values.auth.username .Values.auth.password)) }}{{ fail "auth.enabled: give auth.username and auth.password, or auth.existingSecret" }}{{ end }}
 {{- if and .Values.tls.enabled (not .Values.tls.existingSecret) }}{{ fail "tls.enabled: give tls.existingSecret, a Secret with tls.crt and tls.key, and with a proxy ca.crt" }}{{ end }}
 {{- if and (or .Values.tls.caCertificate .Values.tls.serverName) (not .Values.tls.enabled) }}{{ fail "tls: is not enabled, so nothing of it is used; set tls.enabled=true" }}{{ end }}
-{{- if and .Values.tls.serverName (not (include "corecached.cache.authorities" .)) }}{{ fail "tls.serverName: nobody verifies it without a proxy; set tls.caCertificate=true, with ca.crt in tls.existingSecret" }}{{ end }}
+{{- if and .Values.tls.serverName (not (include "corecached.cache.authorities" .)) }}{{ fail "tls.serverName: it is not verified without a proxy; set tls.caCertificate=true, with ca.crt in tls.existingSecret" }}{{ end }}
 {{- if and (include "corecached.proxy.tls" .) (not (include "corecached.proxy.tlsSecret" .)) }}{{ fail "mcrouter.tls.enabled: give mcrouter.tls.existingSecret, a Secret with ca.crt" }}{{ end }}
 {{- if and (or .Values.mcrouter.tls.existingSecret .Values.mcrouter.tls.clientCertificate .Values.mcrouter.tls.serverName) (not (include "corecached.proxy.tls" .)) }}{{ fail "mcrouter.tls: is not enabled, so nothing of it is used; set mcrouter.tls.enabled=true, or tls.enabled=true with a proxy" }}{{ end }}
-{{- if and .Values.seccomp.installer.enabled (ne .Values.seccomp.mode "localhost") }}{{ fail "seccomp.installer.enabled: nobody would use the profile; set seccomp.mode=localhost as well" }}{{ end }}
+{{- if and .Values.seccomp.installer.enabled (ne .Values.seccomp.mode "localhost") }}{{ fail "seccomp.installer.enabled: the profile would not be used; set seccomp.mode=localhost as well" }}{{ end }}
 {{- if .Values.persistence.enabled }}{{ fail "persistence.enabled: the cache keeps nothing over a restart; remove it" }}{{ end }}
 {{- if and .Values.autoscaling.enabled (not (include "corecached.cache.stateful" .)) }}{{ fail "autoscaling.enabled: needs architecture=high-availability" }}{{ end }}
 {{- if gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas) }}{{ fail "autoscaling.minReplicas: must not be more than autoscaling.maxReplicas" }}{{ end }}
@@ -225,11 +225,11 @@ preferredDuringSchedulingIgnoredDuringExecution:
 {{- if eq (int .Values.containerSecurityContext.runAsUser) (int .Values.mcrouter.runAsUser) }}{{ fail "mcrouter.runAsUser: must differ from containerSecurityContext.runAsUser: both would share the locked memory that io_uring needs" }}{{ end }}
 {{- end }}
 
-{{/* Domain behind the names of pods, with the dot that says it is whole: no search list is tried first. */}}
+{{/* Domain of the names of pods. The final dot makes names absolute, so that no search list is tried first. */}}
 {{- define "corecached.cache.domain" -}}
 {{ include "corecached.cache.fullname" . }}.{{ .Release.Namespace }}.svc.{{ .Values.clusterDomain }}.
 {{- end }}
-{{/* Not empty where the proxy asks the API server. */}}
+{{/* Not empty if the proxy uses the API server. */}}
 {{- define "corecached.proxy.asksCluster" -}}
 {{- if and (include "corecached.proxy.enabled" .) (eq .Values.mcrouter.discovery "endpointslices") }}yes{{ end }}
 {{- end }}
@@ -265,14 +265,14 @@ preferredDuringSchedulingIgnoredDuringExecution:
 {{- dict "pools" (dict "A" $pool) "route" $route | toPrettyJson }}
 {{- end }}
 {{- end }}
-{{/* Not empty where the proxy reaches destinations over TLS; and the Secret with what it needs for that. */}}
+{{/* Not empty if the proxy connects to destinations with TLS; and the name of the Secret that it needs for this. */}}
 {{- define "corecached.proxy.tls" -}}
 {{- if and (include "corecached.proxy.enabled" .) (or .Values.mcrouter.tls.enabled .Values.tls.enabled) }}yes{{ end }}
 {{- end }}
 {{- define "corecached.proxy.tlsSecret" -}}
 {{ .Values.mcrouter.tls.existingSecret | default .Values.tls.existingSecret }}
 {{- end }}
-{{/* Secret with ca.crt, the authorities of the caches' certificates; empty where none is configured. */}}
+{{/* Name of the Secret with ca.crt, which verifies the certificates of caches; empty if none is configured. */}}
 {{- define "corecached.cache.authorities" -}}
 {{- if .Values.tls.enabled }}
 {{- if .Values.tls.caCertificate }}{{ .Values.tls.existingSecret }}

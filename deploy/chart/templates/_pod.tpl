@@ -1,9 +1,9 @@
-{{/* A value as YAML, with the templates in it carried out: value, root */}}
+{{/* A value as YAML, after its templates are rendered. Arguments: value, root. */}}
 {{- define "corecached.render" -}}
 {{- if kindIs "string" .value }}{{ tpl .value .root }}{{ else }}{{ tpl (toYaml .value) .root }}{{ end }}
 {{- end }}
 
-{{/* own, root */}}
+{{/* Annotations of a pod. Arguments: own, root. */}}
 {{- define "corecached.podAnnotations" -}}
 {{- $annotations := merge (dict) .own .root.Values.commonAnnotations }}
 {{- if .root.Values.metrics.enabled }}{{ $annotations = merge (dict) $annotations .root.Values.metrics.podAnnotations }}{{ end }}
@@ -15,7 +15,7 @@
 {{- if contains ":" $address }}[{{ $address | trimPrefix "[" | trimSuffix "]" }}]{{ else }}{{ $address }}{{ end }}:{{ int .Values.containerPorts.admin }}
 {{- end }}
 
-{{/* uid, gid, root */}}
+{{/* Security context of a pod. Arguments: uid, gid, root. */}}
 {{- define "corecached.podSecurity" -}}
 {{- $own := .root.Values.podSecurityContext }}
 {{- if $own.enabled -}}
@@ -27,7 +27,7 @@ fsGroup: {{ int $own.fsGroup }}
 {{- include "corecached.seccomp" .root }}
 {{- end }}
 
-{{/* vars, configMap, secret, root */}}
+{{/* Environment of a container. Arguments: vars, configMap, secret, root. */}}
 {{- define "corecached.env" -}}
 {{- with .vars -}}
 env:
@@ -46,8 +46,8 @@ envFrom:
 {{- end }}
 {{- end }}
 
-{{/* Start by a round trip through our own binary, readiness and liveness by the admin pages: port, root, and isCache, for the
-     probes that somebody wrote for the cache */}}
+{{/* Probes: startup by a request of the healthcheck command, readiness and liveness by the admin pages. Arguments: port,
+     root, and isCache, which enables the custom probes of the cache. */}}
 {{- define "corecached.probes" -}}
 {{- $values := .root.Values }}
 {{- if and .isCache $values.customStartupProbe }}
@@ -81,7 +81,7 @@ livenessProbe:
 {{- end }}
 {{- end }}
 
-{{/* admin, seconds */}}
+{{/* Lifecycle hook that drains. Arguments: admin, seconds. */}}
 {{- define "corecached.drain" -}}
 preStop:
   exec:

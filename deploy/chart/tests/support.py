@@ -15,10 +15,10 @@ TOOLS = pathlib.Path(os.environ.get("CHART_TOOLS", ROOT / "target/chart"))
 HELMS = {version: TOOLS / f"helm-{version}" for version in ("3.17", "4.3")}
 NEWEST = "4.3"
 VALUES = sorted((CHART / "tests/values").glob("*.yaml"))
-# As the tutorial writes them.
+# The arguments that Google's tutorial uses.
 POOL = ("--set", "architecture=high-availability", "--set", "autoscaling.enabled=true")
 PROXY = ("--set", "memcached.replicaCount=3")
-# Every set of arguments that the general tests go through, by name.
+# All sets of arguments that the general tests use, by name.
 CASES = {"tutorial-pool": POOL, "tutorial-proxy": PROXY} | {path.stem: ("-f", str(path)) for path in VALUES}
 
 
@@ -44,14 +44,14 @@ def the(kind, name, *arguments, **how):
 
 
 def refused(*arguments, version=NEWEST):
-    """What helm says of values it does not take."""
+    """The message of helm about invalid values."""
     done = helm("template", "mycache", CHART, *arguments, version=version)
     assert done.returncode != 0, "these values are taken"
     return done.stderr
 
 
 def pods(found):
-    """(object, pod spec) of whatever makes pods."""
+    """(object, pod spec) of every pod and controller."""
     for one in found:
         if one["kind"] == "Pod":
             yield one, one["spec"]
@@ -64,7 +64,7 @@ def own_containers(spec):
 
 
 def pair(folder):
-    """A certificate for 127.0.0.1 that is its own authority, and its key, as a Secret has them."""
+    """Writes a self-signed certificate for 127.0.0.1 and its key, with the file names of a Secret."""
     if not shutil.which("openssl"):
         pytest.skip("no openssl to make a certificate with")
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=test"]

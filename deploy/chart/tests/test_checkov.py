@@ -1,4 +1,4 @@
-"""What checkov finds wrong with the manifests, beyond what is meant to be so."""
+"""Findings of checkov in the manifests, apart from those that are intended."""
 
 import json
 import subprocess
@@ -9,19 +9,19 @@ from support import CASES, TOOLS, text
 
 CHECKOV = TOOLS / "checkov/bin/checkov"
 SCANNED = ("tutorial-pool", "tutorial-proxy", "auth", "proxy-deployment", "seccomp-installer", "guaranteed")
-# Why each finding stays. By check, and by the end of the object's name where only that one may have it.
+# Why each finding is intended, by check and by the end of the object's name ("": any object).
 ALLOWED = {
-    ("CKV_K8S_11", ""): "no CPU limit: it would stop a cache in mid-request; guaranteedQoS sets one",
-    ("CKV_K8S_43", ""): "the digest is for whoever pushes the image to say: image.digest",
+    ("CKV_K8S_11", ""): "no CPU limit: it would throttle a cache during requests; guaranteedQoS sets one",
+    ("CKV_K8S_43", ""): "only the user who pushes the image knows its digest: image.digest",
     ("CKV_K8S_15", ""): "a tag is one version of the image; IfNotPresent starts pods without a registry",
-    ("CKV_K8S_26", "-mcrouter"): "a port of the node is how applications find their node's proxy; daemonset.hostPort=0 is without",
-    ("CKV_K8S_31", "-memcached"): "seccomp.mode=localhost: the check knows the runtime's default only",
+    ("CKV_K8S_26", "-mcrouter"): "applications find the proxy of their node by a port of the node; daemonset.hostPort=0 removes it",
+    ("CKV_K8S_31", "-memcached"): "seccomp.mode=localhost: the check accepts only the default profile of the runtime",
     ("CKV_K8S_31", "-mcrouter"): "as above",
     ("CKV_K8S_31", "-test"): "as above",
-    ("CKV2_K8S_6", "-test"): "lives for seconds, serves nobody, and is as the policies of caches let clients be",
+    ("CKV2_K8S_6", "-test"): "runs for seconds and serves nothing; the policies of the caches allow it as a client",
     ("CKV_K8S_8", "-seccomp"): "copies a file and waits; there is nothing to probe",
     ("CKV_K8S_9", "-seccomp"): "as above",
-    ("CKV_K8S_23", "-seccomp"): "the kubelet's folder is root's",
+    ("CKV_K8S_23", "-seccomp"): "root owns the kubelet's folder",
     ("CKV_K8S_40", "-seccomp"): "as above",
     ("CKV_K8S_8", "-test"): "runs to its end",
     ("CKV_K8S_9", "-test"): "as above",

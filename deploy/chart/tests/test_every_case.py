@@ -1,4 +1,4 @@
-"""What holds whatever the values are."""
+"""Properties that hold for all values."""
 
 import re
 
@@ -10,7 +10,7 @@ import yaml
 from support import CASES, CHART, HELMS, NEWEST, ROOT, helm, objects, own_containers, pods
 
 VERSIONS = ("1.27", "1.31", "1.34", "1.37")
-# What the custom objects have, as far as this chart writes it: kubernetes-validate knows built-in kinds only.
+# Schemas of custom objects, as far as this chart writes them: kubernetes-validate knows built-in kinds only.
 STRING, LABELS = {"type": "string", "minLength": 1}, {"type": "object", "additionalProperties": {"type": "string"}}
 
 
@@ -97,7 +97,7 @@ def test_pods_are_locked_down(case):
         for container in own_containers(spec):
             security = container["securityContext"]
             if container["name"] == "installer":
-                # It writes to a folder of the node that is root's; test_values.py says what it may.
+                # It writes to a folder of the node that root owns; test_values.py checks its privileges.
                 security = security | {"runAsNonRoot": True, "runAsUser": spec["securityContext"].setdefault("runAsUser", 1)}
             assert security["runAsNonRoot"] and security["readOnlyRootFilesystem"], one["metadata"]["name"]
             assert security["allowPrivilegeEscalation"] is False and security["privileged"] is False
@@ -126,7 +126,7 @@ def test_pods_are_given_longer_to_end_than_they_drain(case):
 
 
 def options(path):
-    """Names of the options of a clap structure, long and short."""
+    """Names of the options of a clap struct, long and short."""
     source = (ROOT / path).read_text()
     names = set()
     for attribute, field in re.findall(r"#\[arg\((.*?)\)\]\s+pub (\w+):", source, re.DOTALL):
@@ -138,11 +138,11 @@ def options(path):
 
 
 OPTIONS = {
-    "cache": options("server/src/config/args.rs") | options("server/src/config/operate.rs"),
-    "mcrouter": options("server/src/proxy/args.rs") | options("server/src/config/operate.rs"),
-    "healthcheck": options("server/src/healthcheck.rs"),
-    "seccomp-profile": options("server/src/seccomp.rs"),
-    "drain": options("server/src/admin/drain.rs"),
+    "cache": options("server/cache/src/config/args.rs") | options("server/shard/src/operation.rs"),
+    "mcrouter": options("server/proxy/src/args.rs") | options("server/shard/src/operation.rs"),
+    "healthcheck": options("server/corecached/src/healthcheck.rs"),
+    "seccomp-profile": options("server/corecached/src/seccomp.rs"),
+    "drain": options("server/corecached/src/drain.rs"),
 }
 
 

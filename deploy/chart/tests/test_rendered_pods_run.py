@@ -1,4 +1,4 @@
-"""The rendered arguments, probes and drain, carried out by the binary on this machine."""
+"""Runs the binary on this machine with the rendered arguments, probes and drain command."""
 
 import os
 import pathlib
@@ -78,7 +78,7 @@ def test_cache_and_proxy_start_answer_and_drain_as_rendered(tmp_path, tls):
             stream.flush()
             said = [stream.readline() for _ in range(4)]
         assert said == [b"STORED\r\n", b"VALUE anotherkey 0 15\r\n", b"Mcrouter is fun\r\n", b"END\r\n"]
-        # What `helm test` asks the cache, if it has the certificate that was signed for it, and if another has.
+        # `helm test` against the cache: first with the certificate that verifies it, then with another one.
         (asked,) = [c["args"] for c in the("Pod", "mycache-memcached-test", *common)["spec"]["containers"] if c["name"] == "cache-0"]
         asked = [word.replace(POD.rstrip("."), "127.0.0.1").replace("/etc/corecached-tls", str(tmp_path)) for word in asked]
         assert run(["/usr/local/bin/corecached", *asked]) == 0

@@ -1,4 +1,4 @@
-"""What single values do, and what is said of those that cannot be."""
+"""The effects of single values, and the messages about invalid ones."""
 
 import json
 import os
@@ -284,7 +284,7 @@ def test_cache_and_proxy_have_names_of_their_own(release, names):
 # --- TLS
 
 def secrets_of(spec):
-    """Names and keys of the Secrets that a pod has, by volume."""
+    """Names and keys of the Secrets that are mounted into a pod, by volume."""
     return {
         volume["name"]: (volume["secret"]["secretName"], [item["key"] for item in volume["secret"].get("items", [])])
         for volume in spec.get("volumes", [])
@@ -310,7 +310,7 @@ AUTHORITIES = "--pem-ca-path=/etc/corecached-tls/ca.crt"
 
 
 def asked_by_helm_test(*arguments):
-    """What `helm test` asks, by container, and the Secrets that it has."""
+    """The arguments of the containers of `helm test`, and the Secrets mounted into its pod."""
     spec = the("Pod", "mycache-memcached-test", *arguments)["spec"]
     for container in spec["containers"]:
         mounted = {mount["name"] for mount in container.get("volumeMounts", [])}
@@ -330,7 +330,7 @@ def asked_by_helm_test(*arguments):
 def test_a_password_is_shown_to_caches_that_the_authorities_vouch_for_where_there_are_any(more, cache, words):
     asked, secrets = asked_by_helm_test(*values("tls"), *(("--set", *more) if more else ()))
     assert asked[cache][4:] == [*words, "--auth-file=/etc/corecached/users"]
-    # By the name that its certificate bears.
+    # The pod is addressed by the name that its certificate bears.
     pod = "" if cache == "cache" else "mycache-memcached-0."
     assert asked[cache][1] == f"{pod}mycache-memcached.default.svc.cluster.local:11211"
     authorities = {"tls": ("pair", ["ca.crt"])} if AUTHORITIES in words else {}
@@ -350,12 +350,12 @@ def test_a_proxy_reaches_caches_over_tls_and_is_asked_in_plain():
     assert "--enable-ssl" not in container["startupProbe"]["exec"]["command"]
     asked, secrets = asked_by_helm_test(*values("proxy-tls"))
     assert {name for name, args in asked.items() if "--enable-ssl" in args} == {"cache-0", "cache-1"}
-    # As the proxy knows them.
+    # The name by which the proxy verifies them.
     assert asked["cache-0"][4:] == ["--enable-ssl", AUTHORITIES, "--ssl-server-name=caches.internal"]
     assert secrets == {"tls": ("shown", ["ca.crt"])}
     asked, secrets = asked_by_helm_test(*values("proxy-tls"), "--set", "tls.caCertificate=true,tls.serverName=mine")
     assert asked["cache-1"][-1] == "--ssl-server-name=mine" and secrets == {"tls": ("pair", ["ca.crt"])}
-    # The key of the caches is nothing to the proxy, which then needs their authority alone.
+    # The proxy must not get the key of the caches: it needs their authority only.
     plain = (*PROXY, "--set", "tls.enabled=true,tls.existingSecret=pair")
     container, mounts, secrets = pod_of("DaemonSet", ROUTER, *plain)
     assert container["args"][-1] == "--pem-ca-path=/etc/mcrouter-tls/ca.crt" and secrets["tls"] == ("pair", ["ca.crt"])
@@ -400,14 +400,14 @@ def test_nothing_is_secured_unless_asked_for(case):
         ("mcrouter.enabled=true,mcrouter.warmResize.windowMs=5000", "mcrouter.warmResize.graceMs: must be less than"),
         ("guaranteedQoS.cpus=1.5", "cpus"),
         ("podManagementPolicy=Any", "podManagementPolicy"),
-        # What goes together only in the templates.
+        # Combinations that the templates check, not the schema.
         ("auth.enabled=true", "auth.enabled: give auth.username and auth.password"),
         ("auth.enabled=true,auth.existingSecret=a,mcrouter.enabled=true", "auth.enabled: the proxy shows no password"),
         ("auth.existingPasswordSecret=a", "existingPasswordSecret"),
-        ("seccomp.installer.enabled=true", "seccomp.installer.enabled: nobody would use the profile"),
+        ("seccomp.installer.enabled=true", "seccomp.installer.enabled: the profile would not be used"),
         ("tls.enabled=true", "tls.enabled: give tls.existingSecret"),
         ("tls.caCertificate=true", "tls: is not enabled"),
-        ("tls.enabled=true,tls.existingSecret=a,tls.serverName=a", "tls.serverName: nobody verifies it"),
+        ("tls.enabled=true,tls.existingSecret=a,tls.serverName=a", "tls.serverName: it is not verified"),
         ("mcrouter.enabled=true,mcrouter.tls.enabled=true", "mcrouter.tls.enabled: give mcrouter.tls.existingSecret"),
         ("mcrouter.enabled=true,mcrouter.tls.existingSecret=a", "mcrouter.tls: is not enabled"),
         ("tls.enabled=true,tls.existingSecret=a,mcrouter.tls.serverName=a", "mcrouter.tls: is not enabled"),
@@ -433,7 +433,7 @@ def test_an_old_kubernetes_is_refused():
     assert "1.24" in refused("--kube-version", "1.24.0")
 
 
-# --- what is made from values.yaml
+# --- files generated from values.yaml
 
 def test_schema_and_readme_are_up_to_date():
     done = subprocess.run([sys.executable, CHART / "generate.py", "--check"], capture_output=True, text=True, timeout=30, check=False)
@@ -451,10 +451,10 @@ def test_the_package_holds_the_chart_and_none_of_its_tests(tmp_path):
     assert not [name for name in names if name.startswith("tests/") or name.endswith(".py")]
 
 
-# --- watching
+# --- monitoring
 
 METRICS = set()
-for source in (ROOT / "server/src/admin/page").glob("*.rs"):
+for source in (ROOT / "server/admin/src/page").glob("*.rs"):
     METRICS |= set(re.findall(r'"((?:memcached|corecached|process)_[a-z_]+)"', source.read_text()))
 
 

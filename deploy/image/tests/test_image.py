@@ -1,4 +1,4 @@
-"""The image as it is packed, whatever the binary in it does."""
+"""Tests of how the image is packed. The binary in it is never run."""
 
 import gzip
 import hashlib
@@ -14,7 +14,7 @@ import pytest
 
 IMAGE = pathlib.Path(__file__).resolve().parents[1]
 TAG = "localhost/corecached:test"
-# The head of an ELF file that names no loader: all that the packer looks at.
+# The start of an ELF file that names no loader, which is all that the packer checks.
 STATIC = b"\x7fELF" + b"\0" * 100
 
 

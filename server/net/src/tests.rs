@@ -1,7 +1,8 @@
 //! Connections that a driver begins itself, on both kinds of drivers.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::driver::*;

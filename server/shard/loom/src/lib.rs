@@ -1,8 +1,8 @@
-//! Models of `server/src/shard/lock.rs` and `spsc.rs`: the very files, with loom's atomics.
+//! Models of `../src/mesh/lock.rs` and `spsc.rs`: the very files, with loom's atomics.
 
-#[path = "../../src/shard/lock.rs"]
+#[path = "../../src/mesh/lock.rs"]
 pub mod lock;
-#[path = "../../src/shard/spsc.rs"]
+#[path = "../../src/mesh/spsc.rs"]
 pub mod spsc;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The caches behind proxies: memcached three times over, one of which is asked directly as well.
+//! The caches behind the compared proxies: three memcached servers. One of them is also measured directly.
 
 use std::path::Path;
 
@@ -8,40 +8,41 @@ use crate::Failure;
 use crate::peer::{Peer, Server, Setting};
 use crate::pool::Pool;
 
-/// Caches behind each proxy, the same for all.
+/// Number of caches; all proxies use the same ones.
 const CACHES: usize = 3;
 
-/// Caches that run; ended when dropped.
+/// Running caches. They are stopped when this is dropped.
 #[derive(Debug)]
-pub struct Behind {
+pub struct ProxiedCaches {
     servers: Vec<Server>,
 }
 
-impl Behind {
-    /// Start them.
+impl ProxiedCaches {
+    /// Starts the caches.
     ///
     /// # Errors
-    /// When one cannot be started.
+    /// A cache cannot be started.
     pub fn start(memcached: &Path, setting: &Setting) -> Result<Self, Failure> {
         let peer = Peer::memcached("direct", memcached);
         let servers = (0..CACHES).map(|_| peer.start(setting)).collect::<Result<_, _>>()?;
         Ok(Self { servers })
     }
 
-    /// What proxies are told.
+    /// Returns the pool that the proxies are configured with.
     #[must_use]
     pub fn pool(&self) -> Pool {
         Pool { destinations: self.servers.iter().map(Server::address).collect() }
     }
 
-    /// The first of them, without a proxy. Its CPU is not that of a proxy, so nobody reads it.
+    /// Returns the first cache as a subject that is measured without a proxy. Its CPU time is not read: it
+    /// cannot be compared with that of a proxy.
     #[must_use]
     pub fn direct(&self) -> Subject {
         let server = &self.servers[0];
         Subject { name: server.name.clone(), target: server.target(), pid: None, only: Some(OPEN) }
     }
 
-    /// The same, for the report.
+    /// Returns the line of the report for [`ProxiedCaches::direct`].
     #[must_use]
     pub fn line(&self) -> ServerLine {
         let line = line(&self.servers[0]);
