@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use corecached::config::IoBackend;
+use corecached_net::endpoints::IoBackend;
 use corecached_bench::load::{Pace, Plan, Progress, Report, run};
 use corecached_bench::sizes::Sizes;
 use corecached_bench::wire::Protocol;
