@@ -1,0 +1,52 @@
+//! The tree itself: who may depend on whom, who may write `unsafe`, how long a file may be, which words are not used, and
+//! whether the documentation names everything that a user can set. Every message says how to mend what it names.
+
+mod arrows;
+mod circles;
+mod documented;
+mod source;
+mod words;
+
+use std::path::{Path, PathBuf};
+
+/// The folder of the workspace.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the workspace is there")
+}
+
+/// Every file under `folder` whose name ends with `suffix`, in order, without what is built.
+fn files(folder: &Path, suffix: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let Ok(entries) = std::fs::read_dir(&folder) else { continue };
+        for entry in entries.flatten() {
+            let (path, name) = (entry.path(), entry.file_name());
+            let name = name.to_string_lossy();
+            if path.is_dir() {
+                if !name.starts_with('.') && name != "target" && name != "node_modules" {
+                    folders.push(path);
+                }
+            } else if name.ends_with(suffix) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// `path` as it is written in messages: from the root of the workspace.
+fn shown(path: &Path) -> String {
+    path.strip_prefix(root()).unwrap_or(path).display().to_string()
+}
+
+/// Fails with everything that was found to be wrong, and how to mend it.
+#[track_caller]
+fn nothing_of(wrong: &[String], mend: &str) {
+    assert!(wrong.is_empty(), "{}\n\n{mend}", wrong.join("\n"));
+}
