@@ -16,7 +16,6 @@
 use crate::arena::Arena;
 use crate::clock::NEVER;
 use crate::key::KEY_BYTES_MAX;
-use crate::value::Value;
 
 /// Records start at multiples of this many bytes, and their lengths are multiples of it.
 pub(crate) const GRANULE: usize = 4;
@@ -438,18 +437,11 @@ impl<'a> Record<'a> {
         Location(u32_at(self.bytes, self.header.value_at() + ordinal * 4))
     }
 
-    #[inline(always)] // for a value in the record: two bounds checks and no call
-    pub(crate) fn value(&self, arena: &'a Arena) -> Value<'a> {
-        if !self.is_large() {
-            return Value::contiguous(&self.bytes[self.header.value_at()..][..self.header.short()]);
-        }
-        self.value_in_pieces(arena)
-    }
-
-    #[inline(never)]
-    fn value_in_pieces(&self, arena: &'a Arena) -> Value<'a> {
-        let list = &self.bytes[self.header.value_at()..][..self.header.short() * 4];
-        Value::in_pieces(arena, list, self.value_len())
+    /// The bytes after the key: the value, or of a value in pieces the list of their locations, 4 bytes each.
+    #[inline(always)] // two bounds checks and no call for a value in the record
+    pub(crate) fn after_key(&self) -> &'a [u8] {
+        let len = self.header.short() * if self.is_large() { 4 } else { 1 };
+        &self.bytes[self.header.value_at()..][..len]
     }
 
     /// Whether piece number `ordinal` of this item is at `piece`.

@@ -11,31 +11,18 @@ pub const KEY_BYTES_MAX: usize = 250;
 #[derive(Clone)]
 pub struct KeyHasher {
     secrets: RapidSecrets,
-    /// Secrets for the top 16 bits, if those come from a seed of their own.
-    owner: Option<RapidSecrets>,
 }
 
 impl KeyHasher {
     /// A hasher with this seed, which must not be observable from outside the process.
     pub fn new(seed: u64) -> KeyHasher {
-        KeyHasher { secrets: RapidSecrets::seed(seed), owner: None }
-    }
-
-    /// Takes the top 16 bits of each hash, which choose a store, from a hasher with another seed. That seed
-    /// may be public: with it one can choose the store of a key, but not where in the store the key goes.
-    #[must_use]
-    pub fn with_owner_seed(self, seed: u64) -> KeyHasher {
-        KeyHasher { owner: Some(RapidSecrets::seed(seed)), ..self }
+        KeyHasher { secrets: RapidSecrets::seed(seed) }
     }
 
     /// The hash of `key`. The engine uses bits 0 to 47; the top 16 are free for choosing a store.
     #[inline]
     pub fn hash(&self, key: &[u8]) -> u64 {
-        let hash = rapidhash_v3_seeded(key, &self.secrets);
-        match &self.owner {
-            None => hash,
-            Some(owner) => (hash & (u64::MAX >> 16)) | (rapidhash_v3_seeded(key, owner) & !(u64::MAX >> 16)),
-        }
+        rapidhash_v3_seeded(key, &self.secrets)
     }
 }
 

@@ -5,7 +5,7 @@ use std::iter::FusedIterator;
 
 use crate::arena::Arena;
 use crate::clock::Seconds;
-use crate::item::{Location, Piece};
+use crate::item::{Location, Piece, Record};
 use crate::segment::Segment;
 use crate::segments::Segments;
 
@@ -90,6 +90,22 @@ enum ValueLayout<'s> {
     Pieces(&'s Arena, &'s [u8]),
     /// Only in an iterator: all parts were given.
     Done,
+}
+
+impl<'a> Record<'a> {
+    /// The value of the item, in the arena that the record lies in.
+    #[inline(always)] // for a value in the record: no call
+    pub(crate) fn value(&self, arena: &'a Arena) -> Value<'a> {
+        if !self.is_large() {
+            return Value::contiguous(self.after_key());
+        }
+        self.value_in_pieces(arena)
+    }
+
+    #[inline(never)]
+    fn value_in_pieces(&self, arena: &'a Arena) -> Value<'a> {
+        Value::in_pieces(arena, self.after_key(), self.value_len())
+    }
 }
 
 impl<'s> Value<'s> {

@@ -8,7 +8,7 @@ use crate::item::{self, Fields, Location, flag};
 use crate::key::Key;
 use crate::value::Item;
 
-use super::write::Source;
+use super::content::Source;
 use super::{ItemBefore, Store};
 
 /// The options of an increment or decrement.

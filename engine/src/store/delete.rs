@@ -9,7 +9,7 @@ use crate::key::Key;
 
 use super::SHRINK_SLICES;
 use super::Store;
-use super::write::Source;
+use super::content::Source;
 
 /// The options of a delete. The default removes the item whatever its cas unique is.
 #[derive(Clone, Copy, Debug, Default)]

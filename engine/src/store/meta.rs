@@ -6,7 +6,7 @@ use crate::item::{self, Fields, flag};
 use crate::key::Key;
 use crate::value::Item;
 
-use super::write::Source;
+use super::content::Source;
 use super::{ItemBefore, Store};
 
 /// The options of a meta read, with the flags of the protocol they are for.

@@ -5,6 +5,7 @@
 
 mod arithmetic;
 mod check;
+mod content;
 mod delete;
 mod journal;
 mod maintain;
@@ -32,13 +33,13 @@ use crate::stats::StoreStats;
 use crate::value::{Item, Value};
 
 pub use arithmetic::{ArithmeticHow, Counted};
+pub use content::{Mode, StoreHow, Stored};
 pub use delete::{DeleteHow, Deleted};
 pub use journal::Evicted;
 pub use meta::{MetaGet, MetaGot};
 pub use pin::PinnedValue;
 pub use save::Carried;
 pub use upload::{NoMemory, Upload};
-pub use write::{Mode, StoreHow, Stored};
 
 use room::{RESERVE_SEGMENTS, SegmentScan};
 

@@ -8,7 +8,7 @@ use crate::segment::{NONE, Queue};
 use crate::value::Value;
 
 use super::Store;
-use super::write::Source;
+use super::content::Source;
 
 /// A saved item, without key and value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -13,8 +13,8 @@ use crate::item::{Location, PIECE_HEADER_BYTES, Piece};
 use crate::key::{KEY_BYTES_MAX, Key};
 use crate::log::Lane;
 
+use super::content::{Chunk, Content, Mode, Source, UNSPLIT_FRACTION};
 use super::room::Purpose;
-use super::write::{Chunk, Content, Mode, Source, UNSPLIT_FRACTION};
 use super::{Store, StoreHow, Stored};
 
 /// The error of an upload for which there is no memory, and none can be freed.
