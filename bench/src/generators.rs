@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::compare::median;
-use crate::load::{self, Plan, Progress};
+use crate::load::{self, ConnectionPlan, Items, Plan, Progress, RunLength, ThreadPlan, Traffic};
 use crate::peer::{Peer, Server, Setting};
 use crate::{Failure, process, scheduling};
 
@@ -53,11 +53,11 @@ pub fn main(args: &GeneratorsArgs) -> Result<ExitCode, Failure> {
     let server = Peer::memcached("memcached", &args.memcached).start(&setting)?;
     let own_core = cores[cores.len() - 1];
     let plan = Plan {
-        connections: CONNECTIONS,
-        set_share: 0.1,
-        keys: KEYS,
-        cores: vec![own_core],
-        duration: Duration::from_secs(args.seconds),
+        connections: ConnectionPlan { count: CONNECTIONS, ..ConnectionPlan::default() },
+        traffic: Traffic { set_share: 0.1, ..Traffic::default() },
+        items: Items { keys: KEYS, ..Items::default() },
+        threads: ThreadPlan { cores: vec![own_core], ..ThreadPlan::default() },
+        length: RunLength { duration: Duration::from_secs(args.seconds), ..RunLength::default() },
         server_pid: Some(server.pid()),
         ..Plan::new(server.target())
     };
@@ -65,8 +65,9 @@ pub fn main(args: &GeneratorsArgs) -> Result<ExitCode, Failure> {
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..args.rounds.max(1) {
         let report = load::run(&plan, &Progress::hidden())?;
-        let server_us = report.server_cpu_us.unwrap_or(0.0);
-        ours.push(Cost { own_us: report.own_cpu_us, server_us, requests_per_s: report.requests_per_s });
+        let (used, requests_per_s) = (report.resources, report.throughput.requests_per_s);
+        let server_us = used.server_cpu_us.unwrap_or(0.0);
+        ours.push(Cost { own_us: used.own_cpu_us, server_us, requests_per_s });
         theirs.push(memcaslap(args, &server, own_core)?);
     }
     println!(

@@ -12,7 +12,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use crate::load::{self, Plan, Progress};
+use crate::load::{self, Items, Plan, Progress};
 use crate::machine::Machine;
 use crate::peer::{Peer, Server, Setting};
 use crate::sizes::Sizes;
@@ -142,10 +142,13 @@ fn start(peer: &Peer, args: &MemoryArgs, memory_mib: usize) -> Result<Server, Fa
 
 fn plan(server: &Server, first_key: u32, keys: u32, value_bytes: u32) -> Result<Plan, Failure> {
     Ok(Plan {
-        first_key,
-        keys,
-        key_sizes: Sizes::Fixed(KEY_BYTES),
-        value_sizes: Sizes::Fixed(value_bytes),
+        items: Items {
+            first_key,
+            keys,
+            key_sizes: Sizes::Fixed(KEY_BYTES),
+            value_sizes: Sizes::Fixed(value_bytes),
+            ..Items::default()
+        },
         server_pid: Some(server.pid()),
         ..Plan::new(server.target())
     })
@@ -203,7 +206,7 @@ fn shift(server: &Server) -> Result<Shift, Failure> {
     for _ in 0..SHIFT_ROUNDS {
         load::run(&second.filling(), &Progress::hidden())?;
         let report = load::run(&second.reading_back(), &Progress::hidden())?;
-        present.push(report.hits as f64 / f64::from(SHIFT_SECOND.0));
+        present.push(report.lookups.hits as f64 / f64::from(SHIFT_SECOND.0));
     }
     Ok(Shift {
         server: server.name.clone(),

@@ -22,7 +22,7 @@ pub use caches::ProxiedCaches;
 pub use table::{Added, Cell, Comparison, Row, ServerLine, Spread, median};
 pub use workloads::{ALL, Data, OPEN, PROXIED, PROXIED_QUICK, QUICK, Rate, Spoken, Workload};
 
-use crate::load::{self, Plan, Progress, Report, Target};
+use crate::load::{self, Plan, Progress, Report, RunLength, Target, ThreadPlan};
 use crate::machine::Machine;
 use crate::peer::{Peer, Server, Setting};
 use crate::{Failure, scheduling};
@@ -251,10 +251,16 @@ impl CompareArgs {
         let duration =
             Duration::try_from_secs_f64(seconds).map_err(|_| Failure::new("--seconds: not a time"))?;
         let base = Plan {
-            cores: if shared_cores { Vec::new() } else { cores[cores.len() - 1..].to_vec() },
-            fifo: self.fifo && !shared_cores,
-            duration,
-            warmup: Duration::from_millis(if self.quick { 200 } else { 400 }),
+            threads: ThreadPlan {
+                cores: if shared_cores { Vec::new() } else { cores[cores.len() - 1..].to_vec() },
+                fifo: self.fifo && !shared_cores,
+                ..ThreadPlan::default()
+            },
+            length: RunLength {
+                duration,
+                warmup: Duration::from_millis(if self.quick { 200 } else { 400 }),
+                ..RunLength::default()
+            },
             verify: self.verify,
             ..Plan::new("127.0.0.1:1".parse()?)
         };
@@ -270,8 +276,8 @@ impl CompareArgs {
             return Err(Failure::new(format!("no workload {unknown}: there are {}", all.join(", "))));
         }
         let workloads = table.iter().filter(|workload| names.contains(&workload.name)).copied().collect();
-        let beside_caches = self.proxy && self.cache_setting().cores == base.cores;
-        let sleep = shared_cores || beside_caches || base.fifo;
+        let beside_caches = self.proxy && self.cache_setting().cores == base.threads.cores;
+        let sleep = shared_cores || beside_caches || base.threads.fifo;
         Ok(Method { base, workloads, rounds: self.rounds.max(1), half_rate_per_s: self.half_rate, sleep })
     }
 
@@ -280,15 +286,15 @@ impl CompareArgs {
             "{} rounds of {:?} ({:?} warm-up), servers in turn within a round; loopback; {} server thread(s) on cores \
              {}, generator on {}{}{}{}",
             method.rounds,
-            method.base.duration,
-            method.base.warmup,
+            method.base.length.duration,
+            method.base.length.warmup,
             setting.threads,
             if setting.cores.is_empty() {
                 "shared with the generator".to_owned()
             } else {
                 on(&setting.cores)
             },
-            on(&method.base.cores),
+            on(&method.base.threads.cores),
             if self.proxy {
                 format!(", caches on {}", on(&self.cache_setting().cores))
             } else {
@@ -399,7 +405,8 @@ fn fill(subjects: &[Subject], method: &Method) -> Result<(), Failure> {
                 continue;
             }
             let plan = aimed(workload.plan(&method.base, false, 1.0, false), subject, 0).filling();
-            let progress = Progress::for_requests(&format!("filling {}", subject.name), u64::from(plan.keys));
+            let progress =
+                Progress::for_requests(&format!("filling {}", subject.name), u64::from(plan.items.keys));
             let report = load::run(&plan, &progress).map_err(|failure| failure.during(&subject.name))?;
             progress.done();
             if !report.is_clean() {
@@ -419,7 +426,7 @@ fn half_rate(subjects: &[Subject], method: &Method) -> Result<f64, Failure> {
         return Ok(1.0);
     }
     let plan = ALL[0].plan(&method.base, true, 1.0, false);
-    Ok(load::run(&aimed(plan, &subjects[0], 0), &Progress::hidden())?.requests_per_s / 2.0)
+    Ok(load::run(&aimed(plan, &subjects[0], 0), &Progress::hidden())?.throughput.requests_per_s / 2.0)
 }
 
 #[cfg(test)]

@@ -145,7 +145,9 @@ impl Row {
         let works = |cell: &Cell| cell.failure.is_none();
         let added = |(name, cell): (&String, &Cell)| Added {
             name: name.clone(),
-            p50_us: Spread::from_differences(&cell.rounds, &direct.rounds, |report| report.latency.p50_us),
+            p50_us: Spread::from_differences(&cell.rounds, &direct.rounds, |report| {
+                report.latencies.all.p50_us
+            }),
             p99_us: Spread::from_differences(&cell.rounds, &direct.rounds, steady_or_all),
         };
         names.iter().zip(proxies).filter(|(_, cell)| works(cell) && works(direct)).map(added).collect()
@@ -157,7 +159,7 @@ impl Cell {
     #[must_use]
     pub fn new(rounds: &[Report], reference: &[Report]) -> Self {
         let middle = |figure: fn(&Report) -> f64| median(rounds.iter().map(figure));
-        let cpu = |report: &Report| report.server_cpu_us.unwrap_or(0.0);
+        let cpu = |report: &Report| report.resources.server_cpu_us.unwrap_or(0.0);
         let faults = |report: &Report| {
             let faults = &report.faults;
             faults.wrong + faults.stale + faults.broken_connections + faults.server_errors
@@ -165,21 +167,23 @@ impl Cell {
         Self {
             failure: None,
             faults: rounds.iter().map(faults).sum(),
-            cpu_us: middle(|report| report.server_cpu_us.unwrap_or(0.0)),
-            cores: middle(|report| report.server_cores.unwrap_or(0.0)),
-            requests_per_s: middle(|report| report.requests_per_s),
-            p50_us: middle(|report| report.latency.p50_us),
-            p99_us: middle(|report| report.latency.p99_us),
-            p999_us: middle(|report| report.latency.p999_us),
+            cpu_us: middle(|report| report.resources.server_cpu_us.unwrap_or(0.0)),
+            cores: middle(|report| report.resources.server_cores.unwrap_or(0.0)),
+            requests_per_s: middle(|report| report.throughput.requests_per_s),
+            p50_us: middle(|report| report.latencies.all.p50_us),
+            p99_us: middle(|report| report.latencies.all.p99_us),
+            p999_us: middle(|report| report.latencies.all.p999_us),
             steady_p99_us: rounds
                 .iter()
-                .all(|report| report.steady_p99_us.is_some())
+                .all(|report| report.latencies.steady_p99_us.is_some())
                 .then(|| middle(steady_or_all)),
             cpu_ratio: Spread::from_ratios(rounds, reference, cpu),
-            throughput_ratio: Spread::from_ratios(rounds, reference, |report| report.requests_per_s),
+            throughput_ratio: Spread::from_ratios(rounds, reference, |report| {
+                report.throughput.requests_per_s
+            }),
             p99_ratio: Spread::from_ratios(rounds, reference, steady_or_all),
-            generator_cpu_us: middle(|report| report.own_cpu_us),
-            saturated: rounds.iter().any(|report| report.saturated),
+            generator_cpu_us: middle(|report| report.resources.own_cpu_us),
+            saturated: rounds.iter().any(|report| report.throughput.saturated),
             rounds: rounds.to_vec(),
         }
     }
@@ -188,7 +192,7 @@ impl Cell {
 /// Returns the 99th percentile that servers are compared by: of the median tenth of a second in open loops,
 /// else of all requests.
 fn steady_or_all(report: &Report) -> f64 {
-    report.steady_p99_us.unwrap_or(report.latency.p99_us)
+    report.latencies.steady_p99_us.unwrap_or(report.latencies.all.p99_us)
 }
 
 #[cfg(test)]

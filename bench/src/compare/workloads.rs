@@ -1,6 +1,6 @@
 //! The workloads of a comparison.
 
-use crate::load::{Pace, Plan};
+use crate::load::{ConnectionPlan, Items, Pace, Plan, Traffic};
 use crate::popularity::Popularity;
 use crate::sizes::Sizes;
 use crate::wire::Protocol;
@@ -163,15 +163,24 @@ impl Workload {
             Spoken::MetaToReference => is_reference,
         };
         Plan {
-            protocol: if meta { Protocol::Meta } else { Protocol::Text },
-            connections: self.connections,
-            depth: self.depth,
-            keys_per_get: self.keys_per_get,
-            set_share: self.set_share,
-            first_key,
-            keys,
-            value_sizes: Sizes::Fixed(value_bytes),
-            popularity: if self.zipf > 0.0 { Popularity::Zipf(self.zipf) } else { Popularity::Uniform },
+            traffic: Traffic {
+                protocol: if meta { Protocol::Meta } else { Protocol::Text },
+                keys_per_get: self.keys_per_get,
+                set_share: self.set_share,
+                ..plan.traffic
+            },
+            items: Items {
+                first_key,
+                keys,
+                value_sizes: Sizes::Fixed(value_bytes),
+                popularity: if self.zipf > 0.0 { Popularity::Zipf(self.zipf) } else { Popularity::Uniform },
+                ..plan.items.clone()
+            },
+            connections: ConnectionPlan {
+                count: self.connections,
+                depth: self.depth,
+                ..plan.connections.clone()
+            },
             pace: match self.rate {
                 Rate::Saturated => Pace::Closed,
                 Rate::HalfOfReference => Pace::Open { rate_per_s: half_rate_per_s, sleep },

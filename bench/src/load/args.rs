@@ -9,7 +9,7 @@ use clap::Args;
 use corecached_net::endpoints::IoBackend;
 use corecached_net::tls::{Trust, TrustOptions};
 
-use super::{Pace, Plan, Progress, Target, Work, run};
+use super::{ConnectionPlan, Items, Pace, Plan, Progress, RunLength, Target, ThreadPlan, Traffic, Work, run};
 use crate::popularity::Popularity;
 use crate::sizes::Sizes;
 use crate::ttl::TtlMix;
@@ -122,35 +122,45 @@ impl LoadArgs {
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok(Plan {
             target: self.target.clone(),
-            protocol: self.protocol,
-            work: Work::Mix,
-            connections: self.connections,
-            depth: self.pipeline,
-            keys_per_get: self.multiget,
-            set_share: self.sets,
-            keys: self.keys,
-            first_key: self.first_key,
-            popularity: self.popularity.clone(),
-            key_sizes: self.key_size.clone(),
-            value_sizes: self.value_size.clone(),
-            resize: self.resize,
-            ttl: self.ttl.clone(),
+            traffic: Traffic {
+                protocol: self.protocol,
+                work: Work::Mix,
+                keys_per_get: self.multiget,
+                set_share: self.sets,
+            },
+            items: Items {
+                keys: self.keys,
+                first_key: self.first_key,
+                popularity: self.popularity.clone(),
+                key_sizes: self.key_size.clone(),
+                value_sizes: self.value_size.clone(),
+                resize: self.resize,
+                ttl: self.ttl.clone(),
+            },
+            connections: ConnectionPlan {
+                count: self.connections,
+                depth: self.pipeline,
+                requests_per_connection: self.churn,
+                tls: self.tls.as_deref().map(trusting).transpose()?,
+            },
             pace: match self.rate {
                 // The kernel takes 50 ms of each second from a thread that polls under SCHED_FIFO.
                 Some(rate_per_s) => Pace::Open { rate_per_s, sleep: self.sleep || self.fifo },
                 None => Pace::Closed,
             },
-            requests_per_connection: self.churn,
+            length: RunLength {
+                duration: seconds(self.seconds, "--seconds")?,
+                warmup: seconds(self.warmup, "--warmup")?,
+                requests: self.requests,
+                interval: seconds(self.interval.max(0.001), "--interval")?,
+            },
+            threads: ThreadPlan {
+                count: self.threads,
+                cores: self.cores.clone(),
+                fifo: self.fifo,
+                io_backend: self.io_backend,
+            },
             verify: self.verify,
-            threads: self.threads,
-            cores: self.cores.clone(),
-            fifo: self.fifo,
-            io_backend: self.io_backend,
-            tls: self.tls.as_deref().map(trusting).transpose()?,
-            duration: seconds(self.seconds, "--seconds")?,
-            warmup: seconds(self.warmup, "--warmup")?,
-            requests: self.requests,
-            interval: seconds(self.interval.max(0.001), "--interval")?,
             seed: self.seed,
             run: started.as_nanos() as u32 ^ std::process::id(),
             server_pid: self.server_pid.or_else(|| self.target.local_port().and_then(process::listening_on)),
@@ -168,18 +178,18 @@ pub fn main(args: &LoadArgs) -> Result<ExitCode, Failure> {
     let mut clean = true;
     if args.fill {
         let filling = plan.filling();
-        let progress = Progress::for_requests("filling", u64::from(plan.keys));
+        let progress = Progress::for_requests("filling", u64::from(plan.items.keys));
         let report = run(&filling, &progress)?;
         progress.done();
         clean = report.is_clean();
-        if plan.duration.is_zero() || !clean {
+        if plan.length.duration.is_zero() || !clean {
             return finish(args, &report, clean);
         }
-        eprintln!("filled {} keys at {:.0}/s", report.sets, report.requests_per_s);
+        eprintln!("filled {} keys at {:.0}/s", report.throughput.sets, report.throughput.requests_per_s);
     }
-    let progress = match plan.requests {
+    let progress = match plan.length.requests {
         Some(requests) => Progress::for_requests("running", requests),
-        None => Progress::for_duration("running", plan.warmup + plan.duration),
+        None => Progress::for_duration("running", plan.length.warmup + plan.length.duration),
     };
     let report = run(&plan, &progress)?;
     progress.done();

@@ -319,7 +319,7 @@ fn garbled(what: &str, bytes: &[u8]) -> Garbled {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::Plan;
+    use crate::load::{Items, Plan};
 
     const STAMP: Stamp = Stamp { id: 3, run: 7, version: 0 };
 
@@ -335,7 +335,10 @@ mod tests {
 
     #[test]
     fn replies_are_understood_wherever_they_are_cut() {
-        let plan = Plan { keys: 10, ..Plan::new("127.0.0.1:1".parse().unwrap()) };
+        let plan = Plan {
+            items: Items { keys: 10, ..Items::default() },
+            ..Plan::new("127.0.0.1:1".parse().unwrap())
+        };
         let dataset = plan.dataset().unwrap();
         let reply = reply(&dataset);
         for versions in [false, true] {

@@ -75,15 +75,9 @@ pub struct Faults {
     pub examples: Vec<String>,
 }
 
-/// The result of a run. Rates are per second of the measured time.
-#[derive(Clone, Debug, Serialize)]
-pub struct Report {
-    /// Address of the server, as host:port or unix:PATH.
-    pub target: String,
-    /// Description of the workload.
-    pub workload: String,
-    /// Measured time, seconds.
-    pub seconds: f64,
+/// The requests of a run. Rates are per second of the measured time.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Throughput {
     /// Number of requests answered; a get of several keys is one request.
     pub requests: u64,
     /// Number of gets among them.
@@ -98,29 +92,48 @@ pub struct Report {
     pub asked_per_s: Option<f64>,
     /// Whether more than 2 % of the requests of an open loop were due and not sent when it ended.
     pub saturated: bool,
+}
+
+/// The keys that gets found.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Lookups {
     /// Number of keys found.
     pub hits: u64,
     /// Number of keys not found.
     pub misses: u64,
     /// Hits divided by hits and misses; `None` without gets.
     pub hit_ratio: Option<f64>,
-    /// Sets answered with NOT_STORED.
-    pub not_stored: u64,
-    /// Faults of the server.
-    pub faults: Faults,
+}
+
+/// The latencies of a run.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Latencies {
     /// Latency of all requests.
-    pub latency: Latency,
+    #[serde(rename = "latency")]
+    pub all: Latency,
     /// Open loop: the 99th percentile of the median tenth of a second, microseconds. Rare pauses, of the
     /// machine or of the server, do not affect it; steady delays do.
     pub steady_p99_us: Option<f64>,
     /// Latency of gets, if there were any.
-    pub get_latency: Option<Latency>,
+    #[serde(rename = "get_latency")]
+    pub gets: Option<Latency>,
     /// Latency of sets, if there were any.
-    pub set_latency: Option<Latency>,
+    #[serde(rename = "set_latency")]
+    pub sets: Option<Latency>,
+}
+
+/// The bytes that the generator received and sent in a second of the measured time.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Bandwidth {
     /// Bytes received a second.
     pub in_bytes_per_s: f64,
     /// Bytes sent a second.
     pub out_bytes_per_s: f64,
+}
+
+/// The CPU time and memory that a run took. Those of the server are `None` if its process id is not known.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Resources {
     /// CPU time of all threads of the server, microseconds a request.
     pub server_cpu_us: Option<f64>,
     /// Number of cores that the server kept busy.
@@ -131,6 +144,39 @@ pub struct Report {
     pub own_cpu_us: f64,
     /// Number of cores that this generator kept busy.
     pub own_cores: f64,
+}
+
+/// The result of a run.
+///
+/// In JSON it is one flat object, in the order of the fields; only the latencies, faults and intervals are
+/// objects in it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Address of the server, as host:port or unix:PATH.
+    pub target: String,
+    /// Description of the workload.
+    pub workload: String,
+    /// Measured time, seconds.
+    pub seconds: f64,
+    /// Requests and their rates.
+    #[serde(flatten)]
+    pub throughput: Throughput,
+    /// Keys found and not found.
+    #[serde(flatten)]
+    pub lookups: Lookups,
+    /// Sets answered with NOT_STORED.
+    pub not_stored: u64,
+    /// Faults of the server.
+    pub faults: Faults,
+    /// Latencies of all requests, of gets and of sets.
+    #[serde(flatten)]
+    pub latencies: Latencies,
+    /// Bytes a second.
+    #[serde(flatten)]
+    pub bandwidth: Bandwidth,
+    /// CPU time and memory.
+    #[serde(flatten)]
+    pub resources: Resources,
     /// Throughput over time.
     pub intervals: Vec<Interval>,
 }
@@ -167,28 +213,31 @@ impl Report {
         let own_cpu: f64 = outcomes.iter().map(|outcome| outcome.own_cpu.as_secs_f64()).sum();
         let server_cpu = outcomes.iter().find_map(|outcome| outcome.server_cpu);
         let per_request = |seconds: f64| seconds * 1e6 / requests.max(1) as f64;
-        let keys = counts.gets * plan.keys_per_get as u64 + counts.sets;
+        let keys = counts.gets * plan.traffic.keys_per_get as u64 + counts.sets;
         let asked_per_s = match plan.pace {
             Pace::Open { rate_per_s, .. } => Some(rate_per_s),
             Pace::Closed => None,
         };
-        let requests_per_s = requests as f64 / seconds;
         let unsent: u64 = outcomes.iter().map(|outcome| outcome.unsent).sum();
         Self {
             target: plan.target.to_string(),
             workload: workload(plan, dataset),
             seconds,
-            requests,
-            gets: counts.gets,
-            sets: counts.sets,
-            requests_per_s,
-            keys_per_s: keys as f64 / seconds,
-            asked_per_s,
-            saturated: asked_per_s.is_some() && unsent * 50 > requests,
-            hits: counts.hits,
-            misses: counts.misses,
-            hit_ratio: (counts.hits + counts.misses > 0)
-                .then(|| counts.hits as f64 / (counts.hits + counts.misses) as f64),
+            throughput: Throughput {
+                requests,
+                gets: counts.gets,
+                sets: counts.sets,
+                requests_per_s: requests as f64 / seconds,
+                keys_per_s: keys as f64 / seconds,
+                asked_per_s,
+                saturated: asked_per_s.is_some() && unsent * 50 > requests,
+            },
+            lookups: Lookups {
+                hits: counts.hits,
+                misses: counts.misses,
+                hit_ratio: (counts.hits + counts.misses > 0)
+                    .then(|| counts.hits as f64 / (counts.hits + counts.misses) as f64),
+            },
             not_stored: counts.not_stored,
             faults: Faults {
                 wrong: counts.wrong,
@@ -198,22 +247,28 @@ impl Report {
                 unanswered: counts.unanswered,
                 examples,
             },
-            latency: all.as_ref().and_then(Latency::from_histogram).unwrap_or_default(),
-            steady_p99_us: steady(outcomes),
-            get_latency: gets.as_ref().and_then(Latency::from_histogram),
-            set_latency: sets.as_ref().and_then(Latency::from_histogram),
-            in_bytes_per_s: counts.bytes_in as f64 / seconds,
-            out_bytes_per_s: counts.bytes_out as f64 / seconds,
-            server_cpu_us: server_cpu.map(|cpu| per_request(cpu.as_secs_f64())),
-            server_cores: server_cpu.map(|cpu| cpu.as_secs_f64() / seconds),
-            server_rss_bytes: rss_bytes,
-            own_cpu_us: per_request(own_cpu),
-            own_cores: own_cpu / seconds,
+            latencies: Latencies {
+                all: all.as_ref().and_then(Latency::from_histogram).unwrap_or_default(),
+                steady_p99_us: steady(outcomes),
+                gets: gets.as_ref().and_then(Latency::from_histogram),
+                sets: sets.as_ref().and_then(Latency::from_histogram),
+            },
+            bandwidth: Bandwidth {
+                in_bytes_per_s: counts.bytes_in as f64 / seconds,
+                out_bytes_per_s: counts.bytes_out as f64 / seconds,
+            },
+            resources: Resources {
+                server_cpu_us: server_cpu.map(|cpu| per_request(cpu.as_secs_f64())),
+                server_cores: server_cpu.map(|cpu| cpu.as_secs_f64() / seconds),
+                server_rss_bytes: rss_bytes,
+                own_cpu_us: per_request(own_cpu),
+                own_cores: own_cpu / seconds,
+            },
             intervals: intervals
                 .iter()
                 .enumerate()
                 .map(|(index, &(requests, max_ns))| Interval {
-                    at_s: index as f64 * plan.interval.as_secs_f64(),
+                    at_s: index as f64 * plan.length.interval.as_secs_f64(),
                     requests,
                     max_us: max_ns as f64 / 1000.0,
                 })
@@ -270,34 +325,39 @@ fn workload(plan: &Plan, dataset: &Dataset) -> String {
     format!(
         "{:?}, {:?}, {pace}, {} connections, pipeline {}, {} keys a get, {:.0} % sets, {} keys {:?}, \
          key bytes {:?}, value bytes {:?} (mean {:.0}){}{}",
-        plan.work,
-        plan.protocol,
-        plan.connections,
-        plan.depth,
-        plan.keys_per_get,
-        plan.set_share * 100.0,
-        plan.keys,
-        plan.popularity,
-        plan.key_sizes,
-        plan.value_sizes,
+        plan.traffic.work,
+        plan.traffic.protocol,
+        plan.connections.count,
+        plan.connections.depth,
+        plan.traffic.keys_per_get,
+        plan.traffic.set_share * 100.0,
+        plan.items.keys,
+        plan.items.popularity,
+        plan.items.key_sizes,
+        plan.items.value_sizes,
         dataset.values.mean_len(),
         if plan.verify { ", verified" } else { "" },
-        plan.requests_per_connection.map(|count| format!(", churn {count}")).unwrap_or_default(),
+        plan.connections.requests_per_connection.map(|count| format!(", churn {count}")).unwrap_or_default(),
     )
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}: {}", self.target, self.workload)?;
-        write!(f, "  {:.0} requests/s, {:.0} keys/s", self.requests_per_s, self.keys_per_s)?;
-        if let Some(ratio) = self.hit_ratio {
+        write!(
+            f,
+            "  {:.0} requests/s, {:.0} keys/s",
+            self.throughput.requests_per_s, self.throughput.keys_per_s
+        )?;
+        if let Some(ratio) = self.lookups.hit_ratio {
             write!(f, ", hit ratio {ratio:.4}")?;
         }
-        if self.saturated {
+        if self.throughput.saturated {
             write!(f, ", SATURATED")?;
         }
         writeln!(f, ", {:.1} s", self.seconds)?;
-        let kinds = [("all", Some(self.latency)), ("get", self.get_latency), ("set", self.set_latency)];
+        let kinds =
+            [("all", Some(self.latencies.all)), ("get", self.latencies.gets), ("set", self.latencies.sets)];
         for (name, latency) in kinds {
             let Some(latency) = latency else { continue };
             writeln!(
@@ -311,14 +371,18 @@ impl fmt::Display for Report {
                 latency.max_us
             )?;
         }
-        if let Some(steady_us) = self.steady_p99_us {
+        if let Some(steady_us) = self.latencies.steady_p99_us {
             writeln!(f, "  p99 of the median tenth of a second: {steady_us:.0} us")?;
         }
-        if let (Some(cpu_us), Some(cores)) = (self.server_cpu_us, self.server_cores) {
-            let rss = self.server_rss_bytes.unwrap_or(0) as f64 / f64::from(1 << 20);
+        if let (Some(cpu_us), Some(cores)) = (self.resources.server_cpu_us, self.resources.server_cores) {
+            let rss = self.resources.server_rss_bytes.unwrap_or(0) as f64 / f64::from(1 << 20);
             writeln!(f, "  server: {cpu_us:.2} us CPU/request, {cores:.2} cores, RSS {rss:.1} MiB")?;
         }
-        write!(f, "  generator: {:.2} us CPU/request, {:.2} cores", self.own_cpu_us, self.own_cores)?;
+        write!(
+            f,
+            "  generator: {:.2} us CPU/request, {:.2} cores",
+            self.resources.own_cpu_us, self.resources.own_cores
+        )?;
         if !self.is_clean() {
             let faults = &self.faults;
             write!(

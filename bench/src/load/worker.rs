@@ -18,13 +18,11 @@ use corecached_net::{Close, ConnId, Driver, DriverSetup, Event, Send, Wait};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::connection::{Garbled, Judge, Replies};
+use super::requests::RequestSource;
 use super::tally::Tally;
 use super::versions::Versions;
-use super::{Dataset, Pace, Plan, Progress, Work};
-use crate::payload::Stamp;
-use crate::popularity::KeyDraws;
-use crate::rng::{Rng, mix};
-use crate::{Failure, process, scheduling, wire};
+use super::{Dataset, Pace, Plan, Progress};
+use crate::{Failure, process, scheduling};
 
 /// Name that the certificate of the server must bear.
 const SERVER_NAME: &str = "localhost";
@@ -72,15 +70,15 @@ pub fn run(
     number: usize,
     progress: &Progress,
 ) -> Result<ThreadOutcome, Failure> {
-    if !plan.cores.is_empty() {
-        scheduling::pin(&[plan.cores[number % plan.cores.len()]])?;
+    if !plan.threads.cores.is_empty() {
+        scheduling::pin(&[plan.threads.cores[number % plan.threads.cores.len()]])?;
     }
     let setup = || DriverSetup {
         listeners: Vec::new(),
         admission: Arc::new(Admission::new(0)),
         receives_values: false,
     };
-    let uring = match plan.io_backend {
+    let uring = match plan.threads.io_backend {
         IoBackend::Epoll => None,
         IoBackend::Auto => granted::probe().ok().and_then(|_| Uring::new(setup()).ok()),
         IoBackend::IoUring => {
@@ -90,7 +88,7 @@ pub fn run(
         }
     };
     // Each combination is compiled separately, so that a run without TLS executes no TLS code.
-    match (uring, &plan.tls) {
+    match (uring, &plan.connections.tls) {
         (Some(driver), None) => run_over(driver, plan, dataset, number, progress),
         (Some(driver), Some(_)) => run_over(secured(driver), plan, dataset, number, progress),
         (None, None) => run_over(Epoll::new(setup())?, plan, dataset, number, progress),
@@ -112,7 +110,7 @@ fn run_over(
 ) -> Result<ThreadOutcome, Failure> {
     let mut worker = Worker::new(driver, plan, dataset, number, progress)?;
     worker.connect_all()?;
-    if plan.fifo {
+    if plan.threads.fifo {
         scheduling::run_first(0)?;
     }
     worker.run()
@@ -135,6 +133,36 @@ struct LoadConnection {
     requests_left: u64,
 }
 
+/// The connections of a thread.
+#[derive(Default)]
+struct ConnectionTable {
+    all: Vec<LoadConnection>,
+    /// Index in `all` by the index of a [`ConnId`].
+    index_by_slot: Vec<u32>,
+    /// Number of connections that are not established yet.
+    connecting: usize,
+    /// Indices of connections without pending requests, the longest idle first.
+    idle: VecDeque<u32>,
+}
+
+/// The bursts written in this turn.
+struct TurnOutput {
+    /// Bytes of the bursts; `sends` tells the connection of each part.
+    arena: Vec<u8>,
+    sends: Vec<Send>,
+}
+
+/// The bursts of an open loop that are not sent yet.
+#[derive(Default)]
+struct OpenLoop {
+    /// When the next burst is due.
+    next_due_ns: f64,
+    /// When each burst was due that has found no idle connection.
+    backlog: VecDeque<u64>,
+    /// Becomes [`ThreadOutcome::unsent`].
+    unsent: u64,
+}
+
 /// CPU times at one instant.
 struct Sample {
     at_ns: u64,
@@ -142,48 +170,48 @@ struct Sample {
     server_ns: u64,
 }
 
-struct Worker<'p, D> {
-    plan: &'p Plan,
-    number: usize,
-    progress: &'p Progress,
+/// The clock of a run: nanoseconds since its start.
+struct RunClock {
     start: Instant,
-    driver: D,
-    address: socket2::SockAddr,
-    connections: Vec<LoadConnection>,
-    /// Index in `connections` by the index of a [`ConnId`].
-    index_by_slot: Vec<u32>,
-    /// Number of connections that are not established yet.
-    connecting: usize,
-    judge: Judge<'p>,
-    draws: KeyDraws,
-    rng: Rng,
-    /// Next key of [`Work::Fill`] and [`Work::ReadBack`].
-    next_key: u32,
-    /// Number of requests that this thread may still make.
-    requests_left: u64,
-    /// Last version that was written, when versions are not verified.
-    next_version: u32,
-    /// Keys of the current request, with the oldest version that each may return.
-    ids: Vec<(u32, u32)>,
-    /// Bytes of the bursts written in this turn; `sends` tells the connection of each part.
-    arena: Vec<u8>,
-    sends: Vec<Send>,
-    /// Indices of connections without pending requests, the longest idle first.
-    idle: VecDeque<u32>,
-    /// Open loop: when the next burst is due.
-    next_due_ns: f64,
-    /// Open loop: when each burst was due that has found no idle connection.
-    backlog: VecDeque<u64>,
-    /// Becomes [`ThreadOutcome::unsent`].
-    unsent: u64,
     /// When the driver returned the events of this turn.
     turn_ns: u64,
     /// Start of the measured time.
     measure_from_ns: u64,
     /// End of the measured time.
     measure_until_ns: u64,
-    /// CPU times at the start of the measured time.
+    /// CPU times at the start of the measured time; `None` before it.
     begun: Option<Sample>,
+}
+
+impl RunClock {
+    /// Starts a clock for a run whose measured time begins at once and does not end.
+    fn new() -> Self {
+        Self {
+            start: Instant::now(),
+            turn_ns: 0,
+            measure_from_ns: 0,
+            measure_until_ns: u64::MAX,
+            begun: None,
+        }
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.start.elapsed().as_nanos() as u64
+    }
+}
+
+struct Worker<'p, D> {
+    plan: &'p Plan,
+    number: usize,
+    progress: &'p Progress,
+    driver: D,
+    address: socket2::SockAddr,
+    connections: ConnectionTable,
+    judge: Judge<'p>,
+    requests: RequestSource<'p>,
+    output: TurnOutput,
+    open_loop: OpenLoop,
+    clock: RunClock,
     /// Number of pending requests.
     under_way: usize,
 }
@@ -196,42 +224,22 @@ impl<'p, D: SecureDriver> Worker<'p, D> {
         number: usize,
         progress: &'p Progress,
     ) -> Result<Self, Failure> {
-        let mut rng = Rng::new(plan.seed ^ mix(number as u64));
-        let draws = match plan.work {
-            Work::Mix => KeyDraws::new(&plan.popularity, plan.keys, &mut rng)?,
-            Work::Fill | Work::ReadBack => {
-                KeyDraws::new(&crate::popularity::Popularity::Uniform, 1, &mut rng)?
-            }
-        };
-        let versions = plan.verify.then(|| Versions::new(plan.run, plan.first_key, plan.keys));
+        let left = plan.length.requests.map_or(u64::MAX, |count| share(count, plan.threads.count, number));
+        let requests = RequestSource::new(plan, number, left)?;
+        let versions = plan.verify.then(|| Versions::new(plan.run, plan.items.first_key, plan.items.keys));
         let arena = driver.take_arena();
         Ok(Self {
             plan,
             number,
             progress,
-            start: Instant::now(),
             driver,
             address: plan.target.address()?,
-            connections: Vec::new(),
-            index_by_slot: Vec::new(),
-            connecting: 0,
-            judge: Judge { dataset, protocol: plan.protocol, versions, tally: Tally::new()? },
-            draws,
-            rng,
-            next_key: 0,
-            requests_left: plan.requests.map_or(u64::MAX, |requests| share(requests, plan.threads, number)),
-            next_version: 1,
-            ids: Vec::with_capacity(plan.keys_per_get),
-            arena,
-            sends: Vec::new(),
-            idle: VecDeque::new(),
-            next_due_ns: 0.0,
-            backlog: VecDeque::new(),
-            unsent: 0,
-            turn_ns: 0,
-            measure_from_ns: 0,
-            measure_until_ns: u64::MAX,
-            begun: None,
+            connections: ConnectionTable::default(),
+            judge: Judge { dataset, protocol: plan.traffic.protocol, versions, tally: Tally::new()? },
+            requests,
+            output: TurnOutput { arena, sends: Vec::new() },
+            open_loop: OpenLoop::default(),
+            clock: RunClock::new(),
             under_way: 0,
         })
     }
@@ -239,22 +247,22 @@ impl<'p, D: SecureDriver> Worker<'p, D> {
     /// Opens all connections of this thread, at most [`CONNECTING_MAX`] at a time, and waits until all are
     /// established.
     fn connect_all(&mut self) -> Result<(), Failure> {
-        let count = share(self.plan.connections as u64, self.plan.threads, self.number) as usize;
+        let count = share(self.plan.connections.count as u64, self.plan.threads.count, self.number) as usize;
         let mut events = Vec::new();
         let mut last = (0, Instant::now());
-        while self.idle.len() < count {
-            while self.connections.len() < count && self.connecting < CONNECTING_MAX {
-                let conn = self.begin(self.connections.len())?;
-                self.connections.push(LoadConnection {
+        while self.connections.idle.len() < count {
+            while self.connections.all.len() < count && self.connections.connecting < CONNECTING_MAX {
+                let conn = self.begin(self.connections.all.len())?;
+                self.connections.all.push(LoadConnection {
                     conn,
                     connecting: true,
                     replies: Replies::default(),
                     due_ns: 0,
-                    requests_left: self.plan.requests_per_connection.unwrap_or(u64::MAX),
+                    requests_left: self.plan.connections.requests_per_connection.unwrap_or(u64::MAX),
                 });
             }
-            if last.0 < self.idle.len() {
-                last = (self.idle.len(), Instant::now());
+            if last.0 < self.connections.idle.len() {
+                last = (self.connections.idle.len(), Instant::now());
             } else if last.1.elapsed() > CONNECT_LIMIT {
                 return Err(Failure::new(format!("cannot connect to {}: no answer", self.plan.target)));
             }
@@ -270,7 +278,7 @@ impl<'p, D: SecureDriver> Worker<'p, D> {
     fn begin(&mut self, index: usize) -> Result<ConnId, Failure> {
         let failed =
             |error: std::io::Error| Failure::new(format!("cannot connect to {}: {error}", self.plan.target));
-        let conn = match &self.plan.tls {
+        let conn = match &self.plan.connections.tls {
             None => self.driver.connect(&self.address),
             Some(trust) => {
                 trust.towards(SERVER_NAME).and_then(|with| self.driver.connect_secured(&self.address, &with))
@@ -278,50 +286,47 @@ impl<'p, D: SecureDriver> Worker<'p, D> {
         };
         let conn = conn.map_err(failed)?;
         let slot = conn.index as usize;
-        self.index_by_slot.resize(self.index_by_slot.len().max(slot + 1), 0);
-        self.index_by_slot[slot] = index as u32;
-        self.connecting += 1;
+        self.connections.index_by_slot.resize(self.connections.index_by_slot.len().max(slot + 1), 0);
+        self.connections.index_by_slot[slot] = index as u32;
+        self.connections.connecting += 1;
         Ok(conn)
     }
 
-    fn now_ns(&self) -> u64 {
-        self.start.elapsed().as_nanos() as u64
-    }
-
     fn run(mut self) -> Result<ThreadOutcome, Failure> {
-        self.start = Instant::now();
-        if self.plan.requests.is_none() {
-            self.measure_from_ns = self.plan.warmup.as_nanos() as u64;
-            self.measure_until_ns = self.measure_from_ns + self.plan.duration.as_nanos() as u64;
+        self.clock.start = Instant::now();
+        if self.plan.length.requests.is_none() {
+            self.clock.measure_from_ns = self.plan.length.warmup.as_nanos() as u64;
+            self.clock.measure_until_ns =
+                self.clock.measure_from_ns + self.plan.length.duration.as_nanos() as u64;
         }
         if let Pace::Open { .. } = self.plan.pace {
-            self.next_due_ns = self.gap_ns();
+            self.open_loop.next_due_ns = self.gap_ns();
         }
         let mut events = Vec::new();
         let mut ended = None;
         let mut last_event_ns = 0;
         let mut turns = 0u32;
         loop {
-            let now_ns = self.now_ns();
-            if self.begun.is_none() && now_ns >= self.measure_from_ns {
+            let now_ns = self.clock.now_ns();
+            if self.clock.begun.is_none() && now_ns >= self.clock.measure_from_ns {
                 self.judge.tally.restart();
-                self.begun = Some(self.sample());
+                self.clock.begun = Some(self.sample());
             }
-            let over = now_ns >= self.measure_until_ns || self.ran_out();
-            if over && ended.is_none() && (self.plan.requests.is_none() || self.under_way == 0) {
+            let over = now_ns >= self.clock.measure_until_ns || self.ran_out();
+            if over && ended.is_none() && (self.plan.length.requests.is_none() || self.under_way == 0) {
                 ended = Some(self.sample());
-                self.unsent += (self.backlog.len() * self.plan.depth) as u64;
+                self.open_loop.unsent += (self.open_loop.backlog.len() * self.plan.connections.depth) as u64;
             }
             self.write_what_is_due(now_ns, over);
-            let drained = self.under_way == 0 && (self.backlog.is_empty() || self.ran_out());
-            let late = now_ns > self.measure_until_ns.saturating_add(DRAIN_LIMIT.as_nanos() as u64);
+            let drained = self.under_way == 0 && (self.open_loop.backlog.is_empty() || self.ran_out());
+            let late = now_ns > self.clock.measure_until_ns.saturating_add(DRAIN_LIMIT.as_nanos() as u64);
             if over && (drained || late) {
                 break;
             }
             self.send_what_is_written();
             let wait = self.wait(now_ns, over);
             self.driver.turn(wait, &mut events)?;
-            self.turn_ns = self.now_ns();
+            self.clock.turn_ns = self.clock.now_ns();
             if !events.is_empty() {
                 last_event_ns = now_ns;
             } else if self.under_way > 0 && now_ns - last_event_ns > SILENCE_LIMIT.as_nanos() as u64 {
@@ -340,13 +345,13 @@ impl<'p, D: SecureDriver> Worker<'p, D> {
 
     /// Tells whether this thread has made its last request.
     fn ran_out(&self) -> bool {
-        self.requests_left == 0
+        self.requests.left == 0
     }
 
     fn show(&self, now_ns: u64) {
         if self.number == 0 {
             let counts = &self.judge.tally.counts;
-            let position = match self.plan.requests {
+            let position = match self.plan.length.requests {
                 None => now_ns / 1_000_000,
                 Some(_) => counts.gets + counts.sets,
             };
@@ -358,7 +363,7 @@ impl<'p, D: SecureDriver> Worker<'p, D> {
         let own = clock_gettime(ClockId::ThreadCPUTime);
         let server = if self.number == 0 { self.plan.server_pid } else { None };
         Sample {
-            at_ns: self.now_ns(),
+            at_ns: self.clock.now_ns(),
             own: Duration::new(own.tv_sec as u64, own.tv_nsec as u32),
             server_ns: server.map_or(0, process::cpu_ns),
         }
@@ -366,13 +371,13 @@ impl<'p, D: SecureDriver> Worker<'p, D> {
 
     fn outcome(mut self, ended: Option<Sample>) -> Result<ThreadOutcome, Failure> {
         let ended = ended.unwrap_or_else(|| self.sample());
-        let Some(begun) = self.begun.take() else {
+        let Some(begun) = self.clock.begun.take() else {
             return Err(Failure::new("the run ended before it began"));
         };
         // Requests without a reply took at least this long. Without them, the longest latencies would be
         // missing.
-        let now_ns = self.now_ns();
-        for connection in &self.connections {
+        let now_ns = self.clock.now_ns();
+        for connection in &self.connections.all {
             let count = connection.replies.outstanding() as u64;
             self.judge.tally.counts.unanswered += count;
             if count > 0 && matches!(self.plan.pace, Pace::Open { .. }) {
@@ -380,11 +385,11 @@ impl<'p, D: SecureDriver> Worker<'p, D> {
             }
         }
         if self.ran_out() {
-            self.backlog.clear(); // these bursts exceed the requested number of requests
+            self.open_loop.backlog.clear(); // these bursts exceed the requested number of requests
         }
-        for due_ns in &self.backlog {
-            self.judge.tally.counts.unanswered += self.plan.depth as u64;
-            self.judge.tally.get_ns.saturating_record_n(now_ns - due_ns, self.plan.depth as u64);
+        for due_ns in &self.open_loop.backlog {
+            self.judge.tally.counts.unanswered += self.plan.connections.depth as u64;
+            self.judge.tally.get_ns.saturating_record_n(now_ns - due_ns, self.plan.connections.depth as u64);
         }
         self.judge.tally.end_tenth();
         let first = self.number == 0 && self.plan.server_pid.is_some();
@@ -392,7 +397,7 @@ impl<'p, D: SecureDriver> Worker<'p, D> {
             measured: Duration::from_nanos(ended.at_ns - begun.at_ns),
             own_cpu: ended.own.saturating_sub(begun.own),
             server_cpu: first.then(|| Duration::from_nanos(ended.server_ns.saturating_sub(begun.server_ns))),
-            unsent: self.unsent,
+            unsent: self.open_loop.unsent,
             tally: self.judge.tally,
         })
     }
@@ -401,8 +406,9 @@ impl<'p, D: SecureDriver> Worker<'p, D> {
     fn gap_ns(&mut self) -> f64 {
         match self.plan.pace {
             Pace::Open { rate_per_s, .. } => {
-                let bursts_per_s = rate_per_s / (self.plan.depth * self.plan.threads) as f64;
-                self.rng.exponential() * 1e9 / bursts_per_s
+                let bursts_per_s =
+                    rate_per_s / (self.plan.connections.depth * self.plan.threads.count) as f64;
+                self.requests.rng.exponential() * 1e9 / bursts_per_s
             }
             Pace::Closed => 0.0,
         }
@@ -413,26 +419,26 @@ impl<'p, D: SecureDriver> Worker<'p, D> {
             Pace::Closed => {
                 while !over
                     && !self.ran_out()
-                    && let Some(index) = self.idle.pop_front()
+                    && let Some(index) = self.connections.idle.pop_front()
                 {
                     self.write_burst(index as usize, now_ns);
                 }
             }
             Pace::Open { .. } => {
                 // Bursts due before the end are sent even if this thread did not run until after the end.
-                while self.next_due_ns <= now_ns.min(self.measure_until_ns) as f64 {
-                    if self.backlog.len() < BACKLOG_MAX {
-                        self.backlog.push_back(self.next_due_ns as u64);
+                while self.open_loop.next_due_ns <= now_ns.min(self.clock.measure_until_ns) as f64 {
+                    if self.open_loop.backlog.len() < BACKLOG_MAX {
+                        self.open_loop.backlog.push_back(self.open_loop.next_due_ns as u64);
                     } else {
-                        self.unsent += self.plan.depth as u64;
+                        self.open_loop.unsent += self.plan.connections.depth as u64;
                     }
-                    self.next_due_ns += self.gap_ns();
+                    self.open_loop.next_due_ns += self.gap_ns();
                 }
                 while !self.ran_out()
-                    && !self.backlog.is_empty()
-                    && let Some(index) = self.idle.pop_front()
+                    && !self.open_loop.backlog.is_empty()
+                    && let Some(index) = self.connections.idle.pop_front()
                 {
-                    let due_ns = self.backlog.pop_front().unwrap_or_default();
+                    let due_ns = self.open_loop.backlog.pop_front().unwrap_or_default();
                     self.write_burst(index as usize, due_ns);
                 }
             }
@@ -441,16 +447,17 @@ impl<'p, D: SecureDriver> Worker<'p, D> {
 
     /// Gives the bursts of this turn to the driver. In a closed loop their latency counts from now.
     fn send_what_is_written(&mut self) {
-        if self.plan.pace == Pace::Closed && !self.sends.is_empty() {
-            let now_ns = self.now_ns();
-            for send in &self.sends {
+        if self.plan.pace == Pace::Closed && !self.output.sends.is_empty() {
+            let now_ns = self.clock.now_ns();
+            for send in &self.output.sends {
                 if let Send::Bytes { conn, .. } = send {
-                    self.connections[self.index_by_slot[conn.index as usize] as usize].due_ns = now_ns;
+                    self.connections.all[self.connections.index_by_slot[conn.index as usize] as usize]
+                        .due_ns = now_ns;
                 }
             }
         }
-        self.driver.send(std::mem::take(&mut self.arena), &mut self.sends);
-        self.arena = self.driver.take_arena();
+        self.driver.send(std::mem::take(&mut self.output.arena), &mut self.output.sends);
+        self.output.arena = self.driver.take_arena();
     }
 
     /// Returns how long the driver may wait for events: at most until the next burst is due.
@@ -461,7 +468,7 @@ impl<'p, D: SecureDriver> Worker<'p, D> {
         const SLEEP_NS_MAX: f64 = 100e6;
         let sleep_ns = match self.plan.pace {
             Pace::Open { sleep, .. } if !over => {
-                let gap_ns = self.next_due_ns - now_ns as f64;
+                let gap_ns = self.open_loop.next_due_ns - now_ns as f64;
                 if !sleep || gap_ns <= SLEEP_NS_MIN {
                     return Wait::No;
                 }
@@ -481,8 +488,8 @@ impl<'p, D: SecureDriver> Worker<'p, D> {
         else {
             return Ok(()); // this side accepts and pins nothing, and bursts wait for replies, not sockets
         };
-        let index = self.index_by_slot[conn.index as usize] as usize;
-        let is_current = self.connections[index].conn == conn;
+        let index = self.connections.index_by_slot[conn.index as usize] as usize;
+        let is_current = self.connections.all[index].conn == conn;
         match event {
             Event::Received { buffer, .. } => {
                 let taken = match is_current {
@@ -501,15 +508,15 @@ impl<'p, D: SecureDriver> Worker<'p, D> {
             }
             _ if !is_current => Ok(()),
             Event::Connected { .. } => {
-                self.connections[index].connecting = false;
-                self.connecting -= 1;
-                self.idle.push_back(index as u32);
+                self.connections.all[index].connecting = false;
+                self.connections.connecting -= 1;
+                self.connections.idle.push_back(index as u32);
                 Ok(())
             }
-            Event::Closed { .. } if self.connections[index].connecting => {
-                self.connecting -= 1;
+            Event::Closed { .. } if self.connections.all[index].connecting => {
+                self.connections.connecting -= 1;
                 self.plan.target.connect()?; // returns the reason, unless the server accepts by now
-                self.connections[index].conn = self.begin(index)?;
+                self.connections.all[index].conn = self.begin(index)?;
                 Ok(())
             }
             Event::Ended { .. } => {
@@ -524,7 +531,7 @@ impl<'p, D: SecureDriver> Worker<'p, D> {
     fn received(&mut self, index: usize, buffer: corecached_net::Buffer) -> Result<(), Garbled> {
         let bytes = self.driver.received(buffer);
         self.judge.tally.counts.bytes_in += bytes.len() as u64;
-        let taken = self.connections[index].replies.take(bytes, &mut self.judge);
+        let taken = self.connections.all[index].replies.take(bytes, &mut self.judge);
         self.count_answered(index);
         taken
     }
@@ -532,7 +539,7 @@ impl<'p, D: SecureDriver> Worker<'p, D> {
     /// If the burst of a connection is answered, writes its next burst (closed loop) or makes the connection
     /// idle.
     fn free_if_answered(&mut self, index: usize) -> Result<(), Failure> {
-        let connection = &mut self.connections[index];
+        let connection = &mut self.connections.all[index];
         if connection.replies.outstanding() > 0 || connection.replies.is_clear() {
             return Ok(());
         }
@@ -541,34 +548,36 @@ impl<'p, D: SecureDriver> Worker<'p, D> {
             self.driver.close(connection.conn, Close::Now);
             return self.reopen(index);
         }
-        let over = self.turn_ns >= self.measure_until_ns || self.ran_out();
+        let over = self.clock.turn_ns >= self.clock.measure_until_ns || self.ran_out();
         if self.plan.pace == Pace::Closed && !over {
-            self.write_burst(index, self.turn_ns);
+            self.write_burst(index, self.clock.turn_ns);
         } else {
-            self.idle.push_back(index as u32);
+            self.connections.idle.push_back(index as u32);
         }
         Ok(())
     }
 
     fn count_answered(&mut self, index: usize) {
-        let connection = &mut self.connections[index];
+        let connection = &mut self.connections.all[index];
         let (gets, sets) = connection.replies.take_answered();
         if gets + sets == 0 {
             return;
         }
-        let (due_ns, now_ns) = (connection.due_ns, self.turn_ns);
+        let (due_ns, now_ns) = (connection.due_ns, self.clock.turn_ns);
         self.under_way -= (gets + sets) as usize;
         // An open loop counts requests that were due in the measured time, a closed loop those answered in
         // it.
         let counts_at = if self.plan.pace == Pace::Closed { now_ns } else { due_ns };
-        if (self.measure_from_ns..self.measure_until_ns).contains(&counts_at) && self.begun.is_some() {
+        if (self.clock.measure_from_ns..self.clock.measure_until_ns).contains(&counts_at)
+            && self.clock.begun.is_some()
+        {
             let latency_ns = now_ns - due_ns;
             self.judge.tally.answered(gets, sets, latency_ns);
-            let interval_ns = self.plan.interval.as_nanos().max(1) as u64;
-            let interval = (counts_at - self.measure_from_ns) / interval_ns;
+            let interval_ns = self.plan.length.interval.as_nanos().max(1) as u64;
+            let interval = (counts_at - self.clock.measure_from_ns) / interval_ns;
             self.judge.tally.in_interval(interval as usize, gets + sets, latency_ns);
             if self.plan.pace != Pace::Closed {
-                let tenth = (counts_at - self.measure_from_ns) / TENTH_NS;
+                let tenth = (counts_at - self.clock.measure_from_ns) / TENTH_NS;
                 self.judge.tally.in_tenth(tenth, gets + sets, latency_ns);
             }
         }
@@ -577,9 +586,9 @@ impl<'p, D: SecureDriver> Worker<'p, D> {
     /// Opens a connection again. It becomes idle when it is established.
     fn reopen(&mut self, index: usize) -> Result<(), Failure> {
         let conn = self.begin(index)?;
-        let connection = &mut self.connections[index];
+        let connection = &mut self.connections.all[index];
         (connection.conn, connection.connecting) = (conn, true);
-        connection.requests_left = self.plan.requests_per_connection.unwrap_or(u64::MAX);
+        connection.requests_left = self.plan.connections.requests_per_connection.unwrap_or(u64::MAX);
         Ok(())
     }
 
@@ -587,7 +596,7 @@ impl<'p, D: SecureDriver> Worker<'p, D> {
     /// again.
     #[cold]
     fn on_broken(&mut self, index: usize, words: &str) -> Result<(), Failure> {
-        let connection = &mut self.connections[index];
+        let connection = &mut self.connections.all[index];
         let lost = connection.replies.outstanding();
         connection.replies.clear();
         self.under_way -= lost;
@@ -602,81 +611,30 @@ impl<'p, D: SecureDriver> Worker<'p, D> {
             )));
         }
         if lost == 0 {
-            self.idle.retain(|&idle| idle as usize != index);
+            self.connections.idle.retain(|&idle| idle as usize != index);
         }
         self.reopen(index)
     }
 
     /// Writes the next burst of a connection.
     fn write_burst(&mut self, index: usize, due_ns: u64) {
-        let start = self.arena.len();
-        let mut out = std::mem::take(&mut self.arena);
+        let start = self.output.arena.len();
+        let mut out = std::mem::take(&mut self.output.arena);
         let mut made = 0;
-        while made < self.plan.depth && !self.ran_out() && self.connections[index].requests_left > 0 {
-            self.put_request(index, &mut out);
+        while made < self.plan.connections.depth
+            && !self.ran_out()
+            && self.connections.all[index].requests_left > 0
+        {
+            let connection = &mut self.connections.all[index];
+            connection.requests_left -= 1;
+            self.requests.put(&mut self.judge, &mut connection.replies, &mut out);
             made += 1;
         }
         self.under_way += made;
         self.judge.tally.counts.bytes_out += (out.len() - start) as u64;
-        let connection = &mut self.connections[index];
+        let connection = &mut self.connections.all[index];
         connection.due_ns = due_ns;
-        self.sends.push(Send::Bytes { conn: connection.conn, start, end: out.len(), queued: false });
-        self.arena = out;
-    }
-
-    fn put_request(&mut self, index: usize, out: &mut Vec<u8>) {
-        let plan = self.plan;
-        let connection = &mut self.connections[index];
-        connection.requests_left -= 1;
-        self.requests_left -= 1;
-        let is_set = match plan.work {
-            Work::Mix => plan.set_share > 0.0 && self.rng.unit() < plan.set_share,
-            Work::Fill => true,
-            Work::ReadBack => false,
-        };
-        let dataset = self.judge.dataset;
-        if is_set {
-            let id = self.draw();
-            let version = match &mut self.judge.versions {
-                Some(versions) => versions.sending(id),
-                None => {
-                    self.next_version = self.next_version.wrapping_add(1);
-                    self.next_version
-                }
-            };
-            let version = if plan.work == Work::Fill { 0 } else { version };
-            let stamp = Stamp { id, run: plan.run, version };
-            let ttl_s = plan.ttl.ttl_s(mix(u64::from(id)));
-            wire::put_set(out, plan.protocol, &dataset.keys, &dataset.values, stamp, ttl_s);
-            self.connections[index].replies.expect_set(id, version);
-            return;
-        }
-        self.ids.clear();
-        for _ in 0..plan.keys_per_get {
-            let id = self.draw();
-            let floor = self.judge.versions.as_mut().map_or(0, |versions| versions.floor(id));
-            self.ids.push((id, floor));
-        }
-        wire::put_get(out, plan.protocol, &dataset.keys, self.ids.iter().map(|key| key.0));
-        self.connections[index].replies.expect_get(self.ids.iter().copied());
-    }
-
-    /// Returns the number of the next key. When versions are verified, each thread uses keys of its own.
-    #[inline]
-    fn draw(&mut self) -> u32 {
-        let plan = self.plan;
-        if plan.work != Work::Mix {
-            self.next_key += 1;
-            return plan.first_key + self.next_key - 1;
-        }
-        let mut key = self.draws.draw(&mut self.rng);
-        if plan.verify && plan.threads > 1 {
-            let (threads, mine) = (plan.threads as u32, self.number as u32);
-            key = key - key % threads + mine;
-            if key >= plan.keys {
-                key = mine;
-            }
-        }
-        plan.first_key + key
+        self.output.sends.push(Send::Bytes { conn: connection.conn, start, end: out.len(), queued: false });
+        self.output.arena = out;
     }
 }

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use corecached_bench::compare::{Method, OPEN, PROXIED, Rate, Row, Subject, Workload, measure};
-use corecached_bench::load::Plan;
+use corecached_bench::load::{Plan, RunLength};
 use serde_json::Value;
 
 use crate::fake_server::{FakeServer, Fault};
@@ -14,8 +14,11 @@ use crate::fake_server::{FakeServer, Fault};
 fn method(names: &[&str]) -> Method {
     let small = |workload: &Workload| Workload { connections: 4, ..*workload };
     let base = Plan {
-        duration: Duration::from_millis(60),
-        warmup: Duration::from_millis(5),
+        length: RunLength {
+            duration: Duration::from_millis(60),
+            warmup: Duration::from_millis(5),
+            ..RunLength::default()
+        },
         ..Plan::new("127.0.0.1:1".parse().unwrap())
     };
     Method {
@@ -62,7 +65,8 @@ fn added_latency_is_the_difference_within_rounds() {
     let added = rows[0].added(&names);
     assert_eq!(added.iter().map(|added| added.name.as_str()).collect::<Vec<_>>(), ["reference", "other"]);
     let [one, two] = [0, 1].map(|round| {
-        rows[0].cells[1].rounds[round].latency.p50_us - rows[0].cells[2].rounds[round].latency.p50_us
+        rows[0].cells[1].rounds[round].latencies.all.p50_us
+            - rows[0].cells[2].rounds[round].latencies.all.p50_us
     });
     assert_eq!((added[1].p50_us.min, added[1].p50_us.max), (one.min(two), one.max(two)));
 }

@@ -8,16 +8,11 @@ use crate::fake_server::{FakeServer, Fault};
 /// Runs gets and sets of a few keys that were set before, with every byte verified.
 fn report_of(fault: Fault) -> Report {
     let server = FakeServer::start(fault);
-    let plan = Plan {
-        connections: 4,
-        depth: 4,
-        set_share: 0.3,
-        keys: 50,
-        value_sizes: Sizes::Fixed(100),
-        verify: true,
-        requests: Some(2000),
-        ..Plan::new(server.target())
-    };
+    let mut plan = Plan { verify: true, ..Plan::new(server.target()) };
+    (plan.connections.count, plan.connections.depth) = (4, 4);
+    plan.traffic.set_share = 0.3;
+    (plan.items.keys, plan.items.value_sizes) = (50, Sizes::Fixed(100));
+    plan.length.requests = Some(2000);
     run(&plan.filling(), &Progress::hidden()).unwrap();
     // A new run number, so that the values written by the fill count as those of an earlier run.
     run(&Plan { run: plan.run.wrapping_add(1), ..plan }, &Progress::hidden()).unwrap()
@@ -25,7 +20,7 @@ fn report_of(fault: Fault) -> Report {
 
 fn faults_of(fault: Fault) -> Faults {
     let report = report_of(fault);
-    assert_eq!(report.requests, 2000, "{report}");
+    assert_eq!(report.throughput.requests, 2000, "{report}");
     report.faults
 }
 
@@ -33,8 +28,8 @@ fn faults_of(fault: Fault) -> Faults {
 fn a_right_server_is_found_right() {
     let report = report_of(Fault::None);
     assert!(report.is_clean(), "{report}");
-    assert!(report.gets > 0 && report.sets > 0);
-    assert_eq!(report.hit_ratio, Some(1.0));
+    assert!(report.throughput.gets > 0 && report.throughput.sets > 0);
+    assert_eq!(report.lookups.hit_ratio, Some(1.0));
 }
 
 #[test]
@@ -58,7 +53,7 @@ fn stale_values_are_told_from_wrong_ones() {
 fn a_miss_is_no_fault() {
     let report = report_of(Fault::Forgets);
     assert!(report.is_clean(), "{report}");
-    assert!(report.misses > 0);
+    assert!(report.lookups.misses > 0);
 }
 
 #[test]
@@ -72,7 +67,9 @@ fn refused_sets_are_counted() {
 fn a_server_that_breaks_every_connection_ends_the_run() {
     for fault in [Fault::Garbles, Fault::HangsUp] {
         let server = FakeServer::start(fault);
-        let plan = Plan { requests: Some(5000), keys: 10, ..Plan::new(server.target()) };
+        let mut plan = Plan::new(server.target());
+        plan.length.requests = Some(5000);
+        plan.items.keys = 10;
         let words = run(&plan, &Progress::hidden()).unwrap_err().to_string();
         assert!(words.contains("connections broke"), "{fault:?}: {words}");
     }

@@ -1,7 +1,7 @@
-//! Connections that have not authenticated yet: nothing is carried out for them.
+//! Connections that have not authenticated yet. No command is carried out for them.
 //!
-//! With `-Y` the first command is a `set` of any key whose value is `user password`; with `-S` it is the SASL exchange
-//! of the binary protocol. A connection that has passed is in [`State::Command`], where nobody asks again.
+//! With `-Y` a client authenticates by a `set` of any key whose value is `user password`, and with `-S` by SASL in the binary
+//! protocol. Then the session is in [`State::Command`], where nothing checks again.
 
 use corecached_protocol::{
     BinaryControl, BinaryControlVerb, Command, Parsed,
@@ -16,17 +16,17 @@ use crate::cache::{Cache, CacheCore, CacheSession};
 use crate::task::CacheTask;
 use crate::users::Users;
 
-/// Shortest line, with its line end, that could be a command; a shorter one closes, as in memcached.
+/// Shortest line that could be a command, with its line end. A shorter one closes the connection, as in memcached.
 const LINE_BYTES_MIN: usize = 6;
-/// Longest line.
+/// Longest line in bytes. A longer one closes the connection.
 const LINE_BYTES_MAX: usize = 2048;
-/// Longest `user password`.
+/// Longest `user password` in bytes. A longer one closes the connection.
 const TOKEN_BYTES_MAX: usize = 16 * 1024;
-/// The one mechanism of SASL.
+/// The only SASL mechanism of this server.
 const MECHANISM: &[u8] = b"PLAIN";
 
 impl Cache {
-    /// What a connection that has not authenticated says; the bytes done with, none when more is needed.
+    /// Handles input of a connection that has not authenticated. Returns how many bytes were taken: 0 when more input is needed.
     pub(crate) fn authenticate(
         &mut self,
         core: &mut CacheCore,
@@ -34,13 +34,14 @@ impl Cache {
         input: &[u8],
     ) -> usize {
         if self.context.config.sasl {
-            self.sasl_first(core, session, input)
+            self.authenticate_binary(core, session, input)
         } else {
-            self.token(core, session, input)
+            self.authenticate_text(core, session, input)
         }
     }
 
-    fn token(&mut self, core: &mut CacheCore, session: &mut CacheSession, input: &[u8]) -> usize {
+    /// Handles a command before authentication with `-Y`.
+    fn authenticate_text(&mut self, core: &mut CacheCore, session: &mut CacheSession, input: &[u8]) -> usize {
         let Some(end) = memchr::memchr(b'\n', input) else {
             if input.len() > LINE_BYTES_MAX {
                 session.state = State::Closing;
@@ -52,7 +53,7 @@ impl Cache {
             session.state = State::Closing;
             return consumed;
         }
-        // Key, flags and exptime may be anything.
+        // The key, flags and exptime do not matter.
         let mut words = input[..end].split(|&byte| b" \r".contains(&byte)).filter(|word| !word.is_empty());
         let (verb, len) = (words.next(), words.nth(3));
         let len = len.and_then(|digits| str::from_utf8(digits).ok()?.parse::<usize>().ok());
@@ -85,6 +86,7 @@ impl Cache {
         consumed
     }
 
+    /// Whether `admit` lets a client in. Counts the attempt.
     fn admits(&self, core: &mut CacheCore, admit: impl FnOnce(&Users) -> bool) -> bool {
         let admitted = self.context.users.as_deref().is_some_and(admit);
         core.counters.auth_cmds += 1;
@@ -92,8 +94,8 @@ impl Cache {
         admitted
     }
 
-    /// A request before the password; all but `VERSION` and those of SASL end the connection.
-    fn sasl_first(&mut self, core: &mut CacheCore, session: &mut CacheSession, input: &[u8]) -> usize {
+    /// Handles a request before authentication with `-S`. All but `VERSION` and those of SASL close the connection.
+    fn authenticate_binary(&mut self, core: &mut CacheCore, session: &mut CacheSession, input: &[u8]) -> usize {
         let (command, consumed) = match session.parser.parse(input, &core.limits) {
             Ok(Parsed::Complete { value, consumed }) => (value, consumed),
             Ok(Parsed::NeedMore) => return 0,
@@ -124,7 +126,7 @@ impl Cache {
         consumed
     }
 
-    /// A request of SASL, before authentication or once more behind it.
+    /// Handles a SASL request, before or after authentication.
     pub(crate) fn sasl(
         &mut self,
         core: &mut CacheCore,
@@ -143,6 +145,7 @@ impl Cache {
         }
     }
 
+    /// Checks the message of a SASL request.
     fn sasl_step(
         &mut self,
         core: &mut CacheCore,

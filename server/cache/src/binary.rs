@@ -12,6 +12,7 @@ use crate::execute;
 use crate::task::{CacheBarrier, CacheBroadcast, CacheThen};
 
 impl Cache {
+    /// Carries out a binary request without a key.
     pub(crate) fn binary_control(
         &mut self,
         core: &mut CacheCore,
@@ -60,15 +61,15 @@ impl Cache {
         if !self.context.config.allow_flush {
             return refuse_binary(core, session, envelope, Status::AuthError);
         }
-        let at = execute::expires(Exptime(i64::from(expires)), core.now).unwrap_or(core.now);
+        let at = execute::expires_at(Exptime(i64::from(expires)), core.now).unwrap_or(core.now);
         let then = if quiet { CacheThen::Silence } else { CacheThen::BinaryDone(envelope) };
         core.wait_for_replies(
             session,
-            CacheBarrier::Ask { what: CacheBroadcast::Flush { at_s: at.0 }, then },
+            CacheBarrier::Broadcast { what: CacheBroadcast::Flush { at_s: at.0 }, then },
         );
     }
 
-    /// As `stats` in text, but for what memcached offers in text alone: it knows no connections and dumps no keys here.
+    /// Carries out a `STAT` request. As in memcached, `conns` and `cachedump` exist only in the text protocol.
     fn binary_stat(
         &mut self,
         core: &mut CacheCore,
@@ -76,23 +77,24 @@ impl Cache {
         words: &[u8],
         envelope: Envelope,
     ) {
-        let ask = |what, then| CacheBarrier::Ask { what, then };
+        let broadcast = |what, then| CacheBarrier::Broadcast { what, then };
         let barrier = match words {
             b"reset" => {
                 core.context.network.admission.reset_counts();
-                ask(CacheBroadcast::ResetCounters, CacheThen::BinaryDone(envelope))
+                broadcast(CacheBroadcast::ResetCounters, CacheThen::BinaryDone(envelope))
             }
-            b"detail on" => ask(CacheBroadcast::CountPrefixes { on: true }, CacheThen::BinaryDone(envelope)),
+            b"detail on" => broadcast(CacheBroadcast::CountPrefixes { on: true }, CacheThen::BinaryDone(envelope)),
             b"detail off" => {
-                ask(CacheBroadcast::CountPrefixes { on: false }, CacheThen::BinaryDone(envelope))
+                broadcast(CacheBroadcast::CountPrefixes { on: false }, CacheThen::BinaryDone(envelope))
             }
-            b"detail dump" => ask(CacheBroadcast::DescribePrefixes, CacheThen::BinaryPrefixes(envelope)),
+            b"detail dump" => broadcast(CacheBroadcast::ListPrefixes, CacheThen::BinaryPrefixes(envelope)),
             _ => CacheBarrier::Stats { words: words.to_vec(), binary: Some(envelope) },
         };
         core.wait_for_replies(session, barrier);
     }
 }
 
+/// Answers a binary request with an error.
 pub(crate) fn refuse_binary(
     core: &mut CacheCore,
     session: &mut CacheSession,

@@ -1,4 +1,4 @@
-//! The service of a cache: one shard's store, and what it does with the requests for its keys.
+//! The service of a cache on one shard: its store, and what it does with the requests for its keys.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,62 +9,62 @@ use corecached_net::{ConnId, Pinned};
 use corecached_protocol::{Command, ParseError, Rejected, line};
 use corecached_shard::batch::Ready;
 use corecached_shard::mesh::message::{Piece, ReplyTo, Request};
-use corecached_shard::mesh::slice::Lent;
+use corecached_shard::mesh::slice::SliceHandle;
 use corecached_shard::session::Gather;
 use corecached_shard::{Core, Service, ServiceTypes, Session, State, Step};
 
 use crate::commands::prefixes::Prefixes;
-use crate::commands::watch::Journal;
+use crate::commands::watch::WatchJournal;
 use crate::commands::{cachedump, conns, crawler};
 use crate::context::CacheContext;
 use crate::execute;
 use crate::task::{CacheAsk, CacheBarrier, CacheBroadcast, CacheTask, CacheThen, Client};
 
-/// The chassis of a cache's shard.
+/// The chassis of a shard of a cache.
 pub(crate) type CacheCore = Core<Cache>;
-/// A connection of a cache's client.
+/// A session of a cache.
 pub(crate) type CacheSession = Session<Cache>;
 
-/// Items that expiry and other upkeep look at in one turn.
+/// Items that the upkeep of the store, such as expiry, looks at in one turn.
 const UPKEEP_ITEMS: usize = 64;
 
-/// One shard of a cache.
+/// The service of a cache on one shard.
 pub struct Cache {
     pub(crate) context: Arc<CacheContext>,
-    /// This shard's own slice; held except while the shard sleeps.
-    pub(crate) store: Lent<Store>,
-    /// The others' slices, by shard; held for the rest of a batch at most.
-    pub(crate) others: Vec<Lent<Store>>,
-    /// Some of `others` are held.
+    /// This shard's own slice. Held except while the shard sleeps.
+    pub(crate) store: SliceHandle<Store>,
+    /// The slices of all shards, by shard. Held until the end of a batch at most; the one of this shard is never held.
+    pub(crate) others: Vec<SliceHandle<Store>>,
+    /// At least one of `others` is held.
     pub(crate) borrowing: bool,
-    /// Counters by prefix of the key, while they are switched on.
+    /// Counters by prefix of the key. `None` while they are switched off.
     pub(crate) prefixes: Option<Box<Prefixes>>,
-    /// The classes of events that somebody watches in this turn.
-    pub(crate) watched: u32,
-    /// What was seen of them.
-    pub(crate) journal: Journal,
+    /// The classes of events that are watched in this turn.
+    pub(crate) watched_classes: u32,
+    /// The events of this turn.
+    pub(crate) journal: WatchJournal,
     /// Connections of this shard that watch.
     pub(crate) watching: Vec<ConnId>,
-    /// Commands are counted by prefix, or watched.
+    /// Commands are counted by prefix, or events are watched.
     pub(crate) observed: bool,
-    /// Values that are being stored piece by piece. `None` once there was no room: the rest is skipped.
+    /// Values that clients of all shards upload to this store. `None` when there was no memory for one: its rest is skipped.
     pub(crate) uploads: HashMap<Client, Option<corecached_engine::Upload>>,
-    /// Buffer for what comes after a value that is received straight to its place; empty until there is one.
+    /// Buffer for what is received after a value that is received straight into the store. Empty until there is such a value.
     pub(crate) after_value: Vec<u8>,
-    /// The store's memory limit, as last set.
+    /// The memory limit of the store in bytes, as it was set last.
     slice_bytes: usize,
-    /// The upkeep of the store was cut short.
+    /// The upkeep of the store has more to do.
     upkeep_left: bool,
 }
 
 impl Cache {
-    /// A shard that owns `store`, which it holds, and may borrow the stores of `others`, by shard.
+    /// The service of a shard that owns `store`. `others` are handles to the stores of all shards, by shard.
     ///
     /// # Panics
-    /// When `store` is not held.
+    /// When the handle does not hold `store`.
     #[must_use]
-    pub fn new(context: Arc<CacheContext>, store: Lent<Store>, others: Vec<Lent<Store>>) -> Self {
-        assert!(store.held(), "a shard starts with its own slice");
+    pub fn new(context: Arc<CacheContext>, store: SliceHandle<Store>, others: Vec<SliceHandle<Store>>) -> Self {
+        assert!(store.is_held(), "a shard holds its own slice");
         let config = &context.config;
         let prefixes = config.count_prefixes.then(|| Box::new(Prefixes::new(config.prefix_delimiter)));
         Self {
@@ -75,8 +75,8 @@ impl Cache {
             others,
             borrowing: false,
             prefixes,
-            watched: 0,
-            journal: Journal::default(),
+            watched_classes: 0,
+            journal: WatchJournal::default(),
             watching: Vec::new(),
             uploads: HashMap::new(),
             after_value: Vec::new(),
@@ -84,12 +84,12 @@ impl Cache {
         }
     }
 
-    /// Once a second: the store gets what the memory limit leaves it.
+    /// Gives the store the memory that the limit leaves it now. Called once a second.
     fn resize_store(&mut self, now: Seconds) {
         let bytes = self.context.memory.slice_bytes();
         if bytes != self.slice_bytes {
             self.slice_bytes = bytes;
-            // Refused when the largest item would not fit any more: then the old limit stays.
+            // Refused when the largest item would not fit any more. Then the old limit stays.
             let _ = self.store.set_memory_bytes(bytes, now);
         }
     }
@@ -105,7 +105,7 @@ impl ServiceTypes for Cache {
     type Then = CacheThen;
     type Ask = CacheAsk;
     type Broadcast = CacheBroadcast;
-    /// Lines of text, or nothing.
+    /// Lines of text. Empty when the broadcast asks for none.
     type Answer = Vec<u8>;
 
     fn answer_bytes(answer: &Vec<u8>) -> usize {
@@ -119,25 +119,25 @@ impl Service for Cache {
     }
 
     fn park(&mut self) {
-        self.store.give_up();
+        self.store.unlock();
     }
 
     fn unpark(&mut self) {
-        self.store.take();
+        self.store.lock();
     }
 
     fn begin_turn(&mut self, core: &mut CacheCore, is_new_second: bool) {
-        let watched = self.context.watch.watched();
-        if watched != self.watched {
-            self.watched = watched;
-            self.observed = watched != 0 || self.prefixes.is_some();
+        let classes = self.context.watchers.classes();
+        if classes != self.watched_classes {
+            self.watched_classes = classes;
+            self.observed = classes != 0 || self.prefixes.is_some();
         }
         if is_new_second {
             self.resize_store(core.now);
         }
     }
 
-    /// Tells connections that asked for the certificates to be read again what the control thread says.
+    /// Gives the answers to `refresh_certs` to the connections that sent it.
     fn take_news(&mut self, core: &mut CacheCore) -> bool {
         let mut any = false;
         while let Some((conn, answer)) =
@@ -160,8 +160,8 @@ impl Service for Cache {
 
     fn finish_turn(&mut self, core: &mut CacheCore, _: &mut impl SecureDriver) {
         debug_assert!(!self.borrowing);
-        if self.watched != 0 || self.store.keeps_journal() {
-            self.publish_watched(core);
+        if self.watched_classes != 0 || self.store.keeps_journal() {
+            self.publish_events(core);
         }
         if !self.watching.is_empty() {
             self.serve_watchers(core);
@@ -182,11 +182,11 @@ impl Service for Cache {
         if self.context.users.is_some() {
             session.state = State::Task(CacheTask::Authenticate);
         }
-        self.tell_conn(core, &session.peer, session.conn, None);
+        self.observe_connection(core, &session.peer, session.conn, None);
     }
 
     fn closed(&mut self, core: &mut CacheCore, session: &CacheSession, reason: &str) {
-        self.tell_conn(core, &session.peer, session.conn, Some(reason));
+        self.observe_connection(core, &session.peer, session.conn, Some(reason));
         match &session.state {
             State::Task(CacheTask::Upload(upload)) => self.abort_upload(core, session.conn, upload.owner),
             State::Task(CacheTask::Dump(_)) => self.context.crawler.end_dump(),
@@ -226,10 +226,10 @@ impl Service for Cache {
         after: &[u8],
     ) -> Step {
         match command {
-            Command::Store(_) | Command::Meta(_) => self.value(core, session, command, line, after),
-            Command::Binary(binary) => self.binary_value(core, session, binary, line, after),
+            Command::Store(_) | Command::Meta(_) => self.handle_value(core, session, command, line, after),
+            Command::Binary(binary) => self.handle_binary_value(core, session, binary, line, after),
             _ => {
-                self.keyless(core, session, command);
+                self.execute_keyless(core, session, command);
                 Step::Took(0)
             }
         }
@@ -251,10 +251,10 @@ impl Service for Cache {
     }
 
     fn resume(&mut self, core: &mut CacheCore, session: &mut CacheSession, input: &[u8]) -> Step {
-        let State::Task(task) = &session.state else { unreachable!("the chassis has looked") };
+        let State::Task(task) = &session.state else { unreachable!("the session has a task") };
         match task {
             CacheTask::Dump(_) => {
-                if self.dump(core, session) {
+                if self.continue_dump(core, session) {
                     Step::Took(0)
                 } else {
                     Step::Stalled
@@ -262,7 +262,7 @@ impl Service for Cache {
             }
             _ if input.is_empty() => Step::NeedMore,
             CacheTask::Watch => Step::Took(input.len()),
-            CacheTask::Upload(_) => self.upload(core, session, input).map_or(Step::Full, Step::Took),
+            CacheTask::Upload(_) => self.continue_upload(core, session, input).map_or(Step::Full, Step::Took),
             CacheTask::Authenticate => match self.authenticate(core, session, input) {
                 0 if matches!(session.state, State::Task(CacheTask::Authenticate)) => Step::NeedMore,
                 taken => Step::Took(taken),
@@ -271,7 +271,7 @@ impl Service for Cache {
     }
 
     fn pass_barrier(&mut self, core: &mut CacheCore, session: &mut CacheSession, barrier: CacheBarrier) {
-        self.passed(core, session, barrier);
+        self.handle_barrier(core, session, barrier);
     }
 
     fn gathered(&mut self, core: &mut CacheCore, session: &mut CacheSession, gather: Gather<Self>) {
@@ -280,23 +280,23 @@ impl Service for Cache {
 
     fn answered(&mut self, core: &mut CacheCore, session: &mut CacheSession, answer: Vec<u8>) {
         if matches!(session.state, State::Task(CacheTask::Dump(_))) {
-            self.dumped(core, session, &answer);
+            self.add_dump_piece(core, session, &answer);
         }
         if session.stalled {
             core.list(session);
         }
     }
 
-    /// Ends the loans of one session's commands: their owners may be waiting to wake up. What borrowing changed in a store
-    /// cannot be published by its owner while that sleeps.
+    /// Releases the slices that were borrowed for the commands of one session. Their owners may be waiting for them. Publishes
+    /// the numbers of these stores, since a sleeping owner does not.
     fn end_batch(&mut self, core: &mut CacheCore) {
         if !std::mem::take(&mut self.borrowing) {
             return;
         }
         for (shard, other) in self.others.iter_mut().enumerate() {
-            if other.held() {
+            if other.is_held() {
                 core.context.cells[shard].publish_store(&other.stats());
-                other.give_up();
+                other.unlock();
             }
         }
     }
@@ -307,7 +307,7 @@ impl Service for Cache {
         match ask {
             CacheAsk::Execute(head) => {
                 let command = head.with_bytes(key, tokens);
-                // The batch is taken out to write into it while the store is at work.
+                // The batch is taken out so that the command can write into it.
                 let mut batch = std::mem::take(core.mesh.replies(from));
                 batch.push_reply(to, Piece::Last, |out| {
                     self.carry_out(core, core.me, &command, hash, data, execute::COPY_ACROSS_MAX, client, out)
@@ -318,13 +318,13 @@ impl Service for Cache {
                 self.unlink(core, core.me, key, hash, base64);
                 core.mesh.replies(from).push_reply(to, Piece::Last, |_| None);
             }
-            CacheAsk::UploadBegin { value_len } => self.upload_begin(core, client, value_len),
-            CacheAsk::UploadPiece => self.upload_piece(core, client, data),
-            CacheAsk::UploadAbort => self.upload_abort(client),
+            CacheAsk::UploadBegin { value_len } => self.open_upload(core, client, value_len),
+            CacheAsk::UploadPiece => self.append_upload(core, client, data),
+            CacheAsk::UploadAbort => self.drop_upload(client),
             CacheAsk::UploadCommit(head) => {
                 let command = head.with_bytes(key, tokens);
                 let mut answer = Vec::new();
-                self.upload_commit(core, client, &command, hash, &mut answer);
+                self.commit_upload(core, client, &command, hash, &mut answer);
                 core.mesh.replies(from).push_reply(to, Piece::Last, |out| {
                     out.extend_from_slice(&answer);
                     None
@@ -337,7 +337,7 @@ impl Service for Cache {
         match what {
             CacheBroadcast::Flush { at_s } => self.store.flush(Seconds(at_s), core.now),
             CacheBroadcast::MemoryLimit { bytes } => {
-                // Checked before it was sent to the shards.
+                // The limit was checked before it was sent to the shards.
                 let _ = self.store.set_memory_bytes(bytes, core.now);
             }
             CacheBroadcast::ResetCounters => {
@@ -347,20 +347,20 @@ impl Service for Cache {
             CacheBroadcast::CountPrefixes { on } => {
                 let delimiter = self.context.config.prefix_delimiter;
                 self.prefixes = on.then(|| Box::new(Prefixes::new(delimiter)));
-                self.observed = on || self.watched != 0;
+                self.observed = on || self.watched_classes != 0;
             }
-            CacheBroadcast::DescribeItems { limit } => {
-                return cachedump::describe(&self.store, limit, core.now);
+            CacheBroadcast::ListSomeItems { limit } => {
+                return cachedump::list(&self.store, limit, core.now);
             }
-            CacheBroadcast::ListItems { from, list } => {
-                return crawler::list(&self.store, from, list, core.now);
+            CacheBroadcast::ListItemsPiece { from, list } => {
+                return crawler::list_piece(&self.store, from, list, core.now);
             }
-            CacheBroadcast::DescribePrefixes => {
+            CacheBroadcast::ListPrefixes => {
                 return self.prefixes.as_ref().map_or_else(Vec::new, |prefixes| prefixes.encode());
             }
-            CacheBroadcast::DescribeConns => {
+            CacheBroadcast::ListConns => {
                 let all = core.sessions().chain(asking);
-                return conns::describe(core.me, all, &core.context.network.addresses, core.now.0);
+                return conns::list(core.me, all, &core.context.network.addresses, core.now.0);
             }
         }
         Vec::new()
@@ -371,7 +371,7 @@ impl Service for Cache {
     }
 }
 
-/// `large` as a reply of a shard carries it: the value is lent by `owner`.
-pub(crate) fn pinned(large: execute::Large, owner: usize) -> Option<(usize, Pinned)> {
+/// Adds to a large value that it belongs to the store of `owner`.
+pub(crate) fn pinned(large: execute::LargeValue, owner: usize) -> Option<(usize, Pinned)> {
     large.map(|(at, value)| (at, Pinned { value, owner }))
 }

@@ -6,38 +6,38 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use corecached_net::tls::Certificates;
 
 use crate::commands::crawler::Crawler;
-use crate::commands::watch::Watch;
+use crate::commands::watch::Watchers;
 use crate::config::CacheConfig;
 use crate::memory::Memory;
 use crate::paging::Paging;
 use crate::users::Users;
 use crate::warm::Warm;
 
-/// What the shards of a cache share. Nothing in it is written on the data path.
+/// What the shards of a cache share with each other and with the other threads. Nothing in it is written on the data path.
 #[derive(Debug)]
 pub struct CacheContext {
     /// The configuration.
     pub config: CacheConfig,
-    /// The memory limit, and what of it the stores have.
+    /// The memory limit, and how much of it the stores have.
     pub memory: Memory,
-    /// Provides memory ahead of its first use.
+    /// Memory that the kernel provides before its first use.
     pub paging: Paging,
-    /// Lists of all items.
-    pub crawler: Crawler,
-    /// Clients that are told what happens.
-    pub watch: Watch,
-    /// Users and their passwords; `None` where everybody may use the cache.
+    /// Whether clients may ask for lists of all items, and whether one is being made.
+    pub(crate) crawler: Crawler,
+    /// Clients that watch events.
+    pub(crate) watchers: Watchers,
+    /// Users and their passwords. `None` when no client has to authenticate.
     pub users: Option<Arc<Users>>,
-    /// Where contents outlive a graceful stop.
+    /// The file in which contents outlive a graceful stop (`-e`).
     pub warm: Option<Arc<Warm>>,
-    /// Certificates of secured connections, if there are any.
+    /// Certificates of TLS connections. `None` without `-Z`.
     pub certificates: Option<Arc<Certificates>>,
     /// `-v`, or what the command `verbosity` set.
     verbosity: AtomicU32,
 }
 
 impl CacheContext {
-    /// The context of a cache of `shards` shards with this configuration, without users, files or certificates.
+    /// The context of a cache with this configuration and so many shards, without users, files or certificates.
     #[must_use]
     pub fn new(config: CacheConfig, shards: usize) -> Self {
         Self {
@@ -45,7 +45,7 @@ impl CacheContext {
             verbosity: AtomicU32::new(config.server.verbosity),
             paging: Paging::default(),
             crawler: Crawler::default(),
-            watch: Watch::default(),
+            watchers: Watchers::default(),
             users: None,
             warm: None,
             certificates: None,
@@ -53,14 +53,14 @@ impl CacheContext {
         }
     }
 
-    /// Has the stop that follows keep the contents for the next start, if there is a file for them.
+    /// Has the coming stop save the contents for the next start, if there is a file for them.
     pub fn keep_contents(&self) {
         if let Some(warm) = &self.warm {
             warm.keep_contents();
         }
     }
 
-    /// Reads users and certificates again. What cannot be read stays as it was.
+    /// Reads users and certificates again. A file that cannot be read leaves them unchanged.
     pub fn reload(&self) {
         if let Some(users) = &self.users {
             match users.reload() {

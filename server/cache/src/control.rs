@@ -1,4 +1,4 @@
-//! Commands without a key: what a shard answers itself, and what it asks every shard for first.
+//! Commands without a key. A shard answers some of them itself; for the others it first asks every shard.
 
 use corecached_engine::Seconds;
 use corecached_protocol::{AdminVerb, Command, binary, line, text};
@@ -7,19 +7,20 @@ use corecached_shard::session::Gather;
 use corecached_shard::{MEMCACHED_VERSION, Service, State};
 
 use crate::cache::{Cache, CacheCore, CacheSession};
-use crate::commands::crawler::{self, Crawl};
+use crate::commands::crawler::{self, CrawlerAction};
 use crate::commands::{cachedump, conns, prefixes, stats, tunables};
 use crate::execute;
 use crate::task::{CacheBarrier, CacheBroadcast, CacheThen};
 
-/// `-o verbosity` goes no higher, as in memcached.
+/// The highest level that the command `verbosity` sets, as in memcached.
 const VERBOSITY_MAX: u32 = 2;
 
-/// `refresh_certs` while more of them wait than are kept.
+/// The reply to `refresh_certs` while too many of them wait already.
 const CERTIFICATES_BUSY: &[u8] = b"SERVER_ERROR certificates are being refreshed\r\n";
 
 impl Cache {
-    pub(crate) fn keyless(
+    /// Carries out a command without a key.
+    pub(crate) fn execute_keyless(
         &mut self,
         core: &mut CacheCore,
         session: &mut CacheSession,
@@ -39,11 +40,11 @@ impl Cache {
                 if !self.context.config.allow_flush {
                     return core.say_unless(session, noreply, line::FLUSH_NOT_ALLOWED);
                 }
-                let at = delay.and_then(|delay| execute::expires(delay, core.now)).unwrap_or(core.now);
+                let at = delay.and_then(|delay| execute::expires_at(delay, core.now)).unwrap_or(core.now);
                 let then = if noreply { CacheThen::Silence } else { CacheThen::Line(line::OK) };
                 core.wait_for_replies(
                     session,
-                    CacheBarrier::Ask { what: CacheBroadcast::Flush { at_s: at.0 }, then },
+                    CacheBarrier::Broadcast { what: CacheBroadcast::Flush { at_s: at.0 }, then },
                 );
             }
             Command::CacheMemlimit { megabytes, noreply } => {
@@ -66,9 +67,9 @@ impl Cache {
             }
             Command::Admin { verb: AdminVerb::LruCrawler, words } => {
                 match crawler::command(words, &self.context.crawler, self.context.config.allow_dump) {
-                    Crawl::Answer(line) => core.say(session, line),
-                    Crawl::List(list) => self.begin_dump(core, session, list),
-                    Crawl::Nothing(list) => {
+                    CrawlerAction::Answer(line) => core.say(session, line),
+                    CrawlerAction::List(list) => self.begin_dump(core, session, list),
+                    CrawlerAction::EmptyList(list) => {
                         core.reply(session, |out| {
                             out.extend_from_slice(line::OK);
                             out.extend_from_slice(list.end());
@@ -85,7 +86,7 @@ impl Cache {
                         line::OK
                     }
                     (b"r", _) => {
-                        clock.go_on();
+                        clock.resume();
                         line::OK
                     }
                     (_, Some(seconds)) => {
@@ -94,7 +95,7 @@ impl Cache {
                     }
                     _ => line::ERROR,
                 };
-                // Whatever follows is later already, in this turn too; the store's time never goes back.
+                // The new time holds at once, for the rest of this turn too. The time of the store never goes back.
                 core.now = core.now.max(Seconds(clock.now_s()));
                 core.say(session, answer);
             }
@@ -106,12 +107,13 @@ impl Cache {
         }
     }
 
-    pub(crate) fn passed(&mut self, core: &mut CacheCore, session: &mut CacheSession, barrier: CacheBarrier) {
+    /// Does what waited for a barrier: all earlier replies have been sent.
+    pub(crate) fn handle_barrier(&mut self, core: &mut CacheCore, session: &mut CacheSession, barrier: CacheBarrier) {
         match barrier {
             CacheBarrier::RefreshCertificates => {
-                // Files are read on the control thread, which tells this shard when it has done so.
+                // Another thread reads the files, and tells this shard when it has done so.
                 let certificates = self.context.certificates.as_ref();
-                if certificates.is_some_and(|it| it.ask(core.me, session.conn)) {
+                if certificates.is_some_and(|certificates| certificates.ask(core.me, session.conn)) {
                     let gather = Gather { missing: 1, answers: Vec::new(), then: CacheThen::Relay };
                     session.state = State::Gather(Box::new(gather));
                 } else {
@@ -127,14 +129,14 @@ impl Cache {
                     Some(envelope) => stats::render_binary(&words, cache, &server, envelope, out),
                 });
             }
-            CacheBarrier::Ask { what, then } => {
+            CacheBarrier::Broadcast { what, then } => {
                 let own = self.obey(core, what, Some(session));
                 core.broadcast(session, what, own, then);
             }
         }
     }
 
-    /// All shards have answered a broadcast.
+    /// Replies to a command whose broadcast all shards have answered.
     pub(crate) fn answer_gathered(
         &mut self,
         core: &mut CacheCore,
@@ -168,6 +170,7 @@ impl Cache {
         }
     }
 
+    /// Carries out `cache_memlimit`.
     fn memory_limit(
         &mut self,
         core: &mut CacheCore,
@@ -185,36 +188,37 @@ impl Cache {
                 let bytes = self.context.memory.slice_bytes();
                 core.wait_for_replies(
                     session,
-                    CacheBarrier::Ask { what: CacheBroadcast::MemoryLimit { bytes }, then },
+                    CacheBarrier::Broadcast { what: CacheBroadcast::MemoryLimit { bytes }, then },
                 );
             }
             _ => core.say_unless(session, noreply, tunables::MEMLIMIT_ADJUST_FAILED),
         }
     }
 
+    /// Carries out `stats WORDS`.
     fn stats(&mut self, core: &mut CacheCore, session: &mut CacheSession, words: &[u8]) {
-        let ask = |what, then| CacheBarrier::Ask { what, then };
-        let barrier = match stats::topic(words) {
-            stats::Topic::Reset => {
+        let broadcast = |what, then| CacheBarrier::Broadcast { what, then };
+        let barrier = match stats::StatsTopic::parse(words) {
+            stats::StatsTopic::Reset => {
                 core.context.network.admission.reset_counts();
-                self.context.certificates.iter().for_each(|it| it.counts.reset());
-                ask(CacheBroadcast::ResetCounters, CacheThen::Line(line::RESET))
+                self.context.certificates.iter().for_each(|certificates| certificates.counts.reset());
+                broadcast(CacheBroadcast::ResetCounters, CacheThen::Line(line::RESET))
             }
-            stats::Topic::CacheDump { limit } if self.context.config.allow_dump => {
-                ask(CacheBroadcast::DescribeItems { limit }, CacheThen::Items(limit))
+            stats::StatsTopic::CacheDump { limit } if self.context.config.allow_dump => {
+                broadcast(CacheBroadcast::ListSomeItems { limit }, CacheThen::Items(limit))
             }
-            stats::Topic::CacheDump { .. } => {
+            stats::StatsTopic::CacheDump { .. } => {
                 return core.say(session, line::STATS_CACHEDUMP_NOT_ALLOWED);
             }
-            stats::Topic::Conns => ask(CacheBroadcast::DescribeConns, CacheThen::Conns),
-            stats::Topic::DetailOn => {
-                ask(CacheBroadcast::CountPrefixes { on: true }, CacheThen::Line(line::OK))
+            stats::StatsTopic::Conns => broadcast(CacheBroadcast::ListConns, CacheThen::Conns),
+            stats::StatsTopic::DetailOn => {
+                broadcast(CacheBroadcast::CountPrefixes { on: true }, CacheThen::Line(line::OK))
             }
-            stats::Topic::DetailOff => {
-                ask(CacheBroadcast::CountPrefixes { on: false }, CacheThen::Line(line::OK))
+            stats::StatsTopic::DetailOff => {
+                broadcast(CacheBroadcast::CountPrefixes { on: false }, CacheThen::Line(line::OK))
             }
-            stats::Topic::DetailDump => ask(CacheBroadcast::DescribePrefixes, CacheThen::Prefixes),
-            stats::Topic::Rendered => CacheBarrier::Stats { words: words.to_vec(), binary: None },
+            stats::StatsTopic::DetailDump => broadcast(CacheBroadcast::ListPrefixes, CacheThen::Prefixes),
+            stats::StatsTopic::Rendered => CacheBarrier::Stats { words: words.to_vec(), binary: None },
         };
         core.wait_for_replies(session, barrier);
     }

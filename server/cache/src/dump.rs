@@ -1,5 +1,5 @@
-//! `lru_crawler metadump` and `mgdump`: a list of all items that is asked of one shard after the other, a piece at a
-//! time, and goes on only while the client takes it.
+//! `lru_crawler metadump` and `mgdump`: lists of all items. The shards are asked one after the other for a piece at a time, and
+//! only while the client takes what it is sent.
 
 use corecached_net::outbox;
 use corecached_protocol::line;
@@ -10,7 +10,7 @@ use crate::commands::crawler::{self, ItemList};
 use crate::task::{CacheBroadcast, CacheTask, Dump};
 
 impl Cache {
-    /// Begin a list, unless another is being made.
+    /// Begins a list, unless another is being made.
     pub(crate) fn begin_dump(&mut self, core: &mut CacheCore, session: &mut CacheSession, list: ItemList) {
         if !self.context.crawler.begin_dump() {
             return core.say(session, crawler::BUSY);
@@ -20,24 +20,24 @@ impl Cache {
             State::Task(CacheTask::Dump(Box::new(Dump { list, shard: 0, from: 0, asked: false })));
     }
 
-    /// Go on with a list. False when it has to wait: for its client, for another shard, or for the next turn, since
-    /// others want theirs too.
-    pub(crate) fn dump(&mut self, core: &mut CacheCore, session: &mut CacheSession) -> bool {
+    /// Continues a list. False when it has to wait for its client, for another shard, or for the next turn, so that other clients
+    /// are served.
+    pub(crate) fn continue_dump(&mut self, core: &mut CacheCore, session: &mut CacheSession) -> bool {
         let State::Task(CacheTask::Dump(dump)) = &mut session.state else {
-            unreachable!("the caller looked")
+            unreachable!("the session is sent a list")
         };
         let Dump { list, shard, from, asked } = **dump;
         if asked || !session.replies.is_caught_up() {
-            return false; // what is waited for brings us back
+            return false; // the answer of the shard, or the end of the reply, continues it
         }
         if core.output_len(session) >= outbox::HIGH_WATER_BYTES {
             core.list(session);
             return false;
         }
-        let what = CacheBroadcast::ListItems { from, list };
+        let what = CacheBroadcast::ListItemsPiece { from, list };
         if shard == core.me {
             let answer = self.obey(core, what, None);
-            self.dumped(core, session, &answer);
+            self.add_dump_piece(core, session, &answer);
             if matches!(session.state, State::Task(CacheTask::Dump(_))) {
                 core.list(session);
                 return false;
@@ -47,15 +47,16 @@ impl Cache {
         if let State::Task(CacheTask::Dump(dump)) = &mut session.state {
             dump.asked = true;
         }
-        // A few bytes past the bound of the mesh, for one connection of the whole server.
+        // A few bytes past the bound of the mesh, for a single connection of the server.
         core.mesh.requests(shard).push_broadcast(session.conn, what);
         false
     }
 
-    /// A piece of the list has come.
-    pub(crate) fn dumped(&mut self, core: &mut CacheCore, session: &mut CacheSession, answer: &[u8]) {
+    /// Sends the client a piece of the list that a shard has answered with.
+    pub(crate) fn add_dump_piece(&mut self, core: &mut CacheCore, session: &mut CacheSession, answer: &[u8]) {
         let State::Task(CacheTask::Dump(dump)) = &mut session.state else { return };
-        let (next, lines) = crawler::piece(answer);
+        debug_assert!(dump.shard < core.mesh.shards(), "a list ends with the last shard");
+        let (next, lines) = crawler::split_piece(answer);
         dump.asked = false;
         dump.from = next.unwrap_or(0);
         dump.shard += usize::from(next.is_none());

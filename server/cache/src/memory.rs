@@ -1,10 +1,11 @@
-//! The memory limit of a cache, and what of it is left to the stores.
+//! The memory limit of a cache, and how much of it the stores get.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::budget;
+/// The stores get at least the limit divided by this, however much memory the rest of the process takes.
+pub(crate) const STORES_FRACTION_MIN: usize = 2;
 
-/// The memory limit, and what of it the stores have. Set by control threads; shards read it once a second.
+/// The memory limit, and how much of it the stores have. Other threads set it; each shard reads it once a second.
 #[derive(Debug)]
 pub struct Memory {
     shards: usize,
@@ -15,10 +16,13 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// A limit of `limit_bytes` for all of `shards` shards, all of which is the stores'.
+    /// A limit of `limit_bytes`. The stores of all `shards` shards together get all of it.
+    ///
+    /// # Panics
+    /// When there is no shard.
     #[must_use]
     pub const fn new(limit_bytes: usize, shards: usize) -> Self {
-        assert!(shards > 0);
+        assert!(shards > 0, "a cache has a shard");
         Self {
             shards,
             limit_bytes: AtomicUsize::new(limit_bytes),
@@ -32,9 +36,9 @@ impl Memory {
         self.limit_bytes.load(Ordering::Relaxed)
     }
 
-    /// Sets the limit, in bytes. What the rest of the process takes stays with it until the next look.
-    pub fn set_limit_bytes(&self, bytes: usize) {
-        self.give_stores(budget::carry_over(self.limit_bytes(), self.stores_bytes(), bytes));
+    /// Sets the limit, in bytes. The rest of the process keeps what it takes of it, until [`crate::budget::run`] looks again.
+    pub(crate) fn set_limit_bytes(&self, bytes: usize) {
+        self.set_stores_bytes(stores_bytes_after(self.limit_bytes(), self.stores_bytes(), bytes));
         self.limit_bytes.store(bytes, Ordering::Relaxed);
     }
 
@@ -44,14 +48,32 @@ impl Memory {
         self.slice_bytes.load(Ordering::Relaxed)
     }
 
-    /// What of the limit is left to the stores together, in bytes.
+    /// Bytes for the stores of all shards together.
     #[must_use]
     pub fn stores_bytes(&self) -> usize {
         self.slice_bytes() * self.shards
     }
 
-    /// Gives the stores together this many bytes.
-    pub fn give_stores(&self, bytes: usize) {
+    /// Sets the bytes for the stores of all shards together.
+    pub fn set_stores_bytes(&self, bytes: usize) {
         self.slice_bytes.store(bytes / self.shards, Ordering::Relaxed);
+    }
+}
+
+/// Bytes for all stores together under a new limit. `stores_bytes` is what they had under the limit before.
+fn stores_bytes_after(limit: usize, stores_bytes: usize, new_limit: usize) -> usize {
+    new_limit.saturating_sub(limit.saturating_sub(stores_bytes)).max(new_limit / STORES_FRACTION_MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::stores_bytes_after;
+
+    const MIB: usize = 1 << 20;
+
+    #[test]
+    fn the_rest_of_the_process_keeps_its_part_under_a_new_limit() {
+        assert_eq!(stores_bytes_after(100 * MIB, 86 * MIB, 200 * MIB), 186 * MIB);
+        assert_eq!(stores_bytes_after(64 * MIB, 40 * MIB, 16 * MIB), 8 * MIB);
     }
 }

@@ -1,14 +1,14 @@
-//! What a shard tells those that watch: see [`crate::commands::watch`].
+//! Writes the events of a shard to its journal, and sends watchers their lines. See [`crate::commands::watch`].
 
 use std::io::Write;
 
-use corecached_engine::{KEY_BYTES_MAX, Key, Seconds};
+use corecached_engine::{KEY_BYTES_MAX, Key, Seconds, Store};
 use corecached_protocol::{Binary, BinaryVerb, Command, MetaKey, MetaMode, MetaVerb, StoreVerb, line};
 
 use corecached_net::ConnId;
 use corecached_shard::State;
 use corecached_shard::counters::Counters;
-use corecached_shard::session::Peer;
+use corecached_shard::session::PeerAddress;
 
 use crate::cache::{Cache, CacheCore, CacheSession};
 use crate::commands::crawler::put_uri_encoded;
@@ -17,28 +17,29 @@ use crate::commands::{conns, watch};
 use crate::execute;
 use crate::task::{CacheTask, Client};
 
-/// What was so before a command that is watched.
-pub(crate) struct Watched {
+/// What has to be known from before a command to describe its effect.
+pub(crate) struct StateBefore {
     counters: Counters,
     total_items: u64,
-    /// Bytes of the value there was.
+    /// Length in bytes of the value that the key had. `None` when it had none.
     value_len: Option<usize>,
 }
 
-/// What a command does to its key, as far as it is told.
+/// What a command does to its key, as watchers see it. The text is the name of the command.
 enum WatchedEffect {
-    Look,
+    /// A lookup, or a change that watchers are not told.
+    Lookup,
     Store(&'static str),
     Delete(&'static str),
 }
 
 impl Cache {
-    /// `watch CLASSES`
+    /// Carries out `watch CLASSES`.
     pub(crate) fn watch(&mut self, core: &mut CacheCore, session: &mut CacheSession, words: &[u8]) {
-        let answer = match watch::classes(words) {
+        let answer = match watch::parse_classes(words) {
             _ if !self.context.config.allow_watch => line::WATCH_NOT_ALLOWED,
             None => line::ERROR,
-            Some(classes) if self.context.watch.add(core.me, session.conn, classes) => {
+            Some(classes) if self.context.watchers.add(core.me, session.conn, classes) => {
                 session.state = State::Task(CacheTask::Watch);
                 self.watching.push(session.conn);
                 line::OK
@@ -48,21 +49,21 @@ impl Cache {
         core.say(session, answer);
     }
 
-    /// It watches no more.
+    /// Connection `conn` watches no more.
     pub(crate) fn end_watch(&mut self, core: &CacheCore, conn: ConnId) {
-        self.context.watch.remove(core.me, conn);
+        self.context.watchers.remove(core.me, conn);
         self.watching.retain(|&watching| watching != conn);
     }
 
-    /// At the end of a turn: what was seen goes to whoever watches.
-    pub(crate) fn publish_watched(&mut self, core: &CacheCore) {
-        let keeps = self.watched & class::EVICTIONS != 0;
+    /// At the end of a turn, gives the events of this shard to the watchers.
+    pub(crate) fn publish_events(&mut self, core: &CacheCore) {
+        let keeps = self.watched_classes & class::EVICTIONS != 0;
         self.store.keep_journal(keeps);
         if keeps {
             let now = core.now;
             let Self { store, journal, context, .. } = self;
-            let untold = store.take_journal(|evicted| {
-                journal.line(class::EVICTIONS, &context.watch, |out| {
+            let dropped = store.take_journal(|evicted| {
+                journal.add_line(class::EVICTIONS, &context.watchers, |out| {
                     out.extend_from_slice(b"type=eviction key=");
                     put_uri_encoded(out, evicted.key);
                     let fetch = if evicted.fetched { "yes" } else { "no" };
@@ -72,11 +73,11 @@ impl Cache {
                     let _ = write!(out, " fetch={fetch} ttl={ttl} la={idle_s} clsid=1 size={size}");
                 });
             });
-            journal.drop_lines(untold);
+            journal.count_dropped(dropped);
         }
         if !self.journal.is_empty() {
             let Self { journal, context, .. } = self;
-            context.watch.publish(journal, |shard| {
+            context.watchers.publish(journal, |shard| {
                 if shard != core.me {
                     core.context.lifecycle.presence()[shard].wake();
                 }
@@ -84,37 +85,38 @@ impl Cache {
         }
     }
 
-    /// At the end of a turn: send our watchers what waits for them, as far as they take it.
+    /// At the end of a turn, sends the watchers of this shard the lines that wait for them. A watcher that has not taken its
+    /// earlier lines gets none.
     pub(crate) fn serve_watchers(&mut self, core: &mut CacheCore) {
         for at in 0..self.watching.len() {
             let conn = self.watching[at];
             let Some(mut session) = core.take(conn) else { continue };
             if !session.lags {
                 let me = core.me;
-                core.reply(&mut session, |out| self.context.watch.take(me, conn, out));
+                core.reply(&mut session, |out| self.context.watchers.take(me, conn, out));
             }
             core.put(session);
         }
     }
 
-    /// Before a command on the slice of `owner` that is watched.
-    pub(crate) fn look_before(
+    /// Called before a command on the slice of `owner` while somebody watches. Writes the event of its lookup.
+    pub(crate) fn observe_before(
         &mut self,
         core: &CacheCore,
         owner: usize,
         command: &Command<'_>,
         hash: u64,
         client: Client,
-    ) -> Watched {
+    ) -> StateBefore {
         let mut scratch = [0; _];
         let Some((key, _)) = effect_of(command, &mut scratch) else {
             unreachable!("a command without a key has no owner")
         };
-        let value_len = self.stored(core, owner, key, hash).map(|(len, _)| len);
-        let conn = conns::number(client.0, client.1);
-        if self.watched & class::FETCHERS != 0 {
+        let value_len = self.stored_value(core, owner, key, hash).map(|(len, _)| len);
+        let conn = conns::conn_number(client.0, client.1);
+        if self.watched_classes & class::FETCHERS != 0 {
             let Self { journal, context, .. } = self;
-            journal.line(class::FETCHERS, &context.watch, |out| {
+            journal.add_line(class::FETCHERS, &context.watchers, |out| {
                 out.extend_from_slice(b"type=item_get key=");
                 put_uri_encoded(out, key);
                 let status = if value_len.is_some() { "found" } else { "not_found" };
@@ -123,11 +125,12 @@ impl Cache {
                 let _ = write!(out, " status={status} clsid={class} cfd={conn} size={size}");
             });
         }
-        Watched { counters: core.counters, total_items: self.total_items(core, owner), value_len }
+        StateBefore { counters: core.counters, total_items: self.total_items(core, owner), value_len }
     }
 
-    /// After such a command, whose value had `data_len` bytes.
-    pub(crate) fn look_after(
+    /// Called after a command on the slice of `owner` while somebody watches. Writes the event of its effect. The value that it
+    /// carried had `data_len` bytes.
+    pub(crate) fn observe_after(
         &mut self,
         core: &CacheCore,
         owner: usize,
@@ -135,13 +138,13 @@ impl Cache {
         hash: u64,
         data_len: usize,
         client: Client,
-        before: &Watched,
+        before: &StateBefore,
     ) {
         let mut scratch = [0; _];
         let Some((key, effect)) = effect_of(command, &mut scratch) else { return };
-        let conn = conns::number(client.0, client.1);
+        let conn = conns::conn_number(client.0, client.1);
         match effect {
-            WatchedEffect::Store(verb) if self.watched & class::MUTATIONS != 0 => {
+            WatchedEffect::Store(verb) if self.watched_classes & class::MUTATIONS != 0 => {
                 let counted = |count: fn(&Counters) -> u64| count(&core.counters) > count(&before.counters);
                 let status = match () {
                     () if self.total_items(core, owner) > before.total_items => "stored",
@@ -150,10 +153,10 @@ impl Cache {
                     () if counted(|counters| counters.store_no_memory) => "no_memory",
                     () => "not_stored",
                 };
-                let found = (status == "stored").then(|| self.stored(core, owner, key, hash)).flatten();
-                let (size, ttl) = found.unwrap_or_else(|| (data_len, asked_ttl(command, core.now)));
+                let found = (status == "stored").then(|| self.stored_value(core, owner, key, hash)).flatten();
+                let (size, ttl) = found.unwrap_or_else(|| (data_len, requested_ttl_s(command, core.now)));
                 let Self { journal, context, .. } = self;
-                journal.line(class::MUTATIONS, &context.watch, |out| {
+                journal.add_line(class::MUTATIONS, &context.watchers, |out| {
                     out.extend_from_slice(b"type=item_store key=");
                     put_uri_encoded(out, key);
                     let _ =
@@ -161,11 +164,11 @@ impl Cache {
                 });
             }
             WatchedEffect::Delete(verb)
-                if self.watched & class::DELETIONS != 0
+                if self.watched_classes & class::DELETIONS != 0
                     && core.counters.delete_hits > before.counters.delete_hits =>
             {
                 let Self { journal, context, .. } = self;
-                journal.line(class::DELETIONS, &context.watch, |out| {
+                journal.add_line(class::DELETIONS, &context.watchers, |out| {
                     out.extend_from_slice(b"type=deleted key=");
                     put_uri_encoded(out, key);
                     let size = before.value_len.unwrap_or(0);
@@ -176,12 +179,12 @@ impl Cache {
         }
     }
 
-    /// A value that was too large to be stored.
-    pub(crate) fn tell_too_large(&mut self, core: &CacheCore, key: &[u8], conn: ConnId) {
-        if self.watched & class::MUTATIONS != 0 {
-            let conn = conns::number(core.me, conn);
+    /// Writes the event of a value that was too large to be stored.
+    pub(crate) fn observe_too_large(&mut self, core: &CacheCore, key: &[u8], conn: ConnId) {
+        if self.watched_classes & class::MUTATIONS != 0 {
+            let conn = conns::conn_number(core.me, conn);
             let Self { journal, context, .. } = self;
-            journal.line(class::MUTATIONS, &context.watch, |out| {
+            journal.add_line(class::MUTATIONS, &context.watchers, |out| {
                 out.extend_from_slice(b"type=item_store key=");
                 put_uri_encoded(out, key);
                 let _ = write!(out, " status=too_large cmd=set ttl=0 clsid=1 cfd={conn} size=0");
@@ -189,26 +192,25 @@ impl Cache {
         }
     }
 
-    /// Bytes of the value that is stored under the key, and seconds it has left; 0 is for ever.
-    fn stored(&self, core: &CacheCore, owner: usize, key: &[u8], hash: u64) -> Option<(usize, u32)> {
-        let store = if owner == core.me { &*self.store } else { &*self.others[owner] };
-        let item = store.peek(Key { bytes: key, hash }, core.now)?;
+    /// Length in bytes of the value that is stored under the key, and its TTL in seconds. 0 is for ever.
+    fn stored_value(&self, core: &CacheCore, owner: usize, key: &[u8], hash: u64) -> Option<(usize, u32)> {
+        let item = self.store_of(core, owner).peek(Key { bytes: key, hash }, core.now)?;
         Some((item.value.len(), item.expires.map_or(0, |at| at.0.saturating_sub(core.now.0))))
     }
 
-    /// A connection came, or went for `reason`.
-    pub(crate) fn tell_conn(&mut self, core: &CacheCore, peer: &Peer, conn: ConnId, reason: Option<&str>) {
-        if self.watched & class::CONNEVENTS == 0 {
+    /// Writes the event of a new connection, or of one that was closed for `reason`.
+    pub(crate) fn observe_connection(&mut self, core: &CacheCore, peer: &PeerAddress, conn: ConnId, reason: Option<&str>) {
+        if self.watched_classes & class::CONNEVENTS == 0 {
             return;
         }
-        let cfd = conns::number(core.me, conn);
+        let cfd = conns::conn_number(core.me, conn);
         let Self { journal, context, .. } = self;
-        journal.line(class::CONNEVENTS, &context.watch, |out| {
+        journal.add_line(class::CONNEVENTS, &context.watchers, |out| {
             let kind = if reason.is_some() { "conn_close" } else { "conn_new" };
             let _ = match peer {
-                Peer::Unix => write!(out, "type={kind} rip=unix rport=0 transport=local"),
-                Peer::V4(at) => write!(out, "type={kind} rip={} rport={} transport=tcp", at.ip(), at.port()),
-                Peer::V6(at) => write!(out, "type={kind} rip={} rport={} transport=tcp", at.ip(), at.port()),
+                PeerAddress::Unix => write!(out, "type={kind} rip=unix rport=0 transport=local"),
+                PeerAddress::V4(at) => write!(out, "type={kind} rip={} rport={} transport=tcp", at.ip(), at.port()),
+                PeerAddress::V6(at) => write!(out, "type={kind} rip={} rport={} transport=tcp", at.ip(), at.port()),
             };
             if let Some(reason) = reason {
                 let _ = write!(out, " reason={reason}");
@@ -217,32 +219,37 @@ impl Cache {
         });
     }
 
+    /// The slice of `owner`, which is this shard's or borrowed.
+    fn store_of(&self, core: &CacheCore, owner: usize) -> &Store {
+        if owner == core.me { &self.store } else { &self.others[owner] }
+    }
+
+    /// Items ever stored in the slice of `owner`.
     fn total_items(&self, core: &CacheCore, owner: usize) -> u64 {
-        let store = if owner == core.me { &*self.store } else { &*self.others[owner] };
-        store.stats().total_items
+        self.store_of(core, owner).stats().total_items
     }
 }
 
-/// Seconds a storage command gives its item; 0 is for ever.
-fn asked_ttl(command: &Command<'_>, now: Seconds) -> u32 {
+/// The TTL in seconds that a storage command gives its item. 0 is for ever.
+fn requested_ttl_s(command: &Command<'_>, now: Seconds) -> u32 {
     let exptime = match command {
         Command::Store(store) => store.exptime,
         Command::Binary(binary) => binary.exptime(),
         Command::Meta(meta) if meta.flags.has(b'T') => meta.flags.exptime,
         _ => return 0,
     };
-    execute::expires(exptime, now).map_or(0, |at| at.0.saturating_sub(now.0))
+    execute::expires_at(exptime, now).map_or(0, |at| at.0.saturating_sub(now.0))
 }
 
-/// A command's key, and what it does to it.
+/// The key of a command, and what the command does to it. `None` for a command without a key.
 fn effect_of<'k>(
     command: &Command<'k>,
     scratch: &'k mut [u8; KEY_BYTES_MAX],
 ) -> Option<(&'k [u8], WatchedEffect)> {
     Some(match *command {
-        Command::Retrieve(retrieve) => (retrieve.key, WatchedEffect::Look),
-        Command::Touch(touch) => (touch.key, WatchedEffect::Look),
-        Command::Arithmetic(arithmetic) => (arithmetic.key, WatchedEffect::Look),
+        Command::Retrieve(retrieve) => (retrieve.key, WatchedEffect::Lookup),
+        Command::Touch(touch) => (touch.key, WatchedEffect::Lookup),
+        Command::Arithmetic(arithmetic) => (arithmetic.key, WatchedEffect::Lookup),
         Command::Delete(delete) => (delete.key, WatchedEffect::Delete("delete")),
         Command::Store(store) => (
             store.key,
@@ -264,7 +271,7 @@ fn effect_of<'k>(
                 BinaryVerb::Append => WatchedEffect::Store("append"),
                 BinaryVerb::Prepend => WatchedEffect::Store("prepend"),
                 BinaryVerb::Delete => WatchedEffect::Delete("delete"),
-                _ => WatchedEffect::Look,
+                _ => WatchedEffect::Lookup,
             },
         ),
         Command::Meta(ref meta) => {
@@ -275,7 +282,7 @@ fn effect_of<'k>(
                 (MetaVerb::Set, MetaMode::Replace) => WatchedEffect::Store("replace"),
                 (MetaVerb::Set, _) => WatchedEffect::Store("set"),
                 (MetaVerb::Delete, _) => WatchedEffect::Delete("md"),
-                (MetaVerb::Get | MetaVerb::Arithmetic | MetaVerb::Debug, _) => WatchedEffect::Look,
+                (MetaVerb::Get | MetaVerb::Arithmetic | MetaVerb::Debug, _) => WatchedEffect::Lookup,
             };
             (MetaKey::decode(meta, scratch), effect)
         }

@@ -1,40 +1,40 @@
-//! Has the kernel provide the memory a filling store is about to use for the first time, and take back what a full one has
-//! to give up.
+//! Has the kernel provide memory before a store uses it for the first time, and take memory back that a store gives up.
 //!
-//! The kernel clears such memory on first touch, a huge page in a fifth of a millisecond in which the core would answer
-//! nobody; to take back a part of one it has to split it, thirty microseconds. One thread for all shards waits for that
-//! instead, a page ahead of each; it sleeps for good once the stores are as large as they get. Where it comes too late, the
-//! core waits as ever.
+//! The kernel clears memory on first touch. For a huge page that takes a fifth of a millisecond, in which the core would answer
+//! no request. To take back a part of a huge page it has to split it, which takes thirty microseconds. So one thread does both
+//! for all shards, a page ahead of each. Once the stores have their full size, it only sleeps. When it comes too late, the core
+//! of the shard waits for the kernel itself.
 
 use corecached_engine::PageWork;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-/// Work on the way, of all shards; past it pages are left to first touch, and to be offered again.
-const WAITING_MAX: usize = 64;
+/// Most pieces of work in the queue, of all shards together. Past it, pages are left to first touch, and memory to take back is
+/// offered again later.
+const QUEUE_MAX: usize = 64;
 
-/// The way from the shards to the thread.
+/// The queue of work from the shards to the thread.
 #[derive(Debug)]
 pub struct Paging {
-    offered: Sender<PageWork>,
-    taken: Receiver<PageWork>,
+    sender: Sender<PageWork>,
+    receiver: Receiver<PageWork>,
 }
 
 impl Default for Paging {
     fn default() -> Self {
-        let (offered, taken) = bounded(WAITING_MAX);
-        Self { offered, taken }
+        let (sender, receiver) = bounded(QUEUE_MAX);
+        Self { sender, receiver }
     }
 }
 
 impl Paging {
-    /// Have it carried out soon, if there is room for it in the queue.
-    pub fn offer(&self, work: PageWork) {
-        let _ = self.offered.try_send(work);
+    /// Has the thread carry out `work`, unless the queue is full.
+    pub(crate) fn offer(&self, work: PageWork) {
+        let _ = self.sender.try_send(work);
     }
 
-    /// Carries out what is offered, for as long as the process lives. For a thread of its own.
+    /// Carries out the work in the queue for as long as the process lives. For a thread of its own.
     pub fn run(&self) {
-        while let Ok(work) = self.taken.recv() {
+        while let Ok(work) = self.receiver.recv() {
             work.carry_out();
         }
     }
@@ -44,7 +44,7 @@ impl Paging {
 mod tests {
     use corecached_engine::{Key, KeyHasher, Seconds, Store, StoreConfig, StoreHow};
 
-    use super::{Paging, WAITING_MAX};
+    use super::{Paging, QUEUE_MAX};
 
     #[test]
     fn more_than_the_queue_holds_is_left_to_first_touch() {
@@ -60,10 +60,10 @@ mod tests {
                 paging.offer(work);
                 offered += 1;
             }
-            if offered > WAITING_MAX {
+            if offered > QUEUE_MAX {
                 break;
             }
         }
-        assert_eq!(paging.taken.len(), WAITING_MAX);
+        assert_eq!(paging.receiver.len(), QUEUE_MAX);
     }
 }

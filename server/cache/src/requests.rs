@@ -1,5 +1,5 @@
-//! Commands on keys: carried out on this shard's own slice, on a slice that its owner lends while it sleeps, or sent to the
-//! owner.
+//! Commands on keys. They are carried out on this shard's own slice, or on a slice that is borrowed because its owner sleeps, or
+//! they are sent to the owner.
 
 use corecached_protocol::Command;
 use corecached_shard::batch::Ready;
@@ -12,7 +12,7 @@ use crate::execute::{self, StoreCommand};
 use crate::task::{CacheAsk, Client};
 
 impl Cache {
-    /// Carries out a command on a key, here or through the mesh. False when there is no room on the way.
+    /// Carries out a command on a key, here or on its owner. False when there is no room for it in the mesh.
     #[inline]
     pub(crate) fn execute_ready(
         &mut self,
@@ -52,13 +52,13 @@ impl Cache {
     #[inline]
     pub(crate) fn borrow(&mut self, core: &mut CacheCore, owner: usize) -> bool {
         let other = &mut self.others[owner];
-        if !other.held() {
-            // The lock first: what was taken from the channel before it was free has been done.
-            if !other.try_take() {
+        if !other.is_held() {
+            // The lock comes first: the owner has carried out what it took from the channel before it released the lock.
+            if !other.try_lock() {
                 return false;
             }
-            if !core.mesh.is_quiet(owner) {
-                other.give_up();
+            if !core.mesh.has_no_requests(owner) {
+                other.unlock();
                 return false;
             }
             self.borrowing = true;
@@ -67,7 +67,7 @@ impl Cache {
         true
     }
 
-    /// Sends a request to the shard that owns its key. Its reply has its place in the session's order.
+    /// Sends a request to the shard that owns its key, and reserves the slot for its reply in the session's order.
     pub(crate) fn forward(
         &self,
         core: &mut CacheCore,
@@ -75,8 +75,8 @@ impl Cache {
         owner: usize,
         request: &Request<'_, CacheAsk>,
     ) {
-        // The request would come after what is done on the borrowed slice.
-        debug_assert!(!self.others[owner].held());
+        debug_assert_ne!(owner, core.me, "a shard sends itself no requests");
+        debug_assert!(!self.others[owner].is_held(), "the request would come after later work on the borrowed slice");
         let to = core.reserve(session, Part::Whole);
         core.counters.forwarded += 1;
         core.mesh.requests(owner).push_request(to, request);
@@ -95,8 +95,8 @@ impl Cache {
         copy_max: usize,
         client: Client,
         out: &mut Vec<u8>,
-    ) -> execute::Large {
-        // One branch for counting by prefix and for watching, since both are rare.
+    ) -> execute::LargeValue {
+        // One branch for both counting by prefix and watching, since both are rare.
         if self.observed {
             return self.carry_out_observed(core, owner, command, hash, data, copy_max, client, out);
         }
@@ -115,15 +115,15 @@ impl Cache {
         copy_max: usize,
         client: Client,
         out: &mut Vec<u8>,
-    ) -> execute::Large {
-        let watched = (self.watched != 0).then(|| self.look_before(core, owner, command, hash, client));
+    ) -> execute::LargeValue {
+        let watched = (self.watched_classes != 0).then(|| self.observe_before(core, owner, command, hash, client));
         let before = core.counters;
         let large = self.carry_out_plain(core, owner, command, hash, data, copy_max, out);
         if let Some(prefixes) = &mut self.prefixes {
             prefixes.count(command, &before, &core.counters);
         }
         if let Some(before) = watched {
-            self.look_after(core, owner, command, hash, data.len(), client, &before);
+            self.observe_after(core, owner, command, hash, data.len(), client, &before);
         }
         large
     }
@@ -139,7 +139,7 @@ impl Cache {
         data: &[u8],
         copy_max: usize,
         out: &mut Vec<u8>,
-    ) -> execute::Large {
+    ) -> execute::LargeValue {
         self.on_store(core, owner, copy_max).execute(command, hash, data, out)
     }
 

@@ -1,4 +1,4 @@
-//! What a session of a cache does beside reading commands, and what its shards ask each other.
+//! What a session of a cache does instead of reading commands, and what its shards ask each other.
 
 use corecached_net::ConnId;
 use corecached_protocol::CommandHead;
@@ -10,13 +10,13 @@ use crate::commands::crawler::ItemList;
 /// What a session does instead of reading commands.
 #[derive(Debug)]
 pub enum CacheTask {
-    /// It waits for a password, and carries out nothing before.
+    /// Waits until the client has authenticated. Until then no command is carried out.
     Authenticate,
-    /// It sends a value that is stored piece by piece.
+    /// Receives a value that is uploaded piece by piece.
     Upload(Box<Upload>),
-    /// It is sent a list of all items.
+    /// Sends a list of all items.
     Dump(Box<Dump>),
-    /// It is told what happens (`watch`), and what it says is ignored.
+    /// Sends events (`watch`), and ignores input.
     Watch,
 }
 
@@ -34,86 +34,86 @@ impl Task for CacheTask {
     }
 }
 
-/// A value on its way into a store.
+/// A value that is uploaded to a store piece by piece.
 #[derive(Debug)]
 pub struct Upload {
-    /// The line that announced it, parsed again when the value is complete.
+    /// The line of the command, which is parsed again when the value is complete.
     pub(crate) line: Vec<u8>,
     /// Hash of the key.
     pub(crate) hash: u64,
-    /// The shard that stores it.
+    /// The shard that owns the key.
     pub(crate) owner: usize,
-    /// Bytes of the value that have not come.
+    /// Bytes of the value that have not been received.
     pub(crate) left: usize,
-    /// Bytes of the CRLF after the value that have come. Both from the start in the binary protocol, where none comes.
+    /// Bytes of the CRLF after the value that have been received. 2 from the start in the binary protocol, which has no CRLF.
     pub(crate) terminator: usize,
-    /// Something else than CRLF came after the value.
+    /// Something else than CRLF was received after the value.
     pub(crate) bad_terminator: bool,
 }
 
-/// Below this many bytes that have not come, another system call is not worth what it saves.
+/// When fewer bytes are left, receiving them directly saves less than the additional system call costs.
 const DIRECT_BYTES_MIN: usize = 8 * 1024;
 
 impl Upload {
-    /// Whether shard `me` has the rest received straight to where it is stored: the shard owns it, and enough is left. A
-    /// value of the binary protocol ends with its last piece, which goes the other way.
+    /// Whether shard `me` may receive the rest straight into its store: it owns the key, and enough is left. Values of the binary
+    /// protocol are not received in this way, since their last piece also commits them.
     pub(crate) fn is_received_directly(&self, me: usize) -> bool {
         self.owner == me && self.left >= DIRECT_BYTES_MIN && self.terminator == 0
     }
 }
 
-/// A list of all items, on its way to the client a piece at a time.
+/// A list of all items that is sent to a client a piece at a time.
 #[derive(Clone, Copy, Debug)]
 pub struct Dump {
-    /// How items are listed.
+    /// The format of the list.
     pub(crate) list: ItemList,
-    /// The shard whose items come next.
+    /// The shard of the next piece.
     pub(crate) shard: usize,
-    /// Where among its items.
+    /// Cursor of the next piece among the items of that shard.
     pub(crate) from: u64,
-    /// That shard has been asked, and has not answered.
+    /// That shard has been asked for the piece, and has not answered.
     pub(crate) asked: bool,
 }
 
 /// What a session does once all of its earlier replies have been sent.
 #[derive(Debug)]
 pub enum CacheBarrier {
-    /// Asks every shard, and answers with what comes of it.
-    Ask {
+    /// Broadcasts to every shard, and replies once all have answered.
+    Broadcast {
         /// What every shard is asked.
         what: CacheBroadcast,
-        /// What the answers become.
+        /// The reply.
         then: CacheThen,
     },
-    /// `stats WORDS` of published numbers.
+    /// Replies to `stats WORDS` from published numbers.
     Stats {
         /// The words after `stats`.
         words: Vec<u8>,
-        /// Of a request in the binary protocol: what its packets begin with.
+        /// The envelope of a request in the binary protocol. `None` in the text protocol.
         binary: Option<Envelope>,
     },
-    /// `refresh_certs`
+    /// Has the certificates read again (`refresh_certs`).
     RefreshCertificates,
 }
 
-/// What the answers to a broadcast become.
+/// How to reply once all shards have answered a broadcast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CacheThen {
-    /// One line.
+    /// Reply with this line.
     Line(&'static [u8]),
-    /// Nothing: the client sent `noreply`.
+    /// Do not reply: the client sent `noreply`, or a quiet request.
     Silence,
-    /// The answer as it is.
+    /// Reply with the answers as they are.
     Relay,
-    /// Success, in the binary protocol.
+    /// Reply with success, in the binary protocol.
     BinaryDone(Envelope),
-    /// The list of prefixes, in the binary protocol.
+    /// Reply with the counters of all prefixes, in the binary protocol.
     BinaryPrefixes(Envelope),
-    /// A list of at most this many items.
+    /// Reply with a list of at most this many items.
     Items(u32),
-    /// The list of connections.
+    /// Reply with the list of connections.
     Conns,
-    /// The list of prefixes.
+    /// Reply with the counters of all prefixes.
     Prefixes,
 }
 
@@ -122,61 +122,61 @@ pub enum CacheThen {
 pub enum CacheAsk {
     /// Carry out a command on a key, with its value.
     Execute(CommandHead),
-    /// Drop the key: a write to it was refused, and its old value would be stale.
+    /// Delete the key: a write to it was refused, and its old value would be stale.
     Unlink {
         /// The key is sent in base64.
         base64: bool,
     },
-    /// A value that is too large to wait for begins; its bytes follow in pieces. Never answered.
+    /// Open the upload of a value. Its bytes follow in pieces. Never answered.
     UploadBegin {
         /// Bytes of the value.
         value_len: u32,
     },
-    /// The next piece of it. Never answered.
+    /// Append a piece to the upload. Never answered.
     UploadPiece,
-    /// All pieces have come: do what the command says.
+    /// Carry out the command with the value that was uploaded.
     UploadCommit(CommandHead),
-    /// The client broke off. Never answered.
+    /// Drop the upload. Never answered.
     UploadAbort,
 }
 
 /// What every shard is asked to do at the same point of a connection's order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CacheBroadcast {
-    /// Everything stored so far expires at this second.
+    /// Have every item that is stored now expire at this second.
     Flush {
         /// Unix seconds.
         at_s: u32,
     },
-    /// Each slice has a new memory limit.
+    /// Set the memory limit of the slice.
     MemoryLimit {
         /// Bytes for each slice.
         bytes: usize,
     },
-    /// Counters start again from 0.
+    /// Reset the counters to 0.
     ResetCounters,
-    /// Describe some of the shard's items.
-    DescribeItems {
-        /// How many at most.
+    /// List some of the shard's items for `stats cachedump`.
+    ListSomeItems {
+        /// Most items to list.
         limit: u32,
     },
-    /// List some of the shard's items. Asked of one shard at a time.
-    ListItems {
-        /// Where to begin.
+    /// Make a piece of a list of all items. Only one shard is asked at a time.
+    ListItemsPiece {
+        /// Cursor of the piece.
         from: u64,
-        /// How items are listed.
+        /// The format of the list.
         list: ItemList,
     },
-    /// Describe the shard's connections.
-    DescribeConns,
-    /// Describe the shard's counters by prefix.
-    DescribePrefixes,
-    /// Count by prefix from now on, or no longer.
+    /// List the shard's connections.
+    ListConns,
+    /// List the shard's counters by prefix.
+    ListPrefixes,
+    /// Begin or stop to count by prefix.
     CountPrefixes {
-        /// Whether to count.
+        /// Whether to count from now on.
         on: bool,
     },
 }
 
-/// A connection, over all shards: the shard that accepted it, and its name there.
+/// A connection of any shard: the shard that accepted it, and its id there.
 pub(crate) type Client = (usize, ConnId);

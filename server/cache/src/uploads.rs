@@ -1,4 +1,8 @@
-//! Values that have not come whole, or are not wanted: waiting for the rest, storing piece by piece, skipping.
+//! Values that have not been received completely, or are too large. The session waits for the rest, or the value is uploaded to
+//! its store piece by piece, or it is skipped.
+//!
+//! Methods named `begin_upload`, `continue_upload` and so on run on the shard of the client. They call or send to the owner of
+//! the key, which runs `open_upload`, `append_upload`, `commit_upload` or `drop_upload`.
 
 use corecached_engine::Key;
 use corecached_protocol::{
@@ -14,34 +18,34 @@ use corecached_shard::{Service, State, Step, owner_of};
 use crate::cache::{Cache, CacheCore, CacheSession};
 use crate::task::{CacheAsk, CacheTask, Client, Upload};
 
-/// A value up to this many bytes that has not come whole waits for the rest in the session's input; a larger one goes
-/// to its store piece by piece, whose memory is within the limit however many connections send one slowly.
+/// A shorter value waits for its rest in the session's input. A value of so many bytes or more is uploaded to its store piece by
+/// piece: the memory of the store stays within the limit, however many clients send a value slowly.
 const UPLOAD_BYTES_MIN: usize = 4 * 1024;
-/// Largest piece of a value in one message.
+/// Bytes of the largest piece of a value in one message.
 const PIECE_BYTES: usize = 64 * 1024;
-/// Bytes of a value received straight to its place in one turn: as many as a connection is sent in one.
+/// Most bytes of a value that are received straight into the store in one turn. As many as are sent to one connection in a turn.
 const DIRECT_BYTES_PER_TURN: usize = outbox::HIGH_WATER_BYTES;
-/// Bytes received with the end of such a value: its CRLF, and commands behind it.
+/// Most bytes that are received together with the end of such a value: its CRLF, and the commands after it.
 const AFTER_VALUE_BYTES: usize = 4096;
-/// Bytes of the CRLF behind a value of a text command.
+/// Bytes of the CRLF after the value of a text command.
 const CRLF_BYTES: usize = 2;
 
-/// A value over the item size limit, as its command announced it.
+/// A command with a value that is over the item size limit.
 pub(crate) struct TooLarge<'a> {
     /// The key's hash.
     pub hash: u64,
-    /// Bytes to skip.
+    /// Bytes of input to skip.
     pub swallow: u64,
-    /// The key to drop, and whether it is in base64: its old value would be stale.
+    /// The key to delete, since its old value would be stale, and whether the key is in base64.
     pub unlink: Option<(&'a [u8], bool)>,
-    /// The answer; empty for none.
+    /// The reply. Empty when the client gets none.
     pub answer: &'a [u8],
 }
 
 impl Cache {
-    /// A `set` or `ms` whose value is too large, or has not come whole, or does not end as it should. `line` is the command's,
-    /// `after` the input that follows it.
-    pub(crate) fn value(
+    /// Handles a text command whose value is too large, or has not been received completely, or does not end with CRLF. `line` is
+    /// the line of the command, and `after` the input after it.
+    pub(crate) fn handle_value(
         &mut self,
         core: &mut CacheCore,
         session: &mut CacheSession,
@@ -61,7 +65,7 @@ impl Cache {
             }
             _ => unreachable!("no value follows other commands"),
         };
-        let Some(value_len) = command.value_len() else { unreachable!("other commands are all there") };
+        let Some(value_len) = command.value_len() else { unreachable!("commands without a value are complete") };
         if value_len as usize > self.value_bytes_max(key.len(), client_flags) {
             let answer = if noreply { &[] } else { line::TOO_LARGE };
             let swallow = u64::from(value_len) + CRLF_BYTES as u64;
@@ -69,7 +73,7 @@ impl Cache {
         }
         match data_block(after, value_len) {
             Parsed::Complete { value: Ok(_), .. } => {
-                unreachable!("a command that has come whole was carried out")
+                unreachable!("a complete command was carried out")
             }
             Parsed::Complete { value: Err(BadDataChunk), consumed } => {
                 core.say_unless(session, noreply, line::BAD_DATA_CHUNK);
@@ -80,8 +84,8 @@ impl Cache {
         }
     }
 
-    /// The value of a binary request that has not come whole, or is too large.
-    pub(crate) fn binary_value(
+    /// Handles a binary request whose value is too large, or has not been received completely.
+    pub(crate) fn handle_binary_value(
         &mut self,
         core: &mut CacheCore,
         session: &mut CacheSession,
@@ -98,14 +102,14 @@ impl Cache {
             let refused = TooLarge { hash, swallow: value_len as u64, unlink, answer: &answer };
             return self.too_large(core, session, &refused);
         }
-        debug_assert!(after.len() < value_len, "a request that is all there was carried out");
+        debug_assert!(after.len() < value_len, "a complete request was carried out");
         if value_len < UPLOAD_BYTES_MIN {
             return Step::NeedMore;
         }
         self.begin_upload(core, session, hash, binary.value_len, line, 0)
     }
 
-    /// Have a value stored piece by piece that `line` announced and so many bytes follow.
+    /// Begins to upload the value of `value_len` bytes that `line` announced. `terminator_bytes` come after it.
     fn begin_upload(
         &mut self,
         core: &mut CacheCore,
@@ -117,10 +121,10 @@ impl Cache {
     ) -> Step {
         let owner = owner_of(hash, core.mesh.shards());
         if owner == core.me {
-            self.upload_begin(core, (core.me, session.conn), value_len);
+            self.open_upload(core, (core.me, session.conn), value_len);
         } else if core.mesh.has_room(owner) {
             let to = ReplyTo::unanswered(session.conn);
-            core.mesh.requests(owner).push_request(to, &ask(CacheAsk::UploadBegin { value_len }, b""));
+            core.mesh.requests(owner).push_request(to, &keyless_request(CacheAsk::UploadBegin { value_len }, b""));
         } else {
             return Step::Full;
         }
@@ -135,7 +139,7 @@ impl Cache {
         Step::Took(0)
     }
 
-    /// A value over the item size limit: skip it, and drop the value it was to replace.
+    /// Skips a value that is over the item size limit, and deletes the value that it was to replace.
     pub(crate) fn too_large(
         &mut self,
         core: &mut CacheCore,
@@ -157,7 +161,7 @@ impl Cache {
         core.counters.cmd_set += 1;
         core.counters.store_too_large += 1;
         if let Some((key, _)) = unlink {
-            self.tell_too_large(core, key, session.conn);
+            self.observe_too_large(core, key, session.conn);
         }
         if !answer.is_empty() {
             core.reply(session, |out| out.extend_from_slice(answer));
@@ -166,7 +170,7 @@ impl Cache {
         Step::Took(0)
     }
 
-    /// Drops a key of the slice of `owner`, which is this shard's or borrowed.
+    /// Deletes a key from the slice of `owner`, which is this shard's or borrowed.
     pub(crate) fn unlink(&mut self, core: &mut CacheCore, owner: usize, key: &[u8], hash: u64, base64: bool) {
         let mut scratch = [0; _];
         let present = if base64 { MetaFlags::bit(b'b') } else { 0 };
@@ -176,8 +180,9 @@ impl Cache {
         self.on_store(core, owner, 0).unlink(key);
     }
 
-    /// More of a value that is stored piece by piece; returns the bytes taken, or `None` when there is no room.
-    pub(crate) fn upload(
+    /// Uploads more of a value. Returns how many bytes of `input` were taken. `None` when there is no room for a piece in the
+    /// mesh, or for the reply.
+    pub(crate) fn continue_upload(
         &mut self,
         core: &mut CacheCore,
         session: &mut CacheSession,
@@ -185,29 +190,29 @@ impl Cache {
     ) -> Option<usize> {
         let has_slot = session.replies.has_slot();
         let State::Task(CacheTask::Upload(upload)) = &mut session.state else {
-            unreachable!("the caller looked")
+            unreachable!("the session uploads a value")
         };
         if upload.left > 0 {
             let piece = &input[..input.len().min(upload.left).min(PIECE_BYTES)];
             let completes = piece.len() == upload.left && upload.terminator == CRLF_BYTES;
-            // The request that ends it goes out with the last piece.
+            // The commit is sent together with the last piece.
             if completes && !has_slot {
                 return None;
             }
             if upload.owner == core.me {
                 let left = upload.left - piece.len();
                 upload.left = left;
-                self.upload_piece(core, (core.me, session.conn), piece);
+                self.append_upload(core, (core.me, session.conn), piece);
             } else {
                 if !core.mesh.has_room(upload.owner) {
                     return None;
                 }
                 upload.left -= piece.len();
                 let to = ReplyTo::unanswered(session.conn);
-                core.mesh.requests(upload.owner).push_request(to, &ask(CacheAsk::UploadPiece, piece));
+                core.mesh.requests(upload.owner).push_request(to, &keyless_request(CacheAsk::UploadPiece, piece));
             }
             if completes {
-                self.upload_end(core, session);
+                self.finish_upload(core, session);
             }
             return Some(piece.len());
         }
@@ -218,12 +223,12 @@ impl Cache {
                 upload.terminator -= 1;
                 return None;
             }
-            self.upload_end(core, session);
+            self.finish_upload(core, session);
         }
         Some(1)
     }
 
-    /// Large values on their way in: what else of them has come goes straight from the socket to where it is stored.
+    /// Receives more of the large values that are being uploaded, straight from the sockets into the store.
     pub(crate) fn receive_values(&mut self, core: &mut CacheCore, driver: &mut impl SecureDriver) {
         if self.uploads.is_empty() {
             return;
@@ -248,8 +253,8 @@ impl Cache {
         }
     }
 
-    /// Has `driver` receive more of a value to where it is stored; with its end comes what follows, into `behind`.
-    /// Returns how much that is.
+    /// Has `driver` receive more of a value into the store. With the end of the value it also receives what follows, into `after`.
+    /// Returns how many bytes that are.
     pub(crate) fn receive_value(
         &mut self,
         core: &mut CacheCore,
@@ -261,10 +266,10 @@ impl Cache {
         after.resize(AFTER_VALUE_BYTES, 0);
         let mut budget = DIRECT_BYTES_PER_TURN;
         while value.left > 0 && budget > 0 {
-            let Some(place) = self.uploads.get_mut(&(core.me, session.conn)) else { return 0 };
-            let Some(upload) = place else { return 0 }; // there was no room: the rest is skipped
+            let Some(entry) = self.uploads.get_mut(&(core.me, session.conn)) else { return 0 };
+            let Some(upload) = entry else { return 0 }; // there was no memory: the rest is skipped
             let Ok(window) = self.store.upload_window(upload, core.now) else {
-                self.upload_failed((core.me, session.conn));
+                self.fail_upload((core.me, session.conn));
                 return 0;
             };
             let len = window.len().min(budget);
@@ -272,6 +277,7 @@ impl Cache {
             let received = driver.receive_into(session.conn, &mut window[..len], rest);
             let filled = received.min(len);
             self.store.upload_filled(upload, filled);
+            debug_assert!(filled <= value.left, "no more is stored than the value has");
             value.left -= filled;
             budget -= filled;
             core.counters.bytes_read += received as u64;
@@ -282,59 +288,65 @@ impl Cache {
         0
     }
 
-    fn upload_end(&mut self, core: &mut CacheCore, session: &mut CacheSession) {
+    /// The value and its terminator have been received: commits or drops the upload.
+    fn finish_upload(&mut self, core: &mut CacheCore, session: &mut CacheSession) {
         let State::Task(CacheTask::Upload(upload)) = std::mem::take(&mut session.state) else {
-            unreachable!("the caller looked")
+            unreachable!("the session uploads a value")
         };
         let parsed = Parser::new().parse(&upload.line, &core.limits);
-        let Ok(Parsed::Complete { value: command, .. }) = parsed else { unreachable!("parsed before") };
+        let Ok(Parsed::Complete { value: command, .. }) = parsed else { unreachable!("the line was parsed before") };
         let (owner, hash) = (upload.owner, upload.hash);
+        debug_assert_eq!(upload.left, 0, "the whole value has been received");
+        debug_assert_eq!(upload.terminator, CRLF_BYTES, "the terminator has been received");
         if upload.bad_terminator {
             self.abort_upload(core, session.conn, owner);
             core.say_unless(session, command.noreply(), line::BAD_DATA_CHUNK);
         } else if owner == core.me {
             let mut answer = Vec::new();
-            self.upload_commit(core, (core.me, session.conn), &command, hash, &mut answer);
+            self.commit_upload(core, (core.me, session.conn), &command, hash, &mut answer);
             core.reply(session, |out| out.extend_from_slice(&answer));
         } else {
-            let Some(parts) = command.parts() else { unreachable!("it names a key") };
+            let Some(parts) = command.parts() else { unreachable!("a command with a value names a key") };
             let ask = CacheAsk::UploadCommit(parts.head);
             let request = Request { ask, hash, key: parts.key, tokens: parts.tokens, data: b"" };
             self.forward(core, session, owner, &request);
         }
     }
 
-    /// The client of connection `conn` broke off a value that `owner` stores.
+    /// Has `owner` drop the value that connection `conn` uploads to it.
     pub(crate) fn abort_upload(&mut self, core: &mut CacheCore, conn: ConnId, owner: usize) {
         if owner == core.me {
-            self.upload_abort((core.me, conn));
+            self.drop_upload((core.me, conn));
         } else {
             let to = ReplyTo::unanswered(conn);
-            core.mesh.requests(owner).push_request(to, &ask(CacheAsk::UploadAbort, b""));
+            core.mesh.requests(owner).push_request(to, &keyless_request(CacheAsk::UploadAbort, b""));
         }
     }
 
-    pub(crate) fn upload_begin(&mut self, core: &CacheCore, client: Client, value_len: u32) {
+    /// Opens the upload of a value of `value_len` bytes. When there is no memory for it, its pieces are skipped.
+    pub(crate) fn open_upload(&mut self, core: &CacheCore, client: Client, value_len: u32) {
         let upload = self.store.upload_begin(value_len as usize, core.now).ok();
         let earlier = self.uploads.insert(client, upload);
-        debug_assert!(earlier.is_none(), "one value at a time on a connection");
+        debug_assert!(earlier.is_none(), "a connection uploads one value at a time");
     }
 
-    pub(crate) fn upload_piece(&mut self, core: &CacheCore, client: Client, data: &[u8]) {
+    /// Appends a piece to the upload of `client`.
+    pub(crate) fn append_upload(&mut self, core: &CacheCore, client: Client, data: &[u8]) {
         let Some(Some(upload)) = self.uploads.get_mut(&client) else { return };
         if self.store.upload_write(upload, data, core.now).is_err() {
-            self.upload_failed(client);
+            self.fail_upload(client);
         }
     }
 
-    /// There was no room: what else comes of it is skipped.
-    fn upload_failed(&mut self, client: Client) {
+    /// There was no memory for a piece: frees what was stored, and the later pieces are skipped.
+    fn fail_upload(&mut self, client: Client) {
         if let Some(upload) = self.uploads.get_mut(&client).and_then(Option::take) {
             self.store.upload_abort(upload);
         }
     }
 
-    pub(crate) fn upload_commit(
+    /// Carries out `command` with the value that `client` has uploaded, and appends the reply to `out`.
+    pub(crate) fn commit_upload(
         &mut self,
         core: &mut CacheCore,
         client: Client,
@@ -344,14 +356,15 @@ impl Cache {
     ) {
         let upload = self.uploads.remove(&client).flatten();
         let value_len = command.value_len().unwrap_or(0) as usize;
-        let watched = (self.watched != 0).then(|| self.look_before(core, core.me, command, hash, client));
+        let watched = (self.watched_classes != 0).then(|| self.observe_before(core, core.me, command, hash, client));
         self.on_store(core, core.me, 0).commit(command, hash, upload, out);
         if let Some(before) = watched {
-            self.look_after(core, core.me, command, hash, value_len, client, &before);
+            self.observe_after(core, core.me, command, hash, value_len, client, &before);
         }
     }
 
-    pub(crate) fn upload_abort(&mut self, client: Client) {
+    /// Drops the upload of `client`.
+    pub(crate) fn drop_upload(&mut self, client: Client) {
         if let Some(upload) = self.uploads.remove(&client).flatten() {
             self.store.upload_abort(upload);
         }
@@ -359,6 +372,6 @@ impl Cache {
 }
 
 /// A request that names no key and is never answered.
-const fn ask(ask: CacheAsk, data: &[u8]) -> Request<'_, CacheAsk> {
+const fn keyless_request(ask: CacheAsk, data: &[u8]) -> Request<'_, CacheAsk> {
     Request { ask, hash: 0, key: b"", tokens: b"", data }
 }

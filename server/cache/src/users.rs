@@ -1,109 +1,130 @@
-//! Who may use the server, and with which passwords: the file of `-Y`, or that of `MEMCACHED_SASL_PWDB` for `-S`.
+//! The users of the server and their passwords: the file of `-Y`, or for `-S` the file that `MEMCACHED_SASL_PWDB` names.
 //!
-//! A line is `user:password`. Read at start and again on SIGHUP; connections that have authenticated stay so.
+//! A line of the file is `user:password`. It is read at start and again on SIGHUP. Connections that have authenticated stay
+//! authenticated.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// Longest line, bytes, as in memcached.
+/// Longest line in bytes, as in memcached.
 const LINE_BYTES_MAX: usize = 256;
-/// Longest file, bytes: hundreds of users. memcached stops at eight.
+/// Longest file in bytes. That is enough for hundreds of users; memcached stops at eight.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 
-/// A user and the password.
-type Entry = (Box<[u8]>, Box<[u8]>);
+/// Why a file of users cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum UsersError {
+    /// The file cannot be read.
+    #[error("{0}")]
+    Read(io::Error),
+    /// The file is too long.
+    #[error("{len} bytes are too many: at most {FILE_BYTES_MAX}")]
+    TooLong {
+        /// Length of the file in bytes.
+        len: u64,
+    },
+    /// A line has no colon, or is too long.
+    #[error("line {line} is malformed: it should be user:password")]
+    Malformed {
+        /// Number of the line, from 1.
+        line: usize,
+    },
+}
 
-/// Users and their passwords.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Entries(Vec<Entry>);
+/// A user.
+#[derive(Debug, PartialEq, Eq)]
+struct User {
+    name: Box<[u8]>,
+    password: Box<[u8]>,
+}
 
 /// The users of a file.
 #[derive(Debug)]
 pub struct Users {
     file: PathBuf,
-    entries: RwLock<Arc<Entries>>,
+    list: RwLock<Arc<[User]>>,
 }
 
 impl Users {
-    /// Those of `file`.
+    /// Reads the users of `file`.
     ///
     /// # Errors
-    /// When it cannot be read, or a line is not what it should be.
-    pub fn read(file: &Path) -> Result<Self, String> {
-        let entries = RwLock::new(Arc::new(read(file)?));
-        Ok(Self { file: file.to_owned(), entries })
+    /// When the file cannot be read, is too long, or has a line that is not `user:password`.
+    pub fn read(file: &Path) -> Result<Self, UsersError> {
+        Ok(Self { file: file.to_owned(), list: RwLock::new(read(file)?.into()) })
     }
 
-    /// The file.
-    #[must_use]
-    pub fn file(&self) -> &Path {
+    /// The file that the users are in.
+    pub(crate) fn file(&self) -> &Path {
         &self.file
     }
 
-    /// Read the file again.
+    /// Reads the file again.
     ///
     /// # Errors
-    /// As [`Users::read`]; then the users stay who they were.
-    pub fn reload(&self) -> Result<(), String> {
-        let entries = Arc::new(read(&self.file)?);
-        *self.entries.write().unwrap_or_else(PoisonError::into_inner) = entries;
+    /// As [`Users::read`]. Then the users do not change.
+    pub(crate) fn reload(&self) -> Result<(), UsersError> {
+        let list = read(&self.file)?.into();
+        *self.list.write().unwrap_or_else(PoisonError::into_inner) = list;
         Ok(())
     }
 
-    /// What the first user shows to the text protocol: name, space, password. `None` when there is no user.
+    /// What the first user sends to authenticate in the text protocol: name, space, password. `None` when there is no user.
     #[must_use]
     pub fn first_token(&self) -> Option<Vec<u8>> {
-        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
-        entries.0.first().map(|(user, password)| [user, &b" "[..], password].concat())
+        self.list().first().map(|user| [&user.name, &b" "[..], &user.password].concat())
     }
 
-    /// Whether `user` has this password. Takes as long whatever is wrong.
+    /// Whether `name` is a user with this password. The time that it takes does not tell what is wrong.
     #[must_use]
-    pub fn admit(&self, user: &[u8], password: &[u8]) -> bool {
-        let entries = Arc::clone(&self.entries.read().unwrap_or_else(PoisonError::into_inner));
-        let fits = |(known, secret): &Entry| equal(known, user) & equal(secret, password);
-        entries.0.iter().map(fits).fold(false, |any, fits| any | fits)
+    pub(crate) fn admit(&self, name: &[u8], password: &[u8]) -> bool {
+        let matches = |user: &User| equal(&user.name, name) & equal(&user.password, password);
+        self.list().iter().map(matches).fold(false, |any, matches| any | matches)
     }
 
-    /// Whether the message of the SASL mechanism `PLAIN` names a user and the right password: `[as whom] NUL user NUL
-    /// password`.
+    /// Whether the message of the SASL mechanism `PLAIN` names a user and the right password. The message is
+    /// `[authorization identity] NUL name NUL password`.
     #[must_use]
-    pub fn admit_plain(&self, message: &[u8]) -> bool {
+    pub(crate) fn admit_plain(&self, message: &[u8]) -> bool {
         let mut parts = message.splitn(3, |&byte| byte == 0);
         match (parts.next(), parts.next(), parts.next()) {
-            // Acting for somebody else is not offered.
-            (Some(whom), Some(user), Some(password)) if whom.is_empty() || whom == user => {
-                self.admit(user, password)
+            // A user cannot act as another one.
+            (Some(identity), Some(name), Some(password)) if identity.is_empty() || identity == name => {
+                self.admit(name, password)
             }
             _ => false,
         }
     }
-}
 
-fn read(file: &Path) -> Result<Entries, String> {
-    let len = std::fs::metadata(file).map_err(|error| error.to_string())?.len();
-    if len > FILE_BYTES_MAX {
-        return Err(format!("{len} bytes are too many: at most {FILE_BYTES_MAX}"));
+    fn list(&self) -> Arc<[User]> {
+        Arc::clone(&self.list.read().unwrap_or_else(PoisonError::into_inner))
     }
-    parse(&std::fs::read(file).map_err(|error| error.to_string())?)
 }
 
-fn parse(text: &[u8]) -> Result<Entries, String> {
+fn read(file: &Path) -> Result<Vec<User>, UsersError> {
+    let len = std::fs::metadata(file).map_err(UsersError::Read)?.len();
+    if len > FILE_BYTES_MAX {
+        return Err(UsersError::TooLong { len });
+    }
+    parse(&std::fs::read(file).map_err(UsersError::Read)?)
+}
+
+fn parse(text: &[u8]) -> Result<Vec<User>, UsersError> {
     if text.is_empty() {
-        return Ok(Entries::default());
+        return Ok(Vec::new());
     }
     let lines = text.strip_suffix(b"\n").unwrap_or(text).split(|&byte| byte == b'\n');
-    let entry = |(number, line): (usize, &[u8])| {
+    let user = |(index, line): (usize, &[u8])| {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let colon = line.iter().position(|&byte| byte == b':').filter(|_| line.len() < LINE_BYTES_MAX);
-        let colon =
-            colon.ok_or_else(|| format!("line {} is malformed: it should be user:password", number + 1))?;
-        Ok((line[..colon].into(), line[colon + 1..].into()))
+        let colon = colon.ok_or(UsersError::Malformed { line: index + 1 })?;
+        Ok(User { name: line[..colon].into(), password: line[colon + 1..].into() })
     };
-    Ok(Entries(lines.enumerate().map(entry).collect::<Result<_, String>>()?))
+    lines.enumerate().map(user).collect()
 }
 
-/// Whether both are the same, in a time that tells nothing but their lengths.
+/// Whether both are equal. The time that it takes depends only on their lengths.
 fn equal(one: &[u8], other: &[u8]) -> bool {
     one.len() == other.len() && one.iter().zip(other).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
 }
@@ -115,8 +136,8 @@ mod tests {
     #[test]
     fn a_file_is_a_list_of_users_with_or_without_its_last_line_end() {
         for text in ["user:pass\nbob:se:cret\n", "user:pass\r\nbob:se:cret"] {
-            let entries = parse(text.as_bytes()).unwrap();
-            let users = Users { file: PathBuf::new(), entries: RwLock::new(Arc::new(entries)) };
+            let list = parse(text.as_bytes()).unwrap();
+            let users = Users { file: PathBuf::new(), list: RwLock::new(list.into()) };
             assert!(users.admit(b"user", b"pass") && users.admit(b"bob", b"se:cret"));
             for (user, password) in
                 [("user", "pas"), ("user", "se:cret"), ("bo", "se:cret"), ("", ""), ("user", "")]
@@ -128,13 +149,13 @@ mod tests {
                 assert!(!users.admit_plain(message), "{message:?}");
             }
         }
-        assert_eq!(parse(b"").unwrap(), Entries::default());
+        assert!(parse(b"").unwrap().is_empty());
     }
 
     #[test]
     fn a_line_without_colon_or_too_long_is_named() {
         for text in ["\n", "nocolon\n", "a:b\n\nc:d\n", &format!("a:b\n{}:y\n", "x".repeat(300))] {
-            assert!(parse(text.as_bytes()).unwrap_err().contains("malformed"), "{text}");
+            assert!(parse(text.as_bytes()).unwrap_err().to_string().contains("malformed"), "{text}");
         }
     }
 }

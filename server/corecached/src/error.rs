@@ -43,6 +43,9 @@ pub enum LaunchError {
     /// What a shard runs on cannot be had: a thread, an executor, io_uring.
     #[error("{0}")]
     Host(String),
+    /// glommio cannot host a shard.
+    #[error(transparent)]
+    Executor(corecached_shard::host_glommio::ExecutorError),
     /// The memory of a store cannot be had.
     #[error("{0}")]
     Store(corecached_engine::ConfigError),

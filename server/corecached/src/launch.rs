@@ -164,7 +164,7 @@ where
     D: corecached_net::Ring + SecureDriver + 'static,
     S: corecached_shard::Service,
 {
-    host_glommio::spawn(core.id, name, make).map(Host::Glommio).map_err(LaunchError::Host)
+    host_glommio::spawn(core.id, name, make).map(Host::Glommio).map_err(LaunchError::Executor)
 }
 
 /// A shard's number, and what its thread has prepared.

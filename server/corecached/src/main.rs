@@ -20,8 +20,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use corecached_cache::config::CacheArgs;
-use corecached_proxy::args::ProxyArgs;
-use corecached_proxy::spool;
+use corecached_proxy::ProxyArgs;
 use corecached_shard::operation::LogFormat;
 use corecached_shard::{MEMCACHED_VERSION, VERSION};
 use tracing_subscriber::filter::Targets;
@@ -51,7 +50,7 @@ fn main() -> ExitCode {
         "healthcheck" => command("healthcheck", argv, |args| healthcheck::check(&args).map(|()| true)),
         "seccomp-profile" => command("seccomp-profile", argv, |args| seccomp::run(&args).map(|()| true)),
         "drain" => command("drain", argv, |args| drain::drain(&args).map(|()| true)),
-        "replay" => command("replay", argv, |args| spool::replay::main(&args)),
+        "replay" => command("replay", argv, |args| corecached_proxy::replay_once(&args)),
         _ => cache(argv),
     }
 }

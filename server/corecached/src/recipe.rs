@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use corecached_cache::{Cache, CacheContext};
 use corecached_engine::{KeyHasher, Seconds, Store, StoreConfig};
-use corecached_proxy::relay::RelaySetup;
-use corecached_proxy::{Forwarding, FrontOptions, Proxy, ProxyView};
+use corecached_proxy::{Forwarding, FrontOptions, Proxy, ProxyView, RelaySetup};
 use corecached_shard::Service;
 use corecached_shard::clock::Clock;
-use corecached_shard::mesh::slice::{Lent, Slices};
+use corecached_shard::mesh::slice::{SliceHandle, Slices};
 
 use crate::error::LaunchError;
 
@@ -57,7 +56,7 @@ impl Recipe for CacheRecipe {
     type Service = Cache;
     type Prepared = Store;
     /// The shard's own slice, and its ways to the others'.
-    type Parts = (Lent<Store>, Vec<Lent<Store>>);
+    type Parts = (SliceHandle<Store>, Vec<SliceHandle<Store>>);
 
     const RECEIVES_VALUES: bool = false;
 
@@ -80,10 +79,10 @@ impl Recipe for CacheRecipe {
 
     fn assemble(&self, stores: Vec<Store>) -> Result<Vec<Self::Parts>, LaunchError> {
         if let Some(warm) = &self.context.warm {
-            warm.consumed(self.shards).map_err(LaunchError::Warm)?;
+            warm.begin_serving(self.shards).map_err(LaunchError::Warm)?;
         }
         let (slices, owners) = Slices::new(stores);
-        let others = || (0..self.shards).map(|shard| slices.other(shard)).collect();
+        let others = || (0..self.shards).map(|shard| slices.handle(shard)).collect();
         Ok(owners.into_iter().map(|own| (own, others())).collect())
     }
 

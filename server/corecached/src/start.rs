@@ -5,19 +5,14 @@ use std::sync::Arc;
 
 use corecached_admin::{Admin, AdminView, Role};
 use corecached_cache::config::{CacheArgs, CacheConfig, check};
-use corecached_cache::users::Users;
-use corecached_cache::warm::Warm;
-use corecached_cache::{CacheContext, budget};
+use corecached_cache::{CacheContext, Users, Warm, budget};
 use corecached_engine::KeyHasher;
 use corecached_net::endpoints::{IoBackend, Listen, Serves};
 use corecached_net::granted;
 use corecached_net::listen::Admission;
 use corecached_net::tls::follow::follow;
 use corecached_net::tls::{Certificates, Usage};
-use corecached_proxy::args::{CheckedProxy, ProxyArgs};
-use corecached_proxy::control::Control;
-use corecached_proxy::spool::{Spool, Spooler};
-use corecached_proxy::{Forwarding, ProxyView};
+use corecached_proxy::{CheckedProxy, Control, Forwarding, ProxyArgs, ProxyView, Spool, Spooler};
 use corecached_shard::clock::Clock;
 use corecached_shard::config::ServerConfig;
 use corecached_shard::counters::Cells;
@@ -139,7 +134,7 @@ fn start_cache(config: CacheConfig, limits: GroupLimits) -> Result<Server, Start
     context.users = users.map(Arc::new);
     context.warm = warm.map(Arc::new);
     context.certificates.clone_from(&starting.certificates);
-    context.memory.give_stores(budget::given_at_first(context.config.memory_bytes));
+    context.memory.set_stores_bytes(budget::initial_stores_bytes(context.config.memory_bytes));
     let context = Arc::new(context);
     let hasher = KeyHasher::new(seed);
     let clock = Arc::new(Clock::start());
@@ -275,7 +270,8 @@ impl Starting {
         };
         let first_core = self.cores[0].id;
         let uring = || {
-            granted::probe().and_then(|_| host_glommio::probe(first_core)).map_err(LaunchError::Host)?;
+            granted::probe().map_err(LaunchError::Host)?;
+            host_glommio::probe(first_core).map_err(LaunchError::Executor)?;
             run(Backend::Uring, "io_uring".to_owned())
         };
         let name = match config.io_backend {
@@ -299,7 +295,7 @@ impl Starting {
     fn network(&self, config: &ServerConfig, backend: String) -> Network {
         let addresses = match &config.listen {
             Listen::Tcp(_) => {
-                self.bound.addresses.iter().map(corecached_cache::commands::conns::spell_listen).collect()
+                self.bound.addresses.iter().map(corecached_cache::listen_address_text).collect()
             }
             Listen::Unix { path, .. } => [format!("unix:{}", path.display())].into(),
         };

@@ -1,6 +1,10 @@
-//! mcrouter's command line: what of it says something here is a field of [`ProxyArgs`].
+//! mcrouter's command line. Each option that has an effect here is a field of [`ProxyArgs`].
 //!
-//! `read` makes one of what was written, `checked` is what the proxy may rely on, `secured` what of that is TLS.
+//! | module | what it does |
+//! | --- | --- |
+//! | `read` | parses a command line |
+//! | `checked` | checks every value, for the rest of the proxy to rely on |
+//! | `secured` | does so for the options of TLS |
 
 mod checked;
 mod read;
@@ -12,18 +16,17 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Parser};
 
-use super::config;
-use crate::discovery::slices::ACCOUNT;
+use crate::config;
+use crate::discovery::ACCOUNT;
+use crate::spool::SPOOL_FOLDER;
 use corecached_shard::operation::OperateArgs;
 
-pub use checked::{CheckedProxy, Source};
+pub(crate) use crate::request::VALUE_BYTES_MAX;
+pub use checked::{CheckedProxy, ConfigSource};
 
 /// Exit code of a wrong value.
 const EX_VALUE: u8 = 1;
-/// Largest value that is taken from a client, bytes: it is held until it has come whole.
-pub(super) const VALUE_BYTES_MAX: usize = 64 << 20;
-/// Where deletes that fail are kept unless told otherwise.
-pub const ASYNC_DIR: &str = "/var/spool/mcrouter";
+
 /// A memcached proxy: takes mcrouter's command line and configuration, and follows DNS.
 ///
 /// Options that tune machinery this proxy does not have are accepted and named in one log line at -v; unknown ones are
@@ -167,7 +170,7 @@ pub struct ProxyArgs {
     ///
     /// Without such a folder they are answered with the error. One that is given here is made; the default is used
     /// where it is there.
-    #[arg(short = 'a', long, value_name = "DIR", default_value = ASYNC_DIR)]
+    #[arg(short = 'a', long, value_name = "DIR", default_value = SPOOL_FOLDER)]
     pub async_dir: PathBuf,
 
     /// Milliseconds between attempts to deliver what is in that folder; 0 leaves it to `corecached replay`
@@ -255,7 +258,7 @@ pub struct ProxyArgs {
     #[arg(long, value_name = "NAME", default_value = "auto")]
     pub io_backend: String,
 
-    /// Of whoever operates it.
+    /// The options that all servers have.
     #[command(flatten)]
     pub operate: OperateArgs,
 
@@ -271,7 +274,7 @@ pub struct ProxyArgs {
     #[arg(skip)]
     pub async_dir_given: bool,
 
-    /// What was given and changes nothing.
+    /// The options that were given and have no effect.
     #[arg(skip)]
     pub without_effect: Vec<String>,
 }

@@ -1,6 +1,6 @@
-//! What the proxy's control thread does: reads the configuration, looks up the names in it, watches both and the files of
-//! TLS towards destinations, and hands every shard a new [`Snapshot`] when one of them changed. What is wrong leaves what
-//! was before in use.
+//! The control thread of a proxy. It reads the configuration, finds the addresses of the servers in it, watches both and the
+//! files of TLS towards destinations, and sends a new [`Snapshot`] to every shard when one of them has changed. When something
+//! new cannot be used, what was in use before remains in use.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,14 +8,15 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, never, select};
 
-use super::args::{CheckedProxy, Source};
-use super::awaited::Awaited;
-use super::config::{self, Config, Import, Member, Rings};
-use super::relay::Snapshot;
-use super::route::Tree;
-use crate::discovery::slices::{self, Access};
-use crate::discovery::{Dns, Found, Lookups, Question, Slices, SlicesFound};
+use crate::args::{CheckedProxy, ConfigSource};
+use crate::config::{self, Config, Import, Member, Rings};
+use crate::discovery::{
+    ApiAccess, Dns, EndpointSlices, Found, Lookups, Question, SlicesFound, followed_services, known_services,
+};
 use crate::forwarding::Forwarding;
+use crate::ready_wait::ReadyWait;
+use crate::relay::Snapshot;
+use crate::route::Tree;
 use crate::view::ProxyView;
 use corecached_net::tls::Trusted;
 use corecached_net::watch_files::watch;
@@ -23,103 +24,165 @@ use corecached_shard::{ConfigError, ServerContext};
 
 /// Exit code of a configuration that cannot be used.
 const EX_CONFIG: u8 = 78;
-/// How often names are looked up where a pool stands for all servers of a name: a change is to be seen within a second.
+/// How often names are looked up if a pool stands for all servers of a name: a change must be seen within a second.
 const RESOLVE_EVERY: Duration = Duration::from_millis(500);
-/// How often names of plain pools are looked up: a pod that comes back has another address.
+/// How often the names of plain pools are looked up: a pod that was restarted has another address.
 const LOOK_UP_EVERY: Duration = Duration::from_secs(2);
-/// How often the thread looks whether the server stops, and whether a file changed that cannot be watched.
+/// How often the thread checks whether the server stops, and whether a file has changed that cannot be watched.
 const TICK: Duration = Duration::from_millis(100);
-/// How long the start waits for the endpoints that a cluster tells, before it asks DNS.
+/// How long the start waits for the endpoints that a cluster reports, before it asks DNS.
 const FIRST_SLICES: Duration = Duration::from_secs(1);
-/// How long it waits for DNS. Where that answers, clients never meet a server that has not been looked up; where it says
-/// nothing, that must not keep the port closed.
+/// How long the start waits for DNS. If DNS answers, clients never meet a server without an address; if it does not, the port
+/// must be opened all the same.
 const FIRST_LOOKUP: Duration = Duration::from_secs(1);
-/// Word under way that a watched file changed, or that something was found.
-const CHANGES_MAX: usize = 1;
-/// How long the thread lets news gather: each time it acts on them, all routes are built anew.
-const GATHER: Duration = Duration::from_millis(20);
+/// Most notices in a channel: one is enough to wake the thread.
+const NOTICES_MAX: usize = 1;
+/// How long the thread waits for further changes before it acts on them: all routes are built again each time.
+const GATHER_TIME: Duration = Duration::from_millis(20);
 
-/// See the head of the file.
+/// The control thread, with the configuration it has read and the addresses it has found.
 #[derive(Debug)]
 pub struct Control {
-    source: Source,
+    source: ConfigSource,
     options: config::Options,
     reload_delay: Duration,
-    /// Of destinations that are reached over TLS.
+    /// The files of TLS towards destinations.
     trusted: Option<Trusted>,
-    lookups: Lookups,
-    /// Word that the threads that find things have found some.
-    news: Receiver<()>,
-    /// Gives word; whoever finds things has another.
-    word: Sender<()>,
-    /// Folder of what the cluster's API server is asked with.
-    service_account: PathBuf,
-    /// As last read, good or not.
+    finders: Finders,
+    /// The configuration as last read, whether it can be used or not.
     text: String,
+    /// The last configuration that can be used.
     config: Arc<Config>,
-    /// The names in it have not been looked up yet: the routes before stay in use.
+    /// The names in `config` have not been looked up yet: the routes before it stay in use.
     unfound: bool,
     found: Found,
-    /// What the pools that resize warm go from and to.
+    /// The rings that pools with a warm resize change between.
     rings: Rings,
-    /// Follows Services, if pools name any.
-    slices: Option<Slices>,
-    slices_found: SlicesFound,
     snapshot: Arc<Snapshot>,
-    awaited: Awaited,
-    /// It was not over before the start.
+    ready_wait: ReadyWait,
+    /// The proxy started before the wait was over, and has not been reported ready.
     awaits: bool,
 }
 
+/// The threads that find the addresses of servers.
+#[derive(Debug)]
+struct Finders {
+    lookups: Lookups,
+    /// Follows the Services that pools name; `None` until the first pool names one.
+    slices: Option<EndpointSlices>,
+    /// What `slices` has reported so far.
+    slices_found: SlicesFound,
+    /// Receives a notice when one of the threads has found something.
+    notices: Receiver<()>,
+    /// The sender of these notices, for threads that are started later.
+    wake: Sender<()>,
+    /// The folder of the service account that the cluster's API server is asked with.
+    service_account: PathBuf,
+}
+
+impl Finders {
+    /// Starts the threads, and waits for what they find: [`FIRST_SLICES`] for the cluster and [`FIRST_LOOKUP`] for DNS at most.
+    fn start(dns: Dns, config: &Arc<Config>, service_account: &Path) -> (Self, Found) {
+        let (wake, notices) = bounded(NOTICES_MAX);
+        let mut finders = Self {
+            lookups: Lookups::start(dns, wake.clone()),
+            slices: None,
+            slices_found: SlicesFound::new(),
+            notices,
+            wake,
+            service_account: service_account.to_owned(),
+        };
+        finders.follow_services(config);
+        if let Some(slices) = &mut finders.slices {
+            finders.slices_found = slices.wait_for_first(FIRST_SLICES);
+        }
+        let found = first_found(&mut finders.lookups, config, &finders.slices_found);
+        (finders, found)
+    }
+
+    /// Follows the Services that `config` names, by a thread that is started for the first of them.
+    fn follow_services(&mut self, config: &Config) {
+        if self.slices.is_none() {
+            if followed_services(config).is_empty() {
+                return;
+            }
+            match ApiAccess::from_environment(&self.service_account) {
+                Ok(access) => self.slices = Some(EndpointSlices::start(access, self.wake.clone())),
+                Err(error) => {
+                    tracing::warn!("endpoint_slices: {error}; DNS is asked instead");
+                    return;
+                }
+            }
+        }
+        if let Some(slices) = &self.slices {
+            slices.follow(config);
+        }
+    }
+
+    /// Takes what the followed Services have reported since the last call. Returns whether they have reported anything.
+    fn take_slices(&mut self) -> bool {
+        let Some(changes) = self.slices.as_mut().and_then(EndpointSlices::take_changes) else { return false };
+        self.slices_found = changes;
+        true
+    }
+
+    /// Takes the answer to the pending lookup. `None` if it has not come, or if something else would be looked up by now.
+    fn take_lookup(&mut self, config: &Arc<Config>) -> Option<Found> {
+        let (question, found) = self.lookups.take_answer()?;
+        let is_current = Arc::ptr_eq(&question.config, config)
+            && known_services(&question.slices) == known_services(&self.slices_found);
+        is_current.then(|| found.with_slices(config, &self.slices_found))
+    }
+
+    /// Begins a lookup of all names of `config`, unless one is pending.
+    fn look_up(&mut self, config: &Arc<Config>, before: &Found) {
+        if !self.lookups.is_pending() {
+            let (config, before) = (Arc::clone(config), before.clone());
+            self.lookups.ask(Question { config, before, slices: self.slices_found.clone() });
+        }
+    }
+}
+
 impl Control {
-    /// Reads the configuration and looks up what it names. Waits for that two seconds at most, one for the cluster and one
-    /// for DNS: what is not found then is looked for while the proxy serves.
+    /// Reads the configuration and finds the addresses of the servers in it. Waits for these two seconds at most, one for the
+    /// cluster and one for DNS: the others are looked for while the proxy serves.
     ///
     /// # Errors
-    /// What is wrong with it: where, what, and the remedy.
+    /// The configuration cannot be read or used, or there is no resolver. The error names the place and the remedy.
     pub fn start(checked: &CheckedProxy) -> Result<Self, ConfigError> {
-        let mut awaited = Awaited::new(Instant::now(), checked.ready_wait);
+        let mut ready_wait = ReadyWait::new(Instant::now(), checked.ready_wait);
         let dns = Dns::new(checked.dns_server)
             .map_err(|error| ConfigError::new("DNS", "", &format!("no resolver: {error}"), EX_CONFIG))?;
         let text = read(&checked.source)?;
         let config = Arc::new(parse(&checked.source, &text, &checked.options)?);
-        let (word, news) = bounded(CHANGES_MAX);
-        let mut slices = follow(None, &config, &checked.service_account, &word);
-        let slices_found = slices.as_mut().map_or_else(SlicesFound::new, |slices| slices.first(FIRST_SLICES));
-        let mut lookups = Lookups::start(dns, word.clone());
-        let mut found = first_found(&mut lookups, &config, &slices_found);
+        let (finders, mut found) = Finders::start(dns, &config, &checked.service_account);
         let trusted = checked.trusted.clone();
         let mut rings = Rings::default();
         rings.observe(&config, &found.pools, 0);
         rings.locate(&mut found.addresses);
         let snapshot = compile(&config, &found, &rings, trusted.as_ref())?;
-        let awaits = !awaited.is_over(&config, &found, Instant::now());
+        let awaits = !ready_wait.is_over(&config, &found, Instant::now());
         Ok(Self {
-            awaited,
+            ready_wait,
             awaits,
             trusted,
+            finders,
             source: checked.source.clone(),
             options: checked.options.clone(),
             reload_delay: Duration::from_millis(checked.reload_delay_ms),
-            lookups,
-            news,
-            word,
-            service_account: checked.service_account.clone(),
             text,
             config,
             unfound: false,
             found,
             rings,
-            slices,
-            slices_found,
             snapshot,
         })
     }
 
-    /// Checks a configuration; its resolved tree, as JSON.
+    /// Checks a configuration without looking names up. Returns its resolved tree as JSON.
     ///
     /// # Errors
-    /// As [`Control::start`], but names are not looked up.
+    /// The configuration cannot be read or used. The error names the place and the remedy.
     pub fn check(checked: &CheckedProxy) -> Result<String, ConfigError> {
         let config = parse(&checked.source, &read(&checked.source)?, &checked.options)?;
         let rings = Rings::default();
@@ -127,23 +190,23 @@ impl Control {
         Ok(config.to_string())
     }
 
-    /// What the shards begin with.
+    /// The snapshot that the shards are built with.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.snapshot)
     }
 
-    /// Whether the proxy is not ready until this thread says so: a pool has no server yet.
+    /// Whether the proxy is not ready until this thread reports it, because a pool has no server with an address yet.
     #[must_use]
     pub const fn awaits_servers(&self) -> bool {
         self.awaits
     }
 
-    /// Watches until the server stops.
+    /// Watches for changes until the server stops. With `reloads` the configuration is read again when its file changes.
     pub fn run(mut self, server: &ServerContext, view: &ProxyView, forwarding: &Forwarding, reloads: bool) {
-        let (changed, changes) = bounded(CHANGES_MAX);
+        let (changed, changes) = bounded(NOTICES_MAX);
         let path = match &self.source {
-            Source::File(path) if reloads => Some(path.as_path()),
+            ConfigSource::File(path) if reloads => Some(path.as_path()),
             _ => None,
         };
         let reloads = path.is_some();
@@ -151,18 +214,18 @@ impl Control {
         let watcher = watch(files, changed);
         let changes = if watcher.is_some() { changes } else { never() };
         let mut looked_up = Instant::now();
-        // What changed since it was first read and before it was watched.
+        // Reads again what may have changed after it was first read and before it was watched.
         let mut reload_at = Some(Instant::now());
-        let mut told = server.lifecycle.reloads();
+        let mut reloads_seen = server.lifecycle.reloads();
         let mut unsent = false;
-        view.chronicle.lay_out(&self.config, &self.found.pools);
+        view.control_log.set_layout(&self.config, &self.found.pools);
         while !server.lifecycle.is_stopping() {
-            if wait(&changes, &self.news) {
-                // More may follow: editors and ConfigMaps write in several steps.
+            if wait(&changes, &self.finders.notices) {
+                // Further changes may follow: editors and ConfigMaps write in several steps.
                 reload_at = Some(Instant::now() + self.reload_delay);
             }
             let asked = server.lifecycle.reloads();
-            if asked != std::mem::replace(&mut told, asked) {
+            if asked != std::mem::replace(&mut reloads_seen, asked) {
                 reload_at = Some(Instant::now());
             }
             let mut changed = false;
@@ -171,27 +234,17 @@ impl Control {
                 self.unfound |= reloads && self.reload(server, view);
                 changed |= self.reload_trusted();
             }
-            if let Some(news) = self.slices.as_mut().and_then(Slices::news) {
-                self.slices_found = news;
-                if !self.unfound {
-                    let found = self.found.with(&self.config, &self.slices_found);
-                    changed |= self.take(found, server, view);
-                }
+            if self.finders.take_slices() && !self.unfound {
+                let found = self.found.with_slices(&self.config, &self.finders.slices_found);
+                changed |= self.take_found(found, server, view);
             }
-            // An answer to what would be asked otherwise by now is none.
-            if let Some((question, found)) = self.lookups.answer()
-                && Arc::ptr_eq(&question.config, &self.config)
-                && slices::told(&question.slices) == slices::told(&self.slices_found)
-            {
-                let found = found.with(&self.config, &self.slices_found);
+            if let Some(found) = self.finders.take_lookup(&self.config) {
                 looked_up = Instant::now();
-                changed |= self.take(found, server, view) || self.unfound;
+                changed |= self.take_found(found, server, view) || self.unfound;
                 self.unfound = false;
             }
-            let is_due = self.unfound || looked_up.elapsed() >= self.look_up_every();
-            if is_due && !self.lookups.under_way() {
-                let (config, before) = (Arc::clone(&self.config), self.found.clone());
-                self.lookups.ask(Question { config, before, slices: self.slices_found.clone() });
+            if self.unfound || looked_up.elapsed() >= self.look_up_every() {
+                self.finders.look_up(&self.config, &self.found);
             }
             if !self.unfound {
                 changed |= self.rings.observe(&self.config, &self.found.pools, server.clock.now_ms());
@@ -202,7 +255,7 @@ impl Control {
                     Ok(snapshot) => {
                         tracing::info!("routes changed: {} destinations", snapshot.tree.destinations().len());
                         self.snapshot = snapshot;
-                        view.chronicle.lay_out(&self.config, &self.found.pools);
+                        view.control_log.set_layout(&self.config, &self.found.pools);
                         unsent = true;
                     }
                     Err(error) => tracing::error!("{error}; the routes before stay in use"),
@@ -212,9 +265,9 @@ impl Control {
                 unsent = !send(&self.snapshot, server, forwarding);
             }
             if self.awaits
-                && self.awaited.is_over(&self.config, &self.found, Instant::now())
+                && self.ready_wait.is_over(&self.config, &self.found, Instant::now())
                 && !unsent
-                && all_took(forwarding)
+                && all_have_taken(forwarding)
             {
                 self.awaits = false;
                 server.lifecycle.servers_are_found();
@@ -222,12 +275,12 @@ impl Control {
         }
     }
 
-    /// Servers are where this says from now on; whether that is elsewhere.
-    fn take(&mut self, mut found: Found, server: &ServerContext, view: &ProxyView) -> bool {
+    /// Takes over what was found. Returns whether it differs from what was known.
+    fn take_found(&mut self, mut found: Found, server: &ServerContext, view: &ProxyView) -> bool {
         self.rings.locate(&mut found.addresses);
         let differs = found.differs(&self.found);
         if differs {
-            view.chronicle.moved(server.clock.now_s(), found.changes_since(&self.found));
+            view.control_log.record_moves(server.clock.now_s(), found.changes_since(&self.found));
         }
         self.found = found;
         differs
@@ -237,7 +290,7 @@ impl Control {
         if self.config.pools.iter().any(|pool| pool.resolve) { RESOLVE_EVERY } else { LOOK_UP_EVERY }
     }
 
-    /// Reads the files of TLS towards destinations again; true when they are others, and good.
+    /// Reads the files of TLS towards destinations again. Returns whether they have changed and can be used.
     fn reload_trusted(&mut self) -> bool {
         match self.trusted.as_mut().map(Trusted::reload) {
             None | Some(Ok(false)) => false,
@@ -252,12 +305,12 @@ impl Control {
         }
     }
 
-    /// Reads the configuration again; true when it is another one, and good.
+    /// Reads the configuration again. Returns whether it has changed and can be used.
     fn reload(&mut self, server: &ServerContext, view: &ProxyView) -> bool {
         let text = match read(&self.source) {
             Ok(text) => text,
             Err(error) => {
-                refused(server, view, &error);
+                report_bad_config(server, view, &error);
                 return false;
             }
         };
@@ -268,24 +321,24 @@ impl Control {
         match parse(&self.source, &self.text, &self.options) {
             Ok(config) => {
                 tracing::info!("the configuration changed");
-                view.chronicle.reloaded(server.clock.now_s(), Ok(()));
+                view.control_log.record_reload(server.clock.now_s(), Ok(()));
                 self.config = Arc::new(config);
-                self.slices = follow(self.slices.take(), &self.config, &self.service_account, &self.word);
+                self.finders.follow_services(&self.config);
                 true
             }
             Err(error) => {
-                refused(server, view, &error);
+                report_bad_config(server, view, &error);
                 false
             }
         }
     }
 }
 
-/// What is known once names have been looked up; without them when that takes too long, and then they are still looked for.
+/// What is found by the first lookup, or without a lookup if that takes too long. The lookup then goes on.
 fn first_found(lookups: &mut Lookups, config: &Arc<Config>, slices: &SlicesFound) -> Found {
-    let before = Found::unasked(config, slices);
+    let before = Found::without_lookups(config, slices);
     lookups.ask(Question { config: Arc::clone(config), before: before.clone(), slices: slices.clone() });
-    if let Some((_, found)) = lookups.answer_within(FIRST_LOOKUP) {
+    if let Some((_, found)) = lookups.wait_for_answer(FIRST_LOOKUP) {
         return found;
     }
     tracing::warn!(
@@ -296,43 +349,26 @@ fn first_found(lookups: &mut Lookups, config: &Arc<Config>, slices: &SlicesFound
     before
 }
 
-/// Has the Services that `config` names followed, by a thread that is started for the first of them.
-fn follow(known: Option<Slices>, config: &Config, account: &Path, word: &Sender<()>) -> Option<Slices> {
-    let slices = match known {
-        Some(slices) => slices,
-        None if slices::services(config).is_empty() => return None,
-        None => match Access::from_environment(account) {
-            Ok(access) => Slices::start(access, word.clone()),
-            Err(error) => {
-                tracing::warn!("endpoint_slices: {error}; DNS is asked instead");
-                return None;
-            }
-        },
-    };
-    slices.follow(config);
-    Some(slices)
-}
-
-/// A configuration that is wrong: the one before stays in use.
-fn refused(server: &ServerContext, view: &ProxyView, error: &ConfigError) {
+/// Reports a configuration that cannot be used.
+fn report_bad_config(server: &ServerContext, view: &ProxyView, error: &ConfigError) {
     tracing::error!("{error}; the configuration before stays in use");
     view.count_config_failure();
-    view.chronicle.reloaded(server.clock.now_s(), Err(error));
+    view.control_log.record_reload(server.clock.now_s(), Err(error));
 }
 
-/// Waits a moment, or until something was found; whether the file changed meanwhile.
-fn wait(changes: &Receiver<()>, news: &Receiver<()>) -> bool {
+/// Waits until a file changes, something is found, or [`TICK`] has passed. Returns whether a file has changed.
+fn wait(changes: &Receiver<()>, notices: &Receiver<()>) -> bool {
     select! {
         recv(changes) -> _ => true,
-        recv(news) -> _ => {
-            std::thread::sleep(GATHER);
+        recv(notices) -> _ => {
+            std::thread::sleep(GATHER_TIME);
             false
         }
         default(TICK) => false,
     }
 }
 
-/// Hands the snapshot to every shard and wakes it. False when one has no room for it now.
+/// Sends the snapshot to every shard and wakes it. Returns false if one has no room for it now.
 fn send(snapshot: &Arc<Snapshot>, server: &ServerContext, forwarding: &Forwarding) -> bool {
     let mut all = true;
     let mut subscribers = forwarding.subscribers();
@@ -348,27 +384,27 @@ fn send(snapshot: &Arc<Snapshot>, server: &ServerContext, forwarding: &Forwardin
     all
 }
 
-/// Whether every shard has taken what it was sent, which it routes by before it works on any request.
-fn all_took(forwarding: &Forwarding) -> bool {
+/// Whether every shard has taken all snapshots that it was sent. It uses them before it handles another request.
+fn all_have_taken(forwarding: &Forwarding) -> bool {
     forwarding.subscribers().iter().all(Sender::is_empty)
 }
 
-fn read(source: &Source) -> Result<String, ConfigError> {
+fn read(source: &ConfigSource) -> Result<String, ConfigError> {
     match source {
-        Source::Text(text) => Ok(text.clone()),
-        Source::File(path) => std::fs::read_to_string(path).map_err(|error| {
+        ConfigSource::Text(text) => Ok(text.clone()),
+        ConfigSource::File(path) => std::fs::read_to_string(path).map_err(|error| {
             let remedy = format!("name a file that can be read: {error}");
             ConfigError::new("--config-file", &path.display().to_string(), &remedy, EX_CONFIG)
         }),
     }
 }
 
-fn parse(source: &Source, text: &str, options: &config::Options) -> Result<Config, ConfigError> {
+fn parse(source: &ConfigSource, text: &str, options: &config::Options) -> Result<Config, ConfigError> {
     let (name, folder) = match source {
-        Source::File(path) => {
+        ConfigSource::File(path) => {
             (path.display().to_string(), path.parent().map(Path::to_owned).unwrap_or_default())
         }
-        Source::Text(_) => ("--config".to_owned(), PathBuf::new()),
+        ConfigSource::Text(_) => ("--config".to_owned(), PathBuf::new()),
     };
     let import: &Import<'_> = &|what: &str| {
         let path = folder.join(what.strip_prefix("file:").unwrap_or(what));

@@ -1,4 +1,4 @@
-//! What makes a server a proxy, from its start on: where requests go at first, and who hears of what follows.
+//! What the shards of a proxy are built from, and how they get new snapshots.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -7,24 +7,24 @@ use crossbeam_channel::{Sender, bounded};
 use crate::relay::{RelaySetup, Snapshot, UpstreamOptions};
 use crate::spool::Spooler;
 
-/// Snapshots under way to one shard.
+/// Most snapshots that one shard has not taken yet.
 const SNAPSHOTS_MAX: usize = 16;
 
-/// What the shards of a proxy are made from.
+/// What the shards of a proxy are built from.
 #[derive(Debug)]
 pub struct Forwarding {
     /// Where requests go at first.
     snapshot: Arc<Snapshot>,
-    /// Options of all destinations.
+    /// The options of all destinations.
     options: UpstreamOptions,
-    /// Takes the deletes that no destination takes.
+    /// Keeps the deletes that no destination took.
     spooler: Option<Spooler>,
-    /// Where each shard hears of new snapshots.
+    /// The channels by which the shards get new snapshots.
     subscribers: Mutex<Vec<Sender<Arc<Snapshot>>>>,
 }
 
 impl Forwarding {
-    /// For shards that begin with `snapshot`.
+    /// Shards are built with `snapshot`, `options` and `spooler`.
     #[must_use]
     pub fn new(snapshot: Arc<Snapshot>, options: UpstreamOptions, spooler: Option<Spooler>) -> Self {
         Self { snapshot, options, spooler, subscribers: Mutex::default() }
@@ -36,12 +36,12 @@ impl Forwarding {
         self.snapshot.trust.is_some()
     }
 
-    /// The channels to the shards that hear of new snapshots.
+    /// The channels by which the shards get new snapshots.
     pub(crate) fn subscribers(&self) -> MutexGuard<'_, Vec<Sender<Arc<Snapshot>>>> {
         self.subscribers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What one of `shards` shards forwards with. From now on it hears of new snapshots.
+    /// What one of `shards` shards builds its relay from. From now on new snapshots are sent to it.
     #[must_use]
     pub fn relay(&self, seed: u64, shards: usize) -> RelaySetup {
         let (sender, updates) = bounded(SNAPSHOTS_MAX);

@@ -1,9 +1,9 @@
-//! The keys that are asked for most, and for a moment their values. One shard's part.
+//! The keys that are asked for most, and for a short time their values. One shard's part.
 //!
-//! Found by Space-Saving (Metwally, Agrawal, El Abbadi 2005): a bounded number of keys with counters; a key that is not
-//! among them takes the place of the one with the smallest counter, and goes on counting from there, so that a counter
-//! is too large by at most what its key came with, and no key asked for more often than the smallest counter is left
-//! out. Counters are halved from time to time, so that what was asked for long ago does not stay for ever.
+//! They are found by Space-Saving (Metwally, Agrawal, El Abbadi 2005): a bounded number of keys with counters. A key that is
+//! not among them replaces the one with the smallest counter and goes on counting from there. So a counter is too large by at
+//! most what its key began with, and no key that was asked for more often than the smallest counter says is missing. Counters
+//! are halved from time to time, so that what was asked for long ago does not stay for ever.
 //!
 //! Holds bytes, knows no connection and reads no clock.
 
@@ -12,86 +12,92 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use bytes::Bytes;
 
-/// Requests after which counters are halved, for each key there is room for.
+/// Gets after which counters are halved, for each key there is room for.
 const HALVING_REQUESTS: u64 = 64;
-/// Sightings that make a key hot: so many beyond what its counter may owe to others.
+/// Sightings that make a key hot, not counting those that its counter may owe to other keys.
 const HOT_SIGHTINGS: u32 = 2;
-/// A value may take this part of the memory for all.
+/// One value may take this part of the memory for all of them.
 const VALUE_SHARE: usize = 16;
-/// Places looked at for values that are too old, when there is no room for one more.
-const SWEEP_PLACES: usize = 64;
+/// Entries that are searched for outdated values when there is no room for a new one.
+const SWEEP_ENTRIES: usize = 64;
 
-/// What to find and to keep.
+/// Which hot keys to find, and what to keep of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HotOptions {
-    /// Keys there is room for; 0 looks for none.
+    /// The number of keys there is room for; 0 looks for none.
     pub keys: usize,
-    /// Milliseconds a value may be answered from here, counted from when it was asked for; 0 keeps none.
+    /// Milliseconds for which a value may be answered from here, counted from when it was asked for; 0 keeps none.
     pub stale_ms: u64,
-    /// Bytes of all values kept.
+    /// Most bytes of all values that are kept.
     pub bytes_max: usize,
 }
 
 impl HotOptions {
-    /// What each of so many shards does of it.
+    /// The part of each of `shards` shards.
     #[must_use]
     pub const fn share(self, shards: usize) -> Self {
+        assert!(shards > 0, "a server has shards");
         Self { keys: self.keys.div_ceil(shards), bytes_max: self.bytes_max / shards, ..self }
     }
 }
 
 /// A value as a destination answered it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Kept {
-    /// Opaque to all but the client.
-    pub client_flags: u32,
-    /// Without its CRLF.
-    pub value: Bytes,
+pub(crate) struct KeptValue {
+    /// A number that is returned with the value and means nothing to the proxy.
+    pub(crate) client_flags: u32,
+    /// The value, without its CRLF.
+    pub(crate) value: Bytes,
 }
 
-/// What is told of one of the keys.
+/// What is reported of a hot key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HotKey<'a> {
-    /// The key.
-    pub key: &'a [u8],
-    /// Gets, lately; too large by at most `error`.
-    pub count: u32,
-    /// See `count`.
-    pub error: u32,
-    /// Gets answered from here.
-    pub hits: u64,
-    /// Bytes of its value, if that is kept.
-    pub kept_bytes: Option<usize>,
+pub(crate) struct HotKey<'a> {
+    pub(crate) key: &'a [u8],
+    /// Recent gets; too many by at most `error`.
+    pub(crate) count: u32,
+    /// What the counter began with when the key was added.
+    pub(crate) error: u32,
+    /// Gets that were answered with the kept value.
+    pub(crate) hits: u64,
+    /// Bytes of the kept value; `None` if none is kept.
+    pub(crate) kept_bytes: Option<usize>,
 }
 
-/// See the head of the file.
+/// The keys that are watched for being hot.
 #[derive(Debug)]
-pub struct Hot {
+pub(crate) struct HotKeys {
     options: HotOptions,
-    /// By the key's hash.
-    places: HashMap<u64, u32, BuildHasherDefault<Identity>>,
-    entries: Vec<Entry>,
-    /// Places, as a binary heap: the smallest counter first.
+    /// The index in `entries` of each key, by the hash of the key.
+    by_hash: HashMap<u64, u32, BuildHasherDefault<Identity>>,
+    entries: Vec<HotEntry>,
+    /// The indexes of all entries as a binary heap: the smallest counter first.
     heap: Vec<u32>,
+    /// Gets since counters were halved.
     observed: u64,
+    /// Bytes of all kept values.
     bytes: usize,
+    /// The entry that was last searched for an outdated value.
     sweep_at: usize,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct HotEntry {
     hash: u64,
     key: Vec<u8>,
     count: u32,
+    /// See [`HotKey::error`].
     error: u32,
     hits: u64,
-    kept: Option<(Kept, u64)>,
+    /// The kept value, and the unix milliseconds up to which it may be answered.
+    kept: Option<(KeptValue, u64)>,
+    /// Where in the heap this entry is.
     heap_at: u32,
 }
 
-/// Keys of the map are hashes already.
+/// The hasher of maps whose keys are hashes already.
 #[derive(Debug, Default)]
-pub struct Identity(u64);
+pub(crate) struct Identity(u64);
 
 impl Hasher for Identity {
     fn finish(&self) -> u64 {
@@ -109,13 +115,14 @@ impl Hasher for Identity {
     }
 }
 
-impl Hot {
-    /// Nothing seen yet. `options.keys` is not 0.
+impl HotKeys {
+    /// No keys yet. There must be room for one.
     #[must_use]
-    pub fn new(options: HotOptions) -> Self {
+    pub(crate) fn new(options: HotOptions) -> Self {
+        assert!(options.keys > 0, "there is room for a key");
         Self {
             options,
-            places: HashMap::default(),
+            by_hash: HashMap::default(),
             entries: Vec::new(),
             heap: Vec::new(),
             observed: 0,
@@ -124,21 +131,21 @@ impl Hot {
         }
     }
 
-    /// A get for `key` is here: its value, if that is kept and not older than it may be.
-    pub fn get(&mut self, hash: u64, key: &[u8], now_ms: u64) -> Option<Kept> {
-        let place = self.observe(hash, key)?;
-        let entry = &mut self.entries[place as usize];
+    /// Counts a get for `key`. Returns its value if that is kept and may still be answered.
+    pub(crate) fn get(&mut self, hash: u64, key: &[u8], now_ms: u64) -> Option<KeptValue> {
+        let index = self.observe(hash, key)?;
+        let entry = &mut self.entries[index as usize];
         let (kept, until_ms) = entry.kept.as_ref()?;
         if now_ms >= *until_ms {
-            self.drop_value(place);
+            self.drop_value(index);
             return None;
         }
         entry.hits += 1;
         Some(kept.clone())
     }
 
-    /// The value of `key`, asked for at `asked_ms`, has come: it is kept if the key is a hot one.
-    pub fn keep(
+    /// The value of `key`, which was asked for at `asked_ms`, has come: keeps it if the key is hot.
+    pub(crate) fn keep(
         &mut self,
         hash: u64,
         key: &[u8],
@@ -152,63 +159,57 @@ impl Hot {
         if now_ms >= until_ms || value.len() > bytes_max / VALUE_SHARE {
             return;
         }
-        let Some(&place) = self.places.get(&hash) else { return };
-        let entry = &self.entries[place as usize];
+        let Some(&index) = self.by_hash.get(&hash) else { return };
+        let entry = &self.entries[index as usize];
         if entry.key != key || entry.count - entry.error < HOT_SIGHTINGS {
             return;
         }
-        self.drop_value(place);
+        self.drop_value(index);
         if self.bytes + value.len() > bytes_max {
             self.sweep(now_ms);
         }
         if self.bytes + value.len() <= bytes_max {
             self.bytes += value.len();
-            let kept = Kept { client_flags, value: Bytes::copy_from_slice(value) };
-            self.entries[place as usize].kept = Some((kept, until_ms));
+            let kept = KeptValue { client_flags, value: Bytes::copy_from_slice(value) };
+            self.entries[index as usize].kept = Some((kept, until_ms));
         }
     }
 
-    /// Something is written to the key with this hash: its value is as of before.
-    pub fn forget(&mut self, hash: u64) {
-        if let Some(&place) = self.places.get(&hash) {
-            self.drop_value(place);
+    /// The key with this hash is written to: drops its value.
+    pub(crate) fn forget(&mut self, hash: u64) {
+        if let Some(&index) = self.by_hash.get(&hash) {
+            self.drop_value(index);
         }
     }
 
-    /// Every value is as of before.
-    pub fn forget_all(&mut self) {
+    /// Drops every value.
+    pub(crate) fn forget_all(&mut self) {
         for entry in &mut self.entries {
             entry.kept = None;
         }
         self.bytes = 0;
     }
 
-    /// Keys that are known.
+    /// The number of keys that are watched.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether no key is known.
+    /// Bytes of all values that are kept.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    /// Bytes of the values kept.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// The hot keys, those asked for most first, `most` of them.
+    /// At most `most` hot keys, those that are asked for most first.
     #[must_use]
-    pub fn top(&self, most: usize) -> Vec<HotKey<'_>> {
-        let mut entries: Vec<&Entry> =
+    pub(crate) fn top(&self, most: usize) -> Vec<HotKey<'_>> {
+        let mut entries: Vec<&HotEntry> =
             self.entries.iter().filter(|entry| entry.count - entry.error >= HOT_SIGHTINGS).collect();
         entries.sort_unstable_by(|a, b| b.count.cmp(&a.count).then_with(|| a.key.cmp(&b.key)));
         entries.truncate(most);
-        let shown = |entry: &'_ Entry| (entry.kept.as_ref()).map(|(kept, _)| kept.value.len());
+        let shown = |entry: &'_ HotEntry| (entry.kept.as_ref()).map(|(kept, _)| kept.value.len());
         entries
             .into_iter()
             .map(|entry| HotKey {
@@ -221,60 +222,62 @@ impl Hot {
             .collect()
     }
 
-    /// Counts a get for `key`; its place. `None` when another key has its hash.
+    /// Counts a get for `key`. Returns the index of its entry, or `None` if another key has the same hash.
     fn observe(&mut self, hash: u64, key: &[u8]) -> Option<u32> {
         self.observed += 1;
         if self.observed >= HALVING_REQUESTS * self.options.keys as u64 {
             self.observed = 0;
             for entry in &mut self.entries {
-                // The order of the heap stays what it is.
+                // The order of the heap does not change.
                 (entry.count, entry.error) = (entry.count / 2, entry.error / 2);
             }
         }
-        if let Some(&place) = self.places.get(&hash) {
-            let entry = &mut self.entries[place as usize];
+        if let Some(&index) = self.by_hash.get(&hash) {
+            let entry = &mut self.entries[index as usize];
             if entry.key != key {
                 return None;
             }
             entry.count = entry.count.saturating_add(1);
             let at = entry.heap_at as usize;
             self.sift_down(at);
-            return Some(place);
+            return Some(index);
         }
-        let place = if self.entries.len() < self.options.keys {
-            let place = self.entries.len() as u32;
+        let index = if self.entries.len() < self.options.keys {
+            let index = self.entries.len() as u32;
             let heap_at = self.heap.len() as u32;
-            let entry = Entry { hash, key: key.to_vec(), count: 1, error: 0, hits: 0, kept: None, heap_at };
+            let entry = HotEntry { hash, key: key.to_vec(), count: 1, error: 0, hits: 0, kept: None, heap_at };
             self.entries.push(entry);
-            self.heap.push(place);
+            self.heap.push(index);
             self.sift_up(heap_at as usize);
-            place
+            index
         } else {
-            let place = *self.heap.first()?;
-            self.drop_value(place);
-            let entry = &mut self.entries[place as usize];
-            self.places.remove(&entry.hash);
+            let index = *self.heap.first()?;
+            self.drop_value(index);
+            let entry = &mut self.entries[index as usize];
+            self.by_hash.remove(&entry.hash);
             (entry.hash, entry.hits) = (hash, 0);
             entry.key.clear();
             entry.key.extend_from_slice(key);
             entry.error = entry.count;
             entry.count = entry.count.saturating_add(1);
             self.sift_down(0);
-            place
+            index
         };
-        self.places.insert(hash, place);
-        Some(place)
+        self.by_hash.insert(hash, index);
+        debug_assert!(self.by_hash.len() == self.entries.len() && self.heap.len() == self.entries.len());
+        Some(index)
     }
 
-    fn drop_value(&mut self, place: u32) {
-        if let Some((kept, _)) = self.entries[place as usize].kept.take() {
+    fn drop_value(&mut self, index: u32) {
+        if let Some((kept, _)) = self.entries[index as usize].kept.take() {
+            debug_assert!(self.bytes >= kept.value.len());
             self.bytes -= kept.value.len();
         }
     }
 
-    /// Lets go of values that are too old, at some of the places.
+    /// Drops outdated values of the next [`SWEEP_ENTRIES`] entries.
     fn sweep(&mut self, now_ms: u64) {
-        for _ in 0..SWEEP_PLACES.min(self.entries.len()) {
+        for _ in 0..SWEEP_ENTRIES.min(self.entries.len()) {
             self.sweep_at = (self.sweep_at + 1) % self.entries.len();
             if self.entries[self.sweep_at].kept.as_ref().is_some_and(|(_, until_ms)| now_ms >= *until_ms) {
                 self.drop_value(self.sweep_at as u32);
@@ -318,8 +321,8 @@ impl Hot {
 mod tests {
     use super::*;
 
-    fn hot(keys: usize, bytes_max: usize) -> Hot {
-        Hot::new(HotOptions { keys, stale_ms: 100, bytes_max })
+    fn hot(keys: usize, bytes_max: usize) -> HotKeys {
+        HotKeys::new(HotOptions { keys, stale_ms: 100, bytes_max })
     }
 
     fn hash(key: &str) -> u64 {
@@ -327,15 +330,15 @@ mod tests {
             .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
     }
 
-    fn ask(hot: &mut Hot, key: &str, now_ms: u64) -> Option<Kept> {
+    fn ask(hot: &mut HotKeys, key: &str, now_ms: u64) -> Option<KeptValue> {
         hot.get(hash(key), key.as_bytes(), now_ms)
     }
 
-    fn come(hot: &mut Hot, key: &str, value: &str, asked_ms: u64, now_ms: u64) {
+    fn come(hot: &mut HotKeys, key: &str, value: &str, asked_ms: u64, now_ms: u64) {
         hot.keep(hash(key), key.as_bytes(), 7, value.as_bytes(), asked_ms, now_ms);
     }
 
-    fn value(hot: &mut Hot, key: &str, now_ms: u64) -> Option<String> {
+    fn value(hot: &mut HotKeys, key: &str, now_ms: u64) -> Option<String> {
         ask(hot, key, now_ms).map(|kept| String::from_utf8(kept.value.to_vec()).unwrap())
     }
 
@@ -409,7 +412,7 @@ mod tests {
             let count = truth[key];
             assert!(found.count >= count && found.count - found.error <= count, "{found:?}, {count}");
         }
-        assert_eq!((hot.len(), hot.places.len(), hot.heap.len()), (64, 64, 64));
+        assert_eq!((hot.len(), hot.by_hash.len(), hot.heap.len()), (64, 64, 64));
         for at in 1..64 {
             assert!(hot.count_at(at) >= hot.count_at((at - 1) / 2), "no heap");
             assert_eq!(hot.entries[hot.heap[at] as usize].heap_at as usize, at);

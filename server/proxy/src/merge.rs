@@ -1,87 +1,90 @@
-//! Gets that need not be sent: one for the same key is under way, or its value is kept here. One shard's part.
+//! Gets that are answered without being sent: a get of the same key is pending, or the value is kept here. One shard's part.
 //!
-//! A get joins one that was sent before it unless something was written to the key since: so it never sees less than
-//! it would have seen by being sent itself on the same connection. What *another* proxy, or a client that asks the cache
-//! itself, wrote meanwhile it may not see, for the time of one round trip; and a value that is kept, for as long as
-//! [`super::hot::HotOptions::stale_ms`] says. That is why both are off unless asked for.
+//! A get joins one that was sent before it unless the key was written to since. So it never sees less than it would have
+//! seen if it had been sent itself on the same connection. It may not see what *another* proxy, or a client that asks the
+//! cache directly, wrote meanwhile: for the time of one round trip if it joined, and for
+//! [`HotOptions::stale_ms`](super::hot::HotOptions::stale_ms) if it got a kept value. That is why both are off by default.
 //!
-//! A write forgets the key when it is sent and again when it is answered, as a get may have been sent elsewhere in
-//! between. Keys that routes change on the way are what the client calls them here: two names of one key do not know
-//! of each other.
+//! A write invalidates the key when it is sent, and again when it is answered, as a get may have been sent by another
+//! connection in between. A key is known here as the client named it: where routes give two names to one key, a write to the
+//! one does not invalidate the other.
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use corecached_protocol::{Command, MetaFlags, MetaVerb, Retrieve};
+use corecached_protocol::{Command, Retrieve};
 
-use super::hot::{Hot, HotOptions, Identity, Kept};
+use super::hot::{HotKeys, HotOptions, Identity, KeptValue};
 
-/// What to spare.
+/// Which gets are answered without being sent.
 #[derive(Clone, Debug)]
 pub struct MergeOptions {
-    /// Send identical gets once.
+    /// Send identical gets once, while one is pending.
     pub single_flight: bool,
-    /// Which keys to find, and what to keep of them.
+    /// Which hot keys to find, and how long to keep their values.
     pub hot: HotOptions,
-    /// Counts every `flush_all`, when it is sent and when it is answered.
+    /// Counts every `flush_all` of any shard, once when it is sent and once when it is answered.
     pub flushes: Arc<AtomicU64>,
 }
 
-/// What a command means to the gets for its key.
+/// What a pending request means to gets of the same key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Role {
+pub(crate) enum MergeRole {
     /// Nothing.
     #[default]
     Plain,
-    /// It is a get that others may join.
+    /// It is a get, which others may join.
     Leads {
-        /// Of its key.
+        /// The hash of key and command.
         hash: u64,
-        /// When.
+        /// When it was sent, unix milliseconds.
         asked_ms: u64,
     },
     /// It changes the value.
     Writes {
-        /// Of its key.
+        /// The hash of the key.
         hash: u64,
     },
 }
 
-/// What becomes of a command.
+/// What is done with a command.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It is sent.
-    Sent(Role),
-    /// It gets the reply to the one with this number.
-    Joins(u64),
-    /// Its value is here.
-    Kept(Kept),
+pub(crate) enum MergeDecision {
+    /// It is sent, in this role.
+    Send(MergeRole),
+    /// It gets the reply to the pending request with this number.
+    Join(u64),
+    /// It gets this value.
+    Answer(KeptValue),
 }
 
-/// See the head of the file.
+/// The gets that others may join, and the values of hot keys.
 #[derive(Debug)]
-pub struct Merge {
+pub(crate) struct Merge {
     single_flight: bool,
-    /// Gets under way that others may join, by the hash of key and command.
+    /// The numbers of the pending gets that others may join, by the hash of key and command.
     flights: HashMap<u64, u64, BuildHasherDefault<Identity>>,
-    hot: Option<Hot>,
+    hot: Option<HotKeys>,
     flushes: Arc<AtomicU64>,
+    /// The value of `flushes` up to which everything was forgotten.
     flushes_seen: u64,
+    /// Gets that joined another.
     joined: u64,
+    /// Gets that were answered with a kept value.
     answered: u64,
 }
 
 impl Merge {
-    /// `None` where there is nothing to spare.
+    /// `None` if both single flight and hot keys are off.
     #[must_use]
-    pub fn new(options: &MergeOptions) -> Option<Self> {
+    pub(crate) fn new(options: &MergeOptions) -> Option<Self> {
         let MergeOptions { single_flight, hot, flushes } = options;
         (*single_flight || hot.keys > 0).then(|| Self {
             single_flight: *single_flight,
             flights: HashMap::default(),
-            hot: (hot.keys > 0).then(|| Hot::new(*hot)),
+            hot: (hot.keys > 0).then(|| HotKeys::new(*hot)),
             flushes: Arc::clone(flushes),
             flushes_seen: flushes.load(Ordering::Acquire),
             joined: 0,
@@ -89,9 +92,10 @@ impl Merge {
         })
     }
 
-    /// Once a turn.
-    pub fn begin_turn(&mut self) {
+    /// Begins a turn. After a `flush_all` of any shard, nothing that was known before is used any more.
+    pub(crate) fn begin_turn(&mut self) {
         let flushes = self.flushes.load(Ordering::Acquire);
+        debug_assert!(flushes >= self.flushes_seen, "flushes are only ever counted up");
         if flushes != self.flushes_seen {
             self.flushes_seen = flushes;
             self.flights.clear();
@@ -101,33 +105,33 @@ impl Merge {
         }
     }
 
-    /// What becomes of `command`, whose key has this `hash`. `is_same` tells whether the get under way with this number is
-    /// for the same key.
-    pub fn take(
+    /// Decides what is done with `command`, whose key has this `hash`. `is_same` says whether the pending request with a
+    /// number is for the same key.
+    pub(crate) fn decide(
         &mut self,
         command: &Command,
         hash: u64,
         now_ms: u64,
         is_same: impl FnOnce(u64) -> bool,
-    ) -> Fate {
+    ) -> MergeDecision {
         let with_cas = match command {
-            // One with a routing prefix goes where it says.
+            // A key with a routing prefix goes where the prefix says.
             Command::Retrieve(Retrieve { key: [b'/', ..], touch: None, .. }) => {
-                return Fate::Sent(Role::Plain);
+                return MergeDecision::Send(MergeRole::Plain);
             }
             Command::Retrieve(Retrieve { key, touch: None, with_cas, .. }) => {
                 if let (Some(hot), false) = (&mut self.hot, *with_cas)
                     && let Some(kept) = hot.get(hash, key, now_ms)
                 {
                     self.answered += 1;
-                    return Fate::Kept(kept);
+                    return MergeDecision::Answer(kept);
                 }
                 *with_cas
             }
-            Command::Meta(meta) if !writes(meta.verb, &meta.flags) => return Fate::Sent(Role::Plain),
+            _ if command.is_read() => return MergeDecision::Send(MergeRole::Plain),
             _ => {
                 self.forget(hash);
-                return Fate::Sent(Role::Writes { hash });
+                return MergeDecision::Send(MergeRole::Writes { hash });
             }
         };
         if let Some(&number) = self.flights.get(&flight(hash, with_cas))
@@ -135,19 +139,19 @@ impl Merge {
             && is_same(number)
         {
             self.joined += 1;
-            return Fate::Joins(number);
+            return MergeDecision::Join(number);
         }
-        Fate::Sent(Role::Leads { hash: flight(hash, with_cas), asked_ms: now_ms })
+        MergeDecision::Send(MergeRole::Leads { hash: flight(hash, with_cas), asked_ms: now_ms })
     }
 
-    /// A get that leads is under way as number `number`.
-    pub fn sent(&mut self, flight: u64, number: u64) {
+    /// A get that leads was sent as request `number`: others may join it.
+    pub(crate) fn begin_flight(&mut self, flight: u64, number: u64) {
         self.flights.insert(flight, number);
     }
 
-    /// The reply to the get that leads as `number` begins: nobody joins it any more. Whether nothing was written since
-    /// it was sent.
-    pub fn lands(&mut self, flight: u64, number: u64) -> bool {
+    /// The reply to the get `number`, which leads, begins: no other get joins it any more. Returns whether nothing was
+    /// written to the key since the get was sent.
+    pub(crate) fn end_flight(&mut self, flight: u64, number: u64) -> bool {
         let is_current = self.flights.get(&flight) == Some(&number);
         if is_current {
             self.flights.remove(&flight);
@@ -155,13 +159,13 @@ impl Merge {
         is_current
     }
 
-    /// The hot keys.
-    pub const fn hot(&mut self) -> Option<&mut Hot> {
+    /// The hot keys, if they are looked for.
+    pub(crate) const fn hot_mut(&mut self) -> Option<&mut HotKeys> {
         self.hot.as_mut()
     }
 
-    /// Something is, or was, written to the key with this hash.
-    pub fn forget(&mut self, hash: u64) {
+    /// The key with this hash is being written to, or was: forgets what is known of its value.
+    pub(crate) fn forget(&mut self, hash: u64) {
         self.flights.remove(&flight(hash, false));
         self.flights.remove(&flight(hash, true));
         if let Some(hot) = &mut self.hot {
@@ -169,9 +173,9 @@ impl Merge {
         }
     }
 
-    /// Counters, each with its name in `stats`.
+    /// The counters, each with its name in `stats`.
     #[must_use]
-    pub fn counters(&self) -> [(&'static str, u64); 4] {
+    pub(crate) fn counters(&self) -> [(&'static str, u64); 4] {
         let (keys, bytes) = self.hot.as_ref().map_or((0, 0), |hot| (hot.len(), hot.bytes()));
         [
             ("single_flight_joined", self.joined),
@@ -181,30 +185,21 @@ impl Merge {
         ]
     }
 
-    /// Gets that others may join.
+    /// The number of pending gets that others may join.
     pub(crate) fn flights(&self) -> usize {
         self.flights.len()
     }
 
-    /// The hot keys, for `stats hot`.
+    /// The hot keys, for `stats hot`, if they are looked for.
     #[must_use]
-    pub const fn hot_keys(&self) -> Option<&Hot> {
+    pub(crate) const fn hot_keys(&self) -> Option<&HotKeys> {
         self.hot.as_ref()
     }
 }
 
-/// What names a get under way: `gets` is answered otherwise than `get`.
+/// The name of a get in [`Merge::flights`]: `gets` and `get` of one key get different replies.
 const fn flight(hash: u64, with_cas: bool) -> u64 {
     hash ^ with_cas as u64
-}
-
-/// Whether a meta command changes the value, or how long it lives.
-fn writes(verb: MetaVerb, flags: &MetaFlags<'_>) -> bool {
-    match verb {
-        MetaVerb::Get => flags.has(b'T') || flags.has(b'N'),
-        MetaVerb::Debug => false,
-        MetaVerb::Set | MetaVerb::Delete | MetaVerb::Arithmetic => true,
-    }
 }
 
 #[cfg(test)]
@@ -218,22 +213,22 @@ mod tests {
         Merge::new(&MergeOptions { single_flight, hot, flushes: Arc::default() }).unwrap()
     }
 
-    fn take(merge: &mut Merge, line: &str, now_ms: u64) -> Fate {
+    fn decide(merge: &mut Merge, line: &str, now_ms: u64) -> MergeDecision {
         let line = format!("{line}\r\n");
         let Ok(Parsed::Complete { value: command, .. }) =
             Parser::new().parse(line.as_bytes(), &Limits::default())
         else {
             panic!("{line}")
         };
-        merge.take(&command, 1 << 40, now_ms, |_| true)
+        merge.decide(&command, 1 << 40, now_ms, |_| true)
     }
 
     /// Sends a get as `number`.
     fn send(merge: &mut Merge, line: &str, number: u64, now_ms: u64) -> u64 {
-        let Fate::Sent(Role::Leads { hash, .. }) = take(merge, line, now_ms) else {
+        let MergeDecision::Send(MergeRole::Leads { hash, .. }) = decide(merge, line, now_ms) else {
             panic!("{line} is not sent")
         };
-        merge.sent(hash, number);
+        merge.begin_flight(hash, number);
         hash
     }
 
@@ -241,12 +236,12 @@ mod tests {
     fn a_get_joins_one_that_is_under_way_until_its_reply_begins() {
         let mut merge = merge(true, 0);
         let flight = send(&mut merge, "get k", 5, 0);
-        assert_eq!(take(&mut merge, "get k", 1), Fate::Joins(5));
+        assert_eq!(decide(&mut merge, "get k", 1), MergeDecision::Join(5));
         let with_cas = send(&mut merge, "gets k", 6, 1);
-        assert_eq!(take(&mut merge, "gets k", 1), Fate::Joins(6));
-        assert!(merge.lands(flight, 5) && merge.lands(with_cas, 6));
+        assert_eq!(decide(&mut merge, "gets k", 1), MergeDecision::Join(6));
+        assert!(merge.end_flight(flight, 5) && merge.end_flight(with_cas, 6));
         send(&mut merge, "get k", 7, 2);
-        assert!(!merge.lands(flight, 5), "another is under way");
+        assert!(!merge.end_flight(flight, 5), "another is under way");
         assert_eq!(merge.counters()[0], ("single_flight_joined", 2));
     }
 
@@ -265,17 +260,17 @@ mod tests {
         ] {
             let mut merge = merge(true, 0);
             let flight = send(&mut merge, "get k", 5, 0);
-            assert!(matches!(take(&mut merge, write, 0), Fate::Sent(Role::Writes { .. })), "{write}");
+            assert!(matches!(decide(&mut merge, write, 0), MergeDecision::Send(MergeRole::Writes { .. })), "{write}");
             send(&mut merge, "get k", 6, 0);
-            assert_eq!(take(&mut merge, "get k", 0), Fate::Joins(6), "{write}");
-            assert!(!merge.lands(flight, 5), "{write}: its value is from before");
+            assert_eq!(decide(&mut merge, "get k", 0), MergeDecision::Join(6), "{write}");
+            assert!(!merge.end_flight(flight, 5), "{write}: its value is from before");
         }
         let mut merge = merge(true, 0);
         send(&mut merge, "get k", 5, 0);
         for other in ["mg k v", "me k", "get /a/b/k"] {
-            assert_eq!(take(&mut merge, other, 0), Fate::Sent(Role::Plain));
+            assert_eq!(decide(&mut merge, other, 0), MergeDecision::Send(MergeRole::Plain));
         }
-        assert_eq!(take(&mut merge, "get k", 0), Fate::Joins(5));
+        assert_eq!(decide(&mut merge, "get k", 0), MergeDecision::Join(5));
     }
 
     #[test]
@@ -283,7 +278,7 @@ mod tests {
         let mut merge = merge(true, 4);
         send(&mut merge, "get k", 5, 0);
         merge.begin_turn();
-        assert_eq!(take(&mut merge, "get k", 0), Fate::Joins(5));
+        assert_eq!(decide(&mut merge, "get k", 0), MergeDecision::Join(5));
         merge.flushes.fetch_add(1, Ordering::Release);
         merge.begin_turn();
         send(&mut merge, "get k", 6, 0);
@@ -294,13 +289,13 @@ mod tests {
         let mut merge = merge(false, 4);
         for number in 0..2 {
             let flight = send(&mut merge, "get k", number, 0);
-            assert!(merge.lands(flight, number));
-            merge.hot().unwrap().keep(1 << 40, b"k", 0, b"v", 0, 0);
+            assert!(merge.end_flight(flight, number));
+            merge.hot_mut().unwrap().keep(1 << 40, b"k", 0, b"v", 0, 0);
         }
-        assert!(matches!(take(&mut merge, "get k", 1), Fate::Kept(_)));
-        assert!(matches!(take(&mut merge, "gets k", 1), Fate::Sent(Role::Leads { .. })));
-        take(&mut merge, "set k 0 0 1", 2);
-        assert!(matches!(take(&mut merge, "get k", 2), Fate::Sent(Role::Leads { .. })));
+        assert!(matches!(decide(&mut merge, "get k", 1), MergeDecision::Answer(_)));
+        assert!(matches!(decide(&mut merge, "gets k", 1), MergeDecision::Send(MergeRole::Leads { .. })));
+        decide(&mut merge, "set k 0 0 1", 2);
+        assert!(matches!(decide(&mut merge, "get k", 2), MergeDecision::Send(MergeRole::Leads { .. })));
         assert_eq!(merge.counters()[1], ("hot_key_hits", 1));
     }
 

@@ -1,647 +1,406 @@
 //! One shard's part of the proxy: requests for the keys it owns go to their destinations, and replies come back.
 //!
-//! Owns the shard's routes, its destinations with their connections, and every request under way. The shard's core
-//! brings requests ([`Relay::submit`]) and what the driver reported; [`Relay::finish_turn`] then connects, sends and
-//! closes. What the clients get goes to [`Clients`]. No lock, no clock of its own, no blocking.
+//! ```text
+//! relay      the requests of clients, flushes, and what routes ask to be done
+//! pending    requests without a reply, and the delivery of replies
+//! upstreams  destinations with their connections, and their actions towards the driver
+//! ```
+//!
+//! The shard's core brings requests ([`Relay::submit`]) and what the driver reported; [`Relay::finish_turn`] then connects,
+//! sends and closes. Clients get their replies through [`Clients`]. The relay takes no lock, reads no clock and never blocks.
 
-mod waiting;
+mod pending;
+mod setup;
+#[cfg(test)]
+mod tests;
+mod upstreams;
 
 use std::collections::HashMap;
-use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use corecached_net::tls::SecureDriver;
+use corecached_net::{Close, ConnId};
 use corecached_protocol::client::ReplyEvent;
 use corecached_protocol::{Command, ErrorKind, Exptime, Reply};
-use crossbeam_channel::Receiver;
-use socket2::SockAddr;
-
-use super::config::{Address, EjectedLimit, PoolId, Server};
-use super::merge::{Merge, MergeOptions, Role};
-use super::request::{Operation, OwnedRequest, key_of};
-use super::route::{self, Action, Execution, Limits, Routes, Softening, Tree};
-use super::shape::Shape;
-use super::spool::{Spooler, Undelivered};
-use super::upstream::{self, Destination, HealthOptions, Options, PoolHealth, Thresholds};
-use corecached_net::outbox::HIGH_WATER_BYTES;
-use corecached_net::tls::SecureDriver;
-use corecached_net::tls::Trust;
-use corecached_net::{Close, ConnId, Send};
 use corecached_shard::clients::Clients;
 use corecached_shard::mesh::message::ReplyTo;
-use waiting::{Asked, Waiter, Waiting};
+use crossbeam_channel::Receiver;
 
-/// What the control thread found out, made anew whenever something changes.
-#[derive(Debug)]
-pub struct Snapshot {
-    /// Where requests go.
-    pub tree: Arc<Tree>,
-    /// Where the servers of the tree are; one that is not among them cannot be reached now.
-    pub addresses: HashMap<Server, SockAddr>,
-    /// Whom secured destinations must be signed by.
-    pub trust: Option<Arc<Trust>>,
-}
+use crate::merge::Merge;
+use crate::reply_format::ReplyFormat;
+use crate::request::{Operation, OwnedRequest};
+use crate::route::{self, Action, Execution, Limits, Routes, Softening as ErrorDowngrade};
+use crate::spool::{Spooler, Undelivered};
+use crate::upstream::{Destination, failure};
+use pending::{ClientRequest, PendingRequest, PendingRequests};
+pub use setup::{RelaySetup, Snapshot, UpstreamOptions};
+use upstreams::Upstreams;
 
-/// What the command line says about destinations; the rest of their options is in the tree.
-#[derive(Clone, Debug)]
-pub struct UpstreamOptions {
-    /// `--reset-inactive-connection-interval`, ms
-    pub inactive_reset_ms: u64,
-    /// `--connect-timeout-retries`
-    pub connect_retries: u32,
-    /// `--target-max-pending-requests`, `--target-max-inflight-requests`
-    pub limits: upstream::Limits,
-    /// `--timeouts-until-tko`, `--probe-timeout-*`, `--disable-tko-tracking`
-    pub health: HealthOptions,
-    /// `--single-flight`, `--hot-*`
-    pub merge: MergeOptions,
-}
-
-/// What a relay is made from, on its shard's thread.
-#[derive(Clone, Debug)]
-pub struct RelaySetup {
-    /// To begin with.
-    pub snapshot: Arc<Snapshot>,
-    /// What follows.
-    pub updates: Receiver<Arc<Snapshot>>,
-    /// Of all destinations.
-    pub options: UpstreamOptions,
-    /// Takes the deletes that no destination takes.
-    pub spooler: Option<Spooler>,
-    /// Decides what is random.
-    pub seed: u64,
-}
-
-/// See the head of the file.
+/// The proxy's part of one shard.
 #[derive(Debug)]
 pub struct Relay {
     updates: Receiver<Arc<Snapshot>>,
-    options: UpstreamOptions,
-    snapshot: Arc<Snapshot>,
     routes: Rc<Routes>,
     execution: Execution,
-    /// Places stay what they are while anything refers to them.
-    upstreams: Vec<Upstream>,
-    by_server: HashMap<Server, u32>,
-    /// What destinations share that may not all be ejected, by pool and its limits.
-    pools: HashMap<(PoolId, u32, u32), Rc<PoolHealth>>,
-    /// By the driver's place: which upstream a connection is to.
-    by_conn: HashMap<ConnId, u32>,
-    waiting: Waiting,
-    /// Upstreams that something happened to in this turn.
-    touched: Vec<u32>,
+    upstreams: Upstreams,
+    pending: PendingRequests,
+    flushes: Flushes,
+    /// What routes have asked for and is not done yet.
     actions: Vec<Action>,
     /// Requests of clients, by operation.
-    asked: [u64; Operation::NAMES.len()],
+    requests: [u64; Operation::NAMES.len()],
     spooler: Option<Spooler>,
-    /// Deletes that it took.
-    kept: u64,
-    flushes: HashMap<u64, Flush>,
-    flushes_begun: u64,
+    /// Deletes that the spooler took.
+    spooled: u64,
+    /// Unix milliseconds of this turn.
     now_ms: u64,
-    /// When an upstream next wants to be told the time; never later than it does.
+    /// When a destination or a route next needs to know the time, unix milliseconds; never later than that.
     tick_at_ms: u64,
-    seed: u64,
 }
 
+/// The `flush_all` commands that not every destination has answered.
 #[derive(Debug)]
-struct Upstream {
-    destination: Destination,
-    server: Server,
-    conn: Option<ConnId>,
-    /// The driver has said that `conn` stands.
-    connected: bool,
-    touched: bool,
-    /// No tree names it any more.
-    retired: bool,
+struct Flushes {
+    by_number: HashMap<u64, Flush>,
+    /// The number of the next one.
+    next_number: u64,
+    /// Counts, over all shards, every `flush_all` when it is sent and when it is answered.
+    count: Arc<AtomicU64>,
 }
 
-/// A `flush_all` under way.
 #[derive(Debug)]
 struct Flush {
-    asked: Asked,
+    request: ClientRequest,
+    /// Destinations that have not answered.
     missing: usize,
-    /// An error, if there was one.
-    worst: Reply,
+    /// The last error that a destination answered, else `Reply::Done`.
+    result: Reply,
 }
 
 impl Relay {
-    /// A relay with nothing under way.
+    /// A relay without pending requests.
     #[must_use]
-    pub fn new(setup: RelaySetup) -> Self {
+    pub(crate) fn new(setup: RelaySetup) -> Self {
         let RelaySetup { snapshot, updates, options, spooler, seed } = setup;
-        let mut relay = Self {
+        let mut upstreams = Upstreams::new(Arc::clone(&snapshot), &options, seed);
+        let slots = upstreams.adopt(Arc::clone(&snapshot));
+        let count = Arc::clone(&options.merge.flushes);
+        Self {
             updates,
-            routes: Rc::new(Routes::new(Arc::clone(&snapshot.tree))),
-            snapshot: Arc::clone(&snapshot),
+            routes: Rc::new(Routes::at(Arc::clone(&snapshot.tree), slots)),
             execution: Execution::new(&Limits::default(), seed),
-            upstreams: Vec::new(),
-            by_server: HashMap::new(),
-            pools: HashMap::new(),
-            by_conn: HashMap::new(),
-            waiting: Waiting::new(Merge::new(&options.merge)),
-            options,
-            touched: Vec::new(),
+            upstreams,
+            pending: PendingRequests::new(Merge::new(&options.merge)),
+            flushes: Flushes { by_number: HashMap::new(), next_number: 0, count },
             actions: Vec::new(),
-            asked: [0; Operation::NAMES.len()],
+            requests: [0; Operation::NAMES.len()],
             spooler,
-            kept: 0,
-            flushes: HashMap::new(),
-            flushes_begun: 0,
+            spooled: 0,
             now_ms: 0,
             tick_at_ms: u64::MAX,
-            seed,
-        };
-        relay.adopt(snapshot);
-        relay
+        }
     }
 
     // --- the turn ---
 
-    /// The time, unix milliseconds, once a turn; destinations whose deadlines have come are told.
-    pub fn begin_turn(&mut self, now_ms: u64, clients: &mut impl Clients) {
+    /// Begins a turn at `now_ms`, unix milliseconds, which never goes back: takes over new snapshots, and tells the time to
+    /// destinations and routes if the deadline of one has come.
+    pub(crate) fn begin_turn(&mut self, now_ms: u64, clients: &mut impl Clients) {
         self.now_ms = now_ms;
-        self.waiting.now_ms = now_ms;
-        if let Some(merge) = &mut self.waiting.merge {
-            merge.begin_turn();
-        }
+        self.upstreams.begin_turn(now_ms);
+        self.pending.begin_turn(now_ms);
         while let Ok(snapshot) = self.updates.try_recv() {
             self.adopt(snapshot);
         }
         if now_ms < self.tick_at_ms {
             return;
         }
-        self.tick_at_ms = u64::MAX;
-        for place in 0..self.upstreams.len() {
-            let Self { upstreams, waiting, .. } = self;
-            let upstream = &mut upstreams[place];
-            upstream.destination.tick(now_ms, &mut |waiter, event| waiting.step(clients, waiter, event));
-            let deadline_ms = upstream.destination.next_deadline().unwrap_or(u64::MAX);
-            self.tick_at_ms = self.tick_at_ms.min(deadline_ms);
-            self.touch(place as u32);
-        }
+        self.tick_at_ms = self.upstreams.tick(&mut self.pending, clients);
         self.execution.tick(now_ms, &mut self.actions);
-        self.act();
+        self.perform_actions();
     }
 
     /// When [`Relay::begin_turn`] has something to do at the latest, unix milliseconds.
     #[must_use]
-    pub const fn next_deadline_ms(&self) -> u64 {
+    pub(crate) const fn next_deadline_ms(&self) -> u64 {
         self.tick_at_ms
     }
 
-    /// Connect, send and close as the destinations want it.
-    pub fn finish_turn(&mut self, driver: &mut impl SecureDriver, clients: &mut impl Clients) {
+    /// Delivers what is left to deliver, then connects, sends and closes as the destinations ask for it.
+    pub(crate) fn finish_turn(&mut self, driver: &mut impl SecureDriver, clients: &mut impl Clients) {
         loop {
-            self.settle(clients);
-            let Some(place) = self.touched.pop() else { return };
-            self.upstreams[place as usize].touched = false;
-            self.drive(place, driver, clients);
+            self.deliver_finished(clients);
+            let Some(slot) = self.upstreams.take_touched() else { return };
+            let deadline_ms = self.upstreams.carry_out_actions(slot, driver, &mut self.pending, clients);
+            self.tick_at_ms = self.tick_at_ms.min(deadline_ms);
         }
     }
 
-    fn drive(&mut self, place: u32, driver: &mut impl SecureDriver, clients: &mut impl Clients) {
-        let now_ms = self.now_ms;
-        let Self { upstreams, waiting, by_conn, snapshot, .. } = self;
-        let upstream = &mut upstreams[place as usize];
-        loop {
-            match upstream.destination.next_action(now_ms) {
-                Some(upstream::Action::Connect) => {
-                    let begun = match snapshot.addresses.get(&upstream.server) {
-                        Some(address) if upstream.server.tls => snapshot
-                            .trust
-                            .as_ref()
-                            .ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))
-                            .and_then(|trust| trust.towards(host_of(&upstream.server.address)))
-                            .and_then(|secure| driver.connect_secured(address, &secure)),
-                        Some(address) => driver.connect(address),
-                        None => Err(io::ErrorKind::NotFound.into()),
-                    };
-                    match begun {
-                        Ok(conn) => {
-                            by_conn.insert(conn, place);
-                            (upstream.conn, upstream.connected) = (Some(conn), false);
-                        }
-                        Err(error) => {
-                            upstream.destination.connect_failed(
-                                error.kind(),
-                                now_ms,
-                                &mut |waiter, event| {
-                                    waiting.step(clients, waiter, event);
-                                },
-                            );
-                        }
-                    }
-                }
-                Some(upstream::Action::Send) => {
-                    let Some(conn) = upstream.conn else { break };
-                    // A destination that does not read keeps its requests; their bound is its own. Closing it, or
-                    // connecting anew, waits for nothing.
-                    if driver.backlog(conn) > HIGH_WATER_BYTES {
-                        break;
-                    }
-                    let (out, sends) = clients.output();
-                    let start = out.len();
-                    upstream.destination.take_output(out, now_ms);
-                    sends.push(Send::Bytes { conn, start, end: out.len(), queued: false });
-                }
-                Some(upstream::Action::Close) => {
-                    if let Some(conn) = upstream.conn.take() {
-                        by_conn.remove(&conn);
-                        driver.close(conn, Close::Now);
-                    }
-                    upstream.connected = false;
-                }
-                None => break,
-            }
-        }
-        let deadline_ms = upstream.destination.next_deadline().unwrap_or(u64::MAX);
-        self.tick_at_ms = self.tick_at_ms.min(deadline_ms);
-        if self.upstreams[place as usize].retired {
-            self.forget_retired(place, clients);
-        }
+    /// Routes requests by another tree from now on. Pending ones go on by the old one; connections to servers that both
+    /// trees name stay open.
+    fn adopt(&mut self, snapshot: Arc<Snapshot>) {
+        let slots = self.upstreams.adopt(Arc::clone(&snapshot));
+        self.routes = Rc::new(Routes::at(Arc::clone(&snapshot.tree), slots));
     }
 
     // --- requests ---
 
-    /// Send `command`, with `data` as its value, where its key belongs; the answer goes to `to` on shard `from`. `hash` is
-    /// that of its key without a routing prefix.
-    pub fn submit(&mut self, from: usize, to: ReplyTo, command: &Command<'_>, hash: u64, data: &[u8]) {
-        let Some(key) = key_of(command) else { return };
-        if let Some(operation) = Operation::of(command) {
-            self.asked[operation as usize] += 1;
+    /// Sends `command`, with `data` as its value, to the destinations that the routes say. Its reply goes to `to` on shard
+    /// `from`. `hash` is that of the command's key without its routing prefix. A command without a key is ignored.
+    pub(crate) fn submit(
+        &mut self,
+        from: usize,
+        to: ReplyTo,
+        command: &Command<'_>,
+        hash: u64,
+        data: &[u8],
+    ) {
+        let Some(key) = command.key() else { return };
+        if let Some(operation) = Operation::from_command(command) {
+            self.requests[operation as usize] += 1;
         }
-        let softening = self.routes.tree().softening_of(command);
-        let (shape, buffer) = (Shape::of(command), self.waiting.key(key));
-        let mut asked = Asked {
-            from,
-            to,
-            shape,
-            softening,
-            key: buffer,
-            begun: false,
-            role: Role::Plain,
-            followers: Vec::new(),
-        };
-        if self.waiting.merge.is_some() {
-            match self.waiting.merged(asked, command, hash) {
-                Some(sent) => asked = sent,
+        let downgrade = self.routes.tree().softening_of(command);
+        let (format, buffer) = (ReplyFormat::for_command(command), self.pending.key_buffer(key));
+        let mut request = ClientRequest::new(from, to, format, downgrade, buffer);
+        if self.pending.merge().is_some() {
+            match self.pending.merge_request(request, command, hash) {
+                Some(to_send) => request = to_send,
                 None => return,
             }
         }
-        let role = asked.role;
-        let waiter = self.waiting.insert(Waiter::Client(asked));
-        if let (Role::Leads { hash, .. }, Some(merge)) = (role, &mut self.waiting.merge) {
-            merge.sent(hash, waiter);
-        }
+        let number = self.pending.insert_client(request);
         if let Some(id) = self.routes.direct(key, command) {
-            let place = self.routes.place(id);
-            let now_ms = self.now_ms;
-            match self.upstreams[place as usize].destination.request(command, data, waiter, false, now_ms) {
-                Ok(()) => self.touch(place),
-                Err(reply) => self.waiting.done.push((waiter, reply)),
+            let slot = self.routes.place(id);
+            if let Err(reply) = self.upstreams.request(slot, command, data, number, false) {
+                self.pending.finish(number, reply);
             }
             return;
         }
         match OwnedRequest::new(command, Bytes::copy_from_slice(data)) {
             Some(request) => {
                 let routes = Rc::clone(&self.routes);
-                self.execution.begin(&routes, request, waiter, self.now_ms, &mut self.actions);
-                self.act();
+                self.execution.begin(&routes, request, number, self.now_ms, &mut self.actions);
+                self.perform_actions();
             }
-            None => self.waiting.done.push((waiter, upstream::failure(ErrorKind::Local))),
+            None => self.pending.finish(number, failure(ErrorKind::Local)),
         }
     }
 
-    fn act(&mut self) {
+    /// Does what routes have asked for: sends requests, answers those of clients, and spools deletes.
+    fn perform_actions(&mut self) {
         let mut actions = std::mem::take(&mut self.actions);
         for action in actions.drain(..) {
             match action {
-                Action::Send { call, place, request, may_be_refused } => {
-                    let waiter = self.waiting.insert(Waiter::Call(call));
-                    let now_ms = self.now_ms;
-                    let destination = &mut self.upstreams[place as usize].destination;
+                Action::Send { call, place: slot, request, may_be_refused } => {
+                    let number = self.pending.insert(PendingRequest::Call(call));
                     let (command, data) = (request.command(), request.data());
-                    match destination.request(&command, data, waiter, may_be_refused, now_ms) {
-                        Ok(()) => self.touch(place),
-                        Err(reply) => self.waiting.done.push((waiter, reply)),
+                    if let Err(reply) = self.upstreams.request(slot, &command, data, number, may_be_refused) {
+                        self.pending.finish(number, reply);
                     }
                 }
-                Action::Answer { ticket, reply } => self.waiting.done.push((ticket, reply)),
-                Action::Keep { call, place, request } => {
-                    let waiter = self.waiting.insert(Waiter::Call(call));
-                    let address = self.upstreams[place as usize].server.address.clone();
+                Action::Answer { ticket, reply } => self.pending.finish(ticket, reply),
+                Action::Keep { call, place: slot, request } => {
+                    let number = self.pending.insert(PendingRequest::Call(call));
+                    let address = self.upstreams.address(slot).clone();
                     let undelivered = Undelivered { address, key: request.key().clone() };
-                    let kept = self.spooler.as_ref().is_some_and(|spooler| spooler.take(undelivered));
-                    self.kept += u64::from(kept);
-                    let reply = if kept { Reply::NotFound } else { upstream::failure(ErrorKind::Local) };
-                    self.waiting.done.push((waiter, reply));
+                    let taken = self.spooler.as_ref().is_some_and(|spooler| spooler.take(undelivered));
+                    self.spooled += u64::from(taken);
+                    let reply = if taken { Reply::NotFound } else { failure(ErrorKind::Local) };
+                    self.pending.finish(number, reply);
                 }
             }
         }
+        debug_assert!(self.actions.is_empty(), "to perform an action asks for no other");
         self.actions = actions;
         let deadline_ms = self.execution.next_deadline_ms().unwrap_or(u64::MAX);
         self.tick_at_ms = self.tick_at_ms.min(deadline_ms);
     }
 
-    /// Tell those who wait what came for them, until nothing follows from it.
-    fn settle(&mut self, clients: &mut impl Clients) {
-        while !self.waiting.done.is_empty() {
-            let mut done = std::mem::take(&mut self.waiting.done);
-            for (waiter, reply) in done.drain(..) {
-                if let Some(Some(Waiter::Client(_))) = self.waiting.places.get(waiter as usize) {
-                    self.waiting.step(clients, waiter, ReplyEvent::Reply(reply));
+    /// Delivers whole replies to the clients, routes and flushes that wait for them, until none are left: a reply to a route
+    /// may lead to others.
+    fn deliver_finished(&mut self, clients: &mut impl Clients) {
+        while self.pending.has_finished() {
+            let mut finished = self.pending.take_finished();
+            for (number, reply) in finished.drain(..) {
+                if self.pending.is_of_client(number) {
+                    self.pending.deliver(clients, number, ReplyEvent::Reply(reply));
                     continue;
                 }
-                match self.waiting.remove(waiter) {
-                    Some(Waiter::Call(call)) => {
+                match self.pending.remove(number) {
+                    Some(PendingRequest::Call(call)) => {
                         self.execution.replied(call, reply, self.now_ms, &mut self.actions);
-                        self.act();
+                        self.perform_actions();
                     }
-                    Some(Waiter::Flush(number)) => self.flushed(number, reply, clients),
-                    Some(Waiter::Client(_)) | None => debug_assert!(false, "a reply nobody waits for"),
+                    Some(PendingRequest::Flush(flush)) => self.destination_flushed(flush, reply, clients),
+                    Some(PendingRequest::Client(_)) | None => {
+                        debug_assert!(false, "a reply to request {number}, which is not pending");
+                    }
                 }
             }
-            if self.waiting.done.is_empty() {
-                self.waiting.done = done;
-            }
+            self.pending.give_back(finished);
         }
     }
 
-    /// `flush_all`, to every destination; the worst of their replies is the answer.
-    pub fn flush_all(&mut self, to: ReplyTo, from: usize, delay: Option<Exptime>, noreply: bool) {
-        let shape = if noreply { Shape::Silence } else { Shape::Line };
-        let asked = Asked {
-            from,
-            to,
-            shape,
-            softening: Softening::None,
-            key: Vec::new(),
-            begun: false,
-            role: Role::Plain,
-            followers: Vec::new(),
-        };
-        let places: Vec<u32> = (0..self.upstreams.len() as u32)
-            .filter(|&place| !self.upstreams[place as usize].retired)
-            .collect();
-        if places.is_empty() {
-            let waiter = self.waiting.insert(Waiter::Client(asked));
-            return self.waiting.done.push((waiter, Reply::Done));
+    // --- flushes ---
+
+    /// Sends `flush_all` to every destination. The client gets the last error among their replies, or `OK` if there was none.
+    pub(crate) fn flush_all(&mut self, to: ReplyTo, from: usize, delay: Option<Exptime>, noreply: bool) {
+        let format = ReplyFormat::for_command(&Command::FlushAll { delay, noreply });
+        let request = ClientRequest::new(from, to, format, ErrorDowngrade::None, Vec::new());
+        let slots = self.upstreams.slots_in_use();
+        if slots.is_empty() {
+            let number = self.pending.insert(PendingRequest::Client(request));
+            return self.pending.finish(number, Reply::Done);
         }
-        self.options.merge.flushes.fetch_add(1, Ordering::Release);
-        let number = self.flushes_begun;
-        self.flushes_begun += 1;
-        self.flushes.insert(number, Flush { asked, missing: places.len(), worst: Reply::Done });
+        let flush = self.flushes.begin(request, slots.len());
         let command = Command::FlushAll { delay, noreply: false };
-        for place in places {
-            let waiter = self.waiting.insert(Waiter::Flush(number));
-            let now_ms = self.now_ms;
-            match self.upstreams[place as usize].destination.request(&command, b"", waiter, false, now_ms) {
-                Ok(()) => self.touch(place),
-                Err(reply) => self.waiting.done.push((waiter, reply)),
+        for slot in slots {
+            let number = self.pending.insert(PendingRequest::Flush(flush));
+            if let Err(reply) = self.upstreams.request(slot, &command, b"", number, false) {
+                self.pending.finish(number, reply);
             }
         }
     }
 
-    fn flushed(&mut self, number: u64, reply: Reply, clients: &mut impl Clients) {
-        let Some(flush) = self.flushes.get_mut(&number) else { return };
-        flush.missing -= 1;
-        if let Reply::Error { .. } = reply {
-            flush.worst = reply;
-        }
-        if flush.missing == 0
-            && let Some(Flush { asked, worst, .. }) = self.flushes.remove(&number)
-        {
-            self.options.merge.flushes.fetch_add(1, Ordering::Release);
-            self.answer(asked, worst, clients);
-        }
-    }
-
-    fn answer(&mut self, mut asked: Asked, reply: Reply, clients: &mut impl Clients) {
-        asked.told(&ReplyEvent::Reply(reply), clients);
-        self.waiting.forget(asked);
+    /// One destination has answered the flush with this number. After the last one the client gets its reply.
+    fn destination_flushed(&mut self, number: u64, reply: Reply, clients: &mut impl Clients) {
+        let Some((mut request, result)) = self.flushes.answered(number, reply) else { return };
+        request.deliver(&ReplyEvent::Reply(result), clients);
+        self.pending.release(request);
     }
 
     // --- connections ---
 
-    /// Whether `conn` is one of ours.
+    /// Whether `conn` is a connection to an upstream.
     #[inline]
     #[must_use]
-    pub fn owns(&self, conn: ConnId) -> bool {
-        self.by_conn.contains_key(&conn)
+    pub(crate) fn owns(&self, conn: ConnId) -> bool {
+        self.upstreams.owns(conn)
     }
 
-    /// It stands.
-    pub fn connected(&mut self, conn: ConnId) {
-        let Some(&place) = self.by_conn.get(&conn) else { return };
-        let upstream = &mut self.upstreams[place as usize];
-        upstream.connected = true;
-        upstream.destination.connected(self.now_ms);
-        self.touch(place);
+    /// The connection was established.
+    pub(crate) fn connected(&mut self, conn: ConnId) {
+        self.upstreams.connected(conn);
     }
 
-    /// Bytes came.
-    pub fn received(&mut self, conn: ConnId, bytes: &[u8], clients: &mut impl Clients) {
-        let Some(&place) = self.by_conn.get(&conn) else { return };
-        let Self { upstreams, waiting, now_ms, .. } = self;
-        upstreams[place as usize]
-            .destination
-            .received(bytes, *now_ms, &mut |waiter, event| waiting.step(clients, waiter, event));
-        self.touch(place);
+    /// Bytes were received on `conn`.
+    pub(crate) fn received(&mut self, conn: ConnId, bytes: &[u8], clients: &mut impl Clients) {
+        self.upstreams.received(conn, bytes, &mut self.pending, clients);
     }
 
-    /// The other end will send nothing more, which is its way to close: so do we.
-    pub fn ended(&mut self, conn: ConnId, driver: &mut impl SecureDriver, clients: &mut impl Clients) {
+    /// The other end will send nothing more, which is its way to close: the connection is closed from here too.
+    pub(crate) fn ended(&mut self, conn: ConnId, driver: &mut impl SecureDriver, clients: &mut impl Clients) {
         if self.owns(conn) {
             driver.close(conn, Close::Now);
             self.closed(conn, clients);
         }
     }
 
-    /// It broke, or could not be made.
-    pub fn closed(&mut self, conn: ConnId, clients: &mut impl Clients) {
-        let Some(place) = self.by_conn.remove(&conn) else { return };
-        let Self { upstreams, waiting, now_ms, .. } = self;
-        let upstream = &mut upstreams[place as usize];
-        let mut sink = |waiter: u64, event: ReplyEvent<'_>| waiting.step(clients, waiter, event);
-        upstream.conn = None;
-        if std::mem::take(&mut upstream.connected) {
-            upstream.destination.closed(*now_ms, &mut sink);
-        } else {
-            upstream.destination.connect_failed(io::ErrorKind::ConnectionRefused, *now_ms, &mut sink);
-        }
-        self.touch(place);
+    /// The connection broke, or could not be established.
+    pub(crate) fn closed(&mut self, conn: ConnId, clients: &mut impl Clients) {
+        self.upstreams.closed(conn, &mut self.pending, clients);
     }
 
-    /// Its socket takes bytes again.
-    pub fn drained(&mut self, conn: ConnId) {
-        if let Some(&place) = self.by_conn.get(&conn) {
-            self.touch(place);
-        }
+    /// The socket of `conn` takes bytes again.
+    pub(crate) fn drained(&mut self, conn: ConnId) {
+        self.upstreams.drained(conn);
     }
 
-    fn touch(&mut self, place: u32) {
-        let upstream = &mut self.upstreams[place as usize];
-        if !upstream.touched {
-            upstream.touched = true;
-            self.touched.push(place);
-        }
-    }
-
-    // --- updates ---
-
-    /// Route by another tree from now on. What is under way goes on by the old one; connections to servers that both
-    /// name stay.
-    fn adopt(&mut self, snapshot: Arc<Snapshot>) {
-        for upstream in &mut self.upstreams {
-            upstream.retired = true;
-        }
-        let places: Box<[u32]> =
-            snapshot.tree.destinations().iter().map(|destination| self.place_of(destination)).collect();
-        self.routes = Rc::new(Routes::at(Arc::clone(&snapshot.tree), places));
-        for place in 0..self.upstreams.len() {
-            let upstream = &mut self.upstreams[place];
-            // One that moved is connected to anew, as soon as nothing is under way; one that was nowhere is found.
-            let now_at = snapshot.addresses.get(&upstream.server).map(address_bytes);
-            let moved = self.snapshot.addresses.get(&upstream.server).map(address_bytes) != now_at;
-            if moved && (upstream.conn.is_some() || now_at.is_some()) {
-                upstream.destination.moved(self.now_ms);
-            }
-            self.touch(place as u32);
-        }
-        self.snapshot = snapshot;
-    }
-
-    fn place_of(&mut self, wanted: &route::Destination) -> u32 {
-        let server = wanted.server.clone();
-        if let Some(&place) = self.by_server.get(&server) {
-            let upstream = &mut self.upstreams[place as usize];
-            upstream.retired = false;
-            upstream.destination.limit_concurrency(wanted.adaptive_concurrency);
-            return place;
-        }
-        let options = Options {
-            server_timeout_ms: u64::from(server.reply_timeout_ms),
-            connect_timeout_ms: u64::from(server.connect_timeout_ms),
-            connect_retries: self.options.connect_retries,
-            inactive_reset_ms: self.options.inactive_reset_ms,
-            limits: self.options.limits,
-            health: self.options.health,
-        };
-        let seed = self.seed ^ (self.upstreams.len() as u64) << 32;
-        // Destinations that stay over a change of the configuration keep the limits they came with.
-        let pool = wanted.ejected_limit.map(|EjectedLimit { upper, lower }| {
-            let health = self.pools.entry((wanted.pool, upper, lower)).or_insert_with(|| {
-                PoolHealth::new(Thresholds { upper: upper as usize, lower: lower as usize })
-            });
-            Rc::clone(health)
-        });
-        let mut destination = Destination::new(server.address.to_string(), options, pool, seed);
-        destination.limit_concurrency(wanted.adaptive_concurrency);
-        let place = self.upstreams.len() as u32;
-        self.upstreams.push(Upstream {
-            destination,
-            server: server.clone(),
-            conn: None,
-            connected: false,
-            touched: false,
-            retired: false,
-        });
-        self.by_server.insert(server, place);
-        place
-    }
-
-    /// A destination that no tree names is let go of once nothing is under way to it.
-    fn forget_retired(&mut self, place: u32, clients: &mut impl Clients) {
-        let Self { upstreams, waiting, now_ms, by_server, .. } = self;
-        let upstream = &mut upstreams[place as usize];
-        if upstream.destination.pending() == 0 && by_server.get(&upstream.server) == Some(&place) {
-            by_server.remove(&upstream.server);
-            upstream.destination.abandon(*now_ms, &mut |waiter, event| {
-                waiting.step(clients, waiter, event);
-            });
-            self.touch(place); // it wants to be closed
-        }
-    }
+    // --- reports ---
 
     /// Requests of clients that did `operation`.
     #[must_use]
-    pub const fn asked(&self, operation: Operation) -> u64 {
-        self.asked[operation as usize]
+    pub(crate) const fn requests(&self, operation: Operation) -> u64 {
+        self.requests[operation as usize]
     }
 
-    /// Deletes that failed and were kept for later.
+    /// Deletes that failed and that the spooler took.
     #[must_use]
-    pub const fn kept(&self) -> u64 {
-        self.kept
+    pub(crate) const fn spooled(&self) -> u64 {
+        self.spooled
     }
 
-    /// What was spared, if anything is to be.
+    /// What of the requests can be answered without being sent; `None` if that is switched off.
     #[must_use]
-    pub fn merge(&self) -> Option<&Merge> {
-        self.waiting.merge.as_deref()
+    pub(crate) fn merge(&self) -> Option<&Merge> {
+        self.pending.merge()
     }
 
-    /// What became of keys whose pool changed.
+    /// Counts of what became of keys whose pool changed.
     #[must_use]
-    pub const fn resize_counters(&self) -> &route::ResizeCounters {
+    pub(crate) const fn resize_counters(&self) -> &route::ResizeCounters {
         self.execution.resize_counters()
     }
 
-    /// What was kept from slow servers.
+    /// Counts of what was done against slow servers.
     #[must_use]
-    pub const fn tail_counters(&self) -> &route::TailCounters {
+    pub(crate) const fn tail_counters(&self) -> &route::TailCounters {
         self.execution.tail_counters()
     }
 
-    /// Requests without an answer.
+    /// Pending requests: those of clients, and those that routes and flushes made of them.
     #[must_use]
-    pub fn under_way(&self) -> usize {
-        self.waiting.places.len() - self.waiting.free.len()
+    pub(crate) fn under_way(&self) -> usize {
+        self.pending.len()
     }
 
-    /// Connections to destinations, those that are being made included.
+    /// Connections to destinations, those that are being established included.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.by_conn.len()
+        self.upstreams.connections()
     }
 
-    /// What there must be nothing of once nothing is under way.
+    /// What must be empty once no request is pending, each with its count. For tests.
     #[must_use]
     pub fn left_behind(&self) -> Vec<(&'static str, usize)> {
-        let destinations = self.upstreams.iter().map(|upstream| &upstream.destination);
         let mut left = vec![
             ("requests that wait", self.under_way()),
-            ("requests to destinations", destinations.map(Destination::pending).sum()),
+            ("requests to destinations", self.upstreams.pending()),
             ("frames of routes", self.execution.frames()),
             ("calls of routes", self.execution.calls()),
             ("requests that are delayed", self.execution.delayed()),
-            ("flushes", self.flushes.len()),
+            ("flushes", self.flushes.by_number.len()),
             ("gets that others may join", self.merge().map_or(0, Merge::flights)),
         ];
-        left.extend(self.waiting.left_behind());
+        left.extend(self.pending.left_behind());
         left
     }
 
-    /// Every destination that is in use, for `stats` and metrics.
-    pub fn destinations(&self) -> impl Iterator<Item = &Destination> {
-        self.upstreams.iter().filter(|upstream| !upstream.retired).map(|upstream| &upstream.destination)
+    /// The destinations that are in use, for `stats` and metrics.
+    pub(crate) fn destinations(&self) -> impl Iterator<Item = &Destination> {
+        self.upstreams.destinations()
     }
 }
 
-/// The name that a certificate of it bears.
-fn host_of(address: &Address) -> &str {
-    match address {
-        Address::Tcp { host, .. } => host,
-        Address::Unix { .. } => "localhost",
+impl Flushes {
+    /// Adds the flush of `request`, which `destinations` will answer. Returns its number.
+    fn begin(&mut self, request: ClientRequest, destinations: usize) -> u64 {
+        assert!(destinations > 0, "a flush that nobody answers would never end");
+        self.count.fetch_add(1, Ordering::Release);
+        let number = self.next_number;
+        self.next_number += 1;
+        self.by_number.insert(number, Flush { request, missing: destinations, result: Reply::Done });
+        number
+    }
+
+    /// A destination has answered flush `number` with `reply`. Returns the request and its result after the last one.
+    fn answered(&mut self, number: u64, reply: Reply) -> Option<(ClientRequest, Reply)> {
+        let flush = self.by_number.get_mut(&number);
+        debug_assert!(flush.is_some(), "flush {number} was answered more often than it was sent");
+        let flush = flush?;
+        assert!(flush.missing > 0, "a flush ends with the last of its replies");
+        flush.missing -= 1;
+        if let Reply::Error { .. } = reply {
+            flush.result = reply;
+        }
+        if flush.missing > 0 {
+            return None;
+        }
+        let Flush { request, result, .. } = self.by_number.remove(&number)?;
+        self.count.fetch_add(1, Ordering::Release);
+        Some((request, result))
     }
 }
-
-fn address_bytes(address: &SockAddr) -> Option<(std::net::SocketAddr, bool)> {
-    address.as_socket().map(|socket| (socket, address.is_unix()))
-}
-
-#[cfg(test)]
-mod tests;

@@ -1,5 +1,5 @@
-//! What each shard of a proxy reports of itself to threads outside the shards. It is too much to be published every turn, so a
-//! shard makes its report in the turn after it was asked.
+//! The reports of the shards of a proxy to other threads. A report is too large to be published every turn, so a shard makes
+//! one in the turn after it was asked for it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -9,23 +9,23 @@ use corecached_shard::mesh::Presence;
 
 use crate::stats::ShardReport;
 
-/// How long a shard has to answer; it does so within a turn. After that its last report stands.
+/// How long a shard has to report, which it does within a turn. After that its last report is used.
 const ANSWER_TIME: Duration = Duration::from_millis(250);
-/// Pause between two looks for the answers.
-const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// The pause between two checks whether all shards have reported.
+const CHECK_EVERY: Duration = Duration::from_millis(2);
 
 /// The last report of each shard.
 #[derive(Debug)]
 pub struct Reports {
-    /// How many times reports have been asked for.
-    asked: AtomicU64,
-    answers: Box<[Mutex<ReportSlot>]>,
+    /// How many times reports have been asked for: the number of the last round.
+    rounds: AtomicU64,
+    slots: Box<[Mutex<ReportSlot>]>,
 }
 
 #[derive(Debug, Default)]
 struct ReportSlot {
-    /// Number of the question that the report answers.
-    asked: u64,
+    /// The round in which the report was made.
+    round: u64,
     report: ShardReport,
 }
 
@@ -33,31 +33,32 @@ impl Reports {
     /// Empty reports of `shards` shards.
     #[must_use]
     pub fn new(shards: usize) -> Self {
-        Self { asked: AtomicU64::new(0), answers: (0..shards).map(|_| Mutex::default()).collect() }
+        Self { rounds: AtomicU64::new(0), slots: (0..shards).map(|_| Mutex::default()).collect() }
     }
 
-    /// Number of the question that was asked last. The data path compares it with the one it answered.
+    /// The number of the last round. The data path compares it with the one in which it reported.
     #[inline]
-    pub fn asked(&self) -> u64 {
-        self.asked.load(Ordering::Relaxed)
+    pub(crate) fn round(&self) -> u64 {
+        self.rounds.load(Ordering::Relaxed)
     }
 
-    /// Answers question `asked` for `shard`. False when somebody reads the report just now: to be tried again next turn.
-    pub fn answer(&self, shard: usize, asked: u64, report: impl FnOnce() -> ShardReport) -> bool {
-        let Ok(mut slot) = self.answers[shard].try_lock() else { return false };
-        *slot = ReportSlot { asked, report: report() };
+    /// Stores the report of `shard` for `round`. Returns false if another thread reads the report at this moment: then it is
+    /// to be tried again in the next turn.
+    pub(crate) fn store(&self, shard: usize, round: u64, report: impl FnOnce() -> ShardReport) -> bool {
+        let Ok(mut slot) = self.slots[shard].try_lock() else { return false };
+        *slot = ReportSlot { round, report: report() };
         true
     }
 
-    /// Asks all shards, and waits until they have answered or [`ANSWER_TIME`] is over.
+    /// Asks all shards for a new report, and waits until they have made it, for a quarter of a second at most.
     pub async fn refresh(&self, presence: &[Presence]) {
-        let asked = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
+        let round = self.rounds.fetch_add(1, Ordering::Relaxed) + 1;
         presence.iter().for_each(Presence::wake);
         let start = Instant::now();
-        let is_answered =
-            |slot: &Mutex<ReportSlot>| slot.lock().unwrap_or_else(PoisonError::into_inner).asked >= asked;
-        while !self.answers.iter().all(is_answered) && start.elapsed() < ANSWER_TIME {
-            tokio::time::sleep(LOOK_EVERY).await;
+        let has_reported =
+            |slot: &Mutex<ReportSlot>| slot.lock().unwrap_or_else(PoisonError::into_inner).round >= round;
+        while !self.slots.iter().all(has_reported) && start.elapsed() < ANSWER_TIME {
+            tokio::time::sleep(CHECK_EVERY).await;
         }
     }
 
@@ -66,6 +67,6 @@ impl Reports {
     pub fn read(&self) -> Vec<ShardReport> {
         let read =
             |slot: &Mutex<ReportSlot>| slot.lock().unwrap_or_else(PoisonError::into_inner).report.clone();
-        self.answers.iter().map(read).collect()
+        self.slots.iter().map(read).collect()
     }
 }

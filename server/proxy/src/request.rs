@@ -1,29 +1,34 @@
-//! A command on one key, with its data, that outlives the input it came in: what routes send on, as it is or changed.
+//! A command on one key, with its value, that outlives the input it was parsed from: what routes send, unchanged or changed.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::{BufMut, Bytes, BytesMut};
 use corecached_protocol::{
     Arithmetic, Command, Delete, Exptime, KEY_BYTES_MAX, Meta, MetaFlags, MetaKey, MetaMode, MetaVerb,
     Retrieve, Store, StoreVerb, Touch,
 };
 
-/// A command on a key. Cloning it copies no bytes.
+/// Largest value that is accepted from a client, bytes: it is held in memory until it has come whole.
+pub(crate) const VALUE_BYTES_MAX: usize = 64 << 20;
+
+/// A command on a key, with its value. To clone it copies no bytes.
 ///
-/// Whoever sends one wants its reply: `noreply` and the meta flag `q` are not kept, and the connection that received
-/// the command remembers them.
+/// Every reply of a destination is needed, so `noreply` and the meta flag `q` are not kept: the reply format of the client's
+/// request remembers them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OwnedRequest {
     /// The routing prefix that the client's key began with, `/region/cluster/`; mostly empty.
     prefix: Bytes,
-    /// The key that routes look at: behind the prefix, and of base64 what it stands for.
+    /// The key that routes look at: without the prefix, and decoded from base64.
     key: Bytes,
-    /// The base64 that is sent in place of `key`.
+    /// The base64 that is sent in place of `key`, if the key came so.
     base64: Option<Bytes>,
     data: Bytes,
-    verb: Verb,
+    verb: RequestVerb,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum Verb {
+enum RequestVerb {
     Retrieve {
         with_cas: bool,
         touch: Option<Exptime>,
@@ -42,7 +47,7 @@ enum Verb {
     Touch {
         exptime: Exptime,
     },
-    /// Flags with empty tokens, and the tokens.
+    /// A meta command. The flags have no tokens: these are apart.
     Meta {
         verb: MetaVerb,
         flags: MetaFlags<'static>,
@@ -50,9 +55,8 @@ enum Verb {
     },
 }
 
-/// What a request does, by the names that mcrouter's configuration gives it.
+/// What a request does, by the names that mcrouter's configuration uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "the names of the protocol")]
 pub enum Operation {
     Get,
     Gets,
@@ -72,12 +76,12 @@ pub enum Operation {
     Metaget,
 }
 
-/// Kinds of operations that routes treat alike.
+/// The kinds of operations that routes treat alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OperationClass {
-    /// They show a value.
+    /// Operations that return a value.
     Get,
-    /// They store one.
+    /// Operations that store a value.
     Update,
     /// `delete`
     Delete,
@@ -107,16 +111,23 @@ impl Operation {
         ("metaget", Self::Metaget),
     ];
 
-    /// The operation of that name.
+    /// The operation with this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::NAMES.iter().find_map(|&(known, operation)| (known == name).then_some(operation))
     }
 
-    /// What `command` does; `None` when it is about no key.
+    /// What `command` does; `None` for commands without a key.
     #[inline]
     #[must_use]
-    pub fn of(command: &Command) -> Option<Self> {
+    pub fn of(command: &Command) -> Option<Operation> {
+        Self::from_command(command)
+    }
+
+    /// What `command` does; `None` for commands without a key.
+    #[inline]
+    #[must_use]
+    pub fn from_command(command: &Command) -> Option<Self> {
         Some(match command {
             Command::Retrieve(Retrieve { with_cas, touch, .. }) => match (with_cas, touch) {
                 (false, None) => Self::Get,
@@ -136,12 +147,12 @@ impl Operation {
             Command::Arithmetic(Arithmetic { decrement: false, .. }) => Self::Incr,
             Command::Arithmetic(_) => Self::Decr,
             Command::Touch(_) => Self::Touch,
-            Command::Meta(meta) => Self::of_meta(meta.verb, &meta.flags),
+            Command::Meta(meta) => Self::from_meta(meta.verb, &meta.flags),
             _ => return None,
         })
     }
 
-    fn of_meta(verb: MetaVerb, flags: &MetaFlags) -> Self {
+    fn from_meta(verb: MetaVerb, flags: &MetaFlags) -> Self {
         match verb {
             MetaVerb::Get => match (flags.has(b'c'), flags.has(b'T')) {
                 (false, false) => Self::Get,
@@ -164,7 +175,7 @@ impl Operation {
         }
     }
 
-    /// The kind it is of.
+    /// The kind of this operation.
     #[must_use]
     pub const fn class(self) -> OperationClass {
         match self {
@@ -179,45 +190,37 @@ impl Operation {
     }
 }
 
-/// Why a request cannot have a key: it is empty, too long, or holds bytes that end a word.
+/// The error of a key that cannot be sent: it is empty, too long, or contains blanks or control bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadKey;
 
-/// The key that `command` is about, as sent.
+/// The key of `command` as sent; see [`Command::key`].
 #[inline]
 #[must_use]
-pub fn key_of<'a>(command: &Command<'a>) -> Option<&'a [u8]> {
-    match command {
-        Command::Retrieve(retrieve) => Some(retrieve.key),
-        Command::Store(store) => Some(store.key),
-        Command::Delete(delete) => Some(delete.key),
-        Command::Arithmetic(arithmetic) => Some(arithmetic.key),
-        Command::Touch(touch) => Some(touch.key),
-        Command::Meta(meta) => Some(meta.key),
-        _ => None,
-    }
+pub const fn key_of<'a>(command: &Command<'a>) -> Option<&'a [u8]> {
+    command.key()
 }
 
 impl OwnedRequest {
-    /// Keeps `command` and its `data`, the value without its CRLF. `None` when the command is about no key.
+    /// Copies `command`. `data` is its value, without CRLF. `None` for commands without a key.
     #[must_use]
     pub fn new(command: &Command, data: Bytes) -> Option<Self> {
         let key = Bytes::copy_from_slice(key_of(command)?);
         let verb = match *command {
-            Command::Retrieve(Retrieve { with_cas, touch, .. }) => Verb::Retrieve { with_cas, touch },
+            Command::Retrieve(Retrieve { with_cas, touch, .. }) => RequestVerb::Retrieve { with_cas, touch },
             Command::Store(Store { verb, client_flags, exptime, cas_unique, .. }) => {
-                Verb::Store { verb, client_flags, exptime, cas_unique }
+                RequestVerb::Store { verb, client_flags, exptime, cas_unique }
             }
-            Command::Delete(_) => Verb::Delete,
-            Command::Arithmetic(Arithmetic { delta, decrement, .. }) => Verb::Arithmetic { delta, decrement },
-            Command::Touch(Touch { exptime, .. }) => Verb::Touch { exptime },
-            Command::Meta(meta) => return Some(Self::of_meta(&meta, key, data)),
+            Command::Delete(_) => RequestVerb::Delete,
+            Command::Arithmetic(Arithmetic { delta, decrement, .. }) => RequestVerb::Arithmetic { delta, decrement },
+            Command::Touch(Touch { exptime, .. }) => RequestVerb::Touch { exptime },
+            Command::Meta(meta) => return Some(Self::from_meta(&meta, key, data)),
             _ => return None,
         };
         Some(Self { prefix: Bytes::new(), key, base64: None, data, verb })
     }
 
-    fn of_meta(meta: &Meta, sent: Bytes, data: Bytes) -> Self {
+    fn from_meta(meta: &Meta, sent: Bytes, data: Bytes) -> Self {
         let mut scratch = [0; KEY_BYTES_MAX];
         let (key, base64) = if meta.flags.has(b'b') {
             (Bytes::copy_from_slice(MetaKey::decode(meta, &mut scratch)), Some(sent))
@@ -227,44 +230,44 @@ impl OwnedRequest {
         let present = meta.flags.present & !MetaFlags::bit(b'q');
         let flags = MetaFlags { present, tokens: b"", ..meta.flags };
         let tokens = tokens_without(&meta.flags, b'q');
-        Self { prefix: Bytes::new(), key, base64, data, verb: Verb::Meta { verb: meta.verb, flags, tokens } }
+        Self { prefix: Bytes::new(), key, base64, data, verb: RequestVerb::Meta { verb: meta.verb, flags, tokens } }
     }
 
-    /// `get KEY`
+    /// `get` of the same key.
     #[must_use]
     pub fn get(&self) -> Self {
-        self.with_verb(Verb::Retrieve { with_cas: false, touch: None }, Bytes::new())
+        self.with_verb(RequestVerb::Retrieve { with_cas: false, touch: None }, Bytes::new())
     }
 
-    /// `gat EXPTIME KEY`
+    /// `gat` of the same key.
     #[must_use]
     pub fn get_and_touch(&self, exptime: Exptime) -> Self {
-        self.with_verb(Verb::Retrieve { with_cas: false, touch: Some(exptime) }, Bytes::new())
+        self.with_verb(RequestVerb::Retrieve { with_cas: false, touch: Some(exptime) }, Bytes::new())
     }
 
-    /// `touch KEY EXPTIME`
+    /// `touch` of the same key.
     #[must_use]
     pub fn touch(&self, exptime: Exptime) -> Self {
-        self.with_verb(Verb::Touch { exptime }, Bytes::new())
+        self.with_verb(RequestVerb::Touch { exptime }, Bytes::new())
     }
 
-    /// `delete KEY`
+    /// `delete` of the same key.
     #[must_use]
     pub fn delete(&self) -> Self {
-        self.with_verb(Verb::Delete, Bytes::new())
+        self.with_verb(RequestVerb::Delete, Bytes::new())
     }
 
-    /// A classic storage command with this value.
+    /// A classic storage command on the same key, with this value.
     #[must_use]
     pub fn store(&self, verb: StoreVerb, client_flags: u32, exptime: Exptime, value: Bytes) -> Self {
-        self.with_verb(Verb::Store { verb, client_flags, exptime, cas_unique: 0 }, value)
+        self.with_verb(RequestVerb::Store { verb, client_flags, exptime, cas_unique: 0 }, value)
     }
 
-    fn with_verb(&self, verb: Verb, data: Bytes) -> Self {
+    fn with_verb(&self, verb: RequestVerb, data: Bytes) -> Self {
         Self { prefix: self.prefix.clone(), key: self.key.clone(), base64: None, data, verb }
     }
 
-    /// Whether a classic command can name this key: one that came in base64 may hold any bytes.
+    /// Whether the key came as plain text, so that classic commands can name it. One in base64 may contain any bytes.
     #[must_use]
     pub const fn is_plain(&self) -> bool {
         self.base64.is_none()
@@ -276,7 +279,7 @@ impl OwnedRequest {
         &self.key
     }
 
-    /// The routing prefix, `/region/cluster/`, or nothing.
+    /// The routing prefix, `/region/cluster/`, or an empty string.
     #[must_use]
     pub const fn prefix(&self) -> &Bytes {
         &self.prefix
@@ -288,19 +291,17 @@ impl OwnedRequest {
         &self.data
     }
 
-    /// The command to send.
-    ///
-    /// # Panics
-    /// Never: the length of a value was an `u32` when it came in.
+    /// The command to send, borrowed from this.
     #[must_use]
     pub fn command(&self) -> Command<'_> {
         let key = self.base64.as_ref().unwrap_or(&self.key).as_ref();
+        debug_assert!(u32::try_from(self.data.len()).is_ok(), "the length of a value was a u32 when it was parsed");
         let value_len = u32::try_from(self.data.len()).unwrap_or(u32::MAX);
         match self.verb {
-            Verb::Retrieve { with_cas, touch } => {
+            RequestVerb::Retrieve { with_cas, touch } => {
                 Command::Retrieve(Retrieve { key, with_cas, touch, last: true })
             }
-            Verb::Store { verb, client_flags, exptime, cas_unique } => Command::Store(Store {
+            RequestVerb::Store { verb, client_flags, exptime, cas_unique } => Command::Store(Store {
                 verb,
                 key,
                 client_flags,
@@ -309,42 +310,42 @@ impl OwnedRequest {
                 cas_unique,
                 noreply: false,
             }),
-            Verb::Delete => Command::Delete(Delete { key, noreply: false }),
-            Verb::Arithmetic { delta, decrement } => {
+            RequestVerb::Delete => Command::Delete(Delete { key, noreply: false }),
+            RequestVerb::Arithmetic { delta, decrement } => {
                 Command::Arithmetic(Arithmetic { key, delta, decrement, noreply: false })
             }
-            Verb::Touch { exptime } => Command::Touch(Touch { key, exptime, noreply: false }),
-            Verb::Meta { verb, flags, ref tokens } => {
+            RequestVerb::Touch { exptime } => Command::Touch(Touch { key, exptime, noreply: false }),
+            RequestVerb::Meta { verb, flags, ref tokens } => {
                 Command::Meta(Meta { verb, key, value_len, flags: MetaFlags { tokens, ..flags } })
             }
         }
     }
 
-    /// What it does.
+    /// What the request does.
     #[must_use]
     pub fn operation(&self) -> Operation {
         match &self.verb {
-            Verb::Meta { verb, flags, .. } => Operation::of_meta(*verb, flags),
-            _ => Operation::of(&self.command()).unwrap_or(Operation::Get),
+            RequestVerb::Meta { verb, flags, .. } => Operation::from_meta(*verb, flags),
+            _ => Operation::from_command(&self.command()).unwrap_or(Operation::Get),
         }
     }
 
-    /// The kind of what it does.
+    /// The kind of what the request does.
     #[must_use]
     pub fn class(&self) -> OperationClass {
         self.operation().class()
     }
 
-    /// The meta flags, and the verb; `None` of a classic command.
+    /// The verb and flags of a meta command; `None` for a classic one.
     #[must_use]
     pub fn meta(&self) -> Option<(MetaVerb, MetaFlags<'_>)> {
         match &self.verb {
-            Verb::Meta { verb, flags, tokens } => Some((*verb, MetaFlags { tokens, ..*flags })),
+            RequestVerb::Meta { verb, flags, tokens } => Some((*verb, MetaFlags { tokens, ..*flags })),
             _ => None,
         }
     }
 
-    /// The same with its routing prefix, the first `len` bytes of the key, set apart.
+    /// This request with the first `len` bytes of its key as the routing prefix.
     ///
     /// # Errors
     /// Nothing would be left of the key.
@@ -357,7 +358,7 @@ impl OwnedRequest {
         Ok(split)
     }
 
-    /// The same with its routing prefix in the key that is sent.
+    /// This request with its routing prefix as part of the key that is sent.
     ///
     /// # Errors
     /// The key would be too long.
@@ -370,16 +371,17 @@ impl OwnedRequest {
         Ok(joined)
     }
 
-    /// The same with another routing prefix.
+    /// This request with another routing prefix.
     #[must_use]
     pub fn with_prefix(&self, prefix: Bytes) -> Self {
         Self { prefix, ..self.clone() }
     }
 
-    /// The same on another key.
+    /// This request with another key.
     ///
     /// # Errors
-    /// The key is empty, too long, or holds blanks or control bytes and did not come in base64.
+    /// The key is empty or too long, or it contains blanks or control bytes and the key of this request did not come in
+    /// base64.
     pub fn with_key(&self, key: Bytes) -> Result<Self, BadKey> {
         let base64 = self.base64.is_some().then(|| encode_base64(&key));
         let sent = base64.as_ref().unwrap_or(&key);
@@ -390,22 +392,22 @@ impl OwnedRequest {
         Ok(Self { key, base64, ..self.clone() })
     }
 
-    /// When what it stores or touches is to die; `None` when it says nothing about that.
+    /// The exptime of the item that the request stores or touches; `None` if the request does not set it.
     #[must_use]
     pub fn exptime(&self) -> Option<Exptime> {
         match &self.verb {
-            Verb::Retrieve { touch, .. } => *touch,
-            Verb::Store { verb: StoreVerb::Append | StoreVerb::Prepend, .. } => None,
-            Verb::Store { exptime, .. } | Verb::Touch { exptime } => Some(*exptime),
-            Verb::Meta { verb: MetaVerb::Set, flags, .. } => {
+            RequestVerb::Retrieve { touch, .. } => *touch,
+            RequestVerb::Store { verb: StoreVerb::Append | StoreVerb::Prepend, .. } => None,
+            RequestVerb::Store { exptime, .. } | RequestVerb::Touch { exptime } => Some(*exptime),
+            RequestVerb::Meta { verb: MetaVerb::Set, flags, .. } => {
                 (!matches!(flags.mode, MetaMode::Append | MetaMode::Prepend)).then_some(flags.exptime)
             }
-            Verb::Meta { flags, .. } => flags.has(b'T').then_some(flags.exptime),
-            Verb::Delete | Verb::Arithmetic { .. } => None,
+            RequestVerb::Meta { flags, .. } => flags.has(b'T').then_some(flags.exptime),
+            RequestVerb::Delete | RequestVerb::Arithmetic { .. } => None,
         }
     }
 
-    /// The same with another exptime; unchanged where [`OwnedRequest::exptime`] is `None`.
+    /// This request with another exptime; unchanged if [`OwnedRequest::exptime`] is `None`.
     #[must_use]
     pub fn with_exptime(&self, exptime: Exptime) -> Self {
         let mut changed = self.clone();
@@ -413,9 +415,9 @@ impl OwnedRequest {
             return changed;
         }
         match &mut changed.verb {
-            Verb::Retrieve { touch, .. } => *touch = Some(exptime),
-            Verb::Store { exptime: old, .. } | Verb::Touch { exptime: old } => *old = exptime,
-            Verb::Meta { flags, tokens, .. } => {
+            RequestVerb::Retrieve { touch, .. } => *touch = Some(exptime),
+            RequestVerb::Store { exptime: old, .. } | RequestVerb::Touch { exptime: old } => *old = exptime,
+            RequestVerb::Meta { flags, tokens, .. } => {
                 let mut without = BytesMut::from(&tokens_without(&MetaFlags { tokens, ..*flags }, b'T')[..]);
                 if !without.is_empty() {
                     without.put_u8(b' ');
@@ -425,36 +427,36 @@ impl OwnedRequest {
                 flags.present |= MetaFlags::bit(b'T');
                 *tokens = without.freeze();
             }
-            Verb::Delete | Verb::Arithmetic { .. } => {}
+            RequestVerb::Delete | RequestVerb::Arithmetic { .. } => {}
         }
         changed
     }
 }
 
 impl OwnedRequest {
-    /// Whether a classic command can name its key, however it came.
+    /// Whether a classic command can name the key, even if it came in base64.
     #[must_use]
     pub fn has_classic_key(&self) -> bool {
         self.key.len() <= KEY_BYTES_MAX && !self.key.iter().any(|byte| *byte <= b' ' || *byte == 0x7f)
     }
 
-    /// The client flags of what it stores.
+    /// The client flags of the item that the request stores; 0 if it stores none.
     #[must_use]
     pub const fn client_flags(&self) -> u32 {
         match &self.verb {
-            Verb::Store { client_flags, .. } => *client_flags,
-            Verb::Meta { flags, .. } => flags.client_flags,
+            RequestVerb::Store { client_flags, .. } => *client_flags,
+            RequestVerb::Meta { flags, .. } => flags.client_flags,
             _ => 0,
         }
     }
 
-    /// The same with another value and other client flags; unchanged where it stores none.
+    /// This request with another value and other client flags; unchanged if it stores no value.
     #[must_use]
     pub fn with_value(&self, client_flags: u32, value: Bytes) -> Self {
         let mut changed = self.clone();
         match &mut changed.verb {
-            Verb::Store { client_flags: old, .. } => *old = client_flags,
-            Verb::Meta { verb: MetaVerb::Set, flags, tokens } => {
+            RequestVerb::Store { client_flags: old, .. } => *old = client_flags,
+            RequestVerb::Meta { verb: MetaVerb::Set, flags, tokens } => {
                 let without = tokens_without(&MetaFlags { tokens, ..*flags }, b'F');
                 *tokens = with_token(&without, format!("F{client_flags}").as_bytes());
                 flags.client_flags = client_flags;
@@ -466,11 +468,11 @@ impl OwnedRequest {
         changed
     }
 
-    /// The same with these meta flags, which take no token, behind its own; unchanged unless it is a meta command.
+    /// This request with these meta flags, which have no argument, after its own; unchanged if it is a classic command.
     #[must_use]
     pub fn with_meta_flags(&self, letters: &[u8]) -> Self {
         let mut changed = self.clone();
-        if let Verb::Meta { flags, tokens, .. } = &mut changed.verb {
+        if let RequestVerb::Meta { flags, tokens, .. } = &mut changed.verb {
             for letter in letters {
                 *tokens = with_token(tokens, &[*letter]);
                 flags.present |= MetaFlags::bit(*letter);
@@ -480,12 +482,12 @@ impl OwnedRequest {
     }
 }
 
-/// `tokens` and one more.
+/// `tokens` with one more at the end.
 fn with_token(tokens: &[u8], token: &[u8]) -> Bytes {
     if tokens.is_empty() { Bytes::copy_from_slice(token) } else { [tokens, b" ", token].concat().into() }
 }
 
-/// The tokens of `flags` but `letter`.
+/// The tokens of `flags` without those of the flag `letter`.
 pub(super) fn tokens_without(flags: &MetaFlags, letter: u8) -> Bytes {
     let mut kept = BytesMut::with_capacity(flags.tokens.len());
     for (flag, token) in flags.iter().filter(|&(flag, _)| flag != letter) {
@@ -498,20 +500,9 @@ pub(super) fn tokens_without(flags: &MetaFlags, letter: u8) -> Bytes {
     kept.freeze()
 }
 
-/// `bytes` in base64, padded.
+/// `bytes` in base64, with padding.
 pub(super) fn encode_base64(bytes: &[u8]) -> Bytes {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut encoded = BytesMut::with_capacity(bytes.len().div_ceil(3) * 4);
-    for group in bytes.chunks(3) {
-        let mut padded = [0; 4];
-        padded[1..=group.len()].copy_from_slice(group);
-        let bits = u32::from_be_bytes(padded);
-        for at in 0..4 {
-            let digit = DIGITS[(bits >> (18 - 6 * at)) as usize & 63];
-            encoded.put_u8(if at <= group.len() { digit } else { b'=' });
-        }
-    }
-    encoded.freeze()
+    STANDARD.encode(bytes).into()
 }
 
 #[cfg(test)]

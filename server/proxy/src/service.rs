@@ -17,15 +17,15 @@ use corecached_shard::{Core, MEMCACHED_VERSION, Service, ServiceTypes, Session, 
 
 use crate::relay::{Relay, RelaySetup};
 use crate::route;
-use crate::stats::{self, Group, ShardReport, Totals};
+use crate::stats::{self, ShardReport, StatsGroup, Totals};
 use crate::view::ProxyView;
 
-/// What the command line says about clients.
+/// The options of a proxy that concern its clients.
 #[derive(Clone, Copy, Debug)]
 pub struct FrontOptions {
-    /// `--enable-flush-cmd`
+    /// Whether clients may send `flush_all` (`--enable-flush-cmd`).
     pub allow_flush: bool,
-    /// Largest item that a client may store.
+    /// The largest item that a client may store.
     pub item_limit: ItemLimit,
 }
 
@@ -34,7 +34,7 @@ pub struct Proxy {
     relay: Relay,
     options: FrontOptions,
     view: Arc<ProxyView>,
-    /// Number of the question for a report that was answered last.
+    /// The last round of reports that this shard took part in.
     reported: u64,
 }
 
@@ -45,13 +45,13 @@ impl Proxy {
         Self { relay: Relay::new(setup), options, view, reported: 0 }
     }
 
-    /// What it forwards with.
+    /// The relay of this shard.
     #[must_use]
     pub const fn relay(&self) -> &Relay {
         &self.relay
     }
 
-    /// What the proxy answers itself, as mcrouter does.
+    /// Carries out a command without a key, which the proxy answers itself, as mcrouter does.
     fn keyless(&self, core: &mut Core<Self>, session: &mut Session<Self>, command: &Command<'_>) {
         match *command {
             Command::MetaNoop => core.say(session, line::META_NOOP),
@@ -66,7 +66,7 @@ impl Proxy {
             Command::FlushAll { delay, noreply } => {
                 core.wait_for_replies(session, ProxyBarrier::FlushDestinations { delay, noreply });
             }
-            Command::Stats { words } => match Group::parse(words) {
+            Command::Stats { words } => match StatsGroup::parse(words) {
                 Some(group) => core.wait_for_replies(session, ProxyBarrier::Stats(group)),
                 None => core.say(session, line::BAD_STATS_COMMAND),
             },
@@ -74,7 +74,8 @@ impl Proxy {
         }
     }
 
-    /// A value that is too large, or has not come whole, or does not end as it should. `after` is the input after its line.
+    /// Handles a value that is too large, that has not come whole, or that does not end with CRLF. `after` is the input after
+    /// the line of `command`.
     fn value(
         &self,
         core: &mut Core<Self>,
@@ -116,8 +117,8 @@ impl Proxy {
 #[derive(Clone, Copy, Debug)]
 pub enum ProxyBarrier {
     /// `stats`: asks every shard for its report.
-    Stats(Group),
-    /// `flush_all`: tells every destination. Nothing follows before all of them have answered.
+    Stats(StatsGroup),
+    /// `flush_all`: sends it to every destination. The session waits until all of them have answered.
     FlushDestinations {
         /// Seconds from now, or unix time.
         delay: Option<Exptime>,
@@ -128,17 +129,17 @@ pub enum ProxyBarrier {
     Answered,
 }
 
-/// What every shard is asked for.
+/// What one shard asks of all others.
 #[derive(Clone, Copy, Debug)]
 pub enum ProxyBroadcast {
-    /// Its report.
+    /// Their reports.
     Report,
 }
 
 impl ServiceTypes for Proxy {
     type Task = NoTask;
     type Barrier = ProxyBarrier;
-    type Then = Group;
+    type Then = StatsGroup;
     /// A command on a key.
     type Ask = CommandHead;
     type Broadcast = ProxyBroadcast;
@@ -158,9 +159,9 @@ impl Service for Proxy {
         let now_ms = core.context.clock.now_ms();
         self.relay.begin_turn(now_ms, core);
         let Self { relay, view, reported, .. } = self;
-        let asked = view.reports.asked();
-        if asked != *reported && view.reports.answer(core.me, asked, || ShardReport::new(relay)) {
-            *reported = asked;
+        let round = view.reports.round();
+        if round != *reported && view.reports.store(core.me, round, || ShardReport::new(relay)) {
+            *reported = round;
         }
     }
 
@@ -189,7 +190,7 @@ impl Service for Proxy {
         self.relay.finish_turn(driver, core);
     }
 
-    /// A key is the same with a routing prefix and without.
+    /// The hash of a key does not depend on its routing prefix.
     #[inline]
     fn hash_of(&self, core: &Core<Self>, key: &[u8]) -> u64 {
         if key.first() == Some(&b'/') {
@@ -277,7 +278,7 @@ impl Service for Proxy {
     fn gathered(&mut self, core: &mut Core<Self>, session: &mut Session<Self>, gather: Gather<Self>) {
         let totals = Totals::new(gather.answers.iter().map(|report| &**report));
         let server = core.context.clone();
-        core.reply(session, |out| stats::render(&totals, gather.then, &self.view, &server, out));
+        core.reply(session, |out| stats::render(&totals, gather.then, self.view.config_failures(), &server, out));
     }
 
     fn serve(&mut self, _: &mut Core<Self>, from: usize, to: ReplyTo, request: &Request<'_, CommandHead>) {

@@ -1,18 +1,17 @@
-//! `stats` of the proxy, under the names that graphs of mcrouter read. Each shard reports what it counts; the shard that was
-//! asked adds the reports up.
+//! The `stats` of a proxy, under the names that dashboards of mcrouter read. Each shard reports its counters; the shard whose
+//! client sent `stats` adds the reports up.
 
 use std::collections::BTreeMap;
 
 use corecached_protocol::{ErrorKind, line, text};
 use corecached_shard::{ServerContext, VERSION};
 
-use super::hot::HotKey;
-use super::relay::Relay;
-use super::request::Operation;
-use super::upstream::{Destination, Status};
-use crate::view::ProxyView;
+use crate::hot::HotKey;
+use crate::relay::Relay;
+use crate::request::Operation;
+use crate::upstream::{Destination, DestinationStatus};
 
-/// Errors by kind, as mcrouter names them.
+/// The kinds of errors, with mcrouter's names.
 const ERRORS: [(&str, ErrorKind); 9] = [
     ("busy", ErrorKind::Busy),
     ("data_timeout", ErrorKind::Timeout),
@@ -25,23 +24,23 @@ const ERRORS: [(&str, ErrorKind); 9] = [
     ("client_error", ErrorKind::Client),
 ];
 
-/// What is asked for.
+/// The group of statistics that a `stats` command asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Group {
-    /// `stats`, `stats all`, `stats basic` and the like.
+pub enum StatsGroup {
+    /// `stats`, `stats all`, `stats basic` and similar ones: counters of the whole proxy.
     General,
-    /// `stats servers`
+    /// `stats servers`: each destination.
     Servers,
-    /// `stats suspect_servers`
+    /// `stats suspect_servers`: each ejected destination.
     Suspects,
-    /// `stats hot`: the keys asked for most
+    /// `stats hot`: the keys that are asked for most.
     Hot,
 }
 
-impl Group {
-    /// The group that `words` name; `None` when there is no such.
+impl StatsGroup {
+    /// The group that `words` name; `None` if they name none.
     #[must_use]
-    pub fn parse(words: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(words: &[u8]) -> Option<Self> {
         Some(match words {
             b"" | b"basic" | b"all" | b"detailed" | b"cmd-error" | b"ods" | b"count" | b"external"
             | b"version" => Self::General,
@@ -53,7 +52,7 @@ impl Group {
     }
 }
 
-/// One destination, over all shards.
+/// The counters of one destination, over all shards.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DestinationStats {
     /// Shards that have a connection.
@@ -92,7 +91,7 @@ pub struct DestinationStats {
     pub returns: u64,
     /// Gets that may be under way at once, over all shards; 0 without adaptive concurrency.
     pub concurrency_limit: u64,
-    /// As in [`ERRORS`].
+    /// By kind, in the order of [`ERRORS`].
     errors: [u64; ERRORS.len()],
 }
 
@@ -118,16 +117,16 @@ impl DestinationStats {
             ..Self::default()
         };
         match destination.status() {
-            Status::Up => server.up = 1,
-            Status::Connecting => server.connecting = 1,
-            Status::Idle => server.idle = 1,
-            Status::Ejected(reason) if reason.is_hard() => server.hard = 1,
-            Status::Ejected(_) => server.soft = 1,
+            DestinationStatus::Up => server.up = 1,
+            DestinationStatus::Connecting => server.connecting = 1,
+            DestinationStatus::Idle => server.idle = 1,
+            DestinationStatus::Ejected(reason) if reason.is_hard() => server.hard = 1,
+            DestinationStatus::Ejected(_) => server.soft = 1,
         }
         server
     }
 
-    /// Counts in another destination, or another shard's part of this one.
+    /// Adds the counters of another destination, or those of another shard for this one.
     pub fn add(&mut self, other: &Self) {
         let Self {
             up,
@@ -185,7 +184,7 @@ impl DestinationStats {
         self.up > 0 && !self.is_ejected()
     }
 
-    /// Whether no shard has needed it yet.
+    /// Whether no shard has ever connected to it.
     #[must_use]
     pub const fn is_new(&self) -> bool {
         self.idle > 0 && self.up + self.connecting == 0 && self.connects == 0 && !self.is_ejected()
@@ -197,12 +196,12 @@ impl DestinationStats {
         self.up == 0 && self.connects > 0 && !self.is_ejected()
     }
 
-    /// What went wrong, by kind.
+    /// The number of errors of each kind, with the kind's name.
     pub fn errors(&self) -> impl Iterator<Item = (&'static str, u64)> {
         ERRORS.iter().zip(self.errors).map(|((name, _), count)| (*name, count))
     }
 
-    /// Microseconds from request to reply, on average.
+    /// The mean of the microseconds from request to reply; 0 without replies.
     pub const fn latency_us(&self) -> u64 {
         match self.replies {
             0 => 0,
@@ -211,50 +210,50 @@ impl DestinationStats {
     }
 }
 
-/// Hot keys in the report of one shard, at most.
-const HOT_KEYS_SHOWN: usize = 32;
+/// Most hot keys in the report of one shard.
+const HOT_KEYS_MAX: usize = 32;
 
-/// What one shard of a proxy counts.
+/// The report of one shard of a proxy.
 #[derive(Clone, Debug, Default)]
 pub struct ShardReport {
     /// By their names in `stats`.
     counters: Vec<(String, u64)>,
-    /// By their names in `stats`; a destination that two pools name is there twice.
+    /// By their names in `stats`; a destination with different timeouts in two pools is there twice.
     destinations: Vec<(String, DestinationStats)>,
-    /// The keys asked for most, at most [`HOT_KEYS_SHOWN`].
+    /// The keys asked for most, at most [`HOT_KEYS_MAX`].
     hot: Vec<HotKeyReport>,
 }
 
 /// A hot key, as its shard reports it.
 #[derive(Clone, Debug)]
 pub struct HotKeyReport {
-    /// Gets, lately; too large by at most `error`.
+    /// Recent gets; too many by at most `error`.
     pub count: u32,
-    /// See `count`.
+    /// What the counter began with when the key was added.
     pub error: u32,
     /// Gets that were answered with the kept value.
     pub hits: u64,
-    /// Bytes of its value; `None` where it is not kept.
+    /// Bytes of the kept value; `None` if none is kept.
     pub kept_bytes: Option<usize>,
     /// The key, with `?` in place of control characters.
     pub key: String,
 }
 
 impl ShardReport {
-    /// What the shard of `relay` counts.
+    /// The report of the shard of `relay`.
     #[must_use]
-    pub fn new(relay: &Relay) -> Self {
+    pub(crate) fn new(relay: &Relay) -> Self {
         let mut counters: Vec<(String, u64)> = Operation::NAMES
             .iter()
-            .map(|&(name, operation)| (format!("cmd_{name}_count"), relay.asked(operation)))
+            .map(|&(name, operation)| (format!("cmd_{name}_count"), relay.requests(operation)))
             .collect();
         let mut put = |name: &str, number: u64| counters.push((name.to_owned(), number));
         put("proxy_reqs_processing", relay.under_way() as u64);
-        put("asynclog_requests", relay.kept());
+        put("asynclog_requests", relay.spooled());
         let mut hot = Vec::new();
         if let Some(merge) = relay.merge() {
             merge.counters().into_iter().for_each(|(name, number)| put(name, number));
-            let keys = merge.hot_keys().map(|hot| hot.top(HOT_KEYS_SHOWN)).unwrap_or_default();
+            let keys = merge.hot_keys().map(|hot| hot.top(HOT_KEYS_MAX)).unwrap_or_default();
             hot.extend(keys.into_iter().map(|HotKey { key, count, error, hits, kept_bytes }| HotKeyReport {
                 count,
                 error,
@@ -280,7 +279,7 @@ impl ShardReport {
         Self { counters, destinations, hot }
     }
 
-    /// Bytes of memory that it holds, but for a few of each entry.
+    /// About how many bytes of memory the report takes: without the overhead of each entry.
     pub(crate) fn len_bytes(&self) -> usize {
         let names = self.counters.iter().map(|(name, _)| name.len());
         let addresses = self.destinations.iter().map(|(name, _)| name.len() + size_of::<DestinationStats>());
@@ -292,11 +291,11 @@ impl ShardReport {
 /// The reports of all shards, added up.
 #[derive(Debug, Default)]
 pub struct Totals {
-    /// By name.
+    /// Counters, by their names in `stats`.
     pub counters: BTreeMap<String, u64>,
-    /// By address.
+    /// Destinations, by their names in `stats`.
     pub destinations: BTreeMap<String, DestinationStats>,
-    /// Those asked for most first.
+    /// The hot keys of all shards, those that are asked for most first.
     pub hot: Vec<HotKeyReport>,
 }
 
@@ -318,11 +317,11 @@ impl Totals {
     }
 }
 
-/// Appends the answer to `stats`, from the reports of all shards.
+/// Appends the reply to `stats` for `group`.
 pub(crate) fn render(
     totals: &Totals,
-    group: Group,
-    view: &ProxyView,
+    group: StatsGroup,
+    config_failures: u64,
     server: &ServerContext,
     out: &mut Vec<u8>,
 ) {
@@ -331,8 +330,8 @@ pub(crate) fn render(
         text::encode_stat(out, name.as_bytes(), value.to_string().as_bytes());
     };
     match group {
-        Group::General => general(counters, destinations, view, server, &mut put),
-        Group::Servers => {
+        StatsGroup::General => general(counters, destinations, config_failures, server, &mut put),
+        StatsGroup::Servers => {
             for (address, stats) in destinations {
                 let state = match stats {
                     DestinationStats { hard: 1.., .. } => "hard_tko; ",
@@ -350,12 +349,12 @@ pub(crate) fn render(
                 );
             }
         }
-        Group::Suspects => {
+        StatsGroup::Suspects => {
             for (address, stats) in destinations.iter().filter(|(_, stats)| stats.is_ejected()) {
                 put(address, &format!("status:tko num_failures:{}", stats.failures));
             }
         }
-        Group::Hot => {
+        StatsGroup::Hot => {
             for HotKeyReport { count, error, hits, kept_bytes, key } in hot {
                 let kept = kept_bytes.map_or_else(|| "no".to_owned(), |bytes| bytes.to_string());
                 put(key, &format!("count:{count} error:{error} hits:{hits} kept_bytes:{kept}"));
@@ -368,7 +367,7 @@ pub(crate) fn render(
 fn general(
     counters: &BTreeMap<String, u64>,
     destinations: &BTreeMap<String, DestinationStats>,
-    view: &ProxyView,
+    config_failures: u64,
     server: &ServerContext,
     put: &mut dyn FnMut(&str, &dyn std::fmt::Display),
 ) {
@@ -396,7 +395,7 @@ fn general(
     put("request_replied_count", &replies);
     put("request_error_count", &failures);
     put("request_success_count", &replies.saturating_sub(failures));
-    put("config_failures", &view.config_failures());
+    put("config_failures", &config_failures);
     for (name, number) in counters {
         put(name, number);
     }

@@ -1,32 +1,33 @@
-//! What other threads may read of a proxy: operators' pages, and the shard that answers `stats`.
+//! What other threads may read about a proxy: the admin server, and the shard that answers `stats`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::chronicle::Chronicle;
+use crate::control_log::ControlLog;
 use crate::reports::Reports;
 
-/// What the control thread did, and what the shards report of themselves.
+/// The log of the control thread and the reports of the shards.
 #[derive(Debug)]
 pub struct ProxyView {
+    /// Changed configurations that could not be used.
     config_failures: AtomicU64,
-    /// What the control thread did.
-    pub chronicle: Chronicle,
-    /// What the shards report of themselves when they are asked.
+    /// The log of the control thread.
+    pub control_log: ControlLog,
+    /// The reports of the shards.
     pub reports: Reports,
 }
 
 impl ProxyView {
-    /// The view of a proxy of `shards` shards that has done nothing yet.
+    /// The view of a proxy of `shards` shards that has just started.
     #[must_use]
     pub fn new(shards: usize) -> Self {
         Self {
             config_failures: AtomicU64::new(0),
-            chronicle: Chronicle::default(),
+            control_log: ControlLog::default(),
             reports: Reports::new(shards),
         }
     }
 
-    /// Changed configurations that could not be used.
+    /// The number of changed configurations that could not be used.
     pub fn config_failures(&self) -> u64 {
         self.config_failures.load(Ordering::Relaxed)
     }

@@ -4,7 +4,7 @@ use corecached_protocol::{Command, Limits, MetaKey, Parsed, Parser, data_block};
 
 /// Commands that are parsed, hashed and prefetched before the first of them is carried out: enough that memory keeps up,
 /// few enough that what they read stays in the first-level cache.
-pub const BATCH_COMMANDS_MAX: usize = 16;
+pub(crate) const BATCH_COMMANDS_MAX: usize = 16;
 
 /// A command on a key that has come whole.
 pub struct Ready<'a> {
@@ -23,7 +23,7 @@ pub struct Ready<'a> {
 /// Parses one command on a key at the front of `input`. `None` when the command there is another one, or has not come whole,
 /// or its value is longer than `value_bytes_max` allows for a key of that length with those client flags.
 #[inline]
-pub fn parse_ready<'a>(
+pub(crate) fn parse_ready<'a>(
     parser: &mut Parser,
     input: &'a [u8],
     limits: &Limits,

@@ -1,22 +1,23 @@
-//! The server's time: whole unix seconds that never jump.
+//! The server's time, in whole unix seconds. It does not follow changes of the system's time.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Counts on from the wall clock at start by the monotonic one, so that setting the system's time expires nothing.
+/// A clock that is set from the wall clock at start and then counts by the monotonic clock. So nothing expires when somebody
+/// sets the system's time.
 #[derive(Debug)]
 pub struct Clock {
     started_unix_s: u32,
     started_monotonic_s: i64,
-    /// Unix milliseconds less monotonic ones.
+    /// The difference between unix milliseconds and monotonic milliseconds at the start.
     offset_ms: i64,
-    /// Seconds that `debugtime` has put it ahead.
+    /// Seconds that `debugtime SECONDS` has added.
     ahead_s: AtomicU32,
-    /// The second at which `debugtime` stopped it; 0 while it runs.
+    /// The unix second at which `debugtime p` stopped the clock; 0 while it runs.
     stopped_at_s: AtomicU32,
-    /// Unix milliseconds that a simulation shows; the time is nothing else then.
+    /// The unix milliseconds of a simulation. `Some` replaces the system's clocks.
     simulated_ms: Option<std::sync::Arc<std::sync::atomic::AtomicU64>>,
 }
 
@@ -36,14 +37,14 @@ impl Clock {
         }
     }
 
-    /// A clock that shows `unix_ms`, and stands until somebody changes it.
+    /// A clock for simulations: it shows `unix_ms`, which the simulation changes.
     #[must_use]
     pub fn simulated(unix_ms: std::sync::Arc<std::sync::atomic::AtomicU64>) -> Self {
         let started_unix_s = (unix_ms.load(Ordering::Relaxed) / 1000) as u32;
         Self { started_unix_s, simulated_ms: Some(unix_ms), ..Self::start() }
     }
 
-    /// Unix seconds. About 10 ns: no system call.
+    /// The time in unix seconds. Takes about 10 ns, without a system call.
     #[must_use]
     pub fn now_s(&self) -> u32 {
         match self.stopped_at_s.load(Ordering::Relaxed) {
@@ -55,17 +56,17 @@ impl Clock {
         }
     }
 
-    /// `debugtime p`
+    /// Stops the clock (`debugtime p`).
     pub fn stop(&self) {
         self.stopped_at_s.store(self.now_s(), Ordering::Relaxed);
     }
 
-    /// `debugtime r`
-    pub fn go_on(&self) {
+    /// Lets a stopped clock run again (`debugtime r`). It then shows the time as if it had never stopped.
+    pub fn resume(&self) {
         self.stopped_at_s.store(0, Ordering::Relaxed);
     }
 
-    /// `debugtime SECONDS`: so much later at once, stopped or not.
+    /// Puts the clock ahead by so many seconds, stopped or not (`debugtime SECONDS`).
     pub fn advance(&self, seconds: u32) {
         self.ahead_s.fetch_add(seconds, Ordering::Relaxed);
         if self.stopped_at_s.load(Ordering::Relaxed) != 0 {
@@ -73,7 +74,7 @@ impl Clock {
         }
     }
 
-    /// Unix milliseconds, good to a few of them. About 10 ns: no system call.
+    /// The time in unix milliseconds, correct to a few of them. Takes about 10 ns, without a system call.
     #[must_use]
     pub fn now_ms(&self) -> u64 {
         if let Some(unix_ms) = &self.simulated_ms {
@@ -82,7 +83,7 @@ impl Clock {
         (self.offset_ms + monotonic_ms()) as u64
     }
 
-    /// Seconds since the start.
+    /// Seconds since the server started.
     #[must_use]
     pub fn uptime_s(&self) -> u32 {
         if let Some(unix_ms) = &self.simulated_ms {

@@ -85,7 +85,7 @@ pub struct Core<S: ServiceTypes> {
     /// What all shards share.
     pub context: ServerContext,
     /// Buffers for replies that have to wait.
-    pub spares: Spares,
+    pub(crate) spares: Spares,
     sessions: Sessions<S>,
     output: Output,
     /// Index of the session from which idle connections are still to be looked for in this second.
@@ -170,7 +170,7 @@ impl<S: ServiceTypes> Core<S> {
         if index >= self.sessions.slots.len() {
             self.sessions.slots.resize_with(index + 1, || None);
         }
-        assert!(self.sessions.slots[index].is_none(), "the driver gave out a name that is in use");
+        assert!(self.sessions.slots[index].is_none(), "the driver gave out an index that is in use");
         let parser = Parser::speaking(self.context.network.listeners[usize::from(listener)].wire);
         self.sessions.open += 1;
         Box::new(Session::new(conn, peer.into(), parser, listener, self.now.0))
@@ -212,6 +212,7 @@ impl<S: ServiceTypes> Core<S> {
     /// Puts a session back into its slot. The end of the turn looks at it.
     pub fn put(&mut self, mut session: Box<Session<S>>) {
         let index = session.conn.index;
+        debug_assert!(self.sessions.slots[index as usize].is_none(), "a session is put back once");
         if !session.touched {
             session.touched = true;
             self.sessions.touched.push(index);
@@ -271,7 +272,7 @@ impl<S: ServiceTypes> Core<S> {
         self.close_range(session, large);
     }
 
-    /// Makes the end of the arena the place where this session's output goes on: one send for each connection and turn.
+    /// Has this session's output go on at the end of the arena, with one send for each connection and turn.
     fn open_range(&mut self, session: &mut Session<S>) {
         let Output { arena, sends, turn: now } = &mut self.output;
         let (turn, at) = session.output;
@@ -349,8 +350,9 @@ impl<S: ServiceTypes> Core<S> {
         }
     }
 
-    /// Delivers a reply to a request that had to wait, or a piece of it. `write` appends it to the buffer it is given. A value
-    /// is pinned into it after so many of its bytes. Returns that value when the connection is gone.
+    /// Delivers a reply to a request that had to wait, or a piece of it. `write` appends it to the buffer that it is given.
+    /// `pinned` is a value to send inside the reply, and how many bytes of the reply come before it. Returns that value when
+    /// the connection is gone.
     #[must_use]
     pub(crate) fn deliver(
         &mut self,
@@ -369,6 +371,7 @@ impl<S: ServiceTypes> Core<S> {
             let arena = &mut self.output.arena;
             let start = arena.len();
             write(arena);
+            debug_assert!(pinned.as_ref().is_none_or(|(_, split)| start + split <= arena.len()));
             if !session.replies.deliver_due(&arena[start..], piece, &mut self.spares) {
                 arena.truncate(start);
             }
@@ -397,7 +400,7 @@ impl<S: ServiceTypes> Core<S> {
 
     // --- requests ---
 
-    /// Reserves the next place in the session's order for a reply that comes later.
+    /// Reserves the next slot in the session's order for a reply that comes later.
     pub fn reserve(&mut self, session: &mut Session<S>, part: Part) -> ReplyTo {
         ReplyTo { conn: session.conn, sequence: session.replies.reserve(part, &mut self.spares) }
     }

@@ -1,7 +1,7 @@
-//! What a shard counts, and how others read it.
+//! What a shard counts, and how other threads read it.
 //!
-//! A shard counts in plain [`Counters`] and publishes them to its [`Cells`] once a turn, before anybody can see the
-//! replies of that turn; whoever asks sums over the cells of all shards without stopping them.
+//! A shard counts in plain [`Counters`]. Once a turn, before the replies of that turn are sent, it publishes them to its
+//! [`Cells`]. A reader adds up the cells of all shards without stopping them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,15 +9,15 @@ use corecached_engine::StoreStats;
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// Counters of one shard, or the sum over several.
+        /// The counters of one shard, or the sums over several shards. All of them only grow, until `stats reset`.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct Counters {
             $($(#[$doc])* pub $name: u64,)*
         }
 
         impl Counters {
-            /// How many there are.
-            pub const COUNT: usize = [$(stringify!($name)),*].len();
+            /// Number of counters.
+            const COUNT: usize = [$(stringify!($name)),*].len();
 
             fn to_array(self) -> [u64; Self::COUNT] {
                 [$(self.$name),*]
@@ -34,71 +34,71 @@ macro_rules! counters {
 counters! {
     /// Keys asked for by `get`, `gets` and `mg` without touch.
     cmd_get,
-    /// Values stored or tried.
+    /// Requests to store a value, whether or not it was stored.
     cmd_set,
-    /// `flush_all`, refused ones too.
+    /// `flush_all` commands, with those that were refused.
     cmd_flush,
     /// Keys asked for by `touch`, `gat`, `mg` with `T`.
     cmd_touch,
     /// Meta commands.
     cmd_meta,
-    /// Keys found by those of `cmd_get`.
+    /// Keys of `cmd_get` that were found.
     get_hits,
-    /// Keys not found by those of `cmd_get`.
+    /// Keys of `cmd_get` that were not found.
     get_misses,
-    /// `delete`, `md` that found the key.
+    /// `delete` and `md` commands that found the key.
     delete_hits,
-    /// `delete`, `md` that did not.
+    /// `delete` and `md` commands that did not find the key.
     delete_misses,
-    /// `incr`, `ma` that found the key.
+    /// `incr` commands, and incrementing `ma` commands, that found the key.
     incr_hits,
-    /// `incr`, `ma` that did not.
+    /// `incr` commands, and incrementing `ma` commands, that did not find the key.
     incr_misses,
-    /// `decr`, `ma` that found the key.
+    /// `decr` commands, and decrementing `ma` commands, that found the key.
     decr_hits,
-    /// `decr`, `ma` that did not.
+    /// `decr` commands, and decrementing `ma` commands, that did not find the key.
     decr_misses,
-    /// `cas` that stored.
+    /// `cas` commands that stored their value.
     cas_hits,
-    /// `cas` on a missing key.
+    /// `cas` commands on a missing key.
     cas_misses,
-    /// `cas` with another version than the stored one.
+    /// `cas` commands with another version than the stored one.
     cas_badval,
-    /// `touch`, `gat` that found the key.
+    /// Keys of `cmd_touch` that were found.
     touch_hits,
-    /// `touch`, `gat` that did not.
+    /// Keys of `cmd_touch` that were not found.
     touch_misses,
     /// Values over the item size limit.
     store_too_large,
-    /// Values there was no room for.
+    /// Values that were not stored because there was no memory for them.
     store_no_memory,
-    /// Values not sent because too much of the store was being sent already: answered as misses.
+    /// Values that were answered as misses because too much of the store was being sent already.
     response_obj_oom,
-    /// Passwords shown.
+    /// Attempts to authenticate.
     auth_cmds,
-    /// Passwords that were wrong.
+    /// Attempts to authenticate that failed.
     auth_errors,
     /// Bytes received from clients.
     bytes_read,
-    /// Bytes handed to sockets for clients.
+    /// Bytes of replies to clients, counted when they are given to the driver.
     bytes_written,
-    /// Times a connection had to let others go first.
+    /// How often a connection had used up its share of a turn and had to wait for the next.
     conn_yields,
-    /// Connections closed for saying nothing for too long.
+    /// Connections that were closed because they were idle for too long.
     idle_kicks,
-    /// Connections that could not be accepted for want of descriptors.
+    /// Connections that could not be accepted because the process had no file descriptor left.
     listen_disabled_num,
     /// Requests sent to another shard.
     forwarded,
     /// Requests carried out on the slice of another shard while it slept.
     borrowed,
-    /// Times the shard looked at its driver.
+    /// Turns of the shard.
     turns,
-    /// Turns that found something to do.
+    /// Turns that had something to do.
     turns_busy,
-    /// Times it waited for the kernel.
+    /// Turns that waited for the kernel.
     waits,
-    /// Other shards woken.
+    /// How often it woke another shard.
     wakeups,
 }
 
@@ -140,12 +140,12 @@ store_cells!(
     memory_bytes,
 );
 
-/// One shard's published numbers.
+/// The published numbers of one shard.
 #[derive(Debug)]
 pub struct Cells {
     counters: [AtomicU64; Counters::COUNT],
     store: [AtomicU64; STORE_COUNT],
-    /// What the store had counted at the last `stats reset`: its own counts never go back.
+    /// The numbers of the store at the last `stats reset`. The counts of the store itself are never reset.
     store_at_reset: [AtomicU64; STORE_COUNT],
 }
 
@@ -160,22 +160,22 @@ impl Default for Cells {
 }
 
 impl Cells {
-    /// Show `counters` to readers. By their shard.
+    /// Shows `counters` to readers. Only the shard that these cells belong to may call this.
     pub fn publish(&self, counters: &Counters) {
         write(&self.counters, counters.to_array());
     }
 
-    /// Show `store` to readers. By whoever holds the slice.
+    /// Shows `store` to readers. Only a shard that holds the slice may call this.
     pub fn publish_store(&self, store: &StoreStats) {
         write(&self.store, store_to_array(store));
     }
 
-    /// What the store counts (not what it measures) is shown from `store` on.
+    /// From now on, shows the counts of the store less those in `store`. Its measured sizes are shown as they are.
     pub fn reset_store(&self, store: &StoreStats) {
         write(&self.store_at_reset, store_to_array(store));
     }
 
-    /// What was published last.
+    /// The numbers that were published last.
     #[must_use]
     pub fn read(&self) -> (Counters, StoreStats) {
         let load = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
@@ -183,10 +183,8 @@ impl Cells {
         let at_reset = store_from_array(self.store_at_reset.each_ref().map(load));
         (Counters::from_array(self.counters.each_ref().map(load)), since(&store, &at_reset))
     }
-}
 
-impl Cells {
-    /// What the shard did, by the names that `stats cores` shows. The first three are of its store.
+    /// The numbers of this shard, with the names that `stats cores` shows. The first three belong to its store.
     #[must_use]
     pub fn core_numbers(&self) -> [(&'static str, u64); 12] {
         let (counters, store) = self.read();
@@ -208,13 +206,14 @@ impl Cells {
     }
 }
 
+/// Stores each of `values` in its cell.
 fn write<const N: usize>(cells: &[AtomicU64; N], values: [u64; N]) {
     for (cell, value) in cells.iter().zip(values) {
         cell.store(value, Ordering::Relaxed);
     }
 }
 
-/// `stats` with what it counts (not what it measures) taken from `reset` on.
+/// `stats` with its counts reduced by those in `reset`. Measured sizes stay as they are.
 fn since(stats: &StoreStats, reset: &StoreStats) -> StoreStats {
     StoreStats {
         total_items: stats.total_items.saturating_sub(reset.total_items),
@@ -229,7 +228,7 @@ fn since(stats: &StoreStats, reset: &StoreStats) -> StoreStats {
     }
 }
 
-/// The sum over all shards.
+/// The sums over all shards.
 #[must_use]
 pub fn sum(cells: &[Cells]) -> (Counters, StoreStats) {
     let mut counters = [0u64; Counters::COUNT];

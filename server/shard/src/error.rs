@@ -1,17 +1,17 @@
-//! A setting that cannot be used.
+//! The error of a setting that cannot be used.
 
-/// A setting that cannot be used.
+/// A setting that cannot be used: the flag, its value, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     flag: String,
     value: String,
     remedy: String,
-    /// What memcached exits with.
+    /// The exit code of the process: the one of memcached for the same mistake.
     pub exit_code: u8,
 }
 
 impl ConfigError {
-    /// `flag` was set to `value`, which does not work; `remedy` does.
+    /// The error of `flag`, which was set to `value`. `remedy` says what to do instead.
     #[must_use]
     pub fn new(flag: &str, value: &str, remedy: &str, exit_code: u8) -> Self {
         Self { flag: flag.into(), value: value.into(), remedy: remedy.into(), exit_code }

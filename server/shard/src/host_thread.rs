@@ -1,4 +1,4 @@
-//! A shard on a plain thread of its own, pinned to its core: the host of the epoll driver.
+//! A shard on a plain thread. It hosts the epoll driver. The caller has pinned the thread to its core.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use corecached_net::tls::SecureDriver;
 use crate::service::Service;
 use crate::turn::{Progress, Shard};
 
-/// Longest wait for the network: expiry wants a look at the clock once a second.
-const WAIT: Duration = Duration::from_secs(1);
+/// The longest wait for the network. Items expire by the second, so the shard looks at the clock once a second.
+const WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// Take turns until the server has stopped.
+/// Takes turns until the server has stopped.
 ///
 /// # Errors
-/// What made the driver unusable.
+/// When the driver can no longer be used.
 pub fn run<D: SecureDriver, S: Service>(mut shard: Shard<D, S>) -> std::io::Result<()> {
-    while shard.turn(WAIT)? != Progress::Finished {}
+    while shard.turn(WAIT_MAX)? != Progress::Finished {}
     Ok(())
 }

@@ -1,19 +1,24 @@
-//! The chassis of one core, for a cache and a proxy alike.
+//! The chassis of a server: everything that a cache and a proxy have in common. A server has one [`Shard`] for each core.
 //!
 //! ```text
-//! types, service   what differs between the two: the types, and the hooks that the chassis calls
-//! turn             one shard: a driver, the chassis and a service; the turn
-//! core             the chassis: sessions, output, counters, its ends of the mesh
-//! requests, batch  from a session's input to the service, batch by batch
-//! session          one client; reply_queue: its replies in order
-//! mesh             the channels between shards, the slices they lend each other, and owner_of
-//! clients          what a service answers through
-//! counters, clock, lifecycle, network   what shards share with other threads
-//! config, operation, error              what every server is configured with
-//! host_glommio, host_thread             what a shard runs on
+//! host_glommio, host_thread    what a shard runs on
+//! turn                         the shard: a driver, the chassis and a service, and the turn in which they work
+//! requests                     from a session's input to the service, batch by batch
+//! service                      the hooks of cache and proxy that the chassis calls
+//! core                         the chassis: sessions, output, counters, and this shard's ends of the mesh
+//! batch                        commands that are parsed ahead
+//! clients                      the trait through which a service answers the clients of all shards
+//! session, reply_queue         one client connection, and its replies in order
+//! lifecycle                    starting, draining and stopping
+//! mesh                         channels between shards, the slices that they borrow from each other, and owner_of
+//! types                        the types that differ between cache and proxy
+//! counters, clock, network     what shards share with other threads
+//! config, operation, error     the options that every server has
+//! process                      CPU time and memory of the process
 //! ```
 //!
-//! Arrows go down only: nothing here names a store's operation, a route or a socket.
+//! A file imports only files below it in this list. Nothing here knows an operation of a store, a route or a system call of
+//! the network.
 
 pub mod batch;
 pub mod clients;
@@ -46,5 +51,5 @@ pub use self::types::{ServiceTypes, Task};
 
 /// The version of corecached.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// The memcached whose protocol is spoken: what `version` answers.
+/// The version of memcached whose protocol is spoken. The command `version` answers with it.
 pub const MEMCACHED_VERSION: &str = "1.6.45";

@@ -1,4 +1,4 @@
-//! The options of whoever operates a server, the same for cache and proxy: how it is watched, how it logs, how it stops.
+//! The options of operation, which cache and proxy have in common: the admin server, the log, and the stop.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,26 +9,26 @@ use crate::error::ConfigError;
 
 /// Exit code of a wrong value.
 const EX_VALUE: u8 = 1;
-/// An hour: no orchestrator waits longer.
+/// Longest `--drain-delay-ms`: an hour. No orchestrator waits longer.
 const DRAIN_MS_MAX: u64 = 3_600_000;
 
 /// As written.
 #[derive(Args, Clone, Debug)]
 pub struct OperateArgs {
-    /// Answer /metrics, /healthz, /readyz and, for people, / over HTTP here, as ADDRESS:PORT [default: off]
+    /// Answer /metrics, /healthz, /readyz and a page for people (/) over HTTP on ADDRESS:PORT [default: off]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub admin_listen: Option<String>,
 
-    /// Milliseconds from SIGTERM, which /readyz shows at once, to the end of serving; a second signal cuts it short
+    /// Milliseconds between SIGTERM, which /readyz shows at once, and the stop; a second signal stops at once
     #[arg(long, value_name = "MS", default_value = "0")]
     pub drain_delay_ms: String,
 
-    /// How to write the log
+    /// Format of the log
     #[arg(long, value_name = "NAME", value_enum, default_value_t)]
     pub log_format: LogFormat,
 }
 
-/// How to write the log.
+/// The format of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// A line for people
@@ -38,20 +38,20 @@ pub enum LogFormat {
     Json,
 }
 
-/// As checked.
+/// The options of operation, once they have been checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operation {
-    /// Where the admin server listens.
+    /// Where the admin server listens. `None` when there is none.
     pub admin_listen: Option<SocketAddr>,
-    /// Time from the announcement of the end to the end of serving.
+    /// The time between the announcement of the stop and the stop.
     pub drain_delay: Duration,
 }
 
 impl OperateArgs {
-    /// What the server relies on.
+    /// Checks the options.
     ///
     /// # Errors
-    /// The first option that cannot be used.
+    /// The first option whose value cannot be used.
     pub fn check(&self) -> Result<Operation, ConfigError> {
         let parse = |text: &String| {
             text.trim().parse::<SocketAddr>().map_err(|_| {

@@ -1,4 +1,4 @@
-//! What this process uses of the machine.
+//! CPU time and memory that this process uses.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ mod tests {
     }
 
     #[test]
-    fn this_process_has_had_a_core() {
+    fn this_process_has_used_cpu_time() {
         let mut spent = Duration::ZERO;
         while spent.is_zero() {
             let CpuTime { user, system } = cpu_time().unwrap();

@@ -11,7 +11,7 @@ use corecached_protocol::line;
 use crate::mesh::message::Piece;
 
 /// Requests of one connection that may be unanswered at once. Past it, the connection is not parsed any further.
-pub const SLOTS_MAX: usize = 256;
+const SLOTS_MAX: usize = 256;
 
 /// Bytes of replies kept until earlier ones have been sent. Past it, the connection is not parsed any further.
 pub const HELD_BYTES_MAX: usize = 1 << 20;
@@ -36,7 +36,7 @@ struct Slot {
     /// Where the reply lies in [`Outstanding::held`], if it came in one piece.
     start: u32,
     len: u32,
-    /// What has come of a reply that comes in several pieces, and has not been sent.
+    /// The bytes of a reply in several pieces that have come and have not been sent.
     #[expect(clippy::box_collection, reason = "few slots have one, and the slot stays small")]
     pieces: Option<Box<Vec<u8>>>,
     /// A value to send inside the reply, and how many bytes of the reply come before it.
@@ -124,7 +124,7 @@ impl Outstanding {
 /// Buffers that a shard lends to connections with outstanding replies. Most connections have none most of the time.
 #[expect(clippy::vec_box, reason = "the boxes move between here and the queues")]
 #[derive(Debug, Default)]
-pub struct Spares(Vec<Box<Outstanding>>);
+pub(crate) struct Spares(Vec<Box<Outstanding>>);
 
 impl Spares {
     fn take(&mut self) -> Box<Outstanding> {
@@ -168,7 +168,7 @@ impl ReplyQueue {
     /// client could not tell it from the rest of that reply.
     #[inline]
     #[must_use]
-    pub const fn is_broken(&self) -> bool {
+    pub(crate) const fn is_broken(&self) -> bool {
         self.broken
     }
 
@@ -179,9 +179,10 @@ impl ReplyQueue {
         self.outstanding.as_ref().is_none_or(|outstanding| !outstanding.is_full())
     }
 
-    /// Reserves the next place in the order, for a request whose reply will come later. Returns its sequence number.
-    pub fn reserve(&mut self, part: Part, spares: &mut Spares) -> u32 {
+    /// Reserves the next slot, for a request whose reply will come later. Returns its sequence number.
+    pub(crate) fn reserve(&mut self, part: Part, spares: &mut Spares) -> u32 {
         let slots = &mut self.outstanding.get_or_insert_with(|| spares.take()).slots;
+        debug_assert!(slots.len() < SEQUENCE_MASK as usize, "sequence numbers of one queue differ");
         let sequence = self.first_sequence.wrapping_add(slots.len() as u32) & SEQUENCE_MASK;
         slots.push_back(Slot { part, ..Slot::default() });
         sequence
@@ -215,7 +216,7 @@ impl ReplyQueue {
     /// When no such request is outstanding.
     #[inline]
     #[must_use]
-    pub fn is_due(&mut self, sequence: u32) -> bool {
+    pub(crate) fn is_due(&mut self, sequence: u32) -> bool {
         let index = self.index_of(sequence);
         let outstanding = self.outstanding.as_mut().expect("the request is outstanding");
         assert!(index < outstanding.slots.len() && !outstanding.slots[index].ready, "it is unanswered");
@@ -225,9 +226,10 @@ impl ReplyQueue {
 
     /// `bytes` is the reply that is due, or a piece of it. Returns whether the bytes are to be sent.
     #[inline]
-    pub fn deliver_due(&mut self, bytes: &[u8], piece: Piece, spares: &mut Spares) -> bool {
+    pub(crate) fn deliver_due(&mut self, bytes: &[u8], piece: Piece, spares: &mut Spares) -> bool {
         let outstanding = self.outstanding.as_mut().expect("a reply is due");
         let slot = &mut outstanding.slots[0];
+        debug_assert!(slot.pieces.is_none(), "kept pieces are sent first");
         let is_sent = match (slot.begun, piece) {
             (Some(began), Piece::Broken) => {
                 self.broken |= began;
@@ -260,9 +262,10 @@ impl ReplyQueue {
         }
     }
 
-    /// Keeps the reply to request `sequence`, or a piece of it, which has come before its turn. `write` appends it to the
-    /// buffer it is given. A pinned value goes in after so many bytes of the reply.
-    pub fn keep(
+    /// Keeps the reply to request `sequence`, or a piece of it, which has come before earlier replies. `write` appends it to
+    /// the buffer that it is given. `pinned` is a value to send inside the reply, and how many bytes of the reply come before
+    /// it.
+    pub(crate) fn keep(
         &mut self,
         sequence: u32,
         piece: Piece,
@@ -272,6 +275,7 @@ impl ReplyQueue {
         let index = self.index_of(sequence);
         let Outstanding { slots, held, pieces_bytes, .. } =
             &mut **self.outstanding.as_mut().expect("the request is outstanding");
+        debug_assert!(!slots[index].ready, "a reply comes once");
         let slot = &mut slots[index];
         slot.ready = piece != Piece::More;
         slot.pinned = pinned.map(|(pinned, split)| (Box::new(pinned), split as u32));
@@ -293,7 +297,7 @@ impl ReplyQueue {
     /// Whether a reply that was kept is due now: [`ReplyQueue::deliver_kept`].
     #[inline]
     #[must_use]
-    pub fn has_kept(&mut self) -> bool {
+    pub(crate) fn has_kept(&mut self) -> bool {
         let Some(outstanding) = self.outstanding.as_deref_mut().filter(|_| !self.broken) else {
             return false;
         };
@@ -302,7 +306,7 @@ impl ReplyQueue {
     }
 
     /// Gives the bytes that were kept and are due to `send`.
-    pub fn deliver_kept(&mut self, spares: &mut Spares, send: impl FnOnce(&[u8], Option<(Pinned, usize)>)) {
+    pub(crate) fn deliver_kept(&mut self, spares: &mut Spares, send: impl FnOnce(&[u8], Option<(Pinned, usize)>)) {
         let outstanding = self.outstanding.as_mut().expect("a reply is kept");
         let slot = &mut outstanding.slots[0];
         let pinned = slot.pinned.take().map(|(pinned, split)| (*pinned, split as usize));
@@ -317,8 +321,8 @@ impl ReplyQueue {
         }
     }
 
-    /// The connection is gone: values that were lent to its replies go to `released`.
-    pub fn abandon(&mut self, mut released: impl FnMut(Pinned)) {
+    /// The connection is gone. Gives the values that are pinned into its replies to `released`.
+    pub(crate) fn abandon(&mut self, mut released: impl FnMut(Pinned)) {
         for slot in self.outstanding.take().into_iter().flat_map(|outstanding| outstanding.slots) {
             if let Some((pinned, _)) = slot.pinned {
                 released(*pinned);
@@ -350,7 +354,7 @@ mod tests {
     }
 
     impl Bench {
-        /// Requests of which the parts are these.
+        /// A queue with a request for each of `parts`.
         fn new(parts: &[Part]) -> Self {
             let mut bench = Self::default();
             for &part in parts {
@@ -359,7 +363,7 @@ mod tests {
             bench
         }
 
-        /// What is sent once this has come.
+        /// Delivers a reply, or a piece of it. Returns what is sent then.
         fn comes(&mut self, sequence: u32, piece: Piece, bytes: &str) -> String {
             if self.queue.is_due(sequence) {
                 if self.queue.deliver_due(bytes.as_bytes(), piece, &mut self.spares) {

@@ -118,7 +118,7 @@ pub trait Service: ServiceTypes {
         let _ = hash;
     }
 
-    /// The same for the second thing, once the first has arrived.
+    /// Brings the second thing that the request will read, once the first has arrived.
     fn prefetch_item(&self, hash: u64) {
         let _ = hash;
     }

@@ -43,9 +43,9 @@ pub struct Gather<S: ServiceTypes> {
     pub then: S::Then,
 }
 
-/// Where a client connects from, in few bytes.
+/// The address that a client connects from. Smaller than `Option<SocketAddr>`.
 #[derive(Debug)]
-pub enum Peer {
+pub enum PeerAddress {
     /// A Unix socket.
     Unix,
     /// An IPv4 address and port.
@@ -54,7 +54,7 @@ pub enum Peer {
     V6(Box<SocketAddrV6>),
 }
 
-impl From<Option<SocketAddr>> for Peer {
+impl From<Option<SocketAddr>> for PeerAddress {
     fn from(address: Option<SocketAddr>) -> Self {
         match address {
             None => Self::Unix,
@@ -99,13 +99,13 @@ pub struct Session<S: ServiceTypes> {
     /// When its last bytes came, in seconds of the shard's clock.
     pub last_s: u32,
     /// Where it connects from.
-    pub peer: Peer,
+    pub peer: PeerAddress,
 }
 
 impl<S: ServiceTypes> Session<S> {
     /// A session for a new connection, accepted on listening socket number `listener` at second `now_s`.
     #[must_use]
-    pub fn new(conn: ConnId, peer: Peer, parser: Parser, listener: u16, now_s: u32) -> Self {
+    pub(crate) fn new(conn: ConnId, peer: PeerAddress, parser: Parser, listener: u16, now_s: u32) -> Self {
         Self {
             conn,
             parser,

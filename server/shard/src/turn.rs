@@ -140,7 +140,7 @@ impl<D: SecureDriver, S: Service> Shard<D, S> {
         }
     }
 
-    // --- what came ---
+    // --- input ---
 
     fn take_events(&mut self) {
         let mut events = std::mem::take(&mut self.events);
@@ -208,7 +208,7 @@ impl<D: SecureDriver, S: Service> Shard<D, S> {
         count > 0
     }
 
-    // --- what goes ---
+    // --- output ---
 
     /// Publishes to the mesh, then sends, then tells the driver which connections to leave alone or to close.
     fn finish_turn(&mut self) {
@@ -299,6 +299,7 @@ impl<S: Service> Core<S> {
         let used = self.consume(service, session, &input[session.input_at..]);
         service.end_batch(self);
         session.input_at += used;
+        debug_assert!(session.input_at <= input.len(), "no more is used than there is");
         if session.input_at == input.len() {
             session.input_at = 0; // and the buffer goes: most connections never need it
         } else {
@@ -318,7 +319,7 @@ impl<S: Service> Core<S> {
         service.closed(self, &session, reason);
     }
 
-    /// A value that was lent has been sent.
+    /// A pinned value has been sent: it goes back to its owner.
     fn give_back(&mut self, service: &mut S, pinned: Pinned) {
         if pinned.owner == self.me {
             service.take_back(pinned.value);
@@ -363,6 +364,7 @@ impl<S: Service> Core<S> {
         let Some(mut session) = self.take(conn) else { return };
         match &mut session.state {
             State::Gather(gather) => {
+                debug_assert!(gather.missing > 0, "each shard answers a broadcast once");
                 gather.missing -= 1;
                 gather.answers.push(answer);
                 if gather.missing == 0 {

@@ -4,14 +4,14 @@ use maud::{Markup, html};
 
 use super::{none, table, time};
 use corecached_proxy::ProxyView;
-use corecached_proxy::chronicle::{Event, RingView};
+use corecached_proxy::{ControlEvent, RingView};
 use corecached_proxy::stats::{DestinationStats, HotKeyReport, Totals};
 
 use crate::page::proxy::short;
 
 pub(super) fn sections(proxy: &ProxyView) -> Markup {
     let totals = Totals::new(&proxy.reports.read());
-    let layout = proxy.chronicle.layout();
+    let layout = proxy.control_log.layout();
     let rings = layout.as_ref().map_or(&[][..], |layout| layout.rings());
     html! {
         h2 { "Pools" }
@@ -24,7 +24,7 @@ pub(super) fn sections(proxy: &ProxyView) -> Markup {
         h2 { "Configuration" }
         (reloads(proxy))
         h2 { "Changes of addresses" }
-        (events(&proxy.chronicle.last_moves(), "None since the start."))
+        (events(&proxy.control_log.last_moves(), "None since the start."))
     }
 }
 
@@ -120,18 +120,18 @@ fn spared(totals: &Totals) -> Markup {
 fn reloads(proxy: &ProxyView) -> Markup {
     html! {
         dl {
-            dt { "changes in use" } dd { (proxy.chronicle.reloads()) }
+            dt { "changes in use" } dd { (proxy.control_log.reloads()) }
             dt { "wrong ones" } dd { (proxy.config_failures()) }
         }
-        (events(&proxy.chronicle.last_reloads(), "As it was read at the start."))
+        (events(&proxy.control_log.last_reloads(), "As it was read at the start."))
     }
 }
 
-fn events(events: &[Event], absent: &str) -> Markup {
+fn events(events: &[ControlEvent], absent: &str) -> Markup {
     if events.is_empty() {
         return none(absent);
     }
-    let row = |event: &Event| {
+    let row = |event: &ControlEvent| {
         html! { tr { td { (time(event.at_s)) } td class=(if event.is_error { "long bad" } else { "long" }) { (event.text) } } }
     };
     table(&["when", "what"], events.iter().map(row))

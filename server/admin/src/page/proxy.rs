@@ -23,9 +23,9 @@ pub(super) fn write(writer: &mut MetricsWriter<'_>, proxy: &ProxyView) -> fmt::R
     writer.counters(
         "corecached_proxy_config_reloads",
         "Changed configurations that were read, by what came of them",
-        [(vec![("result", "good")], proxy.chronicle.reloads()), (vec![("result", "wrong")], wrong)],
+        [(vec![("result", "good")], proxy.control_log.reloads()), (vec![("result", "wrong")], wrong)],
     )?;
-    let layout = proxy.chronicle.layout();
+    let layout = proxy.control_log.layout();
     writer.gauges(
         "corecached_proxy_pool_members",
         "Members of each pool, as found",

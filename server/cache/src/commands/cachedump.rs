@@ -1,13 +1,13 @@
-//! `stats cachedump`: some keys, their sizes and expiries, as memcached's debugging aid lists them.
+//! `stats cachedump`: some keys with their sizes and times of expiry, in the format of memcached.
 
 use corecached_engine::{Seconds, Store};
 use corecached_protocol::line;
 
-/// Most bytes of one answer, as in memcached.
+/// Longest answer in bytes, as in memcached.
 const ANSWER_BYTES_MAX: usize = 2 << 20;
 
-/// The lines of one shard's items, at most `limit`.
-pub fn describe(store: &Store, limit: u32, now: Seconds) -> Vec<u8> {
+/// The lines of at most `limit` items of one shard.
+pub(crate) fn list(store: &Store, limit: u32, now: Seconds) -> Vec<u8> {
     use std::io::Write;
     let mut lines = Vec::new();
     let mut left = limit;
@@ -29,8 +29,8 @@ pub fn describe(store: &Store, limit: u32, now: Seconds) -> Vec<u8> {
     lines
 }
 
-/// The answer, from every shard's part.
-pub fn render(parts: &[Vec<u8>], limit: u32, out: &mut Vec<u8>) {
+/// Appends the answer, made of the [`list`] of every shard.
+pub(crate) fn render(parts: &[Vec<u8>], limit: u32, out: &mut Vec<u8>) {
     let end = out.len() + ANSWER_BYTES_MAX;
     let lines = parts.iter().flat_map(|part| part.split_inclusive(|&byte| byte == b'\n'));
     for line in lines.take(limit as usize) {

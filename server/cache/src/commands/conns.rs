@@ -1,37 +1,36 @@
-//! `stats conns`: every shard describes its connections, and the asking one renders them all.
+//! `stats conns`: every shard lists its connections, and the shard of the client that asked puts the lists together.
 
 use std::net::SocketAddr;
 
 use corecached_protocol::line;
 
 use corecached_net::ConnId;
-use corecached_shard::State;
-use corecached_shard::session::Peer;
+use corecached_shard::session::PeerAddress;
+use corecached_shard::{ServiceTypes, Session, State};
 
-use crate::cache::CacheSession;
 use crate::task::CacheTask;
 
-/// Place names are unique over shards: this many places each.
-const PLACES_PER_SHARD: usize = 1 << 20;
+/// Connection numbers are unique over all shards: each shard has so many slots for connections.
+const SLOTS_PER_SHARD: usize = 1 << 20;
 
-/// What stands for the number of a connection's socket: unique over all shards.
-#[must_use]
-pub const fn number(shard: usize, conn: ConnId) -> usize {
-    shard * PLACES_PER_SHARD + conn.index as usize
+/// The number of a connection, unique over all shards. memcached shows the number of the socket in its place.
+pub(crate) const fn conn_number(shard: usize, conn: ConnId) -> usize {
+    debug_assert!((conn.index as usize) < SLOTS_PER_SHARD);
+    shard * SLOTS_PER_SHARD + conn.index as usize
 }
 
-/// The lines of one shard's connections.
-pub fn describe<'a>(
+/// The lines of the connections of one shard.
+pub(crate) fn list<'a, S: ServiceTypes<Task = CacheTask>>(
     shard: usize,
-    sessions: impl Iterator<Item = &'a CacheSession>,
+    sessions: impl Iterator<Item = &'a Session<S>>,
     listens: &[String],
     now_s: u32,
 ) -> Vec<u8> {
     use std::io::Write;
     let mut lines = Vec::new();
     for session in sessions {
-        let name = number(shard, session.conn);
-        let address = spell(&session.peer);
+        let number = conn_number(shard, session.conn);
+        let address = address_text(&session.peer);
         let state = match session.state {
             State::Command | State::Task(CacheTask::Authenticate) if session.unparsed() == 0 => "conn_read",
             State::Command | State::Task(CacheTask::Authenticate) => "conn_parse_cmd",
@@ -43,27 +42,27 @@ pub fn describe<'a>(
             State::Closing => "conn_closing",
         };
         let idle_s = now_s.saturating_sub(session.last_s);
-        let _ = write!(lines, "STAT {name}:addr {address}\r\n");
-        // As in memcached, which does not say it of file system sockets.
+        let _ = write!(lines, "STAT {number}:addr {address}\r\n");
+        // As in memcached, which does not show it for Unix sockets.
         if let Some(listen) = listens.get(usize::from(session.listener))
-            && !matches!(session.peer, Peer::Unix)
+            && !matches!(session.peer, PeerAddress::Unix)
         {
-            let _ = write!(lines, "STAT {name}:listen_addr {listen}\r\n");
+            let _ = write!(lines, "STAT {number}:listen_addr {listen}\r\n");
         }
-        let _ = write!(lines, "STAT {name}:state {state}\r\nSTAT {name}:secs_since_last_cmd {idle_s}\r\n");
+        let _ = write!(lines, "STAT {number}:state {state}\r\nSTAT {number}:secs_since_last_cmd {idle_s}\r\n");
     }
     lines
 }
 
-/// The answer: the listening sockets, and every shard's part.
-pub fn render(parts: &[Vec<u8>], listens: &[String], out: &mut Vec<u8>) {
+/// Appends the answer: the listening sockets, and then the connections of every shard.
+pub(crate) fn render(parts: &[Vec<u8>], listens: &[String], out: &mut Vec<u8>) {
     use std::io::Write;
-    for (number, listen) in listens.iter().enumerate() {
-        let name = parts.len() * PLACES_PER_SHARD + number;
+    for (index, listen) in listens.iter().enumerate() {
+        let number = parts.len() * SLOTS_PER_SHARD + index;
         let _ = write!(
             out,
-            "STAT {name}:addr {listen}\r\nSTAT {name}:state conn_listening\r\n\
-             STAT {name}:secs_since_last_cmd 0\r\n"
+            "STAT {number}:addr {listen}\r\nSTAT {number}:state conn_listening\r\n\
+             STAT {number}:secs_since_last_cmd 0\r\n"
         );
     }
     for part in parts {
@@ -72,16 +71,16 @@ pub fn render(parts: &[Vec<u8>], listens: &[String], out: &mut Vec<u8>) {
     out.extend_from_slice(line::END);
 }
 
-/// An address that is listened on.
+/// The address of a listening TCP socket, as `stats conns` shows it.
 #[must_use]
-pub fn spell_listen(address: &SocketAddr) -> String {
-    spell(&Some(*address).into())
+pub fn listen_address_text(address: &SocketAddr) -> String {
+    address_text(&Some(*address).into())
 }
 
-fn spell(peer: &Peer) -> String {
+fn address_text(peer: &PeerAddress) -> String {
     match peer {
-        Peer::Unix => "unix".to_owned(),
-        Peer::V4(peer) => format!("tcp:{peer}"),
-        Peer::V6(peer) => format!("tcp6:{peer}"),
+        PeerAddress::Unix => "unix".to_owned(),
+        PeerAddress::V4(peer) => format!("tcp:{peer}"),
+        PeerAddress::V6(peer) => format!("tcp6:{peer}"),
     }
 }

@@ -1,6 +1,6 @@
-//! `lru_crawler`: lists of all items. There is nothing else to crawl for: expired items are found without.
+//! `lru_crawler`: lists of all items. This server has no crawler, since the store finds expired items by itself.
 //!
-//! A list is made a piece at a time, shard after shard, while its client takes it; one at a time in the whole server.
+//! A list is made a piece at a time, shard after shard, while its client reads it. The whole server makes one at a time.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,24 +9,24 @@ use base64::engine::general_purpose::STANDARD;
 use corecached_engine::{Seconds, Store};
 use corecached_protocol::{line, number::put_decimal};
 
-/// Slab classes of memcached are numbered from 1 to here; all items are of class 1.
+/// The highest slab class of memcached. The lowest is 1, and all items here are in class 1.
 const CLASS_MAX: u32 = 63;
-/// Longest sleep of the crawler, microseconds.
+/// Longest sleep of the crawler in microseconds, as in memcached.
 const SLEEP_MAX_US: u64 = 1_000_000;
 
-/// How items are listed.
+/// The format of a list of items.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ItemList {
-    /// `metadump`: a line of fields.
+    /// `metadump`: a line of fields for each item.
     Fields,
-    /// `mgdump`: the command that reads it.
+    /// `mgdump`: the `mg` command that reads each item.
     MetaGets,
 }
 
 impl ItemList {
-    /// What ends the list.
+    /// The line that ends the list.
     #[must_use]
-    pub const fn end(self) -> &'static [u8] {
+    pub(crate) const fn end(self) -> &'static [u8] {
         match self {
             Self::Fields => line::END,
             Self::MetaGets => line::META_MISS,
@@ -34,44 +34,47 @@ impl ItemList {
     }
 }
 
-/// What `lru_crawler` comes to.
+/// What to do for an `lru_crawler` command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Crawl {
-    /// A line.
+pub(crate) enum CrawlerAction {
+    /// Answer with this line.
     Answer(&'static [u8]),
-    /// A list of all items.
+    /// List all items.
     List(ItemList),
-    /// A list of the items of classes that have none.
-    Nothing(ItemList),
+    /// Answer with an empty list: the command named only classes without items.
+    EmptyList(ItemList),
 }
 
-/// Whether lists may be made, and whether one is.
+/// Whether lists may be made, and whether one is being made.
 #[derive(Debug, Default)]
 pub struct Crawler {
+    /// Set by `lru_crawler disable`.
     disabled: AtomicBool,
+    /// A list is being made.
     dumping: AtomicBool,
 }
 
 impl Crawler {
-    /// Unless `lru_crawler disable` was the last word.
-    pub fn is_enabled(&self) -> bool {
+    /// Whether lists may be made: `lru_crawler disable` was not the last command.
+    pub(crate) fn is_enabled(&self) -> bool {
         !self.disabled.load(Ordering::Relaxed)
     }
 
-    /// Whoever gets true makes a list, and ends it with [`Crawler::end_dump`].
-    pub fn begin_dump(&self) -> bool {
+    /// Begins a list. False when another is being made. After true, the caller calls [`Crawler::end_dump`] in the end.
+    pub(crate) fn begin_dump(&self) -> bool {
         !self.dumping.swap(true, Ordering::Relaxed)
     }
 
-    /// See [`Crawler::begin_dump`].
-    pub fn end_dump(&self) {
-        self.dumping.store(false, Ordering::Relaxed);
+    /// The list that [`Crawler::begin_dump`] began has ended.
+    pub(crate) fn end_dump(&self) {
+        let was_dumping = self.dumping.swap(false, Ordering::Relaxed);
+        debug_assert!(was_dumping, "a list that ends has begun");
     }
 }
 
-/// What `lru_crawler WORDS` comes to.
+/// Carries out `lru_crawler WORDS`, apart from making a list.
 #[must_use]
-pub fn command(words: &[u8], crawler: &Crawler, allow_dump: bool) -> Crawl {
+pub(crate) fn command(words: &[u8], crawler: &Crawler, allow_dump: bool) -> CrawlerAction {
     let mut words = words.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
     let (verb, argument) = (words.next().unwrap_or(b""), words.next());
     let number = |most: u64, past: &'static [u8]| match argument {
@@ -82,7 +85,7 @@ pub fn command(words: &[u8], crawler: &Crawler, allow_dump: bool) -> Crawl {
             None => line::BAD_FORMAT,
         },
     };
-    Crawl::Answer(match (verb, argument) {
+    CrawlerAction::Answer(match (verb, argument) {
         (b"enable", _) if crawler.disabled.swap(false, Ordering::Relaxed) => line::OK,
         (b"enable", _) => line::CRAWLER_NOT_RESTARTED,
         (b"disable", _) => {
@@ -100,22 +103,22 @@ pub fn command(words: &[u8], crawler: &Crawler, allow_dump: bool) -> Crawl {
         (b"metadump" | b"mgdump", Some(classes)) => {
             let list = if verb == b"metadump" { ItemList::Fields } else { ItemList::MetaGets };
             return match holds_items(classes) {
-                Some(true) => Crawl::List(list),
-                Some(false) => Crawl::Nothing(list),
-                None if classes == b"hash" => Crawl::List(list),
-                None => Crawl::Answer(line::BAD_CRAWLER_CLASS),
+                Some(true) => CrawlerAction::List(list),
+                Some(false) => CrawlerAction::EmptyList(list),
+                None if classes == b"hash" => CrawlerAction::List(list),
+                None => CrawlerAction::Answer(line::BAD_CRAWLER_CLASS),
             };
         }
         _ => line::ERROR,
     })
 }
 
-/// A list while the crawler is switched off.
+/// The answer to a command for a list while the crawler is switched off.
 const DISABLED: &[u8] = b"CLIENT_ERROR lru crawler disabled\r\n";
-/// A list while another is made.
-pub const BUSY: &[u8] = b"BUSY currently processing crawler request\r\n";
+/// The answer to a command for a list while another is being made.
+pub(crate) const BUSY: &[u8] = b"BUSY currently processing crawler request\r\n";
 
-/// Whether `all` or one of `1,2,...` is the class of items; `None` when one is no class.
+/// Whether `all`, or one of the classes in a list like `1,2,...`, has items. `None` when one of them is no class.
 fn holds_items(classes: &[u8]) -> Option<bool> {
     if classes == b"all" {
         return Some(true);
@@ -132,13 +135,13 @@ fn decimal<T: std::str::FromStr>(word: &[u8]) -> Option<T> {
     std::str::from_utf8(word).ok()?.parse().ok()
 }
 
-/// What [`list`] begins with when there is nothing behind it.
+/// What a piece begins with when it is the last one of its shard.
 const NO_MORE: u64 = u64::MAX;
-/// Bytes of that number.
+/// Bytes of the cursor at the beginning of a piece.
 const CURSOR_BYTES: usize = 8;
 
-/// A piece of the list of a shard's items that begins at `from`, and in front of it where the next one does.
-pub fn list(store: &Store, from: u64, list: ItemList, now: Seconds) -> Vec<u8> {
+/// A piece of the list of a shard's items, from cursor `from` on. Before its lines it has the cursor of the next piece.
+pub(crate) fn list_piece(store: &Store, from: u64, list: ItemList, now: Seconds) -> Vec<u8> {
     let mut out = vec![0; CURSOR_BYTES];
     let next = store.walk(from, now, |key, item| match list {
         ItemList::Fields => {
@@ -175,16 +178,16 @@ pub fn list(store: &Store, from: u64, list: ItemList, now: Seconds) -> Vec<u8> {
     out
 }
 
-/// What [`list`] made: where the next piece begins, `None` behind the last, and the lines.
+/// The parts of what [`list_piece`] made: the cursor of the next piece, which is `None` after the last one, and the lines.
 #[must_use]
-pub fn piece(answer: &[u8]) -> (Option<u64>, &[u8]) {
+pub(crate) fn split_piece(answer: &[u8]) -> (Option<u64>, &[u8]) {
     let Some((cursor, lines)) = answer.split_first_chunk() else { return (None, &[]) };
     let next = u64::from_le_bytes(*cursor);
     ((next != NO_MORE).then_some(next), lines)
 }
 
-/// As memcached does: all but letters, digits and four others as `%XX`.
-pub fn put_uri_encoded(out: &mut Vec<u8>, bytes: &[u8]) {
+/// Appends `bytes` as memcached shows keys: all but letters, digits and `-._~` as `%XX`.
+pub(crate) fn put_uri_encoded(out: &mut Vec<u8>, bytes: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     for &byte in bytes {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {

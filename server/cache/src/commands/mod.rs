@@ -1,9 +1,10 @@
-//! What operators ask a cache on its own port: `stats` and its groups, `lru_crawler`, `watch`, and what tunes memcached.
+//! Commands of operators on the port of the clients: `stats` and its groups, `lru_crawler`, `watch`, and the commands that tune
+//! memcached.
 
 pub(crate) mod cachedump;
-pub mod conns;
+pub(crate) mod conns;
 pub(crate) mod crawler;
 pub(crate) mod prefixes;
-pub mod stats;
+pub(crate) mod stats;
 pub(crate) mod tunables;
-pub mod watch;
+pub(crate) mod watch;

@@ -1,4 +1,4 @@
-//! `stats detail`: gets, hits, sets and deletes by key prefix, while it is switched on.
+//! `stats detail`: counters of gets, hits, sets and deletes for each prefix of keys, while it is switched on.
 
 use std::collections::HashMap;
 
@@ -6,33 +6,33 @@ use corecached_protocol::{BinaryVerb, Command, MetaVerb, line};
 
 use corecached_shard::counters::Counters;
 
-/// Prefixes counted in one shard; keys of further ones are not. As in memcached, which also stops at 2^16.
+/// Most prefixes that one shard counts. Keys with other prefixes are not counted then. memcached has the same limit, 2^16.
 const PREFIXES_MAX: usize = 1 << 16;
 
 /// The counters of one prefix.
 #[derive(Clone, Copy, Debug, Default)]
-struct Counts {
+struct PrefixCounters {
     get: u64,
     hit: u64,
     set: u64,
     delete: u64,
 }
 
-/// One shard's counters by prefix.
+/// The counters of one shard for each prefix.
 #[derive(Debug)]
-pub struct Prefixes {
+pub(crate) struct Prefixes {
     delimiter: u8,
-    counts: HashMap<Box<[u8]>, Counts>,
+    counters: HashMap<Box<[u8]>, PrefixCounters>,
 }
 
 impl Prefixes {
-    /// Counts what stands before the first `delimiter` of a key.
+    /// Counters for prefixes: the bytes of a key before its first `delimiter`. A key without one is not counted.
     #[must_use]
     pub fn new(delimiter: u8) -> Self {
-        Self { delimiter, counts: HashMap::new() }
+        Self { delimiter, counters: HashMap::new() }
     }
 
-    /// `command` was carried out, which took the shard's counters from `before` to `after`.
+    /// Counts `command`, which has been carried out. It changed the counters of the shard from `before` to `after`.
     pub fn count(&mut self, command: &Command<'_>, before: &Counters, after: &Counters) {
         let key = match command {
             Command::Retrieve(retrieve) => retrieve.key,
@@ -47,37 +47,37 @@ impl Prefixes {
         };
         let Some(end) = key.iter().position(|&byte| byte == self.delimiter) else { return };
         let prefix = &key[..end];
-        // Keys of the binary protocol are any bytes; a line of words could not show these.
+        // Keys of the binary protocol may have any bytes. A prefix with a space could not be shown in a line of words.
         if prefix.iter().any(|&byte| byte <= b' ') {
             return;
         }
-        if !self.counts.contains_key(prefix) && self.counts.len() >= PREFIXES_MAX {
+        if !self.counters.contains_key(prefix) && self.counters.len() >= PREFIXES_MAX {
             return;
         }
-        let counts = self.counts.entry(prefix.into()).or_default();
-        counts.get += after.cmd_get - before.cmd_get + after.cmd_touch - before.cmd_touch;
-        counts.hit += after.get_hits - before.get_hits + after.touch_hits - before.touch_hits;
-        counts.set += after.cmd_set - before.cmd_set;
-        counts.delete +=
+        let counters = self.counters.entry(prefix.into()).or_default();
+        counters.get += after.cmd_get - before.cmd_get + after.cmd_touch - before.cmd_touch;
+        counters.hit += after.get_hits - before.get_hits + after.touch_hits - before.touch_hits;
+        counters.set += after.cmd_set - before.cmd_set;
+        counters.delete +=
             (after.delete_hits + after.delete_misses) - (before.delete_hits + before.delete_misses);
     }
 
-    /// The counters as bytes for another shard: a prefix and four numbers a line.
+    /// The counters as text for another shard: a line for each prefix, with the prefix and its four counters.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         use std::io::Write;
         let mut lines = Vec::new();
-        for (prefix, counts) in &self.counts {
+        for (prefix, counters) in &self.counters {
             lines.extend_from_slice(prefix);
-            let Counts { get, hit, set, delete } = counts;
+            let PrefixCounters { get, hit, set, delete } = counters;
             let _ = writeln!(lines, " {get} {hit} {set} {delete}");
         }
         lines
     }
 }
 
-/// The answer to `stats detail dump`, from every shard's part.
-pub fn render(parts: &[Vec<u8>], out: &mut Vec<u8>) {
+/// Appends the answer to `stats detail dump`, made of the [`Prefixes::encode`] of every shard.
+pub(crate) fn render(parts: &[Vec<u8>], out: &mut Vec<u8>) {
     use std::io::Write;
     let mut sums: std::collections::BTreeMap<&[u8], [u64; 4]> = std::collections::BTreeMap::new();
     for line in parts.iter().flat_map(|part| part.split(|&byte| byte == b'\n')) {

@@ -1,5 +1,5 @@
-//! The `stats` command, in memcached's names. Numbers of machinery that does not exist here read 0; one class, number
-//! 1, stands for all memory.
+//! The `stats` command, with memcached's names. Numbers of parts of memcached that this server does not have are 0. Slab class 1
+//! stands for all memory.
 
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -15,9 +15,9 @@ use corecached_shard::{MEMCACHED_VERSION, ServerContext, VERSION, counters};
 use crate::config::CacheConfig;
 use crate::context::CacheContext;
 
-/// What a `stats` line asks for.
+/// What a `stats` command asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Topic {
+pub(crate) enum StatsTopic {
     /// `reset`
     Reset,
     /// `conns`
@@ -28,44 +28,46 @@ pub enum Topic {
     DetailOff,
     /// `detail dump`
     DetailDump,
-    /// `cachedump CLASS LIMIT`; all items are of class 1
+    /// `cachedump CLASS LIMIT`. All items are in class 1.
     CacheDump {
-        /// Items to name.
+        /// Most items to list.
         limit: u32,
     },
-    /// Anything that [`render`] answers from published numbers, mistakes too.
+    /// Anything else. [`render`] answers it from published numbers, or with an error.
     Rendered,
 }
 
-/// What `words` ask for.
-#[must_use]
-pub fn topic(words: &[u8]) -> Topic {
-    match words {
-        b"reset" => Topic::Reset,
-        b"conns" => Topic::Conns,
-        b"detail on" => Topic::DetailOn,
-        b"detail off" => Topic::DetailOff,
-        b"detail dump" => Topic::DetailDump,
-        _ => cache_dump(words).unwrap_or(Topic::Rendered),
+impl StatsTopic {
+    /// The topic of `stats WORDS`.
+    #[must_use]
+    pub fn parse(words: &[u8]) -> Self {
+        match words {
+            b"reset" => Self::Reset,
+            b"conns" => Self::Conns,
+            b"detail on" => Self::DetailOn,
+            b"detail off" => Self::DetailOff,
+            b"detail dump" => Self::DetailDump,
+            _ => parse_cache_dump(words).unwrap_or(Self::Rendered),
+        }
     }
 }
 
-fn cache_dump(words: &[u8]) -> Option<Topic> {
+fn parse_cache_dump(words: &[u8]) -> Option<StatsTopic> {
     let words = std::str::from_utf8(words.strip_prefix(b"cachedump ")?).ok()?;
     let mut numbers = words.split_ascii_whitespace().map(str::parse::<u32>);
     let (class, limit) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
-    // 0 is no limit, and a class that has nothing lists nothing.
+    // The limit 0 is none, and other classes than 1 have no items.
     let limit = match (class, limit) {
         (1, 0) => u32::MAX,
         (1, limit) => limit,
         _ => 0,
     };
-    Some(Topic::CacheDump { limit })
+    Some(StatsTopic::CacheDump { limit })
 }
 
-/// Append the answer to `stats WORDS`.
-pub fn render(words: &[u8], cache: &CacheContext, server: &ServerContext, out: &mut Vec<u8>) {
-    let mut list = List { out };
+/// Appends the answer to `stats WORDS`.
+pub(crate) fn render(words: &[u8], cache: &CacheContext, server: &ServerContext, out: &mut Vec<u8>) {
+    let mut list = StatsWriter { out };
     match words.split(|&byte| byte == b' ').next().unwrap_or(b"") {
         b"" => general(&mut list, cache, server),
         b"settings" => settings(&mut list, cache, server),
@@ -80,8 +82,8 @@ pub fn render(words: &[u8], cache: &CacheContext, server: &ServerContext, out: &
     out.extend_from_slice(line::END);
 }
 
-/// Append the answer to a `STAT` of the binary protocol: a packet a stat, and an empty one.
-pub fn render_binary(
+/// Appends the answer to a `STAT` request of the binary protocol: a packet for each stat, and then an empty one.
+pub(crate) fn render_binary(
     words: &[u8],
     cache: &CacheContext,
     server: &ServerContext,
@@ -104,11 +106,12 @@ pub fn render_binary(
     binary::encode_stat(out, envelope, b"", b"");
 }
 
-struct List<'o> {
+/// Writes lines of the `stats` command.
+struct StatsWriter<'o> {
     out: &'o mut Vec<u8>,
 }
 
-impl List<'_> {
+impl StatsWriter<'_> {
     fn put(&mut self, name: &str, value: impl Display) {
         text::encode_stat(self.out, name.as_bytes(), value.to_string().as_bytes());
     }
@@ -126,7 +129,7 @@ impl List<'_> {
     }
 }
 
-fn general(list: &mut List<'_>, cache: &CacheContext, server: &ServerContext) {
+fn general(list: &mut StatsWriter<'_>, cache: &CacheContext, server: &ServerContext) {
     let (counters, store) = counters::sum(&server.cells);
     let config = &cache.config;
     let admission = &server.network.admission;
@@ -213,13 +216,13 @@ fn general(list: &mut List<'_>, cache: &CacheContext, server: &ServerContext) {
         "lru_maintainer_juggles",
     ]);
     list.put("malloc_fails", store.out_of_memory);
-    let watch = &cache.watch;
+    let (watchers, lines) = (&cache.watchers, &cache.watchers.counters);
     list.put_all(&[
-        ("log_worker_dropped", watch.counts.dropped.load(Ordering::Relaxed)),
-        ("log_worker_written", watch.counts.written.load(Ordering::Relaxed)),
-        ("log_watcher_skipped", watch.counts.skipped.load(Ordering::Relaxed)),
-        ("log_watcher_sent", watch.counts.sent.load(Ordering::Relaxed)),
-        ("log_watchers", watch.watchers() as u64),
+        ("log_worker_dropped", lines.dropped.load(Ordering::Relaxed)),
+        ("log_worker_written", lines.written.load(Ordering::Relaxed)),
+        ("log_watcher_skipped", lines.skipped.load(Ordering::Relaxed)),
+        ("log_watcher_sent", lines.sent.load(Ordering::Relaxed)),
+        ("log_watchers", watchers.count() as u64),
     ]);
     list.put_zeroes(&["unexpected_napi_ids", "round_robin_fallback"]);
     if let Some(certificates) = &cache.certificates {
@@ -271,8 +274,8 @@ fn general(list: &mut List<'_>, cache: &CacheContext, server: &ServerContext) {
     ]);
 }
 
-/// `stats cores`, our own: what each core did.
-fn cores(list: &mut List<'_>, server: &ServerContext) {
+/// `stats cores`, which memcached does not have: the numbers of each core.
+fn cores(list: &mut StatsWriter<'_>, server: &ServerContext) {
     list.put("io_backend", &server.network.backend);
     for (core, cells) in server.cells.iter().enumerate() {
         for (name, value) in cells.core_numbers() {
@@ -281,7 +284,7 @@ fn cores(list: &mut List<'_>, server: &ServerContext) {
     }
 }
 
-fn settings(list: &mut List<'_>, cache: &CacheContext, server: &ServerContext) {
+fn settings(list: &mut StatsWriter<'_>, cache: &CacheContext, server: &ServerContext) {
     let config: &CacheConfig = &cache.config;
     let shown = &config.shown;
     let yes = |on: bool| if on { "yes" } else { "no" };
@@ -346,8 +349,8 @@ fn settings(list: &mut List<'_>, cache: &CacheContext, server: &ServerContext) {
     list.put("inline_ascii_response", "no");
     list.put("num_napi_ids", "(null)");
     match &config.server.tls {
-        None => plain(list),
-        Some(tls) => secured(list, tls),
+        None => tls_off(list),
+        Some(tls) => tls_on(list, tls),
     }
     let memory_file = config.memory_file.as_ref().map(|file| file.display().to_string());
     list.put("memory_file", memory_file.as_deref().unwrap_or("(null)"));
@@ -355,8 +358,8 @@ fn settings(list: &mut List<'_>, cache: &CacheContext, server: &ServerContext) {
     list.put("eviction_policy", "s3-fifo");
 }
 
-/// What memcached says of TLS where there is none.
-fn plain(list: &mut List<'_>) {
+/// What memcached shows of TLS when it is off.
+fn tls_off(list: &mut StatsWriter<'_>) {
     for (name, value) in [
         ("ssl_enabled", "no"),
         ("ssl_chain_cert", "(null)"),
@@ -374,7 +377,7 @@ fn plain(list: &mut List<'_>) {
     }
 }
 
-fn secured(list: &mut List<'_>, tls: &TlsOptions) {
+fn tls_on(list: &mut StatsWriter<'_>, tls: &TlsOptions) {
     let shown = &tls.shown;
     let or_null = |path: &Option<PathBuf>| match path {
         Some(path) => path.display().to_string(),
@@ -395,7 +398,7 @@ fn secured(list: &mut List<'_>, tls: &TlsOptions) {
     list.put("ssl_watch_certs", if tls.watch { "yes" } else { "no" });
 }
 
-fn items(list: &mut List<'_>, server: &ServerContext) {
+fn items(list: &mut StatsWriter<'_>, server: &ServerContext) {
     let (_, store) = counters::sum(&server.cells);
     if store.items == 0 {
         return;
@@ -431,12 +434,12 @@ fn items(list: &mut List<'_>, server: &ServerContext) {
     }
 }
 
-fn slabs(list: &mut List<'_>, server: &ServerContext) {
+fn slabs(list: &mut StatsWriter<'_>, server: &ServerContext) {
     let (counters, store) = counters::sum(&server.cells);
     let used = store.segments_total - store.segments_free.min(store.segments_total);
     let segment_bytes = store.segment_bytes / server.cells.len() as u64;
     if store.items > 0 {
-        // A chunk is a segment: the unit in which memory is given out and taken back.
+        // A chunk stands for a segment, the unit in which memory is given out and taken back.
         for (name, value) in [
             ("chunk_size", segment_bytes),
             ("chunks_per_page", 1),

@@ -1,14 +1,14 @@
-//! Commands that tune memcached's machinery. What they tune does not exist here: lines that memcached would take are
-//! taken, others refused in its words, and nothing changes.
+//! Commands that tune parts of memcached that this server does not have. Lines that memcached would accept are accepted, others
+//! get its error, and nothing changes.
 
 use corecached_protocol::{AdminVerb, line};
 
-/// `cache_memlimit`: more than the slices can address, or less than the largest item needs.
-pub const MEMLIMIT_ADJUST_FAILED: &[u8] = b"MEMLIMIT_ADJUST_FAILED out of bounds or unable to adjust\r\n";
+/// The reply to a `cache_memlimit` that is more than the slices can address, or less than the largest item needs.
+pub(crate) const MEMLIMIT_ADJUST_FAILED: &[u8] = b"MEMLIMIT_ADJUST_FAILED out of bounds or unable to adjust\r\n";
 
-/// The answer to `verb` with `words`.
+/// The reply to `verb` with `words`.
 #[must_use]
-pub fn answer(verb: AdminVerb, words: &[u8]) -> &'static [u8] {
+pub(crate) fn answer(verb: AdminVerb, words: &[u8]) -> &'static [u8] {
     let mut words = words.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
     let mut next = || words.next().unwrap_or(b"");
     match verb {
@@ -36,7 +36,7 @@ pub fn answer(verb: AdminVerb, words: &[u8]) -> &'static [u8] {
             _ => line::ERROR,
         },
         AdminVerb::RefreshCerts => line::TLS_NOT_ENABLED,
-        // The first two have answers of their own.
+        // Other files carry out the first two, and `debugtime` when it is switched on.
         AdminVerb::LruCrawler | AdminVerb::Watch | AdminVerb::Extstore | AdminVerb::DebugTime => line::ERROR,
     }
 }

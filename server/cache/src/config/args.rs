@@ -1,4 +1,5 @@
-//! The command line as written: memcached's flags and our own. What they come to is decided in [`super::check`].
+//! The command line as it was written: the flags of memcached, and those that memcached does not have. [`super::check`] turns
+//! it into a configuration.
 
 use std::ffi::OsString;
 
@@ -8,8 +9,8 @@ use corecached_shard::operation::OperateArgs;
 
 /// A memcached-compatible cache: every CPU core owns a slice of the keys and shares nothing.
 ///
-/// Takes memcached's command line. Flags that tune machinery this server does not have (slab classes, LRU threads,
-/// hash table) are accepted and named in one log line at -v.
+/// Takes the command line of memcached. Flags for parts of memcached that this server does not have (slab classes, LRU
+/// threads, hash table) are accepted and named in one line of the log with -v.
 #[derive(Debug, Parser)]
 #[command(
     name = "corecached",
@@ -32,11 +33,11 @@ pub struct CacheArgs {
     #[arg(short = 'U', long, value_name = "PORT", default_value = "0", allow_hyphen_values = true)]
     pub udp_port: String,
 
-    /// What eviction gets the most of for its memory: hits per request, or hits per byte
+    /// What eviction optimizes: "requests" for the hit rate of requests, "bytes" for the hit rate of bytes
     #[arg(long, value_name = "WHAT", default_value = "requests")]
     pub policy_weight: String,
 
-    /// Longest reply over UDP, bytes; longer ones are refused, for who asks may not be who gets them
+    /// Longest reply over UDP in bytes; longer ones are refused, since the sender's address may be forged
     #[arg(long, value_name = "BYTES", default_value = "1392")]
     pub udp_reply_max: String,
 
@@ -76,7 +77,7 @@ pub struct CacheArgs {
     #[arg(short = 'M', long)]
     pub disable_evictions: bool,
 
-    /// Most connections at once
+    /// Maximum number of connections at once
     #[arg(short = 'c', long, value_name = "NUM", default_value = "1024", allow_hyphen_values = true)]
     pub conn_limit: String,
 
@@ -84,7 +85,7 @@ pub struct CacheArgs {
     #[arg(short = 'k', long)]
     pub lock_memory: bool,
 
-    /// Say more; repeat for more still
+    /// Log more; repeat to log still more
     #[arg(short = 'v', long, action = ArgAction::Count)]
     pub verbose: u8,
 
@@ -112,7 +113,7 @@ pub struct CacheArgs {
     #[arg(short = 'n', long, value_name = "BYTES", default_value = "48", allow_hyphen_values = true)]
     pub slab_min_size: String,
 
-    /// Accepted, no effect: where a core has 64 MB or more of -m, it is in large pages if the kernel offers them
+    /// Accepted, no effect: a core with 64 MB or more of -m uses large pages anyway, if the kernel offers them
     #[arg(short = 'L', long)]
     pub enable_largepages: bool,
 
@@ -124,7 +125,7 @@ pub struct CacheArgs {
     #[arg(short = 't', long, value_name = "NUM", allow_hyphen_values = true)]
     pub threads: Option<String>,
 
-    /// Accepted, no effect: a turn is bounded in commands and bytes
+    /// Accepted, no effect: the commands and bytes of one turn have fixed limits
     #[arg(short = 'R', long, value_name = "NUM", default_value = "20", allow_hyphen_values = true)]
     pub max_reqs_per_event: String,
 
@@ -156,7 +157,7 @@ pub struct CacheArgs {
     #[arg(short = 'W', long)]
     pub disable_watch: bool,
 
-    /// File of user:password lines; clients of the text protocol must show one first. Read again on SIGHUP
+    /// File of user:password lines; clients of the text protocol must authenticate first. Read again on SIGHUP
     #[arg(short = 'Y', long, value_name = "FILE")]
     pub auth_file: Option<String>,
 
@@ -164,16 +165,16 @@ pub struct CacheArgs {
     #[arg(short = 'S', long)]
     pub enable_sasl: bool,
 
-    /// TLS 1.2 and 1.3 on TCP, with -o ssl_chain_cert=FILE,ssl_key=FILE and, for clients' certificates,
-    /// ssl_ca_cert=FILE,ssl_verify_mode=1|2; "notls:", "btls:" (no client certificates) or "mtls:" (must have) before
-    /// an address of -l decide for it alone. Files are read again on SIGHUP, by "refresh_certs", and with
+    /// TLS 1.2 and 1.3 on TCP, with -o ssl_chain_cert=FILE,ssl_key=FILE and, for client certificates,
+    /// ssl_ca_cert=FILE,ssl_verify_mode=1|2; "notls:", "btls:" (no client certificate) or "mtls:" (client certificate
+    /// required) before an address of -l hold for that address alone. Files are read again on SIGHUP, by "refresh_certs", and with
     /// ssl_watch_certs when they change. A client has 10 seconds for its handshake (ssl_handshake_timeout_ms)
     #[arg(short = 'Z', long)]
     pub enable_ssl: bool,
 
-    /// Contents outlive a graceful stop (SIGUSR1, or shutdown graceful) in FILE and in FILE.0 and up beside it
+    /// Keep the contents over a graceful stop (SIGUSR1, or shutdown graceful), in FILE and in FILE.0 and up beside it
     ///
-    /// Written on the way out, read and taken away by the next start, on however many cores that runs.
+    /// The files are written during the stop. The next start reads and removes them, on any number of cores.
     #[arg(short = 'e', long, value_name = "FILE")]
     pub memory_file: Option<String>,
 
@@ -189,21 +190,21 @@ pub struct CacheArgs {
     #[arg(long, value_name = "NAME", default_value = "auto")]
     pub io_backend: String,
 
-    /// For tests: the command "debugtime" stops the server's time (p), lets it go on (r) or puts it ahead (SECONDS)
+    /// For tests: the command "debugtime" stops the server's time (p), lets it run again (r) or puts it ahead (SECONDS)
     #[arg(long, hide = true)]
     pub debug_time: bool,
 
-    /// Of whoever operates it.
+    /// The options of operation.
     #[command(flatten)]
     pub operate: OperateArgs,
 }
 
 impl CacheArgs {
-    /// Read a command line, program name first. Each argument may carry leading blanks, and a flag its value after a
-    /// blank in the same argument ("-m 64"), as container manifests write them.
+    /// Parses a command line, with the name of the program first. An argument may have leading blanks, and it may be a flag and
+    /// its value with a blank between them ("-m 64"), as container manifests write them.
     ///
     /// # Errors
-    /// What clap says: bad usage, or the help text.
+    /// When the usage is wrong, or when the help text was asked for.
     pub fn read(argv: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         Self::try_parse_from(argv.into_iter().map(trim_start))
     }

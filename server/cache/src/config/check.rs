@@ -1,4 +1,4 @@
-//! From what was written to what holds.
+//! Turns the command line as it was written into a configuration without errors.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -11,24 +11,26 @@ use corecached_net::tls::Usage;
 use corecached_shard::ConfigError;
 use corecached_shard::config::{ItemLimit, ServerConfig, parse_number as number};
 
-use super::{CacheArgs, CacheConfig, Shown, UDP_REPLY_BYTES_MAX, extended, tls};
+use super::{CacheArgs, CacheConfig, ShownSettings, UDP_REPLY_BYTES_MAX, extended, tls};
 
 /// Exit code of a wrong value.
 const EX_VALUE: u8 = 1;
-/// Exit code of values that do not go together, `EX_USAGE` of sysexits.
+/// Exit code of values that cannot be combined: `EX_USAGE` of sysexits.
 const EX_USAGE: u8 = 64;
+/// Exit code of a name that cannot be resolved: `EX_OSERR` of sysexits.
+const EX_OSERR: u8 = 71;
 
-/// Longest tag of a listener, as in memcached.
+/// Longest tag of a listener in bytes, as in memcached.
 const TAG_BYTES_MAX: usize = 8;
 
-/// TCP port unless told otherwise.
+/// The default TCP port.
 const PORT: u16 = 11211;
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
-/// Least memory, bytes: below it a slice cannot hold an item of the default size limit.
+/// Least memory in bytes. With less, a slice cannot hold an item of the default size limit.
 const MEMORY_BYTES_MIN: usize = MIB;
 
-/// Check `args`, as memcached would: the same values are refused, with the same exit codes.
+/// Checks `args`. Refuses the same values as memcached, with the same exit codes.
 ///
 /// # Errors
 /// The first setting that cannot be used.
@@ -54,7 +56,7 @@ pub fn check(args: &CacheArgs) -> Result<CacheConfig, ConfigError> {
         .memory_limit
         .as_deref()
         .map_or(Ok(0), |text| number("-m", text, 0, usize::MAX / MIB, EX_VALUE))?;
-    // memcached takes 0 for its default.
+    // As in memcached, 0 is the default.
     let memory_bytes = if megabytes == 0 { 64 * MIB } else { megabytes * MIB };
     if item_bytes_max > memory_bytes / 2 {
         let remedy =
@@ -76,7 +78,7 @@ pub fn check(args: &CacheArgs) -> Result<CacheConfig, ConfigError> {
     let is_mutual = |address: &Address| address.serves.usage == Usage::Mutual;
     let mutual = matches!(&listen, Listen::Tcp(addresses) if addresses.iter().any(is_mutual));
     let tls = tls::check(args, &extended, mutual)?;
-    let shown = Shown {
+    let shown = ShownSettings {
         port: match &listen {
             Listen::Tcp(addresses) => addresses.first().map_or(0, |address| address.at.port()),
             Listen::Unix { .. } => 0,
@@ -142,7 +144,7 @@ pub fn check(args: &CacheArgs) -> Result<CacheConfig, ConfigError> {
     })
 }
 
-/// Where to answer datagrams, given where else is listened.
+/// The addresses of `-U`: its port on each address that TCP listens on.
 fn udp_addresses(args: &CacheArgs, listen: &Listen) -> Result<Vec<SocketAddr>, ConfigError> {
     let Some(port) = port("-U", &args.udp_port)? else { return Ok(Vec::new()) };
     let mut ips: Vec<IpAddr> = match listen {
@@ -156,7 +158,7 @@ fn udp_addresses(args: &CacheArgs, listen: &Listen) -> Result<Vec<SocketAddr>, C
     Ok(ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
 }
 
-/// A port, 0 for any free one; `None` when it is off.
+/// Parses a port. 0 in the result is any free port, and `None` is no port.
 fn port(flag: &str, text: &str) -> Result<Option<u16>, ConfigError> {
     match text.trim() {
         "-1" => Ok(Some(0)),
@@ -171,7 +173,7 @@ fn growth_factor(text: &str) -> Result<f64, ConfigError> {
     }
 }
 
-/// A datagram does not say who sent it.
+/// Refuses `-U` together with `-Y` or `-S`, since a datagram does not say which user sent it.
 fn refuse_users_over_udp(args: &CacheArgs) -> Result<(), ConfigError> {
     if (args.auth_file.is_some() || args.enable_sasl) && port("-U", &args.udp_port)?.is_some() {
         let remedy = "leave it out: users (-Y, -S) cannot be told apart over UDP";
@@ -180,7 +182,7 @@ fn refuse_users_over_udp(args: &CacheArgs) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// The file of users and passwords. Which file that of SASL is only the environment says.
+/// The file of users and passwords: of `-Y`, or for SASL the one that the environment names.
 fn auth_file(args: &CacheArgs) -> Result<Option<PathBuf>, ConfigError> {
     match (&args.auth_file, args.enable_sasl) {
         (Some(file), true) => {
@@ -200,7 +202,7 @@ fn auth_file(args: &CacheArgs) -> Result<Option<PathBuf>, ConfigError> {
     }
 }
 
-/// What `-B` says, which authentication narrows to one protocol.
+/// The protocols of `-B`. With authentication there is only one.
 fn wire(args: &CacheArgs) -> Result<Wire, ConfigError> {
     let text = &args.protocol;
     let given = text.as_deref().map(str::trim);
@@ -222,15 +224,16 @@ fn wire(args: &CacheArgs) -> Result<Wire, ConfigError> {
     }
 }
 
-/// What `proto[ascii]:`, `notls:` and the like in front of an address say, and what stands behind them.
-fn prefixes<'t>(
+/// Parses the prefixes of an address of `-l`, such as `proto[ascii]:` and `notls:`. Returns the rest of `text`, and what the
+/// prefixes make of `serves`.
+fn listen_prefixes<'t>(
     text: &'t str,
     mut serves: Serves,
     args: &CacheArgs,
 ) -> Result<(&'t str, Serves), ConfigError> {
     let mut rest = text;
     loop {
-        if let Some((name, behind)) = bracketed(rest, "proto") {
+        if let Some((name, after)) = bracket_prefix(rest, "proto") {
             serves.wire = match name {
                 "negotiating" => Wire::Either,
                 "ascii" => Wire::Text,
@@ -250,49 +253,49 @@ fn prefixes<'t>(
                 let remedy = "leave the protocol out: with -Y it is ascii, with -S binary";
                 return Err(ConfigError::new("-l", text, remedy, EX_USAGE));
             }
-            rest = behind;
-        } else if let Some((usage, behind)) = secured(rest) {
+            rest = after;
+        } else if let Some((usage, after)) = tls_prefix(rest) {
             if !args.enable_ssl && usage != Usage::Plain {
                 let remedy = "add -Z and the server's certificate, or leave btls: and mtls: out";
                 return Err(ConfigError::new("-l", text, remedy, EX_USAGE));
             }
             serves.usage = usage;
-            rest = behind;
-        } else if let Some((name, behind)) = bracketed(rest, "tag").or_else(|| underlined(rest)) {
-            // Tags are for memcached's proxy, which is another program here.
+            rest = after;
+        } else if let Some((name, after)) = bracket_prefix(rest, "tag").or_else(|| underscore_tag(rest)) {
+            // Tags are for the proxy inside memcached, which this server does not have.
             if !(1..=TAG_BYTES_MAX).contains(&name.len()) {
                 return Err(ConfigError::new("-l", text, "give a tag of 1 to 8 characters", EX_VALUE));
             }
-            rest = behind;
+            rest = after;
         } else {
             return Ok((rest, serves));
         }
     }
 }
 
-/// `notls:`, `btls:` or `mtls:` in front of `text`, and what stands behind.
-fn secured(text: &str) -> Option<(Usage, &str)> {
-    let (name, behind) = text.split_once(':')?;
+/// Parses `notls:`, `btls:` or `mtls:` at the beginning of `text`. Returns the rest as well.
+fn tls_prefix(text: &str) -> Option<(Usage, &str)> {
+    let (name, after) = text.split_once(':')?;
     let usage = match name {
         "notls" => Usage::Plain,
         "btls" => Usage::Basic,
         "mtls" => Usage::Mutual,
         _ => return None,
     };
-    Some((usage, behind))
+    Some((usage, after))
 }
 
-/// `name[INNER]:` in front of `text`: the inner part, and what stands behind.
-fn bracketed<'t>(text: &'t str, name: &str) -> Option<(&'t str, &'t str)> {
+/// Parses `name[INNER]:` at the beginning of `text`. Returns the inner part and the rest.
+fn bracket_prefix<'t>(text: &'t str, name: &str) -> Option<(&'t str, &'t str)> {
     text.strip_prefix(name)?.strip_prefix('[')?.split_once("]:")
 }
 
-/// `tag_NAME_:` in front of `text`.
-fn underlined(text: &str) -> Option<(&str, &str)> {
+/// Parses `tag_NAME_:` at the beginning of `text`. Returns the name and the rest.
+fn underscore_tag(text: &str) -> Option<(&str, &str)> {
     text.strip_prefix("tag_")?.split_once("_:")
 }
 
-/// Bytes of `1048576`, `512k`, `1m`.
+/// Parses a size in bytes, such as `1048576`, `512k` or `1m`.
 fn item_size(text: &str) -> Result<usize, ConfigError> {
     let trimmed = text.trim();
     let (digits, unit) = match trimmed.as_bytes().last() {
@@ -318,7 +321,7 @@ fn listen(args: &CacheArgs, serves: Serves) -> Result<Listen, ConfigError> {
                 EX_VALUE,
             ));
         };
-        // As in memcached: who may open the file is a matter of its permissions.
+        // As in memcached: the permissions of the file say who may connect, and there is no TLS.
         let serves = Serves { usage: Usage::Plain, ..serves };
         return Ok(Listen::Unix { path: PathBuf::from(path.trim()), mode, serves });
     }
@@ -338,7 +341,7 @@ fn listen(args: &CacheArgs, serves: Serves) -> Result<Listen, ConfigError> {
     let mut addresses = Vec::new();
     let listed = args.listen.iter().flat_map(|list| list.split([',', ';'])).map(str::trim);
     for text in listed.filter(|text| !text.is_empty()) {
-        let (text, serves) = prefixes(text, serves, args)?;
+        let (text, serves) = listen_prefixes(text, serves, args)?;
         addresses.extend(resolve(text, port)?.into_iter().map(|at| Address { at, serves }));
     }
     if addresses.is_empty() {
@@ -351,7 +354,7 @@ fn listen(args: &CacheArgs, serves: Serves) -> Result<Listen, ConfigError> {
     Ok(Listen::Tcp(addresses))
 }
 
-/// `*`, `1.2.3.4`, `::1`, `[::1]:11211`, `name`, `name:11211`.
+/// Resolves an address such as `*`, `1.2.3.4`, `::1`, `[::1]:11211`, `name` or `name:11211`.
 fn resolve(text: &str, port: u16) -> Result<Vec<SocketAddr>, ConfigError> {
     if text == "*" {
         return Ok(ALL_ADDRESSES.iter().map(|&address| SocketAddr::new(address, port)).collect());
@@ -369,7 +372,7 @@ fn resolve(text: &str, port: u16) -> Result<Vec<SocketAddr>, ConfigError> {
         Err(error) => {
             let remedy =
                 format!("give an address or a name of this machine, with or without a port: {error}");
-            Err(ConfigError::new("-l", text, &remedy, 71))
+            Err(ConfigError::new("-l", text, &remedy, EX_OSERR))
         }
     }
 }
@@ -396,7 +399,7 @@ mod tests {
 
     #[test]
     fn manifests_of_the_wild_are_understood() {
-        // An argument is what stands between bars: charts put flag and value into one.
+        // Bars separate the arguments, since charts put a flag and its value into one argument.
         for line in [
             "-m 8192|--extended=modern,track_sizes|-I 5m|-c 16384|-v|-u 11211",
             "-m|64|-p|11211|-u|memcache|-l|127.0.0.1|-P|/var/run/memcached/memcached.pid",

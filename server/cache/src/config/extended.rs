@@ -1,28 +1,30 @@
-//! The suboptions of `-o`: which exist, what they may be set to, and which mean something here.
+//! The suboptions of `-o`: their names, the values that they take, and which of them have an effect.
 
 use corecached_net::tls::HANDSHAKE_TIMEOUT_MS;
 use corecached_shard::ConfigError;
 
-/// What a suboption takes.
+/// The value that a suboption takes.
 #[derive(Clone, Copy, Debug)]
-enum Takes {
+enum ValueKind {
+    /// No value. One that is given is ignored, as in memcached.
     Nothing,
-    /// A whole number in this range.
+    /// A whole number, from the first to the second.
     Number(u64, u64),
-    /// A decimal fraction of at least this.
+    /// A decimal fraction that is not less than this.
     Fraction(f64),
     /// One of these words.
     Word(&'static [&'static str]),
-    /// Anything.
+    /// Any text.
     Text,
 }
 
-use Takes::{Fraction, Nothing, Number, Text, Word};
+use ValueKind::{Fraction, Nothing, Number, Text, Word};
 
-const ANY: Takes = Number(0, u64::MAX);
+/// Any whole number.
+const ANY: ValueKind = Number(0, u64::MAX);
 
-/// Every suboption of memcached 1.6.45, and behind them our own.
-const SUBOPTIONS: &[(&str, Takes)] = &[
+/// Every suboption of memcached 1.6.45, and after them those that memcached does not have.
+const SUBOPTIONS: &[(&str, ValueKind)] = &[
     ("maxconns_fast", Nothing),
     ("no_maxconns_fast", Nothing),
     ("hashpower", Number(12, 32)),
@@ -94,12 +96,12 @@ const SUBOPTIONS: &[(&str, Takes)] = &[
     ("ssl_watch_certs", Nothing),
 ];
 
-/// Longest `idle_timeout`, seconds: a day, as in memcached.
+/// Longest `idle_timeout` in seconds: a day, as in memcached.
 const IDLE_TIMEOUT_MAX_S: u64 = 86_400;
 
-/// Suboptions that mean something here, and are no news to whoever gave them.
+/// Suboptions that have an effect. All others are accepted without one, and named in the log.
 const WITH_EFFECT: &[&str] = &[
-    // Rejecting at once past the connection limit is what this server does, and "modern" is what it is.
+    // This server always rejects connections past the limit at once, and always has the settings of "modern".
     "maxconns_fast",
     "modern",
     "idle_timeout",
@@ -116,12 +118,12 @@ const WITH_EFFECT: &[&str] = &[
     "ssl_watch_certs",
 ];
 
-/// A suboption that would be dangerous to overlook: it asks for memcached's proxy.
+/// Suboptions with this prefix are refused, since they ask for the proxy inside memcached.
 const REFUSED_PREFIX: &str = "proxy_";
 
-/// The suboptions that were given.
+/// The suboptions that were given, with their values, in order.
 #[derive(Clone, Debug, Default)]
-pub struct Extended(Vec<(String, Option<String>)>);
+pub(super) struct Extended(Vec<(String, Option<String>)>);
 
 impl Extended {
     /// Their names, in the order given.
@@ -129,36 +131,81 @@ impl Extended {
         self.0.iter().map(|(name, _)| name.as_str())
     }
 
-    /// Whether this one was given.
+    /// Whether suboption `name` was given.
     #[must_use]
     pub fn is_set(&self, name: &str) -> bool {
         self.names().any(|given| given == name)
     }
 
-    /// What it was set to last.
+    /// The value that suboption `name` was set to last.
     #[must_use]
     pub fn value(&self, name: &str) -> Option<&str> {
         self.0.iter().rev().find(|(given, _)| given == name)?.1.as_deref()
     }
 
-    /// The number it was set to last.
+    /// The number that suboption `name` was set to last.
     #[must_use]
     pub fn number(&self, name: &str) -> Option<u64> {
         self.value(name)?.parse().ok()
     }
 
-    /// Those that change nothing, as flags.
+    /// The suboptions without effect, as they are named in the log.
     #[must_use]
     pub fn without_effect(&self) -> Vec<String> {
         self.names().filter(|name| !WITH_EFFECT.contains(name)).map(|name| format!("-o {name}")).collect()
     }
 }
 
-/// Check every suboption of `lists`.
+/// The names of all suboptions of `-o`.
+pub fn suboption_names() -> impl Iterator<Item = &'static str> {
+    SUBOPTIONS.iter().map(|(name, _)| *name)
+}
+
+/// Why the value of a suboption cannot be used. The text is the remedy.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+enum ValueError {
+    #[error("give it a value: name=value")]
+    Missing,
+    #[error("give a whole number")]
+    NotAWholeNumber,
+    #[error("give a number of at least {0}")]
+    TooSmall(u64),
+    #[error("give a whole number from {0} to {1}")]
+    OutOfRange(u64, u64),
+    #[error("give a number of at least {0}")]
+    BadFraction(f64),
+    #[error("give one of {}", .0.join(", "))]
+    OtherWord(&'static [&'static str]),
+}
+
+impl ValueKind {
+    /// Checks a value that was given for a suboption of this kind.
+    fn check(self, value: Option<&str>) -> Result<(), ValueError> {
+        match (self, value) {
+            (Nothing, _) => Ok(()),
+            (_, None | Some("")) => Err(ValueError::Missing),
+            (Number(least, most), Some(text)) => match text.parse::<u64>() {
+                Ok(number) if (least..=most).contains(&number) => Ok(()),
+                Ok(_) if most == u64::MAX => Err(ValueError::TooSmall(least)),
+                _ if most == u64::MAX => Err(ValueError::NotAWholeNumber),
+                _ => Err(ValueError::OutOfRange(least, most)),
+            },
+            (Fraction(least), Some(text)) => match text.parse::<f64>() {
+                Ok(number) if number >= least => Ok(()),
+                _ => Err(ValueError::BadFraction(least)),
+            },
+            (Word(words), Some(text)) if words.contains(&text) => Ok(()),
+            (Word(words), Some(_)) => Err(ValueError::OtherWord(words)),
+            (Text, Some(_)) => Ok(()),
+        }
+    }
+}
+
+/// Checks every suboption of `lists`.
 ///
 /// # Errors
-/// The first that is unknown, malformed, or must not be overlooked.
-pub fn check(lists: &[String]) -> Result<Extended, ConfigError> {
+/// The first suboption that is unknown, refused, or has a value that cannot be used.
+pub(super) fn check(lists: &[String]) -> Result<Extended, ConfigError> {
     let mut extended = Extended::default();
     let options =
         lists.iter().flat_map(|list| list.split(',')).map(str::trim).filter(|option| !option.is_empty());
@@ -171,35 +218,13 @@ pub fn check(lists: &[String]) -> Result<Extended, ConfigError> {
             let remedy = "remove it: the proxy here is another command, see corecached proxy --help";
             return Err(ConfigError::new("-o", option, remedy, 1));
         }
-        let Some((_, takes)) = SUBOPTIONS.iter().find(|(known, _)| *known == name) else {
+        let Some((_, kind)) = SUBOPTIONS.iter().find(|(known, _)| *known == name) else {
             return Err(ConfigError::new("-o", option, "remove it: there is no such suboption", 1));
         };
-        if let Err(remedy) = fits(*takes, value) {
-            return Err(ConfigError::new("-o", option, &remedy, 1));
-        }
+        kind.check(value).map_err(|error| ConfigError::new("-o", option, &error.to_string(), 1))?;
         extended.0.push((name.to_owned(), value.map(str::to_owned)));
     }
     Ok(extended)
-}
-
-fn fits(takes: Takes, value: Option<&str>) -> Result<(), String> {
-    match (takes, value) {
-        (Nothing, _) => Ok(()),
-        (_, None | Some("")) => Err("give it a value: name=value".to_owned()),
-        (Number(least, most), Some(text)) => match text.parse::<u64>() {
-            Ok(number) if (least..=most).contains(&number) => Ok(()),
-            Ok(_) if most == u64::MAX => Err(format!("give a number of at least {least}")),
-            _ if most == u64::MAX => Err("give a whole number".to_owned()),
-            _ => Err(format!("give a whole number from {least} to {most}")),
-        },
-        (Fraction(least), Some(text)) => match text.parse::<f64>() {
-            Ok(number) if number >= least => Ok(()),
-            _ => Err(format!("give a number of at least {least}")),
-        },
-        (Word(words), Some(text)) if words.contains(&text) => Ok(()),
-        (Word(words), Some(_)) => Err(format!("give one of {}", words.join(", "))),
-        (Text, Some(_)) => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The configuration of a cache, checked once: nothing in [`CacheConfig`] is left to be parsed or to be wrong.
+//! The configuration of a cache. It is checked once: nothing in [`CacheConfig`] has to be parsed later, or can be wrong.
 
 pub mod args;
 mod check;
@@ -13,83 +13,84 @@ use corecached_shard::config::{ItemLimit, ServerConfig};
 
 pub use args::CacheArgs;
 pub use check::check;
+pub use extended::suboption_names;
 
-/// Bytes of a reply in one datagram (`-U`).
+/// Most bytes of a reply in one datagram (`-U`), without the header.
 pub const UDP_PAYLOAD_BYTES: usize = 1392;
-/// Longest reply over UDP that may be allowed, bytes: the datagrams of a reply are numbered with 16 bits.
-pub const UDP_REPLY_BYTES_MAX: usize = UDP_PAYLOAD_BYTES * u16::MAX as usize;
+/// The highest `--udp-reply-max` in bytes. The datagrams of a reply are numbered with 16 bits.
+pub(crate) const UDP_REPLY_BYTES_MAX: usize = UDP_PAYLOAD_BYTES * u16::MAX as usize;
 
-/// Everything a cache relies on.
+/// The checked configuration of a cache.
 #[derive(Clone, Debug)]
 pub struct CacheConfig {
     /// What every server is configured with.
     pub server: ServerConfig,
-    /// Bytes of items and index, over all shards.
+    /// Memory for items and index over all shards, in bytes (`-m`).
     pub memory_bytes: usize,
-    /// Largest item.
+    /// The item size limit (`-I`).
     pub item_limit: ItemLimit,
-    /// Make room by dropping items.
+    /// Whether items are evicted when memory is full. Otherwise requests fail (`-M`).
     pub evict: bool,
-    /// Whether `flush_all` works.
+    /// Whether `flush_all` is allowed (not `-F`).
     pub allow_flush: bool,
-    /// Whether `shutdown` works.
+    /// Whether `shutdown` is allowed (`-A`).
     pub allow_shutdown: bool,
-    /// Whether `debugtime` works.
+    /// Whether `debugtime` is allowed (`--debug-time`).
     pub debug_time: bool,
-    /// Whether `watch` works.
+    /// Whether `watch` is allowed (not `-W`).
     pub allow_watch: bool,
-    /// Whether keys may be dumped.
+    /// Whether keys may be dumped (not `-X`).
     pub allow_dump: bool,
-    /// Between the prefix and the rest of a key, for `stats detail`.
+    /// The byte after the prefix of a key, for `stats detail` (`-D`).
     pub prefix_delimiter: u8,
-    /// Count by prefix from the start.
+    /// Whether to count by prefix from the start (`-D`).
     pub count_prefixes: bool,
-    /// Users and passwords, of text (`-Y`) or of SASL.
+    /// The file of users and passwords, of `-Y` or of SASL.
     pub auth_file: Option<PathBuf>,
-    /// SASL (`-S`), which goes with the binary protocol alone.
+    /// Whether clients authenticate by SASL (`-S`). Then all of them speak the binary protocol.
     pub sasl: bool,
-    /// Where to answer datagrams.
+    /// The UDP addresses to listen on (`-U`).
     pub udp: Vec<SocketAddr>,
-    /// Longest reply to a datagram, bytes.
+    /// Longest reply over UDP in bytes (`--udp-reply-max`).
     pub udp_reply_max: usize,
-    /// Keep the process from being swapped out (`-k`).
+    /// Whether to lock the memory of the process (`-k`).
     pub lock_memory: bool,
-    /// What eviction gets the most of for its memory.
+    /// What eviction optimizes (`--policy-weight`).
     pub policy_weight: EvictionWeight,
-    /// File in which contents outlive a graceful stop (`-e`).
+    /// The file in which contents outlive a graceful stop (`-e`).
     pub memory_file: Option<PathBuf>,
-    /// Numbers that only `stats settings` shows.
-    pub shown: Shown,
+    /// Settings that only `stats settings` shows.
+    pub shown: ShownSettings,
 }
 
-/// Numbers that only `stats settings` shows.
+/// Settings that have no effect but that `stats settings` shows them.
 #[derive(Clone, Debug)]
-pub struct Shown {
-    /// UDP port, 0 when it is off.
+pub struct ShownSettings {
+    /// The UDP port. 0 when UDP is off.
     pub udp_port: u16,
-    /// `-p`, or the port that was taken.
+    /// The TCP port: `-p`, or the free port that was taken.
     pub port: u16,
-    /// `-l` as given.
+    /// The addresses of `-l`, as they were given.
     pub listen: Option<String>,
-    /// `-f`
+    /// The growth factor of `-f`.
     pub growth_factor: f64,
-    /// `-n`
+    /// The least item size of `-n`.
     pub chunk_size: u64,
-    /// `-R`
+    /// The requests per event of `-R`.
     pub reqs_per_event: u64,
-    /// `-B`
+    /// The protocol of `-B`.
     pub protocol: &'static str,
-    /// `-a`, octal digits.
+    /// The mask of `-a`, in octal digits.
     pub umask: String,
 }
 
 impl CacheConfig {
-    /// Whether one slice may be given this many bytes at run time.
+    /// Whether the memory limit of one slice may be set to so many bytes at run time.
     #[must_use]
-    pub fn slice_limit_fits(&self, bytes: usize) -> bool {
+    pub(crate) fn slice_limit_fits(&self, bytes: usize) -> bool {
         bytes / 2 >= self.item_limit.item_bytes_max && bytes <= SLICE_BYTES_MAX
     }
 }
 
-/// Most memory of one slice, bytes: its locations are 32-bit numbers of 4-byte granules.
+/// Most memory of one slice in bytes. Its index numbers units of 4 bytes with 32 bits.
 pub const SLICE_BYTES_MAX: usize = 16 << 30;

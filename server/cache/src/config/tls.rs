@@ -1,4 +1,4 @@
-//! `-Z` and the `ssl_` suboptions of `-o`.
+//! The TLS settings: `-Z` and the `ssl_` suboptions of `-o`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use super::extended::Extended;
 
 /// Exit code of a wrong value.
 const EX_VALUE: u8 = 1;
-/// Exit code of values that do not go together, `EX_USAGE` of sysexits.
+/// Exit code of values that cannot be combined: `EX_USAGE` of sysexits.
 const EX_USAGE: u8 = 64;
 
-/// What `-Z` and `-o` say of TLS; `None` without `-Z`. `mutual`: a listener wants certificates of clients.
+/// Checks the TLS settings. `None` without `-Z`. `mutual` says whether a listener requires client certificates (`mtls:`).
 ///
 /// # Errors
 /// The first setting that cannot be used.
@@ -49,7 +49,7 @@ pub(super) fn check(
     let verify = match verify_mode {
         0 => Verify::No,
         2 => Verify::Require,
-        // 3 asks once a connection, which is all that is ever done.
+        // 3 is to ask only once on a connection, and this server never asks more often.
         _ if authorities.is_some() => Verify::Ask,
         mode => {
             tracing::warn!(

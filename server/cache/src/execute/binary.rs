@@ -1,13 +1,13 @@
-//! Requests of the binary protocol on a key, carried out on the store that owns it.
+//! Carries out requests of the binary protocol on a key, on the store that owns the key.
 
 use corecached_engine::{ArithmeticHow, Counted, DeleteHow, Deleted, Key, Mode, StoreHow, Stored, Upload};
 use corecached_protocol::{Binary, BinaryVerb, binary, binary::Status};
 
-use super::{Large, StoreCommand, expires};
+use super::{LargeValue, StoreCommand, expires_at};
 
 impl StoreCommand<'_> {
-    /// As [`Context::execute`].
-    pub(super) fn binary(&mut self, binary: &Binary<'_>, hash: u64, data: &[u8], out: &mut Vec<u8>) -> Large {
+    /// Does for a binary request what [`StoreCommand::execute`] does.
+    pub(super) fn binary(&mut self, binary: &Binary<'_>, hash: u64, data: &[u8], out: &mut Vec<u8>) -> LargeValue {
         let key = Key { bytes: binary.key, hash };
         match binary.verb {
             BinaryVerb::Get | BinaryVerb::Touch | BinaryVerb::GetAndTouch => {
@@ -28,7 +28,7 @@ impl StoreCommand<'_> {
         None
     }
 
-    /// As [`Context::commit`].
+    /// Does for a binary request what [`StoreCommand::commit`] does.
     pub(super) fn binary_commit(
         &mut self,
         binary: &Binary<'_>,
@@ -41,10 +41,10 @@ impl StoreCommand<'_> {
         self.binary_stored(binary, stored, out);
     }
 
-    fn binary_retrieve(&mut self, binary: &Binary<'_>, key: Key<'_>, out: &mut Vec<u8>) -> Large {
+    fn binary_retrieve(&mut self, binary: &Binary<'_>, key: Key<'_>, out: &mut Vec<u8>) -> LargeValue {
         let touches = binary.verb != BinaryVerb::Get;
         let found = if touches {
-            self.store.get_and_touch(key, expires(binary.exptime(), self.now), true, self.now)
+            self.store.get_and_touch(key, expires_at(binary.exptime(), self.now), true, self.now)
         } else {
             self.store.get_with_cas(key, self.now)
         };
@@ -64,7 +64,7 @@ impl StoreCommand<'_> {
                 match self.store.pin(handle) {
                     Some(value) => large = Some((out.len(), value)),
                     None => {
-                        // As in text: a miss is what any client can bear.
+                        // Too much of the store is being sent already. Every client can handle a miss.
                         out.truncate(start);
                         self.counters.response_obj_oom += 1;
                         hit = false;
@@ -90,7 +90,7 @@ impl StoreCommand<'_> {
         let compare_cas = self.compare_cas(binary);
         StoreHow {
             mode: match binary.verb {
-                // With a cas unique `ADD` is a compare and swap, as in memcached.
+                // `ADD` with a cas unique is a compare and swap, as in memcached.
                 BinaryVerb::Add if compare_cas.is_none() => Mode::Add,
                 BinaryVerb::Replace => Mode::Replace,
                 BinaryVerb::Append => Mode::Append,
@@ -98,9 +98,9 @@ impl StoreCommand<'_> {
                 _ => Mode::Set,
             },
             client_flags: binary.client_flags,
-            expires: expires(binary.exptime(), self.now),
+            expires: expires_at(binary.exptime(), self.now),
             compare_cas,
-            // The reply shows it, and so does the reply to every later read.
+            // The reply shows the cas unique, and so does every later reply about the item.
             with_cas: true,
             value_bytes_max: Some(
                 self.config.item_limit.value_bytes_max(binary.key.len(), binary.client_flags),
@@ -109,7 +109,7 @@ impl StoreCommand<'_> {
         }
     }
 
-    /// The unique to compare with; without uniques (`-C`) there is none, whatever was sent.
+    /// The cas unique to compare with. `None` when the client sent none, or when items have none (`-C`).
     fn compare_cas(&self, binary: &Binary<'_>) -> Option<u64> {
         (binary.compare_cas != 0 && self.config.item_limit.cas).then_some(binary.compare_cas)
     }
@@ -177,7 +177,7 @@ impl StoreCommand<'_> {
         let how = ArithmeticHow {
             delta: binary.delta,
             decrement,
-            create: creates.then(|| (binary.initial, expires(binary.exptime(), self.now))),
+            create: creates.then(|| (binary.initial, expires_at(binary.exptime(), self.now))),
             compare_cas: self.compare_cas(binary),
             with_cas: true,
             ..ArithmeticHow::default()
@@ -187,7 +187,7 @@ impl StoreCommand<'_> {
                 if !binary.quiet {
                     binary::encode_number(out, binary.envelope, value, item.cas);
                 }
-                // A number that was created counts as neither, as in memcached.
+                // A number that was created counts neither as a hit nor as a miss, as in memcached.
                 (None, (!created).then_some(true))
             }
             Counted::NotFound => (Some(Status::NotFound), Some(false)),

@@ -1,6 +1,7 @@
-//! A command on a key, carried out on the store that owns it, and its reply in the words of the protocol.
+//! Carries out a command on a key, on the store that owns the key, and writes the reply.
 //!
-//! The one module that knows a `Command` and a `Store` together.
+//! Here a [`Command`] becomes calls of [`Store`], and their results become a reply. Which other files call a store is listed in
+//! the documentation of the crate.
 
 mod binary;
 
@@ -19,36 +20,37 @@ use corecached_shard::counters::Counters;
 
 use crate::config::CacheConfig;
 
-/// Longest value, in bytes, copied into a reply on the shard that stores it; a longer one is sent from where it lies.
-pub const COPY_MAX: usize = 16 * 1024;
-/// The same for a reply that crosses the mesh, where it is copied twice and may be held.
-pub const COPY_ACROSS_MAX: usize = 4 * 1024;
+/// Longest value in bytes that is copied into a reply on the shard that stores it. A longer one is sent from the store.
+pub(crate) const COPY_MAX: usize = 16 * 1024;
+/// Longest value in bytes that is copied into a reply that crosses the mesh, or that is kept until earlier replies have been
+/// sent. Such a value would be copied twice.
+pub(crate) const COPY_ACROSS_MAX: usize = 4 * 1024;
 
-/// A second that has always passed: what a negative exptime comes to.
+/// A second that has always passed. It stands for a negative exptime.
 const LONG_AGO: Seconds = Seconds(1);
 
-/// A value to be sent from where it lies, and the place in the reply where it goes.
-pub type Large = Option<(usize, PinnedValue)>;
+/// A value that is sent from the store, and the offset in the output where it goes.
+pub(crate) type LargeValue = Option<(usize, PinnedValue)>;
 
-/// Where a command is carried out.
-pub struct StoreCommand<'s> {
-    /// The slice that owns the key.
+/// The store on which a command is carried out, with what else the command needs.
+pub(crate) struct StoreCommand<'s> {
+    /// The store that owns the key.
     pub store: &'s mut Store,
-    /// What the shard counts.
+    /// The counters of the shard.
     pub counters: &'s mut Counters,
-    /// Limits.
+    /// The configuration, for its item size limit.
     pub config: &'s CacheConfig,
-    /// The turn's time.
+    /// The second at which the turn began.
     pub now: Seconds,
-    /// Longest value to copy, in bytes.
+    /// Longest value in bytes that is copied into the reply.
     pub copy_max: usize,
 }
 
 impl StoreCommand<'_> {
-    /// Carry out `command` on its key, whose hash is `hash`, with the data block `data`; append the reply to `out`.
+    /// Carries out `command` on its key, whose hash is `hash`, with the value `data`, and appends the reply to `out`.
     ///
-    /// Nothing is appended where nothing is to be said. A value over `copy_max` is not appended but returned.
-    pub fn execute(&mut self, command: &Command<'_>, hash: u64, data: &[u8], out: &mut Vec<u8>) -> Large {
+    /// Appends nothing when the client gets no reply. A value longer than `copy_max` is not appended but returned.
+    pub fn execute(&mut self, command: &Command<'_>, hash: u64, data: &[u8], out: &mut Vec<u8>) -> LargeValue {
         match command {
             Command::Retrieve(retrieve) => return self.retrieve(retrieve, hash, out),
             Command::Store(store) => {
@@ -88,7 +90,7 @@ impl StoreCommand<'_> {
         None
     }
 
-    /// The same for a value that came in pieces.
+    /// Carries out `command` with a value that was uploaded in pieces. `upload` is `None` when there was no memory for it.
     pub fn commit(
         &mut self,
         command: &Command<'_>,
@@ -126,7 +128,7 @@ impl StoreCommand<'_> {
         match upload {
             Some(upload) => self.store.upload_commit(upload, key, how, self.now),
             None => {
-                // As memcached does: better no value than one that a client believes replaced.
+                // As in memcached: the old value goes, since the client may believe that it was replaced.
                 if how.mode == Mode::Set {
                     self.unlink(key);
                 }
@@ -135,16 +137,16 @@ impl StoreCommand<'_> {
         }
     }
 
-    /// Drop the key without a word.
+    /// Deletes the key, without a reply.
     pub fn unlink(&mut self, key: Key<'_>) {
         let _ = self.store.delete(key, &DeleteHow::default(), self.now);
     }
 
-    fn retrieve(&mut self, retrieve: &Retrieve<'_>, hash: u64, out: &mut Vec<u8>) -> Large {
+    fn retrieve(&mut self, retrieve: &Retrieve<'_>, hash: u64, out: &mut Vec<u8>) -> LargeValue {
         let Retrieve { with_cas, touch, last, .. } = *retrieve;
         let key = Key { bytes: retrieve.key, hash };
         let found = match touch {
-            Some(exptime) => self.store.get_and_touch(key, expires(exptime, self.now), with_cas, self.now),
+            Some(exptime) => self.store.get_and_touch(key, expires_at(exptime, self.now), with_cas, self.now),
             None if with_cas => self.store.get_with_cas(key, self.now),
             None => self.store.get(key, self.now),
         };
@@ -161,7 +163,7 @@ impl StoreCommand<'_> {
                 match self.store.pin(handle) {
                     Some(value) => large = Some((out.len(), value)),
                     None => {
-                        // Too much of the store is being sent already. A miss is what any client can bear.
+                        // Too much of the store is being sent already. Every client can handle a miss.
                         out.truncate(start);
                         self.counters.response_obj_oom += 1;
                         hit = false;
@@ -268,7 +270,7 @@ impl StoreCommand<'_> {
 
     fn touch(&mut self, touch: &Touch<'_>, hash: u64, out: &mut Vec<u8>) {
         let key = Key { bytes: touch.key, hash };
-        let touched = self.store.touch(key, expires(touch.exptime, self.now), self.now);
+        let touched = self.store.touch(key, expires_at(touch.exptime, self.now), self.now);
         let counters = &mut *self.counters;
         counters.cmd_touch += 1;
         *if touched { &mut counters.touch_hits } else { &mut counters.touch_misses } += 1;
@@ -277,13 +279,13 @@ impl StoreCommand<'_> {
         }
     }
 
-    fn meta_get(&mut self, meta: &Meta<'_>, key: Key<'_>, out: &mut Vec<u8>) -> Large {
+    fn meta_get(&mut self, meta: &Meta<'_>, key: Key<'_>, out: &mut Vec<u8>) -> LargeValue {
         let (flags, now) = (&meta.flags, self.now);
-        let touch = flags.has(b'T').then(|| expires(flags.exptime, now));
-        let created = flags.has(b'N').then(|| expires(flags.vivify, now));
+        let touch = flags.has(b'T').then(|| expires_at(flags.exptime, now));
+        let created = flags.has(b'N').then(|| expires_at(flags.vivify, now));
         let ask = MetaGet {
             touch,
-            // Flags act in the order they are sent: of an item that is created the last of N and T decides.
+            // Flags act in the order in which they are sent: for an item that is created, the last of N and T decides.
             vivify: created.map(|expires| touch.filter(|_| flags.in_order(b'N', b'T')).unwrap_or(expires)),
             recache_below_s: flags.has(b'R').then_some(flags.recache_s.max(0) as u32),
             recache_after_touch: flags.in_order(b'T', b'R'),
@@ -299,10 +301,10 @@ impl StoreCommand<'_> {
         let is_created = matches!(got, MetaGot::Vivified(_));
         match got {
             MetaGot::Hit(item) | MetaGot::Vivified(item) => {
-                let mut shown = describe(&item, now);
+                let mut shown = meta_item(&item, now);
                 let before = if is_created { None } else { item.expires_before };
                 let created = created.filter(|_| is_created);
-                shown.ttl_s = ttl_s(expires_at_t(flags, before, touch, created), now);
+                shown.ttl_s = ttl_s(expires_before_flag_t(flags, before, touch, created), now);
                 let unchanged = flags.has(b'C') && item.cas == flags.compare_cas;
                 if flags.has(b'v') && !unchanged {
                     meta::encode_header(out, MetaCode::Value, Some(shown.size), meta, &shown);
@@ -385,7 +387,7 @@ impl StoreCommand<'_> {
             compare_cas: flags.has(b'C').then_some(flags.compare_cas),
             new_cas: flags.has(b'E').then_some(flags.new_cas),
             invalidate: flags.has(b'I'),
-            expires: flags.has(b'T').then(|| expires(flags.exptime, now)),
+            expires: flags.has(b'T').then(|| expires_at(flags.exptime, now)),
             erase_value: flags.has(b'x'),
         };
         let code = match self.store.delete(key, &how, now) {
@@ -407,8 +409,8 @@ impl StoreCommand<'_> {
     fn meta_arithmetic(&mut self, meta: &Meta<'_>, key: Key<'_>, out: &mut Vec<u8>) {
         let (flags, now) = (&meta.flags, self.now);
         let decrement = flags.mode == MetaMode::Decrement;
-        let touch = flags.has(b'T').then(|| expires(flags.exptime, now));
-        let created = flags.has(b'N').then(|| expires(flags.vivify, now));
+        let touch = flags.has(b'T').then(|| expires_at(flags.exptime, now));
+        let created = flags.has(b'N').then(|| expires_at(flags.vivify, now));
         let last = |expires| touch.filter(|_| flags.in_order(b'N', b'T')).unwrap_or(expires);
         let how = ArithmeticHow {
             delta: flags.delta,
@@ -427,10 +429,10 @@ impl StoreCommand<'_> {
                 let code = if flags.has(b'v') { MetaCode::Value } else { MetaCode::Done };
                 if !meta::is_hidden(meta, code) {
                     let mut digits = Vec::new();
-                    let mut shown = describe(&item, now);
+                    let mut shown = meta_item(&item, now);
                     let before = if is_created { None } else { item.expires_before };
                     let created = created.filter(|_| is_created);
-                    shown.ttl_s = ttl_s(expires_at_t(flags, before, touch, created), now);
+                    shown.ttl_s = ttl_s(expires_before_flag_t(flags, before, touch, created), now);
                     let value_len = (code == MetaCode::Value).then(|| {
                         number::put_decimal(&mut digits, value);
                         digits.len() as u32
@@ -483,8 +485,8 @@ impl StoreCommand<'_> {
     }
 }
 
-/// The moment an exptime comes to, as the store takes it.
-pub fn expires(exptime: Exptime, now: Seconds) -> Option<Seconds> {
+/// The second at which an item with this exptime expires, as the store takes it. `None` is never.
+pub(crate) fn expires_at(exptime: Exptime, now: Seconds) -> Option<Seconds> {
     match exptime.resolve(now.0) {
         Expiry::Never => None,
         Expiry::At(second) => Some(Seconds(second)),
@@ -492,8 +494,9 @@ pub fn expires(exptime: Exptime, now: Seconds) -> Option<Seconds> {
     }
 }
 
-/// What `t` shows: flags act in the order they are sent, so the expiry as of its place among those that set it.
-fn expires_at_t(
+/// The time of expiry that the flag `t` shows. Flags act in the order in which they are sent, so it is the time after those
+/// flags before `t` that set it.
+fn expires_before_flag_t(
     flags: &MetaFlags<'_>,
     before: Option<Seconds>,
     touch: Option<Option<Seconds>>,
@@ -510,7 +513,7 @@ fn ttl_s(expires: Option<Seconds>, now: Seconds) -> Option<u32> {
     expires.map(|at| at.0.saturating_sub(now.0))
 }
 
-fn describe(item: &Item<'_>, now: Seconds) -> MetaItem {
+fn meta_item(item: &Item<'_>, now: Seconds) -> MetaItem {
     MetaItem {
         client_flags: item.client_flags,
         cas: item.cas,
@@ -534,7 +537,7 @@ fn how_to_store(store: &corecached_protocol::Store<'_>, config: &CacheConfig, no
             StoreVerb::Prepend => Mode::Prepend,
         },
         client_flags: store.client_flags,
-        expires: expires(store.exptime, now),
+        expires: expires_at(store.exptime, now),
         compare_cas: (store.verb == StoreVerb::Cas).then_some(store.cas_unique),
         value_bytes_max: Some(config.item_limit.value_bytes_max(store.key.len(), store.client_flags)),
         ..StoreHow::default()
@@ -552,11 +555,11 @@ fn how_to_meta_set(meta: &Meta<'_>, config: &CacheConfig, now: Seconds) -> Store
             MetaMode::Set | MetaMode::Increment | MetaMode::Decrement => Mode::Set,
         },
         client_flags: flags.client_flags,
-        expires: expires(flags.exptime, now),
+        expires: expires_at(flags.exptime, now),
         compare_cas: flags.has(b'C').then_some(flags.compare_cas),
         new_cas: flags.has(b'E').then_some(flags.new_cas),
         stale_if_older: flags.has(b'I'),
-        vivify: flags.has(b'N').then(|| expires(flags.vivify, now)),
+        vivify: flags.has(b'N').then(|| expires_at(flags.vivify, now)),
         with_cas: flags.has(b'c'),
         binary_key: flags.has(b'b'),
         value_bytes_max: Some(config.item_limit.value_bytes_max(meta.key.len(), flags.client_flags)),

@@ -1,12 +1,12 @@
-//! Warm restart (`-e FILE`): contents outlive the process when it is stopped gracefully.
+//! Warm restart (`-e FILE`): the contents of the cache outlive the process when it is stopped gracefully.
 //!
-//! Stopped by SIGUSR1, or by `shutdown graceful`, each shard writes its items to a file of its own beside FILE, and
-//! FILE says that all of them are there. The next start reads them, on as many cores as it has, and takes them away
-//! before it serves: contents are never read twice, and after any other end there are none. What is read is checked by
-//! the block; what fails is left out. Another process may not use FILE meanwhile (it is locked).
+//! When SIGUSR1 or `shutdown graceful` stops the server, each shard writes its items to a file of its own beside FILE, which is
+//! called a part. Then FILE says that all parts are complete. The next start reads the parts, on as many shards as it has, and
+//! removes them before it serves. So contents are never read twice, and after any other stop there are none. Each block of a
+//! part has a checksum, and damaged blocks are left out. FILE is locked while a process uses it.
 //!
-//! FILE is JSON, one object: `{"corecached_warm": 1, "state": "running"}`, or with the state `saved` all that
-//! [`Saved`] has.
+//! FILE is one JSON object, the manifest: `{"corecached_warm": 1, "state": "running"}`, or with the state `saved` and the
+//! fields of [`Manifest`].
 
 mod part;
 
@@ -21,28 +21,29 @@ use serde_json::{Value, json};
 
 use corecached_shard::owner_of;
 
+/// The version of the format.
 const VERSION: u64 = 1;
-/// Most files of items.
+/// Most parts.
 const PARTS_MAX: usize = 4096;
-/// FILE is shorter, whatever it says.
+/// Bytes of FILE that are read. Every manifest is shorter.
 const MANIFEST_BYTES_MAX: u64 = 64 << 10;
 
-/// Contents that a process before this one left.
+/// The description of the contents that a process before this one saved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Saved {
-    /// Of the hasher: with as many shards as before each key has the owner it had.
+struct Manifest {
+    /// The seed of the hasher. With the same seed and as many shards as before, each key has the same owner as before.
     seed: u64,
-    /// Files of items, `FILE.0` and up.
+    /// Number of parts: `FILE.0` and up.
     parts: usize,
-    /// Items in them.
+    /// Items in all parts.
     items: u64,
-    /// Cas uniques below were handed out.
+    /// All cas uniques in the parts are lower than this.
     cas_next: u64,
-    /// When a delayed flush comes due, unix seconds.
+    /// The time of a delayed `flush_all` that was pending, in unix seconds.
     flush_at: Option<u32>,
 }
 
-impl Saved {
+impl Manifest {
     fn parse(text: &str) -> Option<Self> {
         let value: Value = serde_json::from_str(text).ok()?;
         let number = |name: &str| value.get(name).and_then(Value::as_u64);
@@ -68,30 +69,33 @@ impl Saved {
     }
 }
 
-/// What a shard wrote.
+/// The fields of the manifest that come from one part.
 #[derive(Clone, Copy, Debug)]
-struct Written {
+struct WrittenPart {
     items: u64,
     cas_next: u64,
     flush_at: Option<u32>,
 }
 
-/// FILE, locked as long as this lives.
+/// FILE and its parts. FILE is locked as long as this exists.
 #[derive(Debug)]
 pub struct Warm {
     path: PathBuf,
     file: Mutex<File>,
     seed: u64,
-    saved: Option<Saved>,
+    /// What the process before saved, if it saved anything.
+    saved: Option<Manifest>,
+    /// The stop that follows is a graceful one.
     graceful: AtomicBool,
-    written: Mutex<Vec<Option<Written>>>,
+    /// For each shard the part that it has written.
+    written: Mutex<Vec<Option<WrittenPart>>>,
 }
 
 impl Warm {
-    /// Open FILE and see what it promises. `seed` is for the hasher when it promises nothing.
+    /// Opens and locks FILE, and reads its manifest. When nothing was saved, `seed` is the seed of the hasher.
     ///
     /// # Errors
-    /// It cannot be read and written, or another process uses it.
+    /// When FILE cannot be read and written, or another process uses it.
     pub fn open(path: &Path, seed: u64) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         file.try_lock().map_err(|error| match error {
@@ -101,7 +105,7 @@ impl Warm {
         let mut file = file;
         let mut text = String::new();
         let read = (&mut file).take(MANIFEST_BYTES_MAX).read_to_string(&mut text);
-        let saved = Saved::parse(&text);
+        let saved = Manifest::parse(&text);
         let shown = path.display();
         match (&saved, read) {
             (Some(saved), Ok(_)) => tracing::info!("{shown}: {} items of the process before", saved.items),
@@ -121,13 +125,13 @@ impl Warm {
         })
     }
 
-    /// For the hasher.
+    /// The seed of the hasher.
     #[must_use]
     pub const fn seed(&self) -> u64 {
         self.seed
     }
 
-    /// Fill the store of `shard` with what is its own.
+    /// Fills the store of `shard` with the saved items that it owns.
     pub fn load(&self, shard: usize, shards: usize, hasher: &KeyHasher, store: &mut Store, now: Seconds) {
         let Some(saved) = self.saved else { return };
         store.raise_cas(saved.cas_next.saturating_sub(1));
@@ -136,7 +140,8 @@ impl Warm {
             Some(at) => store.flush(at, now),
             None => {}
         }
-        // With as many shards as before a key has the owner it had, unless owners are chosen otherwise now.
+        // With as many shards as before, a key has the same owner as before, unless this version chooses owners otherwise. So the
+        // part of this shard is read first, and the others only if it has items of other owners.
         let mut moved = saved.parts != shards;
         let mut parts: Vec<usize> = (0..saved.parts).collect();
         parts.sort_by_key(|&part| part != shard);
@@ -159,27 +164,28 @@ impl Warm {
         }
     }
 
-    /// All shards have what they can have: what was saved goes, before anything can change.
+    /// Removes what was saved. Called when all shards have loaded their items, before the first request is served.
     ///
     /// # Errors
-    /// FILE cannot be written. Then nothing may be served: a later start would bring back what is out of date.
-    pub fn consumed(&self, shards: usize) -> io::Result<()> {
+    /// When FILE cannot be written, or a part cannot be removed. Then the server must not serve: a later start would load items
+    /// that are out of date.
+    pub fn begin_serving(&self, shards: usize) -> io::Result<()> {
         self.write(&json!({"corecached_warm": VERSION, "state": "running"}))?;
-        // Also those of a process that was killed while it saved.
-        for path in (0..PARTS_MAX).map(|part| self.part(part)).take_while(|path| part::is_one(path)) {
+        // With the parts of a process that was killed while it saved.
+        for path in (0..PARTS_MAX).map(|part| self.part(part)).take_while(|path| part::is_part(path)) {
             fs::remove_file(path)?;
         }
         *self.written.lock().unwrap_or_else(PoisonError::into_inner) = vec![None; shards];
         Ok(())
     }
 
-    /// The stop under way is a graceful one.
+    /// Has the coming stop save the contents.
     pub fn keep_contents(&self) {
         self.graceful.store(true, Ordering::Release);
     }
 
-    /// Write what `shard` holds, if the stop is a graceful one; nothing changes it any more.
-    pub fn save(&self, shard: usize, store: &Store, now: Seconds) {
+    /// Writes the items of `shard` to its part, if the stop is a graceful one. The store must not change any more.
+    pub(crate) fn save(&self, shard: usize, store: &Store, now: Seconds) {
         if !self.graceful.load(Ordering::Acquire) {
             return;
         }
@@ -191,8 +197,9 @@ impl Warm {
         match saved {
             Ok(items) => {
                 let flush_at = store.pending_flush().map(|at| at.0);
-                let written = Written { items, cas_next: store.cas_next(), flush_at };
+                let written = WrittenPart { items, cas_next: store.cas_next(), flush_at };
                 let mut all = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+                debug_assert!(all.get(shard).is_none_or(Option::is_none), "a shard saves once");
                 if let Some(slot) = all.get_mut(shard) {
                     *slot = Some(written);
                 }
@@ -201,32 +208,34 @@ impl Warm {
         }
     }
 
-    /// Every shard has ended. Where all have written their part, FILE says so now.
+    /// Writes the manifest, if the stop is a graceful one and every shard has written its part. Called when all shards have
+    /// ended.
     pub fn conclude(&self) {
         if !self.graceful.load(Ordering::Acquire) {
             return;
         }
         let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        let parts: Option<Vec<Written>> = written.iter().copied().collect();
+        let parts: Option<Vec<WrittenPart>> = written.iter().copied().collect();
         let Some(parts) = parts.filter(|parts| !parts.is_empty()) else {
             for part in 0..written.len() {
                 let _ = fs::remove_file(self.part(part));
             }
             return;
         };
-        let saved = Saved {
+        let manifest = Manifest {
             seed: self.seed,
             parts: parts.len(),
             items: parts.iter().map(|part| part.items).sum(),
             cas_next: parts.iter().map(|part| part.cas_next).max().unwrap_or(1),
             flush_at: parts.iter().find_map(|part| part.flush_at),
         };
-        match self.write(&saved.to_json()) {
-            Ok(()) => tracing::info!("{}: {} items saved", self.path.display(), saved.items),
+        match self.write(&manifest.to_json()) {
+            Ok(()) => tracing::info!("{}: {} items saved", self.path.display(), manifest.items),
             Err(error) => tracing::error!("{}: {error}: contents are not kept", self.path.display()),
         }
     }
 
+    /// The path of part `number`.
     fn part(&self, number: usize) -> PathBuf {
         let mut path = self.path.as_os_str().to_owned();
         path.push(format!(".{number}"));

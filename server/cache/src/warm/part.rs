@@ -1,13 +1,13 @@
-//! One shard's items in a file, in blocks that are checked before anything of them is used.
+//! A part: a file with the items of one shard, in blocks whose checksum is checked before any item of them is used.
 //!
 //! ```text
 //! file    "ccwarm1\n" block...
 //! block   content_len u32 | XXH3 of the content u64 | item...
-//! item    key_len u8 | marks u8 | frequency u8 | 0 u8 | client_flags u32 | expires u32 | cas u64 | value_len u32
+//! item    key_len u8 | flags u8 | frequency u8 | 0 u8 | client_flags u32 | expires u32 | cas u64 | value_len u32
 //!         | key | value
 //! ```
 //!
-//! Numbers are little endian, `expires` is in unix seconds, all ones for never.
+//! Numbers are little endian. `flags` are the bits of [`flag`]. `expires` is in unix seconds, or all ones for never.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
@@ -17,16 +17,16 @@ use corecached_engine::{Carried, KEY_BYTES_MAX, Seconds, Value};
 use xxhash_rust::xxh3::xxh3_64;
 
 const MAGIC: &[u8; 8] = b"ccwarm1\n";
-/// A block is written once it has so many bytes of content.
+/// A block is written when it has so many bytes.
 const BLOCK_BYTES: usize = 1 << 20;
-/// Longest block that is read: the largest item, and what may stand before it.
+/// Longest block that is read: the largest item, and the bytes that may come before it.
 const BLOCK_BYTES_MAX: usize = (1 << 30) + 2 * BLOCK_BYTES;
 const HEAD_BYTES: usize = 12;
 const ITEM_BYTES: usize = 24;
 const NEVER: u32 = u32::MAX;
 
-/// Bits of `marks`.
-mod mark {
+/// Bits of `flags`.
+mod flag {
     pub(super) const STALE: u8 = 1;
     pub(super) const TOKEN_SENT: u8 = 2;
     pub(super) const FETCHED: u8 = 4;
@@ -50,17 +50,18 @@ impl Writer {
     }
 
     pub(super) fn put(&mut self, key: &[u8], carried: &Carried, value: Value<'_>) -> io::Result<()> {
-        let marks = [
-            (carried.stale, mark::STALE),
-            (carried.token_sent, mark::TOKEN_SENT),
-            (carried.fetched, mark::FETCHED),
-            (carried.binary_key, mark::BINARY_KEY),
-            (carried.kept, mark::KEPT),
-            (carried.cas.is_some(), mark::CAS),
+        let flags = [
+            (carried.stale, flag::STALE),
+            (carried.token_sent, flag::TOKEN_SENT),
+            (carried.fetched, flag::FETCHED),
+            (carried.binary_key, flag::BINARY_KEY),
+            (carried.kept, flag::KEPT),
+            (carried.cas.is_some(), flag::CAS),
         ];
-        let marks = marks.iter().filter(|(is, _)| *is).fold(0, |marks, (_, mark)| marks | mark);
+        let flags = flags.iter().filter(|(is_set, _)| *is_set).fold(0, |all, (_, flag)| all | flag);
+        debug_assert!((1..=KEY_BYTES_MAX).contains(&key.len()));
         let block = &mut self.block;
-        block.extend([key.len() as u8, marks, carried.frequency, 0]);
+        block.extend([key.len() as u8, flags, carried.frequency, 0]);
         block.extend(carried.client_flags.to_le_bytes());
         block.extend(carried.expires.map_or(NEVER, |at| at.0).to_le_bytes());
         block.extend(carried.cas.unwrap_or(0).to_le_bytes());
@@ -82,7 +83,7 @@ impl Writer {
         Ok(())
     }
 
-    /// The items written.
+    /// Writes what is left. Returns the number of items in the part.
     pub(super) fn finish(mut self) -> io::Result<u64> {
         if self.block.len() > HEAD_BYTES {
             self.end_block()?;
@@ -91,14 +92,17 @@ impl Writer {
     }
 }
 
-/// Whether `path` is a part, of this version or another.
-pub(super) fn is_one(path: &Path) -> bool {
+/// Whether the file at `path` is a part, of this version or of another one.
+pub(super) fn is_part(path: &Path) -> bool {
     let mut magic = [0; MAGIC.len()];
     File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && magic.starts_with(b"ccwarm")
 }
 
-/// Gives every item of a part to `visit`, up to the first block that is not whole: that is the error, and nothing of it
-/// or behind it was given.
+/// Gives every item of a part to `visit`, up to the first block that is damaged.
+///
+/// # Errors
+/// When the file cannot be read, is of another version, or has a damaged block. No item of that block or after it is given to
+/// `visit`.
 pub(super) fn read(path: &Path, mut visit: impl FnMut(&[u8], &Carried, &[u8])) -> io::Result<()> {
     let damaged = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
     let file = File::open(path)?;
@@ -134,24 +138,24 @@ pub(super) fn read(path: &Path, mut visit: impl FnMut(&[u8], &Carried, &[u8])) -
     Ok(())
 }
 
-/// The item at the front of `rest`.
+/// Takes the item at the front of `rest`. `None` when it is not complete.
 fn split<'a>(rest: &mut &'a [u8]) -> Option<(&'a [u8], Carried, &'a [u8])> {
-    let (head, behind) = rest.split_at_checked(ITEM_BYTES)?;
-    let (key_len, marks) = (usize::from(head[0]), head[1]);
-    let (key, behind) = behind.split_at_checked(key_len)?;
-    let (value, behind) = behind.split_at_checked(u32_at(head, 20) as usize)?;
+    let (head, after) = rest.split_at_checked(ITEM_BYTES)?;
+    let (key_len, flags) = (usize::from(head[0]), head[1]);
+    let (key, after) = after.split_at_checked(key_len)?;
+    let (value, after) = after.split_at_checked(u32_at(head, 20) as usize)?;
     let carried = Carried {
         client_flags: u32_at(head, 4),
         expires: Some(u32_at(head, 8)).filter(|&at| at != NEVER).map(Seconds),
-        cas: (marks & mark::CAS != 0).then(|| u64_at(head, 12)),
-        stale: marks & mark::STALE != 0,
-        token_sent: marks & mark::TOKEN_SENT != 0,
-        fetched: marks & mark::FETCHED != 0,
-        binary_key: marks & mark::BINARY_KEY != 0,
-        kept: marks & mark::KEPT != 0,
+        cas: (flags & flag::CAS != 0).then(|| u64_at(head, 12)),
+        stale: flags & flag::STALE != 0,
+        token_sent: flags & flag::TOKEN_SENT != 0,
+        fetched: flags & flag::FETCHED != 0,
+        binary_key: flags & flag::BINARY_KEY != 0,
+        kept: flags & flag::KEPT != 0,
         frequency: head[2],
     };
-    *rest = behind;
+    *rest = after;
     (1..=KEY_BYTES_MAX).contains(&key_len).then_some((key, carried, value))
 }
 

@@ -33,7 +33,7 @@ impl Drop for Folder {
     }
 }
 
-/// A process: its stores, filled from FILE.
+/// A process with its stores, which are filled from FILE.
 struct Process {
     warm: Warm,
     hasher: KeyHasher,
@@ -50,7 +50,7 @@ impl Process {
             store
         };
         let stores = (0..shards).map(load).collect();
-        warm.consumed(shards).unwrap();
+        warm.begin_serving(shards).unwrap();
         Self { warm, hasher, stores }
     }
 
@@ -69,7 +69,7 @@ impl Process {
         }
     }
 
-    /// Items found, all of which are what was stored.
+    /// How many items are found. Each of them must be as it was stored.
     fn found(&self) -> usize {
         let is_there = |&number: &usize| {
             let key = format!("key{number}");
@@ -157,8 +157,8 @@ fn what_is_damaged_is_left_out_and_never_wrong() {
 #[test]
 fn a_manifest_that_is_none_starts_empty() {
     let folder = Folder::new("manifest");
-    let good = Saved { seed: u64::MAX, parts: 2, items: 5, cas_next: 9, flush_at: Some(7) };
-    assert_eq!(Saved::parse(&good.to_json().to_string()), Some(good));
+    let good = Manifest { seed: u64::MAX, parts: 2, items: 5, cas_next: 9, flush_at: Some(7) };
+    assert_eq!(Manifest::parse(&good.to_json().to_string()), Some(good));
     let long = "x".repeat(200_000);
     for text in ["", "{", "[]", &long, "{\"corecached_warm\": 2, \"state\": \"saved\"}", "\u{1}\u{2}"] {
         fs::write(folder.file(), text).unwrap();

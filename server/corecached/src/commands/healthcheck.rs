@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use clap::Parser;
 use rustls::{ClientConnection, StreamOwned};
 
-use corecached_cache::users::Users;
+use corecached_cache::Users;
 use corecached_net::tls::{Secure, Trust, TrustOptions};
 
 /// Asks a cache or a proxy for a sign of life; the exit code is 0 when it answers in time, else 1.
@@ -124,9 +124,9 @@ pub fn check(args: &Args) -> Result<(), String> {
 fn exchanges(args: &Args) -> Result<Vec<Exchange>, String> {
     let mut all = Vec::new();
     if let Some(file) = &args.auth_file {
-        let failed = |error: String| format!("--auth-file {}: {error}", file.display());
-        let users = Users::read(file).map_err(failed)?;
-        let token = users.first_token().ok_or_else(|| failed("has no user".to_owned()))?;
+        let failed = |error: &dyn std::fmt::Display| format!("--auth-file {}: {error}", file.display());
+        let users = Users::read(file).map_err(|error| failed(&error))?;
+        let token = users.first_token().ok_or_else(|| failed(&"has no user"))?;
         let mut request = format!("set auth 0 0 {}\r\n", token.len()).into_bytes();
         request.extend_from_slice(&token);
         request.extend_from_slice(b"\r\n");

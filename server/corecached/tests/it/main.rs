@@ -13,6 +13,7 @@ mod binary;
 mod command_line;
 mod connections;
 mod differential;
+mod documented;
 mod discovery;
 mod dumps;
 mod expiry;

@@ -60,7 +60,7 @@ pub fn cache(
     };
     let (slices, owners) = Slices::new((0..shards).map(|_| store()));
     let shared = Arc::new(CacheContext::new(config.clone(), shards));
-    let others = || (0..shards).map(|shard| slices.other(shard)).collect();
+    let others = || (0..shards).map(|shard| slices.handle(shard)).collect();
     let services = owners.into_iter().map(|own| Cache::new(Arc::clone(&shared), own, others())).collect();
     Shards::new(network, first, meshes, &server, &hasher, services, |_| Leftovers::default())
 }

@@ -62,7 +62,7 @@ fn expand(prefix: &str, tree: &str, out: &mut Vec<String>) {
 /// The modules of the crate that the text of module `me` imports. A re-export (`pub use`) shows what lies below, and is
 /// no import.
 fn imports(text: &str, me: &Module, modules: &BTreeMap<Module, PathBuf>) -> BTreeSet<Module> {
-    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    let text = text.split("\nmod tests {").next().unwrap_or_default();
     let mut paths = Vec::new();
     for line in text.split(';') {
         let line = line.trim_start();

@@ -2,7 +2,7 @@
 
 use clap::CommandFactory;
 use corecached_cache::config::{CacheArgs, suboption_names};
-use corecached_proxy::args::ProxyArgs;
+use corecached_proxy::ProxyArgs;
 
 use super::{nothing_of, read, root};
 

@@ -1,4 +1,5 @@
-//! What the proxy may rely on of its command line: every number read and within its bounds, every file named once.
+//! The checked command line, on which the rest of the proxy relies: every number is within its bounds, and the configuration
+//! is named exactly once.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -7,13 +8,14 @@ use std::time::Duration;
 
 use corecached_protocol::Wire;
 
-use super::super::config;
-use super::super::hot::HotOptions;
-use super::super::merge::MergeOptions;
-use super::super::relay::UpstreamOptions;
-use super::super::spool::SpoolOptions;
-use super::super::upstream::{HealthOptions, Limits};
-use super::{ProxyArgs, EX_VALUE, VALUE_BYTES_MAX};
+use crate::config;
+use crate::hot::HotOptions;
+use crate::merge::MergeOptions;
+use crate::relay::UpstreamOptions;
+use crate::request::VALUE_BYTES_MAX;
+use crate::spool::SpoolOptions;
+use crate::upstream::{ConnectionLimits, HealthOptions};
+use super::{EX_VALUE, ProxyArgs};
 use corecached_net::endpoints::{ALL_ADDRESSES, Address, Listen, Serves};
 use corecached_net::tls::{Trusted, Usage};
 use corecached_shard::ConfigError;
@@ -21,41 +23,41 @@ use corecached_shard::config::{ItemLimit, ServerConfig};
 
 use crate::service::FrontOptions;
 
-/// Shards, at most: as many as the cache may have.
+/// Most shards: as many as a cache may have.
 const SHARDS_MAX: u64 = 1024;
-/// A day: no timeout is longer.
+/// The longest timeout: a day.
 const MS_MAX: u64 = 24 * 60 * 60 * 1000;
 
-/// What [`ProxyArgs::check`] found good.
+/// A checked command line: what [`ProxyArgs::check`] returns.
 #[derive(Clone, Debug)]
 pub struct CheckedProxy {
-    /// What every server is configured with.
+    /// The options that all servers have.
     pub server: ServerConfig,
-    /// Towards clients.
+    /// The options that concern clients.
     pub front: FrontOptions,
-    /// Of the routes.
+    /// The options of the configuration of pools and routes.
     pub options: config::Options,
-    /// Of all destinations.
+    /// The options of all destinations.
     pub upstream: UpstreamOptions,
-    /// Whom destinations that are reached over TLS must be signed by.
+    /// How the certificates of destinations are verified that are reached over TLS.
     pub trusted: Option<Trusted>,
-    /// Where deletes that fail are kept; `None` answers them with the error.
+    /// Where deletes that failed are kept; `None` answers them with the error.
     pub spool: Option<SpoolOptions>,
     /// Where the configuration of pools and routes is.
-    pub source: Source,
-    /// From a change of it to its use.
+    pub source: ConfigSource,
+    /// Milliseconds from a change of the configuration to its use.
     pub reload_delay_ms: u64,
-    /// Whom to ask for names.
+    /// The DNS server to ask; `None` asks those of the system.
     pub dns_server: Option<SocketAddr>,
-    /// Folder of the token and authorities for the cluster's API server.
+    /// The folder with the token and the authorities for the cluster's API server.
     pub service_account: PathBuf,
-    /// How long it is not ready for want of a pool's first server.
+    /// How long the proxy waits, at most, for a first server in each pool before it reports that it is ready.
     pub ready_wait: Duration,
 }
 
 /// Where the configuration of pools and routes is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum ConfigSource {
     /// In a file.
     File(PathBuf),
     /// On the command line.
@@ -63,10 +65,10 @@ pub enum Source {
 }
 
 impl ProxyArgs {
-    /// What the server relies on.
+    /// Checks all options.
     ///
     /// # Errors
-    /// The first option that cannot be used.
+    /// The first option that cannot be used, with its value and the remedy.
     pub fn check(&self) -> Result<CheckedProxy, ConfigError> {
         if self.core_aware {
             tracing::warn!(
@@ -137,7 +139,7 @@ impl ProxyArgs {
             )?,
             connect_retries: number("--connect-timeout-retries", &self.connect_timeout_retries, 0, 1000)?
                 as u32,
-            limits: Limits {
+            limits: ConnectionLimits {
                 requests_max: number(
                     "--target-max-pending-requests",
                     &self.target_max_pending_requests,
@@ -151,7 +153,7 @@ impl ProxyArgs {
                     10_000_000,
                 )? as usize,
                 bytes_max: 2 * VALUE_BYTES_MAX,
-                ..Limits::default()
+                ..ConnectionLimits::default()
             },
             health: HealthOptions {
                 ejects: !self.disable_tko_tracking,
@@ -223,15 +225,15 @@ impl ProxyArgs {
         Ok(Listen::Tcp(addresses))
     }
 
-    fn source(&self) -> Result<Source, ConfigError> {
-        let file = |path: &str| Source::File(PathBuf::from(path));
+    fn source(&self) -> Result<ConfigSource, ConfigError> {
+        let file = |path: &str| ConfigSource::File(PathBuf::from(path));
         match (&self.config, &self.config_file, &self.config_str) {
             (Some(config), None, None) => Ok(match config.trim().strip_prefix("file:") {
                 Some(path) => file(path),
-                None => Source::Text(config.clone()),
+                None => ConfigSource::Text(config.clone()),
             }),
-            (None, Some(path), None) => Ok(Source::File(path.clone())),
-            (None, None, Some(text)) => Ok(Source::Text(text.clone())),
+            (None, Some(path), None) => Ok(ConfigSource::File(path.clone())),
+            (None, None, Some(text)) => Ok(ConfigSource::Text(text.clone())),
             (None, None, None) => {
                 Err(ConfigError::new("--config-file", "", "name the file with pools and routes", EX_VALUE))
             }
@@ -265,16 +267,16 @@ pub(super) fn number(flag: &str, text: &str, least: u64, most: u64) -> Result<u6
     }
 }
 
-/// Descriptors kept for listeners, rings, logs and destinations.
-const DESCRIPTORS_BESIDE: usize = 256;
+/// File descriptors that are kept for listeners, rings, logs and destinations.
+const DESCRIPTORS_RESERVED: usize = 256;
 
 fn descriptors_max() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let most = limit.maximum.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
-    most.min(1 << 20).saturating_sub(DESCRIPTORS_BESIDE)
+    most.min(1 << 20).saturating_sub(DESCRIPTORS_RESERVED)
 }
 
-/// The same for as long as the host keeps its name.
+/// A number that stays the same as long as the host keeps its name.
 fn host_id() -> u64 {
     let name = rustix::system::uname();
     name.nodename().to_bytes().iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, &byte| {

@@ -1,5 +1,5 @@
-//! Reading a command line as mcrouter's users write it: options that tune only mcrouter's own machinery are accepted, and
-//! named in one log line; one that is not known is left out with a warning, as mcrouter does.
+//! Parses a command line as mcrouter's users write it. Options that only tune parts of mcrouter that do not exist here are
+//! accepted, and named in one log line. An unknown option is left out with a warning, as in mcrouter.
 
 use std::ffi::OsString;
 
@@ -8,7 +8,7 @@ use clap::{Arg, ArgAction, CommandFactory, FromArgMatches};
 
 use super::ProxyArgs;
 
-/// Options with a value that change nothing here.
+/// Options with a value that have no effect here.
 const VALUES_WITHOUT_EFFECT: &[&str] = &[
     "listen-sock-fd",
     "num-listening-sockets",
@@ -42,7 +42,7 @@ const VALUES_WITHOUT_EFFECT: &[&str] = &[
     "debug-fifo-root",
 ];
 
-/// Options without a value that change nothing here.
+/// Options without a value that have no effect here.
 const TOGGLES_WITHOUT_EFFECT: &[&str] = &[
     "big-value-hide-reply-flag",
     "retain-source-ip",
@@ -56,15 +56,15 @@ const TOGGLES_WITHOUT_EFFECT: &[&str] = &[
     "test-mode",
 ];
 
-/// How often an option that is not known is left out before that counts as bad usage.
+/// Most unknown options that are left out. One more is an error.
 const UNKNOWN_MAX: usize = 64;
 
 impl ProxyArgs {
-    /// Read a command line, program name first. An argument may carry blanks around it, and a short option its value
-    /// after a blank in the same argument (`"-p 5000"`), as the tutorial's chart writes them.
+    /// Parses a command line, whose first argument is the name of the program. Blanks around an argument are removed, and a
+    /// short option may have its value after a blank in the same argument (`"-p 5000"`), as the tutorial's chart has them.
     ///
     /// # Errors
-    /// What clap says: bad usage, or the help text.
+    /// Bad usage, or the help text if that was asked for.
     pub fn read(argv: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let mut argv: Vec<OsString> = argv.into_iter().map(trim).collect();
         let mut unknown = Vec::new();
@@ -100,7 +100,7 @@ fn command() -> clap::Command {
     ProxyArgs::command().args(values).args(toggles)
 }
 
-/// Where in `argv` the option stands that `error` calls unknown.
+/// The index in `argv` of the option that `error` reports as unknown.
 fn unknown_option(error: &clap::Error, argv: &[OsString]) -> Option<usize> {
     if error.kind() != ErrorKind::UnknownArgument {
         return None;
@@ -112,13 +112,13 @@ fn unknown_option(error: &clap::Error, argv: &[OsString]) -> Option<usize> {
             option.len() == 2 && !text.starts_with("--") && text.starts_with(option.as_str())
         }
     };
-    // A word that is no option (mcrouter's flavor) is not overlooked.
+    // An argument that is not an option (mcrouter's flavor) is an error.
     argv.iter().skip(1).position(is_it).map(|at| at + 1).filter(|_| option.starts_with('-'))
 }
 
 fn trim(argument: OsString) -> OsString {
     match argument.to_str() {
-        // "-p 5000": the blank belongs to nobody.
+        // "-p 5000": the blank separates the option from its value.
         Some(text) => match text.trim().split_once(' ') {
             Some((flag, value)) if flag.len() == 2 && flag.starts_with('-') => {
                 OsString::from(format!("{flag}{}", value.trim()))

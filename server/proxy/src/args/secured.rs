@@ -1,14 +1,14 @@
-//! What the command line says of TLS, towards clients and towards destinations.
+//! The options of TLS, for connections of clients and for connections to destinations.
 
 use std::time::Duration;
 
 use super::checked::number;
-use super::{ProxyArgs, EX_VALUE};
+use super::{EX_VALUE, ProxyArgs};
 use corecached_net::tls::{HANDSHAKE_TIMEOUT_MS, TlsOptions, TrustOptions, Trusted, Verify};
 use corecached_shard::ConfigError;
 
 impl ProxyArgs {
-    /// How connections to `--ssl-port` are secured.
+    /// The TLS options of connections of clients to `--ssl-port`; `None` without such a port.
     pub(super) fn tls_of_clients(&self) -> Result<Option<TlsOptions>, ConfigError> {
         let (least, most) = HANDSHAKE_TIMEOUT_MS.into_inner();
         let handshake_ms = number("--ssl-handshake-timeout-ms", &self.ssl_handshake_timeout_ms, least, most)?;
@@ -33,7 +33,7 @@ impl ProxyArgs {
         }))
     }
 
-    /// How destinations with `use_ssl` are secured.
+    /// How destinations with `use_ssl` are verified; `None` without `--pem-ca-path`.
     pub(super) fn trusted(&self) -> Result<Option<Trusted>, ConfigError> {
         let Some(authorities) = self.pem_ca_path.clone() else { return Ok(None) };
         let identity = match (&self.pem_cert_path, &self.pem_key_path) {

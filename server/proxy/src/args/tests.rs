@@ -16,7 +16,7 @@ fn the_tutorials_command_line_is_taken() {
     let checked = args.check().expect("good");
     let Listen::Tcp(addresses) = checked.server.listen else { panic!("no addresses") };
     assert!(addresses.iter().all(|address| address.at.port() == 5000) && addresses.len() == 2);
-    assert_eq!(checked.source, Source::File("/etc/mcrouter/config.json".into()));
+    assert_eq!(checked.source, ConfigSource::File("/etc/mcrouter/config.json".into()));
 }
 
 #[test]
@@ -49,8 +49,8 @@ fn a_wrong_value_is_named_with_its_remedy() {
 #[test]
 fn either_spelling_of_the_configuration_is_taken() {
     let source = |line: &[&str]| read(line).check().expect("good").source;
-    assert_eq!(source(&["--config", "file:/a.json"]), Source::File("/a.json".into()));
-    assert_eq!(source(&["--config", "{}"]), Source::Text("{}".into()));
-    assert_eq!(source(&["--config-str", "{}"]), Source::Text("{}".into()));
-    assert_eq!(source(&["-f", "/a.json"]), Source::File("/a.json".into()));
+    assert_eq!(source(&["--config", "file:/a.json"]), ConfigSource::File("/a.json".into()));
+    assert_eq!(source(&["--config", "{}"]), ConfigSource::Text("{}".into()));
+    assert_eq!(source(&["--config-str", "{}"]), ConfigSource::Text("{}".into()));
+    assert_eq!(source(&["-f", "/a.json"]), ConfigSource::File("/a.json".into()));
 }

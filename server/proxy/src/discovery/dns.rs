@@ -1,8 +1,8 @@
-//! DNS, through a resolver library on a runtime of its own that runs only inside [`Dns::find`].
+//! Lookups by DNS, with a resolver library on a runtime that runs only inside [`Dns::find`].
 //!
-//! A name in a plain pool comes to one address: the first of those found, in numeric order, so that asking again does
-//! not move it. A name in a pool that resolves comes to all its servers: the targets of its SRV records, in the order
-//! of the numbers in their names, so that a StatefulSet's pods keep their places; else each of its addresses.
+//! A name in a plain pool stands for one address: the first one found, in numeric order, so that another lookup does not
+//! change it. A name in a pool that resolves stands for several servers: the targets of its SRV records, ordered by the
+//! numbers in their names, so that the pods of a StatefulSet keep their order; or, if it has none, each of its addresses.
 
 use std::collections::HashMap;
 use std::io;
@@ -14,26 +14,26 @@ use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfi
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{RData, RecordType};
 
-use super::{Found, SlicesFound, address_written, servers, written};
+use super::{Found, SlicesFound, configured_address, configured_servers, servers};
 use crate::config::{Address, Config, Server};
 
-/// Time for one question, all servers and tries together: after it what was known stays.
+/// The time for one question, with all servers and attempts. After it, what was known before is kept.
 const QUESTION: Duration = Duration::from_secs(2);
-/// Tries within it.
+/// Attempts within that time.
 const ATTEMPTS: usize = 2;
 
-/// See the head of the file.
-pub struct Dns {
+/// A resolver.
+pub(crate) struct Dns {
     runtime: tokio::runtime::Runtime,
     resolver: TokioResolver,
 }
 
 impl Dns {
-    /// A resolver that asks `server`, or those of the system.
+    /// A resolver that asks `server`, or the servers of the system.
     ///
     /// # Errors
-    /// The system's configuration cannot be read, or threads cannot be had.
-    pub fn new(server: Option<SocketAddr>) -> io::Result<Self> {
+    /// The system's configuration cannot be read, or the runtime cannot be created.
+    pub(crate) fn new(server: Option<SocketAddr>) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let mut builder = match server {
             Some(address) => {
@@ -47,7 +47,7 @@ impl Dns {
             None => TokioResolver::builder_tokio().map_err(io::Error::other)?,
         };
         let options = builder.options_mut();
-        // Whoever asks decides how often; an answer kept longer would only be old.
+        // The caller decides how often to ask: a cached answer would only be outdated.
         options.cache_size = 0;
         options.attempts = ATTEMPTS;
         options.timeout = QUESTION / ATTEMPTS as u32;
@@ -55,16 +55,17 @@ impl Dns {
         Ok(Self { runtime, resolver })
     }
 
-    /// Looks up everything `config` names and `slices` do not tell. What cannot be found stays as it was `before`. Takes
-    /// three questions' time at most: the SRV records of pools' names, their addresses, those of the servers.
+    /// Looks up all names of `config` whose addresses `slices` do not report. For names that cannot be found, what was known
+    /// `before` is kept. Takes the time of three questions at most: for the SRV records of the names of pools, for their
+    /// addresses, and for those of the servers.
     #[must_use]
-    pub fn find(&self, config: &Config, before: &Found, slices: &SlicesFound) -> Found {
+    pub(crate) fn find(&self, config: &Config, before: &Found, slices: &SlicesFound) -> Found {
         self.runtime.block_on(self.find_all(config, before, slices))
     }
 
     async fn find_all(&self, config: &Config, before: &Found, slices: &SlicesFound) -> Found {
-        let mut found = Found::default().with(config, slices);
-        // Side by side: one name about which nobody says anything holds up no other.
+        let mut found = Found::default().with_slices(config, slices);
+        // Concurrently: a name that no server answers for does not delay the others.
         let mut asked = Vec::new();
         for pool in config.pools.iter().filter(|pool| pool.resolve && !found.pools.contains_key(&pool.name)) {
             let ask = |server: &Server| tokio::spawn(servers_of(self.resolver.clone(), server.clone()));
@@ -85,11 +86,11 @@ impl Dns {
             };
             found.pools.insert(pool.name.clone(), members);
         }
-        found.locate_written(config);
+        found.add_configured_addresses(config);
         let resolved: Vec<Server> = found.pools.values().flatten().cloned().collect();
-        // Names that several servers share are asked for once, and all of them side by side.
+        // A name that several servers share is asked for once, and all names concurrently.
         let mut by_name: HashMap<&str, Vec<&Server>> = HashMap::new();
-        for server in written(config).chain(&resolved) {
+        for server in configured_servers(config).chain(&resolved) {
             if !found.addresses.contains_key(server)
                 && let Address::Tcp { host, .. } = &server.address
             {
@@ -113,7 +114,7 @@ impl Dns {
         found
     }
 
-    /// The addresses of each name, in numeric order; none of one that cannot be found.
+    /// The addresses of each name in numeric order, which are none if it cannot be found.
     async fn addresses_of(&self, names: &[&str]) -> Vec<Vec<IpAddr>> {
         let mut asked = Vec::new();
         for name in names {
@@ -134,9 +135,9 @@ impl std::fmt::Debug for Dns {
     }
 }
 
-/// The servers that the name of `server` stands for; `None` when it cannot be told now.
+/// The servers that the name of `server` stands for; `None` if no server answers.
 async fn servers_of(resolver: TokioResolver, server: Server) -> Option<Vec<Server>> {
-    let (Address::Tcp { host, port }, None) = (&server.address, address_written(&server)) else {
+    let (Address::Tcp { host, port }, None) = (&server.address, configured_address(&server)) else {
         return Some(vec![server]);
     };
     let named = |host: String| Server { address: Address::Tcp { host, port: *port }, ..server.clone() };
@@ -148,7 +149,7 @@ async fn servers_of(resolver: TokioResolver, server: Server) -> Option<Vec<Serve
     Some(ips.into_iter().map(|ip| named(ip.to_string())).collect())
 }
 
-/// All addresses of `name`, in numeric order. `None` when nobody could say; a name that has none comes to none.
+/// All addresses of `name` in numeric order. `None` if no server answers; an empty list if the name has no address.
 async fn addresses(resolver: &TokioResolver, name: &str) -> Option<Vec<IpAddr>> {
     match tokio::time::timeout(QUESTION, resolver.lookup_ip(name)).await {
         Ok(Ok(lookup)) => {
@@ -175,22 +176,22 @@ async fn service_targets(resolver: &TokioResolver, name: &str) -> Vec<String> {
             _ => None,
         })
         .collect();
-    targets.sort_by_cached_key(|target| natural(target));
+    targets.sort_by_cached_key(|target| natural_order(target));
     targets.dedup();
     targets
 }
 
-/// `name` in pieces that compare as people do: text, then number, and so on.
-pub(super) fn natural(name: &str) -> Vec<(String, u64)> {
+/// The key that sorts names by the numbers in them: text, then number, and so on.
+pub(super) fn natural_order(name: &str) -> Vec<(String, u64)> {
     let mut pieces: Vec<(String, u64)> = Vec::new();
     let mut rest = name;
     while !rest.is_empty() {
         let text_len = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
-        let (text, behind) = rest.split_at(text_len);
-        let digits_len = behind.find(|c: char| !c.is_ascii_digit()).unwrap_or(behind.len());
-        let (digits, behind) = behind.split_at(digits_len);
+        let (text, rest_of_name) = rest.split_at(text_len);
+        let digits_len = rest_of_name.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest_of_name.len());
+        let (digits, after) = rest_of_name.split_at(digits_len);
         pieces.push((text.to_owned(), digits.parse().unwrap_or(u64::MAX)));
-        rest = behind;
+        rest = after;
     }
     pieces
 }
@@ -206,7 +207,7 @@ mod tests {
     #[test]
     fn pods_stand_in_the_order_of_their_numbers() {
         let mut names = ["cache-10.c.svc", "cache-9.c.svc", "cache-0.c.svc", "cache-1.c.svc"];
-        names.sort_by_cached_key(|name| natural(name));
+        names.sort_by_cached_key(|name| natural_order(name));
         assert_eq!(names, ["cache-0.c.svc", "cache-1.c.svc", "cache-9.c.svc", "cache-10.c.svc"]);
     }
 
@@ -231,6 +232,6 @@ mod tests {
         assert!(begun.elapsed() < QUESTION * POOLS as u32, "{:?}", begun.elapsed());
         assert_eq!((found.pools.len(), found.addresses.len()), (POOLS / 2, POOLS));
         assert!(found.pools.values().all(|servers| servers.len() == 1));
-        assert!(!Found::unasked(&config, &SlicesFound::new()).differs(&found));
+        assert!(!Found::without_lookups(&config, &SlicesFound::new()).differs(&found));
     }
 }

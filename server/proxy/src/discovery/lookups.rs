@@ -1,4 +1,4 @@
-//! Names looked up by a thread of its own: a DNS server that does not answer holds nobody up who has other news.
+//! The thread that looks names up: a DNS server that does not answer does not delay other changes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,32 +8,32 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::{Dns, Found, SlicesFound};
 use crate::config::Config;
 
-/// Questions and answers under way.
+/// Most lookups that are pending.
 const QUESTIONS_MAX: usize = 1;
 
-/// What to look up, as [`Dns::find`] takes it.
+/// One lookup of all names of a configuration: the arguments of [`Dns::find`].
 #[derive(Debug)]
-pub struct Question {
-    /// Whose names.
-    pub config: Arc<Config>,
-    /// What was known.
-    pub before: Found,
-    /// What is told, and not to be looked up.
-    pub slices: SlicesFound,
+pub(crate) struct Question {
+    /// The configuration whose names are looked up.
+    pub(crate) config: Arc<Config>,
+    /// What was known before, which is kept for names that cannot be found.
+    pub(crate) before: Found,
+    /// The Services whose endpoints are known, which are not looked up.
+    pub(crate) slices: SlicesFound,
 }
 
-/// See the head of the file.
+/// The thread that looks names up, one configuration at a time.
 #[derive(Debug)]
-pub struct Lookups {
+pub(crate) struct Lookups {
     questions: Sender<Question>,
     answers: Receiver<(Question, Found)>,
-    under_way: bool,
+    pending: bool,
 }
 
 impl Lookups {
-    /// The thread begins with nothing to look up, and ends with this. There is word in `news` of each answer.
+    /// Starts the thread, which ends when this value is dropped. It sends to `wake` after each answer.
     #[must_use]
-    pub fn start(dns: Dns, news: Sender<()>) -> Self {
+    pub(crate) fn start(dns: Dns, wake: Sender<()>) -> Self {
         let (questions, asked) = bounded::<Question>(QUESTIONS_MAX);
         let (answering, answers) = bounded(QUESTIONS_MAX);
         std::thread::spawn(move || {
@@ -42,35 +42,35 @@ impl Lookups {
                 if answering.send((question, found)).is_err() {
                     return;
                 }
-                let _ = news.try_send(()); // full: there is word already
+                let _ = wake.try_send(()); // full: the receiver is woken already
             }
         });
-        Self { questions, answers, under_way: false }
+        Self { questions, answers, pending: false }
     }
 
-    /// Whether the last question waits for its answer.
+    /// Whether the last question has not been answered.
     #[must_use]
-    pub fn under_way(&self) -> bool {
-        self.under_way
+    pub(crate) fn is_pending(&self) -> bool {
+        self.pending
     }
 
-    /// Has this looked up. Nothing may be under way.
-    pub fn ask(&mut self, question: Question) {
-        assert!(!self.under_way);
-        self.under_way = self.questions.try_send(question).is_ok();
+    /// Begins a lookup. None may be pending.
+    pub(crate) fn ask(&mut self, question: Question) {
+        assert!(!self.pending, "one lookup at a time");
+        self.pending = self.questions.try_send(question).is_ok();
     }
 
-    /// The question that was under way, and what was found; once.
+    /// The pending question with its answer, if that has come.
     #[must_use]
-    pub fn answer(&mut self) -> Option<(Question, Found)> {
-        self.answer_within(Duration::ZERO)
+    pub(crate) fn take_answer(&mut self) -> Option<(Question, Found)> {
+        self.wait_for_answer(Duration::ZERO)
     }
 
-    /// The same, waited for at most so long.
+    /// The pending question with its answer, which is waited for up to `time`.
     #[must_use]
-    pub fn answer_within(&mut self, time: Duration) -> Option<(Question, Found)> {
+    pub(crate) fn wait_for_answer(&mut self, time: Duration) -> Option<(Question, Found)> {
         let answer = self.answers.recv_timeout(time).ok()?;
-        self.under_way = false;
+        self.pending = false;
         Some(answer)
     }
 }

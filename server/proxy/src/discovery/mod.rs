@@ -1,57 +1,63 @@
-//! Where the proxy's servers are: names to addresses, and names that stand for several servers. Asked by the control
-//! thread alone.
+//! The addresses of servers, and the members of pools whose names stand for several servers. Used by the control thread
+//! only.
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | [`dns`] | names, looked up by DNS |
+//! | [`lookups`] | the thread that does so |
+//! | [`slices`] | the endpoints of a Kubernetes Service, reported by its cluster |
 
-pub mod dns;
-pub mod lookups;
-pub mod slices;
+mod dns;
+mod lookups;
+mod slices;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use socket2::SockAddr;
 
-pub use dns::Dns;
-pub use lookups::{Lookups, Question};
-pub use slices::{Slices, SlicesFound};
+pub(crate) use dns::Dns;
+pub(crate) use lookups::{Lookups, Question};
+pub(crate) use slices::{ACCOUNT, ApiAccess, EndpointSlices, SlicesFound, followed_services, known_services};
 
 use crate::config::{Address, Config, Member, Pool, ResolvedPools, Server};
 
-/// What was found.
+/// The members and addresses that were found for a configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Found {
-    /// The members of pools whose names stand for all their addresses.
+    /// The members of each pool whose names stand for all their addresses.
     pub pools: ResolvedPools,
-    /// The address of each server; one that is not there has none now.
+    /// The address of each server. A server that is missing has none now.
     pub addresses: HashMap<Server, SockAddr>,
 }
 
 impl Found {
-    /// What is known without a question: what `slices` say, and servers that are written as addresses.
+    /// What is known without a lookup: what `slices` report, and servers that are configured with an IP address.
     #[must_use]
-    pub fn unasked(config: &Config, slices: &SlicesFound) -> Self {
-        let mut found = Self::default().with(config, slices);
+    pub(crate) fn without_lookups(config: &Config, slices: &SlicesFound) -> Self {
+        let mut found = Self::default().with_slices(config, slices);
         for pool in config.pools.iter().filter(|pool| pool.resolve) {
-            let known = servers(pool).filter(|server| address_written(server).is_some());
+            let known = servers(pool).filter(|server| configured_address(server).is_some());
             found.pools.entry(pool.name.clone()).or_insert_with(|| known.cloned().collect());
         }
-        found.locate_written(config);
+        found.add_configured_addresses(config);
         found
     }
 
-    /// Servers that are written as addresses are where these say.
-    fn locate_written(&mut self, config: &Config) {
-        for server in written(config).chain(self.pools.values().flatten()) {
+    /// Adds the addresses of servers that are configured with an IP address or a unix socket.
+    fn add_configured_addresses(&mut self, config: &Config) {
+        for server in configured_servers(config).chain(self.pools.values().flatten()) {
             if !self.addresses.contains_key(server)
-                && let Some(address) = address_written(server)
+                && let Some(address) = configured_address(server)
             {
                 self.addresses.insert(server.clone(), address);
             }
         }
     }
 
-    /// Whether `other` would send a request elsewhere.
+    /// Whether a request would be sent to another address with `other`.
     #[must_use]
-    pub fn differs(&self, other: &Self) -> bool {
+    pub(crate) fn differs(&self, other: &Self) -> bool {
         let bytes =
             |address: &SockAddr| (address.as_socket(), address.as_pathname().map(std::path::Path::to_owned));
         self.pools != other.pools
@@ -61,10 +67,10 @@ impl Found {
             })
     }
 
-    /// What differs from `before`, in words: of pools that stand for all servers of a name who came and went, else
-    /// the addresses of names.
+    /// The differences from `before` as text for operators: the members of pools that were added and removed, and the addresses
+    /// of servers that changed.
     #[must_use]
-    pub fn changes_since(&self, before: &Self) -> Vec<String> {
+    pub(crate) fn changes_since(&self, before: &Self) -> Vec<String> {
         let mut changes = Vec::new();
         for (pool, servers) in &self.pools {
             let earlier = before.pools.get(pool).map_or(&[][..], Vec::as_slice);
@@ -96,18 +102,18 @@ impl Found {
     }
 }
 
-/// Servers that `config` writes in pools that are taken as written.
-fn written(config: &Config) -> impl Iterator<Item = &Server> {
+/// The servers of all pools of `config` whose names do not stand for several servers.
+fn configured_servers(config: &Config) -> impl Iterator<Item = &Server> {
     config.pools.iter().filter(|pool| !pool.resolve).flat_map(servers)
 }
 
-/// Servers that `pool` writes.
+/// The servers that `pool` is configured with.
 fn servers(pool: &Pool) -> impl Iterator<Item = &Server> {
     pool.members.iter().filter_map(Member::server)
 }
 
-/// Where `server` is, if no name has to be looked up for it.
-fn address_written(server: &Server) -> Option<SockAddr> {
+/// The address of `server`, if no name must be looked up for it.
+fn configured_address(server: &Server) -> Option<SockAddr> {
     match &server.address {
         Address::Tcp { host, port } => Some(SocketAddr::new(host.parse::<IpAddr>().ok()?, *port).into()),
         Address::Unix { path } => SockAddr::unix(path).ok(),

@@ -1,12 +1,17 @@
-//! A relay over a driver that only remembers what it was told.
+//! A relay over a driver that only records what it was asked to do.
 
+use std::io;
 use std::net::SocketAddr;
 
 use super::*;
 use crate::config::{Config, Options as ConfigOptions};
 use crate::discovery::Found;
 use crate::hot::HotOptions;
-use corecached_net::{Buffer, Driver, Event, Wait, Waker};
+use crate::merge::MergeOptions;
+use crate::route::Tree;
+use crate::upstream::{ConnectionLimits, HealthOptions};
+use socket2::SockAddr;
+use corecached_net::{Buffer, Driver, Event, Send, Wait, Waker};
 use corecached_protocol::{Limits as LineLimits, Parsed, Parser};
 use corecached_shard::mesh::message::Piece;
 
@@ -81,21 +86,21 @@ impl Driver for FakeDriver {
     }
 }
 
-/// What a shard would send in a turn.
+/// What a shard would send in a turn: to destinations and to clients.
 #[derive(Debug, Default)]
-struct Told {
+struct ClientOutput {
     out: Vec<u8>,
     sends: Vec<Send>,
     answers: Vec<u8>,
 }
 
-impl Told {
+impl ClientOutput {
     fn text(&self) -> String {
         String::from_utf8_lossy(&self.answers).into_owned()
     }
 }
 
-impl Clients for Told {
+impl Clients for ClientOutput {
     fn answer(&mut self, _shard: usize, _to: ReplyTo, piece: Piece, write: impl FnOnce(&mut Vec<u8>)) {
         write(&mut self.answers);
         self.answers.extend_from_slice(match piece {
@@ -139,7 +144,7 @@ impl Bench {
         let options = UpstreamOptions {
             inactive_reset_ms: 0,
             connect_retries: 0,
-            limits: upstream::Limits::default(),
+            limits: ConnectionLimits::default(),
             health: HealthOptions::default(),
             merge,
         };
@@ -150,8 +155,8 @@ impl Bench {
 
     /// A turn at this time; what was sent, and what the clients got.
     fn turn(&mut self, now_ms: u64, line: Option<&str>) -> (String, String) {
-        let mut told = Told::default();
-        self.relay.begin_turn(START_MS + now_ms, &mut told);
+        let mut output = ClientOutput::default();
+        self.relay.begin_turn(START_MS + now_ms, &mut output);
         if let Some(line) = line {
             let Ok(Parsed::Complete { value: command, .. }) =
                 Parser::new().parse(line.as_bytes(), &LineLimits::default())
@@ -161,18 +166,18 @@ impl Bench {
             let to = ReplyTo { conn: ConnId { index: 0, generation: 1 }, sequence: 0 };
             self.relay.submit(0, to, &command, 1 << 40, b"");
         }
-        self.relay.finish_turn(&mut self.driver, &mut told);
-        (String::from_utf8_lossy(&told.out).into_owned(), told.text())
+        self.relay.finish_turn(&mut self.driver, &mut output);
+        (String::from_utf8_lossy(&output.out).into_owned(), output.text())
     }
 
     /// What the clients get once the destination has sent this.
     fn receive(&mut self, now_ms: u64, bytes: &str) -> String {
-        let mut told = Told::default();
-        self.relay.begin_turn(START_MS + now_ms, &mut told);
+        let mut output = ClientOutput::default();
+        self.relay.begin_turn(START_MS + now_ms, &mut output);
         let conn = ConnId { index: self.driver.connects, generation: 1 };
-        self.relay.received(conn, bytes.as_bytes(), &mut told);
-        self.relay.finish_turn(&mut self.driver, &mut told);
-        told.text()
+        self.relay.received(conn, bytes.as_bytes(), &mut output);
+        self.relay.finish_turn(&mut self.driver, &mut output);
+        output.text()
     }
 
     fn connected(&mut self) {
@@ -187,7 +192,7 @@ fn a_destination_that_does_not_read_is_sent_no_more_but_closed_all_the_same() {
     assert_eq!(bench.driver.connects, 1);
     bench.connected();
     assert_eq!(bench.turn(1, None).0, "touch a 0\r\n");
-    bench.driver.backlog = HIGH_WATER_BYTES + 1;
+    bench.driver.backlog = corecached_net::outbox::HIGH_WATER_BYTES + 1;
     assert_eq!(bench.turn(2, Some("touch b 0\r\n")).0, "", "sent to one that is behind");
     let (sent, answered) = bench.turn(2 * TIMEOUT_MS, None);
     assert_eq!((sent.as_str(), answered.as_str()), ("", "SERVER_ERROR timeout\r\nSERVER_ERROR timeout\r\n"));
@@ -218,10 +223,10 @@ fn a_large_value_that_breaks_off_is_told_to_be_broken() {
     bench.connected();
     bench.turn(1, None);
     bench.receive(2, "VALUE a 7 100000\r\nvvv");
-    let mut told = Told::default();
+    let mut output = ClientOutput::default();
     let conn = ConnId { index: bench.driver.connects, generation: 1 };
-    bench.relay.ended(conn, &mut bench.driver, &mut told);
-    assert_eq!(told.text(), "END\r\n!", "an error is a miss, as configured");
+    bench.relay.ended(conn, &mut bench.driver, &mut output);
+    assert_eq!(output.text(), "END\r\n!", "an error is a miss, as configured");
     assert_eq!(bench.relay.under_way(), 0);
 }
 

@@ -1,4 +1,4 @@
-//! One delete as a line of a file, and where the file lies.
+//! One delete as a line of a file, and the names of files and folders.
 
 use std::ffi::OsStr;
 use std::time::SystemTime;
@@ -14,22 +14,22 @@ use crate::config::Address;
 
 /// The version of the format.
 const VERSION: &str = "AS1.0";
-/// Quarters of an hour begin at these many seconds.
+/// The seconds of a quarter of an hour, for which one file is.
 const QUARTER_S: i64 = super::FILE_S as i64;
 
-/// A delete read back.
+/// A delete that was read from a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Line {
-    /// To whom.
+pub(super) struct SpoolLine {
+    /// The server it is for.
     pub(super) address: Address,
     /// `delete KEY\r\n` or `md BASE64 b\r\n`.
     pub(super) command: String,
-    /// As it was read.
+    /// The line as it was read.
     pub(super) text: Vec<u8>,
 }
 
-/// The hour's folder and the file in it for what fails at `now`.
-pub(super) fn place(now: SystemTime) -> (String, String) {
+/// The names of the folder and of the file in it for deletes that fail at `now`.
+pub(super) fn folder_and_name(now: SystemTime) -> (String, String) {
     let unix_s = super::unix_s(now) as i64;
     let begun_s = unix_s - unix_s % QUARTER_S;
     let begun = Timestamp::from_second(begun_s).unwrap_or_default().to_zoned(TimeZone::UTC);
@@ -37,13 +37,14 @@ pub(super) fn place(now: SystemTime) -> (String, String) {
     (begun.strftime("%Y%m%dT%H").to_string(), name)
 }
 
-/// Whether `name` is that of an hour's folder, `20261125T14` and perhaps more behind a `-`, or with `minutes` of a file.
+/// Whether `name` is that of the folder of an hour, `20261125T14` and perhaps more after a `-`; or with `minutes` that of a
+/// file.
 pub(super) fn begins_with_time(name: &OsStr, minutes: bool) -> bool {
     let name = name.as_encoded_bytes();
-    let (digits, behind) = name.split_at(name.len().min(if minutes { 13 } else { 11 }));
+    let (digits, rest) = name.split_at(name.len().min(if minutes { 13 } else { 11 }));
     let fits = |(at, byte): (usize, &u8)| if at == 8 { *byte == b'T' } else { byte.is_ascii_digit() };
     let whole = digits.len() == if minutes { 13 } else { 11 } && digits.iter().enumerate().all(fits);
-    whole && if minutes { behind.first() == Some(&b'-') } else { matches!(behind.first(), None | Some(b'-')) }
+    whole && if minutes { rest.first() == Some(&b'-') } else { matches!(rest.first(), None | Some(b'-')) }
 }
 
 /// Appends the line of `undelivered`, which failed at `now`.
@@ -63,8 +64,8 @@ pub(super) fn put(out: &mut Vec<u8>, undelivered: &Undelivered, now: SystemTime)
     out.push(b'\n');
 }
 
-/// What `line` says; `None` when it is no delete.
-pub(super) fn parse(line: &[u8]) -> Option<Line> {
+/// Parses a line; `None` if it is not a delete.
+pub(super) fn parse(line: &[u8]) -> Option<SpoolLine> {
     let value: Value = serde_json::from_slice(line).ok()?;
     let [version, _, kind, body] = value.as_array()?.as_slice() else { return None };
     if version != VERSION || kind != "C" {
@@ -73,7 +74,7 @@ pub(super) fn parse(line: &[u8]) -> Option<Line> {
     let [host, port, command] = body.as_array()?.as_slice() else { return None };
     let (host, port) = (host.as_str()?, u16::try_from(port.as_u64()?).ok()?);
     let command = command.as_str()?;
-    // One command, and one that deletes: what stands in a file must not be able to do anything else.
+    // Exactly one command, which deletes: a file must not be able to make us send anything else.
     let words = command.strip_suffix("\r\n")?;
     let key = words
         .strip_prefix("delete ")
@@ -85,7 +86,7 @@ pub(super) fn parse(line: &[u8]) -> Option<Line> {
         Some(path) => Address::Unix { path: path.to_owned() },
         None => Address::Tcp { host: host.to_owned(), port },
     };
-    Some(Line { address, command: command.to_owned(), text: line.to_vec() })
+    Some(SpoolLine { address, command: command.to_owned(), text: line.to_vec() })
 }
 
 #[cfg(test)]
@@ -117,7 +118,7 @@ mod tests {
             let line = parse(&out[..out.len() - 1]).unwrap();
             assert_eq!((line.address, line.command.replace("\r\n", "\\r\\n")), (address, command.into()));
         }
-        let (folder, name) = place(at(1_764_080_123_456));
+        let (folder, name) = folder_and_name(at(1_764_080_123_456));
         assert_eq!(folder, "20251125T14");
         assert!(name.starts_with("20251125T1415-1764080100-corecached-"), "{name}");
         assert!(begins_with_time(folder.as_ref(), false) && begins_with_time(name.as_ref(), true));

@@ -1,20 +1,20 @@
-//! Deletes that no destination took, on disk until one does: mcrouter's asynclog.
+//! The spool: deletes that no destination took, kept on disk until one does. This is mcrouter's asynclog.
 //!
-//! A shard hands what failed to [`Spooler::take`]. One thread writes it down and, now and then, sends what lies in the
-//! folder to whom it was for ([`replay`]). Whatever it cannot take, for want of room in memory or on disk, the shard
-//! hears of at once, and its client gets the error. A delete that comes late makes a key missing, never wrong.
+//! A shard gives deletes that failed to [`Spooler::take`]. One thread writes them to disk and, from time to time, sends what
+//! is in the folder to the servers it was for ([`replay`]). If there is no room in memory or on disk, `take` says so at once,
+//! and the client gets the error. A delete that is delivered late makes a key missing, never wrong.
 //!
 //! ```text
 //! DIR/20261125T14/20261125T1415-1764080100-corecached-4711    an hour's folder, a quarter of an hour's file
 //! ["AS1.0",1764080123.456,"C",["cache-0.cache",11211,"delete user:1\r\n"]]
 //! ```
 //!
-//! A line is a JSON array: the version, unix time, `C`, and host, port and command. Keys that are no text stand in a meta
-//! command, `md BASE64 b`; a unix socket is the host `unix:PATH` at port 0. Files that are being written are locked
-//! (`flock`), and those alone are.
+//! A line is a JSON array: the version, the unix time, `C`, and an array of host, port and command. A key that is not plain
+//! text is sent by a meta command, `md BASE64 b`; a unix socket is the host `unix:PATH` with port 0. Exactly the files that
+//! are being written or replayed are locked (`flock`).
 
 mod line;
-pub mod replay;
+pub(crate) mod replay;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -27,89 +27,94 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use super::config::Address;
+use crate::config::Address;
 
-/// Deletes handed over and not written; more are refused.
+pub use replay::{ReplayArgs, ReplayError, replay_once};
+
+/// The folder of the spool unless another is given.
+pub(crate) const SPOOL_FOLDER: &str = "/var/spool/mcrouter";
+
+/// Most deletes that were taken and not written. Further ones are refused.
 const QUEUE_MAX: usize = 1 << 16;
-/// Bytes of all files in the folder, past which deletes are refused.
+/// Bytes of all files in the folder past which deletes are refused.
 const FOLDER_BYTES_MAX: u64 = 1 << 30;
-/// Bytes of one file, past which another is begun.
+/// Bytes of one file past which the next one is begun.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 /// Seconds for which a file is written.
 const FILE_S: u64 = 15 * 60;
-/// How often the thread looks whether it is to end or to replay.
+/// How often the thread checks whether it must stop or replay.
 const TICK: Duration = Duration::from_millis(100);
-/// From a write that failed to the next attempt.
+/// The time from a write that failed to the next attempt.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// A delete to be delivered later.
+/// A delete that is to be delivered later.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Undelivered {
-    /// To whom.
+    /// The server it is for.
     pub address: Address,
-    /// Of which key, as the destination knows it.
+    /// The key, as the destination knows it.
     pub key: Bytes,
 }
 
-/// Where and how a spool is kept.
+/// The options of a spool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpoolOptions {
     /// The folder.
     pub dir: PathBuf,
-    /// It was asked for by name: it is made where it is missing.
+    /// Whether to create the folder if it is missing, because the user named it.
     pub make: bool,
-    /// How often what lies there is sent again; zero leaves that to others.
+    /// How often deletes in the folder are sent again; zero is never.
     pub replay_every: Duration,
 }
 
 #[derive(Debug)]
-struct State {
-    /// The last write went well, and there is room for more.
+struct SpoolState {
+    /// The last write succeeded, and there is room for more.
     takes: AtomicBool,
     stopping: AtomicBool,
 }
 
-/// Takes deletes; one for each shard.
+/// The handle by which a shard adds deletes to the spool. To clone it costs little.
 #[derive(Clone, Debug)]
 pub struct Spooler {
     queue: Sender<Undelivered>,
-    state: Arc<State>,
+    state: Arc<SpoolState>,
 }
 
 impl Spooler {
-    /// Keep `undelivered`; false when it cannot be kept.
+    /// Adds `undelivered` to the spool. Returns false if there is no room for it, or if the disk cannot be written.
     #[must_use]
-    pub fn take(&self, undelivered: Undelivered) -> bool {
+    pub(crate) fn take(&self, undelivered: Undelivered) -> bool {
         self.state.takes.load(Ordering::Relaxed) && self.queue.try_send(undelivered).is_ok()
     }
 }
 
-/// The thread that writes.
+/// The thread that writes the spool.
 #[derive(Debug)]
 pub struct Spool {
-    state: Arc<State>,
+    state: Arc<SpoolState>,
     thread: JoinHandle<()>,
 }
 
 impl Spool {
-    /// Open the folder and start the thread.
+    /// Opens the folder and starts the thread. Returns it with a handle to add deletes by.
     ///
     /// # Errors
-    /// The folder is not there, or cannot be written to.
+    /// The folder does not exist or cannot be written, or the thread cannot be started.
     pub fn start(options: &SpoolOptions) -> io::Result<(Self, Spooler)> {
         if options.make {
             fs::create_dir_all(&options.dir)?;
         }
         fs::read_dir(&options.dir)?;
-        // Whether files can be made there shows best by making one.
-        let mut writer = Writer::new(options.dir.clone());
+        // Whether files can be created there is found out by creating one.
+        let mut writer = SpoolWriter::new(options.dir.clone());
         writer.open(SystemTime::now())?;
         writer.close();
         let (sender, queue) = bounded(QUEUE_MAX);
         let takes = AtomicBool::new(folder_bytes(&options.dir) < FOLDER_BYTES_MAX);
-        let state = Arc::new(State { takes, stopping: AtomicBool::new(false) });
+        let state = Arc::new(SpoolState { takes, stopping: AtomicBool::new(false) });
         let spooler = Spooler { queue: sender, state: Arc::clone(&state) };
-        let worker = Worker {
+        let worker = SpoolThread {
             queue,
             state: Arc::clone(&state),
             writer,
@@ -122,7 +127,7 @@ impl Spool {
         Ok((Self { state, thread }, spooler))
     }
 
-    /// Write down what was handed over, and end.
+    /// Writes all deletes that were added, and ends the thread.
     pub fn stop(self) {
         self.state.stopping.store(true, Ordering::Relaxed);
         if self.thread.join().is_err() {
@@ -131,18 +136,18 @@ impl Spool {
     }
 }
 
-struct Worker {
+struct SpoolThread {
     queue: Receiver<Undelivered>,
-    state: Arc<State>,
-    writer: Writer,
-    /// Lines that the disk did not take.
+    state: Arc<SpoolState>,
+    writer: SpoolWriter,
+    /// Lines that could not be written yet.
     unwritten: Vec<u8>,
     retry_at: Option<Instant>,
     replay_every: Duration,
     replay_at: Instant,
 }
 
-impl Worker {
+impl SpoolThread {
     fn run(mut self) {
         loop {
             let stopping = self.state.stopping.load(Ordering::Relaxed);
@@ -161,7 +166,7 @@ impl Worker {
         self.flush();
     }
 
-    /// `first` and all that waits behind it.
+    /// Writes `first` and all deletes that are queued after it.
     fn write(&mut self, first: Undelivered) {
         let now = SystemTime::now();
         line::put(&mut self.unwritten, &first, now);
@@ -195,7 +200,7 @@ impl Worker {
     }
 
     fn replay(&mut self) {
-        self.writer.close(); // what this process wrote is to be read too
+        self.writer.close(); // the file of this process is replayed too
         let outcome = replay::replay(&self.writer.dir, replay::TIMEOUT, &self.state.stopping);
         if outcome.delivered + outcome.unreadable > 0 {
             tracing::info!("failed deletes sent again: {outcome}");
@@ -208,23 +213,23 @@ impl Worker {
     }
 }
 
-/// The file being written.
-struct Writer {
+/// The file that is being written.
+struct SpoolWriter {
     dir: PathBuf,
-    open: Option<Open>,
+    open: Option<OpenFile>,
     /// Bytes in the whole folder, as far as this process knows.
     folder_bytes: u64,
 }
 
-struct Open {
+struct OpenFile {
     file: File,
     path: PathBuf,
-    /// The quarter of an hour it is for, since the epoch.
+    /// The quarter of an hour that the file is for, counted from the epoch.
     quarter: u64,
     bytes: u64,
 }
 
-impl Writer {
+impl SpoolWriter {
     fn new(dir: PathBuf) -> Self {
         let folder_bytes = folder_bytes(&dir);
         Self { dir, open: None, folder_bytes }
@@ -239,7 +244,7 @@ impl Writer {
             self.open(now)?;
         }
         let Some(open) = &mut self.open else { return Ok(()) };
-        // A write that ends early would leave half a line for the next one to follow.
+        // A write that ends early would leave half a line, which the next write would continue.
         let written = open.file.write_all(lines).and_then(|()| open.file.flush());
         if let Err(error) = written {
             let _ = open.file.set_len(open.bytes);
@@ -252,7 +257,7 @@ impl Writer {
     }
 
     fn open(&mut self, now: SystemTime) -> io::Result<()> {
-        let (folder, name) = line::place(now);
+        let (folder, name) = line::folder_and_name(now);
         let folder = self.dir.join(folder);
         let mut number = 0u32;
         loop {
@@ -266,14 +271,14 @@ impl Writer {
                         fs::TryLockError::WouldBlock => io::ErrorKind::WouldBlock.into(),
                         fs::TryLockError::Error(error) => error,
                     })?;
-                    // Someone may have tidied it away before it was locked.
+                    // Another process may have removed it before it was locked.
                     if fs::exists(&path)? {
-                        self.open = Some(Open { file, path, quarter: unix_s(now) / FILE_S, bytes: 0 });
+                        self.open = Some(OpenFile { file, path, quarter: unix_s(now) / FILE_S, bytes: 0 });
                         return Ok(());
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < 1000 => {}
-                // The hour's folder was tidied away in between.
+                // The folder of the hour was removed in between.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && number < 1000 => {}
                 Err(error) => return Err(error),
             }
@@ -285,12 +290,12 @@ impl Writer {
             && open.bytes == 0
         {
             let _ = fs::remove_file(&open.path);
-            let _ = open.path.parent().map(fs::remove_dir); // fails while others are in it
+            let _ = open.path.parent().map(fs::remove_dir); // fails while other files are in it
         }
     }
 }
 
-impl Drop for Writer {
+impl Drop for SpoolWriter {
     fn drop(&mut self) {
         self.close();
     }
@@ -301,7 +306,7 @@ fn unix_s(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// Every file of a spool, oldest first. What is not named as one is nobody's business here, whatever folder was given.
+/// All files of the spool in `dir`, the oldest first. Files with other names are left alone, whatever folder was given.
 fn files(dir: &Path) -> Vec<PathBuf> {
     let list = |dir: &Path, minutes: bool| -> Vec<fs::DirEntry> {
         let named = |entry: &fs::DirEntry| line::begins_with_time(&entry.file_name(), minutes);

@@ -1,7 +1,7 @@
-//! Sending what lies in a spool to whom it was for. `corecached replay` does it once, a proxy with a spool every now
-//! and then.
+//! Sends the deletes in a spool to the servers they were for. `corecached replay` does it once, a proxy with a spool from time
+//! to time.
 //!
-//! Blocking sockets on a thread of their own: nobody waits for it.
+//! Uses blocking sockets, on a thread that no client waits for.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -15,25 +15,26 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use super::line::{self, Line};
+use super::SPOOL_FOLDER;
+use super::line::{self, SpoolLine};
 use crate::config::Address;
 
-/// What a destination has to connect, and to answer.
+/// The time that a destination has to accept a connection, and the time it has to answer.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(1);
-/// Deletes sent to one destination before its replies are read.
+/// Most deletes that are sent to one destination before its replies are read.
 const BATCH_MAX: usize = 1024;
-/// Longest line, bytes: a key and an address are shorter.
+/// The longest line in bytes, which has room for the longest key and address.
 const LINE_BYTES_MAX: usize = 4096;
-/// Longest reply, bytes.
+/// The longest reply in bytes.
 const REPLY_BYTES_MAX: u64 = 4096;
 
 /// Sends the deletes that a proxy could not deliver (its --async-dir) to the servers they were for; what cannot be
 /// delivered now stays. The exit code is 0 when nothing is left, else 1. Files that a running proxy writes are left to it.
 #[derive(Debug, Parser)]
 #[command(name = "corecached replay", bin_name = "corecached replay", disable_version_flag = true)]
-pub struct Args {
+pub struct ReplayArgs {
     /// The folder
-    #[arg(value_name = "DIR", default_value = super::super::args::ASYNC_DIR)]
+    #[arg(value_name = "DIR", default_value = SPOOL_FOLDER)]
     pub dir: PathBuf,
 
     /// Milliseconds a server has to connect, and to answer
@@ -41,38 +42,46 @@ pub struct Args {
     pub timeout_ms: u64,
 }
 
-/// What came of it.
+/// What a pass over a spool did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
+pub(crate) struct ReplayOutcome {
     /// Deletes that a server took, whether or not it had the key.
-    pub delivered: u64,
-    /// Deletes that stay for another time.
-    pub kept: u64,
-    /// Lines that are no deletes; they stay in a file of their own.
-    pub unreadable: u64,
+    pub(crate) delivered: u64,
+    /// Deletes that stay in the spool.
+    pub(crate) kept: u64,
+    /// Lines that are not deletes, which were moved to a file of their own.
+    pub(crate) unreadable: u64,
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for ReplayOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { delivered, kept, unreadable } = self;
         write!(f, "{delivered} delivered, {kept} kept, {unreadable} unreadable")
     }
 }
 
-/// `corecached replay`: true when nothing is left.
+/// The folder of a spool cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {source}", folder.display())]
+pub struct ReplayError {
+    folder: PathBuf,
+    source: io::Error,
+}
+
+/// Runs `corecached replay`: one pass over the folder, whose result is printed. Returns whether nothing is left in it.
 ///
 /// # Errors
-/// The folder is not there.
-pub fn main(args: &Args) -> Result<bool, String> {
-    fs::read_dir(&args.dir).map_err(|error| format!("{}: {error}", args.dir.display()))?;
+/// The folder cannot be read.
+pub fn replay_once(args: &ReplayArgs) -> Result<bool, ReplayError> {
+    fs::read_dir(&args.dir).map_err(|source| ReplayError { folder: args.dir.clone(), source })?;
     let outcome = replay(&args.dir, Duration::from_millis(args.timeout_ms), &AtomicBool::new(false));
     println!("{outcome}");
     Ok(outcome.kept == 0)
 }
 
-/// One pass over the folder, until `stop` is set.
-pub fn replay(dir: &Path, timeout: Duration, stop: &AtomicBool) -> Outcome {
-    let mut pass = Pass { timeout, stop, outcome: Outcome::default(), silent: HashSet::new() };
+/// Makes one pass over the folder, which ends early once `stop` is set.
+pub(crate) fn replay(dir: &Path, timeout: Duration, stop: &AtomicBool) -> ReplayOutcome {
+    let mut pass = ReplayPass { timeout, stop, outcome: ReplayOutcome::default(), silent: HashSet::new() };
     for path in super::files(dir) {
         if stop.load(Ordering::Relaxed) {
             break;
@@ -87,34 +96,34 @@ pub fn replay(dir: &Path, timeout: Duration, stop: &AtomicBool) -> Outcome {
     pass.outcome
 }
 
-/// Of the file beside `NAME` that keeps its lines that are no deletes.
+/// The extension of the file that keeps those lines of another file that are not deletes.
 const UNREADABLE: &str = "unreadable";
-/// Of the file that takes the place of `NAME` when it is whole.
+/// The extension of the file that replaces another one once it is complete.
 const PART: &str = "part";
 
-fn beside(path: &Path, extension: &str) -> PathBuf {
+fn with_extension(path: &Path, extension: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".");
     name.push(extension);
     name.into()
 }
 
-struct Pass<'a> {
+struct ReplayPass<'a> {
     timeout: Duration,
     stop: &'a AtomicBool,
-    outcome: Outcome,
-    /// Destinations that do not answer: not asked again in this pass.
+    outcome: ReplayOutcome,
+    /// Destinations that did not answer. They get no more in this pass.
     silent: HashSet<Address>,
 }
 
-impl Pass<'_> {
+impl ReplayPass<'_> {
     fn file(&mut self, path: &Path) -> io::Result<()> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
-        // Whoever writes it holds the lock. So does another pass.
+        // A process that writes the file holds its lock, and so does another pass.
         if file.try_lock().is_err() {
             return Ok(());
         }
-        let part = beside(path, PART);
+        let part = with_extension(path, PART);
         let mut rest: Option<BufWriter<File>> = None;
         let mut lines = BufReader::new(&file);
         if !is_spool(&mut lines)? {
@@ -147,14 +156,14 @@ impl Pass<'_> {
             }
             None => {
                 fs::remove_file(path)?;
-                let _ = path.parent().map(fs::remove_dir); // fails while others are in it
+                let _ = path.parent().map(fs::remove_dir); // fails while other files are in it
                 Ok(())
             }
         }
     }
 
-    /// The next lines that are deletes, and whether the file is at its end.
-    fn read(&mut self, lines: &mut impl BufRead, path: &Path) -> io::Result<(Vec<Line>, bool)> {
+    /// Reads the next deletes. Returns them, and whether the file is at its end.
+    fn read(&mut self, lines: &mut impl BufRead, path: &Path) -> io::Result<(Vec<SpoolLine>, bool)> {
         let mut batch = Vec::new();
         while batch.len() < BATCH_MAX {
             let mut line = Vec::new();
@@ -169,7 +178,7 @@ impl Pass<'_> {
                 Some(parsed) => batch.push(parsed),
                 None => {
                     self.outcome.unreadable += 1;
-                    let kept = beside(path, UNREADABLE);
+                    let kept = with_extension(path, UNREADABLE);
                     tracing::debug!(
                         "{}: a line that is no delete is kept in {}",
                         path.display(),
@@ -184,8 +193,8 @@ impl Pass<'_> {
         Ok((batch, false))
     }
 
-    /// Those that could not be delivered.
-    fn deliver(&mut self, batch: Vec<Line>) -> Vec<Line> {
+    /// Sends the deletes of `batch`. Returns those that could not be delivered.
+    fn deliver(&mut self, batch: Vec<SpoolLine>) -> Vec<SpoolLine> {
         let mut by_address: HashMap<Address, Vec<usize>> = HashMap::new();
         for (at, line) in batch.iter().enumerate() {
             by_address.entry(line.address.clone()).or_default().push(at);
@@ -210,7 +219,7 @@ impl Pass<'_> {
     }
 }
 
-/// Whether the first line is a delete: nothing else is anything to read, let alone to take away.
+/// Whether the first line is a delete: any other file is neither read nor removed.
 fn is_spool(lines: &mut BufReader<&File>) -> io::Result<bool> {
     let mut first = Vec::new();
     lines.take(LINE_BYTES_MAX as u64).read_until(b'\n', &mut first)?;
@@ -218,7 +227,8 @@ fn is_spool(lines: &mut BufReader<&File>) -> io::Result<bool> {
     Ok(first.is_empty() || line::parse(first.trim_ascii_end()).is_some())
 }
 
-/// Send `commands` and read their replies: which were taken, as far as it answered, and what ended it early.
+/// Sends `commands` and reads their replies. Returns for each reply whether the delete was taken, and the error that ended
+/// the exchange early.
 fn exchange(address: &Address, commands: &[&str], timeout: Duration) -> (Vec<bool>, io::Result<()>) {
     let mut took = Vec::new();
     let ended = connect(address, timeout).and_then(|stream| {

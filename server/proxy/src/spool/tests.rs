@@ -88,7 +88,7 @@ fn what_is_taken_is_on_disk_when_the_thread_ends() {
 #[test]
 fn past_the_bounds_of_memory_and_disk_nothing_is_taken() {
     let (queue, _full) = bounded(2);
-    let state = Arc::new(State { takes: AtomicBool::new(true), stopping: stopped() });
+    let state = Arc::new(SpoolState { takes: AtomicBool::new(true), stopping: stopped() });
     let spooler = Spooler { queue, state: Arc::clone(&state) };
     let taken: Vec<bool> = (0..3).map(|_| spooler.take(delete(1, "k"))).collect();
     assert_eq!(taken, [true, true, false]);
@@ -143,14 +143,14 @@ fn replay_delivers_what_it_can_and_keeps_the_rest() {
     text.push_str("[\"AS1.0\",1,\"C\",[\"127.0.0.1\",1,\"flush_all\\r\\n\"]]\n");
     fs::write(&file, text).unwrap();
 
-    // A file that is being written is its writer's.
+    // A file that is being written is left alone.
     let writing = File::open(&file).unwrap();
     writing.try_lock().unwrap();
-    assert_eq!(replay::replay(&folder.0, Duration::from_millis(200), &stopped()), replay::Outcome::default());
+    assert_eq!(replay::replay(&folder.0, Duration::from_millis(200), &stopped()), replay::ReplayOutcome::default());
     drop(writing);
 
     let outcome = replay::replay(&folder.0, Duration::from_millis(200), &stopped());
-    assert_eq!(outcome, replay::Outcome { delivered: 3, kept: 2, unreadable: 1 });
+    assert_eq!(outcome, replay::ReplayOutcome { delivered: 3, kept: 2, unreadable: 1 });
     let got: Vec<String> = commands.try_iter().collect();
     assert_eq!(got, ["delete a\r\n", "delete b\r\n", "delete c\r\n", "md ZCBk b\r\n"]);
     let lines = folder.lines();
@@ -160,7 +160,7 @@ fn replay_delivers_what_it_can_and_keeps_the_rest() {
 
     // The server is gone, and nobody else answers: all stays as it is.
     let outcome = replay::replay(&folder.0, Duration::from_millis(200), &stopped());
-    assert_eq!(outcome, replay::Outcome { delivered: 0, kept: 2, unreadable: 0 });
+    assert_eq!(outcome, replay::ReplayOutcome { delivered: 0, kept: 2, unreadable: 0 });
     assert_eq!(folder.lines(), lines);
 }
 
@@ -173,7 +173,7 @@ fn the_thread_sends_again_what_it_wrote() {
     for _ in 0..2 {
         assert_eq!(commands.recv().unwrap(), "delete k\r\n");
     }
-    // Hours that are done with are tidied away.
+    // Folders without files are removed.
     wait_until("the folder to be empty", || fs::read_dir(&folder.0).unwrap().count() == 0);
     spool.stop();
 }
@@ -197,7 +197,7 @@ fn files_of_others_are_left_alone() {
         fs::write(path, text).unwrap();
     }
     let outcome = replay::replay(&folder.0, Duration::from_millis(100), &stopped());
-    assert_eq!(outcome, replay::Outcome::default());
+    assert_eq!(outcome, replay::ReplayOutcome::default());
     for (path, text) in paths {
         assert_eq!(fs::read_to_string(folder.0.join(path)).unwrap(), text, "{path}");
     }

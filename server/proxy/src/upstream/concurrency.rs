@@ -1,34 +1,35 @@
-//! How many gets a destination may have under way, by how fast it answers: fewer when its replies take longer than they
-//! did at their best, more when they do not.
+//! How many pending gets a destination may have, by how fast it answers: fewer when its replies take longer than its fastest
+//! ones did, more when they do not.
 //!
 //! After the gradient of Netflix's concurrency-limits (`Gradient2Limit`), with the long-term average replaced by the
-//! minimum that Vegas goes by: windows of replies whose mean is above [`TOLERANCE`] times the destination's own best
-//! multiply the limit by best over mean, one that is not adds the square root of the limit. A server slower for longer than
-//! 5 to 10 minutes is what it is: its best is forgotten, and the limit rises again.
+//! minimum that Vegas uses. A window of replies whose mean is above [`TOLERANCE`] times the destination's own best multiplies
+//! the limit by best over mean; another window adds the square root of the limit. When a server has been slower for 5 to 10
+//! minutes, its best is forgotten, and the limit rises again.
 //!
-//! Says only what is beyond the limit: such a get is refused while another server may answer it, see `route::refused`.
+//! Only decides whether a get is beyond the limit. Such a get is refused if another server may answer it: see
+//! `route::refused`.
 
-use super::super::config::AdaptiveConcurrency;
+use crate::config::AdaptiveConcurrency;
 
-/// A mean up to so many times the best is no reason: `rttTolerance` is 1.5 there, with a finer clock.
+/// A mean of up to this many times the best is not slow. `rttTolerance` is 1.5 there, with a finer clock.
 const TOLERANCE: f64 = 2.0;
-/// And milliseconds that the clock of turns, and a core that has other things to do, add to it.
+/// Milliseconds on top of that, which the clock of the turns and a busy core may add.
 const SLACK_MS: f64 = 5.0;
-/// Slow windows in a row before the limit falls: a core that stalled once finds a few in which all destinations are.
+/// Slow windows in a row before the limit falls: after a stall of the core, all destinations look slow for a few windows.
 const SLOW_WINDOWS: u32 = 3;
-/// The least that a window multiplies the limit by, as there.
+/// The smallest factor that one window multiplies the limit by, as there.
 const GRADIENT_MIN: f64 = 0.5;
-/// A window lasts so long, milliseconds, and has so many replies (`minWindowTime` is 1 s and `minRttThreshold` 10 there)...
+/// The shortest window in milliseconds, and the fewest replies in it (`minWindowTime` is 1 s and `minRttThreshold` 10 there).
 const WINDOW_MS: u64 = 100;
 const WINDOW_REPLIES: u32 = 10;
-/// ... or ends after so long with one.
+/// The longest window in milliseconds, in which one reply is enough.
 const WINDOW_MS_MAX: u64 = 1000;
-/// The best is that of this many milliseconds, and of as many before.
+/// The best is taken over a period of this many milliseconds and the period before it.
 const BEST_OF_MS: u64 = 300_000;
 
-/// See the head of the file.
+/// The limit of one destination.
 #[derive(Clone, Debug)]
-pub struct Concurrency {
+pub(crate) struct Concurrency {
     bounds: AdaptiveConcurrency,
     limit: f64,
     /// The smallest means of windows, milliseconds: of this period and of the one before.
@@ -37,16 +38,16 @@ pub struct Concurrency {
     window_since_ms: u64,
     replies: u32,
     waited_ms: u64,
-    /// The most that were under way in the window, one that was refused counted.
+    /// Most pending requests in the window, a refused one included.
     peak: usize,
-    /// Slow windows, up to the last.
+    /// Slow windows in a row, the last one included.
     slow_windows: u32,
 }
 
 impl Concurrency {
-    /// At its greatest: nothing is known to be slow.
+    /// The limit begins at its maximum.
     #[must_use]
-    pub fn new(bounds: AdaptiveConcurrency) -> Self {
+    pub(crate) fn new(bounds: AdaptiveConcurrency) -> Self {
         Self {
             bounds,
             limit: f64::from(bounds.max),
@@ -60,26 +61,26 @@ impl Concurrency {
         }
     }
 
-    /// What it was made with.
+    /// The bounds of the limit.
     #[must_use]
-    pub const fn bounds(&self) -> AdaptiveConcurrency {
+    pub(crate) const fn bounds(&self) -> AdaptiveConcurrency {
         self.bounds
     }
 
-    /// Requests under way at a time.
+    /// How many requests may be pending now.
     #[must_use]
-    pub const fn limit(&self) -> u32 {
+    pub(crate) const fn limit(&self) -> u32 {
         self.limit as u32
     }
 
-    /// Whether one more may go with `pending` under way.
-    pub fn admits(&mut self, pending: usize) -> bool {
+    /// Whether one more request may be sent while `pending` are.
+    pub(crate) fn admits(&mut self, pending: usize) -> bool {
         self.peak = self.peak.max(pending + 1);
         pending < self.limit as usize
     }
 
-    /// A reply came, or was waited for in vain.
-    pub fn answered(&mut self, waited_ms: u64, now_ms: u64) {
+    /// A reply came after `waited_ms`, or the request timed out after that.
+    pub(crate) fn answered(&mut self, waited_ms: u64, now_ms: u64) {
         if self.replies == 0 && self.waited_ms == 0 && self.window_since_ms == 0 {
             (self.window_since_ms, self.period_since_ms) = (now_ms, now_ms);
         }
@@ -103,9 +104,9 @@ impl Concurrency {
         let slow = mean_ms > usual_ms;
         self.slow_windows = if slow { self.slow_windows + 1 } else { 0 };
         if slow && self.slow_windows < SLOW_WINDOWS {
-            // It may have been us.
+            // The core may have stalled.
         } else if slow {
-            // What was not used is no part of what was too much.
+            // The part of the limit that was not used did not make it slow.
             self.limit = limit.min(peak.max(1.0)) * (usual_ms / mean_ms).max(GRADIENT_MIN);
         } else if peak >= limit / 2.0 {
             self.limit = limit + limit.sqrt();

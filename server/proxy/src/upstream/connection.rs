@@ -1,13 +1,13 @@
-//! Requests on one connection to a destination, and its replies matched to them strictly in order.
+//! The requests on one connection to a destination, and its replies, which are matched to them strictly in order.
 //!
-//! Owns the bytes to send, the keys that replies are checked against, and what was received of a reply that is not all
-//! there. Never knows whether there is a socket: [`super::Destination`] does.
+//! Owns the bytes to send, the keys that replies are checked against, and the received part of a reply that is not complete.
+//! Does not know whether there is a socket: [`super::Destination`] does.
 
 use std::collections::VecDeque;
 
 use corecached_protocol::client::{Expected, Framing, ReplyEvent, ReplyParser, RetrievalLine, encode};
 use corecached_protocol::{
-    Command, ErrorKind, KEY_BYTES_MAX, Meta, MetaVerb, Parsed, Reply, Retrieve, Store,
+    Command, ErrorKind, KEY_BYTES_MAX, Parsed, Reply, Retrieve,
 };
 
 use super::failure::failure;
@@ -15,22 +15,22 @@ use super::failure::failure;
 /// Largest empty input buffer worth keeping, in bytes.
 const SPARE_INPUT_BYTES: usize = 64 * 1024;
 
-/// What bounds a connection.
+/// The bounds of one connection to a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Most requests without a reply, sent or not (`--target-max-pending-requests`); past it they are refused as busy.
+pub struct ConnectionLimits {
+    /// Most pending requests, sent or not (`--target-max-pending-requests`). Further ones are refused as busy.
     pub requests_max: usize,
-    /// Most bytes of lines and values that wait to be sent, and of the keys of all requests; past it they are refused
-    /// as busy.
+    /// Most bytes of lines and values that have not been sent, and of the keys of all pending requests. Further requests
+    /// are refused as busy.
     pub bytes_max: usize,
-    /// Most requests sent and without a reply (`--target-max-inflight-requests`); 0 is no limit. Others wait.
+    /// Most requests in flight (`--target-max-inflight-requests`); 0 is no limit. Further ones are queued.
     pub inflight_max: usize,
-    /// Largest value that is passed on whole, in bytes; a larger one is passed on in pieces as they come.
+    /// The largest value that is delivered whole, in bytes. A larger one is delivered in pieces, as they come.
     pub whole_value_bytes_max: u32,
 }
 
-impl Default for Limits {
-    /// Those of mcrouter where it has them.
+impl Default for ConnectionLimits {
+    /// The defaults of mcrouter, where it has such a limit.
     fn default() -> Self {
         Self {
             requests_max: 100_000,
@@ -41,61 +41,61 @@ impl Default for Limits {
     }
 }
 
-/// What came for a request, up to an event that [`ReplyEvent::is_last`]; one that
-/// follows [`ReplyEvent::ValueHead`] and is an error says that the rest of the value will not come.
+/// One event of the reply to a request. The last one is that for which [`ReplyEvent::is_last`] holds. An error after
+/// [`ReplyEvent::ValueHead`] says that the rest of the value will not come.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Answer<'a> {
-    /// Who asked; `None` when that was told already that it took too long.
-    pub waiter: Option<u64>,
-    /// Milliseconds since the request was made.
-    pub waited_ms: u64,
-    /// What.
-    pub event: ReplyEvent<'a>,
+pub(crate) struct RequestEvent<'a> {
+    /// The number of the request; `None` if it has timed out, so that it was answered already.
+    pub(crate) number: Option<u64>,
+    /// Milliseconds since the request was enqueued.
+    pub(crate) waited_ms: u64,
+    /// The event.
+    pub(crate) event: ReplyEvent<'a>,
 }
 
-/// The connection lost its place: what comes next cannot be told from a reply to something else.
+/// Why a connection cannot be used any more: the bytes that follow could be the reply to another request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Broken {
-    /// Bytes that are no reply to what was asked.
+pub(crate) enum ConnectionError {
+    /// The bytes are not a reply to the request.
     Framing(Framing),
-    /// Bytes, and nothing was asked.
+    /// Bytes came although no request is in flight.
     Unasked,
-    /// A command with a value was refused as a whole: the value may have been read as commands.
+    /// A command with a value was refused: the destination may have read the value as commands.
     Refused,
 }
 
-/// A line to the destination that has no complete reply yet.
+/// A line to the destination that has no complete reply.
 #[derive(Clone, Copy, Debug)]
-struct Line {
+struct QueuedLine {
     expected: Expected,
-    /// Keys of a retrieval that have no reply yet; 1 for other commands.
+    /// Keys of a retrieval that have no reply; 1 for other commands.
     requests: usize,
-    /// Of line and value.
+    /// Bytes of the line and its value.
     bytes: usize,
 }
 
-/// A request without a reply.
+/// A request that has no reply.
 #[derive(Clone, Copy, Debug)]
-struct Request {
-    waiter: u64,
+struct QueuedRequest {
+    number: u64,
     made_ms: u64,
     key_bytes: u8,
 }
 
-/// The retrieval line that the output ends with, to which keys may be added.
+/// The retrieval line at the end of the output, to which keys may be added.
 #[derive(Clone, Copy, Debug)]
-struct Open {
+struct OpenRetrieval {
     line: RetrievalLine,
-    /// The keys in it, as far as bits can tell.
-    seen: Seen,
+    /// The keys in the line.
+    seen: KeyFilter,
 }
 
-/// A bit for each key, by its last bytes: where it is not set the key is not there.
+/// A Bloom filter with one hash, of the last bytes of a key: a key whose bit is not set was not added.
 #[derive(Clone, Copy, Debug, Default)]
-struct Seen([u64; 4]);
+struct KeyFilter([u64; 4]);
 
-impl Seen {
-    /// Adds `key`; false when it certainly was not there.
+impl KeyFilter {
+    /// Adds `key`. Returns false if it certainly was not added before.
     #[inline]
     fn add(&mut self, key: &[u8]) -> bool {
         let tail = match key.last_chunk() {
@@ -110,35 +110,35 @@ impl Seen {
     }
 }
 
-/// One connection, with all that waits for it.
+/// One connection, with the requests that are queued for it.
 #[derive(Debug)]
-pub struct Connection {
-    limits: Limits,
+pub(crate) struct UpstreamConnection {
+    limits: ConnectionLimits,
     parser: ReplyParser,
-    /// Received and not parsed.
+    /// Bytes that were received and not parsed.
     input: Vec<u8>,
-    /// To be sent, from `output_at` on.
+    /// Bytes to send, from `output_at` on.
     output: Vec<u8>,
     output_at: usize,
-    open: Option<Open>,
-    /// Oldest first; the first `lines_sent` were sent.
-    lines: VecDeque<Line>,
+    open: Option<OpenRetrieval>,
+    /// The oldest first; the first `lines_sent` were sent.
+    lines: VecDeque<QueuedLine>,
     lines_sent: usize,
-    /// The requests of all lines, oldest first. The first `requests_sent` were sent, and the first `timed_out` were
-    /// told that they took too long: times run in order.
-    requests: VecDeque<Request>,
+    /// The requests of all lines, the oldest first. The first `requests_sent` were sent. The first `timed_out` have timed
+    /// out and were answered with that: requests are in the order of their times.
+    requests: VecDeque<QueuedRequest>,
     requests_sent: usize,
     timed_out: usize,
     /// The keys of all requests.
-    keys: Keys,
-    /// When bytes came last, or the connection was made.
+    keys: KeyQueue,
+    /// When bytes came last, or the connection was established.
     heard_ms: u64,
 }
 
-impl Connection {
-    /// A connection that nothing was asked of yet.
+impl UpstreamConnection {
+    /// A connection without requests.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: ConnectionLimits) -> Self {
         Self {
             limits,
             parser: ReplyParser::new(limits.whole_value_bytes_max),
@@ -151,23 +151,24 @@ impl Connection {
             requests: VecDeque::new(),
             requests_sent: 0,
             timed_out: 0,
-            keys: Keys::default(),
+            keys: KeyQueue::default(),
             heard_ms: 0,
         }
     }
 
-    /// Asks for the reply to `command`, which `waiter` will get: exactly one. Retrievals that follow each other go out
+    /// Enqueues `command` as request `number`, which will get exactly one reply. Retrievals that follow each other are sent
     /// in one line. `now_ms` never goes back.
     ///
     /// # Errors
-    /// The reply at once: the command is none for a destination, its key cannot be sent, or too much waits already.
+    /// The reply, if the command cannot be sent to a destination, if its key is invalid, or if the connection is at one of
+    /// its limits.
     #[inline]
-    pub fn enqueue(&mut self, command: &Command, data: &[u8], waiter: u64, now_ms: u64) -> Result<(), Reply> {
+    pub(crate) fn enqueue(&mut self, command: &Command, data: &[u8], number: u64, now_ms: u64) -> Result<(), Reply> {
         let Some(expected) = Expected::from_command(command) else { return Err(failure(ErrorKind::Local)) };
-        let (key, value_len) = key_and_value_len(command);
-        if data.len() != value_len as usize {
+        if data.len() != command.value_len().unwrap_or(0) as usize {
             return Err(failure(ErrorKind::Local));
         }
+        let key = command.key();
         if key.is_some_and(|key| !can_be_sent(key)) || has_bad_flags(command) {
             return Err(failure(ErrorKind::BadKey));
         }
@@ -183,20 +184,21 @@ impl Connection {
                 self.close_line();
                 let before = self.output.len();
                 encode(command, data, &mut self.output);
-                self.lines.push_back(Line { expected, requests: 1, bytes: self.output.len() - before });
+                self.lines.push_back(QueuedLine { expected, requests: 1, bytes: self.output.len() - before });
             }
         }
         let key = key.unwrap_or_default();
+        const { assert!(KEY_BYTES_MAX <= u8::MAX as usize) };
         self.keys.push(key);
-        self.requests.push_back(Request { waiter, made_ms: now_ms, key_bytes: key.len() as u8 });
+        self.requests.push_back(QueuedRequest { number, made_ms: now_ms, key_bytes: key.len() as u8 });
         Ok(())
     }
 
-    /// Appends a key to the open line, or opens another.
+    /// Appends a key to the open line, or opens a new one.
     #[inline]
     fn retrieve(&mut self, retrieve: &Retrieve, expected: Expected) {
         let before = self.output.len();
-        if let Some(Open { line, seen }) = &mut self.open
+        if let Some(OpenRetrieval { line, seen }) = &mut self.open
             && let Some(last) = self.lines.back_mut()
             && line.takes(retrieve)
             && (self.limits.inflight_max == 0 || last.requests < self.limits.inflight_max)
@@ -211,16 +213,16 @@ impl Connection {
         self.close_line();
         let before = self.output.len();
         let line = RetrievalLine::open(retrieve, &mut self.output);
-        let mut seen = Seen::default();
+        let mut seen = KeyFilter::default();
         seen.add(retrieve.key);
-        self.open = Some(Open { line, seen });
-        self.lines.push_back(Line { expected, requests: 1, bytes: self.output.len() - before });
+        self.open = Some(OpenRetrieval { line, seen });
+        self.lines.push_back(QueuedLine { expected, requests: 1, bytes: self.output.len() - before });
     }
 
-    /// Ends the open line, if there is one.
+    /// Ends the open line, if any.
     #[inline]
     fn close_line(&mut self) {
-        if let Some(Open { line, .. }) = self.open.take()
+        if let Some(OpenRetrieval { line, .. }) = self.open.take()
             && let Some(last) = self.lines.back_mut()
         {
             let before = self.output.len();
@@ -229,14 +231,14 @@ impl Connection {
         }
     }
 
-    /// Whether [`Connection::take_output`] would yield anything.
+    /// Whether [`UpstreamConnection::take_output`] would yield anything.
     #[must_use]
-    pub fn has_output(&self) -> bool {
+    pub(crate) fn has_output(&self) -> bool {
         self.lines.get(self.lines_sent).is_some_and(|line| self.may_send(line))
     }
 
-    /// Appends to `out` all that may be sent now. It counts as sent.
-    pub fn take_output(&mut self, out: &mut Vec<u8>) {
+    /// Appends to `out` all that may be sent now, which counts as sent from then on.
+    pub(crate) fn take_output(&mut self, out: &mut Vec<u8>) {
         self.close_line();
         let start = self.output_at;
         while let Some(line) = self.lines.get(self.lines_sent)
@@ -256,7 +258,7 @@ impl Connection {
     }
 
     #[inline]
-    fn may_send(&self, line: &Line) -> bool {
+    fn may_send(&self, line: &QueuedLine) -> bool {
         let max = self.limits.inflight_max;
         max == 0 || self.requests_sent == 0 || self.requests_sent + line.requests <= max
     }
@@ -271,16 +273,16 @@ impl Connection {
         }
     }
 
-    /// Takes bytes of the destination and gives `sink` what they come to.
+    /// Parses bytes that the destination sent, and gives `sink` the events of the replies in them.
     ///
     /// # Errors
-    /// [`Broken`]: close the connection, and then [`Connection::fail_sent`].
-    pub fn received(
+    /// [`ConnectionError`]: the connection must be closed, and then [`UpstreamConnection::fail_sent`] called.
+    pub(crate) fn received(
         &mut self,
         bytes: &[u8],
         now_ms: u64,
-        sink: &mut impl FnMut(Answer<'_>),
-    ) -> Result<(), Broken> {
+        sink: &mut impl FnMut(RequestEvent<'_>),
+    ) -> Result<(), ConnectionError> {
         self.heard_ms = now_ms;
         if self.input.is_empty() {
             let consumed = self.parse(bytes, now_ms, sink)?;
@@ -297,28 +299,28 @@ impl Connection {
         Ok(())
     }
 
-    /// Bytes of `input` that are done with.
+    /// Parses `input` and returns the number of bytes consumed.
     fn parse(
         &mut self,
         input: &[u8],
         now_ms: u64,
-        sink: &mut impl FnMut(Answer<'_>),
-    ) -> Result<usize, Broken> {
+        sink: &mut impl FnMut(RequestEvent<'_>),
+    ) -> Result<usize, ConnectionError> {
         let mut at = 0;
         while self.lines_sent > 0
             && let Some(line) = self.lines.front()
         {
             let (expected, is_retrieval) = (line.expected, matches!(line.expected, Expected::Values { .. }));
             let keys = self.keys.first(&self.requests, if is_retrieval { line.requests } else { 0 });
-            let parsed = self.parser.parse(&input[at..], expected, keys).map_err(Broken::Framing)?;
+            let parsed = self.parser.parse(&input[at..], expected, keys).map_err(ConnectionError::Framing)?;
             let Parsed::Complete { value: event, consumed } = parsed else { return Ok(at) };
             at += consumed;
             if event == ReplyEvent::End {
                 self.line_answered();
                 continue;
             }
-            let Some(request) = self.requests.front() else { return Err(Broken::Unasked) };
-            let waiter = (self.timed_out == 0).then_some(request.waiter);
+            let Some(request) = self.requests.front() else { return Err(ConnectionError::Unasked) };
+            let number = (self.timed_out == 0).then_some(request.number);
             let waited_ms = now_ms.saturating_sub(request.made_ms);
             let is_last = event.is_last();
             let refused = expected.has_data()
@@ -329,12 +331,12 @@ impl Connection {
                     self.line_answered();
                 }
             }
-            sink(Answer { waiter, waited_ms, event });
+            sink(RequestEvent { number, waited_ms, event });
             if refused {
-                return Err(Broken::Refused);
+                return Err(ConnectionError::Refused);
             }
         }
-        if at < input.len() { Err(Broken::Unasked) } else { Ok(at) }
+        if at < input.len() { Err(ConnectionError::Unasked) } else { Ok(at) }
     }
 
     #[inline]
@@ -352,18 +354,19 @@ impl Connection {
     #[inline]
     fn line_answered(&mut self) {
         self.lines.pop_front();
+        debug_assert!(self.lines_sent > 0, "only a line that was sent is answered");
         self.lines_sent -= 1;
     }
 
-    /// The connection is there: silence counts from now.
-    pub fn connected(&mut self, now_ms: u64) {
+    /// The connection is established: silence counts from now.
+    pub(crate) fn connected(&mut self, now_ms: u64) {
         self.heard_ms = now_ms;
     }
 
-    /// Requests that were made `timeout_ms` ago or earlier get `SERVER_ERROR timeout`. Those that were sent keep their
-    /// place, and their late replies nobody; those that were not are forgotten where nothing was sent before them, and
-    /// otherwise sent all the same.
-    pub fn expire(&mut self, timeout_ms: u64, now_ms: u64, sink: &mut impl FnMut(Answer<'_>)) {
+    /// Requests that were enqueued `timeout_ms` ago or earlier get `SERVER_ERROR timeout`. Those in flight stay in the queue,
+    /// so that their late replies are recognised. Those that were not sent are dropped if nothing is in flight, and sent
+    /// nevertheless if something is.
+    pub(crate) fn expire(&mut self, timeout_ms: u64, now_ms: u64, sink: &mut impl FnMut(RequestEvent<'_>)) {
         while let Some(request) = self.requests.get(self.timed_out)
             && request.made_ms.saturating_add(timeout_ms) <= now_ms
         {
@@ -377,7 +380,7 @@ impl Connection {
         while let Some(line) = self.lines.front()
             && line.requests <= self.timed_out
         {
-            let Line { requests, bytes, .. } = *line;
+            let QueuedLine { requests, bytes, .. } = *line;
             self.lines.pop_front();
             self.output_at += bytes;
             self.timed_out -= requests;
@@ -388,15 +391,15 @@ impl Connection {
         self.forget_taken_output();
     }
 
-    /// When the next request has waited for `timeout_ms`.
+    /// When the next request times out, if that takes `timeout_ms`.
     #[must_use]
-    pub fn next_expiry_ms(&self, timeout_ms: u64) -> Option<u64> {
+    pub(crate) fn next_expiry_ms(&self, timeout_ms: u64) -> Option<u64> {
         self.requests.get(self.timed_out).map(|request| request.made_ms.saturating_add(timeout_ms))
     }
 
-    /// Since when nothing came although something is due; `None` when nothing is.
+    /// Since when nothing has come although a reply is due; `None` if none is.
     #[must_use]
-    pub fn silent_since_ms(&self) -> Option<u64> {
+    pub(crate) fn silent_since_ms(&self) -> Option<u64> {
         if self.lines_sent == 0 {
             return None;
         }
@@ -404,26 +407,27 @@ impl Connection {
         Some(oldest.map_or(self.heard_ms, |request| request.made_ms.max(self.heard_ms)))
     }
 
-    /// Whether somebody still waits for a reply to what was sent.
+    /// Whether a request in flight has not timed out.
     #[must_use]
-    pub fn is_awaited(&self) -> bool {
+    pub(crate) fn is_awaited(&self) -> bool {
         self.timed_out < self.requests_sent
     }
 
-    /// The connection is gone: what was sent gets the failure `kind`, what was not waits for the next connection.
-    pub fn fail_sent(&mut self, kind: ErrorKind, now_ms: u64, sink: &mut impl FnMut(Answer<'_>)) {
+    /// The connection is lost: requests in flight fail with `kind`, the others are sent on the next connection.
+    pub(crate) fn fail_sent(&mut self, kind: ErrorKind, now_ms: u64, sink: &mut impl FnMut(RequestEvent<'_>)) {
         self.fail_lines(self.lines_sent, kind, now_ms, sink);
     }
 
-    /// There will be no connection: everything gets the failure `kind`.
-    pub fn fail_all(&mut self, kind: ErrorKind, now_ms: u64, sink: &mut impl FnMut(Answer<'_>)) {
+    /// There will be no connection: all requests fail with `kind`.
+    pub(crate) fn fail_all(&mut self, kind: ErrorKind, now_ms: u64, sink: &mut impl FnMut(RequestEvent<'_>)) {
         self.close_line();
         self.fail_lines(self.lines.len(), kind, now_ms, sink);
         self.output.clear();
         self.output_at = 0;
     }
 
-    fn fail_lines(&mut self, lines: usize, kind: ErrorKind, now_ms: u64, sink: &mut impl FnMut(Answer<'_>)) {
+    fn fail_lines(&mut self, lines: usize, kind: ErrorKind, now_ms: u64, sink: &mut impl FnMut(RequestEvent<'_>)) {
+        debug_assert!(lines <= self.lines.len() && self.lines_sent <= lines);
         for line in self.lines.drain(..lines) {
             for request in self.requests.drain(..line.requests) {
                 self.keys.pop(request.key_bytes);
@@ -440,50 +444,34 @@ impl Connection {
         self.input = Vec::new();
     }
 
-    /// Requests without a reply, sent or not.
+    /// The number of pending requests, sent or not.
     #[must_use]
-    pub fn pending(&self) -> usize {
+    pub(crate) fn pending(&self) -> usize {
         self.requests.len()
     }
 
-    /// Requests sent and without a reply.
+    /// The number of requests in flight.
     #[must_use]
-    pub fn inflight(&self) -> usize {
+    pub(crate) fn inflight(&self) -> usize {
         self.requests_sent
     }
 
-    /// Whether nothing is due in either direction.
+    /// Whether there is nothing to send and no reply is due.
     #[must_use]
-    pub fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.lines.is_empty()
     }
 }
 
-fn fail(request: &Request, kind: ErrorKind, now_ms: u64, sink: &mut impl FnMut(Answer<'_>)) {
-    sink(Answer {
-        waiter: Some(request.waiter),
+fn fail(request: &QueuedRequest, kind: ErrorKind, now_ms: u64, sink: &mut impl FnMut(RequestEvent<'_>)) {
+    sink(RequestEvent {
+        number: Some(request.number),
         waited_ms: now_ms.saturating_sub(request.made_ms),
         event: ReplyEvent::Reply(failure(kind)),
     });
 }
 
-/// What `command` is about, and the bytes that go with it.
-#[inline]
-fn key_and_value_len<'a>(command: &Command<'a>) -> (Option<&'a [u8]>, u32) {
-    match *command {
-        Command::Retrieve(Retrieve { key, .. }) => (Some(key), 0),
-        Command::Store(Store { key, value_len, .. }) => (Some(key), value_len),
-        Command::Delete(delete) => (Some(delete.key), 0),
-        Command::Arithmetic(arithmetic) => (Some(arithmetic.key), 0),
-        Command::Touch(touch) => (Some(touch.key), 0),
-        Command::Meta(Meta { verb: MetaVerb::Set, key, value_len, .. }) => (Some(key), value_len),
-        Command::Meta(meta) => (Some(meta.key), 0),
-        _ => (None, 0),
-    }
-}
-
-/// Whether `key` is a word of a line. One that is none would end the line early, and be answered with as many replies
-/// as it makes lines.
+/// Whether `key` is one word of a line. Another would end the line early, and get as many replies as it makes lines.
 #[inline]
 fn can_be_sent(key: &[u8]) -> bool {
     (1..=KEY_BYTES_MAX).contains(&key.len()) && !key.iter().any(|&byte| byte <= b' ' || byte == 0x7f)
@@ -495,15 +483,15 @@ fn has_bad_flags(command: &Command) -> bool {
     matches!(command, Command::Meta(meta) if meta.flags.tokens.contains(&b'\n'))
 }
 
-/// Keys one behind the other, taken away in front. How long each is their requests know.
+/// A queue of keys without gaps between them. The requests know the length of each.
 #[derive(Debug, Default)]
-struct Keys {
+struct KeyQueue {
     bytes: Vec<u8>,
-    /// Where the first begins.
+    /// Where the first key begins.
     start: usize,
 }
 
-impl Keys {
+impl KeyQueue {
     #[inline]
     fn push(&mut self, key: &[u8]) {
         self.bytes.extend_from_slice(key);
@@ -526,11 +514,11 @@ impl Keys {
         self.bytes.len() - self.start
     }
 
-    /// The keys of the first `count` of `requests`, which are those of all keys.
+    /// The keys of the first `count` of `requests`, which are the requests of all keys in the queue.
     #[inline]
     fn first<'a>(
         &'a self,
-        requests: &'a VecDeque<Request>,
+        requests: &'a VecDeque<QueuedRequest>,
         count: usize,
     ) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let mut rest = &self.bytes[self.start..];
@@ -541,10 +529,10 @@ impl Keys {
         })
     }
 
-    /// The keys of the last `count` of `requests`, last first.
+    /// The keys of the last `count` of `requests`, the last first.
     fn last<'a>(
         &'a self,
-        requests: &'a VecDeque<Request>,
+        requests: &'a VecDeque<QueuedRequest>,
         count: usize,
     ) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let mut rest = &self.bytes[self.start..];

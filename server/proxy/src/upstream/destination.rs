@@ -1,8 +1,8 @@
-//! One host:port that requests go to: its one connection, the deadlines of what it was asked, and its health.
+//! One host:port that requests are sent to: its one connection, the deadlines of its pending requests, and its health.
 //!
-//! Owns no socket and reads no clock. A driver tells what happened to the socket, and does what
-//! [`Destination::next_action`] says; whoever asks is told through a sink what came of it. Times are milliseconds of
-//! any one clock, read once a turn, and never go back.
+//! Owns no socket and reads no clock. A driver reports what happened to the socket, and carries out the actions that
+//! [`Destination::next_action`] returns. Replies are given to the `sink` of the method that produced them, with the number of
+//! their request. All times are milliseconds of the same clock, read once a turn, and never go back.
 
 use std::io;
 use std::rc::Rc;
@@ -10,77 +10,76 @@ use std::rc::Rc;
 use corecached_protocol::client::ReplyEvent;
 use corecached_protocol::{Command, ErrorKind, Reply};
 
-use super::super::config::AdaptiveConcurrency;
-use super::super::request::Operation;
 use super::concurrency::Concurrency;
-use super::connection::{Answer, Connection, Limits};
-use super::counters::Counters;
-use super::failure::Reason;
+use super::connection::{RequestEvent, UpstreamConnection, ConnectionLimits};
+use super::counters::DestinationCounters;
+use super::failure::EjectionReason;
 use super::health::{Health, HealthOptions, PoolHealth};
+use crate::config::AdaptiveConcurrency;
+use crate::request::Operation;
 
-/// The waiter that no request may have: probes have it.
-pub const PROBE: u64 = u64::MAX;
+/// The number of probes, which no request may have.
+pub(crate) const PROBE: u64 = u64::MAX;
 
-/// What a destination is allowed, and allows.
+/// The limits and timeouts of a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Options {
-    /// Milliseconds from request to reply; 0 is no limit. Past it the waiter gets `SERVER_ERROR timeout`, and the
-    /// destination counts a failure towards ejection. When nothing at all came for so long the connection is closed:
-    /// as soon as all it was sent ran out of time too, so that nobody is told so early, and after twice as long anyway.
-    pub server_timeout_ms: u64,
-    /// Milliseconds for a connection to be made; 0 is no limit. Past it everything that waits gets `SERVER_ERROR
+pub(crate) struct DestinationOptions {
+    /// Milliseconds from request to reply; 0 is no limit. Past it the request gets `SERVER_ERROR timeout`, and counts as one
+    /// failure towards ejection. When nothing at all has come for this time, the connection is closed: as soon as all
+    /// requests in flight have timed out too, so that none fails early, and after twice this time in any case.
+    pub(crate) server_timeout_ms: u64,
+    /// Milliseconds in which a connection must be established; 0 is no limit. Past it all requests get `SERVER_ERROR
     /// connection timeout`, and the destination is ejected.
-    pub connect_timeout_ms: u64,
-    /// Connections that may time out one after the other before that counts.
-    pub connect_retries: u32,
+    pub(crate) connect_timeout_ms: u64,
+    /// Connections in a row that may time out without consequence.
+    pub(crate) connect_retries: u32,
     /// Milliseconds without use after which a connection is closed; 0 is never.
-    pub inactive_reset_ms: u64,
-    /// Of the connection.
-    pub limits: Limits,
-    /// When to eject, and how often to probe.
-    pub health: HealthOptions,
+    pub(crate) inactive_reset_ms: u64,
+    /// The limits of the connection.
+    pub(crate) limits: ConnectionLimits,
+    /// When it is ejected, and how often it is probed then.
+    pub(crate) health: HealthOptions,
 }
 
-impl Default for Options {
-    /// Those of mcrouter.
+impl Default for DestinationOptions {
+    /// The defaults of mcrouter.
     fn default() -> Self {
         Self {
             server_timeout_ms: 1000,
             connect_timeout_ms: 1000,
             connect_retries: 0,
             inactive_reset_ms: 60_000,
-            limits: Limits::default(),
+            limits: ConnectionLimits::default(),
             health: HealthOptions::default(),
         }
     }
 }
 
-/// What the driver is to do.
+/// What a destination asks the driver to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Look up [`Destination::address`] and connect to it; then [`Destination::connected`] or
-    /// [`Destination::connect_failed`].
+pub(crate) enum DestinationAction {
+    /// Connect to [`Destination::address`], and report [`Destination::connected`] or [`Destination::connect_failed`].
     Connect,
-    /// Send all that [`Destination::take_output`] yields.
+    /// Send what [`Destination::take_output`] yields.
     Send,
-    /// Close the connection, or give up making it, and tell nothing of it any more.
+    /// Close the connection, or stop connecting, and report nothing about it any more.
     Close,
 }
 
-/// Where a destination stands.
+/// The state of a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
-    /// No connection, as nothing asked for one.
+pub(crate) enum DestinationStatus {
+    /// Not connected, because there was no request since the last connection.
     Idle,
-    /// A connection is being made.
+    /// A connection is being established.
     Connecting,
     /// Connected.
     Up,
-    /// Its requests fail at once; a connection is made for probes only.
-    Ejected(Reason),
+    /// Requests fail at once; a connection is established for probes only.
+    Ejected(EjectionReason),
 }
 
-/// The connection, as far as the driver was told and told us.
+/// The state of the connection, as far as the driver has reported.
 #[derive(Clone, Copy, Debug)]
 enum Link {
     Idle,
@@ -88,32 +87,32 @@ enum Link {
     Up,
 }
 
-/// See the module.
+/// One host:port that requests are sent to.
 #[derive(Debug)]
-pub struct Destination {
+pub(crate) struct Destination {
     address: String,
-    options: Options,
+    options: DestinationOptions,
     link: Link,
-    /// The driver is to close what it has before anything else.
+    /// The driver must close the connection before anything else.
     close: bool,
-    /// The connection is to be made anew when nothing is under way on it.
+    /// The address has changed: the destination is connected to again once nothing is in flight.
     moved: bool,
-    /// Connections that may still time out without consequence.
+    /// Further connections that may time out without consequence.
     retries_left: u32,
     /// When something was last sent or received.
     used_ms: u64,
-    connection: Connection,
+    connection: UpstreamConnection,
     health: Health,
-    /// Of gets, if they are to be fewer when it is slow.
+    /// The limit of pending gets, if it depends on the speed of the destination.
     concurrency: Option<Box<Concurrency>>,
-    counters: Counters,
+    counters: DestinationCounters,
 }
 
 impl Destination {
-    /// A destination without a connection. `seed` moves its probes away from those of others; `pool` is what it shares
+    /// A destination that is not connected. `seed` spreads its probes in time from those of others; `pool` is what it shares
     /// with the other destinations of its pool.
     #[must_use]
-    pub fn new(address: String, options: Options, pool: Option<Rc<PoolHealth>>, seed: u64) -> Self {
+    pub(crate) fn new(address: String, options: DestinationOptions, pool: Option<Rc<PoolHealth>>, seed: u64) -> Self {
         Self {
             address,
             link: Link::Idle,
@@ -121,106 +120,102 @@ impl Destination {
             moved: false,
             retries_left: options.connect_retries,
             used_ms: 0,
-            connection: Connection::new(options.limits),
+            connection: UpstreamConnection::new(options.limits),
             health: Health::new(options.health, pool, seed),
             concurrency: None,
-            counters: Counters::default(),
+            counters: DestinationCounters::default(),
             options,
         }
     }
 
     /// `host:port` as configured.
     #[must_use]
-    pub fn address(&self) -> &str {
+    pub(crate) fn address(&self) -> &str {
         &self.address
     }
 
-    /// What it was made with.
+    /// The options it was created with.
     #[must_use]
-    pub fn options(&self) -> &Options {
+    pub(crate) fn options(&self) -> &DestinationOptions {
         &self.options
     }
 
-    /// Where it stands.
+    /// The current state.
     #[must_use]
-    pub fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> DestinationStatus {
         match (self.health.ejected(), self.link) {
-            (Some(reason), _) => Status::Ejected(reason),
-            (None, Link::Idle) => Status::Idle,
-            (None, Link::Connecting { .. }) => Status::Connecting,
-            (None, Link::Up) => Status::Up,
+            (Some(reason), _) => DestinationStatus::Ejected(reason),
+            (None, Link::Idle) => DestinationStatus::Idle,
+            (None, Link::Connecting { .. }) => DestinationStatus::Connecting,
+            (None, Link::Up) => DestinationStatus::Up,
         }
     }
 
-    /// From now on as many gets may be under way as its speed allows, or as its connection does. What was learnt stays
-    /// while `bounds` are the same.
-    pub fn limit_concurrency(&mut self, bounds: Option<AdaptiveConcurrency>) {
+    /// Limits the pending gets by the speed of the destination, within `bounds`; `None` removes that limit. What was learnt
+    /// is kept as long as `bounds` do not change.
+    pub(crate) fn limit_concurrency(&mut self, bounds: Option<AdaptiveConcurrency>) {
         if self.concurrency.as_ref().map(|concurrency| concurrency.bounds()) != bounds {
             self.concurrency = bounds.map(|bounds| Box::new(Concurrency::new(bounds)));
         }
     }
 
-    /// See [`Destination::limit_concurrency`].
+    /// How many gets may be pending now; `None` if that does not depend on the speed of the destination.
     #[must_use]
-    pub fn concurrency_bounds(&self) -> Option<AdaptiveConcurrency> {
-        self.concurrency.as_ref().map(|concurrency| concurrency.bounds())
-    }
-
-    /// How many gets may be under way now; `None` where that does not depend on its speed.
-    #[must_use]
-    pub fn concurrency(&self) -> Option<u32> {
+    pub(crate) fn concurrency(&self) -> Option<u32> {
         self.concurrency.as_ref().map(|concurrency| concurrency.limit())
     }
 
-    /// What it counted.
+    /// The counters of this destination.
     #[must_use]
-    pub fn counters(&self) -> &Counters {
+    pub(crate) fn counters(&self) -> &DestinationCounters {
         &self.counters
     }
 
-    /// Requests without a reply, sent or not.
+    /// The number of pending requests, sent or not.
     #[must_use]
-    pub fn pending(&self) -> usize {
+    pub(crate) fn pending(&self) -> usize {
         self.connection.pending()
     }
 
-    /// Requests sent and without a reply.
+    /// The number of requests in flight.
     #[must_use]
-    pub fn inflight(&self) -> usize {
+    pub(crate) fn inflight(&self) -> usize {
         self.connection.inflight()
     }
 
     /// Timeouts since the last reply that was no error.
+    #[cfg(test)]
     #[must_use]
-    pub fn timeouts(&self) -> u32 {
+    pub(crate) fn timeouts(&self) -> u32 {
         self.health.timeouts()
     }
 
-    /// Asks for the reply to `command` with `data` as its value. `waiter`, which is not [`PROBE`], will get exactly
-    /// one, through the sink of one of the calls that follow. `may_refuse` says that another destination would be asked
-    /// in place of this one, if it is slow.
+    /// Enqueues `command` with `data` as its value, as request `number`, which is not [`PROBE`]. It will get exactly one reply,
+    /// through the sink of one of the calls that follow. `may_refuse` says that another destination would be asked in place
+    /// of this one if it is slow.
     ///
     /// # Errors
-    /// The reply at once: ejected, too much waits already, the command cannot be sent, or [`failure::slow`].
+    /// The reply, if the destination is ejected or at one of its limits, if the command cannot be sent, or if the
+    /// destination is slow ([`failure::slow`]).
     ///
     /// [`failure::slow`]: super::failure::slow
     #[inline]
-    pub fn request(
+    pub(crate) fn request(
         &mut self,
         command: &Command,
         data: &[u8],
-        waiter: u64,
+        number: u64,
         may_refuse: bool,
         now_ms: u64,
     ) -> Result<(), Reply> {
-        debug_assert_ne!(waiter, PROBE);
+        debug_assert_ne!(number, PROBE);
         let taken = match self.health.ejected() {
             Some(reason) => Err(reason.reply()),
             None if self.is_beyond(command) && may_refuse => {
                 self.counters.refused += 1;
                 Err(super::failure::slow())
             }
-            None => self.connection.enqueue(command, data, waiter, now_ms),
+            None => self.connection.enqueue(command, data, number, now_ms),
         };
         match &taken {
             Ok(()) => self.counters.requests += 1,
@@ -230,40 +225,40 @@ impl Destination {
         taken
     }
 
-    /// Whether `command` only reads, and more of the kind would wait for a destination that is slow. What is written goes
-    /// through: nobody else could take it.
+    /// Whether `command` is a plain get and the destination, which is slow, has as many pending requests as it may have.
+    /// Writes are never beyond the limit: no other destination could take them.
     #[inline]
     fn is_beyond(&mut self, command: &Command) -> bool {
         let Some(concurrency) = &mut self.concurrency else { return false };
         let reads =
-            matches!(Operation::of(command), Some(Operation::Get | Operation::Gets | Operation::Metaget));
+            matches!(Operation::from_command(command), Some(Operation::Get | Operation::Gets | Operation::Metaget));
         reads && !concurrency.admits(self.connection.pending())
     }
 
-    /// What the driver is to do next; `None` when there is nothing until the next event or deadline.
-    pub fn next_action(&mut self, now_ms: u64) -> Option<Action> {
+    /// What the driver must do next; `None` until the next event or deadline.
+    pub(crate) fn next_action(&mut self, now_ms: u64) -> Option<DestinationAction> {
         if std::mem::take(&mut self.close) {
-            return Some(Action::Close);
+            return Some(DestinationAction::Close);
         }
         if self.moved && self.connection.inflight() == 0 {
             self.moved = false;
             if !matches!(self.link, Link::Idle) {
                 self.link = Link::Idle;
-                return Some(Action::Close);
+                return Some(DestinationAction::Close);
             }
         }
         match self.link {
             Link::Idle if !self.connection.is_idle() => {
                 self.link = Link::Connecting { since_ms: now_ms, retries_left: self.retries_left };
-                Some(Action::Connect)
+                Some(DestinationAction::Connect)
             }
-            Link::Up if !self.moved && self.connection.has_output() => Some(Action::Send),
+            Link::Up if !self.moved && self.connection.has_output() => Some(DestinationAction::Send),
             _ => None,
         }
     }
 
-    /// Appends to `out` what is to be sent.
-    pub fn take_output(&mut self, out: &mut Vec<u8>, now_ms: u64) {
+    /// Appends to `out` the bytes to send.
+    pub(crate) fn take_output(&mut self, out: &mut Vec<u8>, now_ms: u64) {
         if !matches!(self.link, Link::Up) {
             return;
         }
@@ -273,8 +268,8 @@ impl Destination {
         self.used_ms = now_ms;
     }
 
-    /// The connection asked for is there.
-    pub fn connected(&mut self, now_ms: u64) {
+    /// The connection was established.
+    pub(crate) fn connected(&mut self, now_ms: u64) {
         if let Link::Connecting { .. } = self.link {
             self.link = Link::Up;
             self.retries_left = self.options.connect_retries;
@@ -284,9 +279,9 @@ impl Destination {
         }
     }
 
-    /// The connection asked for cannot be made: refused, unreachable, or a name that is not known. Everything that waits
-    /// gets `SERVER_ERROR connection error`, or `connection timeout` when the kernel gave up waiting.
-    pub fn connect_failed(
+    /// The connection could not be established: refused, unreachable, or no address is known. All requests get `SERVER_ERROR
+    /// connection error`, or `connection timeout` if the kernel gave up.
+    pub(crate) fn connect_failed(
         &mut self,
         error: io::ErrorKind,
         now_ms: u64,
@@ -294,38 +289,38 @@ impl Destination {
     ) {
         if let Link::Connecting { .. } = self.link {
             let (reason, kind) = match error {
-                io::ErrorKind::TimedOut => (Reason::ConnectTimeout, ErrorKind::ConnectTimeout),
-                _ => (Reason::Connect, ErrorKind::Connect),
+                io::ErrorKind::TimedOut => (EjectionReason::ConnectTimeout, ErrorKind::ConnectTimeout),
+                _ => (EjectionReason::Connect, ErrorKind::Connect),
             };
             self.not_connected(reason, kind, now_ms, sink);
         }
     }
 
-    /// The other end closed or reset the connection. What was sent gets `SERVER_ERROR remote error`; what was not goes
-    /// out on the next connection.
-    pub fn closed(&mut self, now_ms: u64, sink: &mut impl FnMut(u64, ReplyEvent<'_>)) {
+    /// The other end closed or reset the connection. Requests in flight get `SERVER_ERROR remote error`; the others are sent
+    /// on the next connection.
+    pub(crate) fn closed(&mut self, now_ms: u64, sink: &mut impl FnMut(u64, ReplyEvent<'_>)) {
         if let Link::Up = self.link {
             self.lost(ErrorKind::Remote, now_ms, sink);
         }
     }
 
-    /// Bytes came. A driver goes on receiving however slow a waiter is: a connection that is not read from cannot be
-    /// told from a destination that is silent, and other waiters stand behind the slow one.
-    pub fn received(&mut self, bytes: &[u8], now_ms: u64, sink: &mut impl FnMut(u64, ReplyEvent<'_>)) {
+    /// Bytes were received. A driver goes on receiving however slow a client is: a connection that is not read from looks
+    /// like a silent destination, and replies to other clients follow on it.
+    pub(crate) fn received(&mut self, bytes: &[u8], now_ms: u64, sink: &mut impl FnMut(u64, ReplyEvent<'_>)) {
         if !matches!(self.link, Link::Up) {
-            return; // of a connection that was given up
+            return; // the connection was given up
         }
         self.used_ms = now_ms;
         self.counters.bytes_received += bytes.len() as u64;
         let Self { connection, health, counters, concurrency, .. } = self;
         let outcome = connection.received(bytes, now_ms, &mut |answer| {
             if let Some(concurrency) = concurrency
-                && answer.waiter.is_some_and(|waiter| waiter != PROBE)
+                && answer.number.is_some_and(|number| number != PROBE)
                 && answer.event.is_last()
             {
                 concurrency.answered(answer.waited_ms, now_ms);
             }
-            settle(health, counters, answer, now_ms, sink);
+            deliver_reply(health, counters, answer, now_ms, sink);
         });
         if outcome.is_err() {
             self.close = true;
@@ -333,15 +328,15 @@ impl Destination {
         }
     }
 
-    /// The address stands for another host from now on: what was sent is still answered by the one before, then the
-    /// connection, if there is one, is closed, and what waits goes out on the next. An ejected one is probed at once.
-    pub fn moved(&mut self, now_ms: u64) {
+    /// The address leads to another host from now on. Requests in flight are still answered by the host before; then the
+    /// connection, if any, is closed, and other requests are sent on the next one. An ejected destination is probed at once.
+    pub(crate) fn moved(&mut self, now_ms: u64) {
         self.moved = !matches!(self.link, Link::Idle);
         self.health.moved(now_ms);
     }
 
-    /// Time passed: call it at [`Destination::next_deadline`], or more often.
-    pub fn tick(&mut self, now_ms: u64, sink: &mut impl FnMut(u64, ReplyEvent<'_>)) {
+    /// Applies all deadlines up to `now_ms`. To be called at [`Destination::next_deadline`], or more often.
+    pub(crate) fn tick(&mut self, now_ms: u64, sink: &mut impl FnMut(u64, ReplyEvent<'_>)) {
         self.expire(now_ms, sink);
         let is_due = |since_ms: u64, limit_ms| limit_ms > 0 && since_ms.saturating_add(limit_ms) <= now_ms;
         match self.link {
@@ -356,7 +351,7 @@ impl Destination {
                         self.counters.connect_failures += 1;
                     }
                     None => {
-                        self.not_connected(Reason::ConnectTimeout, ErrorKind::ConnectTimeout, now_ms, sink);
+                        self.not_connected(EjectionReason::ConnectTimeout, ErrorKind::ConnectTimeout, now_ms, sink);
                     }
                 }
             }
@@ -379,10 +374,10 @@ impl Destination {
         }
     }
 
-    /// When [`Destination::tick`] has something to do; `None` when only an event brings that.
+    /// When [`Destination::tick`] has something to do next; `None` if not before another event.
     #[must_use]
-    pub fn next_deadline(&self) -> Option<u64> {
-        let Options { server_timeout_ms, connect_timeout_ms, inactive_reset_ms, .. } = self.options;
+    pub(crate) fn next_deadline(&self) -> Option<u64> {
+        let DestinationOptions { server_timeout_ms, connect_timeout_ms, inactive_reset_ms, .. } = self.options;
         let after = |since_ms: Option<u64>, limit_ms: u64| {
             since_ms.filter(|_| limit_ms > 0).map(|since_ms| since_ms.saturating_add(limit_ms))
         };
@@ -397,7 +392,7 @@ impl Destination {
         [of_link, expiry, self.health.probe_at_ms()].into_iter().flatten().min()
     }
 
-    /// When a connection on which nothing comes is closed.
+    /// When the connection is closed if nothing is received until then.
     fn gives_up_at_ms(&self) -> Option<u64> {
         let timeout_ms = self.options.server_timeout_ms;
         let since_ms = self.connection.silent_since_ms().filter(|_| timeout_ms > 0)?;
@@ -405,15 +400,15 @@ impl Destination {
         Some(since_ms.saturating_add(timeout_ms.saturating_mul(patience)))
     }
 
-    /// The destination is no longer wanted: everything that waits gets `SERVER_ERROR local error`. The driver closes
-    /// what it has.
-    pub fn abandon(&mut self, now_ms: u64, sink: &mut impl FnMut(u64, ReplyEvent<'_>)) {
+    /// The destination is not used any more: all requests get `SERVER_ERROR local error`, and the driver is asked to close
+    /// the connection.
+    pub(crate) fn abandon(&mut self, now_ms: u64, sink: &mut impl FnMut(u64, ReplyEvent<'_>)) {
         self.close |= !matches!(self.link, Link::Idle);
         self.link = Link::Idle;
         self.fail_all(ErrorKind::Local, now_ms, sink);
     }
 
-    /// Tells those that waited too long.
+    /// Answers the requests that have timed out.
     fn expire(&mut self, now_ms: u64, sink: &mut impl FnMut(u64, ReplyEvent<'_>)) {
         let timeout_ms = self.options.server_timeout_ms;
         if timeout_ms == 0 {
@@ -421,20 +416,20 @@ impl Destination {
         }
         let Self { connection, health, counters, concurrency, .. } = self;
         connection.expire(timeout_ms, now_ms, &mut |answer| {
-            if answer.waiter != Some(PROBE) {
+            if answer.number != Some(PROBE) {
                 if let Some(concurrency) = concurrency {
                     concurrency.answered(answer.waited_ms, now_ms);
                 }
                 counters.ejections += u64::from(health.timed_out(now_ms));
             }
-            pass_failure(health, counters, answer, sink);
+            deliver_failure(health, counters, answer, sink);
         });
     }
 
-    /// The connection cannot be made.
+    /// The connection cannot be established: all requests fail with `kind`.
     fn not_connected(
         &mut self,
-        reason: Reason,
+        reason: EjectionReason,
         kind: ErrorKind,
         now_ms: u64,
         sink: &mut impl FnMut(u64, ReplyEvent<'_>),
@@ -446,12 +441,12 @@ impl Destination {
         self.fail_all(kind, now_ms, sink);
     }
 
-    /// The connection is of no use any more.
+    /// The connection is lost: requests in flight fail with `kind`.
     fn lost(&mut self, kind: ErrorKind, now_ms: u64, sink: &mut impl FnMut(u64, ReplyEvent<'_>)) {
         self.link = Link::Idle;
         self.counters.closes += 1;
         let Self { connection, health, counters, .. } = self;
-        connection.fail_sent(kind, now_ms, &mut |answer| pass_failure(health, counters, answer, sink));
+        connection.fail_sent(kind, now_ms, &mut |answer| deliver_failure(health, counters, answer, sink));
         if self.health.ejected().is_some() {
             self.fail_all(ErrorKind::Ejected, now_ms, sink);
         }
@@ -459,57 +454,57 @@ impl Destination {
 
     fn fail_all(&mut self, kind: ErrorKind, now_ms: u64, sink: &mut impl FnMut(u64, ReplyEvent<'_>)) {
         let Self { connection, health, counters, .. } = self;
-        connection.fail_all(kind, now_ms, &mut |answer| pass_failure(health, counters, answer, sink));
+        connection.fail_all(kind, now_ms, &mut |answer| deliver_failure(health, counters, answer, sink));
     }
 }
 
-/// Counts what the destination answered, draws what follows for its health, and passes it on.
+/// Counts an event of a reply, updates the health of the destination, and gives the event to `sink`.
 #[inline]
-fn settle(
+fn deliver_reply(
     health: &mut Health,
-    counters: &mut Counters,
-    answer: Answer<'_>,
+    counters: &mut DestinationCounters,
+    event: RequestEvent<'_>,
     now_ms: u64,
     sink: &mut impl FnMut(u64, ReplyEvent<'_>),
 ) {
-    let Answer { waiter, waited_ms, event } = answer;
-    let Some(waiter) = waiter else {
-        // The waiter went with a timeout; nothing is made of the reply, as mcrouter does not either.
+    let RequestEvent { number, waited_ms, event } = event;
+    let Some(number) = number else {
+        // The request has timed out. As in mcrouter, its late reply has no consequence.
         counters.late_replies += u64::from(event.is_last());
         return;
     };
     match &event {
         ReplyEvent::Reply(Reply::Error { kind, .. }) => {
             if *kind == ErrorKind::Shutdown {
-                counters.ejections += u64::from(health.failed_hard(Reason::Shutdown, now_ms));
+                counters.ejections += u64::from(health.failed_hard(EjectionReason::Shutdown, now_ms));
             }
-            if waiter == PROBE {
+            if number == PROBE {
                 health.probe_failed();
             }
         }
         event if event.is_last() => counters.returns += u64::from(health.answered()),
         _ => {}
     }
-    if waiter != PROBE {
+    if number != PROBE {
         counters.answered(&event, waited_ms);
-        sink(waiter, event);
+        sink(number, event);
     }
 }
 
-/// Counts a reply that was made here, and passes it on.
-fn pass_failure(
+/// Counts an error reply that was made here, and gives it to `sink`.
+fn deliver_failure(
     health: &mut Health,
-    counters: &mut Counters,
-    answer: Answer<'_>,
+    counters: &mut DestinationCounters,
+    event: RequestEvent<'_>,
     sink: &mut impl FnMut(u64, ReplyEvent<'_>),
 ) {
-    let Answer { waiter: Some(waiter), event, .. } = answer else { return };
-    if waiter == PROBE {
+    let RequestEvent { number: Some(number), event, .. } = event else { return };
+    if number == PROBE {
         health.probe_failed();
         return;
     }
     if let ReplyEvent::Reply(Reply::Error { kind, .. }) = &event {
         counters.failed(*kind);
     }
-    sink(waiter, event);
+    sink(number, event);
 }

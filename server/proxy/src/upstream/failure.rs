@@ -1,51 +1,51 @@
-//! The replies that a client gets for want of one from a destination.
+//! The error replies that a client gets in place of the reply of a destination.
 
 use bytes::Bytes;
 use corecached_protocol::{ErrorKind, Reply};
 
-/// What ejected a destination.
+/// Why a destination was ejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
+pub(crate) enum EjectionReason {
     /// It left too many requests in a row without a reply.
     Timeout,
     /// It did not take a connection in time.
     ConnectTimeout,
     /// It refused a connection.
     Connect,
-    /// It said that it is going away.
+    /// It answered that it is shutting down.
     Shutdown,
 }
 
-impl Reason {
-    /// Whether one failure was enough.
+impl EjectionReason {
+    /// Whether a single failure ejects.
     #[must_use]
-    pub const fn is_hard(self) -> bool {
+    pub(crate) const fn is_hard(self) -> bool {
         !matches!(self, Self::Timeout)
     }
 
     /// The reply to a request for a destination ejected for this.
     #[must_use]
-    pub const fn reply(self) -> Reply {
+    pub(crate) const fn reply(self) -> Reply {
         let line: &[u8] = match self {
-            Self::Timeout => b"SERVER_ERROR Server unavailable. Reason: timeout",
-            Self::ConnectTimeout => b"SERVER_ERROR Server unavailable. Reason: connection timeout",
-            Self::Connect => b"SERVER_ERROR Server unavailable. Reason: connection error",
-            Self::Shutdown => b"SERVER_ERROR Server unavailable. Reason: shutdown",
+            Self::Timeout => b"SERVER_ERROR Server unavailable. EjectionReason: timeout",
+            Self::ConnectTimeout => b"SERVER_ERROR Server unavailable. EjectionReason: connection timeout",
+            Self::Connect => b"SERVER_ERROR Server unavailable. EjectionReason: connection error",
+            Self::Shutdown => b"SERVER_ERROR Server unavailable. EjectionReason: shutdown",
         };
         Reply::Error { kind: ErrorKind::Ejected, line: Bytes::from_static(line) }
     }
 }
 
-/// The reply to a get that would have waited for a slow destination.
+/// The reply to a get that a slow destination refuses, so that another one is asked.
 #[must_use]
-pub const fn slow() -> Reply {
+pub(crate) const fn slow() -> Reply {
     let line: &[u8] = b"SERVER_ERROR 307 busy: the server is slow (adaptive_concurrency)";
     Reply::Error { kind: ErrorKind::Busy, line: Bytes::from_static(line) }
 }
 
-/// The reply that stands for `kind`, in the words of mcrouter.
+/// The reply for a request that failed with `kind`, worded as mcrouter words it.
 #[must_use]
-pub const fn failure(kind: ErrorKind) -> Reply {
+pub(crate) const fn failure(kind: ErrorKind) -> Reply {
     let line: &[u8] = match kind {
         ErrorKind::Busy => b"SERVER_ERROR 307 busy",
         ErrorKind::Timeout => b"SERVER_ERROR timeout",

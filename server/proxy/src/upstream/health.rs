@@ -1,20 +1,20 @@
 //! Whether a destination gets traffic: ejection after failures, and the probes that end it.
 //!
-//! A destination that leaves so many requests in a row without a reply is ejected softly; one that takes no connection,
-//! or says that it is going away, hard and at once. Its requests then fail at once, until a probe, or a request that
-//! was on its way, is answered.
+//! A destination that leaves [`HealthOptions::timeouts_max`] requests in a row without a reply is ejected softly. One that
+//! takes no connection, or answers that it is shutting down, is ejected hard, by the first such failure. Its requests then
+//! fail at once, until a probe is answered, or a request that was in flight.
 
 use std::cell::Cell;
 use std::rc::Rc;
 
-use super::failure::Reason;
+use super::failure::EjectionReason;
 
-/// When to eject, and how often to probe.
+/// When a destination is ejected, and how often it is probed then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HealthOptions {
-    /// Eject at all (`--disable-tko-tracking` unsets it).
+    /// Whether destinations are ejected at all; `--disable-tko-tracking` unsets it.
     pub ejects: bool,
-    /// Timeouts in a row that eject; 0 counts as 1.
+    /// The number of timeouts in a row that ejects; 0 counts as 1.
     pub timeouts_max: u32,
     /// Milliseconds from ejection to the first probe.
     pub probe_initial_ms: u64,
@@ -23,7 +23,7 @@ pub struct HealthOptions {
 }
 
 impl Default for HealthOptions {
-    /// Those of mcrouter.
+    /// The defaults of mcrouter.
     fn default() -> Self {
         Self { ejects: true, timeouts_max: 3, probe_initial_ms: 10_000, probe_max_ms: 60_000 }
     }
@@ -31,37 +31,38 @@ impl Default for HealthOptions {
 
 /// How many destinations of a pool may be ejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Thresholds {
-    /// No more are ejected once so many are.
-    pub upper: usize,
-    /// Ejections go on when no more than so many are left.
-    pub lower: usize,
+pub(crate) struct EjectionThresholds {
+    /// Once this many are ejected, no more are.
+    pub(crate) upper: usize,
+    /// Once no more than this many are left ejected, others may be ejected again.
+    pub(crate) lower: usize,
 }
 
-/// What the destinations of a pool know of each other's ejection: when too many are ejected the fault is more likely
-/// ours, and the rest go on being asked.
+/// How many destinations of a pool are ejected. Once too many are, the fault is more likely on this side, and the others
+/// continue to get requests.
 #[derive(Debug)]
-pub struct PoolHealth {
-    thresholds: Thresholds,
+pub(crate) struct PoolHealth {
+    thresholds: EjectionThresholds,
     ejected: Cell<usize>,
-    /// Too many are ejected: no more.
+    /// Too many are ejected: no other is.
     full: Cell<bool>,
 }
 
 impl PoolHealth {
-    /// A pool with every destination in its place.
+    /// A pool without ejected destinations.
     #[must_use]
-    pub fn new(thresholds: Thresholds) -> Rc<Self> {
+    pub(crate) fn new(thresholds: EjectionThresholds) -> Rc<Self> {
         Rc::new(Self { thresholds, ejected: Cell::new(0), full: Cell::new(false) })
     }
 
-    /// Destinations that are ejected.
+    /// The number of ejected destinations.
+    #[cfg(test)]
     #[must_use]
-    pub fn ejected(&self) -> usize {
+    pub(crate) fn ejected(&self) -> usize {
         self.ejected.get()
     }
 
-    /// Whether one more may be ejected; it counts as ejected if so.
+    /// Ejects one more destination if that is allowed, and returns whether it is.
     fn eject(&self) -> bool {
         if self.full.get() {
             return false;
@@ -71,7 +72,9 @@ impl PoolHealth {
         true
     }
 
+    /// One destination is no longer ejected.
     fn take_back(&self) {
+        debug_assert!(self.ejected.get() > 0, "a destination comes back that was not ejected");
         self.ejected.set(self.ejected.get().saturating_sub(1));
         if self.ejected.get() <= self.thresholds.lower {
             self.full.set(false);
@@ -79,65 +82,66 @@ impl PoolHealth {
     }
 }
 
-/// The health of one destination. Time is milliseconds of any one clock.
+/// The health of one destination. All times are milliseconds of the same clock.
 #[derive(Debug)]
-pub struct Health {
+pub(crate) struct Health {
     options: HealthOptions,
-    /// Since the last reply that was no error.
+    /// Timeouts since the last reply that was no error.
     timeouts: u32,
-    ejected: Option<Ejected>,
+    ejected: Option<Ejection>,
     pool: Option<Rc<PoolHealth>>,
     random: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Ejected {
-    reason: Reason,
+struct Ejection {
+    reason: EjectionReason,
     probe_at_ms: u64,
-    /// From that probe to the next, before the random part.
+    /// From that probe to the next one, before the random part is added.
     delay_ms: u64,
-    /// A probe is on its way.
+    /// A probe is in flight.
     probing: bool,
 }
 
 impl Health {
-    /// A destination nothing is known of yet. `seed` moves its probes away from those of others.
+    /// A destination that is not ejected. `seed` spreads its probes in time from those of other destinations.
     #[must_use]
-    pub fn new(options: HealthOptions, pool: Option<Rc<PoolHealth>>, seed: u64) -> Self {
+    pub(crate) fn new(options: HealthOptions, pool: Option<Rc<PoolHealth>>, seed: u64) -> Self {
         Self { options, timeouts: 0, ejected: None, pool, random: seed }
     }
 
-    /// Why it is ejected, if it is.
+    /// Why the destination is ejected; `None` if it is not.
     #[inline]
     #[must_use]
-    pub fn ejected(&self) -> Option<Reason> {
+    pub(crate) fn ejected(&self) -> Option<EjectionReason> {
         self.ejected.map(|ejected| ejected.reason)
     }
 
     /// Timeouts since the last reply that was no error.
+    #[cfg(test)]
     #[must_use]
-    pub fn timeouts(&self) -> u32 {
+    pub(crate) fn timeouts(&self) -> u32 {
         self.timeouts
     }
 
-    /// It gave a reply that is no error. Returns whether it was ejected until now.
+    /// The destination gave a reply that is no error. Returns whether it was ejected until now.
     #[inline]
-    pub fn answered(&mut self) -> bool {
+    pub(crate) fn answered(&mut self) -> bool {
         self.timeouts = 0;
         self.ejected.is_some() && self.take_back()
     }
 
-    /// A request went without a reply for too long. Returns whether that ejects it.
-    pub fn timed_out(&mut self, now_ms: u64) -> bool {
+    /// A request timed out. Returns whether that ejects the destination.
+    pub(crate) fn timed_out(&mut self, now_ms: u64) -> bool {
         self.timeouts = self.timeouts.saturating_add(1);
         self.timeouts >= self.options.timeouts_max
             && self.ejected.is_none()
-            && self.eject(Reason::Timeout, now_ms)
+            && self.eject(EjectionReason::Timeout, now_ms)
     }
 
-    /// Something that ejects at once. Returns whether it did, and the destination was not ejected before; one that was
-    /// ejected softly now is so for this reason.
-    pub fn failed_hard(&mut self, reason: Reason, now_ms: u64) -> bool {
+    /// Ejects the destination for `reason`. Returns whether it is ejected and was not before. One that was ejected already
+    /// is so for this reason from now on.
+    pub(crate) fn failed_hard(&mut self, reason: EjectionReason, now_ms: u64) -> bool {
         match &mut self.ejected {
             Some(ejected) => {
                 ejected.reason = reason;
@@ -149,41 +153,42 @@ impl Health {
 
     /// When the next probe is due.
     #[must_use]
-    pub fn probe_at_ms(&self) -> Option<u64> {
+    pub(crate) fn probe_at_ms(&self) -> Option<u64> {
         self.ejected.map(|ejected| ejected.probe_at_ms)
     }
 
-    /// It is somewhere else now, where it may well answer: the next probe is due at once, unless one is on its way.
-    pub fn moved(&mut self, now_ms: u64) {
+    /// The destination has a new address, at which it may well answer: the next probe is due at once, unless one is in
+    /// flight.
+    pub(crate) fn moved(&mut self, now_ms: u64) {
         let delay_ms = self.options.probe_initial_ms;
         if let Some(ejected) = &mut self.ejected {
             (ejected.probe_at_ms, ejected.delay_ms) = (now_ms, delay_ms);
         }
     }
 
-    /// Whether to send a probe now. While one is on its way the answer is no, and the next is due later.
-    pub fn start_probe(&mut self, now_ms: u64) -> bool {
+    /// Whether to send a probe now. While one is in flight none is sent, and the next one is due later.
+    pub(crate) fn start_probe(&mut self, now_ms: u64) -> bool {
         let Some(ejected) = self.ejected.filter(|ejected| ejected.probe_at_ms <= now_ms) else {
             return false;
         };
         let (probe_at_ms, delay_ms) = self.schedule(ejected.delay_ms, now_ms);
-        self.ejected = Some(Ejected { probe_at_ms, delay_ms, probing: true, ..ejected });
+        self.ejected = Some(Ejection { probe_at_ms, delay_ms, probing: true, ..ejected });
         !ejected.probing
     }
 
-    /// The probe got no answer, or a bad one.
-    pub fn probe_failed(&mut self) {
+    /// The probe got no reply, or an error.
+    pub(crate) fn probe_failed(&mut self) {
         if let Some(ejected) = &mut self.ejected {
             ejected.probing = false;
         }
     }
 
-    fn eject(&mut self, reason: Reason, now_ms: u64) -> bool {
+    fn eject(&mut self, reason: EjectionReason, now_ms: u64) -> bool {
         if !self.options.ejects || self.pool.as_ref().is_some_and(|pool| !pool.eject()) {
             return false;
         }
         let (probe_at_ms, delay_ms) = self.schedule(self.options.probe_initial_ms, now_ms);
-        self.ejected = Some(Ejected { reason, probe_at_ms, delay_ms, probing: false });
+        self.ejected = Some(Ejection { reason, probe_at_ms, delay_ms, probing: false });
         true
     }
 
@@ -195,7 +200,7 @@ impl Health {
         was_ejected
     }
 
-    /// When a probe is due that comes `delay_ms` from now and 5 to 50 % later, and the delay of the one after it.
+    /// When the next probe is due: `delay_ms` from now and 5 to 50 % of that later. And the delay of the probe after it.
     fn schedule(&mut self, delay_ms: u64, now_ms: u64) -> (u64, u64) {
         let percent_of_65536 = (5 << 16) + 45 * self.next_random();
         let jitter_ms = delay_ms.saturating_mul(percent_of_65536) / (100 << 16);
@@ -214,7 +219,7 @@ impl Health {
 }
 
 impl Drop for Health {
-    /// A destination that is gone is not ejected.
+    /// A destination that no longer exists does not count as ejected.
     fn drop(&mut self) {
         self.take_back();
     }
@@ -236,13 +241,13 @@ mod tests {
         assert!(!health.timed_out(3) && !health.timed_out(4));
         assert_eq!(health.ejected(), None);
         assert!(health.timed_out(5));
-        assert_eq!(health.ejected(), Some(Reason::Timeout));
+        assert_eq!(health.ejected(), Some(EjectionReason::Timeout));
         assert!(!health.timed_out(6), "ejected already");
     }
 
     #[test]
     fn a_hard_failure_ejects_at_once_and_a_soft_ejection_may_become_hard_but_not_back() {
-        for reason in [Reason::Connect, Reason::ConnectTimeout, Reason::Shutdown] {
+        for reason in [EjectionReason::Connect, EjectionReason::ConnectTimeout, EjectionReason::Shutdown] {
             let mut health = health(HealthOptions { timeouts_max: 1, ..HealthOptions::default() });
             assert!(health.failed_hard(reason, 0));
             health.timed_out(1);
@@ -259,7 +264,7 @@ mod tests {
         for seed in 0..200 {
             let mut health = Health::new(HealthOptions::default(), None, seed);
             let mut now_ms = 1_000_000;
-            health.failed_hard(Reason::Connect, now_ms);
+            health.failed_hard(EjectionReason::Connect, now_ms);
             for delay_ms in [10_000, 15_000, 22_500, 33_750, 50_625, 60_000, 60_000, 60_000] {
                 let at_ms = health.probe_at_ms().unwrap();
                 let after_ms = at_ms - now_ms;
@@ -276,7 +281,7 @@ mod tests {
     fn a_probe_on_its_way_is_not_doubled() {
         let mut health = health(HealthOptions::default());
         assert!(!health.start_probe(u64::MAX / 2), "not ejected");
-        health.failed_hard(Reason::Connect, 0);
+        health.failed_hard(EjectionReason::Connect, 0);
         let first_ms = health.probe_at_ms().unwrap();
         assert!(health.start_probe(first_ms));
         let second_ms = health.probe_at_ms().unwrap();
@@ -293,7 +298,7 @@ mod tests {
         let mut health = health(HealthOptions::default());
         health.moved(0);
         assert_eq!(health.probe_at_ms(), None, "not ejected");
-        health.failed_hard(Reason::Connect, 0);
+        health.failed_hard(EjectionReason::Connect, 0);
         let first_ms = health.probe_at_ms().unwrap();
         assert!(health.start_probe(first_ms));
         health.moved(first_ms);
@@ -308,25 +313,25 @@ mod tests {
     #[test]
     fn with_tracking_off_nothing_ejects() {
         let mut health = health(HealthOptions { ejects: false, ..HealthOptions::default() });
-        assert!(!health.failed_hard(Reason::Connect, 0));
+        assert!(!health.failed_hard(EjectionReason::Connect, 0));
         assert!((0..100).all(|now_ms| !health.timed_out(now_ms)));
         assert_eq!((health.ejected(), health.probe_at_ms()), (None, None));
     }
 
     #[test]
     fn a_pool_with_too_many_ejected_ejects_no_more_until_enough_are_back() {
-        let pool = PoolHealth::new(Thresholds { upper: 3, lower: 1 });
+        let pool = PoolHealth::new(EjectionThresholds { upper: 3, lower: 1 });
         let member = |seed| Health::new(HealthOptions::default(), Some(Rc::clone(&pool)), seed);
         let mut members: Vec<_> = (0..5).map(member).collect();
         for (number, member) in members.iter_mut().enumerate() {
-            assert_eq!(member.failed_hard(Reason::Connect, 0), number < 3);
+            assert_eq!(member.failed_hard(EjectionReason::Connect, 0), number < 3);
         }
         assert_eq!(pool.ejected(), 3);
         assert!(members[0].answered());
-        assert!(!members[3].failed_hard(Reason::Connect, 1), "two are still ejected");
+        assert!(!members[3].failed_hard(EjectionReason::Connect, 1), "two are still ejected");
         drop(members.remove(1));
         assert_eq!(pool.ejected(), 1);
-        assert!(members[2].failed_hard(Reason::Connect, 2), "only one was");
+        assert!(members[2].failed_hard(EjectionReason::Connect, 2), "only one was");
         assert_eq!(pool.ejected(), 2);
     }
 

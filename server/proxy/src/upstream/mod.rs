@@ -1,23 +1,25 @@
-//! The way to a destination and back: requests out, replies in, and whether there is any use in asking. No I/O and no
-//! clock: a driver owns the socket, and shows the time once a turn.
+//! Destinations: the requests sent to them, their replies, and their health. No I/O and no clock: a driver owns the sockets
+//! and gives the time once a turn.
 //!
 //! | module | what it is |
 //! | --- | --- |
-//! | [`destination`] | one host:port: its connection, deadlines and health; the face to the driver |
+//! | [`destination`] | one host:port: its connection, deadlines and health; the interface to the driver |
 //! | [`connection`] | requests on one connection, and replies matched to them in order |
 //! | [`health`] | ejection after failures, and the probes that end it |
+//! | [`concurrency`] | how many gets a slow destination may have pending |
 //! | [`counters`] | what a destination counts |
-//! | [`mod@failure`] | the replies that are made here, for want of one |
+//! | [`mod@failure`] | the error replies that are made here |
 //!
-//! Once a turn, for each destination that was touched, a driver does what [`Destination::next_action`] says until it
-//! says nothing; it sleeps no longer than to [`Destination::next_deadline`], and then calls [`Destination::tick`].
+//! Once a turn, for each destination that something happened to, a driver carries out the actions that
+//! [`Destination::next_action`] returns until there are none. It sleeps no longer than to [`Destination::next_deadline`], and
+//! then calls [`Destination::tick`].
 
-pub mod concurrency;
-pub mod connection;
-pub mod counters;
-pub mod destination;
-pub mod failure;
-pub mod health;
+mod concurrency;
+mod connection;
+mod counters;
+mod destination;
+pub(crate) mod failure;
+mod health;
 #[cfg(test)]
 mod real;
 #[cfg(test)]
@@ -25,8 +27,8 @@ mod sim;
 #[cfg(test)]
 mod tests;
 
-pub use connection::{Answer, Broken, Connection, Limits};
-pub use counters::Counters;
-pub use destination::{Action, Destination, Options, PROBE, Status};
-pub use failure::{Reason, failure};
-pub use health::{Health, HealthOptions, PoolHealth, Thresholds};
+pub use connection::ConnectionLimits;
+pub(crate) use destination::{Destination, DestinationAction, DestinationOptions, DestinationStatus};
+pub(crate) use failure::failure;
+pub use health::HealthOptions;
+pub(crate) use health::{EjectionThresholds, PoolHealth};

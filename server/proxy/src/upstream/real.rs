@@ -67,20 +67,20 @@ fn ask(destination: &mut Destination, stream: &mut TcpStream, lines: &str) -> Ve
     let mut left = asked;
     while let Some(action) = destination.next_action(0) {
         match action {
-            Action::Connect => destination.connected(0),
-            Action::Send => {
+            DestinationAction::Connect => destination.connected(0),
+            DestinationAction::Send => {
                 let mut out = Vec::new();
                 destination.take_output(&mut out, 0);
                 stream.write_all(&out).unwrap();
             }
-            Action::Close => panic!("the connection is good"),
+            DestinationAction::Close => panic!("the connection is good"),
         }
     }
     let mut buffer = [0; 4096];
     while left > 0 {
         let len = stream.read(&mut buffer).unwrap();
         assert!(len > 0, "memcached closed; answered until then: {replies:?}");
-        destination.received(&buffer[..len], 0, &mut |waiter, event| {
+        destination.received(&buffer[..len], 0, &mut |number, event| {
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
             let reply = match event {
                 ReplyEvent::Value { client_flags, cas_unique, value } => {
@@ -92,13 +92,13 @@ fn ask(destination: &mut Destination, stream: &mut TcpStream, lines: &str) -> Ve
                 ReplyEvent::Reply(Reply::Error { line, .. }) => text(&line),
                 ReplyEvent::Reply(reply) => format!("{reply:?}"),
                 ReplyEvent::ValuePiece(piece) => {
-                    replies[waiter as usize] += &text(piece);
+                    replies[number as usize] += &text(piece);
                     return;
                 }
                 ReplyEvent::ValueEnd => String::new(),
                 ReplyEvent::ValueHead { .. } | ReplyEvent::MetaHead { .. } | ReplyEvent::End => return,
             };
-            replies[waiter as usize] += &reply;
+            replies[number as usize] += &reply;
             left -= 1;
         });
         assert_eq!(destination.next_action(0), None);
@@ -112,9 +112,9 @@ fn a_memcached_answers_every_command_in_a_way_that_is_understood() {
         println!("no memcached is installed: nothing was tested");
         return;
     };
-    let limits = Limits { whole_value_bytes_max: 1000, ..Limits::default() };
+    let limits = ConnectionLimits { whole_value_bytes_max: 1000, ..ConnectionLimits::default() };
     let mut destination =
-        Destination::new("memcached:11211".to_owned(), Options { limits, ..Options::default() }, None, 0);
+        Destination::new("memcached:11211".to_owned(), DestinationOptions { limits, ..DestinationOptions::default() }, None, 0);
     let large = "v".repeat(100_000);
     let oversize = "v".repeat(2_000_000);
     for (lines, expected) in [
@@ -187,5 +187,5 @@ fn a_memcached_answers_every_command_in_a_way_that_is_understood() {
             }
         }
     }
-    assert_eq!((destination.pending(), destination.status()), (0, Status::Up));
+    assert_eq!((destination.pending(), destination.status()), (0, DestinationStatus::Up));
 }

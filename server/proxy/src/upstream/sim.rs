@@ -13,11 +13,12 @@ use corecached_protocol::{
     Parser, Reply, Retrieve, Store, StoreVerb, Touch, data_block, text,
 };
 
+use super::connection::UpstreamConnection;
 use super::*;
 
 /// A request, owned.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Asked {
+enum TestRequest {
     Get { key: String, with_cas: bool, touch: Option<i64> },
     Set { key: String, len: u32 },
     Delete { key: String },
@@ -27,7 +28,7 @@ enum Asked {
     Version,
 }
 
-impl Asked {
+impl TestRequest {
     fn random(random: &mut fastrand::Rng) -> Self {
         let key = format!("key{}", random.u32(..40));
         match random.u32(..12) {
@@ -45,7 +46,7 @@ impl Asked {
 
     /// Calls `each` with the command and the value that goes with it.
     fn with_command<R>(&self, each: impl FnOnce(&Command, &[u8]) -> R) -> R {
-        let noreply = true; // which never goes out
+        let noreply = true; // is never sent upstream
         match self {
             Self::Get { key, with_cas, touch } => {
                 let touch = touch.map(Exptime);
@@ -108,7 +109,7 @@ impl Asked {
         }
     }
 
-    /// The one right reply.
+    /// The only right reply.
     fn truth(&self) -> Reply {
         let chance = self.fingerprint();
         match self {
@@ -133,7 +134,7 @@ impl Asked {
         }
     }
 
-    /// Line ends and all, of any length up to 600.
+    /// A value of 0 to 600 bytes, line ends included.
     fn value(&self) -> Vec<u8> {
         let len = match self.fingerprint() % 5 {
             0 => 0,
@@ -153,11 +154,11 @@ impl Asked {
 /// What a server does wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Fault {
-    /// Says nothing for a while, and then all of it.
+    /// Sends nothing for a while, and then all of it.
     Stall,
     /// A line that answers nothing.
     Garbage,
-    /// A value for another key, or with something else behind it than CRLF.
+    /// A value for another key, or one that something else than CRLF follows.
     WrongValue,
     /// An error instead of a reply.
     ErrorReply,
@@ -165,11 +166,11 @@ enum Fault {
     BreakOff,
     /// The connection is reset, with all that was on its way.
     Reset,
-    /// Takes no connection, and says so.
+    /// Refuses connections.
     Refuse,
-    /// Says nothing any more, and takes no connection.
+    /// Does not answer any more, and takes no connection.
     Vanish,
-    /// All is well again.
+    /// Works again.
     Return,
 }
 
@@ -187,13 +188,13 @@ const FAULTS: [Fault; 9] = [
 
 /// A server and the one connection to it.
 #[derive(Default)]
-struct Server {
-    /// Sent to it, not read by it.
+struct SimulatedServer {
+    /// Bytes sent to it that it has not read.
     input: Vec<u8>,
     parser: Parser,
-    /// Sent by it, not delivered.
+    /// Bytes that it sent and that were not delivered.
     output: Vec<u8>,
-    /// Delivered no more of than this, and then the end.
+    /// How many of these bytes are delivered before the connection ends.
     break_off: Option<usize>,
     connected: bool,
     connecting: bool,
@@ -205,7 +206,7 @@ struct Server {
     lines: u64,
 }
 
-impl Server {
+impl SimulatedServer {
     fn disconnect(&mut self) {
         self.input.clear();
         self.output.clear();
@@ -215,7 +216,7 @@ impl Server {
         self.connecting = false;
     }
 
-    /// All that was wrong with it is no longer.
+    /// Ends all faults.
     fn recover(&mut self) {
         self.refuses = false;
         self.vanished = false;
@@ -252,7 +253,7 @@ impl Server {
                 Command::Retrieve(retrieve) => Some(retrieve.last),
                 _ => None,
             };
-            let asked = Asked::read(&command);
+            let asked = TestRequest::read(&command);
             at += consumed;
             self.lines += u64::from(last != Some(false));
             self.answer(&asked, last, random);
@@ -261,11 +262,11 @@ impl Server {
     }
 
     /// `last` is that of a retrieval.
-    fn answer(&mut self, asked: &Asked, last: Option<bool>, random: &mut fastrand::Rng) {
+    fn answer(&mut self, asked: &TestRequest, last: Option<bool>, random: &mut fastrand::Rng) {
         let mut bytes = Vec::new();
         match asked.truth() {
             Reply::Value { client_flags, cas_unique, value } => {
-                let Asked::Get { key, .. } = asked else { unreachable!() };
+                let TestRequest::Get { key, .. } = asked else { unreachable!() };
                 text::encode_value_header(
                     &mut bytes,
                     key.as_bytes(),
@@ -302,7 +303,7 @@ impl Server {
                 bytes = [&b"GARBAGE\r\n"[..], b"\n", &[b'x'; 5000], b"HDX\r\n"][random.usize(..4)].to_vec()
             }
             Some(Fault::WrongValue) => match (asked, random.bool()) {
-                (Asked::Get { .. }, true) => bytes = b"VALUE other 0 1\r\nx\r\n".to_vec(),
+                (TestRequest::Get { .. }, true) => bytes = b"VALUE other 0 1\r\nx\r\n".to_vec(),
                 _ if bytes.ends_with(b"\r\n") => {
                     bytes.truncate(bytes.len() - 2);
                     bytes.extend_from_slice(b"\n\n");
@@ -317,7 +318,7 @@ impl Server {
                     4 => b"ERROR\r\n",
                     _ => b"SERVER_ERROR out of memory\r\n",
                 };
-                // Of a retrieval it ends the whole line: the keys behind it are not read as another's.
+                // In a retrieval it ends the whole line: the keys after it get no reply of their own.
                 if last != Some(false) {
                     self.output.extend_from_slice(line);
                     return;
@@ -353,25 +354,25 @@ struct Tally {
 }
 
 /// A request without a reply.
-struct Waiting {
-    asked: Asked,
-    /// Of a value that comes in pieces.
+struct PendingRequest {
+    asked: TestRequest,
+    /// The head of a value that comes in pieces.
     head: Option<Reply>,
     pieces: Vec<u8>,
 }
 
-/// Those who asked, and what they are told.
+/// The clients of all requests, which check what they get.
 #[derive(Default)]
-struct Waiters {
-    waiting: HashMap<u64, Waiting>,
+struct Clients {
+    waiting: HashMap<u64, PendingRequest>,
     next: u64,
     tally: Tally,
 }
 
-impl Waiters {
-    fn told(&mut self, waiter: u64, event: ReplyEvent<'_>) {
-        let Some(one) = self.waiting.get_mut(&waiter) else {
-            panic!("{waiter} is told twice, or never asked: {event:?}")
+impl Clients {
+    fn deliver(&mut self, number: u64, event: ReplyEvent<'_>) {
+        let Some(one) = self.waiting.get_mut(&number) else {
+            panic!("{number} has got its reply, or was never sent: {event:?}")
         };
         let reply = match event {
             ReplyEvent::ValueHead { client_flags, cas_unique, .. } => {
@@ -412,15 +413,15 @@ impl Waiters {
                 self.tally.right += 1;
             }
         }
-        self.waiting.remove(&waiter);
+        self.waiting.remove(&number);
     }
 }
 
 struct World {
     now_ms: u64,
     destinations: Vec<Destination>,
-    servers: Vec<Server>,
-    waiters: Waiters,
+    servers: Vec<SimulatedServer>,
+    clients: Clients,
     faults: bool,
     random: fastrand::Rng,
 }
@@ -428,12 +429,12 @@ struct World {
 impl World {
     fn new(seed: u64, faults: bool) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
-        let options = Options {
+        let options = DestinationOptions {
             server_timeout_ms: random.choice([100, 1000]).unwrap(),
             connect_timeout_ms: random.choice([100, 1000, 3000]).unwrap(),
             connect_retries: random.u32(..2),
             inactive_reset_ms: random.choice([0, 5000]).unwrap(),
-            limits: Limits {
+            limits: ConnectionLimits {
                 requests_max: random.choice([8, 100_000, 100_000, 100_000]).unwrap(),
                 bytes_max: random.choice([2000, 1 << 20, 1 << 20]).unwrap(),
                 inflight_max: random.choice([0, 0, 1, 5]).unwrap(),
@@ -446,15 +447,15 @@ impl World {
             },
         };
         let count = random.usize(1..4);
-        let pool = random.bool().then(|| PoolHealth::new(Thresholds { upper: 2, lower: 1 }));
+        let pool = random.bool().then(|| PoolHealth::new(EjectionThresholds { upper: 2, lower: 1 }));
         let destinations = (0..count)
             .map(|number| {
                 let address = format!("server{number}:11211");
                 Destination::new(address, options, pool.as_ref().map(Rc::clone), seed ^ number as u64)
             })
             .collect();
-        let servers = (0..count).map(|_| Server::default()).collect();
-        Self { now_ms: 0, destinations, servers, waiters: Waiters::default(), faults, random }
+        let servers = (0..count).map(|_| SimulatedServer::default()).collect();
+        Self { now_ms: 0, destinations, servers, clients: Clients::default(), faults, random }
     }
 
     fn step(&mut self) {
@@ -471,25 +472,25 @@ impl World {
         }
     }
 
-    fn ask(&mut self, number: usize) {
-        let is_ejected = matches!(self.destinations[number].status(), Status::Ejected(_));
+    fn ask(&mut self, destination: usize) {
+        let is_ejected = matches!(self.destinations[destination].status(), DestinationStatus::Ejected(_));
         for _ in 0..if is_ejected { 1 } else { self.random.u32(1..12) } {
-            let asked = Asked::random(&mut self.random);
-            let waiter = self.waiters.next;
-            self.waiters.next += 1;
-            self.waiters.tally.requests += 1;
-            let (destination, now_ms) = (&mut self.destinations[number], self.now_ms);
+            let asked = TestRequest::random(&mut self.random);
+            let number = self.clients.next;
+            self.clients.next += 1;
+            self.clients.tally.requests += 1;
+            let (destination, now_ms) = (&mut self.destinations[destination], self.now_ms);
             match asked
-                .with_command(|command, data| destination.request(command, data, waiter, false, now_ms))
+                .with_command(|command, data| destination.request(command, data, number, false, now_ms))
             {
                 Ok(()) => {
-                    let one = Waiting { asked, head: None, pieces: Vec::new() };
-                    assert!(self.waiters.waiting.insert(waiter, one).is_none());
+                    let one = PendingRequest { asked, head: None, pieces: Vec::new() };
+                    assert!(self.clients.waiting.insert(number, one).is_none());
                 }
                 Err(Reply::Error { kind, .. }) => {
                     assert!(matches!(kind, ErrorKind::Busy | ErrorKind::Ejected), "{kind:?}");
-                    self.waiters.tally.refused += 1;
-                    *self.waiters.tally.errors.entry(kind).or_default() += 1;
+                    self.clients.tally.refused += 1;
+                    *self.clients.tally.errors.entry(kind).or_default() += 1;
                 }
                 Err(other) => panic!("refused with {other:?}"),
             }
@@ -501,17 +502,17 @@ impl World {
         let (destination, server) = (&mut self.destinations[number], &mut self.servers[number]);
         while let Some(action) = destination.next_action(self.now_ms) {
             match action {
-                Action::Connect => {
+                DestinationAction::Connect => {
                     assert!(!server.connected && !server.connecting, "one connection at a time");
                     server.connecting = true;
                 }
-                Action::Send => {
+                DestinationAction::Send => {
                     assert!(server.connected);
                     let before = server.input.len();
                     destination.take_output(&mut server.input, self.now_ms);
                     assert!(server.input.len() > before);
                 }
-                Action::Close => server.disconnect(),
+                DestinationAction::Close => server.disconnect(),
             }
         }
     }
@@ -525,8 +526,8 @@ impl World {
         if server.refuses {
             let error =
                 self.random.choice([io::ErrorKind::ConnectionRefused, io::ErrorKind::TimedOut]).unwrap();
-            let waiters = &mut self.waiters;
-            destination.connect_failed(error, self.now_ms, &mut |waiter, event| waiters.told(waiter, event));
+            let clients = &mut self.clients;
+            destination.connect_failed(error, self.now_ms, &mut |number, event| clients.deliver(number, event));
         } else {
             server.connected = true;
             destination.connected(self.now_ms);
@@ -545,8 +546,8 @@ impl World {
         if !server.connected || server.vanished || server.stalled_until_ms > self.now_ms {
             return;
         }
-        let waiters = &mut self.waiters;
-        let mut sink = |waiter, event: ReplyEvent<'_>| waiters.told(waiter, event);
+        let clients = &mut self.clients;
+        let mut sink = |number, event: ReplyEvent<'_>| clients.deliver(number, event);
         let until = server.break_off.unwrap_or(usize::MAX).min(server.output.len());
         if until > 0 {
             let len = if self.random.bool() { until } else { self.random.usize(1..=until.min(40)) };
@@ -574,8 +575,8 @@ impl World {
 
     fn tick(&mut self) {
         for destination in &mut self.destinations {
-            let waiters = &mut self.waiters;
-            destination.tick(self.now_ms, &mut |waiter, event| waiters.told(waiter, event));
+            let clients = &mut self.clients;
+            destination.tick(self.now_ms, &mut |number, event| clients.deliver(number, event));
             assert!(
                 destination.next_deadline().is_none_or(|deadline_ms| deadline_ms > self.now_ms),
                 "what was due is done: {destination:?}"
@@ -586,7 +587,7 @@ impl World {
     fn go_wrong(&mut self, number: usize) {
         let fault =
             if self.random.u32(..3) == 0 { Fault::Return } else { self.random.choice(FAULTS).unwrap() };
-        *self.waiters.tally.faults.entry(fault).or_default() += 1;
+        *self.clients.tally.faults.entry(fault).or_default() += 1;
         let (destination, server) = (&mut self.destinations[number], &mut self.servers[number]);
         match fault {
             Fault::Stall => server.stalled_until_ms = self.now_ms + self.random.u64(..3000),
@@ -594,8 +595,8 @@ impl World {
                 server.next_reply = Some(fault);
             }
             Fault::Reset if server.connected => {
-                let waiters = &mut self.waiters;
-                destination.closed(self.now_ms, &mut |waiter, event| waiters.told(waiter, event));
+                let clients = &mut self.clients;
+                destination.closed(self.now_ms, &mut |number, event| clients.deliver(number, event));
                 server.disconnect();
             }
             Fault::Reset => {}
@@ -605,13 +606,13 @@ impl World {
         }
     }
 
-    /// Everything works again: everybody is answered, and every destination comes back.
+    /// Everything works again: every request gets its reply, and every destination comes back.
     fn finish(&mut self) {
-        self.servers.iter_mut().for_each(Server::recover);
+        self.servers.iter_mut().for_each(SimulatedServer::recover);
         for round in 0.. {
             assert!(round < 10_000, "never done: {:?}", self.destinations);
             let is_quiet = self.destinations.iter().all(|destination| {
-                destination.pending() == 0 && !matches!(destination.status(), Status::Ejected(_))
+                destination.pending() == 0 && !matches!(destination.status(), DestinationStatus::Ejected(_))
             });
             if is_quiet {
                 break;
@@ -626,12 +627,12 @@ impl World {
             self.now_ms += if is_busy { 1 } else { 100 };
             self.tick();
         }
-        assert!(self.waiters.waiting.is_empty(), "somebody was never told");
+        assert!(self.clients.waiting.is_empty(), "a request got no reply");
         for (destination, server) in self.destinations.iter().zip(&self.servers) {
             let counters = destination.counters();
             assert_eq!((destination.pending(), destination.inflight()), (0, 0));
             assert_eq!(counters.ejections, counters.returns, "{counters:?}");
-            let tally = &mut self.waiters.tally;
+            let tally = &mut self.clients.tally;
             tally.connects += counters.connects;
             tally.ejections += counters.ejections;
             tally.returns += counters.returns;
@@ -650,7 +651,7 @@ fn simulate(seeds: u64, faults: bool) -> Tally {
                 world.step();
             }
             world.finish();
-            world.waiters.tally
+            world.clients.tally
         });
         let Ok(tally) = outcome else { panic!("failed with seed {seed}, faults {faults}") };
         total.requests += tally.requests;
@@ -712,8 +713,8 @@ fn every_request_gets_one_reply_and_never_anothers_whatever_goes_wrong() {
 fn a_command_goes_out_as_it_is_encoded() {
     let mut random = fastrand::Rng::with_seed(1);
     for _ in 0..200 {
-        let asked = Asked::random(&mut random);
-        let mut connection = Connection::new(Limits::default());
+        let asked = TestRequest::random(&mut random);
+        let mut connection = UpstreamConnection::new(ConnectionLimits::default());
         let (mut expected, mut out) = (Vec::new(), Vec::new());
         asked.with_command(|command, data| {
             encode(command, data, &mut expected);

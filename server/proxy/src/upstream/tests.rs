@@ -8,7 +8,8 @@ use corecached_protocol::{
     StoreVerb, VALUE_LEN_MAX,
 };
 
-use super::super::config::AdaptiveConcurrency;
+use crate::config::AdaptiveConcurrency;
+use super::failure::EjectionReason;
 use super::*;
 
 fn get(key: &str) -> Command<'_> {
@@ -33,30 +34,30 @@ struct Bench {
     told: Vec<String>,
 }
 
-/// What a waiter is told, in short.
-fn short(waiter: u64, event: &ReplyEvent) -> String {
+/// What a number is told, in short.
+fn short(number: u64, event: &ReplyEvent) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     match event {
-        ReplyEvent::Value { value, .. } => format!("{waiter} value {}", text(value)),
-        ReplyEvent::Reply(Reply::Error { line, .. }) => format!("{waiter} {}", text(line)),
-        ReplyEvent::Reply(reply) => format!("{waiter} {reply:?}"),
-        ReplyEvent::ValueHead { value_len, .. } => format!("{waiter} head {value_len}"),
-        ReplyEvent::ValuePiece(piece) => format!("{waiter} piece {}", text(piece)),
-        other => format!("{waiter} {other:?}"),
+        ReplyEvent::Value { value, .. } => format!("{number} value {}", text(value)),
+        ReplyEvent::Reply(Reply::Error { line, .. }) => format!("{number} {}", text(line)),
+        ReplyEvent::Reply(reply) => format!("{number} {reply:?}"),
+        ReplyEvent::ValueHead { value_len, .. } => format!("{number} head {value_len}"),
+        ReplyEvent::ValuePiece(piece) => format!("{number} piece {}", text(piece)),
+        other => format!("{number} {other:?}"),
     }
 }
 
 impl Bench {
-    fn new(options: Options) -> Self {
+    fn new(options: DestinationOptions) -> Self {
         let destination = Destination::new("server:11211".to_owned(), options, None, 7);
         Self { destination, told: Vec::new() }
     }
 
     /// With a connection.
-    fn up(options: Options) -> Self {
+    fn up(options: DestinationOptions) -> Self {
         let mut bench = Self::new(options);
         bench.ask(&get("first"), 0, 0);
-        assert_eq!(bench.destination.next_action(0), Some(Action::Connect));
+        assert_eq!(bench.destination.next_action(0), Some(DestinationAction::Connect));
         bench.destination.connected(0);
         assert_eq!(bench.sent(0), "get first\r\n");
         bench.receive("END\r\n", 0);
@@ -64,24 +65,24 @@ impl Bench {
         bench
     }
 
-    fn ask(&mut self, command: &Command, waiter: u64, now_ms: u64) {
-        self.ask_who_may_refuse(command, waiter, false, now_ms);
+    fn ask(&mut self, command: &Command, number: u64, now_ms: u64) {
+        self.ask_who_may_refuse(command, number, false, now_ms);
     }
 
-    fn ask_who_may_refuse(&mut self, command: &Command, waiter: u64, may_refuse: bool, now_ms: u64) {
+    fn ask_who_may_refuse(&mut self, command: &Command, number: u64, may_refuse: bool, now_ms: u64) {
         let data = match command {
             Command::Store(store) => vec![b'x'; store.value_len as usize],
             _ => Vec::new(),
         };
-        if let Err(reply) = self.destination.request(command, &data, waiter, may_refuse, now_ms) {
-            self.told.push(short(waiter, &ReplyEvent::Reply(reply)));
+        if let Err(reply) = self.destination.request(command, &data, number, may_refuse, now_ms) {
+            self.told.push(short(number, &ReplyEvent::Reply(reply)));
         }
     }
 
     /// What a driver would send now.
     fn sent(&mut self, now_ms: u64) -> String {
         let mut out = Vec::new();
-        if self.destination.next_action(now_ms) == Some(Action::Send) {
+        if self.destination.next_action(now_ms) == Some(DestinationAction::Send) {
             self.destination.take_output(&mut out, now_ms);
         }
         String::from_utf8(out).unwrap()
@@ -90,46 +91,46 @@ impl Bench {
     fn receive(&mut self, bytes: &str, now_ms: u64) {
         let told = &mut self.told;
         self.destination
-            .received(bytes.as_bytes(), now_ms, &mut |waiter, event| told.push(short(waiter, &event)));
+            .received(bytes.as_bytes(), now_ms, &mut |number, event| told.push(short(number, &event)));
     }
 
     fn tick(&mut self, now_ms: u64) {
         let told = &mut self.told;
-        self.destination.tick(now_ms, &mut |waiter, event| told.push(short(waiter, &event)));
+        self.destination.tick(now_ms, &mut |number, event| told.push(short(number, &event)));
     }
 
     fn close(&mut self, now_ms: u64) {
         let told = &mut self.told;
-        self.destination.closed(now_ms, &mut |waiter, event| told.push(short(waiter, &event)));
+        self.destination.closed(now_ms, &mut |number, event| told.push(short(number, &event)));
     }
 
     fn refuse(&mut self, now_ms: u64) {
         let told = &mut self.told;
         let error = io::ErrorKind::ConnectionRefused;
-        self.destination.connect_failed(error, now_ms, &mut |waiter, event| told.push(short(waiter, &event)));
+        self.destination.connect_failed(error, now_ms, &mut |number, event| told.push(short(number, &event)));
     }
 
     fn told(&mut self) -> Vec<String> {
         std::mem::take(&mut self.told)
     }
 
-    fn action(&mut self, now_ms: u64) -> Option<Action> {
+    fn action(&mut self, now_ms: u64) -> Option<DestinationAction> {
         self.destination.next_action(now_ms)
     }
 }
 
 #[test]
 fn a_connection_is_made_for_the_first_request_and_carries_what_waited() {
-    let mut bench = Bench::new(Options::default());
-    assert_eq!(bench.destination.status(), Status::Idle);
+    let mut bench = Bench::new(DestinationOptions::default());
+    assert_eq!(bench.destination.status(), DestinationStatus::Idle);
     assert_eq!((bench.action(0), bench.destination.next_deadline()), (None, None));
     bench.ask(&get("a"), 1, 0);
     bench.ask(&set("b", 2), 2, 0);
-    assert_eq!(bench.action(0), Some(Action::Connect));
-    assert_eq!((bench.action(0), bench.destination.status()), (None, Status::Connecting));
+    assert_eq!(bench.action(0), Some(DestinationAction::Connect));
+    assert_eq!((bench.action(0), bench.destination.status()), (None, DestinationStatus::Connecting));
     bench.destination.connected(5);
     assert_eq!(bench.sent(5), "get a\r\nset b 0 0 2\r\nxx\r\n");
-    assert_eq!((bench.action(5), bench.destination.status()), (None, Status::Up));
+    assert_eq!((bench.action(5), bench.destination.status()), (None, DestinationStatus::Up));
     bench.receive("VALUE a 0 1\r\nA\r\nEND\r\nSTO", 7);
     assert_eq!(bench.told(), ["1 value A"]);
     bench.receive("RED\r\n", 9);
@@ -142,9 +143,9 @@ fn a_connection_is_made_for_the_first_request_and_carries_what_waited() {
 
 #[test]
 fn retrievals_of_a_turn_share_a_line_unless_something_stands_between_them() {
-    let mut bench = Bench::up(Options::default());
-    for (waiter, key) in (1..).zip(["a", "b", "a", "c"]) {
-        bench.ask(&get(key), waiter, 0);
+    let mut bench = Bench::up(DestinationOptions::default());
+    for (number, key) in (1..).zip(["a", "b", "a", "c"]) {
+        bench.ask(&get(key), number, 0);
     }
     let gets = Retrieve { key: b"d", with_cas: true, touch: None, last: true };
     bench.ask(&Command::Retrieve(gets), 5, 0);
@@ -166,10 +167,10 @@ fn retrievals_of_a_turn_share_a_line_unless_something_stands_between_them() {
 
 #[test]
 fn long_lists_of_keys_are_parted() {
-    let mut bench = Bench::up(Options { server_timeout_ms: 0, ..Options::default() });
+    let mut bench = Bench::up(DestinationOptions { server_timeout_ms: 0, ..DestinationOptions::default() });
     let keys: Vec<_> = (0..1000).map(|number| format!("{number:0200}")).collect();
-    for (waiter, key) in (0..).zip(&keys) {
-        bench.ask(&get(key), waiter, 0);
+    for (number, key) in (0..).zip(&keys) {
+        bench.ask(&get(key), number, 0);
     }
     let sent = bench.sent(0);
     assert!(sent.split_inclusive("\r\n").all(|line| line.len() <= 2048 && line.starts_with("get ")));
@@ -181,7 +182,7 @@ fn long_lists_of_keys_are_parted() {
 
 #[test]
 fn what_cannot_be_sent_is_refused_at_once() {
-    let mut bench = Bench::up(Options::default());
+    let mut bench = Bench::up(DestinationOptions::default());
     let long = "k".repeat(251);
     let flags = MetaFlags { tokens: b"v\nquit", ..MetaFlags::default() };
     let meta = Meta { verb: MetaVerb::Get, key: b"k", value_len: 0, flags };
@@ -206,10 +207,10 @@ fn what_cannot_be_sent_is_refused_at_once() {
 
 #[test]
 fn past_its_bounds_a_connection_is_busy() {
-    let limits = Limits { requests_max: 3, ..Limits::default() };
-    let mut bench = Bench::up(Options { limits, ..Options::default() });
-    for waiter in 1..=4 {
-        bench.ask(&get("k"), waiter, 0);
+    let limits = ConnectionLimits { requests_max: 3, ..ConnectionLimits::default() };
+    let mut bench = Bench::up(DestinationOptions { limits, ..DestinationOptions::default() });
+    for number in 1..=4 {
+        bench.ask(&get("k"), number, 0);
     }
     assert_eq!(bench.told(), ["4 SERVER_ERROR 307 busy"]);
     bench.sent(0);
@@ -219,8 +220,8 @@ fn past_its_bounds_a_connection_is_busy() {
     bench.ask(&get("k"), 6, 0);
     assert_eq!(bench.told(), ["1 Miss"]);
 
-    let limits = Limits { bytes_max: 100, ..Limits::default() };
-    let mut bench = Bench::up(Options { limits, ..Options::default() });
+    let limits = ConnectionLimits { bytes_max: 100, ..ConnectionLimits::default() };
+    let mut bench = Bench::up(DestinationOptions { limits, ..DestinationOptions::default() });
     bench.ask(&set("k", 101), 1, 0);
     assert_eq!(bench.told(), ["1 SERVER_ERROR 307 busy"]);
     bench.ask(&set("k", 90), 2, 0);
@@ -233,10 +234,10 @@ fn past_its_bounds_a_connection_is_busy() {
 
 #[test]
 fn no_more_lines_are_in_flight_than_allowed() {
-    let limits = Limits { inflight_max: 2, ..Limits::default() };
-    let mut bench = Bench::up(Options { limits, ..Options::default() });
-    for (waiter, key) in (1..).zip(["a", "b", "c", "d", "e"]) {
-        bench.ask(&get(key), waiter, 0);
+    let limits = ConnectionLimits { inflight_max: 2, ..ConnectionLimits::default() };
+    let mut bench = Bench::up(DestinationOptions { limits, ..DestinationOptions::default() });
+    for (number, key) in (1..).zip(["a", "b", "c", "d", "e"]) {
+        bench.ask(&get(key), number, 0);
     }
     assert_eq!(bench.sent(0), "get a b\r\n");
     assert_eq!((bench.destination.inflight(), bench.destination.pending()), (2, 5));
@@ -249,7 +250,7 @@ fn no_more_lines_are_in_flight_than_allowed() {
 
 #[test]
 fn a_late_reply_is_nobodys_and_the_next_is_the_next_ones() {
-    let mut bench = Bench::up(Options::default());
+    let mut bench = Bench::up(DestinationOptions::default());
     bench.ask(&get("a"), 1, 1000);
     bench.sent(1000);
     bench.ask(&get("b"), 2, 1500);
@@ -270,7 +271,7 @@ fn a_late_reply_is_nobodys_and_the_next_is_the_next_ones() {
 
 #[test]
 fn a_connection_that_says_nothing_for_the_whole_timeout_is_closed() {
-    let mut bench = Bench::up(Options::default());
+    let mut bench = Bench::up(DestinationOptions::default());
     bench.ask(&get("a"), 1, 1000);
     bench.sent(1000);
     bench.ask(&set("b", 0), 2, 1900);
@@ -284,7 +285,7 @@ fn a_connection_that_says_nothing_for_the_whole_timeout_is_closed() {
     assert_eq!(bench.destination.timeouts(), 2);
     bench.receive("END\r\n", 2900);
     assert_eq!(bench.told(), [""; 0], "too late");
-    assert_eq!((bench.action(2900), bench.action(2900)), (Some(Action::Close), Some(Action::Connect)));
+    assert_eq!((bench.action(2900), bench.action(2900)), (Some(DestinationAction::Close), Some(DestinationAction::Connect)));
     bench.destination.connected(2901);
     assert_eq!(bench.sent(2901), "get c\r\n");
     bench.receive("END\r\n", 2902);
@@ -294,11 +295,11 @@ fn a_connection_that_says_nothing_for_the_whole_timeout_is_closed() {
 #[test]
 fn a_silent_connection_that_is_asked_ever_more_is_closed_after_twice_the_timeout() {
     let health = HealthOptions { ejects: false, ..HealthOptions::default() };
-    let mut bench = Bench::up(Options { health, ..Options::default() });
-    for waiter in 1..=20 {
-        bench.ask(&get("a"), waiter, waiter * 100);
-        bench.sent(waiter * 100);
-        bench.tick(waiter * 100);
+    let mut bench = Bench::up(DestinationOptions { health, ..DestinationOptions::default() });
+    for number in 1..=20 {
+        bench.ask(&get("a"), number, number * 100);
+        bench.sent(number * 100);
+        bench.tick(number * 100);
     }
     // The first was asked at 100.
     assert_eq!(
@@ -308,16 +309,16 @@ fn a_silent_connection_that_is_asked_ever_more_is_closed_after_twice_the_timeout
     bench.tick(2100);
     assert_eq!(
         bench.told(),
-        (11..=20).map(|waiter| format!("{waiter} SERVER_ERROR timeout")).collect::<Vec<_>>()
+        (11..=20).map(|number| format!("{number} SERVER_ERROR timeout")).collect::<Vec<_>>()
     );
-    assert_eq!((bench.action(2100), bench.action(2100)), (Some(Action::Close), None));
+    assert_eq!((bench.action(2100), bench.action(2100)), (Some(DestinationAction::Close), None));
 }
 
 #[test]
 fn a_request_on_a_connection_that_took_its_time_is_not_told_early_that_it_ran_out_of_its_own() {
-    let mut bench = Bench::new(Options::default());
+    let mut bench = Bench::new(DestinationOptions::default());
     bench.ask(&get("a"), 1, 0);
-    assert_eq!(bench.action(0), Some(Action::Connect));
+    assert_eq!(bench.action(0), Some(DestinationAction::Connect));
     bench.destination.connected(5);
     bench.sent(5);
     bench.tick(1000);
@@ -331,7 +332,7 @@ fn a_request_on_a_connection_that_took_its_time_is_not_told_early_that_it_ran_ou
 
 #[test]
 fn a_lost_connection_fails_what_was_sent_and_the_rest_goes_out_on_the_next() {
-    let mut bench = Bench::up(Options::default());
+    let mut bench = Bench::up(DestinationOptions::default());
     bench.ask(&get("a"), 1, 0);
     bench.ask(&get("b"), 2, 0);
     bench.sent(0);
@@ -339,18 +340,18 @@ fn a_lost_connection_fails_what_was_sent_and_the_rest_goes_out_on_the_next() {
     bench.receive("VALUE a 0 1\r\nA\r\nVALUE b 0 10\r\nhalf", 1);
     bench.close(1);
     assert_eq!(bench.told(), ["1 value A", "2 SERVER_ERROR remote error"]);
-    assert_eq!(bench.action(1), Some(Action::Connect));
+    assert_eq!(bench.action(1), Some(DestinationAction::Connect));
     bench.destination.connected(2);
     assert_eq!(bench.sent(2), "get c\r\n");
     bench.receive("VALUE c 0 1\r\nC\r\nEND\r\n", 3);
     assert_eq!(bench.told(), ["3 value C"]);
-    assert_eq!(bench.destination.status(), Status::Up, "no failure of the destination");
+    assert_eq!(bench.destination.status(), DestinationStatus::Up, "no failure of the destination");
 }
 
 #[test]
 fn a_reply_that_is_none_closes_the_connection() {
     for bytes in ["STORED\r\n", "VALUE b 0 1\r\nx\r\nEND\r\n", "VALUE a 0 1\r\nxx\r\n", "\r\n", "END\n"] {
-        let mut bench = Bench::up(Options::default());
+        let mut bench = Bench::up(DestinationOptions::default());
         bench.ask(&get("a"), 1, 0);
         bench.ask(&set("b", 0), 2, 0);
         bench.sent(0);
@@ -358,27 +359,27 @@ fn a_reply_that_is_none_closes_the_connection() {
         assert_eq!(bench.told(), ["1 SERVER_ERROR remote error", "2 SERVER_ERROR remote error"], "{bytes:?}");
         bench.receive("END\r\nSTORED\r\n", 2);
         assert_eq!(bench.told(), [""; 0]);
-        assert_eq!((bench.action(2), bench.action(2)), (Some(Action::Close), None));
+        assert_eq!((bench.action(2), bench.action(2)), (Some(DestinationAction::Close), None));
         bench.receive("END\r\n", 3);
         assert_eq!((bench.action(3), bench.destination.counters().closes), (None, 1), "{bytes:?}");
     }
-    let mut bench = Bench::up(Options::default());
+    let mut bench = Bench::up(DestinationOptions::default());
     bench.receive("END\r\n", 1);
-    assert_eq!(bench.action(1), Some(Action::Close), "nothing was asked");
+    assert_eq!(bench.action(1), Some(DestinationAction::Close), "nothing was asked");
 }
 
 #[test]
 fn a_value_that_was_refused_with_its_line_ends_the_connection() {
     // What follows may be replies to the value, read as commands.
-    let mut bench = Bench::up(Options::default());
+    let mut bench = Bench::up(DestinationOptions::default());
     bench.ask(&set("a", 5), 1, 0);
     bench.ask(&get("b"), 2, 0);
     bench.sent(0);
     bench.receive("ERROR\r\nVALUE b 0 1\r\nx\r\nEND\r\n", 1);
     assert_eq!(bench.told(), ["1 ERROR", "2 SERVER_ERROR remote error"]);
-    assert_eq!(bench.action(1), Some(Action::Close));
+    assert_eq!(bench.action(1), Some(DestinationAction::Close));
 
-    let mut bench = Bench::up(Options::default());
+    let mut bench = Bench::up(DestinationOptions::default());
     bench.ask(&set("a", 5), 1, 0);
     bench.ask(&get("b"), 2, 0);
     bench.sent(0);
@@ -389,10 +390,10 @@ fn a_value_that_was_refused_with_its_line_ends_the_connection() {
 
 #[test]
 fn a_large_value_is_passed_on_as_it_comes_and_may_break_off() {
-    let limits = Limits { whole_value_bytes_max: 4, ..Limits::default() };
-    let mut bench = Bench::up(Options { limits, ..Options::default() });
-    for (waiter, key) in (1..).zip(["a", "b"]) {
-        bench.ask(&get(key), waiter, 0);
+    let limits = ConnectionLimits { whole_value_bytes_max: 4, ..ConnectionLimits::default() };
+    let mut bench = Bench::up(DestinationOptions { limits, ..DestinationOptions::default() });
+    for (number, key) in (1..).zip(["a", "b"]) {
+        bench.ask(&get(key), number, 0);
     }
     bench.sent(0);
     bench.receive("VALUE a 0 5\r\n12", 0);
@@ -406,38 +407,38 @@ fn a_large_value_is_passed_on_as_it_comes_and_may_break_off() {
 
 #[test]
 fn a_refused_connection_ejects_until_a_probe_is_answered() {
-    let mut bench = Bench::new(Options::default());
+    let mut bench = Bench::new(DestinationOptions::default());
     bench.ask(&get("a"), 1, 0);
-    assert_eq!(bench.action(0), Some(Action::Connect));
+    assert_eq!(bench.action(0), Some(DestinationAction::Connect));
     bench.refuse(10);
     assert_eq!(bench.told(), ["1 SERVER_ERROR connection error"]);
-    assert_eq!(bench.destination.status(), Status::Ejected(Reason::Connect));
+    assert_eq!(bench.destination.status(), DestinationStatus::Ejected(EjectionReason::Connect));
     bench.ask(&get("a"), 2, 20);
-    assert_eq!(bench.told(), ["2 SERVER_ERROR Server unavailable. Reason: connection error"]);
+    assert_eq!(bench.told(), ["2 SERVER_ERROR Server unavailable. EjectionReason: connection error"]);
     assert_eq!(bench.action(20), None);
 
     // A first probe finds nobody, a second no words, a third an answer.
     let probe_ms = bench.destination.next_deadline().unwrap();
     assert!((10_510..=15_010).contains(&probe_ms), "{probe_ms}");
     bench.tick(probe_ms);
-    assert_eq!(bench.action(probe_ms), Some(Action::Connect));
+    assert_eq!(bench.action(probe_ms), Some(DestinationAction::Connect));
     bench.refuse(probe_ms);
     assert_eq!(bench.action(probe_ms), None);
     let probe_ms = bench.destination.next_deadline().unwrap();
     bench.tick(probe_ms);
-    assert_eq!(bench.action(probe_ms), Some(Action::Connect));
+    assert_eq!(bench.action(probe_ms), Some(DestinationAction::Connect));
     bench.destination.connected(probe_ms);
     assert_eq!(bench.sent(probe_ms), "version\r\n");
     assert_eq!(bench.destination.next_deadline(), Some(probe_ms + 1000));
     bench.tick(probe_ms + 1000);
-    assert_eq!(bench.action(probe_ms + 1000), Some(Action::Close));
+    assert_eq!(bench.action(probe_ms + 1000), Some(DestinationAction::Close));
     let probe_ms = bench.destination.next_deadline().unwrap();
     bench.tick(probe_ms);
-    assert_eq!(bench.action(probe_ms), Some(Action::Connect));
+    assert_eq!(bench.action(probe_ms), Some(DestinationAction::Connect));
     bench.destination.connected(probe_ms);
     assert_eq!(bench.sent(probe_ms), "version\r\n");
     bench.receive("VERSION 1.6.45\r\n", probe_ms);
-    assert_eq!(bench.destination.status(), Status::Up);
+    assert_eq!(bench.destination.status(), DestinationStatus::Up);
     bench.ask(&get("a"), 3, probe_ms);
     assert_eq!(bench.sent(probe_ms), "get a\r\n");
     let counters = bench.destination.counters();
@@ -449,26 +450,26 @@ fn a_refused_connection_ejects_until_a_probe_is_answered() {
 #[test]
 fn connections_that_time_out_are_tried_again_as_often_as_allowed() {
     for retries in [0, 2] {
-        let options = Options { connect_retries: retries, server_timeout_ms: 60_000, ..Options::default() };
+        let options = DestinationOptions { connect_retries: retries, server_timeout_ms: 60_000, ..DestinationOptions::default() };
         let mut bench = Bench::new(options);
         bench.ask(&get("a"), 1, 0);
         let mut now_ms = 0;
         for left in (0..=retries).rev() {
-            assert_eq!(bench.action(now_ms), Some(Action::Connect));
+            assert_eq!(bench.action(now_ms), Some(DestinationAction::Connect));
             assert_eq!(bench.destination.next_deadline(), Some(now_ms + 1000));
             now_ms += 1000;
             bench.tick(now_ms);
             assert_eq!(bench.told().is_empty(), left > 0);
-            assert_eq!(bench.action(now_ms), Some(Action::Close));
+            assert_eq!(bench.action(now_ms), Some(DestinationAction::Close));
         }
         assert_eq!(bench.action(now_ms), None);
-        assert_eq!(bench.destination.status(), Status::Ejected(Reason::ConnectTimeout));
+        assert_eq!(bench.destination.status(), DestinationStatus::Ejected(EjectionReason::ConnectTimeout));
     }
 }
 
 #[test]
 fn a_destination_that_goes_away_gets_no_more_but_answers_what_it_has() {
-    let mut bench = Bench::up(Options::default());
+    let mut bench = Bench::up(DestinationOptions::default());
     bench.ask(&set("a", 0), 1, 0);
     bench.ask(&get("b"), 2, 0);
     bench.sent(0);
@@ -476,9 +477,9 @@ fn a_destination_that_goes_away_gets_no_more_but_answers_what_it_has() {
     bench.ask(&get("c"), 3, 0);
     assert_eq!(
         bench.told(),
-        ["1 SERVER_ERROR 301 shutdown", "3 SERVER_ERROR Server unavailable. Reason: shutdown",]
+        ["1 SERVER_ERROR 301 shutdown", "3 SERVER_ERROR Server unavailable. EjectionReason: shutdown",]
     );
-    assert_eq!(bench.destination.status(), Status::Ejected(Reason::Shutdown));
+    assert_eq!(bench.destination.status(), DestinationStatus::Ejected(EjectionReason::Shutdown));
     bench.close(1);
     assert_eq!(bench.told(), ["2 SERVER_ERROR remote error"]);
     assert_eq!(bench.action(1), None);
@@ -486,55 +487,55 @@ fn a_destination_that_goes_away_gets_no_more_but_answers_what_it_has() {
 
 #[test]
 fn timeouts_in_a_row_eject_and_busy_replies_do_not() {
-    let mut bench = Bench::up(Options::default());
-    for waiter in 1..=3 {
-        bench.ask(&set("k", 0), waiter, 10);
+    let mut bench = Bench::up(DestinationOptions::default());
+    for number in 1..=3 {
+        bench.ask(&set("k", 0), number, 10);
     }
     bench.sent(10);
     bench.receive(&"SERVER_ERROR 307 busy\r\n".repeat(3), 20);
-    assert_eq!((bench.told().len(), bench.destination.status()), (3, Status::Up));
-    for waiter in 4..=6 {
-        bench.ask(&set("k", 0), waiter, 30);
+    assert_eq!((bench.told().len(), bench.destination.status()), (3, DestinationStatus::Up));
+    for number in 4..=6 {
+        bench.ask(&set("k", 0), number, 30);
     }
     bench.sent(30);
     bench.tick(1030);
     assert_eq!(bench.told().len(), 3);
-    assert_eq!(bench.destination.status(), Status::Ejected(Reason::Timeout));
+    assert_eq!(bench.destination.status(), DestinationStatus::Ejected(EjectionReason::Timeout));
     assert_eq!(bench.destination.counters().ejections, 1);
 }
 
 #[test]
 fn an_ejected_destination_is_not_connected_to_for_what_was_not_sent() {
-    let limits = Limits { inflight_max: 1, ..Limits::default() };
+    let limits = ConnectionLimits { inflight_max: 1, ..ConnectionLimits::default() };
     let health = HealthOptions { timeouts_max: 1, ..HealthOptions::default() };
-    let mut bench = Bench::up(Options { limits, health, ..Options::default() });
+    let mut bench = Bench::up(DestinationOptions { limits, health, ..DestinationOptions::default() });
     bench.ask(&get("a"), 1, 0);
     bench.ask(&get("b"), 2, 500);
     assert_eq!(bench.sent(500), "get a\r\n");
     bench.tick(1000);
     assert_eq!(bench.told(), ["1 SERVER_ERROR timeout", "2 SERVER_ERROR unavailable"]);
-    assert_eq!((bench.action(1000), bench.action(1000)), (Some(Action::Close), None));
-    assert_eq!(bench.destination.status(), Status::Ejected(Reason::Timeout));
+    assert_eq!((bench.action(1000), bench.action(1000)), (Some(DestinationAction::Close), None));
+    assert_eq!(bench.destination.status(), DestinationStatus::Ejected(EjectionReason::Timeout));
 }
 
 #[test]
 fn an_unused_connection_is_closed() {
-    let mut bench = Bench::up(Options { inactive_reset_ms: 5000, ..Options::default() });
+    let mut bench = Bench::up(DestinationOptions { inactive_reset_ms: 5000, ..DestinationOptions::default() });
     assert_eq!(bench.destination.next_deadline(), Some(5000));
     bench.ask(&get("a"), 1, 4000);
     bench.sent(4000);
     bench.receive("END\r\n", 4001);
     assert_eq!(bench.destination.next_deadline(), Some(9001));
     bench.tick(9001);
-    assert_eq!((bench.action(9001), bench.action(9001)), (Some(Action::Close), None));
-    assert_eq!((bench.destination.status(), bench.destination.next_deadline()), (Status::Idle, None));
+    assert_eq!((bench.action(9001), bench.action(9001)), (Some(DestinationAction::Close), None));
+    assert_eq!((bench.destination.status(), bench.destination.next_deadline()), (DestinationStatus::Idle, None));
     bench.ask(&get("a"), 2, 9002);
-    assert_eq!(bench.action(9002), Some(Action::Connect));
+    assert_eq!(bench.action(9002), Some(DestinationAction::Connect));
 }
 
 #[test]
 fn requests_that_time_out_before_there_is_a_connection_are_never_sent() {
-    let options = Options { connect_timeout_ms: 5000, ..Options::default() };
+    let options = DestinationOptions { connect_timeout_ms: 5000, ..DestinationOptions::default() };
     let mut bench = Bench::new(options);
     bench.ask(&set("a", 3), 1, 0);
     bench.ask(&get("b"), 2, 500);
@@ -549,14 +550,14 @@ fn requests_that_time_out_before_there_is_a_connection_are_never_sent() {
 
 #[test]
 fn an_abandoned_destination_tells_everybody_and_closes() {
-    let mut bench = Bench::up(Options::default());
+    let mut bench = Bench::up(DestinationOptions::default());
     bench.ask(&get("a"), 1, 0);
     bench.sent(0);
     bench.ask(&get("b"), 2, 0);
     let told = &mut bench.told;
-    bench.destination.abandon(0, &mut |waiter, event| told.push(short(waiter, &event)));
+    bench.destination.abandon(0, &mut |number, event| told.push(short(number, &event)));
     assert_eq!(bench.told(), ["1 SERVER_ERROR local error", "2 SERVER_ERROR local error"]);
-    assert_eq!((bench.action(0), bench.action(0)), (Some(Action::Close), None));
+    assert_eq!((bench.action(0), bench.action(0)), (Some(DestinationAction::Close), None));
 }
 
 #[test]
@@ -583,7 +584,7 @@ fn every_kind_of_failure_has_its_line() {
 
 #[test]
 fn a_get_beyond_what_a_destination_may_have_is_refused_if_another_may_answer() {
-    let mut bench = Bench::up(Options::default());
+    let mut bench = Bench::up(DestinationOptions::default());
     bench.destination.limit_concurrency(Some(AdaptiveConcurrency { min: 1, max: 1 }));
     let slow = "SERVER_ERROR 307 busy: the server is slow (adaptive_concurrency)";
     bench.ask_who_may_refuse(&get("a"), 1, true, 0);

@@ -1,4 +1,4 @@
-//! Models of `../src/mesh/lock.rs` and `spsc.rs`: the very files, with loom's atomics.
+//! Models of `server/shard/src/mesh/lock.rs` and `spsc.rs`: these files themselves, compiled with loom's atomics.
 
 #[path = "../../src/mesh/lock.rs"]
 pub mod lock;
@@ -13,9 +13,9 @@ mod tests {
     use loom::thread;
 
     use super::lock::{Bell, Lock};
-    use super::spsc::ring;
+    use super::spsc::channel;
 
-    /// Every interleaving with at most three preemptions: where bugs are, and it ends in seconds.
+    /// Runs `run` in every interleaving with at most three preemptions. That finds nearly all bugs, and takes seconds.
     fn model(run: impl Fn() + Sync + Send + 'static) {
         let mut builder = loom::model::Builder::new();
         builder.preemption_bound = Some(3);
@@ -49,29 +49,29 @@ mod tests {
     #[test]
     fn owner_and_borrowers_never_touch_a_slice_together_and_see_each_others_writes() {
         model(|| {
-            let slice = Arc::new(Slice { lock: Lock::held(), value: UnsafeCell::new(0) });
+            let slice = Arc::new(Slice { lock: Lock::new_held(), value: UnsafeCell::new(0) });
             let borrowed = Arc::new(AtomicUsize::new(0));
             let borrowers: Vec<_> = (0..2)
                 .map(|_| {
                     let (slice, borrowed) = (Arc::clone(&slice), Arc::clone(&borrowed));
                     thread::spawn(move || {
-                        if slice.lock.try_take() {
+                        if slice.lock.try_lock() {
                             slice.add();
                             borrowed.fetch_add(1, Ordering::Relaxed);
-                            slice.lock.give_up();
+                            slice.lock.unlock();
                         }
                     })
                 })
                 .collect();
             slice.add(); // awake
-            slice.lock.give_up(); // asleep
-            slice.lock.take(); // awake again
+            slice.lock.unlock(); // asleep
+            slice.lock.lock(); // awake again
             slice.add();
-            slice.lock.give_up();
+            slice.lock.unlock();
             for borrower in borrowers {
                 borrower.join().unwrap();
             }
-            slice.lock.take();
+            slice.lock.lock();
             let borrowed = borrowed.load(Ordering::Relaxed) as u32;
             // SAFETY: the lock is held.
             slice.value.with(|value| assert_eq!(unsafe { *value }, 2 + borrowed));
@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn a_shard_never_sleeps_on_work_that_nobody_will_wake_it_for() {
         model(|| {
-            let bell = Arc::new(Bell::silent());
+            let bell = Arc::new(Bell::new());
             let work = Arc::new(AtomicUsize::new(0));
             let rung = Arc::new(AtomicUsize::new(0));
             let publishers: Vec<_> = (0..2)
@@ -114,14 +114,14 @@ mod tests {
     fn an_owner_that_sleeps_finds_what_a_borrower_left_it() {
         // A borrower that could not take the slice publishes instead: the owner sees one or the other.
         model(|| {
-            let slice = Arc::new(Slice { lock: Lock::held(), value: UnsafeCell::new(0) });
-            let (bell, work) = (Arc::new(Bell::silent()), Arc::new(AtomicUsize::new(0)));
+            let slice = Arc::new(Slice { lock: Lock::new_held(), value: UnsafeCell::new(0) });
+            let (bell, work) = (Arc::new(Bell::new()), Arc::new(AtomicUsize::new(0)));
             let peer = {
                 let (slice, bell, work) = (Arc::clone(&slice), Arc::clone(&bell), Arc::clone(&work));
                 thread::spawn(move || {
-                    if slice.lock.try_take() {
+                    if slice.lock.try_lock() {
                         slice.add();
-                        slice.lock.give_up();
+                        slice.lock.unlock();
                         return false;
                     }
                     work.fetch_add(1, Ordering::Release);
@@ -131,14 +131,14 @@ mod tests {
             bell.arm();
             let sleeps = work.load(Ordering::Acquire) == 0;
             if sleeps {
-                slice.lock.give_up();
+                slice.lock.unlock();
             }
             let rung = peer.join().unwrap();
             if !sleeps {
                 bell.disarm();
-                slice.lock.give_up();
+                slice.lock.unlock();
             }
-            slice.lock.take();
+            slice.lock.lock();
             // SAFETY: the lock is held.
             let done = slice.value.with(|value| unsafe { *value });
             assert!(done == 1 || work.load(Ordering::Acquire) == 1);
@@ -147,9 +147,9 @@ mod tests {
     }
 
     #[test]
-    fn a_ring_hands_over_every_value_once_and_in_order_also_when_it_was_full() {
+    fn a_channel_hands_over_every_value_once_and_in_order_also_when_it_was_full() {
         model(|| {
-            let (mut producer, mut consumer) = ring(2);
+            let (mut producer, mut consumer) = channel(2);
             let pusher = thread::spawn(move || {
                 let mut number = 0;
                 for _ in 0..5 {
@@ -176,10 +176,10 @@ mod tests {
     }
 
     #[test]
-    fn what_a_full_ring_holds_is_dropped_with_it_by_whichever_side_goes_last() {
+    fn what_a_full_channel_holds_is_dropped_with_it_by_the_end_that_goes_last() {
         model(|| {
             let value = Arc::new(());
-            let (mut producer, mut consumer) = ring(2);
+            let (mut producer, mut consumer) = channel(2);
             let pushed = Arc::clone(&value);
             let pusher = thread::spawn(move || {
                 let _ = producer.push(Arc::clone(&pushed));
@@ -193,10 +193,10 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_that_sleeps_on_an_empty_ring_is_woken_for_what_is_pushed() {
+    fn a_shard_that_sleeps_on_an_empty_channel_is_woken_for_what_is_pushed() {
         model(|| {
-            let bell = Arc::new(Bell::silent());
-            let (mut producer, consumer) = ring(2);
+            let bell = Arc::new(Bell::new());
+            let (mut producer, consumer) = channel(2);
             let publisher = {
                 let bell = Arc::clone(&bell);
                 thread::spawn(move || {
@@ -212,10 +212,10 @@ mod tests {
     }
 
     #[test]
-    fn a_borrower_that_finds_the_ring_taken_and_the_slice_free_finds_the_work_done() {
+    fn a_borrower_that_finds_the_channel_empty_and_the_slice_free_finds_the_work_done() {
         model(|| {
-            let slice = Arc::new(Slice { lock: Lock::held(), value: UnsafeCell::new(0) });
-            let (mut producer, mut consumer) = ring(2);
+            let slice = Arc::new(Slice { lock: Lock::new_held(), value: UnsafeCell::new(0) });
+            let (mut producer, mut consumer) = channel(2);
             let owner = {
                 let slice = Arc::clone(&slice);
                 thread::spawn(move || {
@@ -223,12 +223,12 @@ mod tests {
                     if taken.is_some() {
                         slice.add();
                     }
-                    slice.lock.give_up();
+                    slice.lock.unlock();
                 })
             };
             producer.push(()).unwrap();
-            // The lock first: what was taken from the ring before it was free has been done.
-            if slice.lock.try_take() && producer.is_empty() {
+            // The lock first: what was taken from the channel before it was free has been done.
+            if slice.lock.try_lock() && producer.is_empty() {
                 // SAFETY: the lock is held.
                 slice.value.with(|value| assert_eq!(unsafe { *value }, 1));
             }

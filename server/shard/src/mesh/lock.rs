@@ -1,48 +1,50 @@
-//! The lock word of a slice, and the bell of a sleeping shard: the two atomics of our own.
+//! The lock of a slice, and the bell that says whether a shard sleeps. Both are one atomic.
 //!
-//! Compiled here, and again under loom, which tries every interleaving (`server/loom`). Uses nothing but atomics.
+//! This file is also compiled by `server/shard/loom`, where loom tries every interleaving. For that reason it uses nothing
+//! but atomics.
 
 #[cfg(loom)]
 use loom::sync::atomic::{AtomicBool, Ordering, fence};
 #[cfg(not(loom))]
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
-/// Held or free.
+/// A spin lock. The value is true while somebody holds it.
 #[derive(Debug)]
 pub struct Lock(AtomicBool);
 
 impl Lock {
-    /// A lock that somebody holds from the start.
-    pub fn held() -> Self {
+    /// A lock that is held from the start.
+    pub fn new_held() -> Self {
         Self(AtomicBool::new(true))
     }
 
-    /// Take it if it is free.
+    /// Takes the lock if it is free. Returns whether it did.
     #[inline]
-    pub fn try_take(&self) -> bool {
+    pub fn try_lock(&self) -> bool {
         // The load keeps the line shared while it is held, which is nearly always.
         !self.0.load(Ordering::Relaxed)
             && self.0.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
-    /// Take it, waiting for whoever has it.
+    /// Takes the lock, and waits for its holder if there is one.
     #[inline]
-    pub fn take(&self) {
+    pub fn lock(&self) {
         let mut spins = 0u32;
-        while !self.try_take() {
+        while !self.try_lock() {
             spins += 1;
             relax(spins);
         }
     }
 
-    /// Let others have it.
+    /// Releases the lock. Only its holder may call this.
     #[inline]
-    pub fn give_up(&self) {
+    pub fn unlock(&self) {
+        debug_assert!(self.0.load(Ordering::Relaxed), "a free lock is not unlocked");
         self.0.store(false, Ordering::Release);
     }
 }
 
-/// A holder may have lost its core; past this many looks, let it run.
+/// After this many attempts the waiting thread yields its core: the holder may be waiting for it.
 #[cfg(not(loom))]
 const SPINS_MAX: u32 = 100;
 
@@ -60,33 +62,33 @@ fn relax(_spins: u32) {
     loom::thread::yield_now();
 }
 
-/// Tells publishers whether a shard sleeps, so that they wake it, once.
+/// Tells publishers whether a shard sleeps, so that exactly one of them wakes it.
 ///
-/// The sleeper says so and then looks for work; a publisher publishes and then looks whether anybody sleeps. Both put
-/// a full fence between, so that at least one of them sees the other.
+/// The shard arms the bell and then looks for work. A publisher publishes and then looks at the bell. Both have a full fence
+/// between the two steps, so that at least one of them sees what the other did.
 #[derive(Debug)]
 pub struct Bell(AtomicBool);
 
 impl Bell {
-    /// Nobody sleeps.
-    pub fn silent() -> Self {
+    /// The bell of a shard that is awake.
+    pub fn new() -> Self {
         Self(AtomicBool::new(false))
     }
 
-    /// The sleeper, before its last look for work.
+    /// Called by the shard that is about to sleep, before its last look for work.
     #[inline]
     pub fn arm(&self) {
         self.0.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
     }
 
-    /// The sleeper, awake again.
+    /// Called by the shard when it is awake again.
     #[inline]
     pub fn disarm(&self) {
         self.0.store(false, Ordering::Relaxed);
     }
 
-    /// A publisher, after publishing: whether it must wake the sleeper. One of several is told so.
+    /// Called by a publisher after publishing. Returns whether it must wake the shard: true for one of several publishers.
     #[inline]
     pub fn must_ring(&self) -> bool {
         fence(Ordering::SeqCst);

@@ -7,7 +7,7 @@ use corecached_net::ConnId;
 
 use crate::types::ServiceTypes;
 
-/// Where a reply goes: the connection, and the request's place in its order.
+/// Where a reply goes: the connection, and the request on it.
 #[derive(Clone, Copy, Debug)]
 pub struct ReplyTo {
     /// A connection of the shard that asks.
@@ -24,7 +24,7 @@ impl ReplyTo {
     }
 }
 
-/// What part of a reply bytes are.
+/// Which piece of a reply some bytes are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Piece {
     /// The whole reply, or the last piece of it.
@@ -36,7 +36,7 @@ pub enum Piece {
     Broken,
 }
 
-/// What one shard asks of another about a key, with the bytes that go with it.
+/// A request of one shard to another, with the bytes that belong to it.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a, A> {
     /// What is asked.
@@ -54,11 +54,11 @@ pub struct Request<'a, A> {
 /// One shard's reply to a request.
 #[derive(Debug)]
 pub struct Reply<'a> {
-    /// Where it goes.
+    /// Where the reply goes.
     pub to: ReplyTo,
-    /// How much of the reply it is.
+    /// Which piece of the reply it is.
     pub piece: Piece,
-    /// What the client gets.
+    /// The bytes that the client gets.
     pub bytes: &'a [u8],
     /// How many of `bytes` come before the pinned value.
     pub split: usize,
@@ -66,7 +66,7 @@ pub struct Reply<'a> {
     pub pinned: Option<PinnedValue>,
 }
 
-/// A message whose byte slices are lengths in the batch's buffer.
+/// A message as it is kept in a batch: lengths stand for its byte slices, which lie one after the other in the buffer.
 enum Packed<S: ServiceTypes> {
     Request { to: ReplyTo, hash: u64, ask: S::Ask, key: u32, tokens: u32, data: u32 },
     Reply { to: ReplyTo, piece: Piece, len: u32, split: u32, pinned: bool },
@@ -109,7 +109,7 @@ pub struct Batch<S: ServiceTypes> {
     answers_bytes: usize,
     pinned: Vec<PinnedValue>,
     /// Pinned values that go back to the shard that lent them.
-    pub returned: Vec<PinnedValue>,
+    pub(crate) returned: Vec<PinnedValue>,
 }
 
 impl<S: ServiceTypes> Default for Batch<S> {
@@ -127,19 +127,19 @@ impl<S: ServiceTypes> Default for Batch<S> {
 impl<S: ServiceTypes> Batch<S> {
     /// Whether nothing is in it.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.messages.is_empty() && self.returned.is_empty()
     }
 
     /// Bytes of memory that its messages take.
     #[must_use]
-    pub fn len_bytes(&self) -> usize {
+    pub(crate) fn len_bytes(&self) -> usize {
         self.bytes.len() + self.answers_bytes + self.messages.len() * size_of::<Packed<S>>()
     }
 
-    /// Bytes of memory that it holds on to when empty.
+    /// Bytes of memory that it keeps when it is empty.
     #[must_use]
-    pub fn capacity_bytes(&self) -> usize {
+    pub(crate) fn capacity_bytes(&self) -> usize {
         self.bytes.capacity() + self.messages.capacity() * size_of::<Packed<S>>()
     }
 
@@ -171,6 +171,7 @@ impl<S: ServiceTypes> Batch<S> {
             }
             None => (0, false),
         };
+        debug_assert!(split <= len, "the pinned value is inside the reply");
         self.messages.push(Packed::Reply { to, piece, len, split, pinned });
     }
 
@@ -180,13 +181,13 @@ impl<S: ServiceTypes> Batch<S> {
     }
 
     /// Appends an answer to a broadcast, which connection `conn` asked for.
-    pub fn push_answer(&mut self, conn: ConnId, answer: S::Answer) {
+    pub(crate) fn push_answer(&mut self, conn: ConnId, answer: S::Answer) {
         self.answers_bytes += S::answer_bytes(&answer);
         self.messages.push(Packed::Answer { conn, answer });
     }
 
     /// Hashes of the keys that its requests name, in order.
-    pub fn hashes(&self) -> impl Iterator<Item = u64> {
+    pub(crate) fn hashes(&self) -> impl Iterator<Item = u64> {
         self.messages.iter().filter_map(|message| match message {
             Packed::Request { hash, .. } if *hash != 0 => Some(*hash),
             _ => None,
@@ -218,6 +219,7 @@ impl<S: ServiceTypes> Batch<S> {
             });
         }
         debug_assert_eq!(at, bytes.len(), "every byte belongs to a message");
+        debug_assert!(pinned.next().is_none(), "every pinned value belongs to a reply");
         self.bytes.clear();
         self.answers_bytes = 0;
     }

@@ -1,15 +1,15 @@
-//! The channels between shards: rings with one producer and one consumer each.
+//! The channels between shards. Each has one producer and one consumer.
 //!
-//! Messages for another shard gather in a batch and are published once a turn, requests and replies apart, so that
-//! replies always get through. Both directions are bounded: when a peer's request channel is full and the batch for
-//! it too, connections that need that peer stop parsing; a shard takes no more requests from a peer that does not take
-//! its replies. A peer is woken only when it is parked.
+//! Messages for another shard are collected in a batch, which is published once a turn. Requests and replies have separate
+//! channels, so that replies always get through. Both are bounded. When the request channel of a peer is full and the batch
+//! for it too, connections that need that peer are not parsed any further. A shard takes no more requests from a peer that
+//! does not take its replies. A peer is woken only when it sleeps.
 
-pub mod lock;
+mod lock;
 pub mod message;
-pub mod owner;
+pub(crate) mod owner;
 pub mod slice;
-pub mod spsc;
+mod spsc;
 
 use std::sync::{Arc, OnceLock};
 
@@ -17,34 +17,35 @@ use corecached_net::Waker;
 
 use self::lock::Bell;
 use self::message::Batch;
-use self::spsc::{Consumer, Producer, ring};
+use self::spsc::{Consumer, Producer, channel};
 use crate::types::ServiceTypes;
 
-/// Batches under way from one shard to another.
+/// Capacity of a channel, in batches.
 const BATCHES_MAX: usize = 32;
-/// Bytes gathered for a peer that has no room, before parsing for it stops.
+/// Bytes collected for a peer whose channel is full. Past it, nothing more is parsed for that peer.
 const PENDING_BYTES_MAX: usize = 256 * 1024;
-/// Emptied batches kept for use again.
+/// Emptied batches that a shard keeps to use them again.
 const SPARES_MAX: usize = 16;
-/// Bytes of a batch kept for use again; a larger one is dropped.
+/// Bytes of the largest batch that is kept to be used again.
 const SPARE_BYTES_MAX: usize = 512 * 1024;
 
-/// What all shards know of each.
+/// Whether a shard sleeps, and how to wake it. All shards share one for each shard.
 #[derive(Debug)]
 pub struct Presence {
-    /// Armed while it waits for the kernel: whoever publishes to it then must wake it.
+    /// Armed while the shard waits for the kernel. Then a peer that publishes to it must wake it.
     bell: Bell,
-    /// How; set once its driver is up.
+    /// Empty until the driver of the shard has been made.
     waker: OnceLock<Arc<Waker>>,
 }
 
 impl Presence {
-    /// Its driver is up.
-    pub fn set_waker(&self, waker: Arc<Waker>) {
-        let _ = self.waker.set(waker);
+    /// Says how to wake the shard. Called once, when its driver has been made.
+    pub(crate) fn set_waker(&self, waker: Arc<Waker>) {
+        let first = self.waker.set(waker).is_ok();
+        debug_assert!(first, "a shard has one driver");
     }
 
-    /// Wake it from outside the mesh.
+    /// Wakes the shard. For threads that are not shards.
     pub fn wake(&self) {
         if let Some(waker) = self.waker.get() {
             waker.wake();
@@ -52,60 +53,64 @@ impl Presence {
     }
 }
 
-/// One shard's ends of all its channels.
+/// One shard's ends of its channels to and from all other shards.
 pub struct Mesh<S: ServiceTypes> {
     me: usize,
     presence: Arc<[Presence]>,
-    peers: Vec<Peer<S>>,
+    /// In the order of their shards, without this one.
+    peers: Vec<PeerChannels<S>>,
+    /// Empty batches to use again.
     spares: Vec<Batch<S>>,
 }
 
-struct Peer<S: ServiceTypes> {
+/// This shard's ends of the four channels between it and one peer.
+struct PeerChannels<S: ServiceTypes> {
     shard: usize,
-    requests_out: Lane<S>,
-    replies_out: Lane<S>,
+    requests_out: Outgoing<S>,
+    replies_out: Outgoing<S>,
     requests_in: Consumer<Batch<S>>,
     replies_in: Consumer<Batch<S>>,
 }
 
-/// An outgoing channel and what waits to be published on it.
-struct Lane<S: ServiceTypes> {
-    published: Producer<Batch<S>>,
+/// An outgoing channel, and the batch that will be published on it.
+struct Outgoing<S: ServiceTypes> {
+    channel: Producer<Batch<S>>,
     pending: Batch<S>,
 }
 
-impl<S: ServiceTypes> Lane<S> {
-    /// Publish what waits; true when something was.
+impl<S: ServiceTypes> Outgoing<S> {
+    /// Publishes the pending batch. False when it is empty, or when the channel is full.
     fn publish(&mut self, spares: &mut Vec<Batch<S>>) -> bool {
         if self.pending.is_empty() {
             return false;
         }
         let batch = std::mem::replace(&mut self.pending, spares.pop().unwrap_or_default());
-        let Err(batch) = self.published.push(batch) else { return true };
-        // Full. Nothing was added to the replacement: it goes back, and the batch waits for the next turn.
+        let Err(batch) = self.channel.push(batch) else { return true };
+        // The channel is full. The batch stays pending until the next turn, and its replacement, still empty, goes back.
         spares.push(std::mem::replace(&mut self.pending, batch));
         false
     }
 }
 
-/// The ends of every shard among `shards`, and what they know of each other.
+/// Connects `shards` shards. Returns the ends of each, in order, and how to wake each.
 #[must_use]
 pub fn connect<S: ServiceTypes>(shards: usize) -> (Vec<Mesh<S>>, Arc<[Presence]>) {
     let presence: Arc<[Presence]> =
-        (0..shards).map(|_| Presence { bell: Bell::silent(), waker: OnceLock::new() }).collect();
+        (0..shards).map(|_| Presence { bell: Bell::new(), waker: OnceLock::new() }).collect();
     let mut meshes: Vec<Mesh<S>> = (0..shards)
         .map(|me| Mesh { me, presence: Arc::clone(&presence), peers: Vec::new(), spares: Vec::new() })
         .collect();
     for one in 0..shards {
         for other in one + 1..shards {
-            let (ask, asked) = ring(BATCHES_MAX);
-            let (answer, answered) = ring(BATCHES_MAX);
-            let (ask_back, asked_back) = ring(BATCHES_MAX);
-            let (answer_back, answered_back) = ring(BATCHES_MAX);
-            let peer = |shard, ask, answer, requests_in, replies_in| Peer {
+            // Requests of `one` to `other` and the replies to them, and then the other way round.
+            let (ask, asked) = channel(BATCHES_MAX);
+            let (answer, answered) = channel(BATCHES_MAX);
+            let (ask_back, asked_back) = channel(BATCHES_MAX);
+            let (answer_back, answered_back) = channel(BATCHES_MAX);
+            let peer = |shard, requests_out, replies_out, requests_in, replies_in| PeerChannels {
                 shard,
-                requests_out: Lane { published: ask, pending: Batch::default() },
-                replies_out: Lane { published: answer, pending: Batch::default() },
+                requests_out: Outgoing { channel: requests_out, pending: Batch::default() },
+                replies_out: Outgoing { channel: replies_out, pending: Batch::default() },
                 requests_in,
                 replies_in,
             };
@@ -115,59 +120,67 @@ pub fn connect<S: ServiceTypes>(shards: usize) -> (Vec<Mesh<S>>, Arc<[Presence]>
     }
     for mesh in &mut meshes {
         mesh.peers.sort_by_key(|peer| peer.shard);
+        debug_assert_eq!(mesh.peers.len(), shards - 1, "one for each other shard");
     }
     (meshes, presence)
 }
 
 impl<S: ServiceTypes> Mesh<S> {
-    /// The shard these ends belong to.
+    /// The index of the shard that these ends belong to.
     #[must_use]
     pub const fn me(&self) -> usize {
         self.me
     }
 
-    /// Shards in the mesh, this one included.
+    /// Number of shards in the mesh, with this one.
     #[must_use]
     pub fn shards(&self) -> usize {
         self.presence.len()
     }
 
-    fn peer(&mut self, shard: usize) -> &mut Peer<S> {
-        debug_assert_ne!(shard, self.me);
-        debug_assert!(shard < self.shards());
-        &mut self.peers[shard - usize::from(shard > self.me)]
+    /// The position of `shard` in `peers`.
+    fn peer_index(&self, shard: usize) -> usize {
+        debug_assert_ne!(shard, self.me, "a shard has no channel to itself");
+        let index = shard - usize::from(shard > self.me);
+        debug_assert_eq!(self.peers.get(index).map(|peer| peer.shard), Some(shard));
+        index
     }
 
-    /// Whether a request for `shard` may be added.
+    fn peer(&mut self, shard: usize) -> &mut PeerChannels<S> {
+        let index = self.peer_index(shard);
+        &mut self.peers[index]
+    }
+
+    /// Whether a request to `shard` may be added.
     #[must_use]
     pub fn has_room(&self, shard: usize) -> bool {
-        let peer = &self.peers[shard - usize::from(shard > self.me)];
+        let peer = &self.peers[self.peer_index(shard)];
         peer.requests_out.pending.len_bytes() < PENDING_BYTES_MAX
     }
 
-    /// Whether everything asked of `shard` has been taken by it: with its slice free, it has been done.
+    /// Whether `shard` has taken every request of this shard. If its slice is free as well, it has carried them out.
     #[must_use]
-    pub fn is_quiet(&self, shard: usize) -> bool {
-        let lane = &self.peers[shard - usize::from(shard > self.me)].requests_out;
-        lane.pending.is_empty() && lane.published.is_empty()
+    pub fn has_no_requests(&self, shard: usize) -> bool {
+        let outgoing = &self.peers[self.peer_index(shard)].requests_out;
+        outgoing.pending.is_empty() && outgoing.channel.is_empty()
     }
 
-    /// Requests for `shard`, published with the rest of this turn.
+    /// The batch of requests to `shard` that is published at the end of this turn.
     pub fn requests(&mut self, shard: usize) -> &mut Batch<S> {
         &mut self.peer(shard).requests_out.pending
     }
 
-    /// Replies and returned values for `shard`, published with the rest of this turn.
+    /// The batch of replies and returned values to `shard` that is published at the end of this turn.
     pub fn replies(&mut self, shard: usize) -> &mut Batch<S> {
         &mut self.peer(shard).replies_out.pending
     }
 
-    /// The next batch of replies from any peer, with its shard.
+    /// The next batch of replies from any peer, with the index of that peer.
     pub fn take_replies(&mut self) -> Option<(usize, Batch<S>)> {
         self.peers.iter_mut().find_map(|peer| Some((peer.shard, peer.replies_in.pop()?)))
     }
 
-    /// The next batch of requests from a peer that takes our replies, with its shard.
+    /// The next batch of requests from a peer that takes the replies of this shard, with the index of that peer.
     pub fn take_requests(&mut self) -> Option<(usize, Batch<S>)> {
         self.peers.iter_mut().find_map(|peer| {
             if peer.replies_out.pending.len_bytes() >= PENDING_BYTES_MAX {
@@ -177,7 +190,7 @@ impl<S: ServiceTypes> Mesh<S> {
         })
     }
 
-    /// Give back an emptied batch.
+    /// Keeps an emptied batch to use it again.
     pub fn recycle(&mut self, batch: Batch<S>) {
         debug_assert!(batch.is_empty());
         if self.spares.len() < SPARES_MAX && batch.capacity_bytes() <= SPARE_BYTES_MAX {
@@ -185,7 +198,7 @@ impl<S: ServiceTypes> Mesh<S> {
         }
     }
 
-    /// Show the peers what was added since; `wake` is called for those that sleep.
+    /// Publishes the pending batches. Calls `wake` for each peer that sleeps and has something to take now.
     pub fn publish(&mut self, mut wake: impl FnMut(&Waker)) {
         for peer in &mut self.peers {
             let replied = peer.replies_out.publish(&mut self.spares);
@@ -201,9 +214,8 @@ impl<S: ServiceTypes> Mesh<S> {
         }
     }
 
-    /// Whether something waits that this shard could work on.
-    #[must_use]
-    pub fn pending(&self) -> bool {
+    /// Whether a batch has come, or could not be published yet.
+    fn has_work(&self) -> bool {
         self.peers.iter().any(|peer| {
             !peer.replies_in.is_empty()
                 || !peer.requests_in.is_empty()
@@ -212,19 +224,19 @@ impl<S: ServiceTypes> Mesh<S> {
         })
     }
 
-    /// About to wait for the kernel: peers wake us from now on. False when there is work after all.
+    /// Called before this shard waits for the kernel: from now on peers wake it. False when there is work after all.
     #[must_use]
-    pub fn park(&self) -> bool {
+    pub(crate) fn park(&self) -> bool {
         self.presence[self.me].bell.arm();
-        if self.pending() {
+        if self.has_work() {
             self.unpark();
             return false;
         }
         true
     }
 
-    /// Awake again.
-    pub fn unpark(&self) {
+    /// Called when this shard is awake again.
+    pub(crate) fn unpark(&self) {
         self.presence[self.me].bell.disarm();
     }
 }

@@ -1,11 +1,12 @@
-//! Which shard a key belongs to: the one place that says so.
+//! Which shard a key belongs to. Nothing else in the server decides that.
 
-/// The owner among `shards` of the key whose hash is `hash`.
+/// The index of the shard, out of `shards`, that owns the keys with this hash.
 ///
-/// Takes the top 16 bits, which the index leaves alone: keys of one owner must not crowd a part of it.
+/// Only the top 16 bits decide. The index of the store does not use them, so the keys of one owner spread over all of it.
 #[inline]
 #[must_use]
 pub fn owner_of(hash: u64, shards: usize) -> usize {
+    debug_assert!((1..=1 << 16).contains(&shards), "16 bits of the hash choose the owner");
     (((hash >> 48) * shards as u64) >> 16) as usize
 }
 

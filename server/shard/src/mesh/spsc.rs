@@ -1,10 +1,10 @@
-//! A bounded ring from one thread to another: what the channels between shards are made of.
+//! A bounded channel with one producer and one consumer. The channels between shards are made of it.
 //!
-//! One side pushes, one pops, neither waits. Each keeps its own index to itself and publishes it; the other's it reads
-//! again only when what it saw last says that there is no room, or nothing to take. So a push or a pop that finds both
-//! touches one line that the other side writes.
+//! One thread pushes and one pops; neither waits. Each side keeps a private copy of its own index and publishes it. It reads
+//! the index of the other side again only when the value that it read last says that the channel is full, or empty. So most
+//! calls touch only one cache line that the other side writes.
 //!
-//! Compiled here, and again under loom, which tries every interleaving (`server/loom`).
+//! This file is also compiled by `server/shard/loom`, where loom tries every interleaving.
 
 use std::mem::MaybeUninit;
 
@@ -20,7 +20,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-/// [`std::cell::UnsafeCell`] with the face of loom's.
+/// [`std::cell::UnsafeCell`] with the methods of loom's type of that name.
 #[cfg(not(loom))]
 #[derive(Debug)]
 struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
@@ -37,23 +37,24 @@ impl<T> UnsafeCell<T> {
     }
 }
 
-/// An index alone on its cache lines: they are fetched in pairs.
+/// An index with cache lines of its own. 128 bytes, because CPUs fetch lines of 64 bytes in pairs.
 #[derive(Debug)]
 #[repr(align(128))]
 struct Index(AtomicUsize);
 
 #[derive(Debug)]
 struct Shared<T> {
-    /// Values ever popped. Written by the consumer.
+    /// Number of values popped so far, modulo 2^64. Written by the consumer.
     popped: Index,
-    /// Values ever pushed. Written by the producer.
+    /// Number of values pushed so far, modulo 2^64. Written by the producer.
     pushed: Index,
-    /// Value `n` lies in slot `n % len`; those from `popped` to `pushed` are there. A power of two of them.
+    /// Value number `n` is in slot `n % len`, which holds a value when `popped <= n < pushed`. `len` is a power of two.
     slots: Box<[UnsafeCell<MaybeUninit<T>>]>,
 }
 
-// SAFETY: a slot is written by the one producer before it publishes `pushed` (release), and read by the one consumer
-// after it has seen that (acquire); the other way round for `popped`. So sharing the ring is handing `T` over.
+// SAFETY: the one producer writes a slot before it publishes `pushed` (release), and the one consumer reads it after it has
+// read that value (acquire). `popped` works in the same way in the other direction. So the two threads never access a slot at
+// the same time, and a value only moves from one thread to the other.
 unsafe impl<T: Send> Sync for Shared<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Send for Shared<T> {}
@@ -69,36 +70,36 @@ impl<T> Drop for Shared<T> {
     fn drop(&mut self) {
         let (popped, pushed) = (self.popped.0.load(Ordering::Acquire), self.pushed.0.load(Ordering::Acquire));
         for number in popped..pushed {
-            // SAFETY: both sides are gone, and the values between the two indices were pushed and not popped.
+            // SAFETY: both ends are gone, and the values between the two indices were pushed and not popped.
             self.slot(number).with_mut(|slot| unsafe { (*slot).assume_init_drop() });
         }
     }
 }
 
-/// The side that pushes.
+/// The end of a channel that pushes values.
 #[derive(Debug)]
 pub struct Producer<T> {
     shared: Arc<Shared<T>>,
-    /// As published.
+    /// Equal to [`Shared::pushed`].
     pushed: usize,
-    /// As last seen.
+    /// [`Shared::popped`] as it was read last.
     popped: usize,
 }
 
-/// The side that pops.
+/// The end of a channel that pops values.
 #[derive(Debug)]
 pub struct Consumer<T> {
     shared: Arc<Shared<T>>,
-    /// As published.
+    /// Equal to [`Shared::popped`].
     popped: usize,
-    /// As last seen.
+    /// [`Shared::pushed`] as it was read last.
     pushed: usize,
 }
 
-/// A ring with room for `capacity` values, a power of two.
+/// A channel with room for `capacity` values, which must be a power of two.
 #[must_use]
-pub fn ring<T>(capacity: usize) -> (Producer<T>, Consumer<T>) {
-    assert!(capacity.is_power_of_two());
+pub fn channel<T>(capacity: usize) -> (Producer<T>, Consumer<T>) {
+    assert!(capacity.is_power_of_two(), "an index is masked with the capacity");
     let shared = Arc::new(Shared {
         popped: Index(AtomicUsize::new(0)),
         pushed: Index(AtomicUsize::new(0)),
@@ -109,10 +110,10 @@ pub fn ring<T>(capacity: usize) -> (Producer<T>, Consumer<T>) {
 }
 
 impl<T> Producer<T> {
-    /// Hand a value over.
+    /// Appends a value.
     ///
     /// # Errors
-    /// The value, when the ring is full.
+    /// Returns the value when the channel is full.
     #[inline]
     pub fn push(&mut self, value: T) -> Result<(), T> {
         let capacity = self.shared.slots.len();
@@ -122,15 +123,16 @@ impl<T> Producer<T> {
                 return Err(value);
             }
         }
-        // SAFETY: fewer than `capacity` values lie between `popped`, which the consumer has published, and `pushed`: so
-        // it is done with this slot, and does not look at it before the store below.
+        // SAFETY: there are fewer than `capacity` values between `popped`, which the consumer has published, and `pushed`.
+        // So the consumer has read this slot, and does not access it again before the store below.
         self.shared.slot(self.pushed).with_mut(|slot| unsafe { (*slot).write(value) });
         self.pushed = self.pushed.wrapping_add(1);
         self.shared.pushed.0.store(self.pushed, Ordering::Release);
         Ok(())
     }
 
-    /// Whether every value has been popped. What the consumer did before it popped the last is visible then.
+    /// Whether every value has been popped. Then all that the consumer did before it popped the last value is visible to
+    /// this thread.
     #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -139,7 +141,7 @@ impl<T> Producer<T> {
 }
 
 impl<T> Consumer<T> {
-    /// The next value, if one has been handed over.
+    /// Takes the oldest value. `None` when the channel is empty.
     #[inline]
     pub fn pop(&mut self) -> Option<T> {
         if self.popped == self.pushed {
@@ -148,15 +150,15 @@ impl<T> Consumer<T> {
                 return None;
             }
         }
-        // SAFETY: `pushed`, as the producer has published it, is past this slot: it was written, and is not written
-        // again before the store below.
+        // SAFETY: `pushed`, which the producer has published, is after this slot. So the slot was written, and the producer
+        // does not write it again before the store below.
         let value = self.shared.slot(self.popped).with_mut(|slot| unsafe { (*slot).assume_init_read() });
         self.popped = self.popped.wrapping_add(1);
         self.shared.popped.0.store(self.popped, Ordering::Release);
         Some(value)
     }
 
-    /// Whether there is nothing to pop.
+    /// Whether the channel is empty.
     #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -168,11 +170,11 @@ impl<T> Consumer<T> {
 mod tests {
     use std::sync::Arc;
 
-    use super::ring;
+    use super::channel;
 
     #[test]
-    fn values_come_out_in_order_and_a_full_ring_gives_them_back() {
-        let (mut producer, mut consumer) = ring(4);
+    fn values_come_out_in_order_and_a_full_channel_gives_them_back() {
+        let (mut producer, mut consumer) = channel(4);
         for round in 0..10 {
             assert!(producer.is_empty() && consumer.is_empty());
             for number in 0..4 {
@@ -190,9 +192,9 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_popped_is_dropped_with_the_ring() {
+    fn values_that_were_not_popped_are_dropped_with_the_channel() {
         let value = Arc::new(());
-        let (mut producer, mut consumer) = ring(4);
+        let (mut producer, mut consumer) = channel(4);
         for _ in 0..6 {
             producer.push(Arc::clone(&value)).unwrap();
             consumer.pop().unwrap();
@@ -208,7 +210,7 @@ mod tests {
     #[test]
     fn two_threads_lose_and_repeat_nothing() {
         const VALUES: u64 = 1_000_000;
-        let (mut producer, mut consumer) = ring(32);
+        let (mut producer, mut consumer) = channel(32);
         let pusher = std::thread::spawn(move || {
             for number in 0..VALUES {
                 let mut value = Box::new(number);

@@ -28,7 +28,7 @@ struct World {
     caches: Vec<Shards<Cache>>,
     clients: Vec<Client>,
     random: fastrand::Rng,
-    _setup_updates: Vec<crossbeam_channel::Sender<Arc<corecached_proxy::relay::Snapshot>>>,
+    _setup_updates: Vec<crossbeam_channel::Sender<Arc<corecached_proxy::Snapshot>>>,
 }
 
 impl World {

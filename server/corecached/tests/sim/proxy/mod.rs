@@ -27,8 +27,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use corecached_testkit::network::{Entrance, Network};
 use corecached_testkit::shards::Shards;
-use corecached_proxy::Proxy;
-use corecached_proxy::relay::Snapshot;
+use corecached_proxy::{Proxy, Snapshot};
 use blame::{Blame, RETURN_MS};
 use client::{Client, Scene, Tally};
 use destination::{Destination, FAULTS, Fault};

@@ -11,15 +11,10 @@ use crossbeam_channel::{Sender, bounded};
 
 use corecached_testkit::network::PORT_FIRST;
 use super::blame::TIMEOUT_MS;
-use corecached_proxy::discovery::Found;
-use corecached_proxy::args::ProxyArgs;
-use corecached_proxy::config::Config;
-use corecached_proxy::relay::{RelaySetup, Snapshot};
-use corecached_proxy::route::Tree;
 use corecached_shard::clock::Clock;
 use corecached_engine::KeyHasher;
 use corecached_net::endpoints::{Listen, Serves};
-use corecached_proxy::{Proxy, ProxyView};
+use corecached_proxy::{Config, Found, Proxy, ProxyArgs, ProxyView, RelaySetup, Snapshot, Tree};
 use corecached_shard::ServerContext;
 use corecached_shard::mesh::{self, Mesh};
 use corecached_testkit::network::Network;

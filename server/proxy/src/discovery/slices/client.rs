@@ -1,5 +1,5 @@
-//! One request to the API server of a cluster, as the pod's service account: a connection each, as there are few. Token
-//! and authorities are read anew every time, for both are replaced while the pod runs.
+//! One request to the API server of a cluster, as the pod's service account. There are few requests, so each uses a
+//! connection of its own. Token and authorities are read for every request, because both are replaced while the pod runs.
 
 use std::fmt;
 use std::future::Future;
@@ -18,51 +18,52 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::endpoints::SliceError;
 use corecached_net::tls::{Trust, TrustOptions};
 
-/// Where a pod finds its service account.
-pub const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-/// To connect, to ask, and until the head of the answer is here: each.
+/// The folder in which a pod finds its service account.
+pub(crate) const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+/// The time for each step: to connect, to send the request, and until the head of the response has come.
 const STEP_TIME: Duration = Duration::from_secs(3);
-/// Bytes of an answer's head.
+/// Most bytes of the head of a response.
 const HEAD_BYTES_MAX: usize = 64 << 10;
-/// Bytes of a token.
+/// Most bytes of a token.
 const TOKEN_BYTES_MAX: usize = 64 << 10;
-/// Bytes of an answer that says why there is no other, and characters of it that are shown.
+/// Most bytes of a response that explains a refusal, and most characters of it that are logged.
 const REASON_BYTES_MAX: usize = 64 << 10;
 const REASON_SHOWN_MAX: usize = 300;
-/// A peer that is gone is noticed after this time, and three more of it, in silence.
+/// A peer that is gone is noticed after four times this time without a packet.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 const KEEPALIVE_PROBES: u32 = 3;
 
-/// How to reach the API server.
+/// How to reach the API server of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Access {
-    /// Name or address, without brackets.
-    pub host: String,
+pub(crate) struct ApiAccess {
+    /// Its name or address, without brackets.
+    pub(crate) host: String,
     /// Its port.
-    pub port: u16,
-    /// Whose certificates it may show; `None`: in the clear.
-    pub authorities: Option<PathBuf>,
-    /// Where the token is.
-    pub token: PathBuf,
-    /// How hard to try.
-    pub pace: Pace,
+    pub(crate) port: u16,
+    /// The file of the authorities that its certificate must be signed by; `None` connects without TLS.
+    pub(crate) authorities: Option<PathBuf>,
+    /// The file of the token.
+    pub(crate) token: PathBuf,
+    /// When to ask again, and when to give up.
+    pub(crate) retry: RetryPolicy,
 }
 
-/// How hard to try where the server does not answer as it should.
+/// When to ask a server again that does not answer as it should, and when to give up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pace {
-    /// The longest pause before it is asked again.
-    pub pause_max: Duration,
-    /// Without an answer for so long what is known is not relied on any more.
-    pub patience: Duration,
-    /// A watch that is silent for so long is begun anew where it was. Servers tell about every minute how far they are, where
-    /// anything happens; one that hangs takes no other watch.
-    pub silence_max: Duration,
+pub(crate) struct RetryPolicy {
+    /// The longest pause before the server is asked again.
+    pub(crate) pause_max: Duration,
+    /// Without an answer for this time, what is known is not used any more.
+    pub(crate) patience: Duration,
+    /// A watch that is silent for this time is begun again where it ended. Servers send a bookmark about every minute if
+    /// anything changes; one that hangs does not accept another watch.
+    pub(crate) silence_max: Duration,
 }
 
-impl Default for Pace {
+impl Default for RetryPolicy {
     fn default() -> Self {
         Self {
             pause_max: Duration::from_secs(10),
@@ -72,103 +73,109 @@ impl Default for Pace {
     }
 }
 
-impl Access {
-    /// As a pod has it: the server by its environment, token and authorities in the folder `account`.
+impl ApiAccess {
+    /// The access of a pod: the server as its environment names it, the token and the authorities in the folder `account`.
     ///
     /// # Errors
     /// The environment does not name the server.
-    pub fn from_environment(account: &Path) -> Result<Self, String> {
-        let variable = |name: &str| {
-            std::env::var(name).map_err(|_| {
-                format!("{name} is not set: outside a pod, set it and KUBERNETES_SERVICE_PORT to where the cluster's API server is")
-            })
-        };
+    pub(crate) fn from_environment(account: &Path) -> Result<Self, AccessError> {
+        let variable = |name| std::env::var(name).map_err(|_| AccessError::NotSet { name });
         let port = variable("KUBERNETES_SERVICE_PORT")?;
         Ok(Self {
             host: variable("KUBERNETES_SERVICE_HOST")?,
-            port: port.parse().map_err(|_| format!("KUBERNETES_SERVICE_PORT {port:?} is no port"))?,
+            port: port.parse().map_err(|_| AccessError::BadPort { port })?,
             authorities: Some(account.join("ca.crt")),
             token: account.join("token"),
-            pace: Pace::default(),
+            retry: RetryPolicy::default(),
         })
     }
 }
 
-/// Why there is no answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// The server will not say, with the remedy.
+/// Why the environment does not name an API server.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum AccessError {
+    /// A variable is not set.
+    #[error(
+        "{name} is not set: outside a pod, set it and KUBERNETES_SERVICE_PORT to where the cluster's API server is"
+    )]
+    NotSet { name: &'static str },
+    /// The port is not a number from 0 to 65535.
+    #[error("KUBERNETES_SERVICE_PORT {port:?} is no port")]
+    BadPort { port: String },
+}
+
+/// Why a request to the API server failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ApiError {
+    /// The server refused it. The text names the remedy.
+    #[error("{0}")]
     Refused(String),
-    /// What happened since is not known any more: everything is to be listed again.
+    /// The server does not know any more what has changed since: everything must be listed again.
+    #[error("what was known is out of date")]
     Expired,
-    /// It could not be asked, or answered nonsense.
+    /// The server could not be reached, or its response could not be read.
+    #[error("{0}")]
     Broken(String),
+    /// The response does not contain slices that can be used.
+    #[error(transparent)]
+    Slices(#[from] SliceError),
 }
 
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Refused(text) | Self::Broken(text) => f.write_str(text),
-            Self::Expired => f.write_str("what was known is out of date"),
-        }
-    }
-}
-
-/// `future`'s outcome within `time`, with what was being done in its error.
-pub async fn within<T, E: fmt::Display>(
+/// The output of `future`, which has `time`. An error says with `what` that was being done.
+async fn within<T, E: fmt::Display>(
     time: Duration,
     what: &str,
     future: impl Future<Output = Result<T, E>>,
-) -> Result<T, Fault> {
+) -> Result<T, ApiError> {
     match tokio::time::timeout(time, future).await {
         Ok(Ok(done)) => Ok(done),
-        Ok(Err(error)) => Err(Fault::Broken(format!("{what}: {error}"))),
-        Err(_) => Err(Fault::Broken(format!("{what}: no answer within {time:?}"))),
+        Ok(Err(error)) => Err(ApiError::Broken(format!("{what}: {error}"))),
+        Err(_) => Err(ApiError::Broken(format!("{what}: no answer within {time:?}"))),
     }
 }
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-impl Access {
-    /// The body of the answer to a `GET` of `path`.
+impl ApiAccess {
+    /// The body of the response to a `GET` of `path`.
     ///
     /// # Errors
-    /// See [`Fault`].
-    pub async fn get(&self, path: &str) -> Result<Body, Fault> {
-        let place = match self.host.contains(':') {
+    /// See [`ApiError`].
+    pub(crate) async fn get(&self, path: &str) -> Result<ResponseBody, ApiError> {
+        let server = match self.host.contains(':') {
             true => format!("[{}]:{}", self.host, self.port),
             false => format!("{}:{}", self.host, self.port),
         };
-        let stream = self.connect(&place).await?;
+        let stream = self.connect(&server).await?;
         let mut http = hyper::client::conn::http1::Builder::new();
         http.max_buf_size(HEAD_BYTES_MAX);
         let (mut sender, connection) =
-            within(STEP_TIME, &place, http.handshake::<_, Empty<Bytes>>(TokioIo::new(stream))).await?;
-        tokio::spawn(async move { drop(connection.await) }); // ends with the body
+            within(STEP_TIME, &server, http.handshake::<_, Empty<Bytes>>(TokioIo::new(stream))).await?;
+        tokio::spawn(async move { drop(connection.await) }); // ends when the body is dropped
         let request = Request::get(path)
-            .header(HOST, &place)
+            .header(HOST, &server)
             .header(ACCEPT, "application/json")
             .header(USER_AGENT, concat!("corecached/", env!("CARGO_PKG_VERSION")))
             .header(AUTHORIZATION, self.authorization()?)
             .body(Empty::new())
-            .map_err(|error| Fault::Broken(format!("{place}{path}: {error}")))?;
-        let response = within(STEP_TIME, &place, sender.send_request(request)).await?;
+            .map_err(|error| ApiError::Broken(format!("{server}{path}: {error}")))?;
+        let response = within(STEP_TIME, &server, sender.send_request(request)).await?;
         match response.status() {
-            StatusCode::OK => Ok(Body::of(response.into_body())),
-            StatusCode::GONE => Err(Fault::Expired),
+            StatusCode::OK => Ok(ResponseBody::new(response.into_body())),
+            StatusCode::GONE => Err(ApiError::Expired),
             status => {
-                let reason = Body::of(response.into_body()).reason().await;
-                let text = format!("{place} answered {status}{reason}");
+                let reason = ResponseBody::new(response.into_body()).reason().await;
+                let text = format!("{server} answered {status}{reason}");
                 Err(match self.remedy(status) {
-                    Some(remedy) => Fault::Refused(format!("{text}: {remedy}")),
-                    None => Fault::Broken(text),
+                    Some(remedy) => ApiError::Refused(format!("{text}: {remedy}")),
+                    None => ApiError::Broken(text),
                 })
             }
         }
     }
 
-    /// What to do about a refusal; `None`: it may pass by itself.
+    /// What to do about a refusal; `None` if it may pass by itself.
     fn remedy(&self, status: StatusCode) -> Option<String> {
         match status {
             StatusCode::UNAUTHORIZED => {
@@ -184,8 +191,8 @@ impl Access {
         }
     }
 
-    async fn connect(&self, place: &str) -> Result<Box<dyn Stream>, Fault> {
-        let stream = within(STEP_TIME, place, TcpStream::connect((self.host.as_str(), self.port))).await?;
+    async fn connect(&self, server: &str) -> Result<Box<dyn Stream>, ApiError> {
+        let stream = within(STEP_TIME, server, TcpStream::connect((self.host.as_str(), self.port))).await?;
         let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
         let keepalive = keepalive.with_retries(KEEPALIVE_PROBES);
         let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
@@ -196,14 +203,14 @@ impl Access {
             identity: None,
             name: None,
         };
-        let trust = Trust::load(&options).map_err(Fault::Broken)?;
-        let secure = trust.towards(&self.host).map_err(|error| Fault::Broken(format!("{place}: {error}")))?;
+        let trust = Trust::load(&options).map_err(|error| ApiError::Broken(error.to_string()))?;
+        let secure = trust.towards(&self.host).map_err(|error| ApiError::Broken(format!("{server}: {error}")))?;
         let connector = TlsConnector::from(Arc::clone(&secure.config));
-        Ok(Box::new(within(STEP_TIME, place, connector.connect(secure.name, stream)).await?))
+        Ok(Box::new(within(STEP_TIME, server, connector.connect(secure.name, stream)).await?))
     }
 
-    fn authorization(&self) -> Result<HeaderValue, Fault> {
-        let broken = |error: String| Fault::Broken(format!("{}: {error}", self.token.display()));
+    fn authorization(&self) -> Result<HeaderValue, ApiError> {
+        let broken = |error: String| ApiError::Broken(format!("{}: {error}", self.token.display()));
         let token = std::fs::read_to_string(&self.token).map_err(|error| broken(error.to_string()))?;
         let token = token.trim();
         if token.is_empty() || token.len() > TOKEN_BYTES_MAX {
@@ -216,21 +223,21 @@ impl Access {
     }
 }
 
-/// What comes behind the head, whole or by line.
+/// The body of a response, read whole or by line.
 #[derive(Debug)]
-pub struct Body {
+pub(crate) struct ResponseBody {
     body: Incoming,
     buffer: Vec<u8>,
-    /// Bytes of it that hold no line feed.
+    /// The first bytes of the buffer that are known to contain no line feed.
     scanned: usize,
 }
 
-impl Body {
-    fn of(body: Incoming) -> Self {
+impl ResponseBody {
+    fn new(body: Incoming) -> Self {
         Self { body, buffer: Vec::new(), scanned: 0 }
     }
 
-    /// What the answer to a refused request says, as it stands behind its status; nothing where it says nothing.
+    /// The explanation of a refusal, to be written after its status; empty if there is none.
     async fn reason(self) -> String {
         let Ok(Ok(body)) = tokio::time::timeout(STEP_TIME, self.whole(REASON_BYTES_MAX)).await else {
             return String::new();
@@ -241,33 +248,33 @@ impl Body {
         format!(" ({})", message.chars().take(REASON_SHOWN_MAX).map(shown).collect::<String>())
     }
 
-    /// One piece more; false at the end.
-    async fn fill(&mut self, bytes_max: usize) -> Result<bool, Fault> {
+    /// Reads one more piece. Returns false at the end.
+    async fn fill(&mut self, bytes_max: usize) -> Result<bool, ApiError> {
         let Some(frame) = self.body.frame().await else { return Ok(false) };
-        let frame = frame.map_err(|error| Fault::Broken(error.to_string()))?;
+        let frame = frame.map_err(|error| ApiError::Broken(error.to_string()))?;
         if let Some(data) = frame.data_ref() {
             if self.buffer.len() + data.len() > bytes_max {
-                return Err(Fault::Broken(format!("an answer of more than {bytes_max} bytes")));
+                return Err(ApiError::Broken(format!("an answer of more than {bytes_max} bytes")));
             }
             self.buffer.extend_from_slice(data);
         }
         Ok(true)
     }
 
-    /// All of it.
+    /// The whole body.
     ///
     /// # Errors
-    /// It breaks off, or is too long.
-    pub async fn whole(mut self, bytes_max: usize) -> Result<Vec<u8>, Fault> {
+    /// The body breaks off, or is longer than `bytes_max`.
+    pub(crate) async fn whole(mut self, bytes_max: usize) -> Result<Vec<u8>, ApiError> {
         while self.fill(bytes_max).await? {}
         Ok(self.buffer)
     }
 
-    /// The next line, without its end; `None` behind the last.
+    /// The next line without its end; `None` after the last one.
     ///
     /// # Errors
-    /// It breaks off, or is too long.
-    pub async fn line(&mut self, bytes_max: usize) -> Result<Option<Vec<u8>>, Fault> {
+    /// The body breaks off, or a line is longer than `bytes_max`.
+    pub(crate) async fn line(&mut self, bytes_max: usize) -> Result<Option<Vec<u8>>, ApiError> {
         loop {
             if let Some(at) = memchr::memchr(b'\n', &self.buffer[self.scanned..]) {
                 let rest = self.buffer.split_off(self.scanned + at + 1);

@@ -1,97 +1,111 @@
-//! What `EndpointSlice`s say of a Service's members: who takes requests, what each is called and where it is. Knows no
-//! network.
+//! The members of a Service according to its `EndpointSlice`s: their names and addresses. No network.
 //!
-//! Those that are ready and do not end take requests. Where there are none, those that end and still serve do, as
-//! kube-proxy has it (KEP-1669): a Service that is restarted as a whole does not lose its last servers before they stop.
+//! Members are the endpoints that are ready and not terminating. If there are none, they are those that terminate and still
+//! serve, as in kube-proxy (KEP-1669): a Service that is restarted as a whole does not lose its last servers before they stop.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use serde_json::Value;
 
-use super::super::dns::natural;
+use super::super::dns::natural_order;
 
-/// Most endpoints of one Service, and most slices.
-pub const ENDPOINTS_MAX: usize = 4096;
+/// Most endpoints of one Service, and most of its slices.
+const ENDPOINTS_MAX: usize = 4096;
 
 /// A member of a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
-    /// What stays when the pod comes back elsewhere: its host name, else that of the pod; else its address with dashes.
-    pub name: String,
-    /// Where it is.
-    pub ip: IpAddr,
+pub(crate) struct Endpoint {
+    /// A name that stays when the pod is moved: the endpoint's host name, else the name of the pod; else the address with
+    /// dashes.
+    pub(crate) name: String,
+    /// The address.
+    pub(crate) ip: IpAddr,
 }
 
-/// Those of a slice that answer.
+/// The endpoints of a slice that serve.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Answering {
+struct ServingEndpoints {
     ready: Vec<Endpoint>,
-    /// They serve, and end.
+    /// Those that serve and terminate.
     ending: Vec<Endpoint>,
 }
 
-/// The slices of one Service.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Known {
-    slices: HashMap<String, Answering>,
-    /// What the cluster knew when it said so.
-    pub version: String,
+/// Why slices cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SliceError {
+    #[error("an answer without \"items\"")]
+    NoItems,
+    #[error("a list without a version")]
+    NoVersion,
+    #[error("an EndpointSlice without a name")]
+    NoName,
+    /// There are more than [`ENDPOINTS_MAX`] slices or endpoints.
+    #[error("more than {ENDPOINTS_MAX} endpoints or EndpointSlices")]
+    TooMany,
 }
 
-impl Known {
-    /// What a list says.
+/// The known slices of one Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct KnownSlices {
+    slices: HashMap<String, ServingEndpoints>,
+    /// The version of the cluster's state that they are from.
+    pub(crate) version: String,
+}
+
+impl KnownSlices {
+    /// The slices of a list.
     ///
     /// # Errors
-    /// It is none, or too long.
-    pub fn list(json: &Value) -> Result<Self, String> {
-        let items = json.get("items").and_then(Value::as_array).ok_or("an answer without \"items\"")?;
+    /// `json` is not a list of slices, or there are too many.
+    pub(crate) fn from_list(json: &Value) -> Result<Self, SliceError> {
+        let items = json.get("items").and_then(Value::as_array).ok_or(SliceError::NoItems)?;
         let mut known =
-            Self { slices: HashMap::new(), version: version(json).ok_or("a list without a version")? };
+            Self { slices: HashMap::new(), version: version(json).ok_or(SliceError::NoVersion)? };
         for item in items {
             known.put(item)?;
         }
         Ok(known)
     }
 
-    /// A slice is there, or is another than it was.
+    /// Adds or replaces a slice.
     ///
     /// # Errors
-    /// It is none, or one too many.
-    pub fn put(&mut self, slice: &Value) -> Result<(), String> {
-        let name = name(slice).ok_or("an EndpointSlice without a name")?;
+    /// `slice` is not a slice, or there are too many now.
+    pub(crate) fn put(&mut self, slice: &Value) -> Result<(), SliceError> {
+        let name = name(slice).ok_or(SliceError::NoName)?;
         self.slices.insert(name.to_owned(), answering(slice));
         let endpoints: usize = self.slices.values().map(|slice| slice.ready.len() + slice.ending.len()).sum();
         if self.slices.len().max(endpoints) > ENDPOINTS_MAX {
-            return Err(format!("more than {ENDPOINTS_MAX} endpoints or EndpointSlices"));
+            return Err(SliceError::TooMany);
         }
         Ok(())
     }
 
-    /// A slice is gone.
-    pub fn remove(&mut self, slice: &Value) {
+    /// Removes a slice.
+    pub(crate) fn remove(&mut self, slice: &Value) {
         if let Some(name) = name(slice) {
             self.slices.remove(name);
         }
     }
 
-    /// The Service has no slices; one that exists has, with or without endpoints.
+    /// Whether there are no slices. A Service that exists has one, with or without endpoints.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.slices.is_empty()
     }
 
-    /// Nobody is ready, and members are some that end.
+    /// Whether no endpoint is ready and the members are terminating ones.
     #[must_use]
-    pub fn all_end(&self) -> bool {
+    pub(crate) fn all_end(&self) -> bool {
         self.slices.values().all(|slice| slice.ready.is_empty())
             && self.slices.values().any(|slice| !slice.ending.is_empty())
     }
 
-    /// Everyone who takes requests once, `pod-2` before `pod-10`. Of one that has several addresses the first in numeric
-    /// order, IPv4 before IPv6.
+    /// Each member once, `pod-2` before `pod-10`. A member with several addresses has the first in numeric order, IPv4 before
+    /// IPv6.
     #[must_use]
-    pub fn members(&self) -> Vec<Endpoint> {
+    pub(crate) fn members(&self) -> Vec<Endpoint> {
         let all_end = self.all_end();
         let mut by_name: BTreeMap<&str, IpAddr> = BTreeMap::new();
         let used = self.slices.values().flat_map(|slice| if all_end { &slice.ending } else { &slice.ready });
@@ -101,7 +115,7 @@ impl Known {
         }
         let mut members: Vec<Endpoint> =
             by_name.into_iter().map(|(name, ip)| Endpoint { name: name.to_owned(), ip }).collect();
-        members.sort_by_cached_key(|endpoint| natural(&endpoint.name));
+        members.sort_by_cached_key(|endpoint| natural_order(&endpoint.name));
         members
     }
 }
@@ -110,16 +124,16 @@ fn name(object: &Value) -> Option<&str> {
     object.pointer("/metadata/name")?.as_str()
 }
 
-/// What the cluster knew when it showed `object`.
-pub fn version(object: &Value) -> Option<String> {
+/// The version of the cluster's state that `object` is from.
+pub(super) fn version(object: &Value) -> Option<String> {
     object.pointer("/metadata/resourceVersion")?.as_str().map(str::to_owned)
 }
 
-fn answering(slice: &Value) -> Answering {
-    let mut answering = Answering::default();
+fn answering(slice: &Value) -> ServingEndpoints {
+    let mut answering = ServingEndpoints::default();
     for json in slice.get("endpoints").and_then(Value::as_array).into_iter().flatten() {
         let condition = |name: &str| json.get("conditions")?.get(name)?.as_bool();
-        // One that is not said to be unready counts as ready, and serves if it is not said not to.
+        // Without the condition "ready" an endpoint is ready; without "serving" it serves if it is ready.
         let is_ready = condition("ready").unwrap_or(true);
         let (list, is_used) = match condition("terminating") {
             Some(true) => (&mut answering.ending, condition("serving").unwrap_or(is_ready)),
@@ -133,7 +147,7 @@ fn answering(slice: &Value) -> Answering {
 }
 
 fn endpoint(json: &Value) -> Option<Endpoint> {
-    // Further ones lead to the same pod. A name (`addressType: FQDN`) is no address.
+    // Further addresses lead to the same pod. A name (`addressType: FQDN`) is not an address.
     let ip: IpAddr = json.get("addresses")?.get(0)?.as_str()?.parse().ok()?;
     let text = |pointer: &str| json.pointer(pointer).and_then(Value::as_str);
     let pod = || text("/targetRef/name").filter(|_| text("/targetRef/kind") == Some("Pod"));
@@ -142,7 +156,7 @@ fn endpoint(json: &Value) -> Option<Endpoint> {
         (1..=253).contains(&name.len()) && name.bytes().all(named)
     };
     let name = text("/hostname").or_else(pod).filter(is_name).map(str::to_owned);
-    // As DNS calls it.
+    // The name that DNS gives it.
     Some(Endpoint { name: name.unwrap_or_else(|| ip.to_string().replace(['.', ':'], "-")), ip })
 }
 
@@ -152,7 +166,7 @@ mod tests {
 
     use super::*;
 
-    fn shown(known: &Known) -> Vec<String> {
+    fn shown(known: &KnownSlices) -> Vec<String> {
         known.members().iter().map(|endpoint| format!("{} {}", endpoint.name, endpoint.ip)).collect()
     }
 
@@ -178,7 +192,7 @@ mod tests {
             ]},
             {"metadata": {"name": "none"}, "endpoints": null},
         ]});
-        let mut known = Known::list(&list).unwrap();
+        let mut known = KnownSlices::from_list(&list).unwrap();
         let expected = [
             "10-0-0-3 10.0.0.3",
             "10-0-0-5 10.0.0.5",
@@ -188,7 +202,7 @@ mod tests {
             "c-11 fd00::11",
         ];
         let mut members = shown(&known);
-        members.sort_by_cached_key(|name| natural(name));
+        members.sort_by_cached_key(|name| natural_order(name));
         assert_eq!(members, expected);
         known.remove(&json!({"metadata": {"name": "b"}}));
         let one = json!({"metadata": {"name": "a", "resourceVersion": "9"},
@@ -204,7 +218,7 @@ mod tests {
             "endpoints": [{"addresses": ["10.0.0.1"], "hostname": name, "conditions": conditions}]})
         };
         let ending = json!({"ready": false, "serving": true, "terminating": true});
-        let mut known = Known::default();
+        let mut known = KnownSlices::default();
         known.put(&of("c-1", ending.clone())).unwrap();
         known.put(&of("c-2", json!({"ready": false, "serving": false, "terminating": true}))).unwrap();
         known.put(&of("c-3", json!({"ready": false, "serving": true, "terminating": false}))).unwrap();
@@ -232,18 +246,18 @@ mod tests {
             json!({"metadata": {"resourceVersion": "1"}, "items": 7}),
             json!({"metadata": {"resourceVersion": "1"}, "items": [{}]}),
         ] {
-            assert!(Known::list(&json).is_err(), "{json}");
+            assert!(KnownSlices::from_list(&json).is_err(), "{json}");
         }
         let slice = |number: usize, endpoints: usize| {
             json!({"metadata": {"name": format!("s{number}")},
                 "endpoints": vec![json!({"addresses": ["10.0.0.1"]}); endpoints]})
         };
-        let mut known = Known::default();
+        let mut known = KnownSlices::default();
         known.put(&slice(0, ENDPOINTS_MAX)).unwrap();
-        assert!(known.put(&slice(1, 1)).unwrap_err().contains("4096"));
+        assert!(known.put(&slice(1, 1)).unwrap_err().to_string().contains("4096"));
         let ending = json!({"addresses": ["10.0.0.1"], "conditions": {"serving": true, "terminating": true}});
         assert!(known.put(&json!({"metadata": {"name": "s1"}, "endpoints": [ending]})).is_err());
-        let mut known = Known::default();
+        let mut known = KnownSlices::default();
         for number in 0..ENDPOINTS_MAX {
             known.put(&slice(number, 0)).unwrap();
         }

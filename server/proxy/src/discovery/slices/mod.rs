@@ -1,14 +1,14 @@
-//! Which endpoints a Service of Kubernetes has, told by its cluster the moment they change: its `EndpointSlice`s, listed
-//! once and then watched, by a thread of its own. Where the cluster does not tell, names are looked up as ever.
+//! The endpoints of Kubernetes Services, reported by the cluster as soon as they change. A thread lists the `EndpointSlice`s of
+//! each Service once and then watches them. Where the cluster does not report them, names are looked up by DNS.
 //!
 //! | module | what it is |
 //! | --- | --- |
 //! | [`client`] | one request to the API server, as the pod's service account |
-//! | [`endpoints`] | what slices say of a Service's members |
-//! | [`follow`] | one Service, listed and watched until nobody wants it |
+//! | [`endpoints`] | the members of a Service, according to its slices |
+//! | [`follow`] | lists and watches one Service, until it is not needed any more |
 
-pub mod client;
-pub mod endpoints;
+mod client;
+mod endpoints;
 mod follow;
 #[cfg(test)]
 mod tests;
@@ -21,31 +21,32 @@ use crossbeam_channel::Sender;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-pub use client::{ACCOUNT, Access};
-pub use endpoints::Endpoint;
+pub(crate) use client::{ACCOUNT, ApiAccess};
+pub(crate) use endpoints::Endpoint;
 
 use super::Found;
 use crate::config::{Address, Config, Member, Pool, Server, Service};
 
-/// How often the first answer is looked for at start.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// The pause between two checks for the first answers at the start.
+const CHECK_EVERY: Duration = Duration::from_millis(5);
 
-/// The endpoints of each Service that is followed; `None` where the cluster does not tell them now. One that is missing
-/// has not been asked for yet.
-pub type SlicesFound = HashMap<Service, Option<Vec<Endpoint>>>;
+/// The endpoints of each Service that is followed; `None` if the cluster does not report them now. A Service that is missing
+/// has not been listed yet.
+pub(crate) type SlicesFound = HashMap<Service, Option<Vec<Endpoint>>>;
 
-/// The thread that follows them.
+/// The thread that follows Services.
 #[derive(Debug)]
-pub struct Slices {
+pub(crate) struct EndpointSlices {
     wanted: watch::Sender<HashSet<Service>>,
     found: watch::Receiver<SlicesFound>,
 }
 
-impl Slices {
-    /// It begins with nobody to follow, and ends with this. There is word in `news` of each change.
+impl EndpointSlices {
+    /// Starts the thread, which follows no Service at first and ends when this value is dropped. It sends to `wake` after each
+    /// change.
     #[must_use]
-    pub fn start(access: Access, news: Sender<()>) -> Self {
-        let (wanted, orders) = watch::channel(HashSet::new());
+    pub(crate) fn start(access: ApiAccess, wake: Sender<()>) -> Self {
+        let (wanted, wanted_services) = watch::channel(HashSet::new());
         let (findings, found) = watch::channel(SlicesFound::new());
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -53,10 +54,10 @@ impl Slices {
                 let mut changes = findings.subscribe();
                 runtime.spawn(async move {
                     while changes.changed().await.is_ok() {
-                        let _ = news.try_send(()); // full: there is word already
+                        let _ = wake.try_send(()); // full: the receiver is woken already
                     }
                 });
-                runtime.block_on(run(Arc::new(access), orders, &findings));
+                runtime.block_on(run(Arc::new(access), wanted_services, &findings));
             });
             if let Err(error) = outcome {
                 tracing::error!("EndpointSlices are not followed: {error}");
@@ -65,9 +66,9 @@ impl Slices {
         Self { wanted, found }
     }
 
-    /// Follow the Services that `config` names, and no others.
-    pub fn follow(&self, config: &Config) {
-        let services = services(config);
+    /// Follows the Services that `config` names, and no others.
+    pub(crate) fn follow(&self, config: &Config) {
+        let services = followed_services(config);
         self.wanted.send_if_modified(|wanted| {
             let differs = *wanted != services;
             *wanted = services;
@@ -75,52 +76,52 @@ impl Slices {
         });
     }
 
-    /// What is known now, if that is not what it was when this was last asked.
+    /// What is known now, if it has changed since the last call.
     #[must_use]
-    pub fn news(&mut self) -> Option<SlicesFound> {
+    pub(crate) fn take_changes(&mut self) -> Option<SlicesFound> {
         let is_new = self.found.has_changed().unwrap_or(false);
         is_new.then(|| self.found.borrow_and_update().clone())
     }
 
-    /// What is known once every Service has been asked for, or this time is over.
+    /// What is known once every Service has been listed, or after `within`.
     #[must_use]
-    pub fn first(&mut self, within: Duration) -> SlicesFound {
+    pub(crate) fn wait_for_first(&mut self, within: Duration) -> SlicesFound {
         let begun = Instant::now();
-        let all_told = |slices: &Self| {
+        let all_listed = |slices: &Self| {
             let (wanted, found) = (slices.wanted.borrow(), slices.found.borrow());
             wanted.iter().all(|service| found.contains_key(service))
         };
-        while !all_told(self) && begun.elapsed() < within {
-            std::thread::sleep(LOOK_EVERY);
+        while !all_listed(self) && begun.elapsed() < within {
+            std::thread::sleep(CHECK_EVERY);
         }
         self.found.borrow_and_update().clone()
     }
 }
 
-/// The Services that pools of `config` are followed by.
+/// The Services whose endpoints are the members of pools of `config`.
 #[must_use]
-pub fn services(config: &Config) -> HashSet<Service> {
+pub(crate) fn followed_services(config: &Config) -> HashSet<Service> {
     config.pools.iter().filter_map(|pool| pool.endpoint_slices.clone()).collect()
 }
 
-/// The Services whose members `found` knows.
+/// The Services whose endpoints are known.
 #[must_use]
-pub fn told(found: &SlicesFound) -> HashSet<&Service> {
+pub(crate) fn known_services(found: &SlicesFound) -> HashSet<&Service> {
     found.iter().filter(|(_, members)| members.is_some()).map(|(service, _)| service).collect()
 }
 
 async fn run(
-    access: Arc<Access>,
-    mut orders: watch::Receiver<HashSet<Service>>,
+    access: Arc<ApiAccess>,
+    mut wanted_services: watch::Receiver<HashSet<Service>>,
     findings: &watch::Sender<SlicesFound>,
 ) {
     let mut tasks: HashMap<Service, AbortHandle> = HashMap::new();
     loop {
-        let wanted = orders.borrow_and_update().clone();
+        let wanted = wanted_services.borrow_and_update().clone();
         tasks.retain(|service, task| {
             let is_wanted = wanted.contains(service);
             if !is_wanted {
-                // It does not run while this does, and never again.
+                // The runtime has one thread: the task does not run now, and will not run again.
                 task.abort();
                 findings.send_modify(|found| drop(found.remove(service)));
             }
@@ -132,19 +133,19 @@ async fn run(
                 tokio::spawn(follower).abort_handle()
             });
         }
-        if orders.changed().await.is_err() {
+        if wanted_services.changed().await.is_err() {
             return;
         }
     }
 }
 
-/// The members that `slices` give `pool`; `None` where they tell nothing of it.
+/// The members of `pool` according to `slices`; `None` if its Service is not known.
 pub(super) fn members(pool: &Pool, slices: &SlicesFound) -> Option<Vec<(Server, std::net::SocketAddr)>> {
     let endpoints = slices.get(pool.endpoint_slices.as_ref()?)?.as_ref()?;
     let Some(Member::Server(written)) = pool.members.first() else { return None };
     let Address::Tcp { host, port } = &written.address else { return None };
     let member = |endpoint: &Endpoint| {
-        // As the SRV records of a headless Service have it, so that nothing moves when DNS is asked instead.
+        // The name that the SRV records of a headless Service give it, so that no key moves when DNS is used instead.
         let host = format!("{}.{}", endpoint.name, host.trim_end_matches('.'));
         let address = Address::Tcp { host, port: *port };
         (Server { address, ..written.clone() }, (endpoint.ip, *port).into())
@@ -153,9 +154,9 @@ pub(super) fn members(pool: &Pool, slices: &SlicesFound) -> Option<Vec<(Server, 
 }
 
 impl Found {
-    /// The same with what `slices` say now, and nothing looked up.
+    /// This with the members that `slices` report. Nothing is looked up.
     #[must_use]
-    pub fn with(&self, config: &Config, slices: &SlicesFound) -> Self {
+    pub(crate) fn with_slices(&self, config: &Config, slices: &SlicesFound) -> Self {
         let mut found = self.clone();
         for pool in &config.pools {
             let Some(members) = members(pool, slices) else { continue };
@@ -165,7 +166,7 @@ impl Found {
             }
             found.pools.insert(pool.name.clone(), servers);
         }
-        let named: HashSet<&Server> = super::written(config).chain(found.pools.values().flatten()).collect();
+        let named: HashSet<&Server> = super::configured_servers(config).chain(found.pools.values().flatten()).collect();
         found.addresses.retain(|server, _| named.contains(server));
         found
     }

@@ -13,7 +13,7 @@ use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
-use super::client::Pace;
+use super::client::RetryPolicy;
 use super::*;
 use crate::config::Options;
 
@@ -91,13 +91,13 @@ impl Api {
         self.state.lock().unwrap()
     }
 
-    fn access(&self) -> Access {
-        Access {
+    fn access(&self) -> ApiAccess {
+        ApiAccess {
             host: self.address.ip().to_string(),
             port: self.address.port(),
             authorities: self.authorities.clone(),
             token: self.folder.join("token"),
-            pace: Pace {
+            retry: RetryPolicy {
                 pause_max: Duration::from_millis(200),
                 patience: Duration::from_secs(1),
                 silence_max: DEADLINE,
@@ -255,13 +255,13 @@ fn service() -> Service {
     Service { namespace: "n".to_owned(), name: "cache".to_owned() }
 }
 
-fn start(api: &Api) -> Slices {
-    Slices::start(api.access(), crossbeam_channel::bounded(1).0)
+fn start(api: &Api) -> EndpointSlices {
+    EndpointSlices::start(api.access(), crossbeam_channel::bounded(1).0)
 }
 
 /// What is found becomes this, and how long that took.
 #[track_caller]
-fn wait_for(slices: &mut Slices, expected: Option<&[&str]>) -> Duration {
+fn wait_for(slices: &mut EndpointSlices, expected: Option<&[&str]>) -> Duration {
     let begun = Instant::now();
     loop {
         let found = slices.found.borrow_and_update().get(&service()).cloned();
@@ -286,10 +286,10 @@ fn members_follow_what_the_cluster_tells_at_once() {
         api.put("s1", &[("c-1", "10.0.0.1"), ("c-10", "10.0.0.10")]);
         let mut slices = start(&api);
         slices.follow(&one_pool());
-        let first = slices.first(DEADLINE);
+        let first = slices.wait_for_first(DEADLINE);
         assert_eq!(first[&service()].as_ref().map(Vec::len), Some(2));
         wait_for(&mut slices, Some(&["c-1 10.0.0.1", "c-10 10.0.0.10"]));
-        assert!(slices.news().is_none());
+        assert!(slices.take_changes().is_none());
         api.put("s2", &[("c-2", "10.0.0.2")]);
         let took = wait_for(&mut slices, Some(&["c-1 10.0.0.1", "c-2 10.0.0.2", "c-10 10.0.0.10"]));
         println!("a change was known after {took:?}");
@@ -383,8 +383,8 @@ fn a_silent_watch_is_begun_anew_where_it_was_and_a_server_that_hangs_is_noticed(
     api.put("s", &[("c-0", "10.0.0.1")]);
     let mut access = api.access();
     // Longer than a watch that counts as a failure.
-    access.pace.silence_max = Duration::from_millis(1100);
-    let mut slices = Slices::start(access, crossbeam_channel::bounded(1).0);
+    access.retry.silence_max = Duration::from_millis(1100);
+    let mut slices = EndpointSlices::start(access, crossbeam_channel::bounded(1).0);
     slices.follow(&one_pool());
     wait_for(&mut slices, Some(&["c-0 10.0.0.1"]));
     let begun = Instant::now();
@@ -393,7 +393,7 @@ fn a_silent_watch_is_begun_anew_where_it_was_and_a_server_that_hangs_is_noticed(
         std::thread::sleep(Duration::from_millis(2));
     }
     assert_eq!(api.state().lists, 1);
-    assert!(slices.news().is_none());
+    assert!(slices.take_changes().is_none());
     api.state().hangs = true;
     wait_for(&mut slices, None);
     api.state().hangs = false;
@@ -445,16 +445,16 @@ fn pools_have_the_members_that_slices_name_and_what_is_gone_is_forgotten() {
     let told = |endpoints| SlicesFound::from([(service(), endpoints)]);
     let before = Found::default();
     let two = told(Some(vec![endpoint("c-0", "10.0.0.1"), endpoint("c-1", "10.0.0.2")]));
-    let found = before.with(&config, &two);
+    let found = before.with_slices(&config, &two);
     let names: Vec<String> = found.pools["a"].iter().map(|server| server.address.to_string()).collect();
     assert_eq!(names, ["c-0.cache.n.svc:7000", "c-1.cache.n.svc:7000"]);
     assert_eq!(found.addresses[&found.pools["a"][1]].as_socket(), Some("10.0.0.2:7000".parse().unwrap()));
-    assert!(found.differs(&before) && !found.with(&config, &two).differs(&found));
-    let one = found.with(&config, &told(Some(vec![endpoint("c-0", "10.0.0.9")])));
+    assert!(found.differs(&before) && !found.with_slices(&config, &two).differs(&found));
+    let one = found.with_slices(&config, &told(Some(vec![endpoint("c-0", "10.0.0.9")])));
     assert_eq!((one.pools["a"].len(), one.addresses.len()), (1, 1));
     assert_eq!(one.addresses[&one.pools["a"][0]].as_socket(), Some("10.0.0.9:7000".parse().unwrap()));
-    assert!(!one.with(&config, &told(None)).differs(&one), "what DNS said stays");
-    assert!(one.with(&config, &told(Some(Vec::new()))).pools["a"].is_empty());
+    assert!(!one.with_slices(&config, &told(None)).differs(&one), "what DNS said stays");
+    assert!(one.with_slices(&config, &told(Some(Vec::new()))).pools["a"].is_empty());
 }
 
 #[test]
@@ -465,7 +465,7 @@ fn names_are_not_looked_up_where_slices_tell() {
     let endpoints = vec![Endpoint { name: "c-0".to_owned(), ip: "10.0.0.1".parse().unwrap() }];
     let told = SlicesFound::from([(service(), Some(endpoints))]);
     let found = dns.find(&config, &Found::default(), &told);
-    assert!(!found.differs(&Found::default().with(&config, &told)));
+    assert!(!found.differs(&Found::default().with_slices(&config, &told)));
     assert_eq!(found.pools["a"][0].address.to_string(), "c-0.cache.n.svc:7000");
     // Where they do not, and nobody can say: what was known stays.
     let kept = dns.find(&config, &found, &SlicesFound::from([(service(), None)]));

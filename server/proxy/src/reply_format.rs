@@ -1,46 +1,44 @@
-//! The form in which a client gets a reply: decided by its command, kept while the request is under way.
+//! The reply format: how a client is told the reply to its command. Decided by the command, and kept while the request is
+//! pending.
 
 use corecached_protocol::{Command, MetaVerb, Reply, line, text};
 
-/// See the head of the file.
+/// The format of the reply to one command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
-    /// One key of a retrieval line.
+pub(crate) enum ReplyFormat {
+    /// One key of a retrieval line: the value, or nothing.
     Retrieve {
-        /// `END` follows.
+        /// The key is the last of its line: `END` follows.
         last: bool,
     },
-    /// A line.
+    /// One line.
     Line,
-    /// Nothing: `noreply`.
+    /// Nothing: the client sent `noreply`.
     Silence,
     /// A meta reply.
     Meta {
-        /// Of the command.
+        /// The verb of the command.
         verb: MetaVerb,
-        /// Its flag `q`: keep back what was to be expected.
+        /// The flag `q`: the expected reply is left out.
         quiet: bool,
     },
 }
 
-impl Shape {
-    /// The form `command` asks for.
+impl ReplyFormat {
+    /// The format that `command` asks for.
     #[must_use]
-    pub const fn of(command: &Command) -> Self {
+    pub(crate) const fn for_command(command: &Command) -> Self {
         match command {
             Command::Retrieve(retrieve) => Self::Retrieve { last: retrieve.last },
-            Command::Store(store) if store.noreply => Self::Silence,
-            Command::Delete(delete) if delete.noreply => Self::Silence,
-            Command::Arithmetic(arithmetic) if arithmetic.noreply => Self::Silence,
-            Command::Touch(touch) if touch.noreply => Self::Silence,
             Command::Meta(meta) => Self::Meta { verb: meta.verb, quiet: meta.flags.has(b'q') },
+            _ if command.noreply() => Self::Silence,
             _ => Self::Line,
         }
     }
 
     /// Appends what the client gets for a value of `key`.
     #[inline]
-    pub fn render_value(
+    pub(crate) fn render_value(
         self,
         key: &[u8],
         client_flags: u32,
@@ -57,7 +55,7 @@ impl Shape {
 
     /// Appends what the client gets for a reply to a meta command.
     #[inline]
-    pub fn render_meta(self, line: &[u8], value: Option<&[u8]>, out: &mut Vec<u8>) {
+    pub(crate) fn render_meta(self, line: &[u8], value: Option<&[u8]>, out: &mut Vec<u8>) {
         if let Self::Meta { verb, quiet: true } = self
             && is_expected(verb, line)
         {
@@ -71,17 +69,17 @@ impl Shape {
         }
     }
 
-    /// Appends what comes behind the last byte of a value.
+    /// Appends what follows the last byte of a value.
     #[inline]
-    pub fn end_value(self, out: &mut Vec<u8>) {
+    pub(crate) fn end_value(self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"\r\n");
         if let Self::Retrieve { last: true } = self {
             out.extend_from_slice(line::END);
         }
     }
 
-    /// Appends the bytes that the client gets for `reply` about `key`, as it was sent.
-    pub fn render(self, key: &[u8], reply: &Reply, out: &mut Vec<u8>) {
+    /// Appends what the client gets for `reply`. `key` is the key as the client sent it.
+    pub(crate) fn render(self, key: &[u8], reply: &Reply, out: &mut Vec<u8>) {
         match (self, reply) {
             (Self::Silence, _) => {}
             (Self::Retrieve { last }, reply) => {
@@ -89,7 +87,7 @@ impl Shape {
                     Reply::Value { client_flags, cas_unique, value } => {
                         self.render_value(key, *client_flags, *cas_unique, value, out);
                     }
-                    // Ends the whole line, whatever keys follow.
+                    // An error ends the whole line, whatever keys follow.
                     Reply::Error { .. } => render_line(reply, out),
                     _ if last => out.extend_from_slice(line::END),
                     _ => {}
@@ -101,7 +99,7 @@ impl Shape {
     }
 }
 
-/// What the flag `q` keeps back: a miss of `mg`, success of the others.
+/// Whether the flag `q` leaves the reply with this `line` out: a miss of `mg`, and success of the others.
 fn is_expected(verb: MetaVerb, line: &[u8]) -> bool {
     let code = line.get(..2).unwrap_or_default();
     match verb {
@@ -120,7 +118,7 @@ fn render_line(reply: &Reply, out: &mut Vec<u8>) {
         Reply::Deleted => line::DELETED,
         Reply::Touched => line::TOUCHED,
         Reply::Done => line::OK,
-        // Of a command that retrieves nothing; there is none.
+        // Retrievals have a format of their own, and no other command is answered so.
         Reply::Miss | Reply::Value { .. } => line::END,
         Reply::Number(number) => return text::encode_number(out, *number),
         Reply::Meta { line, .. } | Reply::Error { line, .. } => {
@@ -145,7 +143,7 @@ mod tests {
             panic!("{command}");
         };
         let mut out = Vec::new();
-        Shape::of(&command).render(b"k", reply, &mut out);
+        ReplyFormat::for_command(&command).render(b"k", reply, &mut out);
         assert_eq!(String::from_utf8_lossy(&out), expected, "{input:?}");
     }
 

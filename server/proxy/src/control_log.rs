@@ -1,109 +1,109 @@
-//! What the control thread did, for those who ask: configurations it read, servers it found elsewhere, and the pools in
-//! use. Written by the control thread, read by the admin server; no shard touches it. Keeps the last few of everything.
+//! The log of the control thread, for operators: the configurations it read, the changes of addresses it found, and the pools
+//! in use. Written by the control thread and read by the admin server; no shard touches it. Keeps the last few events.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::config::{Config, Handle, Hash, Member, Pool, ResolvedPools, Server};
-use super::hash::{KeyPart, Ring, RingSpec};
+use crate::config::{Config, Handle, Hash, Member, Pool, ResolvedPools, Server};
+use crate::hash::{KeyPart, Ring, RingSpec};
 use corecached_shard::ConfigError;
 
-/// Reloads kept.
-pub const RELOADS_MAX: usize = 8;
-/// Changes of addresses kept.
-pub const MOVES_MAX: usize = 32;
-/// Bytes of what is said of one of them.
-pub const TEXT_BYTES_MAX: usize = 512;
-/// Keys that tell how much of the key space a member has: to within a percent or two.
+/// Most reloads that are kept.
+const RELOADS_MAX: usize = 8;
+/// Most changes of addresses that are kept.
+const MOVES_MAX: usize = 32;
+/// Most bytes of the text of one event; what is longer is cut off.
+const TEXT_BYTES_MAX: usize = 512;
+/// Keys that the share of a member is measured with, which makes it exact to a percent or two.
 const SAMPLES: usize = 4096;
 
-/// Something that happened.
+/// Something that the control thread did or found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
+pub struct ControlEvent {
     /// Unix time, seconds.
     pub at_s: u32,
-    /// Whether it was an error.
+    /// Whether it is an error.
     pub is_error: bool,
-    /// In words.
+    /// What happened, as text for operators.
     pub text: String,
 }
 
-/// See the head of the file.
+/// The log of the control thread.
 #[derive(Debug, Default)]
-pub struct Chronicle {
+pub struct ControlLog {
     reloads: AtomicU64,
-    kept: Mutex<Kept>,
+    entries: Mutex<LogEntries>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
-    reloads: VecDeque<Event>,
-    moves: VecDeque<Event>,
-    layout: Option<Arc<Layout>>,
+struct LogEntries {
+    reloads: VecDeque<ControlEvent>,
+    moves: VecDeque<ControlEvent>,
+    layout: Option<Arc<PoolLayout>>,
 }
 
-impl Chronicle {
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+impl ControlLog {
+    fn entries(&self) -> MutexGuard<'_, LogEntries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A changed configuration was read.
-    pub fn reloaded(&self, at_s: u32, outcome: Result<(), &ConfigError>) {
+    /// Records that a changed configuration was read, and whether it could be used.
+    pub(crate) fn record_reload(&self, at_s: u32, outcome: Result<(), &ConfigError>) {
         let text = match outcome {
             Ok(()) => "in use".to_owned(),
             Err(error) => error.to_string(),
         };
         self.reloads.fetch_add(outcome.is_ok().into(), Ordering::Relaxed);
-        keep(&mut self.kept().reloads, RELOADS_MAX, Event { at_s, is_error: outcome.is_err(), text });
+        push(&mut self.entries().reloads, RELOADS_MAX, ControlEvent { at_s, is_error: outcome.is_err(), text });
     }
 
-    /// Servers were found elsewhere; each of `changes` says of one.
-    pub fn moved(&self, at_s: u32, changes: Vec<String>) {
-        let mut kept = self.kept();
+    /// Records changes of addresses, one event for each of `changes`.
+    pub(crate) fn record_moves(&self, at_s: u32, changes: Vec<String>) {
+        let mut entries = self.entries();
         for text in changes.into_iter().take(MOVES_MAX) {
-            keep(&mut kept.moves, MOVES_MAX, Event { at_s, is_error: false, text });
+            push(&mut entries.moves, MOVES_MAX, ControlEvent { at_s, is_error: false, text });
         }
     }
 
-    /// These are in use now.
-    pub fn lay_out(&self, config: &Config, found: &ResolvedPools) {
-        let layout = Layout { config: config.clone(), found: found.clone(), rings: OnceLock::new() };
-        self.kept().layout = Some(Arc::new(layout));
+    /// Sets the pools that are in use now: those of `config`, with the members `found` for them.
+    pub(crate) fn set_layout(&self, config: &Config, found: &ResolvedPools) {
+        let layout = PoolLayout { config: config.clone(), found: found.clone(), rings: OnceLock::new() };
+        self.entries().layout = Some(Arc::new(layout));
     }
 
-    /// Changed configurations that were good.
+    /// The number of changed configurations that could be used.
     #[must_use]
     pub fn reloads(&self) -> u64 {
         self.reloads.load(Ordering::Relaxed)
     }
 
-    /// The last of them, good and wrong, the latest first.
+    /// The last changed configurations, good and bad, the latest first.
     #[must_use]
-    pub fn last_reloads(&self) -> Vec<Event> {
-        self.kept().reloads.iter().rev().cloned().collect()
+    pub fn last_reloads(&self) -> Vec<ControlEvent> {
+        self.entries().reloads.iter().rev().cloned().collect()
     }
 
     /// The last changes of addresses, the latest first.
     #[must_use]
-    pub fn last_moves(&self) -> Vec<Event> {
-        self.kept().moves.iter().rev().cloned().collect()
+    pub fn last_moves(&self) -> Vec<ControlEvent> {
+        self.entries().moves.iter().rev().cloned().collect()
     }
 
     /// The pools in use; `None` before the control thread runs.
     #[must_use]
-    pub fn layout(&self) -> Option<Arc<Layout>> {
-        self.kept().layout.clone()
+    pub fn layout(&self) -> Option<Arc<PoolLayout>> {
+        self.entries().layout.clone()
     }
 }
 
-fn keep(events: &mut VecDeque<Event>, most: usize, mut event: Event) {
+fn push(events: &mut VecDeque<ControlEvent>, events_max: usize, mut event: ControlEvent) {
     if event.text.len() > TEXT_BYTES_MAX {
         let fits = |&at: &usize| event.text.is_char_boundary(at);
         event.text.truncate((0..=TEXT_BYTES_MAX).rev().find(fits).unwrap_or_default());
         event.text.push('…');
     }
-    while events.len() >= most {
+    while events.len() >= events_max {
         events.pop_front();
     }
     events.push_back(event);
@@ -111,7 +111,7 @@ fn keep(events: &mut VecDeque<Event>, most: usize, mut event: Event) {
 
 /// The pools of a configuration, with the members found.
 #[derive(Debug)]
-pub struct Layout {
+pub struct PoolLayout {
     config: Config,
     found: ResolvedPools,
     rings: OnceLock<Vec<RingView>>,
@@ -120,34 +120,34 @@ pub struct Layout {
 /// How the keys of one pool are laid out.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RingView {
-    /// Its name.
+    /// The name of the pool.
     pub pool: String,
-    /// The scheme and what goes into it; `None` where no route hashes over the pool.
+    /// How keys are distributed; `None` if no route hashes over the pool.
     pub scheme: Option<String>,
-    /// Copies of each key.
+    /// The number of copies of each key.
     pub copies: u32,
-    /// Each with its part of the key space, if that can be told.
+    /// The address of each member, with its share of the keys from 0 to 1 if that is known.
     pub members: Vec<(String, Option<f64>)>,
 }
 
-impl Layout {
+impl PoolLayout {
     fn found(&self, pool: &Pool) -> Option<&[Server]> {
         if pool.resolve { self.found.get(&pool.name).map(Vec::as_slice) } else { None }
     }
 
-    /// How many members each pool has, by name.
+    /// The name of each pool with the number of its members.
     pub fn sizes(&self) -> impl Iterator<Item = (&str, usize)> {
         let size = |pool: &Pool| self.found(pool).map_or(pool.members.len(), <[Server]>::len);
         self.config.pools.iter().map(move |pool| (pool.name.as_str(), size(pool)))
     }
 
-    /// The rings, worked out for the first who asks.
+    /// The rings of all pools, computed at the first call.
     #[must_use]
     pub fn rings(&self) -> &[RingView] {
-        self.rings.get_or_init(|| self.look())
+        self.rings.get_or_init(|| self.compute_rings())
     }
 
-    fn look(&self) -> Vec<RingView> {
+    fn compute_rings(&self) -> Vec<RingView> {
         let mut views = Vec::new();
         for (at, pool) in self.config.pools.iter().enumerate() {
             let before = views.len();
@@ -205,7 +205,7 @@ fn scheme(hash: &Hash) -> String {
     text
 }
 
-/// The part of the key space of each member.
+/// The share of the keys of each member, from 0 to 1.
 fn shares(hash: &Hash, pool: &Pool, found: Option<&[Server]>) -> Option<Vec<f64>> {
     let servers = hash.ring_servers(pool, found);
     let (distribution, key_part) = (hash.distribution.clone(), hash.key_part.clone());
@@ -222,24 +222,24 @@ fn shares(hash: &Hash, pool: &Pool, found: Option<&[Server]>) -> Option<Vec<f64>
 
 #[cfg(test)]
 mod tests {
-    use super::super::config::Options;
+    use crate::config::Options;
     use super::*;
 
     #[test]
     fn the_last_few_are_kept_and_what_they_say_is_cut_off() {
-        let chronicle = Chronicle::default();
+        let log = ControlLog::default();
         let long = ConfigError::new("configuration", "", &"é".repeat(TEXT_BYTES_MAX), 78);
         for at_s in 0..3 * RELOADS_MAX as u32 {
-            chronicle.reloaded(at_s, if at_s % 2 == 0 { Ok(()) } else { Err(&long) });
+            log.record_reload(at_s, if at_s % 2 == 0 { Ok(()) } else { Err(&long) });
         }
-        let reloads = chronicle.last_reloads();
+        let reloads = log.last_reloads();
         assert_eq!((reloads.len(), reloads[0].at_s), (RELOADS_MAX, 3 * RELOADS_MAX as u32 - 1));
         assert!(reloads[0].is_error && reloads[0].text.len() <= TEXT_BYTES_MAX + '…'.len_utf8());
         assert!(!reloads[1].is_error);
-        assert_eq!(chronicle.reloads(), 3 * RELOADS_MAX as u64 / 2);
-        chronicle.moved(1, (0..10 * MOVES_MAX).map(|number| number.to_string()).collect());
-        chronicle.moved(2, vec!["last".to_owned()]);
-        let moves = chronicle.last_moves();
+        assert_eq!(log.reloads(), 3 * RELOADS_MAX as u64 / 2);
+        log.record_moves(1, (0..10 * MOVES_MAX).map(|number| number.to_string()).collect());
+        log.record_moves(2, vec!["last".to_owned()]);
+        let moves = log.last_moves();
         assert_eq!((moves.len(), moves[0].text.as_str()), (MOVES_MAX, "last"));
     }
 
@@ -254,12 +254,12 @@ mod tests {
                 "Pool|b"]}}"#;
         let import = |_: &str| Err("nothing is imported".to_owned());
         let config = Config::parse("test", text, &Options::default(), &import).unwrap();
-        let chronicle = Chronicle::default();
-        assert!(chronicle.layout().is_none());
+        let log = ControlLog::default();
+        assert!(log.layout().is_none());
         let Member::Server(server) = &config.pools[1].members[0] else { panic!("a server") };
         let found = [("b".to_owned(), vec![server.clone(); 3])].into();
-        chronicle.lay_out(&config, &found);
-        let layout = chronicle.layout().unwrap();
+        log.set_layout(&config, &found);
+        let layout = log.layout().unwrap();
         assert_eq!(layout.sizes().collect::<Vec<_>>(), [("a", 4), ("b", 3)]);
         let [even, weighted, unhashed] = layout.rings() else { panic!("{:?}", layout.rings()) };
         for (member, share) in &even.members {

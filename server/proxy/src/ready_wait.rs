@@ -1,39 +1,38 @@
-//! What a proxy that has just started waits for before it says that it is ready: in each pool a first server that is
-//! somewhere. Clients sent to it earlier would meet an empty pool, or servers whose names have not been found.
+//! What a proxy that has just started waits for before it reports that it is ready: a first server with a known address in
+//! each pool. Clients that were sent to it earlier would find an empty pool, or servers without an address.
 //!
-//! It waits for so long and no longer: one name that is missing must not keep a node without a proxy.
+//! The wait is bounded: one name that cannot be found must not keep a node without a proxy.
 
 use std::time::{Duration, Instant};
 
-use super::config::{Config, Member, Pool};
+use crate::config::{Config, Member, Pool};
 use crate::discovery::Found;
 
-/// See the head of the file.
+/// The wait of a proxy that has just started.
 #[derive(Debug)]
-pub struct Awaited {
+pub(crate) struct ReadyWait {
     since: Instant,
-    /// How long at most.
-    most: Duration,
+    wait_max: Duration,
     over: bool,
 }
 
-impl Awaited {
-    /// From `since` on, for `most` at most; zero waits for nothing.
+impl ReadyWait {
+    /// A wait that began at `since` and lasts for `wait_max` at most; with zero it is over at once.
     #[must_use]
-    pub fn new(since: Instant, most: Duration) -> Self {
-        Self { since, most, over: false }
+    pub(crate) fn new(since: Instant, wait_max: Duration) -> Self {
+        Self { since, wait_max, over: false }
     }
 
-    /// Whether it is over, now that this was found. Once it is, it is over for good: a proxy that serves does not become
-    /// unready because of what a new configuration names.
-    pub fn is_over(&mut self, config: &Config, found: &Found, now: Instant) -> bool {
+    /// Whether the wait is over at `now`, with what was `found` until then. Once it is, it remains so: a proxy that serves
+    /// does not become unready because of a new configuration.
+    pub(crate) fn is_over(&mut self, config: &Config, found: &Found, now: Instant) -> bool {
         if self.over {
             return true;
         }
-        let pools: Vec<&str> = empty(config, found).collect();
+        let pools: Vec<&str> = empty_pools(config, found).collect();
         let waited = now.saturating_duration_since(self.since);
-        self.over = pools.is_empty() || waited >= self.most;
-        if self.over && !pools.is_empty() && !self.most.is_zero() {
+        self.over = pools.is_empty() || waited >= self.wait_max;
+        if self.over && !pools.is_empty() && !self.wait_max.is_zero() {
             tracing::warn!(
                 "ready, although no server of pool {} was found in {} ms (--ready-wait-ms): its keys are \
                  answered with errors until there is one",
@@ -45,13 +44,13 @@ impl Awaited {
     }
 }
 
-/// Pools whose names have come to no server, or none of whose servers has an address.
-fn empty<'a>(config: &'a Config, found: &'a Found) -> impl Iterator<Item = &'a str> {
-    let is_nowhere =
+/// The names of the pools that have no server, or no server with an address.
+fn empty_pools<'a>(config: &'a Config, found: &'a Found) -> impl Iterator<Item = &'a str> {
+    let has_no_address =
         |member: &Member| member.server().is_some_and(|server| !found.addresses.contains_key(server));
     let is_empty = move |pool: &&Pool| match pool.resolve {
         true => found.pools.get(&pool.name).is_none_or(Vec::is_empty),
-        false => pool.members.iter().all(is_nowhere),
+        false => pool.members.iter().all(has_no_address),
     };
     let named = config.pools.iter().filter(|pool| !pool.members.is_empty());
     named.filter(is_empty).map(|pool| pool.name.as_str())
@@ -89,21 +88,21 @@ mod tests {
     #[test]
     fn it_is_over_when_each_pool_has_a_server_somewhere_and_stays_so() {
         let (config, since) = (config(), Instant::now());
-        let mut awaited = Awaited::new(since, Duration::from_secs(30));
+        let mut wait = ReadyWait::new(since, Duration::from_secs(30));
         for pools in [&[][..], &["A"], &["B", "C"], &["A", "B"]] {
-            assert!(!awaited.is_over(&config, &found(&config, pools), since), "{pools:?}");
+            assert!(!wait.is_over(&config, &found(&config, pools), since), "{pools:?}");
         }
-        assert!(awaited.is_over(&config, &found(&config, &["A", "B", "C"]), since));
-        assert!(awaited.is_over(&config, &found(&config, &[]), since));
+        assert!(wait.is_over(&config, &found(&config, &["A", "B", "C"]), since));
+        assert!(wait.is_over(&config, &found(&config, &[]), since));
     }
 
     #[test]
     fn it_is_over_when_the_time_is_and_at_once_where_there_is_none() {
         let (config, since) = (config(), Instant::now());
         let nothing = Found::default();
-        let mut awaited = Awaited::new(since, Duration::from_secs(30));
-        assert!(!awaited.is_over(&config, &nothing, since + Duration::from_millis(29_999)));
-        assert!(awaited.is_over(&config, &nothing, since + Duration::from_secs(30)));
-        assert!(Awaited::new(since, Duration::ZERO).is_over(&config, &nothing, since));
+        let mut wait = ReadyWait::new(since, Duration::from_secs(30));
+        assert!(!wait.is_over(&config, &nothing, since + Duration::from_millis(29_999)));
+        assert!(wait.is_over(&config, &nothing, since + Duration::from_secs(30)));
+        assert!(ReadyWait::new(since, Duration::ZERO).is_over(&config, &nothing, since));
     }
 }
