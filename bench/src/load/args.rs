@@ -213,5 +213,5 @@ fn finish(args: &LoadArgs, report: &super::Report, clean: bool) -> Result<ExitCo
 /// Loads the certificates in `file`; servers whose certificates they have signed are trusted.
 fn trusting(file: &Path) -> Result<Arc<Trust>, Failure> {
     let options = TrustOptions { authorities: file.to_owned(), flag: "--tls", identity: None, name: None };
-    Trust::load(&options).map(Arc::new).map_err(Failure::new)
+    Trust::load(&options).map(Arc::new).map_err(|error| Failure::new(error.to_string()))
 }

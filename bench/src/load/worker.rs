@@ -12,7 +12,7 @@ use corecached_net::endpoints::IoBackend;
 use corecached_net::epoll::Epoll;
 use corecached_net::granted;
 use corecached_net::listen::Admission;
-use corecached_net::tls::{SecureDriver, Tls};
+use corecached_net::tls::{SecureDriver, TlsDriver};
 use corecached_net::uring::Uring;
 use corecached_net::{Close, ConnId, Driver, DriverSetup, Event, Send, Wait};
 use rustix::time::{ClockId, clock_gettime};
@@ -97,8 +97,8 @@ pub fn run(
 }
 
 /// Returns a driver that can open TLS connections, and accepts none.
-fn secured<D: Driver>(below: D) -> Tls<D> {
-    Tls::new(below, None, Box::default())
+fn secured<D: Driver>(below: D) -> TlsDriver<D> {
+    TlsDriver::new(below, None, Box::default())
 }
 
 fn run_over(
@@ -281,7 +281,7 @@ impl<'p, D: SecureDriver> Worker<'p, D> {
         let conn = match &self.plan.connections.tls {
             None => self.driver.connect(&self.address),
             Some(trust) => {
-                trust.towards(SERVER_NAME).and_then(|with| self.driver.connect_secured(&self.address, &with))
+                trust.for_host(SERVER_NAME).and_then(|with| self.driver.connect_secured(&self.address, &with))
             }
         };
         let conn = conn.map_err(failed)?;
@@ -493,7 +493,7 @@ impl<'p, D: SecureDriver> Worker<'p, D> {
         match event {
             Event::Received { buffer, .. } => {
                 let taken = match is_current {
-                    true => self.received(index, buffer),
+                    true => self.received(index, &buffer),
                     false => Ok(()),
                 };
                 self.driver.recycle(buffer);
@@ -528,7 +528,7 @@ impl<'p, D: SecureDriver> Worker<'p, D> {
     }
 
     /// Handles received bytes.
-    fn received(&mut self, index: usize, buffer: corecached_net::Buffer) -> Result<(), Garbled> {
+    fn received(&mut self, index: usize, buffer: &corecached_net::Buffer) -> Result<(), Garbled> {
         let bytes = self.driver.received(buffer);
         self.judge.tally.counts.bytes_in += bytes.len() as u64;
         let taken = self.connections.all[index].replies.take(bytes, &mut self.judge);

@@ -1,7 +1,7 @@
 //! Connections that have not authenticated yet. No command is carried out for them.
 //!
-//! With `-Y` a client authenticates by a `set` of any key whose value is `user password`, and with `-S` by SASL in the binary
-//! protocol. Then the session is in [`State::Command`], where nothing checks again.
+//! With `-Y` a client authenticates by a `set` of any key whose value is `user password`, and with `-S` by
+//! SASL in the binary protocol. Then the session is in [`State::Command`], where nothing checks again.
 
 use corecached_protocol::{
     BinaryControl, BinaryControlVerb, Command, Parsed,
@@ -16,7 +16,8 @@ use crate::cache::{Cache, CacheCore, CacheSession};
 use crate::task::CacheTask;
 use crate::users::Users;
 
-/// Shortest line that could be a command, with its line end. A shorter one closes the connection, as in memcached.
+/// Shortest line that could be a command, with its line end. A shorter one closes the connection, as in
+/// memcached.
 const LINE_BYTES_MIN: usize = 6;
 /// Longest line in bytes. A longer one closes the connection.
 const LINE_BYTES_MAX: usize = 2048;
@@ -26,7 +27,8 @@ const TOKEN_BYTES_MAX: usize = 16 * 1024;
 const MECHANISM: &[u8] = b"PLAIN";
 
 impl Cache {
-    /// Handles input of a connection that has not authenticated. Returns how many bytes were taken: 0 when more input is needed.
+    /// Handles input of a connection that has not authenticated. Returns how many bytes were taken: 0 when
+    /// more input is needed.
     pub(crate) fn authenticate(
         &mut self,
         core: &mut CacheCore,
@@ -94,8 +96,14 @@ impl Cache {
         admitted
     }
 
-    /// Handles a request before authentication with `-S`. All but `VERSION` and those of SASL close the connection.
-    fn authenticate_binary(&mut self, core: &mut CacheCore, session: &mut CacheSession, input: &[u8]) -> usize {
+    /// Handles a request before authentication with `-S`. All but `VERSION` and those of SASL close the
+    /// connection.
+    fn authenticate_binary(
+        &mut self,
+        core: &mut CacheCore,
+        session: &mut CacheSession,
+        input: &[u8],
+    ) -> usize {
         let (command, consumed) = match session.parser.parse(input, &core.limits) {
             Ok(Parsed::Complete { value, consumed }) => (value, consumed),
             Ok(Parsed::NeedMore) => return 0,

@@ -69,7 +69,8 @@ impl Cache {
         );
     }
 
-    /// Carries out a `STAT` request. As in memcached, `conns` and `cachedump` exist only in the text protocol.
+    /// Carries out a `STAT` request. As in memcached, `conns` and `cachedump` exist only in the text
+    /// protocol.
     fn binary_stat(
         &mut self,
         core: &mut CacheCore,
@@ -83,7 +84,9 @@ impl Cache {
                 core.context.network.admission.reset_counts();
                 broadcast(CacheBroadcast::ResetCounters, CacheThen::BinaryDone(envelope))
             }
-            b"detail on" => broadcast(CacheBroadcast::CountPrefixes { on: true }, CacheThen::BinaryDone(envelope)),
+            b"detail on" => {
+                broadcast(CacheBroadcast::CountPrefixes { on: true }, CacheThen::BinaryDone(envelope))
+            }
             b"detail off" => {
                 broadcast(CacheBroadcast::CountPrefixes { on: false }, CacheThen::BinaryDone(envelope))
             }

@@ -1,8 +1,8 @@
-//! Keeps the whole process within its memory limit. Buffers, connections and the binary itself take memory beside the stores,
-//! and the stores get so much less.
+//! Keeps the whole process within its memory limit. Buffers, connections and the binary itself take memory
+//! beside the stores, and the stores get so much less.
 //!
-//! Runs on a thread of its own, once a second. The result is one number in [`Memory`], which the shards read once a second.
-//! At the start the stores get what the process is expected to leave them.
+//! Runs on a thread of its own, once a second. The result is one number in [`Memory`], which the shards read
+//! once a second. At the start the stores get what the process is expected to leave them.
 
 use std::time::Duration;
 
@@ -13,18 +13,19 @@ use corecached_shard::process::resident_bytes;
 use crate::memory::{Memory, STORES_FRACTION_MIN};
 
 const PERIOD: Duration = Duration::from_secs(1);
-/// The aim for resident memory is the limit plus the limit divided by this. As much again remains for memory that is taken and
-/// freed between two looks.
+/// The aim for resident memory is the limit plus the limit divided by this. As much again remains for memory
+/// that is taken and freed between two looks.
 const OVER_FRACTION: usize = 100;
-/// Nothing changes while the process is above the aim by less than the limit divided by this, or below it by less than twice
-/// that.
+/// Nothing changes while the process is above the aim by less than the limit divided by this, or below it by
+/// less than twice that.
 const SLACK_FRACTION: usize = 400;
-/// Bytes that the process grows by when its shards start. Measured: 5.5 MiB were resident before, and 8 MiB after.
+/// Bytes that the process grows by when its shards start. Measured: 5.5 MiB were resident before, and 8 MiB
+/// after.
 const SHARDS_BYTES: usize = 5 << 19;
 /// How full the stores must be before their memory is lowered, in percent of what they are given.
 const FILL_PERCENT_TO_LOWER: u64 = 85;
-/// How full the stores must be before their memory is raised, in percent. Below it the process is small only because they are
-/// not full yet.
+/// How full the stores must be before their memory is raised, in percent. Below it the process is small only
+/// because they are not full yet.
 const FILL_PERCENT_TO_RAISE: u64 = 98;
 
 /// Adjusts the memory of the stores until the server stops.
@@ -54,7 +55,8 @@ fn stores_bytes_beside(limit: usize, resident: usize) -> usize {
     (limit + limit / OVER_FRACTION).saturating_sub(resident).clamp(limit / STORES_FRACTION_MIN, limit)
 }
 
-/// The new bytes for all stores together. They have `given` bytes, are so full, and the process takes `resident` bytes.
+/// The new bytes for all stores together. They have `given` bytes, are so full, and the process takes
+/// `resident` bytes.
 fn adjust(limit: usize, given: usize, fill_percent: u64, resident: usize) -> usize {
     let (aim, slack) = (limit + limit / OVER_FRACTION, limit / SLACK_FRACTION);
     if resident > aim + slack {

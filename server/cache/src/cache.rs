@@ -33,7 +33,8 @@ pub struct Cache {
     pub(crate) context: Arc<CacheContext>,
     /// This shard's own slice. Held except while the shard sleeps.
     pub(crate) store: SliceHandle<Store>,
-    /// The slices of all shards, by shard. Held until the end of a batch at most; the one of this shard is never held.
+    /// The slices of all shards, by shard. Held until the end of a batch at most; the one of this shard is
+    /// never held.
     pub(crate) others: Vec<SliceHandle<Store>>,
     /// At least one of `others` is held.
     pub(crate) borrowing: bool,
@@ -47,9 +48,11 @@ pub struct Cache {
     pub(crate) watching: Vec<ConnId>,
     /// Commands are counted by prefix, or events are watched.
     pub(crate) observed: bool,
-    /// Values that clients of all shards upload to this store. `None` when there was no memory for one: its rest is skipped.
+    /// Values that clients of all shards upload to this store. `None` when there was no memory for one: its
+    /// rest is skipped.
     pub(crate) uploads: HashMap<Client, Option<corecached_engine::Upload>>,
-    /// Buffer for what is received after a value that is received straight into the store. Empty until there is such a value.
+    /// Buffer for what is received after a value that is received straight into the store. Empty until there
+    /// is such a value.
     pub(crate) after_value: Vec<u8>,
     /// The memory limit of the store in bytes, as it was set last.
     slice_bytes: usize,
@@ -63,7 +66,11 @@ impl Cache {
     /// # Panics
     /// When the handle does not hold `store`.
     #[must_use]
-    pub fn new(context: Arc<CacheContext>, store: SliceHandle<Store>, others: Vec<SliceHandle<Store>>) -> Self {
+    pub fn new(
+        context: Arc<CacheContext>,
+        store: SliceHandle<Store>,
+        others: Vec<SliceHandle<Store>>,
+    ) -> Self {
         assert!(store.is_held(), "a shard holds its own slice");
         let config = &context.config;
         let prefixes = config.count_prefixes.then(|| Box::new(Prefixes::new(config.prefix_delimiter)));
@@ -140,8 +147,11 @@ impl Service for Cache {
     /// Gives the answers to `refresh_certs` to the connections that sent it.
     fn take_news(&mut self, core: &mut CacheCore) -> bool {
         let mut any = false;
-        while let Some((conn, answer)) =
-            self.context.certificates.as_ref().and_then(|certificates| certificates.answer(core.me))
+        while let Some((conn, answer)) = self
+            .context
+            .certificates
+            .as_ref()
+            .and_then(|certificates| certificates.take_reload_result(core.me))
         {
             any = true;
             core.answered(self, conn, answer);
@@ -229,7 +239,7 @@ impl Service for Cache {
             Command::Store(_) | Command::Meta(_) => self.handle_value(core, session, command, line, after),
             Command::Binary(binary) => self.handle_binary_value(core, session, binary, line, after),
             _ => {
-                self.execute_keyless(core, session, command);
+                self.keyless(core, session, command);
                 Step::Took(0)
             }
         }
@@ -287,8 +297,8 @@ impl Service for Cache {
         }
     }
 
-    /// Releases the slices that were borrowed for the commands of one session. Their owners may be waiting for them. Publishes
-    /// the numbers of these stores, since a sleeping owner does not.
+    /// Releases the slices that were borrowed for the commands of one session. Their owners may be waiting
+    /// for them. Publishes the numbers of these stores, since a sleeping owner does not.
     fn end_batch(&mut self, core: &mut CacheCore) {
         if !std::mem::take(&mut self.borrowing) {
             return;

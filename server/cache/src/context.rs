@@ -13,7 +13,8 @@ use crate::paging::Paging;
 use crate::users::Users;
 use crate::warm::Warm;
 
-/// What the shards of a cache share with each other and with the other threads. Nothing in it is written on the data path.
+/// What the shards of a cache share with each other and with the other threads. Nothing in it is written on
+/// the data path.
 #[derive(Debug)]
 pub struct CacheContext {
     /// The configuration.
@@ -37,7 +38,8 @@ pub struct CacheContext {
 }
 
 impl CacheContext {
-    /// The context of a cache with this configuration and so many shards, without users, files or certificates.
+    /// The context of a cache with this configuration and so many shards, without users, files or
+    /// certificates.
     #[must_use]
     pub fn new(config: CacheConfig, shards: usize) -> Self {
         Self {

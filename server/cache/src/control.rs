@@ -8,7 +8,8 @@ use corecached_shard::{MEMCACHED_VERSION, Service, State};
 
 use crate::cache::{Cache, CacheCore, CacheSession};
 use crate::commands::crawler::{self, CrawlerAction};
-use crate::commands::{cachedump, conns, prefixes, stats, tunables};
+use crate::commands::stats::{self, StatsTopic};
+use crate::commands::{cachedump, conns, prefixes, tunables};
 use crate::execute;
 use crate::task::{CacheBarrier, CacheBroadcast, CacheThen};
 
@@ -20,7 +21,7 @@ const CERTIFICATES_BUSY: &[u8] = b"SERVER_ERROR certificates are being refreshed
 
 impl Cache {
     /// Carries out a command without a key.
-    pub(crate) fn execute_keyless(
+    pub(crate) fn keyless(
         &mut self,
         core: &mut CacheCore,
         session: &mut CacheSession,
@@ -95,7 +96,8 @@ impl Cache {
                     }
                     _ => line::ERROR,
                 };
-                // The new time holds at once, for the rest of this turn too. The time of the store never goes back.
+                // The new time holds at once, for the rest of this turn too. The time of the store never goes
+                // back.
                 core.now = core.now.max(Seconds(clock.now_s()));
                 core.say(session, answer);
             }
@@ -108,12 +110,18 @@ impl Cache {
     }
 
     /// Does what waited for a barrier: all earlier replies have been sent.
-    pub(crate) fn handle_barrier(&mut self, core: &mut CacheCore, session: &mut CacheSession, barrier: CacheBarrier) {
+    pub(crate) fn handle_barrier(
+        &mut self,
+        core: &mut CacheCore,
+        session: &mut CacheSession,
+        barrier: CacheBarrier,
+    ) {
         match barrier {
             CacheBarrier::RefreshCertificates => {
                 // Another thread reads the files, and tells this shard when it has done so.
                 let certificates = self.context.certificates.as_ref();
-                if certificates.is_some_and(|certificates| certificates.ask(core.me, session.conn)) {
+                if certificates.is_some_and(|certificates| certificates.request_reload(core.me, session.conn))
+                {
                     let gather = Gather { missing: 1, answers: Vec::new(), then: CacheThen::Relay };
                     session.state = State::Gather(Box::new(gather));
                 } else {
@@ -198,27 +206,27 @@ impl Cache {
     /// Carries out `stats WORDS`.
     fn stats(&mut self, core: &mut CacheCore, session: &mut CacheSession, words: &[u8]) {
         let broadcast = |what, then| CacheBarrier::Broadcast { what, then };
-        let barrier = match stats::StatsTopic::parse(words) {
-            stats::StatsTopic::Reset => {
+        let barrier = match StatsTopic::parse(words) {
+            StatsTopic::Reset => {
                 core.context.network.admission.reset_counts();
-                self.context.certificates.iter().for_each(|certificates| certificates.counts.reset());
+                self.context.certificates.iter().for_each(|certificates| certificates.counters.reset());
                 broadcast(CacheBroadcast::ResetCounters, CacheThen::Line(line::RESET))
             }
-            stats::StatsTopic::CacheDump { limit } if self.context.config.allow_dump => {
+            StatsTopic::CacheDump { limit } if self.context.config.allow_dump => {
                 broadcast(CacheBroadcast::ListSomeItems { limit }, CacheThen::Items(limit))
             }
-            stats::StatsTopic::CacheDump { .. } => {
+            StatsTopic::CacheDump { .. } => {
                 return core.say(session, line::STATS_CACHEDUMP_NOT_ALLOWED);
             }
-            stats::StatsTopic::Conns => broadcast(CacheBroadcast::ListConns, CacheThen::Conns),
-            stats::StatsTopic::DetailOn => {
+            StatsTopic::Conns => broadcast(CacheBroadcast::ListConns, CacheThen::Conns),
+            StatsTopic::DetailOn => {
                 broadcast(CacheBroadcast::CountPrefixes { on: true }, CacheThen::Line(line::OK))
             }
-            stats::StatsTopic::DetailOff => {
+            StatsTopic::DetailOff => {
                 broadcast(CacheBroadcast::CountPrefixes { on: false }, CacheThen::Line(line::OK))
             }
-            stats::StatsTopic::DetailDump => broadcast(CacheBroadcast::ListPrefixes, CacheThen::Prefixes),
-            stats::StatsTopic::Rendered => CacheBarrier::Stats { words: words.to_vec(), binary: None },
+            StatsTopic::DetailDump => broadcast(CacheBroadcast::ListPrefixes, CacheThen::Prefixes),
+            StatsTopic::Rendered => CacheBarrier::Stats { words: words.to_vec(), binary: None },
         };
         core.wait_for_replies(session, barrier);
     }

@@ -1,5 +1,5 @@
-//! `lru_crawler metadump` and `mgdump`: lists of all items. The shards are asked one after the other for a piece at a time, and
-//! only while the client takes what it is sent.
+//! `lru_crawler metadump` and `mgdump`: lists of all items. The shards are asked one after the other for a
+//! piece at a time, and only while the client takes what it is sent.
 
 use corecached_net::outbox;
 use corecached_protocol::line;
@@ -20,8 +20,8 @@ impl Cache {
             State::Task(CacheTask::Dump(Box::new(Dump { list, shard: 0, from: 0, asked: false })));
     }
 
-    /// Continues a list. False when it has to wait for its client, for another shard, or for the next turn, so that other clients
-    /// are served.
+    /// Continues a list. False when it has to wait for its client, for another shard, or for the next turn,
+    /// so that other clients are served.
     pub(crate) fn continue_dump(&mut self, core: &mut CacheCore, session: &mut CacheSession) -> bool {
         let State::Task(CacheTask::Dump(dump)) = &mut session.state else {
             unreachable!("the session is sent a list")

@@ -1,17 +1,37 @@
-//! The service of a cache: commands carried out on the store of the shard that owns their key.
+//! The service of a cache: commands are carried out on the store of the shard that owns their key.
 //!
 //! ```text
-//! cache       the service of one shard; requests: own, borrowed or forwarded
-//! execute     a command on a key, carried out on a store
-//! uploads     values that have not come whole; auth, binary, control, dump: what else a client may ask
-//! observe     what is told to those that watch
-//! commands    stats, crawler, watch and what else operators ask; task: what sessions and shards do for them
-//! context     what shards share with other threads; memory, budget, paging: the memory limit
-//! warm        contents that outlive a restart; users: passwords
-//! config      memcached's command line
+//! cache                         the service of one shard: the hooks that the chassis calls
+//! requests                      commands on keys: on the own slice, on a borrowed one, or sent to the owner
+//! uploads                       values that have not been received completely, or are too large
+//! auth, binary, control, dump   authentication, requests without a key, lists of all items
+//! observe                       events for clients that watch
+//! execute                       one command on one store
+//! task                          tasks of sessions, and what shards ask each other
+//! context                       what shards share with other threads
+//! commands                      stats, lru_crawler, watch and other commands of operators
+//! budget, memory, paging        the memory limit, and memory that the kernel provides ahead
+//! warm                          contents that outlive a restart; users: passwords
+//! config                        memcached's command line
 //! ```
 //!
-//! Nothing here names a route or a destination; the proxy and this crate never see each other.
+//! Nothing here knows a route or a destination. This crate and the proxy do not know each other.
+//!
+//! # Who calls the store
+//!
+//! A shard works on a store only while its handle holds the slice ([`corecached_shard::mesh::slice`]). These
+//! files call methods of [`corecached_engine::Store`]:
+//!
+//! - `execute` carries out commands. Only here do commands read or change items.
+//! - `uploads` writes the bytes of a value before its command is carried out, and drops them when the client
+//!   breaks off. The upload becomes an item only through `execute`.
+//! - `observe` reads the item of a command before and after it, while somebody watches, and takes the list of
+//!   evicted items. It changes no item.
+//! - `cache` does what belongs to no command: upkeep, prefetching, memory limits, statistics, pinned values
+//!   that come back, and `flush_all`, which every shard carries out for itself.
+//! - `commands::cachedump` and `commands::crawler` walk over all items, and `warm` saves and restores them.
+//!
+//! So `execute`, `uploads` and `observe` know both commands and stores. `requests` only chooses the store.
 
 mod auth;
 mod binary;

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// The stores get at least the limit divided by this, however much memory the rest of the process takes.
 pub(crate) const STORES_FRACTION_MIN: usize = 2;
 
-/// The memory limit, and how much of it the stores have. Other threads set it; each shard reads it once a second.
+/// The memory limit, and how much of it the stores have. Other threads set it; each shard reads it once a
+/// second.
 #[derive(Debug)]
 pub struct Memory {
     shards: usize,
@@ -36,7 +37,8 @@ impl Memory {
         self.limit_bytes.load(Ordering::Relaxed)
     }
 
-    /// Sets the limit, in bytes. The rest of the process keeps what it takes of it, until [`crate::budget::run`] looks again.
+    /// Sets the limit, in bytes. The rest of the process keeps what it takes of it, until
+    /// [`crate::budget::run`] looks again.
     pub(crate) fn set_limit_bytes(&self, bytes: usize) {
         self.set_stores_bytes(stores_bytes_after(self.limit_bytes(), self.stores_bytes(), bytes));
         self.limit_bytes.store(bytes, Ordering::Relaxed);

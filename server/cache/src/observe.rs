@@ -1,4 +1,5 @@
-//! Writes the events of a shard to its journal, and sends watchers their lines. See [`crate::commands::watch`].
+//! Writes the events of a shard to its journal, and sends watchers their lines. See
+//! [`crate::commands::watch`].
 
 use std::io::Write;
 
@@ -23,6 +24,8 @@ pub(crate) struct StateBefore {
     total_items: u64,
     /// Length in bytes of the value that the key had. `None` when it had none.
     value_len: Option<usize>,
+    /// The number of the client's connection.
+    conn: usize,
 }
 
 /// What a command does to its key, as watchers see it. The text is the name of the command.
@@ -85,8 +88,8 @@ impl Cache {
         }
     }
 
-    /// At the end of a turn, sends the watchers of this shard the lines that wait for them. A watcher that has not taken its
-    /// earlier lines gets none.
+    /// At the end of a turn, sends the watchers of this shard the lines that wait for them. A watcher that
+    /// has not taken its earlier lines gets none.
     pub(crate) fn serve_watchers(&mut self, core: &mut CacheCore) {
         for at in 0..self.watching.len() {
             let conn = self.watching[at];
@@ -99,7 +102,8 @@ impl Cache {
         }
     }
 
-    /// Called before a command on the slice of `owner` while somebody watches. Writes the event of its lookup.
+    /// Called before a command on the slice of `owner` while somebody watches. Writes the event of its
+    /// lookup.
     pub(crate) fn observe_before(
         &mut self,
         core: &CacheCore,
@@ -125,11 +129,11 @@ impl Cache {
                 let _ = write!(out, " status={status} clsid={class} cfd={conn} size={size}");
             });
         }
-        StateBefore { counters: core.counters, total_items: self.total_items(core, owner), value_len }
+        StateBefore { counters: core.counters, total_items: self.total_items(core, owner), value_len, conn }
     }
 
-    /// Called after a command on the slice of `owner` while somebody watches. Writes the event of its effect. The value that it
-    /// carried had `data_len` bytes.
+    /// Called after a command on the slice of `owner` while somebody watches. Writes the event of its effect.
+    /// The value that it carried had `data_len` bytes.
     pub(crate) fn observe_after(
         &mut self,
         core: &CacheCore,
@@ -137,12 +141,11 @@ impl Cache {
         command: &Command<'_>,
         hash: u64,
         data_len: usize,
-        client: Client,
         before: &StateBefore,
     ) {
         let mut scratch = [0; _];
         let Some((key, effect)) = effect_of(command, &mut scratch) else { return };
-        let conn = conns::conn_number(client.0, client.1);
+        let conn = before.conn;
         match effect {
             WatchedEffect::Store(verb) if self.watched_classes & class::MUTATIONS != 0 => {
                 let counted = |count: fn(&Counters) -> u64| count(&core.counters) > count(&before.counters);
@@ -199,7 +202,13 @@ impl Cache {
     }
 
     /// Writes the event of a new connection, or of one that was closed for `reason`.
-    pub(crate) fn observe_connection(&mut self, core: &CacheCore, peer: &PeerAddress, conn: ConnId, reason: Option<&str>) {
+    pub(crate) fn observe_connection(
+        &mut self,
+        core: &CacheCore,
+        peer: &PeerAddress,
+        conn: ConnId,
+        reason: Option<&str>,
+    ) {
         if self.watched_classes & class::CONNEVENTS == 0 {
             return;
         }
@@ -209,8 +218,12 @@ impl Cache {
             let kind = if reason.is_some() { "conn_close" } else { "conn_new" };
             let _ = match peer {
                 PeerAddress::Unix => write!(out, "type={kind} rip=unix rport=0 transport=local"),
-                PeerAddress::V4(at) => write!(out, "type={kind} rip={} rport={} transport=tcp", at.ip(), at.port()),
-                PeerAddress::V6(at) => write!(out, "type={kind} rip={} rport={} transport=tcp", at.ip(), at.port()),
+                PeerAddress::V4(at) => {
+                    write!(out, "type={kind} rip={} rport={} transport=tcp", at.ip(), at.port())
+                }
+                PeerAddress::V6(at) => {
+                    write!(out, "type={kind} rip={} rport={} transport=tcp", at.ip(), at.port())
+                }
             };
             if let Some(reason) = reason {
                 let _ = write!(out, " reason={reason}");

@@ -1,15 +1,16 @@
-//! Has the kernel provide memory before a store uses it for the first time, and take memory back that a store gives up.
+//! Has the kernel provide memory before a store uses it for the first time, and take memory back that a store
+//! gives up.
 //!
-//! The kernel clears memory on first touch. For a huge page that takes a fifth of a millisecond, in which the core would answer
-//! no request. To take back a part of a huge page it has to split it, which takes thirty microseconds. So one thread does both
-//! for all shards, a page ahead of each. Once the stores have their full size, it only sleeps. When it comes too late, the core
-//! of the shard waits for the kernel itself.
+//! The kernel clears memory on first touch. For a huge page that takes a fifth of a millisecond, in which the
+//! core would answer no request. To take back a part of a huge page it has to split it, which takes thirty
+//! microseconds. So one thread does both for all shards, a page ahead of each. Once the stores have their
+//! full size, it only sleeps. When it comes too late, the core of the shard waits for the kernel itself.
 
 use corecached_engine::PageWork;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-/// Most pieces of work in the queue, of all shards together. Past it, pages are left to first touch, and memory to take back is
-/// offered again later.
+/// Most pieces of work in the queue, of all shards together. Past it, pages are left to first touch, and
+/// memory to take back is offered again later.
 const QUEUE_MAX: usize = 64;
 
 /// The queue of work from the shards to the thread.

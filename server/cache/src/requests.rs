@@ -1,5 +1,5 @@
-//! Commands on keys. They are carried out on this shard's own slice, or on a slice that is borrowed because its owner sleeps, or
-//! they are sent to the owner.
+//! Commands on keys. They are carried out on this shard's own slice, or on a slice that is borrowed because
+//! its owner sleeps, or they are sent to the owner.
 
 use corecached_protocol::Command;
 use corecached_shard::batch::Ready;
@@ -47,13 +47,14 @@ impl Cache {
         true
     }
 
-    /// Whether this shard may work on the slice of `owner` itself: the owner sleeps, and has done all that this shard asked
-    /// of it before.
+    /// Whether this shard may work on the slice of `owner` itself: the owner sleeps, and has done all that
+    /// this shard asked of it before.
     #[inline]
     pub(crate) fn borrow(&mut self, core: &mut CacheCore, owner: usize) -> bool {
         let other = &mut self.others[owner];
         if !other.is_held() {
-            // The lock comes first: the owner has carried out what it took from the channel before it released the lock.
+            // The lock comes first: the owner has carried out what it took from the channel before it
+            // released the lock.
             if !other.try_lock() {
                 return false;
             }
@@ -67,7 +68,8 @@ impl Cache {
         true
     }
 
-    /// Sends a request to the shard that owns its key, and reserves the slot for its reply in the session's order.
+    /// Sends a request to the shard that owns its key, and reserves the slot for its reply in the session's
+    /// order.
     pub(crate) fn forward(
         &self,
         core: &mut CacheCore,
@@ -76,7 +78,10 @@ impl Cache {
         request: &Request<'_, CacheAsk>,
     ) {
         debug_assert_ne!(owner, core.me, "a shard sends itself no requests");
-        debug_assert!(!self.others[owner].is_held(), "the request would come after later work on the borrowed slice");
+        debug_assert!(
+            !self.others[owner].is_held(),
+            "the request would come after later work on the borrowed slice"
+        );
         let to = core.reserve(session, Part::Whole);
         core.counters.forwarded += 1;
         core.mesh.requests(owner).push_request(to, request);
@@ -116,14 +121,15 @@ impl Cache {
         client: Client,
         out: &mut Vec<u8>,
     ) -> execute::LargeValue {
-        let watched = (self.watched_classes != 0).then(|| self.observe_before(core, owner, command, hash, client));
+        let watched =
+            (self.watched_classes != 0).then(|| self.observe_before(core, owner, command, hash, client));
         let before = core.counters;
         let large = self.carry_out_plain(core, owner, command, hash, data, copy_max, out);
         if let Some(prefixes) = &mut self.prefixes {
             prefixes.count(command, &before, &core.counters);
         }
         if let Some(before) = watched {
-            self.observe_after(core, owner, command, hash, data.len(), client, &before);
+            self.observe_after(core, owner, command, hash, data.len(), &before);
         }
         large
     }

@@ -45,7 +45,8 @@ pub struct Upload {
     pub(crate) owner: usize,
     /// Bytes of the value that have not been received.
     pub(crate) left: usize,
-    /// Bytes of the CRLF after the value that have been received. 2 from the start in the binary protocol, which has no CRLF.
+    /// Bytes of the CRLF after the value that have been received. 2 from the start in the binary protocol,
+    /// which has no CRLF.
     pub(crate) terminator: usize,
     /// Something else than CRLF was received after the value.
     pub(crate) bad_terminator: bool,
@@ -55,8 +56,8 @@ pub struct Upload {
 const DIRECT_BYTES_MIN: usize = 8 * 1024;
 
 impl Upload {
-    /// Whether shard `me` may receive the rest straight into its store: it owns the key, and enough is left. Values of the binary
-    /// protocol are not received in this way, since their last piece also commits them.
+    /// Whether shard `me` may receive the rest straight into its store: it owns the key, and enough is left.
+    /// Values of the binary protocol are not received in this way, since their last piece also commits them.
     pub(crate) fn is_received_directly(&self, me: usize) -> bool {
         self.owner == me && self.left >= DIRECT_BYTES_MIN && self.terminator == 0
     }

@@ -1,8 +1,8 @@
-//! Values that have not been received completely, or are too large. The session waits for the rest, or the value is uploaded to
-//! its store piece by piece, or it is skipped.
+//! Values that have not been received completely, or are too large. The session waits for the rest, or the
+//! value is uploaded to its store piece by piece, or it is skipped.
 //!
-//! Methods named `begin_upload`, `continue_upload` and so on run on the shard of the client. They call or send to the owner of
-//! the key, which runs `open_upload`, `append_upload`, `commit_upload` or `drop_upload`.
+//! Methods named `begin_upload`, `continue_upload` and so on run on the shard of the client. They call or
+//! send to the owner of the key, which runs `open_upload`, `append_upload`, `commit_upload` or `drop_upload`.
 
 use corecached_engine::Key;
 use corecached_protocol::{
@@ -18,12 +18,14 @@ use corecached_shard::{Service, State, Step, owner_of};
 use crate::cache::{Cache, CacheCore, CacheSession};
 use crate::task::{CacheAsk, CacheTask, Client, Upload};
 
-/// A shorter value waits for its rest in the session's input. A value of so many bytes or more is uploaded to its store piece by
-/// piece: the memory of the store stays within the limit, however many clients send a value slowly.
+/// A shorter value waits for its rest in the session's input. A value of so many bytes or more is uploaded to
+/// its store piece by piece: the memory of the store stays within the limit, however many clients send a
+/// value slowly.
 const UPLOAD_BYTES_MIN: usize = 4 * 1024;
 /// Bytes of the largest piece of a value in one message.
 const PIECE_BYTES: usize = 64 * 1024;
-/// Most bytes of a value that are received straight into the store in one turn. As many as are sent to one connection in a turn.
+/// Most bytes of a value that are received straight into the store in one turn. As many as are sent to one
+/// connection in a turn.
 const DIRECT_BYTES_PER_TURN: usize = outbox::HIGH_WATER_BYTES;
 /// Most bytes that are received together with the end of such a value: its CRLF, and the commands after it.
 const AFTER_VALUE_BYTES: usize = 4096;
@@ -43,8 +45,8 @@ pub(crate) struct TooLarge<'a> {
 }
 
 impl Cache {
-    /// Handles a text command whose value is too large, or has not been received completely, or does not end with CRLF. `line` is
-    /// the line of the command, and `after` the input after it.
+    /// Handles a text command whose value is too large, or has not been received completely, or does not end
+    /// with CRLF. `line` is the line of the command, and `after` the input after it.
     pub(crate) fn handle_value(
         &mut self,
         core: &mut CacheCore,
@@ -65,7 +67,9 @@ impl Cache {
             }
             _ => unreachable!("no value follows other commands"),
         };
-        let Some(value_len) = command.value_len() else { unreachable!("commands without a value are complete") };
+        let Some(value_len) = command.value_len() else {
+            unreachable!("commands without a value are complete")
+        };
         if value_len as usize > self.value_bytes_max(key.len(), client_flags) {
             let answer = if noreply { &[] } else { line::TOO_LARGE };
             let swallow = u64::from(value_len) + CRLF_BYTES as u64;
@@ -109,7 +113,8 @@ impl Cache {
         self.begin_upload(core, session, hash, binary.value_len, line, 0)
     }
 
-    /// Begins to upload the value of `value_len` bytes that `line` announced. `terminator_bytes` come after it.
+    /// Begins to upload the value of `value_len` bytes that `line` announced. `terminator_bytes` come after
+    /// it.
     fn begin_upload(
         &mut self,
         core: &mut CacheCore,
@@ -124,7 +129,9 @@ impl Cache {
             self.open_upload(core, (core.me, session.conn), value_len);
         } else if core.mesh.has_room(owner) {
             let to = ReplyTo::unanswered(session.conn);
-            core.mesh.requests(owner).push_request(to, &keyless_request(CacheAsk::UploadBegin { value_len }, b""));
+            core.mesh
+                .requests(owner)
+                .push_request(to, &keyless_request(CacheAsk::UploadBegin { value_len }, b""));
         } else {
             return Step::Full;
         }
@@ -180,8 +187,8 @@ impl Cache {
         self.on_store(core, owner, 0).unlink(key);
     }
 
-    /// Uploads more of a value. Returns how many bytes of `input` were taken. `None` when there is no room for a piece in the
-    /// mesh, or for the reply.
+    /// Uploads more of a value. Returns how many bytes of `input` were taken. `None` when there is no room
+    /// for a piece in the mesh, or for the reply.
     pub(crate) fn continue_upload(
         &mut self,
         core: &mut CacheCore,
@@ -209,7 +216,9 @@ impl Cache {
                 }
                 upload.left -= piece.len();
                 let to = ReplyTo::unanswered(session.conn);
-                core.mesh.requests(upload.owner).push_request(to, &keyless_request(CacheAsk::UploadPiece, piece));
+                core.mesh
+                    .requests(upload.owner)
+                    .push_request(to, &keyless_request(CacheAsk::UploadPiece, piece));
             }
             if completes {
                 self.finish_upload(core, session);
@@ -253,8 +262,8 @@ impl Cache {
         }
     }
 
-    /// Has `driver` receive more of a value into the store. With the end of the value it also receives what follows, into `after`.
-    /// Returns how many bytes that are.
+    /// Has `driver` receive more of a value into the store. With the end of the value it also receives what
+    /// follows, into `after`. Returns how many bytes that are.
     pub(crate) fn receive_value(
         &mut self,
         core: &mut CacheCore,
@@ -294,7 +303,9 @@ impl Cache {
             unreachable!("the session uploads a value")
         };
         let parsed = Parser::new().parse(&upload.line, &core.limits);
-        let Ok(Parsed::Complete { value: command, .. }) = parsed else { unreachable!("the line was parsed before") };
+        let Ok(Parsed::Complete { value: command, .. }) = parsed else {
+            unreachable!("the line was parsed before")
+        };
         let (owner, hash) = (upload.owner, upload.hash);
         debug_assert_eq!(upload.left, 0, "the whole value has been received");
         debug_assert_eq!(upload.terminator, CRLF_BYTES, "the terminator has been received");
@@ -323,7 +334,8 @@ impl Cache {
         }
     }
 
-    /// Opens the upload of a value of `value_len` bytes. When there is no memory for it, its pieces are skipped.
+    /// Opens the upload of a value of `value_len` bytes. When there is no memory for it, its pieces are
+    /// skipped.
     pub(crate) fn open_upload(&mut self, core: &CacheCore, client: Client, value_len: u32) {
         let upload = self.store.upload_begin(value_len as usize, core.now).ok();
         let earlier = self.uploads.insert(client, upload);
@@ -356,10 +368,11 @@ impl Cache {
     ) {
         let upload = self.uploads.remove(&client).flatten();
         let value_len = command.value_len().unwrap_or(0) as usize;
-        let watched = (self.watched_classes != 0).then(|| self.observe_before(core, core.me, command, hash, client));
+        let watched =
+            (self.watched_classes != 0).then(|| self.observe_before(core, core.me, command, hash, client));
         self.on_store(core, core.me, 0).commit(command, hash, upload, out);
         if let Some(before) = watched {
-            self.observe_after(core, core.me, command, hash, value_len, client, &before);
+            self.observe_after(core, core.me, command, hash, value_len, &before);
         }
     }
 

@@ -1,7 +1,8 @@
-//! The users of the server and their passwords: the file of `-Y`, or for `-S` the file that `MEMCACHED_SASL_PWDB` names.
+//! The users of the server and their passwords: the file of `-Y`, or for `-S` the file that
+//! `MEMCACHED_SASL_PWDB` names.
 //!
-//! A line of the file is `user:password`. It is read at start and again on SIGHUP. Connections that have authenticated stay
-//! authenticated.
+//! A line of the file is `user:password`. It is read at start and again on SIGHUP. Connections that have
+//! authenticated stay authenticated.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -70,7 +71,8 @@ impl Users {
         Ok(())
     }
 
-    /// What the first user sends to authenticate in the text protocol: name, space, password. `None` when there is no user.
+    /// What the first user sends to authenticate in the text protocol: name, space, password. `None` when
+    /// there is no user.
     #[must_use]
     pub fn first_token(&self) -> Option<Vec<u8>> {
         self.list().first().map(|user| [&user.name, &b" "[..], &user.password].concat())

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 
-use corecached_net::endpoints::{Address, Listen, Serves};
+use corecached_net::endpoints::{Listen, ListenAddress, ListenerProtocol};
 use corecached_net::listen::{listen_on_all_shards, listen_unix};
 use corecached_shard::ConfigError;
 use corecached_shard::config::ServerConfig;
@@ -19,7 +19,7 @@ pub struct Bound {
     /// The addresses that were got.
     pub addresses: Vec<SocketAddr>,
     /// What is spoken on each socket of a shard.
-    pub serves: Vec<Serves>,
+    pub protocols: Vec<ListenerProtocol>,
 }
 
 /// Listen on every address.
@@ -28,10 +28,10 @@ pub struct Bound {
 /// An address or file that cannot be listened on.
 pub fn bind(config: &ServerConfig, shards: usize) -> Result<Bound, ConfigError> {
     let mut sockets: Vec<Vec<OwnedFd>> = (0..shards).map(|_| Vec::new()).collect();
-    let (mut bound, mut serves) = (Vec::new(), Vec::new());
+    let (mut bound, mut protocols) = (Vec::new(), Vec::new());
     match &config.listen {
         Listen::Tcp(addresses) => {
-            for &Address { at: address, serves: of_address } in addresses {
+            for &ListenAddress { socket_address: address, protocol } in addresses {
                 // Where any port will do, it is the same one for both families.
                 let port = match (address.port(), bound.first()) {
                     (0, Some(first)) => SocketAddr::port(first),
@@ -42,7 +42,7 @@ pub fn bind(config: &ServerConfig, shards: usize) -> Result<Bound, ConfigError> 
                     Ok((made, address)) => {
                         made.into_iter().zip(&mut sockets).for_each(|(socket, shard)| shard.push(socket));
                         bound.push(address);
-                        serves.push(of_address);
+                        protocols.push(protocol);
                     }
                     // A machine may have no IPv6 at all.
                     Err(_) if !config.listen_is_given && address.is_ipv6() && !bound.is_empty() => {}
@@ -53,8 +53,8 @@ pub fn bind(config: &ServerConfig, shards: usize) -> Result<Bound, ConfigError> 
                 }
             }
         }
-        Listen::Unix { path, mode, serves: of_socket } => {
-            serves.push(*of_socket);
+        Listen::Unix { path, mode, protocol } => {
+            protocols.push(*protocol);
             let refused = |error: std::io::Error| {
                 let remedy = format!("give a path where a socket can be made: {error}");
                 ConfigError::new("-s", &path.display().to_string(), &remedy, EX_OSERR)
@@ -66,7 +66,7 @@ pub fn bind(config: &ServerConfig, shards: usize) -> Result<Bound, ConfigError> 
             }
         }
     }
-    Ok(Bound { sockets, addresses: bound, serves })
+    Ok(Bound { sockets, addresses: bound, protocols })
 }
 
 impl Bound {
@@ -74,11 +74,11 @@ impl Bound {
     ///
     /// # Errors
     /// The socket cannot be duplicated.
-    pub fn add(&mut self, socket: &OwnedFd, serves: Serves) -> std::io::Result<()> {
+    pub fn add(&mut self, socket: &OwnedFd, protocol: ListenerProtocol) -> std::io::Result<()> {
         for shard in &mut self.sockets {
             shard.push(socket.try_clone()?);
         }
-        self.serves.push(serves);
+        self.protocols.push(protocol);
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use corecached_net::granted::UringRefused;
 use corecached_shard::ConfigError;
 
 /// `EX_OSERR` of sysexits: what memcached exits with when it cannot listen.
@@ -40,12 +41,15 @@ pub enum LaunchError {
     /// A listening socket cannot be shared with a shard.
     #[error("a listening socket cannot be duplicated: {0}")]
     Socket(io::Error),
-    /// What a shard runs on cannot be had: a thread, an executor, io_uring.
+    /// The thread of a shard cannot be started.
     #[error("{0}")]
     Host(String),
     /// glommio cannot host a shard.
     #[error(transparent)]
     Executor(corecached_shard::host_glommio::ExecutorError),
+    /// The kernel does not let this process use io_uring.
+    #[error(transparent)]
+    Uring(#[from] UringRefused),
     /// The memory of a store cannot be had.
     #[error("{0}")]
     Store(corecached_engine::ConfigError),

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use core_affinity::CoreId;
 use corecached_engine::KeyHasher;
-use corecached_net::epoll::Epoll;
-use corecached_net::tls::{Certificates, SecureDriver, Tls, Usage};
-use corecached_net::uring::Uring;
 use corecached_net::DriverSetup;
+use corecached_net::epoll::Epoll;
+use corecached_net::tls::{Certificates, SecureDriver, TlsDriver, Usage};
+use corecached_net::uring::Uring;
 use corecached_shard::mesh::Mesh;
 use corecached_shard::{CoreSetup, ServerContext, Shard, host_glommio, host_thread};
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -121,11 +121,9 @@ impl Launch<'_> {
                 started,
             };
             hosts.push(match (backend, self.secured.clone()) {
-                (Backend::Uring, None) => {
-                    spawn_glommio(core, &name, move || builder.build(Uring::new))?
-                }
+                (Backend::Uring, None) => spawn_glommio(core, &name, move || builder.build(Uring::new))?,
                 (Backend::Uring, Some(Secured { certificates, usages })) => {
-                    let over = |setup| Ok(Tls::new(Uring::new(setup)?, certificates, usages));
+                    let over = |setup| Ok(TlsDriver::new(Uring::new(setup)?, certificates, usages));
                     spawn_glommio(core, &name, move || builder.build(over))?
                 }
                 (Backend::Epoll, None) => Host::on_thread(name, core, move || {
@@ -133,7 +131,7 @@ impl Launch<'_> {
                 })?,
                 (Backend::Epoll, Some(Secured { certificates, usages })) => {
                     Host::on_thread(name, core, move || {
-                        let over = |setup| Ok(Tls::new(Epoll::new(setup)?, certificates, usages));
+                        let over = |setup| Ok(TlsDriver::new(Epoll::new(setup)?, certificates, usages));
                         builder.build(over).map_or(Ok(()), host_thread::run)
                     })?
                 }
@@ -161,7 +159,7 @@ fn spawn_glommio<D, S>(
     make: impl FnOnce() -> Option<Shard<D, S>> + Send + 'static,
 ) -> Result<Host, LaunchError>
 where
-    D: corecached_net::Ring + SecureDriver + 'static,
+    D: corecached_net::UringDriver + SecureDriver + 'static,
     S: corecached_shard::Service,
 {
     host_glommio::spawn(core.id, name, make).map(Host::Glommio).map_err(LaunchError::Executor)

@@ -7,7 +7,7 @@ use corecached_admin::{Admin, AdminView, Role};
 use corecached_cache::config::{CacheArgs, CacheConfig, check};
 use corecached_cache::{CacheContext, Users, Warm, budget};
 use corecached_engine::KeyHasher;
-use corecached_net::endpoints::{IoBackend, Listen, Serves};
+use corecached_net::endpoints::{IoBackend, Listen, ListenerProtocol};
 use corecached_net::granted;
 use corecached_net::listen::Admission;
 use corecached_net::tls::follow::follow;
@@ -138,9 +138,13 @@ fn start_cache(config: CacheConfig, limits: GroupLimits) -> Result<Server, Start
     let context = Arc::new(context);
     let hasher = KeyHasher::new(seed);
     let clock = Arc::new(Clock::start());
-    let recipe = CacheRecipe { context: Arc::clone(&context), hasher: hasher.clone(), clock: Arc::clone(&clock), shards };
-    let (server, hosts) =
-        starting.launch(&context.config.server, recipe, &hasher, &clock, false, false)?;
+    let recipe = CacheRecipe {
+        context: Arc::clone(&context),
+        hasher: hasher.clone(),
+        clock: Arc::clone(&clock),
+        shards,
+    };
+    let (server, hosts) = starting.launch(&context.config.server, recipe, &hasher, &clock, false, false)?;
     let role = format!("{} MB", context.memory.limit_bytes() >> 20);
     let view = starting.view(&context.config.server, server, Role::Cache(Arc::clone(&context)));
     starting.write_ports(&datagrams)?;
@@ -196,8 +200,8 @@ fn bind_udp(config: &CacheConfig, bound: &mut Bound) -> Result<Option<Udp>, Conf
     };
     let (udp, inner) = Udp::bind(&config.udp, random_seed())
         .map_err(|(address, error)| refused(&address.to_string(), &error))?;
-    let serves = Serves { usage: Usage::Plain, ..Serves::default() };
-    bound.add(&inner, serves).map_err(|error| refused("", &error))?;
+    let protocol = ListenerProtocol { usage: Usage::Plain, ..ListenerProtocol::default() };
+    bound.add(&inner, protocol).map_err(|error| refused("", &error))?;
     Ok(Some(udp))
 }
 
@@ -247,7 +251,7 @@ impl Starting {
         let recipe = Arc::new(recipe);
         let secured = (self.certificates.is_some() || secures_destinations).then(|| Secured {
             certificates: self.certificates.clone(),
-            usages: self.bound.serves.iter().map(|serves| serves.usage).collect(),
+            usages: self.bound.protocols.iter().map(|protocol| protocol.usage).collect(),
         });
         let run = |backend, name: String| -> Result<(ServerContext, Vec<Host>), LaunchError> {
             let (meshes, presence) = mesh::connect(self.cores.len());
@@ -270,7 +274,7 @@ impl Starting {
         };
         let first_core = self.cores[0].id;
         let uring = || {
-            granted::probe().map_err(LaunchError::Host)?;
+            granted::probe()?;
             host_glommio::probe(first_core).map_err(LaunchError::Executor)?;
             run(Backend::Uring, "io_uring".to_owned())
         };
@@ -301,7 +305,7 @@ impl Starting {
         };
         Network {
             admission: Arc::new(Admission::new(config.connections_max)),
-            listeners: self.bound.serves.clone().into(),
+            listeners: self.bound.protocols.clone().into(),
             addresses,
             backend,
             idle_timeout_s: config.idle_timeout_s,
@@ -335,7 +339,7 @@ impl Starting {
         }
         if let Some(certificates) = &self.certificates {
             let (served, woken) = (Arc::clone(certificates), Arc::clone(view.server.lifecycle.presence()));
-            std::thread::spawn(move || served.serve(|shard| woken[shard].wake()));
+            std::thread::spawn(move || served.serve_reload_requests(|shard| woken[shard].wake()));
             if certificates.options().watch {
                 let followed = Arc::clone(certificates);
                 std::thread::spawn(move || follow(&followed));

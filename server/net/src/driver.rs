@@ -1,14 +1,15 @@
 //! The one door to the kernel: a [`Driver`] accepts, receives, sends and wakes for one shard.
 //!
-//! A turn has two halves. [`Driver::turn`] hands what the kernel queued before to it, waits if asked to, and reports
-//! [`Event`]s; the shard works on them, writing replies into the arena it took; [`Driver::send`] takes the arena back
-//! with a list of what to send from it. What a socket does not take at once is kept in that connection's [`crate::outbox::Outbox`],
-//! so the shard never sees a partial write.
+//! A turn has two halves. [`Driver::turn`] submits what is queued, waits if it is told to, and reports
+//! [`Event`]s. The shard works on them and writes replies into the arena it took; [`Driver::send`] takes the
+//! arena back with a list of what to send from it. Bytes that a socket does not take at once are kept in the
+//! connection's [`crate::outbox::Outbox`], so the shard never sees a partial write.
 //!
-//! Two drivers do the same in different ways: `uring` (completions, one enter a turn) and `epoll` (readiness).
+//! Two drivers do this in different ways: `uring` (completions, one enter a turn) and `epoll` (readiness).
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,12 +17,12 @@ use corecached_engine::PinnedValue;
 
 use crate::listen;
 
-/// Names one connection of one shard. The generation tells it from an earlier one in the same place.
+/// Names one connection of one shard. The generation tells it from earlier connections with the same index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConnId {
-    /// Place in the tables of driver and shard.
+    /// Index of the slot in the tables of driver and shard.
     pub index: u32,
-    /// Raised each time the place is given out anew.
+    /// Raised each time the slot is given to another connection; it wraps around after 2^32 of them.
     pub generation: u32,
 }
 
@@ -30,52 +31,69 @@ pub struct ConnId {
 pub enum Event {
     /// A client connected.
     Accepted {
-        /// Its name from now on.
+        /// The name of the new connection.
         conn: ConnId,
-        /// Number of the listening socket, in the order of [`DriverSetup::listeners`].
+        /// Index of the listening socket in [`DriverSetup::listeners`].
         listener: u16,
     },
-    /// A connection begun by [`Driver::connect`] stands. When it cannot, [`Event::Closed`] comes instead.
+    /// A connection begun by [`Driver::connect`] is established. When it cannot be, [`Event::Closed`] comes
+    /// instead.
     Connected {
-        /// Which.
+        /// The connection that [`Driver::connect`] returned.
         conn: ConnId,
     },
-    /// Bytes arrived; read them with [`Driver::received`], then give them back with [`Driver::recycle`].
+    /// Bytes arrived: read them with [`Driver::received`], then return the buffer with [`Driver::recycle`].
     Received {
-        /// From whom.
+        /// The connection they arrived on.
         conn: ConnId,
-        /// Where they are.
+        /// The buffer that holds them.
         buffer: Buffer,
     },
     /// The peer will send nothing more, but may still be reading.
     Ended {
-        /// Who.
+        /// The connection whose input has ended.
         conn: ConnId,
     },
-    /// The connection broke. Its name is void; nothing follows but [`Event::Released`].
+    /// The connection broke. Its name is void: only [`Event::Released`] may follow for it.
     Closed {
-        /// Which.
+        /// The connection that broke.
         conn: ConnId,
     },
-    /// What was waiting in the outbox fell under [`crate::outbox::LOW_WATER_BYTES`].
+    /// The outbox was above [`crate::outbox::LOW_WATER_BYTES`] and is not any more.
     Drained {
-        /// Whose.
+        /// The connection that may be given output again.
         conn: ConnId,
     },
-    /// A pinned value was sent, or will never be: it goes back to its owner.
+    /// A pinned value was sent, or will never be: it goes back to the shard that owns it.
     Released {
-        /// What was lent.
+        /// The value, as it was given to [`Driver::send`].
         pinned: Pinned,
     },
 }
 
-/// A buffer lent by the driver: which one, and how many of its bytes are filled.
-#[derive(Clone, Copy, Debug)]
+/// A receive buffer that a driver has lent, and how many of its bytes are filled.
+///
+/// It can be neither copied nor cloned, so that a buffer which was given back cannot be read. Give it to the
+/// driver that lent it; one that is dropped instead is lost to that driver.
+#[derive(Debug, PartialEq, Eq)]
 pub struct Buffer {
-    /// Number in the driver's set.
-    pub id: u16,
-    /// Bytes received.
-    pub len: u32,
+    pub(crate) id: u16,
+    pub(crate) len: u32,
+}
+
+impl Buffer {
+    /// Buffer number `id` of a driver, with `len` bytes filled. Only the driver that lends the buffer calls
+    /// this.
+    #[must_use]
+    pub const fn new(id: u16, len: u32) -> Self {
+        Self { id, len }
+    }
+
+    /// Its number among the buffers of the driver.
+    #[must_use]
+    pub const fn id(&self) -> u16 {
+        self.id
+    }
 }
 
 /// A value lent by the shard that owns it, to be sent without a copy.
@@ -87,25 +105,26 @@ pub struct Pinned {
     pub owner: usize,
 }
 
-/// One thing to send, in order; made by the shard during a turn.
+/// One item of output, in the order of the list that [`Driver::send`] is given.
 #[derive(Debug)]
 pub enum Send {
     /// A range of the arena.
     Bytes {
-        /// To whom.
+        /// The connection that gets them.
         conn: ConnId,
         /// First byte in the arena.
         start: usize,
-        /// One past the last; equal to `start` when the bytes were moved into a later range.
+        /// One past the last byte in the arena; equal to `start` when the bytes were moved into a later
+        /// range.
         end: usize,
         /// A pinned value for the same connection follows in this turn, so the bytes must queue with it.
         queued: bool,
     },
     /// A value sent from where it is stored.
     Pinned {
-        /// To whom.
+        /// The connection that gets it.
         conn: ConnId,
-        /// What; comes back as [`Event::Released`].
+        /// The value; it comes back as [`Event::Released`].
         pinned: Pinned,
     },
 }
@@ -119,10 +138,10 @@ pub enum Wait {
     AtMost(Duration),
 }
 
-/// How a connection ends.
+/// When a connection that is closed from this side ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Close {
-    /// When everything handed to [`Driver::send`] has been taken by the socket.
+    /// As soon as the socket has taken everything that was given to [`Driver::send`].
     AfterSend,
     /// At once.
     Now,
@@ -130,88 +149,96 @@ pub enum Close {
 
 /// Network input and output of one shard. Not `Send`: made and used on the shard's own thread.
 pub trait Driver {
-    /// Hand over what is queued, wait as told if nothing is there, append what happened to `events`.
+    /// Submits what is queued, waits as told if nothing has happened, and appends what happened to `events`.
     ///
     /// # Errors
     /// Only what leaves the driver unusable; errors of one connection close that connection.
     fn turn(&mut self, wait: Wait, events: &mut Vec<Event>) -> io::Result<()>;
 
-    /// The bytes of a [`Event::Received`].
-    fn received(&self, buffer: Buffer) -> &[u8];
+    /// The bytes of an [`Event::Received`] of this driver.
+    fn received(&self, buffer: &Buffer) -> &[u8];
 
-    /// Give a buffer back. Each one, once.
+    /// Takes back a buffer of this driver's [`Event::Received`].
     fn recycle(&mut self, buffer: Buffer);
 
-    /// Take what else has come on this connection, straight into `first` and then `rest`, and say how many bytes; waits
-    /// for nothing. Only once all events of the turn have been worked on, so that nothing is overtaken: a driver that
-    /// may hold earlier bytes itself takes none, which costs no more than their copy. Does not tell an end or an error.
+    /// Receives what else has come on this connection straight into `first` and then `rest`, without waiting,
+    /// and returns how many bytes. Call it only after all events of the turn have been worked on, so that no
+    /// bytes are overtaken: a driver that may itself hold earlier bytes receives none, which costs no more
+    /// than their copy. It does not report the end of the stream or an error; those come as events.
     fn receive_into(&mut self, conn: ConnId, first: &mut [u8], rest: &mut [u8]) -> usize {
         let _ = (conn, first, rest);
         0
     }
 
-    /// An empty buffer to write this turn's replies into; goes back by [`Driver::send`].
+    /// An empty buffer for this turn's replies; [`Driver::send`] takes it back.
     fn take_arena(&mut self) -> Vec<u8>;
 
-    /// Send what `sends` lists from `arena`. The list is left empty.
+    /// Sends what `sends` lists from `arena`, and leaves the list empty. Call it once after each
+    /// [`Driver::turn`].
+    ///
+    /// # Panics
+    /// When a range is not one of `arena`.
     fn send(&mut self, arena: Vec<u8>, sends: &mut Vec<Send>);
 
-    /// Bytes handed over that the socket has not taken yet.
+    /// Bytes given to [`Driver::send`] that the socket has not taken yet.
     fn backlog(&self, conn: ConnId) -> usize;
 
-    /// Of the backlog, what the socket had its chance to take and did not: a driver that sends in the next turn has it
-    /// decide then, so that a turn's output may come on top.
+    /// The part of the backlog that the socket was offered and did not take. A driver that sends in the next
+    /// turn leaves out what came in this turn.
     fn refused(&self, conn: ConnId) -> usize {
         self.backlog(conn)
     }
 
-    /// Stop receiving on this connection; what is already under way may still arrive.
+    /// Stops receiving on this connection; a receive that is under way may still be reported.
     fn pause(&mut self, conn: ConnId);
 
-    /// Receive again.
+    /// Receives on this connection again.
     fn resume(&mut self, conn: ConnId);
 
-    /// End a connection from this side. Its name is void at once; no event follows for it but [`Event::Released`].
+    /// Ends a connection from this side. Its name is void at once: only [`Event::Released`] may follow for
+    /// it.
     fn close(&mut self, conn: ConnId, how: Close);
 
-    /// Begin a connection to a server. Its name may be given to the other functions at once, but bytes may be sent
-    /// only after [`Event::Connected`]. There is no time limit: whoever wants one closes it.
+    /// Begins a connection to a server. Its name may be given to the other functions at once, but bytes may
+    /// be sent only after [`Event::Connected`]. There is no time limit: close it to give up.
     ///
     /// # Errors
-    /// What can be said at once: no descriptors, no route, no such socket file.
+    /// What is known at once: no descriptors, no route, no such socket file.
     fn connect(&mut self, address: &socket2::SockAddr) -> io::Result<ConnId>;
 
-    /// Where the peer is; `None` when the connection is gone or has no internet address.
+    /// The address of the peer; `None` when the connection is gone or has no internet address.
     fn peer(&self, conn: ConnId) -> Option<SocketAddr>;
 
-    /// Accept no more connections, and close the listening sockets.
+    /// Accepts no more connections, and closes the listening sockets.
     fn stop_accepting(&mut self);
 
     /// What another thread uses to end this driver's wait.
     fn waker(&self) -> Arc<Waker>;
 
-    /// Wake another shard's driver, at the latest by the end of the next [`Driver::turn`].
+    /// Wakes another shard's driver, at the latest by the end of the next [`Driver::turn`]; keep the waker
+    /// until then.
     fn wake(&mut self, other: &Waker);
 
     /// Connections that could not be accepted for want of descriptors.
     fn accept_failures(&self) -> u64;
 
-    /// Whether something waits that only further turns hand to its socket, on connections that were closed
-    /// [`Close::AfterSend`] too. Looks at all of them.
+    /// Whether output is left that only further turns give to its socket, also of connections that were
+    /// closed with [`Close::AfterSend`]. Takes time linear in the number of connections.
     fn has_unsent(&self) -> bool;
 }
 
-/// Ends the wait of one driver from any thread.
+/// Ends the wait of one driver from any thread. It may outlive its driver, and then has no effect.
 #[derive(Debug)]
 pub struct Waker {
     /// Writing to it makes the driver's wait return: an eventfd, or one end of a socket pair.
-    pub(crate) signal: std::os::fd::OwnedFd,
-    /// The driver's io_uring, when it has one that takes messages from other rings.
-    pub(crate) ring: Option<std::os::fd::RawFd>,
+    pub(crate) signal: OwnedFd,
+    /// The driver's io_uring, when it has one that takes messages from other rings. A duplicate: were it only
+    /// the number, it could name another file of the process once the driver is gone.
+    pub(crate) ring: Option<OwnedFd>,
 }
 
 impl Waker {
-    /// A waker that wakes nobody.
+    /// A waker without a driver.
     ///
     /// # Panics
     /// When the process may open no more descriptors.
@@ -221,9 +248,10 @@ impl Waker {
         Self { signal: rustix::event::eventfd(0, flags).expect("an eventfd"), ring: None }
     }
 
-    /// End the wait of the driver this belongs to. Costs a system call.
+    /// Ends the wait of the driver this belongs to. Costs a system call.
     pub fn wake(&self) {
-        // A full socket or eventfd means a wake-up is pending already.
+        // A full socket or eventfd means that a wake-up is pending already; without a reader there is nobody
+        // to wake.
         let _ = rustix::io::write(&self.signal, &1u64.to_ne_bytes());
     }
 }
@@ -232,17 +260,18 @@ impl Waker {
 #[derive(Debug)]
 pub struct DriverSetup {
     /// Listening sockets of this shard, non-blocking.
-    pub listeners: Vec<std::os::fd::OwnedFd>,
-    /// Who may connect, counted over all shards.
+    pub listeners: Vec<OwnedFd>,
+    /// The limit of connections, counted over all shards.
     pub admission: Arc<listen::Admission>,
-    /// Values of several KiB are what comes in, rather than requests: better received whole.
+    /// Whether values of several KiB are what comes in, rather than requests: larger receive buffers hold
+    /// them whole.
     pub receives_values: bool,
 }
 
-/// Bytes of reply arena kept between turns.
+/// Most bytes of reply arena kept between turns.
 const ARENA_KEEP_BYTES: usize = 1 << 20;
 
-/// Give back what one unusually large turn took.
+/// Frees what one unusually large turn took.
 pub(crate) fn shrink_arena(arena: &mut Vec<u8>) {
     debug_assert!(arena.is_empty());
     if arena.capacity() > ARENA_KEEP_BYTES {
@@ -260,7 +289,7 @@ pub(crate) fn socket_for(address: &socket2::SockAddr, nonblocking: bool) -> io::
     Ok(socket)
 }
 
-/// What has come, without waiting, into `first` and then `rest`.
+/// Receives what has come, without waiting, into `first` and then `rest`; returns how many bytes.
 pub(crate) fn receive_into(
     socket: std::os::fd::BorrowedFd<'_>,
     first: &mut [u8],

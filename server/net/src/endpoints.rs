@@ -1,47 +1,47 @@
 //! What a server listens on, as its configuration names it, and how it reaches the network.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use corecached_protocol::Wire;
 
 use crate::tls::Usage;
 
-/// Where to listen.
+/// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listen {
-    /// On these addresses; port 0 takes a free one.
-    Tcp(Vec<Address>),
-    /// On a socket in the file system, with these permissions.
+    /// On these addresses.
+    Tcp(Vec<ListenAddress>),
+    /// On a socket in the file system.
     Unix {
         /// Its path.
         path: PathBuf,
-        /// Its mode, as of `chmod`.
+        /// Its permissions, as `chmod` takes them.
         mode: u32,
         /// What is spoken there.
-        serves: Serves,
+        protocol: ListenerProtocol,
     },
 }
 
-/// An address to listen on.
+/// One address to listen on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Address {
-    /// Where.
-    pub at: SocketAddr,
+pub struct ListenAddress {
+    /// Address and port; port 0 takes a free one.
+    pub socket_address: SocketAddr,
     /// What is spoken there.
-    pub serves: Serves,
+    pub protocol: ListenerProtocol,
 }
 
 /// What is spoken on the connections of a listening socket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Serves {
+pub struct ListenerProtocol {
     /// Text, binary or either.
     pub wire: Wire,
-    /// Whether and how it is secured.
+    /// Whether connections are secured, and how.
     pub usage: Usage,
 }
 
-/// Most listening sockets: so many the drivers can tell apart.
+/// Most listening sockets of a shard: the drivers tell no more of them apart.
 pub const LISTENERS_MAX: usize = 62;
 
 /// How to reach the network.
@@ -49,14 +49,14 @@ pub const LISTENERS_MAX: usize = 62;
 pub enum IoBackend {
     /// io_uring where it works, else epoll.
     Auto,
-    /// io_uring or nothing.
+    /// io_uring; without it the server does not start.
     IoUring,
     /// epoll.
     Epoll,
 }
 
 impl std::str::FromStr for IoBackend {
-    /// What may be given instead.
+    /// The names that may be given.
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, &'static str> {
@@ -69,6 +69,5 @@ impl std::str::FromStr for IoBackend {
     }
 }
 
-/// Every address of this machine, of both families.
-pub const ALL_ADDRESSES: [IpAddr; 2] =
-    [IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED)];
+/// The unspecified address of both families: every address of this machine.
+pub const ALL_ADDRESSES: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];

@@ -1,9 +1,9 @@
 //! The driver for kernels or containers without io_uring: edge-triggered epoll.
 //!
-//! A turn is one `epoll_wait`, then at most one `recv` a readable connection and, inside a large value, what of it has
-//! come by then straight to where it is stored ([`Driver::receive_into`]); [`Driver::send`] is one `send` a
-//! connection. Interest is registered once, at accept, in both directions; what is readable but has not been read to
-//! the end stays on a list instead of being armed again.
+//! A turn is one `epoll_wait`, then at most one `recv` for each readable connection and, inside a large
+//! value, one that stores what has come of it in its place ([`Driver::receive_into`]); [`Driver::send`] is
+//! one `send` for each connection. Interest is registered once, at accept, in both directions; a connection
+//! that is readable but has not been read to the end stays on a list instead of being armed again.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -17,78 +17,83 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketFlags};
 
 use crate::driver::{self, Buffer, Close, ConnId, Driver, DriverSetup, Event, Send, Wait, Waker};
+use crate::endpoints::LISTENERS_MAX;
 use crate::listen::{self, Admission};
 use crate::outbox::{self, Outbox};
 
-/// Readiness reports taken in one wait.
+/// Most readiness events taken in one wait.
 const EVENTS_MAX: usize = 512;
-/// Receive buffers: so many connections are read in one turn, the rest in the next.
+/// Receive buffers: at most this many connections are read in one turn, the rest in the next.
 const BUFFERS: usize = 64;
 /// Bytes of one receive buffer: a deep pipeline in one call, and still in the L2 cache when it is parsed.
 const BUFFER_BYTES: usize = 16 * 1024;
 /// Connections accepted in one turn, so that a storm of them does not starve the others.
 const ACCEPTS_PER_TURN: usize = 64;
-/// How long accepting rests after the process ran out of descriptors.
+/// How long no connection is accepted after the process ran out of descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(10);
 
 /// Token of the wake-up eventfd.
 const TOKEN_WAKE: u64 = u64::MAX;
-/// Tokens above this belong to listeners.
+/// Token of the first listener; those of the others follow, below [`TOKEN_WAKE`].
 const TOKEN_LISTENER: u64 = u64::MAX - 64;
 
-/// One shard's network over epoll.
+// Every configured listener has a token, and the one that carries datagrams.
+const _: () = assert!((LISTENERS_MAX as u64) + 1 < TOKEN_WAKE - TOKEN_LISTENER);
+
+/// The network of one shard over epoll.
 pub struct Epoll {
     epoll: OwnedFd,
     waker: Arc<Waker>,
-    listeners: Vec<Listener>,
+    listeners: Vec<EpollListener>,
     admission: Arc<Admission>,
-    conns: Vec<Place>,
+    conns: Vec<EpollSlot>,
+    /// Slots without a connection.
     free: Vec<u32>,
-    /// Readable connections not read to the end, oldest first.
+    /// Readable connections that have not been read to the end, oldest first.
     readable: VecDeque<ConnId>,
     ready: Vec<epoll::Event>,
     buffers: Box<[u8]>,
     buffers_free: Vec<u16>,
     arena: Vec<u8>,
-    /// Connections whose outbox got something this turn.
+    /// Connections whose outbox was given something in this turn.
     dirty: Vec<ConnId>,
-    /// Found while sending; reported by the next turn.
+    /// Found outside of `turn`; the next turn reports it.
     deferred: Vec<Event>,
     accept_rest_until: Option<Instant>,
     accept_failures: u64,
 }
 
 #[derive(Debug)]
-struct Listener {
+struct EpollListener {
     socket: OwnedFd,
     ready: bool,
 }
 
-/// A place in the table; keeps its generation while empty.
+/// A slot of the table of connections; it keeps its generation while it is empty.
 #[derive(Debug)]
-struct Place {
+struct EpollSlot {
     generation: u32,
-    conn: Option<Conn>,
+    conn: Option<EpollConn>,
 }
 
 #[derive(Debug)]
-struct Conn {
+struct EpollConn {
     socket: OwnedFd,
     outbox: Option<Box<Outbox>>,
-    /// The kernel may have bytes, or the end of the stream, for us.
+    /// The kernel may have bytes, or the end of the stream.
     readable: bool,
     /// On the driver's list of readable connections.
     listed: bool,
-    /// The peer has shut down its side: read on to the end, no further edge will tell of it.
+    /// The peer has shut down its side: it is read to the end, for no further edge reports that.
     ended: bool,
     paused: bool,
-    /// Read to its end.
+    /// It has been read to its end.
     finished: bool,
     closing: bool,
     dirty: bool,
     /// Accepted from a client, and counted as such; false for a connection to a server.
     client: bool,
-    /// Begun by [`Driver::connect`] and not there yet.
+    /// Begun by [`Driver::connect`] and not established yet.
     connecting: bool,
 }
 
@@ -108,7 +113,7 @@ impl Epoll {
         let mut listeners = Vec::new();
         for (number, socket) in setup.listeners.into_iter().enumerate() {
             epoll::add(&epoll, &socket, epoll::EventData::new_u64(TOKEN_LISTENER + number as u64), edge)?;
-            listeners.push(Listener { socket, ready: false });
+            listeners.push(EpollListener { socket, ready: false });
         }
         assert!(TOKEN_LISTENER + (listeners.len() as u64) < TOKEN_WAKE);
         Ok(Self {
@@ -130,12 +135,12 @@ impl Epoll {
         })
     }
 
-    fn get(&mut self, conn: ConnId) -> Option<&mut Conn> {
-        let place = &mut self.conns[conn.index as usize];
-        if place.generation != conn.generation {
+    fn get(&mut self, conn: ConnId) -> Option<&mut EpollConn> {
+        let slot = &mut self.conns[conn.index as usize];
+        if slot.generation != conn.generation {
             return None;
         }
-        place.conn.as_mut()
+        slot.conn.as_mut()
     }
 
     fn wait(&mut self, wait: Wait) -> io::Result<()> {
@@ -186,7 +191,7 @@ impl Epoll {
             let _ = rustix::net::send(&socket, listen::TOO_MANY, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
             return None;
         }
-        let conn = self.open_place(socket, true);
+        let conn = self.add_conn(socket, true);
         if conn.is_none() {
             self.accept_failures += 1;
             self.admission.leave();
@@ -194,15 +199,16 @@ impl Epoll {
         conn
     }
 
-    /// A place for the socket, and the kernel's word for what happens to it; `None` when memory is short.
-    fn open_place(&mut self, socket: OwnedFd, client: bool) -> Option<ConnId> {
+    /// Gives the socket a slot, and registers it with epoll; `None` when the kernel has no memory for that.
+    fn add_conn(&mut self, socket: OwnedFd, client: bool) -> Option<ConnId> {
         let index = self.free.pop().unwrap_or_else(|| {
-            self.conns.push(Place { generation: 0, conn: None });
+            self.conns.push(EpollSlot { generation: 0, conn: None });
             self.conns.len() as u32 - 1
         });
-        let place = &mut self.conns[index as usize];
-        place.generation = place.generation.wrapping_add(1);
-        let conn = ConnId { index, generation: place.generation };
+        let slot = &mut self.conns[index as usize];
+        debug_assert!(slot.conn.is_none(), "a slot that is in use was free");
+        slot.generation = slot.generation.wrapping_add(1);
+        let conn = ConnId { index, generation: slot.generation };
         let interest =
             epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
         let token = u64::from(conn.generation) << 32 | u64::from(conn.index);
@@ -211,7 +217,7 @@ impl Epoll {
             self.free.push(index);
             return None;
         }
-        place.conn = Some(Conn {
+        slot.conn = Some(EpollConn {
             socket,
             outbox: None,
             readable: false,
@@ -227,7 +233,7 @@ impl Epoll {
         Some(conn)
     }
 
-    /// A connection that was begun is writable or broken: which of the two. True when it stands.
+    /// A connection to a server is writable or broken: reports which of the two. True when it is established.
     fn connected(&mut self, conn: ConnId, events: &mut Vec<Event>) -> bool {
         let Some(open) = self.get(conn) else { return false };
         open.connecting = false;
@@ -240,15 +246,15 @@ impl Epoll {
         false
     }
 
-    /// Forget the connection. Its socket closes with it, which takes it off the epoll set.
+    /// Removes the connection. Its socket closes with it, which takes it off the epoll set.
     fn forget(&mut self, conn: ConnId, mut released: impl FnMut(Event)) {
-        let place = &mut self.conns[conn.index as usize];
-        debug_assert_eq!(place.generation, conn.generation);
-        if let Some(mut gone) = place.conn.take() {
+        let slot = &mut self.conns[conn.index as usize];
+        debug_assert_eq!(slot.generation, conn.generation);
+        if let Some(mut gone) = slot.conn.take() {
             if let Some(outbox) = gone.outbox.as_mut() {
                 outbox.clear(|pinned| released(Event::Released { pinned }));
             }
-            place.generation = place.generation.wrapping_add(1);
+            slot.generation = slot.generation.wrapping_add(1);
             self.free.push(conn.index);
             if gone.client {
                 self.admission.leave();
@@ -256,24 +262,26 @@ impl Epoll {
         }
     }
 
+    /// Receives once, if the connection may be read.
     fn read(&mut self, conn: ConnId, events: &mut Vec<Event>) {
         let Some(id) = self.buffers_free.pop() else { return };
         let start = usize::from(id) * BUFFER_BYTES;
-        let place = &mut self.conns[conn.index as usize];
-        let Some(open) = place.conn.as_mut().filter(|_| place.generation == conn.generation) else {
+        let slot = &mut self.conns[conn.index as usize];
+        let Some(open) = slot.conn.as_mut().filter(|_| slot.generation == conn.generation) else {
             self.buffers_free.push(id);
             return;
         };
         open.listed = false;
         if open.paused || !open.readable {
             self.buffers_free.push(id);
-            return; // resume() puts it back on the list, or has been read to the end since
+            return; // `resume` lists it again, or it has been read to the end since
         }
         let buffer = &mut self.buffers[start..start + BUFFER_BYTES];
         let outcome = rustix::net::recv(&open.socket, buffer, RecvFlags::DONTWAIT);
         match outcome {
             Ok((_, len)) if len > 0 => {
-                // A stream socket that gave less than was offered is empty, and its next bytes are a new edge.
+                // A stream socket that filled less than was offered is empty, and its next bytes are a new
+                // edge.
                 open.readable = len == BUFFER_BYTES || open.ended;
                 if open.readable {
                     open.listed = true;
@@ -308,11 +316,11 @@ impl Epoll {
         }
     }
 
-    /// Send from the outbox until the socket takes no more.
+    /// Sends from the outbox until the socket takes no more.
     fn flush(&mut self, conn: ConnId) {
         let deferred = &mut self.deferred;
-        let place = &mut self.conns[conn.index as usize];
-        let Some(open) = place.conn.as_mut().filter(|_| place.generation == conn.generation) else { return };
+        let slot = &mut self.conns[conn.index as usize];
+        let Some(open) = slot.conn.as_mut().filter(|_| slot.generation == conn.generation) else { return };
         open.dirty = false;
         let Some(outbox) = open.outbox.as_mut() else { return };
         let was_high = outbox.len() > outbox::LOW_WATER_BYTES;
@@ -414,7 +422,7 @@ impl Driver for Epoll {
                 let index = (token & 0xffff_ffff) as u32;
                 let generation = self.conns[index as usize].generation;
                 if (token >> 32) as u32 != generation & 0x7fff_ffff {
-                    continue; // of an earlier connection in this place
+                    continue; // an earlier connection had this slot
                 }
                 let conn = ConnId { index, generation };
                 let Some(open) = self.get(conn) else { continue };
@@ -454,13 +462,14 @@ impl Driver for Epoll {
         Ok(())
     }
 
-    fn received(&self, buffer: Buffer) -> &[u8] {
+    fn received(&self, buffer: &Buffer) -> &[u8] {
+        debug_assert!(!self.buffers_free.contains(&buffer.id), "buffer {} is free", buffer.id);
         let start = usize::from(buffer.id) * BUFFER_BYTES;
         &self.buffers[start..start + buffer.len as usize]
     }
 
     fn recycle(&mut self, buffer: Buffer) {
-        debug_assert!(!self.buffers_free.contains(&buffer.id));
+        debug_assert!(!self.buffers_free.contains(&buffer.id), "buffer {} was recycled twice", buffer.id);
         self.buffers_free.push(buffer.id);
     }
 
@@ -531,9 +540,9 @@ impl Driver for Epoll {
     }
 
     fn backlog(&self, conn: ConnId) -> usize {
-        let place = &self.conns[conn.index as usize];
-        match &place.conn {
-            Some(open) if place.generation == conn.generation => {
+        let slot = &self.conns[conn.index as usize];
+        match &slot.conn {
+            Some(open) if slot.generation == conn.generation => {
                 open.outbox.as_ref().map_or(0, |outbox| outbox.len())
             }
             _ => 0,
@@ -575,16 +584,16 @@ impl Driver for Epoll {
         let socket = driver::socket_for(address, true)?;
         match socket.connect(address) {
             Ok(()) => {}
-            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::INPROGRESS) => {}
             Err(error) => return Err(error),
         }
-        // Added when the attempt is under way: its outcome is the first edge.
-        self.open_place(socket.into(), false).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
+        // Registered after the attempt has begun: its result is the first edge.
+        self.add_conn(socket.into(), false).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
     }
 
     fn peer(&self, conn: ConnId) -> Option<SocketAddr> {
-        let place = &self.conns[conn.index as usize];
-        let open = place.conn.as_ref().filter(|_| place.generation == conn.generation)?;
+        let slot = &self.conns[conn.index as usize];
+        let open = slot.conn.as_ref().filter(|_| slot.generation == conn.generation)?;
         driver::peer_of(open.socket.as_fd())
     }
 
@@ -605,6 +614,6 @@ impl Driver for Epoll {
     }
 
     fn has_unsent(&self) -> bool {
-        self.conns.iter().flat_map(|place| &place.conn).any(|conn| conn.closing)
+        self.conns.iter().flat_map(|slot| &slot.conn).any(|conn| conn.closing)
     }
 }

@@ -1,32 +1,43 @@
-//! What the kernel grants of io_uring: how large a ring and with which features, found by trying and never by version.
+//! What the kernel grants of io_uring: how large a ring and with which features, found by trying and never by
+//! version.
 
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
 
 use io_uring::{IoUring, cqueue, opcode, types};
+use rustix::io::Errno;
 
 use crate::buffer_ring::BufferRing;
 
-/// Ring sizes to try, submission and completion entries: locked memory may be charged per user id, so a smaller ring
-/// is tried before giving up.
+/// Ring sizes to try, submission and completion entries: locked memory may be charged per user id, so a
+/// smaller ring is tried before giving up.
 const RING_SIZES: [(u32, u32); 4] = [(1024, 16384), (512, 4096), (256, 1024), (128, 512)];
 /// The group of the provided buffers that are tried.
 const GROUP: u16 = 0;
+/// What the probe sends to itself.
+const PROBE_BYTES: &[u8] = b"ping";
 
-/// What the kernel gave us.
+/// The optional features of io_uring that the kernel granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Features {
-    /// Submission and completion entries.
-    pub entries: (u32, u32),
+pub(crate) struct UringFeatures {
     /// Completions are posted only when asked for, without inter-processor interrupts (6.1).
-    pub deferred_taskrun: bool,
+    pub(crate) deferred_taskrun: bool,
 }
 
-/// The largest ring that is granted, with all the features that are.
+/// A step of the probe that failed: io_uring cannot be used by this process.
+#[derive(Debug, thiserror::Error)]
+#[error("{step}: {source}")]
+pub struct UringRefused {
+    step: &'static str,
+    source: io::Error,
+}
+
+/// Builds the largest ring that is granted, with all the features that are.
 ///
 /// # Errors
-/// What the kernel said of the last that was tried.
-pub(super) fn build_ring() -> io::Result<(IoUring, Features)> {
+/// What the kernel answered to the last attempt.
+pub(crate) fn build_ring() -> io::Result<(IoUring, UringFeatures)> {
     let mut refused = io::Error::from(io::ErrorKind::Unsupported);
     for deferred_taskrun in [true, false] {
         for (submissions, completions) in RING_SIZES {
@@ -43,12 +54,11 @@ pub(super) fn build_ring() -> io::Result<(IoUring, Features)> {
                             "the kernel is too old: it cannot skip completions of sends",
                         ));
                     }
-                    let features = Features { entries: (submissions, completions), deferred_taskrun };
-                    return Ok((ring, features));
+                    return Ok((ring, UringFeatures { deferred_taskrun }));
                 }
-                Err(error) => match error.raw_os_error() {
-                    Some(libc::ENOMEM) => refused = error, // a smaller one may fit under RLIMIT_MEMLOCK
-                    Some(libc::EINVAL) => {
+                Err(error) => match Errno::from_io_error(&error) {
+                    Some(Errno::NOMEM) => refused = error, // a smaller one may fit under RLIMIT_MEMLOCK
+                    Some(Errno::INVAL) => {
                         refused = error;
                         break; // a flag this kernel does not know
                     }
@@ -60,32 +70,45 @@ pub(super) fn build_ring() -> io::Result<(IoUring, Features)> {
     Err(refused)
 }
 
-/// Whether this process may use io_uring as this driver does: sets up a ring, receives through a multishot receive
-/// with provided buffers, and takes it down again.
+/// Whether this process may use io_uring as [`crate::uring::Uring`] does: sets up a ring, receives through a
+/// multishot receive with provided buffers, and takes it down again.
 ///
 /// # Errors
-/// The step that failed and what the kernel said.
-pub fn probe() -> Result<Features, String> {
-    let refused = |step: &str, error: &dyn std::fmt::Display| format!("{step}: {error}");
-    let (mut ring, features) = build_ring().map_err(|error| refused("io_uring_setup", &error))?;
-    let mut buffers =
-        BufferRing::register(&ring, 2, 256, GROUP).map_err(|error| refused("provided buffers", &error))?;
-    let (near, far) =
-        std::os::unix::net::UnixStream::pair().map_err(|error| refused("socketpair", &error))?;
-    io::Write::write_all(&mut &far, b"ping").map_err(|error| refused("write", &error))?;
+/// The step that failed, and what the kernel answered.
+pub fn probe() -> Result<(), UringRefused> {
+    let (mut ring, _) = build_ring().map_err(refused("io_uring_setup"))?;
+    // SAFETY: whatever comes of the receive, the ring is closed before the buffers are dropped.
+    let buffers = unsafe { BufferRing::register(&ring, 2, 256, GROUP) };
+    let mut buffers = buffers.map_err(refused("provided buffers"))?;
+    let received = receive_probe(&mut ring);
+    buffers.unregister(&ring.submitter());
+    drop(ring);
+    received
+}
+
+/// Receives [`PROBE_BYTES`] through a multishot receive, and ends it.
+fn receive_probe(ring: &mut IoUring) -> Result<(), UringRefused> {
+    let (near, far) = UnixStream::pair().map_err(refused("socketpair"))?;
+    io::Write::write_all(&mut &far, PROBE_BYTES).map_err(refused("write"))?;
     let receive = opcode::RecvMulti::new(types::Fd(near.as_raw_fd()), GROUP).build();
-    // SAFETY: the socket and the buffers outlive the ring's use of them: `far` is closed below, which ends it.
-    unsafe { ring.submission().push(&receive) }.map_err(|error| refused("submit", &error))?;
+    // SAFETY: the entry points to no memory, and the socket is open until it is submitted.
+    let pushed = unsafe { ring.submission().push(&receive) };
+    pushed.map_err(|error| refused("submit")(io::Error::other(error)))?;
     let limit = types::Timespec::new().sec(1);
     let args = types::SubmitArgs::new().timespec(&limit);
-    ring.submitter().submit_with_args(1, &args).map_err(|error| refused("io_uring_enter", &error))?;
-    let entry = ring.completion().next().ok_or_else(|| "multishot receive: no completion".to_owned())?;
-    if entry.result() != 4 || !cqueue::more(entry.flags()) {
+    ring.submitter().submit_with_args(1, &args).map_err(refused("io_uring_enter"))?;
+    let Some(entry) = ring.completion().next() else {
+        return Err(refused("multishot receive")(io::Error::other("no completion")));
+    };
+    if entry.result() != PROBE_BYTES.len() as i32 || !cqueue::more(entry.flags()) {
         let error = io::Error::from_raw_os_error(-entry.result().min(0));
-        return Err(refused("multishot receive (Linux 6.0)", &error));
+        return Err(refused("multishot receive (Linux 6.0)")(error));
     }
-    drop(far);
+    drop(far); // the end of the stream ends the receive
     let _ = ring.submitter().submit_with_args(1, &args);
-    buffers.unregister(&ring.submitter());
-    Ok(features)
+    Ok(())
+}
+
+fn refused(step: &'static str) -> impl Fn(io::Error) -> UringRefused {
+    move |source| UringRefused { step, source }
 }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! driver       trait Driver: what a shard asks of the kernel, and the events it gets
-//! uring, epoll the two drivers; granted is what the kernel grants of io_uring
+//! uring, epoll the two drivers; buffer_ring and uring/ are parts of the first
+//! granted      what the kernel grants of io_uring
 //! outbox       bytes of one connection that its socket has not taken yet
 //! listen       listening sockets, and the limit of connections
 //! endpoints    what a server listens on, as configuration names it
@@ -10,10 +11,10 @@
 //! watch_files  a message when a file may have changed
 //! ```
 //!
-//! Nothing here knows a command, a key or a store; values lent by a store pass through as [`driver::Pinned`].
+//! Nothing here knows a command, a key or a store; values lent by a store pass through as [`Pinned`].
 
 mod buffer_ring;
-pub mod driver;
+mod driver;
 pub mod endpoints;
 pub mod epoll;
 pub mod granted;
@@ -26,4 +27,4 @@ pub mod uring;
 pub mod watch_files;
 
 pub use driver::{Buffer, Close, ConnId, Driver, DriverSetup, Event, Pinned, Send, Wait, Waker};
-pub use uring::Ring;
+pub use uring::UringDriver;

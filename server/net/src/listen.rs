@@ -1,4 +1,4 @@
-//! Listening sockets, and who may connect.
+//! Listening sockets, and the limit of connections.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// What a client is told past the connection limit, before its connection is closed.
-pub const TOO_MANY: &[u8] = b"ERROR Too many open connections\r\n";
+/// What a client is sent past the connection limit, before its connection is closed.
+pub(crate) const TOO_MANY: &[u8] = b"ERROR Too many open connections\r\n";
 
 /// Counts connections over all shards against the limit.
 #[derive(Debug)]
@@ -20,13 +20,13 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// At most `limit` connections at once.
+    /// A limit of `limit` connections at once.
     #[must_use]
     pub const fn new(limit: usize) -> Self {
         Self { limit, open: AtomicUsize::new(0), accepted: AtomicU64::new(0), rejected: AtomicU64::new(0) }
     }
 
-    /// Count one connection in; false when the limit is reached.
+    /// Counts one connection in; false when the limit is reached.
     pub fn admit(&self) -> bool {
         if self.open.fetch_add(1, Ordering::Relaxed) >= self.limit {
             self.open.fetch_sub(1, Ordering::Relaxed);
@@ -37,12 +37,13 @@ impl Admission {
         true
     }
 
-    /// Count one connection out.
+    /// Counts out one connection that [`Admission::admit`] counted in.
     pub fn leave(&self) {
-        self.open.fetch_sub(1, Ordering::Relaxed);
+        let before = self.open.fetch_sub(1, Ordering::Relaxed);
+        debug_assert!(before > 0, "more connections left than were admitted");
     }
 
-    /// `stats reset`: count accepted and rejected connections anew.
+    /// Counts accepted and rejected connections from zero again, as `stats reset` asks.
     pub fn reset_counts(&self) {
         self.accepted.store(0, Ordering::Relaxed);
         self.rejected.store(0, Ordering::Relaxed);
@@ -53,31 +54,31 @@ impl Admission {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Connections admitted since the start.
+    /// Connections admitted since the start or the last reset.
     pub fn accepted(&self) -> u64 {
         self.accepted.load(Ordering::Relaxed)
     }
 
-    /// Connections turned away since the start.
+    /// Connections turned away since the start or the last reset.
     pub fn rejected(&self) -> u64 {
         self.rejected.load(Ordering::Relaxed)
     }
 }
 
-/// Listening sockets for one address, one a shard, among which the kernel spreads connections; and the address they
-/// got.
+/// Opens listening sockets for one address, one a shard, among which the kernel spreads connections. Returns
+/// them with the address they got: port 0 takes a free port, the same for all.
 ///
-/// `backlog` is the length of each accept queue. Port 0 takes a free port, the same for all.
+/// `backlog` is the length of each accept queue.
 ///
 /// # Errors
-/// What the kernel said; the caller names the address.
+/// The address cannot be bound or listened on; the error does not name it.
 pub fn listen_on_all_shards(
     address: SocketAddr,
     shards: usize,
     backlog: i32,
 ) -> io::Result<(Vec<OwnedFd>, SocketAddr)> {
-    // Sockets that share a port take it from whoever else shares it: another server of the same user would go
-    // unnoticed. The first socket therefore claims the port alone, as memcached does.
+    // A socket that shares its port may bind beside any other one that does: another server of the same user
+    // would go unnoticed. The first socket therefore claims the port alone, as memcached does.
     let first = bind(address, false)?;
     let address = first.local_addr()?.as_socket().unwrap_or(address);
     first.set_reuse_port(true)?;
@@ -91,21 +92,11 @@ pub fn listen_on_all_shards(
     Ok((sockets.into_iter().map(OwnedFd::from).collect(), address))
 }
 
-/// A listening socket for one shard alone, and the address it got.
+/// Opens a listening socket in the file system, and removes one that an earlier server left at `path`.
 ///
 /// # Errors
-/// As [`listen_on_all_shards`].
-pub fn listen_on_one_shard(address: SocketAddr, backlog: i32) -> io::Result<(OwnedFd, SocketAddr)> {
-    let socket = bind(address, false)?;
-    socket.listen(backlog)?;
-    let address = socket.local_addr()?.as_socket().unwrap_or(address);
-    Ok((socket.into(), address))
-}
-
-/// A listening socket in the file system, in place of one that an earlier server left there.
-///
-/// # Errors
-/// What the kernel said; also when something else than a socket is there.
+/// The path cannot be bound; also when something other than a socket is there. The error does not name the
+/// path.
 pub fn listen_unix(path: &std::path::Path, backlog: i32) -> io::Result<OwnedFd> {
     use std::os::unix::fs::FileTypeExt;
     if std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {

@@ -1,20 +1,21 @@
-//! Bytes a socket has not taken yet: owned copies and pinned values, in order.
+//! Output of one connection that its socket has not taken yet: owned copies and pinned values, in order.
 //!
-//! Exists only while a connection is behind. It never sends: drivers gather from it and tell it how much went out.
+//! Drivers make one when a socket does not take everything, and drop it when it is empty again. It never
+//! sends: drivers gather from it and tell it how many bytes went out.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
 use crate::driver::Pinned;
 
-/// Above this many waiting bytes the shard stops parsing the connection.
+/// Above this many bytes of output the shard stops parsing the connection.
 pub const HIGH_WATER_BYTES: usize = 64 * 1024;
-/// Below this many it goes on.
+/// At or below this many bytes the shard parses the connection again.
 pub const LOW_WATER_BYTES: usize = 16 * 1024;
 /// Most pieces gathered into one send: enough for a 1 MiB value in 64 KiB pieces and its two frames.
-pub const GATHER_MAX: usize = 18;
+pub(crate) const GATHER_MAX: usize = 18;
 
-/// What waits for one socket.
+/// The output that one socket has not taken yet.
 #[derive(Debug, Default)]
 pub struct Outbox {
     chunks: VecDeque<Chunk>,
@@ -23,26 +24,27 @@ pub struct Outbox {
 
 #[derive(Debug)]
 enum Chunk {
-    /// `bytes[sent..]` is still to go.
+    /// `bytes[sent..]` is left to send. Frozen once the kernel may be reading it: then it must not grow, and
+    /// so move.
     Owned { bytes: Vec<u8>, sent: usize, frozen: bool },
-    /// All but the first `sent` bytes of the value are still to go.
+    /// All but the first `sent` bytes of the value are left to send.
     Pinned { pinned: Pinned, sent: usize },
 }
 
 impl Outbox {
-    /// Bytes waiting, pinned ones included.
+    /// Bytes left to send, those of pinned values included.
     #[must_use]
     pub fn len(&self) -> usize {
         self.bytes
     }
 
-    /// Whether nothing waits.
+    /// Whether nothing is left to send.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.chunks.is_empty()
     }
 
-    /// Append a copy of `bytes`.
+    /// Appends a copy of `bytes`.
     pub fn push_bytes(&mut self, bytes: &[u8]) {
         if bytes.is_empty() {
             return;
@@ -54,18 +56,18 @@ impl Outbox {
         }
     }
 
-    /// Append a pinned value.
+    /// Appends a pinned value.
     pub fn push_pinned(&mut self, pinned: Pinned) {
         self.bytes += pinned.value.len();
         self.chunks.push_back(Chunk::Pinned { pinned, sent: 0 });
     }
 
-    /// The next bytes to send, at most [`GATHER_MAX`] pieces. They stay where they are, whatever is pushed, until
-    /// [`Outbox::advance`] or [`Outbox::clear`].
+    /// Appends the next bytes to send to `pieces`, until those are [`GATHER_MAX`]. The bytes stay where they
+    /// are in memory, whatever is pushed, until [`Outbox::advance`] or [`Outbox::clear`].
     pub fn gather<'a>(&'a mut self, pieces: &mut Vec<IoSlice<'a>>) {
         for chunk in &mut self.chunks {
             if let Chunk::Owned { frozen, .. } = chunk {
-                *frozen = true; // the kernel may read it until it answers, so it must not grow and move
+                *frozen = true;
             }
             if pieces.len() >= GATHER_MAX {
                 return;
@@ -90,7 +92,10 @@ impl Outbox {
         }
     }
 
-    /// The first `count` bytes went out; values that are done with go to `released`.
+    /// Removes the first `count` bytes, which the socket took; values that were sent whole go to `released`.
+    ///
+    /// # Panics
+    /// When fewer bytes are left.
     pub fn advance(&mut self, mut count: usize, mut released: impl FnMut(Pinned)) {
         assert!(count <= self.bytes, "a socket took more than it was given");
         self.bytes -= count;
@@ -110,7 +115,7 @@ impl Outbox {
         }
     }
 
-    /// Nothing more will be sent.
+    /// Removes everything, because the connection ends; pinned values go to `released`.
     pub fn clear(&mut self, mut released: impl FnMut(Pinned)) {
         self.bytes = 0;
         for chunk in self.chunks.drain(..) {

@@ -26,7 +26,7 @@ fn drivers(check: impl Fn(&mut dyn Driver)) {
     }
 }
 
-/// Turns until `done` says so of an event; hands that event on.
+/// Takes turns until `done` is true of an event, and returns that event.
 fn until(driver: &mut dyn Driver, what: &str, done: impl Fn(&Event) -> bool) -> Event {
     let deadline = Instant::now() + PATIENCE;
     let mut events = Vec::new();
@@ -69,7 +69,7 @@ fn a_connection_to_a_server_carries_bytes_both_ways() {
         server.write_all(b"VERSION 1\r\n").expect("written");
         let event = until(driver, "received", |event| matches!(event, Event::Received { .. }));
         let Event::Received { conn: from, buffer } = event else { unreachable!() };
-        assert_eq!((from, driver.received(buffer)), (conn, &b"VERSION 1\r\n"[..]));
+        assert_eq!((from, driver.received(&buffer)), (conn, &b"VERSION 1\r\n"[..]));
         driver.recycle(buffer);
         drop(server);
         until(driver, "the end", |event| matches!(event, Event::Ended { conn: it } if *it == conn));
@@ -131,7 +131,7 @@ fn what_follows_the_bytes_reported_is_received_straight_to_its_place() {
             driver.turn(Wait::AtMost(Duration::from_millis(10)), &mut events).expect("a turn");
             for event in events.drain(..) {
                 let Event::Received { buffer, .. } = event else { panic!("{event:?}") };
-                got.extend_from_slice(driver.received(buffer));
+                got.extend_from_slice(driver.received(&buffer));
                 driver.recycle(buffer);
             }
             if got.len() == 10 {
@@ -175,4 +175,62 @@ fn a_first_send_is_a_backlog_but_not_refused_until_the_socket_had_its_turn() {
         drop(server);
         driver.close(conn, Close::Now);
     });
+}
+
+#[test]
+fn a_waker_may_outlive_its_driver() {
+    let setup = || DriverSetup {
+        listeners: Vec::new(),
+        admission: Arc::new(Admission::new(1)),
+        receives_values: false,
+    };
+    let (Ok(mut gone), Ok(mut other)) = (Uring::new(setup()), Uring::new(setup())) else {
+        return println!("io_uring is not available here");
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let conn = gone.connect(&address_of(&listener).into()).expect("begun");
+    until(&mut gone, "connected", |event| matches!(event, Event::Connected { conn: it } if *it == conn));
+    let (mut server, _) = listener.accept().expect("accepted");
+    server.set_read_timeout(Some(PATIENCE)).expect("set");
+    let waker = gone.waker();
+    drop(gone);
+    assert_eq!(server.read(&mut [0; 1]).expect("the end, with the driver"), 0);
+    other.wake(&waker);
+    waker.wake();
+    other.turn(Wait::No, &mut Vec::new()).expect("a turn");
+}
+
+#[test]
+fn a_listening_socket_closes_with_its_driver_though_a_waker_is_left() {
+    let (listeners, address) =
+        crate::listen::listen_on_all_shards(([127, 0, 0, 1], 0).into(), 1, 16).expect("a port");
+    let setup = DriverSetup { listeners, admission: Arc::new(Admission::new(1)), receives_values: false };
+    let Ok(mut driver) = Uring::new(setup) else { return println!("io_uring is not available here") };
+    driver.turn(Wait::No, &mut Vec::new()).expect("a turn");
+    let _waker = driver.waker();
+    drop(driver);
+    let refused = std::net::TcpStream::connect_timeout(&address, PATIENCE).expect_err("nobody listens");
+    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn output_of_two_sends_in_one_turn_is_never_read_from_memory_that_was_given_back() {
+    if cfg!(debug_assertions) {
+        return; // an assertion finds the second call
+    }
+    let setup =
+        DriverSetup { listeners: Vec::new(), admission: Arc::new(Admission::new(1)), receives_values: false };
+    let Ok(mut driver) = Uring::new(setup) else { return println!("io_uring is not available here") };
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let conn = driver.connect(&address_of(&listener).into()).expect("begun");
+    until(&mut driver, "connected", |event| matches!(event, Event::Connected { conn: it } if *it == conn));
+    let (mut server, _) = listener.accept().expect("accepted");
+    for byte in [b'a', b'b'] {
+        let arena = vec![byte; 100];
+        driver.send(arena, &mut vec![Send::Bytes { conn, start: 0, end: 100, queued: false }]);
+    }
+    driver.turn(Wait::No, &mut Vec::new()).expect("a turn");
+    let mut got = [0; 200];
+    server.read_exact(&mut got).expect("both");
+    assert_eq!(got, *[[b'a'; 100], [b'b'; 100]].concat());
 }

@@ -1,144 +1,108 @@
-//! The driver over io_uring: everything queued since the last turn goes to the kernel in one enter, which also waits.
+//! The driver over io_uring: one enter a turn submits everything queued since the last, and waits.
 //!
-//! Accepting and receiving are multishot, receive buffers are picked by the kernel, and replies go out straight from
-//! the arena: a send either takes everything at once and says nothing (`MSG_DONTWAIT | MSG_WAITALL`, success
-//! skipped), or reports what it took, and the rest moves to the connection's outbox. Because such sends are carried
-//! out inside the enter, the arena is free again when it returns.
+//! Accepting and receiving are multishot, receive buffers are picked by the kernel, and replies go out
+//! straight from the arena: a send either takes everything at once and posts no completion (`MSG_DONTWAIT |
+//! MSG_WAITALL`, success skipped), or reports what it took, and the rest moves to the connection's outbox.
+//! Because such sends are carried out inside the enter, the arena is free again when it returns.
 //!
-//! Every operation carries kind, place and generation of its connection; the place is given out anew only when all
-//! its operations have completed, so that a late completion never touches a stranger.
+//! The user data of every operation names its kind and its connection, generation included. The slot of a
+//! connection is given out anew only when all its operations have completed, so that a late completion never
+//! touches another connection.
 
-use std::io::{self, IoSlice};
+mod conns;
+mod queued_output;
+mod user_data;
+
+use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::net::SendFlags;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, SocketFlags};
 
+use self::conns::{UringConn, UringSlot, conn_at, open_conn_at};
+use self::queued_output::QueuedOutput;
 use crate::buffer_ring::BufferRing;
 use crate::driver::{self, Buffer, Close, ConnId, Driver, DriverSetup, Event, Pinned, Send, Wait, Waker};
-use crate::granted::{self, Features};
+use crate::granted::{self, UringFeatures};
 use crate::listen::{self, Admission};
-use crate::outbox::{self, Outbox};
+use crate::outbox;
 
-/// A driver over io_uring, or over one that is.
-pub trait Ring: Driver {
-    /// The one at the bottom.
-    fn ring(&mut self) -> &mut Uring;
+/// A driver over io_uring, or a driver over such a driver.
+pub trait UringDriver: Driver {
+    /// The io_uring driver at the bottom.
+    fn uring(&mut self) -> &mut Uring;
 
-    /// Whether a turn has something to hand over, or would find something without waiting. No system call.
-    fn pending(&mut self) -> bool;
+    /// Whether a turn has something to submit, or would find something without waiting. No system call.
+    fn has_pending(&mut self) -> bool;
 }
 
-/// Receive buffers a shard, and bytes of each; more showed no gain.
+/// Receive buffers of a shard, and bytes of each; more showed no gain.
 const BUFFERS: (u16, u32) = (256, 4096);
-/// The same where values come in: a value of 8 KiB fits into one.
+/// Receive buffers where values come in, and bytes of each: a value of 8 KiB fits into one.
 const VALUE_BUFFERS: (u16, u32) = (128, 16 * 1024);
 /// Buffer group of the receive buffers.
 const GROUP: u16 = 0;
-/// How long accepting rests after the process ran out of descriptors.
+/// How long no connection is accepted after the process ran out of descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(10);
-/// How soon a reset is noticed that came behind bytes nobody answered: see `look_for_resets`.
-const RESET_LOOK: Duration = Duration::from_secs(1);
-/// Completions taken from the ring at a time.
+/// How often connections are examined for a reset after bytes that nobody answered: see `look_for_resets`.
+const RESET_LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Completions that there is room for without a new allocation.
 const COMPLETIONS: usize = 1024;
+/// `IORING_ENTER_GETEVENTS`
+const ENTER_GETEVENTS: u32 = 1;
+/// A send takes all its bytes, or reports how many it took; a broken connection raises no signal. rustix has
+/// `MSG_WAITALL` only among the flags of receiving.
+const SEND_FLAGS: u32 = RecvFlags::WAITALL.bits() | SendFlags::NOSIGNAL.bits();
+/// A send from the arena reads it at once or never.
+const ARENA_SEND_FLAGS: u32 = SEND_FLAGS | SendFlags::DONTWAIT.bits();
 
-/// What an operation was, in the top byte of its user data. Bits 32..56 hold the low bits of the generation, 0..32
-/// the place.
-mod kind {
-    pub const IGNORED: u64 = 0;
-    pub const ACCEPT: u64 = 1 << 56;
-    pub const RECEIVE: u64 = 2 << 56;
-    /// A send from the arena; the low bits number it in `Uring::arena_sends`.
-    pub const ARENA_SEND: u64 = 3 << 56;
-    pub const OUTBOX_SEND: u64 = 4 << 56;
-    pub const WAKE_POLL: u64 = 5 << 56;
-    /// A message from another shard's ring.
-    pub const MESSAGE: u64 = 6 << 56;
-    pub const CONNECT: u64 = 7 << 56;
-    pub const MASK: u64 = 0xff << 56;
-}
-const GENERATION_MASK: u32 = 0xff_ffff;
-
-/// One shard's network over io_uring.
+/// The network of one shard over io_uring.
 pub struct Uring {
     ring: IoUring,
     buffers: BufferRing,
     waker: Arc<Waker>,
-    /// Our end of the wake-up socket pair.
+    /// This driver's end of the socket pair by which it is woken.
     woken: OwnedFd,
-    listeners: Vec<Listener>,
+    listeners: Vec<UringListener>,
     admission: Arc<Admission>,
-    conns: Vec<Place>,
+    conns: Vec<UringSlot>,
+    /// Slots without a connection.
     free: Vec<u32>,
+    /// What the queued sends from the arena read, from `send` until the enter of the next turn has carried
+    /// them out.
     arena_in_flight: Vec<u8>,
     arena_sends: Vec<ArenaSend>,
     arena_spare: Vec<u8>,
     completions: Vec<cqueue::Entry>,
-    /// Connections whose outbox has something to send and no send under way.
+    /// Connections with queued output and no send under way.
     dirty: Vec<ConnId>,
     /// Connections being closed from this side.
     closings: Vec<ConnId>,
-    /// Connections whose receive ended for want of buffers.
+    /// Connections whose receive ended for want of buffers; the next turn arms it again.
     starved: Vec<ConnId>,
-    /// Connections that sent something since the last look for resets.
+    /// Connections that sent something since connections were last examined for resets.
     heard: Vec<ConnId>,
-    looked: Instant,
+    looked_for_resets: Instant,
+    /// Found outside of `turn`; the next turn reports it.
     deferred: Vec<Event>,
     turns: u64,
     accept_rest_until: Option<Instant>,
     accept_failures: u64,
-    features: Features,
+    features: UringFeatures,
 }
 
 #[derive(Debug)]
-struct Listener {
+struct UringListener {
     socket: OwnedFd,
     armed: bool,
 }
 
-#[derive(Debug)]
-struct Place {
-    generation: u32,
-    conn: Option<Conn>,
-}
-
-#[derive(Debug)]
-struct Conn {
-    socket: OwnedFd,
-    outbox: Option<Box<Behind>>,
-    receiving: bool,
-    sending: bool,
-    paused: bool,
-    dirty: bool,
-    /// The shard has let go of it: nothing is reported any more.
-    closing: Option<Close>,
-    /// The peer will send nothing more.
-    ended: bool,
-    /// A cancellation of the receive is under way.
-    cancelling: bool,
-    /// Among [`Uring::heard`].
-    heard: bool,
-    /// Nothing has been sent to it since it was heard.
-    unanswered: bool,
-    /// Accepted from a client, and counted as such; false for a connection to a server.
-    client: bool,
-    /// The address of a connection that was begun and is not there yet: the kernel reads it until then.
-    connecting: Option<Box<socket2::SockAddr>>,
-}
-
-/// What a connection needs while its socket is behind. The kernel may read all of it while a send is under way.
-struct Behind {
-    outbox: Outbox,
-    /// The turn it came in.
-    since: u64,
-    pieces: [libc::iovec; outbox::GATHER_MAX],
-    header: libc::msghdr,
-}
-
+/// A send that is queued, of a range of the arena.
 #[derive(Clone, Copy, Debug)]
 struct ArenaSend {
     conn: ConnId,
@@ -154,18 +118,22 @@ impl Uring {
     pub fn new(setup: DriverSetup) -> io::Result<Self> {
         let (ring, features) = granted::build_ring()?;
         let (count, bytes) = if setup.receives_values { VALUE_BUFFERS } else { BUFFERS };
-        let buffers = BufferRing::register(&ring, count, bytes, GROUP)?;
+        // SAFETY: no receive is armed before the driver exists, whose `drop` cancels all of them and
+        // unregisters the buffers.
+        let buffers = unsafe { BufferRing::register(&ring, count, bytes, GROUP)? };
         let (woken, signal) = rustix::net::socketpair(
             rustix::net::AddressFamily::UNIX,
             rustix::net::SocketType::STREAM,
             rustix::net::SocketFlags::CLOEXEC | rustix::net::SocketFlags::NONBLOCK,
             None,
         )?;
-        let waker = Arc::new(Waker { signal, ring: Some(ring.as_raw_fd()) });
+        // SAFETY: the ring keeps its descriptor open for the length of this call.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) };
+        let waker = Arc::new(Waker { signal, ring: Some(descriptor.try_clone_to_owned()?) });
         let mut listeners = Vec::new();
         for socket in setup.listeners {
-            rustix::io::ioctl_fionbio(&socket, false)?; // the ring waits by itself
-            listeners.push(Listener { socket, armed: false });
+            rustix::io::ioctl_fionbio(&socket, false)?; // the ring waits instead
+            listeners.push(UringListener { socket, armed: false });
         }
         let mut driver = Self {
             ring,
@@ -184,7 +152,7 @@ impl Uring {
             closings: Vec::new(),
             starved: Vec::new(),
             heard: Vec::new(),
-            looked: Instant::now(),
+            looked_for_resets: Instant::now(),
             deferred: Vec::new(),
             turns: 0,
             accept_rest_until: None,
@@ -196,23 +164,18 @@ impl Uring {
         Ok(driver)
     }
 
-    /// What the kernel gave us.
-    #[must_use]
-    pub const fn features(&self) -> Features {
-        self.features
-    }
-
-    /// Have completions signal `eventfd`, but only between [`Uring::signal_completions`]`(true)` and `(false)`.
+    /// Has completions signal `eventfd`, but only between [`Uring::signal_completions`]`(true)` and
+    /// `(false)`.
     ///
     /// # Errors
-    /// What the kernel said.
-    pub fn register_eventfd(&mut self, eventfd: RawFd) -> io::Result<()> {
-        self.ring.submitter().register_eventfd(eventfd)?;
+    /// When the kernel does not take the eventfd.
+    pub fn register_eventfd(&mut self, eventfd: BorrowedFd<'_>) -> io::Result<()> {
+        self.ring.submitter().register_eventfd(eventfd.as_raw_fd())?; // the kernel keeps the file open
         self.ring.completion().disable_eventfd();
         Ok(())
     }
 
-    /// Whether completions signal the registered eventfd.
+    /// Sets whether completions signal the registered eventfd.
     pub fn signal_completions(&mut self, on: bool) {
         let queue = self.ring.completion();
         if on {
@@ -222,21 +185,34 @@ impl Uring {
         }
     }
 
-    fn push(&mut self, entry: &squeue::Entry) {
+    /// Queues an operation for the next enter.
+    ///
+    /// # Safety
+    /// What the entry points to must stay valid and in place until its completion, and the descriptors it
+    /// names must stay open until it has been submitted.
+    unsafe fn push(&mut self, entry: &squeue::Entry) {
         loop {
-            // SAFETY: whatever the entry points at (arena, outbox, sockets, buffer ring) is owned by this driver and
-            // kept until its completion: see `arena_in_flight`, `Behind` and `release`.
+            // SAFETY: the caller keeps what the entry refers to.
             if unsafe { self.ring.submission().push(entry) }.is_ok() {
                 return;
             }
-            // Full: hand over what is there. The kernel takes all of it (`SUBMIT_ALL`), so this ends.
+            // The queue is full. The kernel takes all of it (`SETUP_SUBMIT_ALL`), so this ends.
             let _ = self.ring.submit();
         }
     }
 
+    /// Queues a cancellation of the operation with this user data.
+    fn cancel(&mut self, operation: u64) {
+        let cancel = opcode::AsyncCancel::new(operation).build().user_data(user_data::IGNORED);
+        // SAFETY: it refers to neither memory nor descriptors.
+        unsafe { self.push(&cancel) };
+    }
+
     fn arm_wake(&mut self) {
-        let poll = opcode::PollAdd::new(types::Fd(self.woken.as_raw_fd()), libc::POLLIN as u32).multi(true);
-        self.push(&poll.build().user_data(kind::WAKE_POLL));
+        let woken = types::Fd(self.woken.as_raw_fd());
+        let poll = opcode::PollAdd::new(woken, u32::from(PollFlags::IN.bits())).multi(true);
+        // SAFETY: it points to no memory, and the socket is open as long as the ring.
+        unsafe { self.push(&poll.build().user_data(user_data::WAKE_POLL)) };
     }
 
     fn arm_accepts(&mut self) {
@@ -244,14 +220,15 @@ impl Uring {
             if !self.listeners[number].armed {
                 self.listeners[number].armed = true;
                 let accept = opcode::AcceptMulti::new(types::Fd(self.listeners[number].socket.as_raw_fd()))
-                    .flags(libc::SOCK_CLOEXEC);
-                self.push(&accept.build().user_data(kind::ACCEPT | number as u64));
+                    .flags(SocketFlags::CLOEXEC.bits() as i32);
+                // SAFETY: it points to no memory; `stop_accepting` submits before it closes the socket.
+                unsafe { self.push(&accept.build().user_data(user_data::ACCEPT | number as u64)) };
             }
         }
     }
 
     fn arm_receive(&mut self, id: ConnId) {
-        let Some(conn) = self.place(id) else { return };
+        let Some(conn) = self.conn(id) else { return };
         if conn.receiving || conn.paused || conn.ended || conn.connecting.is_some() || conn.closing.is_some()
         {
             return;
@@ -259,21 +236,18 @@ impl Uring {
         conn.receiving = true;
         let socket = types::Fd(conn.socket.as_raw_fd());
         let receive = opcode::RecvMulti::new(socket, self.buffers.group()).build();
-        self.push(&receive.user_data(tag(kind::RECEIVE, id)));
+        // SAFETY: the buffers are registered as long as the ring exists; `receiving` keeps the socket open.
+        unsafe { self.push(&receive.user_data(user_data::for_conn(user_data::RECEIVE, id))) };
     }
 
     /// The connection, closing or not.
-    fn place(&mut self, id: ConnId) -> Option<&mut Conn> {
-        let place = self.conns.get_mut(id.index as usize)?;
-        if place.generation != id.generation {
-            return None;
-        }
-        place.conn.as_mut()
+    fn conn(&mut self, id: ConnId) -> Option<&mut UringConn> {
+        conn_at(&mut self.conns, id)
     }
 
-    /// The connection, as long as the shard holds it.
-    fn open(&mut self, id: ConnId) -> Option<&mut Conn> {
-        self.place(id).filter(|conn| conn.closing.is_none())
+    /// The connection, unless it is closing.
+    fn open_conn(&mut self, id: ConnId) -> Option<&mut UringConn> {
+        open_conn_at(&mut self.conns, id)
     }
 
     fn enter(&mut self, wait: Wait) -> io::Result<()> {
@@ -297,12 +271,12 @@ impl Uring {
         };
         match outcome {
             Ok(_) => {}
-            Err(error) => match error.raw_os_error() {
-                Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY) => {}
+            Err(error) => match Errno::from_io_error(&error) {
+                Some(Errno::TIME | Errno::INTR | Errno::AGAIN | Errno::BUSY) => {}
                 _ => return Err(error),
             },
         }
-        // What is still queued (after EBUSY or EINTR) must be in the kernel's hands before the arena is used again.
+        // What is still queued (after EBUSY or EINTR) must be submitted before the arena is used again.
         loop {
             let empty = {
                 let mut queue = self.ring.submission();
@@ -315,15 +289,15 @@ impl Uring {
             self.collect();
             match self.ring.submit() {
                 Ok(_) => {}
-                Err(error) => match error.raw_os_error() {
-                    Some(libc::EINTR | libc::EAGAIN | libc::EBUSY) => {}
+                Err(error) => match Errno::from_io_error(&error) {
+                    Some(Errno::INTR | Errno::AGAIN | Errno::BUSY) => {}
                     _ => return Err(error),
                 },
             }
         }
     }
 
-    /// Move completions out of the ring, those the kernel held back for want of room too.
+    /// Moves completions out of the ring, also those that the kernel held back for want of room.
     fn collect(&mut self) {
         loop {
             self.completions.extend(self.ring.completion());
@@ -337,13 +311,13 @@ impl Uring {
 
     fn complete(&mut self, entry: &cqueue::Entry, events: &mut Vec<Event>) {
         let (data, result, flags) = (entry.user_data(), entry.result(), entry.flags());
-        match data & kind::MASK {
-            kind::RECEIVE => self.received_bytes(data, result, flags, events),
-            kind::ARENA_SEND => self.arena_send_cut((data & !kind::MASK) as usize, result, events),
-            kind::OUTBOX_SEND => self.outbox_sent(data, result, events),
-            kind::CONNECT => self.connected(data, result, events),
-            kind::ACCEPT => self.accepted((data & !kind::MASK) as usize, result, flags, events),
-            kind::WAKE_POLL => {
+        match user_data::kind(data) {
+            user_data::RECEIVE => self.received_bytes(data, result, flags, events),
+            user_data::ARENA_SEND => self.arena_send_cut(user_data::number(data), result, events),
+            user_data::OUTBOX_SEND => self.output_sent(data, result, events),
+            user_data::CONNECT => self.connected(data, result, events),
+            user_data::ACCEPT => self.accepted(user_data::number(data), result, flags, events),
+            user_data::WAKE_POLL => {
                 let mut sink = [0u8; 256];
                 while rustix::io::read(&self.woken, &mut sink).is_ok_and(|count| count == sink.len()) {}
                 if !cqueue::more(flags) {
@@ -361,35 +335,39 @@ impl Uring {
             listener.armed = false;
         }
         if result >= 0 {
-            // SAFETY: the kernel just gave us this descriptor, and nobody else knows it.
+            // SAFETY: the kernel has just made this descriptor for us, and nothing else knows it.
             let socket = unsafe { OwnedFd::from_raw_fd(result) };
             if self.listeners.is_empty() {
-                return; // draining: the client is turned away by the close
+                return; // `stop_accepting` was called: the socket is closed
             }
             if !self.admission.admit() {
                 let _ =
                     rustix::net::send(&socket, listen::TOO_MANY, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
                 return;
             }
-            let conn = self.open_place(socket);
+            let conn = self.add_conn(socket, true);
             events.push(Event::Accepted { conn, listener: number as u16 });
             self.arm_receive(conn);
-        } else if !matches!(-result, libc::ECONNABORTED | libc::EINTR | libc::EAGAIN | libc::ECANCELED) {
+        } else if !matches!(
+            errno(result),
+            Some(Errno::CONNABORTED | Errno::INTR | Errno::AGAIN | Errno::CANCELED)
+        ) {
             self.accept_failures += 1;
             self.accept_rest_until = Some(Instant::now() + ACCEPT_RETRY);
         }
     }
 
-    fn open_place(&mut self, socket: OwnedFd) -> ConnId {
+    fn add_conn(&mut self, socket: OwnedFd, client: bool) -> ConnId {
         let index = self.free.pop().unwrap_or_else(|| {
-            self.conns.push(Place { generation: 0, conn: None });
+            self.conns.push(UringSlot { generation: 0, conn: None });
             self.conns.len() as u32 - 1
         });
-        let place = &mut self.conns[index as usize];
-        place.generation = place.generation.wrapping_add(1);
-        place.conn = Some(Conn {
+        let slot = &mut self.conns[index as usize];
+        debug_assert!(slot.conn.is_none(), "a slot that is in use was free");
+        slot.generation = slot.generation.wrapping_add(1);
+        slot.conn = Some(UringConn {
             socket,
-            outbox: None,
+            output: None,
             receiving: false,
             sending: false,
             paused: false,
@@ -399,29 +377,30 @@ impl Uring {
             cancelling: false,
             heard: false,
             unanswered: false,
-            client: true,
+            client,
             connecting: None,
         });
-        ConnId { index, generation: place.generation }
+        ConnId { index, generation: slot.generation }
     }
 
-    /// The connection a completion belongs to. Its place cannot have been given out anew: see `release`.
+    /// The connection that a completion is about. Its slot cannot have been given out anew: see `release`.
     fn conn_of(&self, data: u64) -> ConnId {
-        let index = data as u32;
+        let index = user_data::slot_index(data);
         let generation = self.conns[index as usize].generation;
-        assert_eq!((data >> 32) as u32 & GENERATION_MASK, generation & GENERATION_MASK, "a stray completion");
+        assert!(user_data::is_of_generation(data, generation), "a stray completion");
         ConnId { index, generation }
     }
 
     fn received_bytes(&mut self, data: u64, result: i32, flags: u32, events: &mut Vec<Event>) {
         let id = self.conn_of(data);
-        let conn = self.place(id).expect("kept until its operations are done");
+        let conn = conn_at(&mut self.conns, id).expect("kept until its operations are done");
         let (closing, ended) = (conn.closing.is_some(), !cqueue::more(flags));
         if ended {
             conn.receiving = false;
             conn.cancelling = false;
         }
         if let Some(buffer) = cqueue::buffer_select(flags) {
+            self.buffers.take(buffer);
             if result > 0 && !closing {
                 conn.unanswered = true;
                 if !std::mem::replace(&mut conn.heard, true) {
@@ -437,49 +416,43 @@ impl Uring {
             return;
         }
         if closing {
-            self.release(id);
-        } else if result == -libc::ENOBUFS {
-            self.starved.push(id);
-        } else if result > 0 || matches!(-result, libc::EINTR | libc::ECANCELED | libc::EAGAIN) {
-            self.arm_receive(id);
-        } else if result == 0 {
-            conn_ended(self.place(id));
-            events.push(Event::Ended { conn: id });
-        } else {
-            self.fail(id, events);
+            return self.release(id);
+        }
+        match errno(result) {
+            None if result == 0 => {
+                conn.ended = true;
+                events.push(Event::Ended { conn: id });
+            }
+            None | Some(Errno::INTR | Errno::CANCELED | Errno::AGAIN) => self.arm_receive(id),
+            Some(Errno::NOBUFS) => self.starved.push(id),
+            Some(_) => self.fail(id, events),
         }
     }
 
-    /// A send from the arena did not take everything.
+    /// A send from the arena did not take everything: the rest is queued.
     fn arena_send_cut(&mut self, number: usize, result: i32, events: &mut Vec<Event>) {
         let ArenaSend { conn: id, start, end } = self.arena_sends[number];
         let taken = match result {
             0.. => result as usize,
-            _ if matches!(-result, libc::EAGAIN | libc::EINTR | libc::ENOBUFS | libc::ENOMEM) => 0,
-            _ => {
-                if self.open(id).is_some() {
-                    self.fail(id, events);
-                }
-                return;
-            }
+            _ if may_send_again(result) => 0,
+            _ => return self.fail(id, events),
         };
-        let arena = std::mem::take(&mut self.arena_in_flight);
-        let rest = &arena[start + taken..end];
+        debug_assert!(start + taken < end, "a send that took everything reports nothing");
         let turn_before = self.turns - 1;
-        if let Some(conn) = self.place(id) {
-            debug_assert!(conn.outbox.is_none(), "nothing goes around a waiting outbox");
-            conn.outbox.get_or_insert_with(|| Behind::boxed(turn_before)).outbox.push_bytes(rest);
+        if let Some(conn) = conn_at(&mut self.conns, id) {
+            debug_assert!(conn.output.is_none(), "queued output was overtaken");
+            let output = conn.output.get_or_insert_with(|| QueuedOutput::boxed(turn_before));
+            output.outbox.push_bytes(&self.arena_in_flight[start + taken..end]);
             self.mark_dirty(id);
         }
-        self.arena_in_flight = arena;
     }
 
-    fn outbox_sent(&mut self, data: u64, result: i32, events: &mut Vec<Event>) {
+    fn output_sent(&mut self, data: u64, result: i32, events: &mut Vec<Event>) {
         let id = self.conn_of(data);
-        let conn = self.place(id).expect("kept until its operations are done");
+        let conn = self.conn(id).expect("kept until its operations are done");
         conn.sending = false;
-        let behind = conn.outbox.as_mut().expect("kept while a send is under way");
-        if result < 0 && !matches!(-result, libc::EAGAIN | libc::EINTR | libc::ENOBUFS | libc::ENOMEM) {
+        let outbox = &mut conn.output.as_mut().expect("kept while a send is under way").outbox;
+        if result < 0 && !may_send_again(result) {
             if conn.closing.is_some() {
                 self.release(id);
             } else {
@@ -487,11 +460,11 @@ impl Uring {
             }
             return;
         }
-        let was_high = behind.outbox.len() > outbox::LOW_WATER_BYTES;
-        behind.outbox.advance(result.max(0) as usize, |pinned| events.push(Event::Released { pinned }));
-        let left = behind.outbox.len();
+        let was_high = outbox.len() > outbox::LOW_WATER_BYTES;
+        outbox.advance(result.max(0) as usize, |pinned| events.push(Event::Released { pinned }));
+        let left = outbox.len();
         if left == 0 {
-            conn.outbox = None;
+            conn.output = None;
         }
         if let Some(how) = conn.closing {
             if left == 0 || how == Close::Now {
@@ -509,10 +482,10 @@ impl Uring {
         }
     }
 
-    /// The outcome of a connection that was begun.
+    /// A connection to a server is established, or cannot be.
     fn connected(&mut self, data: u64, result: i32, events: &mut Vec<Event>) {
         let id = self.conn_of(data);
-        let conn = self.place(id).expect("kept until its operations are done");
+        let conn = self.conn(id).expect("kept until its operations are done");
         conn.connecting = None;
         if conn.closing.is_some() {
             self.release(id);
@@ -524,33 +497,32 @@ impl Uring {
         }
     }
 
-    /// The connection broke: tell the shard, which then knows it no more.
+    /// The connection broke: reports that, unless it is closing, and ends it.
     fn fail(&mut self, id: ConnId, events: &mut Vec<Event>) {
-        if let Some(conn) = self.open(id) {
+        if let Some(conn) = self.open_conn(id) {
             conn.closing = Some(Close::Now);
             events.push(Event::Closed { conn: id });
             self.release(id);
         }
     }
 
-    /// Let go of a connection that is being closed, as far as its operations under way allow.
+    /// Ends a connection that is closing, and frees its slot, once no operation on it is under way; until
+    /// then it ends those operations, whose completions call this again. Nothing may be queued for its
+    /// socket.
     fn release(&mut self, id: ConnId) {
-        let Some(conn) = self.place(id) else { return };
+        let Some(conn) = self.conn(id) else { return };
         debug_assert!(conn.closing.is_some());
         if conn.receiving || conn.sending {
-            // Ends both; their completions bring us back here.
             let _ = rustix::net::shutdown(&conn.socket, rustix::net::Shutdown::Both);
             return;
         }
         if conn.connecting.is_some() {
-            // As does this one's.
-            let cancel = opcode::AsyncCancel::new(tag(kind::CONNECT, id)).build();
-            return self.push(&cancel.user_data(kind::IGNORED));
+            return self.cancel(user_data::for_conn(user_data::CONNECT, id));
         }
         let client = conn.client;
-        let place = &mut self.conns[id.index as usize];
-        if let Some(mut behind) = place.conn.take().and_then(|gone| gone.outbox) {
-            behind.outbox.clear(|pinned| self.deferred.push(Event::Released { pinned }));
+        let slot = &mut self.conns[id.index as usize];
+        if let Some(mut output) = slot.conn.take().and_then(|gone| gone.output) {
+            output.outbox.clear(|pinned| self.deferred.push(Event::Released { pinned }));
         }
         self.free.push(id.index);
         if client {
@@ -558,34 +530,33 @@ impl Uring {
         }
     }
 
-    /// A multishot receive that has read the last bytes before a reset waits for a wake-up that was before them (seen on
-    /// Linux 6.18). A reply finds the connection broken; one that is due none would stay for ever. So, once in a while,
-    /// connections that were heard and not answered are asked whether they still stand.
+    /// A multishot receive that has read the last bytes before a reset waits for a wake-up that came before
+    /// it (seen on Linux 6.18). A reply finds the connection broken; a connection that is due no reply would
+    /// stay for ever. So, now and then, connections that sent something and got no reply are polled.
     fn look_for_resets(&mut self) {
-        if self.looked.elapsed() < RESET_LOOK {
+        if self.looked_for_resets.elapsed() < RESET_LOOK_EVERY {
             return;
         }
-        self.looked = Instant::now();
+        self.looked_for_resets = Instant::now();
         for id in std::mem::take(&mut self.heard) {
-            let Some(conn) = self.place(id) else { continue };
+            let Some(conn) = self.conn(id) else { continue };
             conn.heard = false;
             if !conn.unanswered || !conn.receiving || conn.cancelling || conn.closing.is_some() {
                 continue;
             }
-            let mut asked = [PollFd::new(&conn.socket, PollFlags::empty())];
-            let broken = rustix::event::poll(&mut asked, Some(&Timespec::default())).is_ok()
-                && asked[0].revents().intersects(PollFlags::HUP | PollFlags::ERR);
+            let mut polled = [PollFd::new(&conn.socket, PollFlags::empty())];
+            let broken = rustix::event::poll(&mut polled, Some(&Timespec::default())).is_ok()
+                && polled[0].revents().intersects(PollFlags::HUP | PollFlags::ERR);
             if broken {
-                // Its completion arms another one, which is told.
+                // The completion arms another receive, which finds the reset.
                 conn.cancelling = true;
-                let cancel = opcode::AsyncCancel::new(tag(kind::RECEIVE, id)).build();
-                self.push(&cancel.user_data(kind::IGNORED));
+                self.cancel(user_data::for_conn(user_data::RECEIVE, id));
             }
         }
     }
 
     fn mark_dirty(&mut self, id: ConnId) {
-        if let Some(conn) = self.place(id)
+        if let Some(conn) = self.conn(id)
             && !conn.dirty
             && !conn.sending
         {
@@ -594,65 +565,54 @@ impl Uring {
         }
     }
 
-    /// Queue a send of what the outbox holds.
-    fn send_outbox(&mut self, id: ConnId) {
-        let Some(conn) = self.place(id) else { return };
+    /// Queues a send of the first pieces of the queued output.
+    fn send_output(&mut self, id: ConnId) {
+        let Some(conn) = self.conn(id) else { return };
         conn.dirty = false;
         if conn.sending {
             return;
         }
-        let Some(behind) = conn.outbox.as_mut() else { return };
+        let Some(output) = conn.output.as_mut() else { return };
         conn.sending = true;
         let socket = types::Fd(conn.socket.as_raw_fd());
-        let flags = (libc::MSG_WAITALL | libc::MSG_NOSIGNAL) as u32;
-        let send = opcode::SendMsg::new(socket, behind.gather()).flags(flags).build();
-        self.push(&send.user_data(tag(kind::OUTBOX_SEND, id)));
+        let send = opcode::SendMsg::new(socket, output.gather()).flags(SEND_FLAGS).build();
+        // SAFETY: `sending` keeps the output, to which the header belongs, and the socket until the
+        // completion.
+        unsafe { self.push(&send.user_data(user_data::for_conn(user_data::OUTBOX_SEND, id))) };
     }
 
-    /// Connections closed from this side, once nothing of them is queued any more.
+    fn send_pinned(&mut self, conn: ConnId, pinned: Pinned) {
+        let turn = self.turns;
+        match self.open_conn(conn) {
+            Some(open) => {
+                let output = open.output.get_or_insert_with(|| QueuedOutput::boxed(turn));
+                output.outbox.push_pinned(pinned);
+                self.mark_dirty(conn);
+            }
+            None => self.deferred.push(Event::Released { pinned }),
+        }
+    }
+
+    /// Ends connections that were closed from this side, now that nothing is queued for them any more.
     fn finish_closings(&mut self) {
         for id in std::mem::take(&mut self.closings) {
-            let Some(conn) = self.place(id) else { continue };
-            if conn.closing == Some(Close::AfterSend) && conn.outbox.is_some() {
-                continue; // `outbox_sent` ends it
+            let Some(conn) = self.conn(id) else { continue };
+            if conn.closing == Some(Close::AfterSend) && conn.output.is_some() {
+                continue; // `output_sent` ends it
             }
             self.release(id);
         }
     }
 }
 
-/// `IORING_ENTER_GETEVENTS`
-const ENTER_GETEVENTS: u32 = 1;
-
-fn tag(kind: u64, conn: ConnId) -> u64 {
-    kind | u64::from(conn.generation & GENERATION_MASK) << 32 | u64::from(conn.index)
+/// The error that a completion reports, if it does.
+fn errno(result: i32) -> Option<Errno> {
+    (result < 0).then(|| Errno::from_raw_os_error(-result))
 }
 
-impl Behind {
-    fn boxed(since: u64) -> Box<Self> {
-        // SAFETY: both are plain C structures for which all zeroes means empty.
-        let (pieces, header) = unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
-        Box::new(Self { outbox: Outbox::default(), since, pieces, header })
-    }
-
-    /// A message header over the next bytes to send; valid until the send completes, for all of it is boxed.
-    fn gather(&mut self) -> *const libc::msghdr {
-        let mut gathered: Vec<IoSlice<'_>> = Vec::with_capacity(outbox::GATHER_MAX);
-        self.outbox.gather(&mut gathered);
-        let count = gathered.len();
-        for (slot, piece) in self.pieces.iter_mut().zip(&gathered) {
-            *slot = libc::iovec { iov_base: piece.as_ptr().cast_mut().cast(), iov_len: piece.len() };
-        }
-        self.header.msg_iov = self.pieces.as_mut_ptr();
-        self.header.msg_iovlen = count;
-        &raw const self.header
-    }
-}
-
-impl std::fmt::Debug for Behind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Behind").field("outbox", &self.outbox).finish_non_exhaustive()
-    }
+/// Whether a send failed, but the connection is not broken.
+fn may_send_again(result: i32) -> bool {
+    matches!(errno(result), Some(Errno::AGAIN | Errno::INTR | Errno::NOBUFS | Errno::NOMEM))
 }
 
 impl std::fmt::Debug for Uring {
@@ -663,8 +623,9 @@ impl std::fmt::Debug for Uring {
 
 impl Drop for Uring {
     fn drop(&mut self) {
-        // The kernel lets go of sockets and memory only when nothing is under way, and closing the ring does not wait.
-        for conn in self.conns.iter().filter_map(|place| place.conn.as_ref()) {
+        // Closing the ring waits for nothing: what the kernel uses of ours must be out of its hands before it
+        // is dropped.
+        for conn in self.conns.iter().filter_map(|slot| slot.conn.as_ref()) {
             let _ = rustix::net::shutdown(&conn.socket, rustix::net::Shutdown::Both);
             if conn.client {
                 self.admission.leave();
@@ -672,6 +633,9 @@ impl Drop for Uring {
         }
         let _ = self.ring.submit();
         let _ = self.ring.submitter().register_sync_cancel(None, types::CancelBuilder::any());
+        // Wakers may keep the ring open, and with it the sockets of operations that have not been completed.
+        // SAFETY: no signal mask is passed.
+        let _ = unsafe { self.ring.submitter().enter::<libc::sigset_t>(0, 0, ENTER_GETEVENTS, None) };
         self.buffers.unregister(&self.ring.submitter());
     }
 }
@@ -698,7 +662,7 @@ impl Driver for Uring {
             self.look_for_resets();
         }
         events.append(&mut self.deferred);
-        // A connection being closed is let go after the enter, which must not sleep on it.
+        // A connection that is closing ends after the enter, which must not wait before that.
         if !events.is_empty() || !self.closings.is_empty() {
             wait = Wait::No;
         }
@@ -711,14 +675,17 @@ impl Driver for Uring {
         self.completions = completions;
         self.completions.clear();
         self.arena_sends.clear();
+        self.arena_spare = std::mem::take(&mut self.arena_in_flight);
+        self.arena_spare.clear();
+        driver::shrink_arena(&mut self.arena_spare);
         self.finish_closings();
         for conn in std::mem::take(&mut self.dirty) {
-            self.send_outbox(conn);
+            self.send_output(conn);
         }
         Ok(())
     }
 
-    fn received(&self, buffer: Buffer) -> &[u8] {
+    fn received(&self, buffer: &Buffer) -> &[u8] {
         self.buffers.bytes(buffer.id, buffer.len)
     }
 
@@ -726,15 +693,15 @@ impl Driver for Uring {
         self.buffers.put(buffer.id);
     }
 
-    /// Beside the multishot receive, which runs only inside our own enters (`DEFER_TASKRUN`): it cannot take bytes while
-    /// we do, and what it took before lies in the completion queue, or has been worked on. It learns nothing of what is
-    /// taken here: its next attempt finds the socket empty and waits on.
+    /// Receives beside the multishot receive, which runs only inside this driver's enters (`DEFER_TASKRUN`):
+    /// it cannot take bytes meanwhile, and what it took before is in the completion queue, or has been worked
+    /// on. Its next attempt finds the socket empty and goes on waiting.
     fn receive_into(&mut self, conn: ConnId, first: &mut [u8], rest: &mut [u8]) -> usize {
         let held = !self.ring.completion().is_empty() || self.ring.submission().cq_overflow();
         if !self.features.deferred_taskrun || held {
             return 0;
         }
-        let Some(open) = self.open(conn) else { return 0 };
+        let Some(open) = self.open_conn(conn) else { return 0 };
         if open.paused || open.ended || open.connecting.is_some() {
             return 0;
         }
@@ -746,12 +713,11 @@ impl Driver for Uring {
                 }
                 len // at the end of the stream, the multishot receive finds it too
             }
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => 0,
+            Err(Errno::AGAIN | Errno::INTR) => 0,
             Err(_) => {
-                let mut found = std::mem::take(&mut self.deferred);
-                self.fail(conn, &mut found);
-                found.append(&mut self.deferred);
-                self.deferred = found;
+                open.closing = Some(Close::Now);
+                self.deferred.push(Event::Closed { conn });
+                self.closings.push(conn); // it ends after the next enter: a send may be queued for it
                 0
             }
         }
@@ -763,12 +729,10 @@ impl Driver for Uring {
 
     fn send(&mut self, arena: Vec<u8>, sends: &mut Vec<Send>) {
         self.buffers.publish();
-        // The arena of the turn before was sent inside the last enter.
-        debug_assert!(self.arena_sends.is_empty());
-        let mut spare = std::mem::take(&mut self.arena_in_flight);
-        spare.clear();
-        driver::shrink_arena(&mut spare);
-        self.arena_spare = spare;
+        debug_assert!(self.arena_sends.is_empty(), "`send` was called twice in one turn");
+        // `turn` has taken the arena before this one. Were there one, because `send` is called twice, queued
+        // sends would still read it: it is leaked, not freed.
+        std::mem::forget(std::mem::replace(&mut self.arena_in_flight, arena));
         for send in sends.drain(..) {
             match send {
                 Send::Bytes { conn, start, end, queued } => {
@@ -776,89 +740,86 @@ impl Driver for Uring {
                         continue;
                     }
                     let turn = self.turns;
-                    let Some(open) = self.open(conn) else { continue };
+                    let Some(open) = open_conn_at(&mut self.conns, conn) else { continue };
                     open.unanswered = false;
-                    if queued || open.outbox.is_some() {
-                        let behind = open.outbox.get_or_insert_with(|| Behind::boxed(turn));
-                        behind.outbox.push_bytes(&arena[start..end]);
+                    let bytes = &self.arena_in_flight[start..end];
+                    if queued || open.output.is_some() {
+                        let output = open.output.get_or_insert_with(|| QueuedOutput::boxed(turn));
+                        output.outbox.push_bytes(bytes);
                         self.mark_dirty(conn);
                         continue;
                     }
                     let socket = types::Fd(open.socket.as_raw_fd());
-                    let number = self.arena_sends.len() as u64;
-                    self.arena_sends.push(ArenaSend { conn, start, end });
-                    let bytes = &arena[start..end];
-                    let flags = libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
                     let entry = opcode::Send::new(socket, bytes.as_ptr(), bytes.len() as u32)
-                        .flags(flags)
+                        .flags(ARENA_SEND_FLAGS as i32)
                         .build()
                         .flags(squeue::Flags::SKIP_SUCCESS)
-                        .user_data(kind::ARENA_SEND | number);
-                    self.push(&entry);
+                        .user_data(user_data::ARENA_SEND | self.arena_sends.len() as u64);
+                    self.arena_sends.push(ArenaSend { conn, start, end });
+                    // SAFETY: the bytes stay in `arena_in_flight`, and the socket open, until the enter of
+                    // the next turn has carried the send out: connections end after it.
+                    unsafe { self.push(&entry) };
                 }
                 Send::Pinned { conn, pinned } => self.send_pinned(conn, pinned),
             }
         }
-        self.arena_in_flight = arena; // its bytes stay where they are
         for conn in std::mem::take(&mut self.dirty) {
-            self.send_outbox(conn);
+            self.send_output(conn);
         }
     }
 
     fn backlog(&self, conn: ConnId) -> usize {
-        let place = &self.conns[conn.index as usize];
-        match &place.conn {
-            Some(open) if place.generation == conn.generation => {
-                open.outbox.as_ref().map_or(0, |behind| behind.outbox.len())
+        let slot = &self.conns[conn.index as usize];
+        match &slot.conn {
+            Some(open) if slot.generation == conn.generation => {
+                open.output.as_ref().map_or(0, |output| output.outbox.len())
             }
             _ => 0,
         }
     }
 
     fn refused(&self, conn: ConnId) -> usize {
-        let place = &self.conns[conn.index as usize];
-        let open = place.conn.as_ref().filter(|_| place.generation == conn.generation);
-        let behind = open.and_then(|open| open.outbox.as_ref()).filter(|behind| behind.since != self.turns);
-        behind.map_or(0, |behind| behind.outbox.len())
+        let slot = &self.conns[conn.index as usize];
+        let open = slot.conn.as_ref().filter(|_| slot.generation == conn.generation);
+        let output = open.and_then(|open| open.output.as_ref());
+        output.filter(|output| output.since_turn != self.turns).map_or(0, |output| output.outbox.len())
     }
 
     fn pause(&mut self, conn: ConnId) {
-        let Some(open) = self.open(conn) else { return };
+        let Some(open) = self.open_conn(conn) else { return };
         open.paused = true;
         if open.receiving && !open.cancelling {
             open.cancelling = true;
-            let cancel = opcode::AsyncCancel::new(tag(kind::RECEIVE, conn)).build();
-            self.push(&cancel.user_data(kind::IGNORED));
+            self.cancel(user_data::for_conn(user_data::RECEIVE, conn));
         }
     }
 
     fn resume(&mut self, conn: ConnId) {
-        let Some(open) = self.open(conn) else { return };
+        let Some(open) = self.open_conn(conn) else { return };
         open.paused = false;
-        self.arm_receive(conn); // when the cancellation is still under way, its completion does it
+        self.arm_receive(conn); // while a cancellation is under way, its completion does it instead
     }
 
     fn close(&mut self, conn: ConnId, how: Close) {
-        let Some(open) = self.open(conn) else { return };
+        let Some(open) = self.open_conn(conn) else { return };
         open.closing = Some(how);
-        // Something may be queued for it: it is let go after the next enter.
-        self.closings.push(conn);
+        self.closings.push(conn); // it ends after the next enter: a send may be queued for it
     }
 
     fn connect(&mut self, address: &socket2::SockAddr) -> io::Result<ConnId> {
         let socket = driver::socket_for(address, false)?;
         let (fd, address) = (types::Fd(socket.as_raw_fd()), Box::new(address.clone()));
         let entry = opcode::Connect::new(fd, address.as_ptr().cast(), address.len()).build();
-        let id = self.open_place(socket.into());
-        let conn = self.place(id).expect("just opened");
-        (conn.client, conn.connecting) = (false, Some(address));
-        self.push(&entry.user_data(tag(kind::CONNECT, id)));
+        let id = self.add_conn(socket.into(), false);
+        self.conn(id).expect("just added").connecting = Some(address);
+        // SAFETY: `connecting` keeps the address, which is boxed, and the socket until the completion.
+        unsafe { self.push(&entry.user_data(user_data::for_conn(user_data::CONNECT, id))) };
         Ok(id)
     }
 
     fn peer(&self, conn: ConnId) -> Option<SocketAddr> {
-        let place = &self.conns[conn.index as usize];
-        let open = place.conn.as_ref().filter(|_| place.generation == conn.generation)?;
+        let slot = &self.conns[conn.index as usize];
+        let open = slot.conn.as_ref().filter(|_| slot.generation == conn.generation)?;
         driver::peer_of(open.socket.as_fd())
     }
 
@@ -866,8 +827,8 @@ impl Driver for Uring {
         let _ = self.ring.submit();
         for (number, listener) in self.listeners.iter().enumerate() {
             if listener.armed {
-                // An accept under way would keep the socket, and so the address, after we closed it.
-                let accept = types::CancelBuilder::user_data(kind::ACCEPT | number as u64);
+                // An accept under way would keep the socket, and so the address, after it is closed here.
+                let accept = types::CancelBuilder::user_data(user_data::ACCEPT | number as u64);
                 let _ = self.ring.submitter().register_sync_cancel(None, accept);
             }
         }
@@ -879,10 +840,14 @@ impl Driver for Uring {
     }
 
     fn wake(&mut self, other: &Waker) {
-        match other.ring {
+        match &other.ring {
             Some(ring) => {
-                let message = opcode::MsgRingData::new(types::Fd(ring), 0, kind::MESSAGE, None).build();
-                self.push(&message.flags(squeue::Flags::SKIP_SUCCESS).user_data(kind::IGNORED));
+                let ring = types::Fd(ring.as_raw_fd());
+                let message = opcode::MsgRingData::new(ring, 0, user_data::MESSAGE, None).build();
+                let message = message.flags(squeue::Flags::SKIP_SUCCESS).user_data(user_data::IGNORED);
+                // SAFETY: it points to no memory, and the caller keeps the waker, with the ring, until the
+                // next turn.
+                unsafe { self.push(&message) };
             }
             None => other.wake(),
         }
@@ -893,40 +858,21 @@ impl Driver for Uring {
     }
 
     fn has_unsent(&self) -> bool {
-        // What was sent from the arena is carried out by the next enter.
-        let waits = |conn: &Conn| conn.closing == Some(Close::AfterSend);
-        !self.arena_sends.is_empty() || self.conns.iter().flat_map(|place| &place.conn).any(waits)
+        // The next enter carries out the sends from the arena.
+        let is_unsent = |conn: &UringConn| conn.closing == Some(Close::AfterSend);
+        !self.arena_sends.is_empty() || self.conns.iter().flat_map(|slot| &slot.conn).any(is_unsent)
     }
 }
 
-impl Ring for Uring {
-    fn ring(&mut self) -> &mut Uring {
+impl UringDriver for Uring {
+    fn uring(&mut self) -> &mut Uring {
         self
     }
 
-    fn pending(&mut self) -> bool {
+    fn has_pending(&mut self) -> bool {
         let queue = self.ring.submission();
         let (deferred_work, queued) = (queue.taskrun(), !queue.is_empty());
         drop(queue);
         deferred_work || queued || !self.ring.completion().is_empty() || !self.deferred.is_empty()
-    }
-}
-
-impl Uring {
-    fn send_pinned(&mut self, conn: ConnId, pinned: Pinned) {
-        let turn = self.turns;
-        match self.open(conn) {
-            Some(open) => {
-                open.outbox.get_or_insert_with(|| Behind::boxed(turn)).outbox.push_pinned(pinned);
-                self.mark_dirty(conn);
-            }
-            None => self.deferred.push(Event::Released { pinned }),
-        }
-    }
-}
-
-fn conn_ended(conn: Option<&mut Conn>) {
-    if let Some(conn) = conn {
-        conn.ended = true;
     }
 }

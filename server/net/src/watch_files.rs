@@ -1,4 +1,4 @@
-//! Word that files may have changed.
+//! A message when a file may have changed.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -6,25 +6,27 @@ use std::path::{Path, PathBuf};
 use crossbeam_channel::Sender;
 use notify::{RecommendedWatcher, Watcher};
 
-/// Has `changed` told, with room for it, when something happens beside one of `files`; until the value is dropped. `None`
-/// where nothing can be watched, and the log says so.
+/// Sends to `changed` when something happens in the folder of one of `files`, until the returned value is
+/// dropped. A message is left out while `changed` is full. `None` when there are no files or nothing can be
+/// watched, which is logged.
 ///
-/// Folders are watched rather than files: that sees writes, renames and the flip of a ConfigMap's or Secret's `..data`
-/// alike.
+/// Folders are watched rather than files, which finds writes, renames and the change of a ConfigMap's or
+/// Secret's `..data` link alike.
 pub fn watch<'a>(files: impl Iterator<Item = &'a Path>, changed: Sender<()>) -> Option<RecommendedWatcher> {
     let folders: BTreeSet<PathBuf> = files.map(folder_of).collect();
     if folders.is_empty() {
         return None;
     }
-    let tell = move |event: notify::Result<notify::Event>| {
+    let notify_change = move |event: notify::Result<notify::Event>| {
         if event.is_ok_and(|event| !event.kind.is_access()) {
-            let _ = changed.try_send(()); // full: one is on its way already
+            let _ = changed.try_send(()); // full: a message is pending already
         }
     };
     let unwatched = |what: &str, error: notify::Error| {
         tracing::warn!("{what}: cannot be watched ({error}): changes need a SIGHUP");
     };
-    let mut watcher = notify::recommended_watcher(tell).map_err(|error| unwatched("files", error)).ok()?;
+    let mut watcher =
+        notify::recommended_watcher(notify_change).map_err(|error| unwatched("files", error)).ok()?;
     for folder in &folders {
         if let Err(error) = watcher.watch(folder, notify::RecursiveMode::NonRecursive) {
             unwatched(&folder.display().to_string(), error);
@@ -33,7 +35,7 @@ pub fn watch<'a>(files: impl Iterator<Item = &'a Path>, changed: Sender<()>) -> 
     Some(watcher)
 }
 
-/// Where a file is.
+/// The folder that holds the file.
 fn folder_of(path: &Path) -> PathBuf {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),

@@ -1,6 +1,6 @@
-//! The control thread of a proxy. It reads the configuration, finds the addresses of the servers in it, watches both and the
-//! files of TLS towards destinations, and sends a new [`Snapshot`] to every shard when one of them has changed. When something
-//! new cannot be used, what was in use before remains in use.
+//! The control thread of a proxy. It reads the configuration, finds the addresses of the servers in it,
+//! watches both and the files of TLS towards destinations, and sends a new [`Snapshot`] to every shard when
+//! one of them has changed. When something new cannot be used, what was in use before remains in use.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,26 +18,29 @@ use crate::ready_wait::ReadyWait;
 use crate::relay::Snapshot;
 use crate::route::Tree;
 use crate::view::ProxyView;
-use corecached_net::tls::Trusted;
+use corecached_net::tls::ReloadableTrust;
 use corecached_net::watch_files::watch;
 use corecached_shard::{ConfigError, ServerContext};
 
 /// Exit code of a configuration that cannot be used.
 const EX_CONFIG: u8 = 78;
-/// How often names are looked up if a pool stands for all servers of a name: a change must be seen within a second.
+/// How often names are looked up if a pool stands for all servers of a name: a change must be seen within a
+/// second.
 const RESOLVE_EVERY: Duration = Duration::from_millis(500);
 /// How often the names of plain pools are looked up: a pod that was restarted has another address.
 const LOOK_UP_EVERY: Duration = Duration::from_secs(2);
-/// How often the thread checks whether the server stops, and whether a file has changed that cannot be watched.
+/// How often the thread checks whether the server stops, and whether a file has changed that cannot be
+/// watched.
 const TICK: Duration = Duration::from_millis(100);
 /// How long the start waits for the endpoints that a cluster reports, before it asks DNS.
 const FIRST_SLICES: Duration = Duration::from_secs(1);
-/// How long the start waits for DNS. If DNS answers, clients never meet a server without an address; if it does not, the port
-/// must be opened all the same.
+/// How long the start waits for DNS. If DNS answers, clients never meet a server without an address; if it
+/// does not, the port must be opened all the same.
 const FIRST_LOOKUP: Duration = Duration::from_secs(1);
 /// Most notices in a channel: one is enough to wake the thread.
 const NOTICES_MAX: usize = 1;
-/// How long the thread waits for further changes before it acts on them: all routes are built again each time.
+/// How long the thread waits for further changes before it acts on them: all routes are built again each
+/// time.
 const GATHER_TIME: Duration = Duration::from_millis(20);
 
 /// The control thread, with the configuration it has read and the addresses it has found.
@@ -47,7 +50,7 @@ pub struct Control {
     options: config::Options,
     reload_delay: Duration,
     /// The files of TLS towards destinations.
-    trusted: Option<Trusted>,
+    trusted: Option<ReloadableTrust>,
     finders: Finders,
     /// The configuration as last read, whether it can be used or not.
     text: String,
@@ -81,7 +84,8 @@ struct Finders {
 }
 
 impl Finders {
-    /// Starts the threads, and waits for what they find: [`FIRST_SLICES`] for the cluster and [`FIRST_LOOKUP`] for DNS at most.
+    /// Starts the threads, and waits for what they find: [`FIRST_SLICES`] for the cluster and
+    /// [`FIRST_LOOKUP`] for DNS at most.
     fn start(dns: Dns, config: &Arc<Config>, service_account: &Path) -> (Self, Found) {
         let (wake, notices) = bounded(NOTICES_MAX);
         let mut finders = Self {
@@ -119,14 +123,16 @@ impl Finders {
         }
     }
 
-    /// Takes what the followed Services have reported since the last call. Returns whether they have reported anything.
+    /// Takes what the followed Services have reported since the last call. Returns whether they have reported
+    /// anything.
     fn take_slices(&mut self) -> bool {
         let Some(changes) = self.slices.as_mut().and_then(EndpointSlices::take_changes) else { return false };
         self.slices_found = changes;
         true
     }
 
-    /// Takes the answer to the pending lookup. `None` if it has not come, or if something else would be looked up by now.
+    /// Takes the answer to the pending lookup. `None` if it has not come, or if something else would be
+    /// looked up by now.
     fn take_lookup(&mut self, config: &Arc<Config>) -> Option<Found> {
         let (question, found) = self.lookups.take_answer()?;
         let is_current = Arc::ptr_eq(&question.config, config)
@@ -144,11 +150,12 @@ impl Finders {
 }
 
 impl Control {
-    /// Reads the configuration and finds the addresses of the servers in it. Waits for these two seconds at most, one for the
-    /// cluster and one for DNS: the others are looked for while the proxy serves.
+    /// Reads the configuration and finds the addresses of the servers in it. Waits for these two seconds at
+    /// most, one for the cluster and one for DNS: the others are looked for while the proxy serves.
     ///
     /// # Errors
-    /// The configuration cannot be read or used, or there is no resolver. The error names the place and the remedy.
+    /// The configuration cannot be read or used, or there is no resolver. The error names the place and the
+    /// remedy.
     pub fn start(checked: &CheckedProxy) -> Result<Self, ConfigError> {
         let mut ready_wait = ReadyWait::new(Instant::now(), checked.ready_wait);
         let dns = Dns::new(checked.dns_server)
@@ -196,13 +203,15 @@ impl Control {
         Arc::clone(&self.snapshot)
     }
 
-    /// Whether the proxy is not ready until this thread reports it, because a pool has no server with an address yet.
+    /// Whether the proxy is not ready until this thread reports it, because a pool has no server with an
+    /// address yet.
     #[must_use]
     pub const fn awaits_servers(&self) -> bool {
         self.awaits
     }
 
-    /// Watches for changes until the server stops. With `reloads` the configuration is read again when its file changes.
+    /// Watches for changes until the server stops. With `reloads` the configuration is read again when its
+    /// file changes.
     pub fn run(mut self, server: &ServerContext, view: &ProxyView, forwarding: &Forwarding, reloads: bool) {
         let (changed, changes) = bounded(NOTICES_MAX);
         let path = match &self.source {
@@ -210,7 +219,7 @@ impl Control {
             _ => None,
         };
         let reloads = path.is_some();
-        let files = path.into_iter().chain(self.trusted.iter().flat_map(Trusted::files));
+        let files = path.into_iter().chain(self.trusted.iter().flat_map(ReloadableTrust::files));
         let watcher = watch(files, changed);
         let changes = if watcher.is_some() { changes } else { never() };
         let mut looked_up = Instant::now();
@@ -292,7 +301,7 @@ impl Control {
 
     /// Reads the files of TLS towards destinations again. Returns whether they have changed and can be used.
     fn reload_trusted(&mut self) -> bool {
-        match self.trusted.as_mut().map(Trusted::reload) {
+        match self.trusted.as_mut().map(ReloadableTrust::reload) {
             None | Some(Ok(false)) => false,
             Some(Ok(true)) => {
                 tracing::info!("read the certificates towards destinations again");
@@ -356,7 +365,8 @@ fn report_bad_config(server: &ServerContext, view: &ProxyView, error: &ConfigErr
     view.control_log.record_reload(server.clock.now_s(), Err(error));
 }
 
-/// Waits until a file changes, something is found, or [`TICK`] has passed. Returns whether a file has changed.
+/// Waits until a file changes, something is found, or [`TICK`] has passed. Returns whether a file has
+/// changed.
 fn wait(changes: &Receiver<()>, notices: &Receiver<()>) -> bool {
     select! {
         recv(changes) -> _ => true,
@@ -384,7 +394,8 @@ fn send(snapshot: &Arc<Snapshot>, server: &ServerContext, forwarding: &Forwardin
     all
 }
 
-/// Whether every shard has taken all snapshots that it was sent. It uses them before it handles another request.
+/// Whether every shard has taken all snapshots that it was sent. It uses them before it handles another
+/// request.
 fn all_have_taken(forwarding: &Forwarding) -> bool {
     forwarding.subscribers().iter().all(Sender::is_empty)
 }
@@ -418,7 +429,7 @@ fn compile(
     config: &Config,
     found: &Found,
     rings: &Rings,
-    trusted: Option<&Trusted>,
+    trusted: Option<&ReloadableTrust>,
 ) -> Result<Arc<Snapshot>, ConfigError> {
     let tree = Tree::compile_over(config, &found.pools, rings)
         .map_err(|error| ConfigError::new("configuration", "", &error.to_string(), EX_CONFIG))?;

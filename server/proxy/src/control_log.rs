@@ -1,5 +1,6 @@
-//! The log of the control thread, for operators: the configurations it read, the changes of addresses it found, and the pools
-//! in use. Written by the control thread and read by the admin server; no shard touches it. Keeps the last few events.
+//! The log of the control thread, for operators: the configurations it read, the changes of addresses it
+//! found, and the pools in use. Written by the control thread and read by the admin server; no shard touches
+//! it. Keeps the last few events.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -55,7 +56,11 @@ impl ControlLog {
             Err(error) => error.to_string(),
         };
         self.reloads.fetch_add(outcome.is_ok().into(), Ordering::Relaxed);
-        push(&mut self.entries().reloads, RELOADS_MAX, ControlEvent { at_s, is_error: outcome.is_err(), text });
+        push(
+            &mut self.entries().reloads,
+            RELOADS_MAX,
+            ControlEvent { at_s, is_error: outcome.is_err(), text },
+        );
     }
 
     /// Records changes of addresses, one event for each of `changes`.
@@ -222,8 +227,8 @@ fn shares(hash: &Hash, pool: &Pool, found: Option<&[Server]>) -> Option<Vec<f64>
 
 #[cfg(test)]
 mod tests {
-    use crate::config::Options;
     use super::*;
+    use crate::config::Options;
 
     #[test]
     fn the_last_few_are_kept_and_what_they_say_is_cut_off() {

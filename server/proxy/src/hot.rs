@@ -1,9 +1,10 @@
 //! The keys that are asked for most, and for a short time their values. One shard's part.
 //!
-//! They are found by Space-Saving (Metwally, Agrawal, El Abbadi 2005): a bounded number of keys with counters. A key that is
-//! not among them replaces the one with the smallest counter and goes on counting from there. So a counter is too large by at
-//! most what its key began with, and no key that was asked for more often than the smallest counter says is missing. Counters
-//! are halved from time to time, so that what was asked for long ago does not stay for ever.
+//! They are found by Space-Saving (Metwally, Agrawal, El Abbadi 2005): a bounded number of keys with
+//! counters. A key that is not among them replaces the one with the smallest counter and goes on counting
+//! from there. So a counter is too large by at most what its key began with, and no key that was asked for
+//! more often than the smallest counter says is missing. Counters are halved from time to time, so that what
+//! was asked for long ago does not stay for ever.
 //!
 //! Holds bytes, knows no connection and reads no clock.
 
@@ -26,7 +27,8 @@ const SWEEP_ENTRIES: usize = 64;
 pub struct HotOptions {
     /// The number of keys there is room for; 0 looks for none.
     pub keys: usize,
-    /// Milliseconds for which a value may be answered from here, counted from when it was asked for; 0 keeps none.
+    /// Milliseconds for which a value may be answered from here, counted from when it was asked for; 0 keeps
+    /// none.
     pub stale_ms: u64,
     /// Most bytes of all values that are kept.
     pub bytes_max: usize,
@@ -245,7 +247,8 @@ impl HotKeys {
         let index = if self.entries.len() < self.options.keys {
             let index = self.entries.len() as u32;
             let heap_at = self.heap.len() as u32;
-            let entry = HotEntry { hash, key: key.to_vec(), count: 1, error: 0, hits: 0, kept: None, heap_at };
+            let entry =
+                HotEntry { hash, key: key.to_vec(), count: 1, error: 0, hits: 0, kept: None, heap_at };
             self.entries.push(entry);
             self.heap.push(index);
             self.sift_up(heap_at as usize);

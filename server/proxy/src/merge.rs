@@ -1,13 +1,15 @@
-//! Gets that are answered without being sent: a get of the same key is pending, or the value is kept here. One shard's part.
+//! Gets that are answered without being sent: a get of the same key is pending, or the value is kept here.
+//! One shard's part.
 //!
-//! A get joins one that was sent before it unless the key was written to since. So it never sees less than it would have
-//! seen if it had been sent itself on the same connection. It may not see what *another* proxy, or a client that asks the
-//! cache directly, wrote meanwhile: for the time of one round trip if it joined, and for
-//! [`HotOptions::stale_ms`](super::hot::HotOptions::stale_ms) if it got a kept value. That is why both are off by default.
+//! A get joins one that was sent before it unless the key was written to since. So it never sees less than it
+//! would have seen if it had been sent itself on the same connection. It may not see what *another* proxy, or
+//! a client that asks the cache directly, wrote meanwhile: for the time of one round trip if it joined, and
+//! for [`HotOptions::stale_ms`](super::hot::HotOptions::stale_ms) if it got a kept value. That is why both
+//! are off by default.
 //!
-//! A write invalidates the key when it is sent, and again when it is answered, as a get may have been sent by another
-//! connection in between. A key is known here as the client named it: where routes give two names to one key, a write to the
-//! one does not invalidate the other.
+//! A write invalidates the key when it is sent, and again when it is answered, as a get may have been sent by
+//! another connection in between. A key is known here as the client named it: where routes give two names to
+//! one key, a write to the one does not invalidate the other.
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
@@ -105,8 +107,8 @@ impl Merge {
         }
     }
 
-    /// Decides what is done with `command`, whose key has this `hash`. `is_same` says whether the pending request with a
-    /// number is for the same key.
+    /// Decides what is done with `command`, whose key has this `hash`. `is_same` says whether the pending
+    /// request with a number is for the same key.
     pub(crate) fn decide(
         &mut self,
         command: &Command,
@@ -149,8 +151,8 @@ impl Merge {
         self.flights.insert(flight, number);
     }
 
-    /// The reply to the get `number`, which leads, begins: no other get joins it any more. Returns whether nothing was
-    /// written to the key since the get was sent.
+    /// The reply to the get `number`, which leads, begins: no other get joins it any more. Returns whether
+    /// nothing was written to the key since the get was sent.
     pub(crate) fn end_flight(&mut self, flight: u64, number: u64) -> bool {
         let is_current = self.flights.get(&flight) == Some(&number);
         if is_current {
@@ -260,7 +262,10 @@ mod tests {
         ] {
             let mut merge = merge(true, 0);
             let flight = send(&mut merge, "get k", 5, 0);
-            assert!(matches!(decide(&mut merge, write, 0), MergeDecision::Send(MergeRole::Writes { .. })), "{write}");
+            assert!(
+                matches!(decide(&mut merge, write, 0), MergeDecision::Send(MergeRole::Writes { .. })),
+                "{write}"
+            );
             send(&mut merge, "get k", 6, 0);
             assert_eq!(decide(&mut merge, "get k", 0), MergeDecision::Join(6), "{write}");
             assert!(!merge.end_flight(flight, 5), "{write}: its value is from before");

@@ -1,5 +1,6 @@
-//! What a proxy that has just started waits for before it reports that it is ready: a first server with a known address in
-//! each pool. Clients that were sent to it earlier would find an empty pool, or servers without an address.
+//! What a proxy that has just started waits for before it reports that it is ready: a first server with a
+//! known address in each pool. Clients that were sent to it earlier would find an empty pool, or servers
+//! without an address.
 //!
 //! The wait is bounded: one name that cannot be found must not keep a node without a proxy.
 
@@ -23,8 +24,8 @@ impl ReadyWait {
         Self { since, wait_max, over: false }
     }
 
-    /// Whether the wait is over at `now`, with what was `found` until then. Once it is, it remains so: a proxy that serves
-    /// does not become unready because of a new configuration.
+    /// Whether the wait is over at `now`, with what was `found` until then. Once it is, it remains so: a
+    /// proxy that serves does not become unready because of a new configuration.
     pub(crate) fn is_over(&mut self, config: &Config, found: &Found, now: Instant) -> bool {
         if self.over {
             return true;

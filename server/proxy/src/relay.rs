@@ -1,4 +1,5 @@
-//! One shard's part of the proxy: requests for the keys it owns go to their destinations, and replies come back.
+//! One shard's part of the proxy: requests for the keys it owns go to their destinations, and replies come
+//! back.
 //!
 //! ```text
 //! relay      the requests of clients, flushes, and what routes ask to be done
@@ -6,8 +7,9 @@
 //! upstreams  destinations with their connections, and their actions towards the driver
 //! ```
 //!
-//! The shard's core brings requests ([`Relay::submit`]) and what the driver reported; [`Relay::finish_turn`] then connects,
-//! sends and closes. Clients get their replies through [`Clients`]. The relay takes no lock, reads no clock and never blocks.
+//! The shard's core brings requests ([`Relay::submit`]) and what the driver reported; [`Relay::finish_turn`]
+//! then connects, sends and closes. Clients get their replies through [`Clients`]. The relay takes no lock,
+//! reads no clock and never blocks.
 
 mod pending;
 mod setup;
@@ -106,8 +108,8 @@ impl Relay {
 
     // --- the turn ---
 
-    /// Begins a turn at `now_ms`, unix milliseconds, which never goes back: takes over new snapshots, and tells the time to
-    /// destinations and routes if the deadline of one has come.
+    /// Begins a turn at `now_ms`, unix milliseconds, which never goes back: takes over new snapshots, and
+    /// tells the time to destinations and routes if the deadline of one has come.
     pub(crate) fn begin_turn(&mut self, now_ms: u64, clients: &mut impl Clients) {
         self.now_ms = now_ms;
         self.upstreams.begin_turn(now_ms);
@@ -139,8 +141,8 @@ impl Relay {
         }
     }
 
-    /// Routes requests by another tree from now on. Pending ones go on by the old one; connections to servers that both
-    /// trees name stay open.
+    /// Routes requests by another tree from now on. Pending ones go on by the old one; connections to servers
+    /// that both trees name stay open.
     fn adopt(&mut self, snapshot: Arc<Snapshot>) {
         let slots = self.upstreams.adopt(Arc::clone(&snapshot));
         self.routes = Rc::new(Routes::at(Arc::clone(&snapshot.tree), slots));
@@ -148,16 +150,10 @@ impl Relay {
 
     // --- requests ---
 
-    /// Sends `command`, with `data` as its value, to the destinations that the routes say. Its reply goes to `to` on shard
-    /// `from`. `hash` is that of the command's key without its routing prefix. A command without a key is ignored.
-    pub(crate) fn submit(
-        &mut self,
-        from: usize,
-        to: ReplyTo,
-        command: &Command<'_>,
-        hash: u64,
-        data: &[u8],
-    ) {
+    /// Sends `command`, with `data` as its value, to the destinations that the routes say. Its reply goes to
+    /// `to` on shard `from`. `hash` is that of the command's key without its routing prefix. A command
+    /// without a key is ignored.
+    pub(crate) fn submit(&mut self, from: usize, to: ReplyTo, command: &Command<'_>, hash: u64, data: &[u8]) {
         let Some(key) = command.key() else { return };
         if let Some(operation) = Operation::from_command(command) {
             self.requests[operation as usize] += 1;
@@ -219,8 +215,8 @@ impl Relay {
         self.tick_at_ms = self.tick_at_ms.min(deadline_ms);
     }
 
-    /// Delivers whole replies to the clients, routes and flushes that wait for them, until none are left: a reply to a route
-    /// may lead to others.
+    /// Delivers whole replies to the clients, routes and flushes that wait for them, until none are left: a
+    /// reply to a route may lead to others.
     fn deliver_finished(&mut self, clients: &mut impl Clients) {
         while self.pending.has_finished() {
             let mut finished = self.pending.take_finished();
@@ -246,7 +242,8 @@ impl Relay {
 
     // --- flushes ---
 
-    /// Sends `flush_all` to every destination. The client gets the last error among their replies, or `OK` if there was none.
+    /// Sends `flush_all` to every destination. The client gets the last error among their replies, or `OK` if
+    /// there was none.
     pub(crate) fn flush_all(&mut self, to: ReplyTo, from: usize, delay: Option<Exptime>, noreply: bool) {
         let format = ReplyFormat::for_command(&Command::FlushAll { delay, noreply });
         let request = ClientRequest::new(from, to, format, ErrorDowngrade::None, Vec::new());
@@ -291,7 +288,8 @@ impl Relay {
         self.upstreams.received(conn, bytes, &mut self.pending, clients);
     }
 
-    /// The other end will send nothing more, which is its way to close: the connection is closed from here too.
+    /// The other end will send nothing more, which is its way to close: the connection is closed from here
+    /// too.
     pub(crate) fn ended(&mut self, conn: ConnId, driver: &mut impl SecureDriver, clients: &mut impl Clients) {
         if self.owns(conn) {
             driver.close(conn, Close::Now);
@@ -386,7 +384,8 @@ impl Flushes {
         number
     }
 
-    /// A destination has answered flush `number` with `reply`. Returns the request and its result after the last one.
+    /// A destination has answered flush `number` with `reply`. Returns the request and its result after the
+    /// last one.
     fn answered(&mut self, number: u64, reply: Reply) -> Option<(ClientRequest, Reply)> {
         let flush = self.by_number.get_mut(&number);
         debug_assert!(flush.is_some(), "flush {number} was answered more often than it was sent");

@@ -1,5 +1,5 @@
-//! The reply format: how a client is told the reply to its command. Decided by the command, and kept while the request is
-//! pending.
+//! The reply format: how a client is told the reply to its command. Decided by the command, and kept while
+//! the request is pending.
 
 use corecached_protocol::{Command, MetaVerb, Reply, line, text};
 

@@ -1,5 +1,5 @@
-//! The reports of the shards of a proxy to other threads. A report is too large to be published every turn, so a shard makes
-//! one in the turn after it was asked for it.
+//! The reports of the shards of a proxy to other threads. A report is too large to be published every turn,
+//! so a shard makes one in the turn after it was asked for it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -42,15 +42,17 @@ impl Reports {
         self.rounds.load(Ordering::Relaxed)
     }
 
-    /// Stores the report of `shard` for `round`. Returns false if another thread reads the report at this moment: then it is
-    /// to be tried again in the next turn.
+    /// Stores the report of `shard` for `round`. Returns false if another thread reads the report at this
+    /// moment: then it is to be tried again in the next turn.
     pub(crate) fn store(&self, shard: usize, round: u64, report: impl FnOnce() -> ShardReport) -> bool {
+        debug_assert!(round <= self.rounds.load(Ordering::Relaxed), "nobody has asked for round {round}");
         let Ok(mut slot) = self.slots[shard].try_lock() else { return false };
         *slot = ReportSlot { round, report: report() };
         true
     }
 
-    /// Asks all shards for a new report, and waits until they have made it, for a quarter of a second at most.
+    /// Asks all shards for a new report, and waits until they have made it, for a quarter of a second at
+    /// most.
     pub async fn refresh(&self, presence: &[Presence]) {
         let round = self.rounds.fetch_add(1, Ordering::Relaxed) + 1;
         presence.iter().for_each(Presence::wake);

@@ -1,4 +1,5 @@
-//! A command on one key, with its value, that outlives the input it was parsed from: what routes send, unchanged or changed.
+//! A command on one key, with its value, that outlives the input it was parsed from: what routes send,
+//! unchanged or changed.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,8 +14,8 @@ pub(crate) const VALUE_BYTES_MAX: usize = 64 << 20;
 
 /// A command on a key, with its value. To clone it copies no bytes.
 ///
-/// Every reply of a destination is needed, so `noreply` and the meta flag `q` are not kept: the reply format of the client's
-/// request remembers them.
+/// Every reply of a destination is needed, so `noreply` and the meta flag `q` are not kept: the reply format
+/// of the client's request remembers them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OwnedRequest {
     /// The routing prefix that the client's key began with, `/region/cluster/`; mostly empty.
@@ -205,14 +206,18 @@ impl OwnedRequest {
     /// Copies `command`. `data` is its value, without CRLF. `None` for commands without a key.
     #[must_use]
     pub fn new(command: &Command, data: Bytes) -> Option<Self> {
-        let key = Bytes::copy_from_slice(key_of(command)?);
+        let key = command.key()?;
+        debug_assert!(key.len() <= KEY_BYTES_MAX, "the parser lets no longer key through");
+        let key = Bytes::copy_from_slice(key);
         let verb = match *command {
             Command::Retrieve(Retrieve { with_cas, touch, .. }) => RequestVerb::Retrieve { with_cas, touch },
             Command::Store(Store { verb, client_flags, exptime, cas_unique, .. }) => {
                 RequestVerb::Store { verb, client_flags, exptime, cas_unique }
             }
             Command::Delete(_) => RequestVerb::Delete,
-            Command::Arithmetic(Arithmetic { delta, decrement, .. }) => RequestVerb::Arithmetic { delta, decrement },
+            Command::Arithmetic(Arithmetic { delta, decrement, .. }) => {
+                RequestVerb::Arithmetic { delta, decrement }
+            }
             Command::Touch(Touch { exptime, .. }) => RequestVerb::Touch { exptime },
             Command::Meta(meta) => return Some(Self::from_meta(&meta, key, data)),
             _ => return None,
@@ -230,7 +235,13 @@ impl OwnedRequest {
         let present = meta.flags.present & !MetaFlags::bit(b'q');
         let flags = MetaFlags { present, tokens: b"", ..meta.flags };
         let tokens = tokens_without(&meta.flags, b'q');
-        Self { prefix: Bytes::new(), key, base64, data, verb: RequestVerb::Meta { verb: meta.verb, flags, tokens } }
+        Self {
+            prefix: Bytes::new(),
+            key,
+            base64,
+            data,
+            verb: RequestVerb::Meta { verb: meta.verb, flags, tokens },
+        }
     }
 
     /// `get` of the same key.
@@ -267,7 +278,8 @@ impl OwnedRequest {
         Self { prefix: self.prefix.clone(), key: self.key.clone(), base64: None, data, verb }
     }
 
-    /// Whether the key came as plain text, so that classic commands can name it. One in base64 may contain any bytes.
+    /// Whether the key came as plain text, so that classic commands can name it. One in base64 may contain
+    /// any bytes.
     #[must_use]
     pub const fn is_plain(&self) -> bool {
         self.base64.is_none()
@@ -295,7 +307,10 @@ impl OwnedRequest {
     #[must_use]
     pub fn command(&self) -> Command<'_> {
         let key = self.base64.as_ref().unwrap_or(&self.key).as_ref();
-        debug_assert!(u32::try_from(self.data.len()).is_ok(), "the length of a value was a u32 when it was parsed");
+        debug_assert!(
+            u32::try_from(self.data.len()).is_ok(),
+            "the length of a value was a u32 when it was parsed"
+        );
         let value_len = u32::try_from(self.data.len()).unwrap_or(u32::MAX);
         match self.verb {
             RequestVerb::Retrieve { with_cas, touch } => {
@@ -380,8 +395,8 @@ impl OwnedRequest {
     /// This request with another key.
     ///
     /// # Errors
-    /// The key is empty or too long, or it contains blanks or control bytes and the key of this request did not come in
-    /// base64.
+    /// The key is empty or too long, or it contains blanks or control bytes and the key of this request did
+    /// not come in base64.
     pub fn with_key(&self, key: Bytes) -> Result<Self, BadKey> {
         let base64 = self.base64.is_some().then(|| encode_base64(&key));
         let sent = base64.as_ref().unwrap_or(&key);
@@ -468,7 +483,8 @@ impl OwnedRequest {
         changed
     }
 
-    /// This request with these meta flags, which have no argument, after its own; unchanged if it is a classic command.
+    /// This request with these meta flags, which have no argument, after its own; unchanged if it is a
+    /// classic command.
     #[must_use]
     pub fn with_meta_flags(&self, letters: &[u8]) -> Self {
         let mut changed = self.clone();

@@ -1,4 +1,5 @@
-//! The service of a proxy: every request on a key goes to the shard that owns the key, whose [`Relay`] sends it on.
+//! The service of a proxy: every request on a key goes to the shard that owns the key, whose [`Relay`] sends
+//! it on.
 
 use std::sync::Arc;
 
@@ -74,8 +75,8 @@ impl Proxy {
         }
     }
 
-    /// Handles a value that is too large, that has not come whole, or that does not end with CRLF. `after` is the input after
-    /// the line of `command`.
+    /// Handles a value that is too large, that has not come whole, or that does not end with CRLF. `after` is
+    /// the input after the line of `command`.
     fn value(
         &self,
         core: &mut Core<Self>,
@@ -175,7 +176,7 @@ impl Service for Proxy {
         match event {
             Event::Connected { conn } => relay.connected(conn),
             Event::Received { conn, buffer } if relay.owns(conn) => {
-                relay.received(conn, driver.received(buffer), core);
+                relay.received(conn, driver.received(&buffer), core);
                 driver.recycle(buffer);
             }
             Event::Ended { conn } if relay.owns(conn) => relay.ended(conn, driver, core),
@@ -213,6 +214,7 @@ impl Service for Proxy {
             _ => Part::Whole,
         };
         let owner = owner_of(*hash, core.mesh.shards());
+        debug_assert!(owner < core.mesh.shards());
         if owner == core.me {
             let to = core.reserve(session, part);
             self.relay.submit(core.me, to, command, *hash, data);
@@ -278,7 +280,9 @@ impl Service for Proxy {
     fn gathered(&mut self, core: &mut Core<Self>, session: &mut Session<Self>, gather: Gather<Self>) {
         let totals = Totals::new(gather.answers.iter().map(|report| &**report));
         let server = core.context.clone();
-        core.reply(session, |out| stats::render(&totals, gather.then, self.view.config_failures(), &server, out));
+        core.reply(session, |out| {
+            stats::render(&totals, gather.then, self.view.config_failures(), &server, out)
+        });
     }
 
     fn serve(&mut self, _: &mut Core<Self>, from: usize, to: ReplyTo, request: &Request<'_, CommandHead>) {

@@ -1,5 +1,5 @@
-//! The `stats` of a proxy, under the names that dashboards of mcrouter read. Each shard reports its counters; the shard whose
-//! client sent `stats` adds the reports up.
+//! The `stats` of a proxy, under the names that dashboards of mcrouter read. Each shard reports its counters;
+//! the shard whose client sent `stats` adds the reports up.
 
 use std::collections::BTreeMap;
 

@@ -1,27 +1,28 @@
-//! Commands parsed ahead: those on keys at the front of a session's input, as far as they have come whole.
+//! Commands that are parsed ahead: the complete commands on keys at the front of a session's input.
 
 use corecached_protocol::{Command, Limits, MetaKey, Parsed, Parser, data_block};
 
-/// Commands that are parsed, hashed and prefetched before the first of them is carried out: enough that memory keeps up,
-/// few enough that what they read stays in the first-level cache.
+/// Commands that are parsed, hashed and prefetched before the first of them is carried out: enough that
+/// memory keeps up, few enough that what they read stays in the first-level cache.
 pub(crate) const BATCH_COMMANDS_MAX: usize = 16;
 
-/// A command on a key that has come whole.
+/// A complete command on a key, with its value.
 pub struct Ready<'a> {
     /// The command.
     pub command: Command<'a>,
     /// Hash of its key.
     pub hash: u64,
-    /// Its value, or nothing.
+    /// Its value. Empty when the command has none.
     pub data: &'a [u8],
-    /// Bytes of its line and value, with what ends them.
+    /// Bytes of its line and value, with their line ends.
     pub consumed: usize,
-    /// The parser after it.
+    /// The state of the parser after it.
     pub(crate) parser: Parser,
 }
 
-/// Parses one command on a key at the front of `input`. `None` when the command there is another one, or has not come whole,
-/// or its value is longer than `value_bytes_max` allows for a key of that length with those client flags.
+/// Parses one command on a key at the front of `input`. `None` when the command there is another one, or has
+/// not come whole, or its value is longer than `value_bytes_max` allows for a key of that length with those
+/// client flags.
 #[inline]
 pub(crate) fn parse_ready<'a>(
     parser: &mut Parser,

@@ -1,4 +1,4 @@
-//! What a service answers through when it works for the clients of all shards.
+//! The trait through which a service answers the clients of all shards.
 
 use corecached_net::Send;
 
@@ -6,9 +6,10 @@ use crate::mesh::message::{Piece, ReplyTo};
 
 /// The clients of all shards, and the output of this shard's turn.
 pub trait Clients {
-    /// What `write` appends to the buffer it is given is the next piece of the reply to `to` on `shard`.
+    /// Delivers the next piece of the reply to request `to` of `shard`. `write` appends it to the buffer that
+    /// it is given.
     fn answer(&mut self, shard: usize, to: ReplyTo, piece: Piece, write: impl FnOnce(&mut Vec<u8>));
 
-    /// The bytes that are sent at the end of the turn, and where to.
+    /// The bytes that are sent at the end of the turn, and the connections that they are sent on.
     fn output(&mut self) -> (&mut Vec<u8>, &mut Vec<Send>);
 }

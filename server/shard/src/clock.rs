@@ -5,8 +5,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// A clock that is set from the wall clock at start and then counts by the monotonic clock. So nothing expires when somebody
-/// sets the system's time.
+/// A clock that is set from the wall clock at start and then counts by the monotonic clock. So nothing
+/// expires when somebody sets the system's time.
 #[derive(Debug)]
 pub struct Clock {
     started_unix_s: u32,

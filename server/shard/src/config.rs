@@ -1,5 +1,5 @@
-//! What every server is configured with, cache or proxy, once it has been checked: nothing in [`ServerConfig`] is left to be
-//! parsed or to be wrong.
+//! The options that every server has, cache or proxy, once they have been checked. Nothing in
+//! [`ServerConfig`] has to be parsed later, or can be wrong.
 
 use std::path::PathBuf;
 
@@ -9,57 +9,57 @@ use corecached_net::tls::TlsOptions;
 use crate::error::ConfigError;
 use crate::operation::Operation;
 
-/// What every server is configured with.
+/// The options that every server has.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
-    /// Where to listen.
+    /// The addresses to listen on.
     pub listen: Listen,
-    /// The addresses were given, so that each of them must be had. Else those of a family that this machine has not are
-    /// left out.
+    /// The addresses were given, so that each of them must be had. Else those of a family that this machine
+    /// has not are left out.
     pub listen_is_given: bool,
-    /// Most connections at once, over all shards.
+    /// Maximum number of connections at once, over all shards.
     pub connections_max: usize,
     /// Length of each accept queue.
     pub listen_backlog: i32,
-    /// Shards, if the command line says how many.
+    /// Number of shards. `None` when the command line does not say it.
     pub shards: Option<usize>,
-    /// How to reach the network.
+    /// The backend for the network.
     pub io_backend: IoBackend,
-    /// TLS towards clients.
+    /// TLS for connections of clients. `None` when it is off.
     pub tls: Option<TlsOptions>,
-    /// Seconds after which a connection that says nothing is closed; 0 is never.
+    /// Seconds after which an idle connection is closed. 0 is never.
     pub idle_timeout_s: u32,
-    /// 0, 1 or 2, as `-v` counts.
+    /// How many `-v` were given.
     pub verbosity: u32,
-    /// User to become, when root.
+    /// The user to become when the process runs as root.
     pub user: Option<String>,
-    /// Run in the background.
+    /// Whether to run in the background.
     pub daemon: bool,
-    /// Raise the core file limit.
+    /// Whether to raise the limit of core files.
     pub core_dumps: bool,
-    /// File for the process id.
+    /// The file to write the process id to.
     pub pid_file: Option<PathBuf>,
-    /// How it is watched and stopped.
+    /// The options of operation.
     pub operation: Operation,
-    /// Flags and suboptions that were given and change nothing.
+    /// Flags and suboptions that were given and have no effect.
     pub without_effect: Vec<String>,
 }
 
-/// The item size limit, which counts what memcached's items hold beside their value.
+/// The item size limit. It counts the header and the key of memcached's items too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ItemLimit {
-    /// Largest item as memcached counts it: its header, key and value, bytes.
+    /// Largest item in bytes as memcached counts it: header, key and value.
     pub item_bytes_max: usize,
-    /// Items have cas uniques.
+    /// Whether items have cas uniques.
     pub cas: bool,
 }
 
 impl ItemLimit {
-    /// Longest value, bytes, under a key of this length with these client flags.
+    /// Longest value in bytes under a key of this length with these client flags.
     #[inline]
     #[must_use]
     pub const fn value_bytes_max(&self, key_len: usize, client_flags: u32) -> usize {
-        /// Header, the byte that ends the key, the CRLF that ends the value.
+        /// Bytes of memcached's header, of the byte after the key, and of the CRLF after the value.
         const FIXED: usize = 48 + 1 + 2;
         let optional = if self.cas { 8 } else { 0 } + if client_flags != 0 { 4 } else { 0 };
         self.item_bytes_max.saturating_sub(FIXED + optional + key_len)
@@ -69,7 +69,7 @@ impl ItemLimit {
 /// Parses a whole number of `flag` from `least` to `most`.
 ///
 /// # Errors
-/// When `text` is something else. `exit_code` is what the process then ends with.
+/// When `text` is something else. `exit_code` is the exit code of the error.
 pub fn parse_number<T>(flag: &str, text: &str, least: T, most: T, exit_code: u8) -> Result<T, ConfigError>
 where
     T: std::str::FromStr + PartialOrd + std::fmt::Display,

@@ -1,5 +1,5 @@
-//! The chassis of one shard, apart from its driver and its service: sessions, replies, its ends of the mesh, counters, the
-//! clock, and the output of the turn.
+//! The chassis of one shard, apart from its driver and its service: sessions, replies, its ends of the mesh,
+//! counters, the clock, and the output of the turn.
 //!
 //! Nothing here calls the service; what does is in [`crate::requests`] and [`crate::turn`].
 
@@ -22,21 +22,21 @@ use crate::reply_queue::{Part, Spares};
 use crate::session::{Gather, Session, State};
 use crate::types::ServiceTypes;
 
-/// What the shards of a server and its other threads share. Nothing in it is written on the data path but [`Cells`], each
-/// by its own shard.
+/// What the shards of a server and its other threads share. Nothing in it is written on the data path but
+/// [`Cells`], each by its own shard.
 #[derive(Clone, Debug)]
 pub struct ServerContext {
     /// The time.
     pub clock: Arc<Clock>,
-    /// Starting, draining and stopping.
+    /// Whether the server runs, drains or stops.
     pub lifecycle: Arc<Lifecycle>,
-    /// Listening sockets, and who may connect.
+    /// Listening sockets, and limits of connections.
     pub network: Arc<Network>,
     /// The published numbers of each shard.
     pub cells: Arc<[Cells]>,
 }
 
-/// What a shard is made from.
+/// What the chassis of a shard is made from.
 pub struct CoreSetup<S: ServiceTypes> {
     /// Its ends of the mesh.
     pub mesh: Mesh<S>,
@@ -122,8 +122,8 @@ impl<S: ServiceTypes> Core<S> {
             || self.context.lifecycle.is_stopping()
     }
 
-    /// A turn begins, with an empty `arena` to write its output into. True when the second has changed since the last
-    /// turn.
+    /// A turn begins, with an empty `arena` to write its output into. True when the second has changed since
+    /// the last turn.
     pub(crate) fn begin_turn(&mut self, arena: Vec<u8>, waited: bool) -> bool {
         debug_assert!(arena.is_empty() && self.output.sends.is_empty());
         self.output.arena = arena;
@@ -200,7 +200,8 @@ impl<S: ServiceTypes> Core<S> {
         self.sessions.slots[index].as_deref_mut()
     }
 
-    /// Takes a session out of its slot to work on it. [`Core::put`] puts it back. `None` when the connection is gone.
+    /// Takes a session out of its slot to work on it. [`Core::put`] puts it back. `None` when the connection
+    /// is gone.
     pub fn take(&mut self, conn: ConnId) -> Option<Box<Session<S>>> {
         let slot = self.sessions.slots.get_mut(conn.index as usize)?;
         if slot.as_ref()?.conn != conn {
@@ -256,8 +257,9 @@ impl<S: ServiceTypes> Core<S> {
         if session.output.0 == self.output.turn { session.output_bytes } else { 0 }
     }
 
-    /// Lets `write` append to this session's output of the turn. It returns a value to pin into what it appends, with the
-    /// offset in the buffer where the value goes. Only when all earlier replies have been sent.
+    /// Lets `write` append to this session's output of the turn. It returns a value to pin into what it
+    /// appends, with the offset in the buffer where the value goes. Only when all earlier replies have been
+    /// sent.
     #[inline]
     pub fn write_now(
         &mut self,
@@ -300,8 +302,8 @@ impl<S: ServiceTypes> Core<S> {
         sends.push(Send::Bytes { conn: session.conn, start, end, queued });
     }
 
-    /// The bytes written to the arena since [`Core::open_range`] are this session's, with a pinned value in them at
-    /// the arena's byte `.0`, if any.
+    /// The bytes written to the arena since [`Core::open_range`] are this session's, with a pinned value in
+    /// them at the arena's byte `.0`, if any.
     fn close_range(&mut self, session: &mut Session<S>, large: Option<(usize, Pinned)>) {
         let Output { arena, sends, .. } = &mut self.output;
         let len = arena.len();
@@ -350,9 +352,9 @@ impl<S: ServiceTypes> Core<S> {
         }
     }
 
-    /// Delivers a reply to a request that had to wait, or a piece of it. `write` appends it to the buffer that it is given.
-    /// `pinned` is a value to send inside the reply, and how many bytes of the reply come before it. Returns that value when
-    /// the connection is gone.
+    /// Delivers a reply to a request that had to wait, or a piece of it. `write` appends it to the buffer
+    /// that it is given. `pinned` is a value to send inside the reply, and how many bytes of the reply come
+    /// before it. Returns that value when the connection is gone.
     #[must_use]
     pub(crate) fn deliver(
         &mut self,
@@ -405,13 +407,14 @@ impl<S: ServiceTypes> Core<S> {
         ReplyTo { conn: session.conn, sequence: session.replies.reserve(part, &mut self.spares) }
     }
 
-    /// Parses no more of this session until all of its earlier replies have been sent and the barrier has been passed.
+    /// Parses no more of this session until all of its earlier replies have been sent and the barrier has
+    /// been passed.
     pub fn wait_for_replies(&self, session: &mut Session<S>, barrier: S::Barrier) {
         session.state = State::Barrier(Box::new(barrier));
     }
 
-    /// Asks every other shard to do its part of a broadcast, of which `own` is this shard's answer. Parses no more of this
-    /// session until all have answered.
+    /// Asks every other shard to do its part of a broadcast, of which `own` is this shard's answer. Parses no
+    /// more of this session until all have answered.
     pub fn broadcast(&mut self, session: &mut Session<S>, what: S::Broadcast, own: S::Answer, then: S::Then) {
         for shard in (0..self.mesh.shards()).filter(|&shard| shard != self.me) {
             // A few bytes past the bound of the mesh, once for each connection at most.

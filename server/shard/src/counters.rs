@@ -1,7 +1,7 @@
 //! What a shard counts, and how other threads read it.
 //!
-//! A shard counts in plain [`Counters`]. Once a turn, before the replies of that turn are sent, it publishes them to its
-//! [`Cells`]. A reader adds up the cells of all shards without stopping them.
+//! A shard counts in plain [`Counters`]. Once a turn, before the replies of that turn are sent, it publishes
+//! them to its [`Cells`]. A reader adds up the cells of all shards without stopping them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,7 +9,8 @@ use corecached_engine::StoreStats;
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// The counters of one shard, or the sums over several shards. All of them only grow, until `stats reset`.
+        /// The counters of one shard, or the sums over several shards. All of them only grow, until `stats
+        /// reset`.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct Counters {
             $($(#[$doc])* pub $name: u64,)*
@@ -170,7 +171,8 @@ impl Cells {
         write(&self.store, store_to_array(store));
     }
 
-    /// From now on, shows the counts of the store less those in `store`. Its measured sizes are shown as they are.
+    /// From now on, shows the counts of the store less those in `store`. Its measured sizes are shown as they
+    /// are.
     pub fn reset_store(&self, store: &StoreStats) {
         write(&self.store_at_reset, store_to_array(store));
     }
@@ -184,7 +186,8 @@ impl Cells {
         (Counters::from_array(self.counters.each_ref().map(load)), since(&store, &at_reset))
     }
 
-    /// The numbers of this shard, with the names that `stats cores` shows. The first three belong to its store.
+    /// The numbers of this shard, with the names that `stats cores` shows. The first three belong to its
+    /// store.
     #[must_use]
     pub fn core_numbers(&self) -> [(&'static str, u64); 12] {
         let (counters, store) = self.read();

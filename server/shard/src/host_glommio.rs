@@ -1,19 +1,19 @@
 //! A shard inside a glommio executor that is pinned to its core. It hosts the io_uring driver.
 //!
-//! glommio starts and pins the thread, and runs its timers. One task that lives as long as the executor takes the shard's
-//! turns. Two features of glommio 0.9 are not used. Its preemption can put an executor to sleep that has work to do, since it
-//! takes a task that is preempted before it first polls for "nothing to run". So the preempt timer is set to an hour, and the
-//! task yields by its own clock. And `yield_now` runs the same queue again without looking for I/O. So to yield, the task
-//! awaits a real completion.
+//! glommio starts and pins the thread, and runs its timers. One task that lives as long as the executor takes
+//! the shard's turns. Two features of glommio 0.9 are not used. Its preemption can put an executor to sleep
+//! that has work to do, since it takes a task that is preempted before it first polls for "nothing to run".
+//! So the preempt timer is set to an hour, and the task yields by its own clock. And `yield_now` runs the
+//! same queue again without looking for I/O. So to yield, the task awaits a real completion.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use glommio::{ExecutorJoinHandle, Latency, LocalExecutorBuilder, Placement, Shares};
 use rustix::event::EventfdFlags;
 
-use corecached_net::Ring;
+use corecached_net::UringDriver;
 use corecached_net::tls::SecureDriver;
 
 use crate::service::Service;
@@ -29,8 +29,8 @@ const TURNS_PER_CLOCK_LOOK: u32 = 8;
 const TICK: Duration = Duration::from_secs(1);
 /// So long that glommio never preempts the task.
 const PREEMPT_TIMER: Duration = Duration::from_secs(3600);
-/// Bytes of I/O memory that glommio registers for each executor. The least that it takes, since none of its I/O is on the
-/// data path.
+/// Bytes of I/O memory that glommio registers for each executor. The least that it takes, since none of its
+/// I/O is on the data path.
 const IO_MEMORY_BYTES: usize = 64 << 10;
 /// Entries of glommio's own rings.
 const RING_DEPTH: usize = 128;
@@ -57,8 +57,8 @@ pub enum ExecutorError {
     Executor(glommio::GlommioError<()>),
 }
 
-/// Checks that glommio can start an executor on `core`: it locks memory, and reads which cores there are. To be called only
-/// when io_uring is known to work, since glommio panics when it does not.
+/// Checks that glommio can start an executor on `core`: it locks memory, and reads which cores there are. To
+/// be called only when io_uring is known to work, since glommio panics when it does not.
 ///
 /// # Errors
 /// When it cannot.
@@ -69,12 +69,12 @@ pub fn probe(core: usize) -> Result<(), ExecutorError> {
     handle.join().map_err(ExecutorError::Executor)
 }
 
-/// Starts an executor on `core`. `make` is called on its thread and builds the shard. When it returns `None`, the executor
-/// ends.
+/// Starts an executor on `core`. `make` is called on its thread and builds the shard. When it returns `None`,
+/// the executor ends.
 ///
 /// # Errors
 /// When glommio cannot start an executor.
-pub fn spawn<D: Ring + SecureDriver + 'static, S: Service>(
+pub fn spawn<D: UringDriver + SecureDriver + 'static, S: Service>(
     core: usize,
     name: &str,
     make: impl FnOnce() -> Option<Shard<D, S>> + Send + 'static,
@@ -93,9 +93,9 @@ pub fn spawn<D: Ring + SecureDriver + 'static, S: Service>(
 }
 
 /// Takes turns until the server has stopped.
-async fn drive<D: Ring + SecureDriver, S: Service>(mut shard: Shard<D, S>) -> io::Result<()> {
+async fn drive<D: UringDriver + SecureDriver, S: Service>(mut shard: Shard<D, S>) -> io::Result<()> {
     let wakeup = EventFd::new()?;
-    shard.driver_mut().ring().register_eventfd(wakeup.raw())?;
+    shard.driver_mut().uring().register_eventfd(wakeup.as_fd())?;
     let _tick = glommio::spawn_local(tick(wakeup.try_clone()?));
     let mut yielded = Instant::now();
     let mut turns = 0u32;
@@ -104,15 +104,15 @@ async fn drive<D: Ring + SecureDriver, S: Service>(mut shard: Shard<D, S>) -> io
             Progress::Finished => return Ok(()),
             Progress::Worked => {}
             Progress::Idle => {
-                shard.driver_mut().ring().signal_completions(true);
+                shard.driver_mut().uring().signal_completions(true);
                 if shard.park() {
                     // Completions that came before the signal was switched on do not write to the eventfd.
-                    if !shard.driver_mut().pending() {
+                    if !shard.driver_mut().has_pending() {
                         wakeup.wait().await?;
                     }
                     shard.unpark();
                 }
-                shard.driver_mut().ring().signal_completions(false);
+                shard.driver_mut().uring().signal_completions(false);
                 continue;
             }
         }
@@ -133,8 +133,8 @@ async fn tick(wakeup: OwnedFd) {
     }
 }
 
-/// An eventfd that wakes the task: the ring, the tick and the task itself write to it, and the task awaits it through
-/// glommio.
+/// An eventfd that wakes the task: the ring, the tick and the task itself write to it, and the task awaits it
+/// through glommio.
 struct EventFd {
     file: glommio::io::BufferedFile,
 }
@@ -147,20 +147,17 @@ impl EventFd {
         Ok(Self { file })
     }
 
-    fn raw(&self) -> i32 {
-        self.file.as_raw_fd()
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the file keeps the descriptor open while it is borrowed.
+        unsafe { BorrowedFd::borrow_raw(self.file.as_raw_fd()) }
     }
 
     fn try_clone(&self) -> io::Result<OwnedFd> {
-        // SAFETY: the file keeps the descriptor open for the length of this call.
-        let borrowed = unsafe { std::os::fd::BorrowedFd::borrow_raw(self.raw()) };
-        borrowed.try_clone_to_owned()
+        self.as_fd().try_clone_to_owned()
     }
 
     fn signal(&self) -> io::Result<()> {
-        // SAFETY: the file keeps the descriptor open for the length of this call.
-        let borrowed = unsafe { std::os::fd::BorrowedFd::borrow_raw(self.raw()) };
-        rustix::io::write(borrowed, &1u64.to_ne_bytes())?;
+        rustix::io::write(self.as_fd(), &1u64.to_ne_bytes())?;
         Ok(())
     }
 

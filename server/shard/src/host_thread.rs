@@ -7,7 +7,8 @@ use corecached_net::tls::SecureDriver;
 use crate::service::Service;
 use crate::turn::{Progress, Shard};
 
-/// The longest wait for the network. Items expire by the second, so the shard looks at the clock once a second.
+/// The longest wait for the network. Items expire by the second, so the shard looks at the clock once a
+/// second.
 const WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Takes turns until the server has stopped.

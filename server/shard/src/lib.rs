@@ -1,8 +1,9 @@
-//! The chassis of a server: everything that a cache and a proxy have in common. A server has one [`Shard`] for each core.
+//! The chassis of a server: everything that a cache and a proxy have in common. A server has one [`Shard`]
+//! for each core.
 //!
 //! ```text
 //! host_glommio, host_thread    what a shard runs on
-//! turn                         the shard: a driver, the chassis and a service, and the turn in which they work
+//! turn                         the shard: a driver, the chassis and a service that take turns
 //! requests                     from a session's input to the service, batch by batch
 //! service                      the hooks of cache and proxy that the chassis calls
 //! core                         the chassis: sessions, output, counters, and this shard's ends of the mesh
@@ -10,15 +11,15 @@
 //! clients                      the trait through which a service answers the clients of all shards
 //! session, reply_queue         one client connection, and its replies in order
 //! lifecycle                    starting, draining and stopping
-//! mesh                         channels between shards, the slices that they borrow from each other, and owner_of
+//! mesh                         channels between shards, slices that they borrow, and owner_of
 //! types                        the types that differ between cache and proxy
 //! counters, clock, network     what shards share with other threads
 //! config, operation, error     the options that every server has
 //! process                      CPU time and memory of the process
 //! ```
 //!
-//! A file imports only files below it in this list. Nothing here knows an operation of a store, a route or a system call of
-//! the network.
+//! A file imports only files below it in this list. Nothing here knows an operation of a store, a route or a
+//! system call of the network.
 
 pub mod batch;
 pub mod clients;

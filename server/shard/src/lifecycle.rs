@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::mesh::Presence;
 
-/// Whether the server runs, and who has to be woken when that changes.
+/// Whether the server runs, drains or stops. Wakes the shards when that changes.
 #[derive(Debug)]
 pub struct Lifecycle {
     presence: Arc<[Presence]>,
@@ -17,14 +17,14 @@ pub struct Lifecycle {
     drained: AtomicUsize,
     /// When the stop was announced.
     announced: OnceLock<Instant>,
-    /// Times that files were to be read again.
+    /// How often files were to be read again.
     reloads: AtomicUsize,
     /// A pool of a proxy has no server yet, and clients should not be sent here before it has.
     awaits_servers: AtomicBool,
 }
 
 impl Lifecycle {
-    /// A server that runs. `presence` is how to wake its shards.
+    /// The lifecycle of a server that runs. `presence` says how to wake its shards.
     #[must_use]
     pub const fn new(presence: Arc<[Presence]>, drain_delay: Duration, awaits_servers: bool) -> Self {
         Self {
@@ -49,7 +49,7 @@ impl Lifecycle {
         self.presence.iter().for_each(Presence::wake);
     }
 
-    /// Says that the server will stop, and goes on serving.
+    /// Announces that the server will stop. It still serves.
     pub fn announce_stop(&self) {
         self.announced.get_or_init(Instant::now);
     }
@@ -75,7 +75,8 @@ impl Lifecycle {
 
     /// Counts a shard that has no connection left while the server stops.
     pub(crate) fn count_drained(&self) {
-        self.drained.fetch_add(1, Ordering::AcqRel);
+        let before = self.drained.fetch_add(1, Ordering::AcqRel);
+        debug_assert!(before < self.presence.len(), "a shard drains once");
     }
 
     /// Shards that have no connection left while the server stops.
@@ -83,18 +84,19 @@ impl Lifecycle {
         self.drained.load(Ordering::Acquire)
     }
 
-    /// Counts one more time that files are to be read again; the control thread of a proxy looks at the count.
+    /// Counts one more time that files are to be read again; the control thread of a proxy looks at the
+    /// count.
     pub fn count_reload(&self) {
         self.reloads.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Times that files were to be read again.
+    /// How often files were to be read again.
     #[must_use]
     pub fn reloads(&self) -> usize {
         self.reloads.load(Ordering::Relaxed)
     }
 
-    /// Clients need not wait any more for the servers of a proxy's pools.
+    /// Every pool of a proxy has a server, so clients may be sent here.
     pub fn servers_are_found(&self) {
         self.awaits_servers.store(false, Ordering::Relaxed);
     }

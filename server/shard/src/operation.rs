@@ -12,7 +12,7 @@ const EX_VALUE: u8 = 1;
 /// Longest `--drain-delay-ms`: an hour. No orchestrator waits longer.
 const DRAIN_MS_MAX: u64 = 3_600_000;
 
-/// As written.
+/// The options of operation, as they were written.
 #[derive(Args, Clone, Debug)]
 pub struct OperateArgs {
     /// Answer /metrics, /healthz, /readyz and a page for people (/) over HTTP on ADDRESS:PORT [default: off]

@@ -1,7 +1,7 @@
 //! The replies of one connection, in the order of its requests.
 //!
-//! A reply is sent at once when nothing before it is outstanding, and is kept otherwise. A queue with nothing outstanding
-//! owns no heap memory: what it needs is lent to it by its shard ([`Spares`]).
+//! A reply is sent at once when nothing before it is outstanding, and is kept otherwise. A queue with nothing
+//! outstanding owns no heap memory: what it needs is lent to it by its shard ([`Spares`]).
 
 use std::collections::VecDeque;
 
@@ -10,10 +10,12 @@ use corecached_protocol::line;
 
 use crate::mesh::message::Piece;
 
-/// Requests of one connection that may be unanswered at once. Past it, the connection is not parsed any further.
+/// Requests of one connection that may be unanswered at once. Past it, the connection is not parsed any
+/// further.
 const SLOTS_MAX: usize = 256;
 
-/// Bytes of replies kept until earlier ones have been sent. Past it, the connection is not parsed any further.
+/// Bytes of replies kept until earlier ones have been sent. Past it, the connection is not parsed any
+/// further.
 pub const HELD_BYTES_MAX: usize = 1 << 20;
 
 /// Sequence numbers are counted modulo this mask plus one.
@@ -85,8 +87,8 @@ impl Outstanding {
         self.slots.len() >= SLOTS_MAX || self.held.len() + self.pieces_bytes >= HELD_BYTES_MAX
     }
 
-    /// Whether the line whose first key is at the front may be sent. One error replaces the whole line, so the line waits
-    /// until all of its keys are answered, or until there is no room for more of them.
+    /// Whether the line whose first key is at the front may be sent. One error replaces the whole line, so
+    /// the line waits until all of its keys are answered, or until there is no room for more of them.
     fn line_goes(&mut self) -> bool {
         if self.line_goes || self.is_full() {
             self.line_goes = true;
@@ -121,7 +123,8 @@ impl Outstanding {
     }
 }
 
-/// Buffers that a shard lends to connections with outstanding replies. Most connections have none most of the time.
+/// Buffers that a shard lends to connections with outstanding replies. Most connections have none most of the
+/// time.
 #[expect(clippy::vec_box, reason = "the boxes move between here and the queues")]
 #[derive(Debug, Default)]
 pub(crate) struct Spares(Vec<Box<Outstanding>>);
@@ -150,7 +153,8 @@ pub struct ReplyQueue {
     outstanding: Option<Box<Outstanding>>,
     /// Sequence number of the oldest outstanding request.
     first_sequence: u32,
-    /// A key of the retrieval at the front failed, and its error was the reply: nothing is sent for the other keys.
+    /// A key of the retrieval at the front failed, and its error was the reply: nothing is sent for the other
+    /// keys.
     line_failed: bool,
     /// See [`ReplyQueue::is_broken`].
     broken: bool,
@@ -164,8 +168,8 @@ impl ReplyQueue {
         self.outstanding.is_none()
     }
 
-    /// Whether a reply broke off after some of it had been sent. Nothing may be sent on the connection any more: the
-    /// client could not tell it from the rest of that reply.
+    /// Whether a reply broke off after some of it had been sent. Nothing may be sent on the connection any
+    /// more: the client could not tell it from the rest of that reply.
     #[inline]
     #[must_use]
     pub(crate) const fn is_broken(&self) -> bool {
@@ -188,8 +192,8 @@ impl ReplyQueue {
         sequence
     }
 
-    /// Keeps a reply that is known now until those before it have been sent. `write` appends it to the buffer it is given,
-    /// and returns the value to pin into it with the offset in that buffer where the value goes.
+    /// Keeps a reply that is known now until those before it have been sent. `write` appends it to the buffer
+    /// it is given, and returns the value to pin into it with the offset in that buffer where the value goes.
     ///
     /// # Panics
     /// When nothing is outstanding: then the reply is to be sent at once.
@@ -209,8 +213,8 @@ impl ReplyQueue {
         (sequence.wrapping_sub(self.first_sequence) & SEQUENCE_MASK) as usize
     }
 
-    /// Whether the reply to request `sequence` is due now, and to be passed to [`ReplyQueue::deliver_due`]. Otherwise it
-    /// is to be passed to [`ReplyQueue::keep`].
+    /// Whether the reply to request `sequence` is due now, and to be passed to [`ReplyQueue::deliver_due`].
+    /// Otherwise it is to be passed to [`ReplyQueue::keep`].
     ///
     /// # Panics
     /// When no such request is outstanding.
@@ -262,9 +266,9 @@ impl ReplyQueue {
         }
     }
 
-    /// Keeps the reply to request `sequence`, or a piece of it, which has come before earlier replies. `write` appends it to
-    /// the buffer that it is given. `pinned` is a value to send inside the reply, and how many bytes of the reply come before
-    /// it.
+    /// Keeps the reply to request `sequence`, or a piece of it, which has come before earlier replies.
+    /// `write` appends it to the buffer that it is given. `pinned` is a value to send inside the reply, and
+    /// how many bytes of the reply come before it.
     pub(crate) fn keep(
         &mut self,
         sequence: u32,
@@ -306,7 +310,11 @@ impl ReplyQueue {
     }
 
     /// Gives the bytes that were kept and are due to `send`.
-    pub(crate) fn deliver_kept(&mut self, spares: &mut Spares, send: impl FnOnce(&[u8], Option<(Pinned, usize)>)) {
+    pub(crate) fn deliver_kept(
+        &mut self,
+        spares: &mut Spares,
+        send: impl FnOnce(&[u8], Option<(Pinned, usize)>),
+    ) {
         let outstanding = self.outstanding.as_mut().expect("a reply is kept");
         let slot = &mut outstanding.slots[0];
         let pinned = slot.pinned.take().map(|(pinned, split)| (*pinned, split as usize));
@@ -331,8 +339,8 @@ impl ReplyQueue {
     }
 }
 
-/// Whether the reply to a part of a line is sent. Nothing is sent after a part that was an error; `failed` is whether there
-/// was one.
+/// Whether the reply to a part of a line is sent. Nothing is sent after a part that was an error; `failed` is
+/// whether there was one.
 fn is_sent(failed: &mut bool, part: Part, bytes: &[u8]) -> bool {
     if part == Part::Whole {
         return true;

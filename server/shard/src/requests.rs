@@ -14,8 +14,8 @@ use crate::session::{Session, State};
 const COMMANDS_PER_TURN: usize = 512;
 
 impl<S: Service> Core<S> {
-    /// Works on `input`, which is what the session received and has not been parsed. Returns how many bytes of it have
-    /// been handled.
+    /// Works on `input`, which is what the session received and has not been parsed. Returns how many bytes
+    /// of it have been handled.
     pub(crate) fn consume(&mut self, service: &mut S, session: &mut Session<S>, input: &[u8]) -> usize {
         session.stalled = false;
         let mut at = 0;
@@ -106,8 +106,8 @@ impl<S: Service> Core<S> {
         at
     }
 
-    /// The commands on keys at the front of `input`, as far as they have come whole. What they will read is on its way
-    /// into the cache of the CPU.
+    /// The commands on keys at the front of `input`, as far as they have come whole. What they will read is
+    /// on its way into the cache of the CPU.
     #[inline]
     fn parse_batch<'a>(
         &self,
@@ -139,7 +139,8 @@ impl<S: Service> Core<S> {
         batch
     }
 
-    /// Carries out a batch. Returns the bytes it took, or, as an error, those of the commands that there was room for.
+    /// Carries out a batch. Returns the bytes it took, or, as an error, those of the commands that there was
+    /// room for.
     #[inline]
     fn execute_batch(
         &mut self,

@@ -1,7 +1,8 @@
-//! What a shard does with requests: the cache and the proxy are one [`Service`] each, chosen by type when a shard is made.
+//! What a shard does with requests: the cache and the proxy are one [`Service`] each, chosen by type when a
+//! shard is made.
 //!
-//! The chassis ([`Core`]) owns connections, replies, the mesh, counters and the turn. It calls the service with itself as
-//! an argument, so that the service can answer; the two own nothing of each other.
+//! The chassis ([`Core`]) owns connections, replies, the mesh, counters and the turn. It calls the service
+//! with itself as an argument, so that the service can answer; the two own nothing of each other.
 
 use corecached_engine::PinnedValue;
 use corecached_net::Event;
@@ -14,20 +15,20 @@ use crate::mesh::message::{ReplyTo, Request};
 use crate::session::{Gather, Session};
 use crate::types::ServiceTypes;
 
-/// What became of some of a session's input.
+/// The result of handling some of a session's input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// It has been handled, with this many bytes.
+    /// So many bytes have been handled.
     Took(usize),
-    /// Nothing can be done before more has come.
+    /// Nothing can be done before more input has been received.
     NeedMore,
-    /// Nothing can be done before an answer or the client lets it go on.
+    /// Nothing can be done before another shard has answered, or the client has taken its output.
     Stalled,
-    /// There is no room on the way to another shard: to be tried again in the next turn.
+    /// There is no room in the mesh: to be tried again in the next turn.
     Full,
 }
 
-/// What one shard does with requests. See the module for how it and the chassis work together.
+/// What one shard does with requests. The chassis calls these hooks.
 ///
 /// Hooks with an empty default are those that only one of the services needs.
 pub trait Service: ServiceTypes {
@@ -52,7 +53,8 @@ pub trait Service: ServiceTypes {
     /// A turn begins; `is_new_second` when the clock's second has changed since the last one.
     fn begin_turn(&mut self, core: &mut Core<Self>, is_new_second: bool);
 
-    /// Something happened on a connection. Returns the event unless it was one of the service's own connections.
+    /// Something happened on a connection. Returns the event unless it was one of the service's own
+    /// connections.
     fn event(
         &mut self,
         core: &mut Core<Self>,
@@ -123,11 +125,12 @@ pub trait Service: ServiceTypes {
         let _ = hash;
     }
 
-    /// Carries out a command on a key that has come whole, or passes it on. False when there is no room on the way.
+    /// Carries out a complete command on a key, or sends it to another shard. False when there is no room in
+    /// the mesh.
     fn execute(&mut self, core: &mut Core<Self>, session: &mut Session<Self>, ready: &Ready<'_>) -> bool;
 
-    /// Carries out a command that [`Service::execute`] is not given: it has no key, or its value has not come whole or is
-    /// too large. `line` is its bytes, `after` the input that follows it.
+    /// Carries out a command that [`Service::execute`] is not given: it has no key, or its value is not
+    /// complete or too large. `line` is the command line, and `after` the input after it.
     fn command(
         &mut self,
         core: &mut Core<Self>,
@@ -162,7 +165,8 @@ pub trait Service: ServiceTypes {
     /// Does what shard `from` asks.
     fn serve(&mut self, core: &mut Core<Self>, from: usize, to: ReplyTo, request: &Request<'_, Self::Ask>);
 
-    /// Does this shard's part of a broadcast. `asking` is the session that asks, if it is one of this shard's.
+    /// Does this shard's part of a broadcast. `asking` is the session that asks, if it is one of this
+    /// shard's.
     fn obey(
         &mut self,
         core: &mut Core<Self>,

@@ -1,6 +1,6 @@
-//! One client: its parser, what it sent that could not be worked on yet, and its replies.
+//! A client connection: its parser, the input that has not been handled yet, and its replies.
 //!
-//! A session does no I/O and knows no store. Idle, it owns no heap memory beyond itself.
+//! A session does no I/O and knows no store. When it is idle, it owns no heap memory beyond itself.
 
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 
@@ -10,17 +10,17 @@ use corecached_protocol::Parser;
 use crate::reply_queue::ReplyQueue;
 use crate::types::ServiceTypes;
 
-/// What the next bytes of a connection are.
+/// What the next bytes of input are.
 pub enum State<S: ServiceTypes> {
     /// A command.
     Command,
-    /// This many bytes of a value that is not stored, and then a command.
+    /// So many bytes of a value that is not stored, and then a command.
     Swallow(u64),
-    /// Not parsed until all earlier replies have been sent, and the barrier has been passed.
+    /// They are not parsed until all earlier replies have been sent and the barrier has been passed.
     Barrier(Box<S::Barrier>),
-    /// Not parsed until every shard has answered.
+    /// They are not parsed until every shard has answered.
     Gather(Box<Gather<S>>),
-    /// What the service has the session do instead of reading commands.
+    /// Input of the task that the session has instead of reading commands.
     Task(S::Task),
     /// Ignored: the connection closes once its replies have been sent.
     Closing,
@@ -33,7 +33,7 @@ impl<S: ServiceTypes> Default for State<S> {
     }
 }
 
-/// The answers of all shards to a broadcast, as far as they have come.
+/// The answers to a broadcast that have come so far.
 pub struct Gather<S: ServiceTypes> {
     /// Shards that have not answered.
     pub missing: usize,
@@ -66,7 +66,7 @@ impl From<Option<SocketAddr>> for PeerAddress {
 
 /// One connection, as the shard that accepted it sees it.
 pub struct Session<S: ServiceTypes> {
-    /// Its name in the driver.
+    /// Its id in the driver.
     pub conn: ConnId,
     /// What the parser remembers between two commands.
     pub parser: Parser,
@@ -78,15 +78,17 @@ pub struct Session<S: ServiceTypes> {
     pub(crate) input: Vec<u8>,
     /// Bytes at the front of `input` that have been parsed.
     pub(crate) input_at: usize,
-    /// The turn in which this connection last had output, and the index of that output in the turn's list of sends.
+    /// The turn in which this connection last had output, and the index of that output in the turn's list of
+    /// sends.
     pub(crate) output: (u64, usize),
     /// Bytes of output in that turn.
     pub(crate) output_bytes: usize,
     /// The driver has been told not to receive.
     pub(crate) paused: bool,
-    /// The socket has not taken what was sent: nothing is parsed until the driver says that it has.
+    /// The client has not taken what was sent. Nothing is parsed until the driver says that it has.
     pub lags: bool,
-    /// Parsing stopped with input left: other connections go first, a reply is due first, or there is no room.
+    /// Parsing stopped with input left: other connections go first, a reply is due first, or there is no
+    /// room.
     pub stalled: bool,
     /// On the shard's list of sessions to settle at the end of the turn.
     pub(crate) touched: bool,
@@ -96,9 +98,9 @@ pub struct Session<S: ServiceTypes> {
     pub(crate) ended: bool,
     /// Index of the listening socket that accepted it.
     pub listener: u16,
-    /// When its last bytes came, in seconds of the shard's clock.
+    /// When its last bytes were received, in seconds of the shard's clock.
     pub last_s: u32,
-    /// Where it connects from.
+    /// The address that it connects from.
     pub peer: PeerAddress,
 }
 
@@ -138,8 +140,8 @@ impl<S: ServiceTypes> Session<S> {
         self.replies.is_caught_up() && !self.stalled && !self.lags
     }
 
-    /// Whether the service may have the driver receive bytes straight to their destination: nothing earlier waits to be
-    /// parsed, and nothing keeps the session from being read.
+    /// Whether the service may have the driver receive bytes straight to their destination: nothing earlier
+    /// waits to be parsed, and nothing keeps the session from being read.
     #[must_use]
     pub fn may_receive_directly(&self) -> bool {
         !(self.stalled || self.paused || self.lags || self.unparsed() > 0)

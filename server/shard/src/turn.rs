@@ -1,8 +1,8 @@
 //! One shard: the chassis, a driver and a service, and the turn in which they work.
 //!
-//! [`Shard::turn`] is the whole data path: take what the kernel and the other shards have, parse and answer, publish,
-//! send. It never blocks but in the driver's wait, takes no lock, and reads the clock once. What hosts it, a glommio
-//! executor or a plain thread, is in [`crate::host_glommio`] and [`crate::host_thread`].
+//! [`Shard::turn`] is the whole data path: take what the kernel and the other shards have, parse and answer,
+//! publish, send. It never blocks but in the driver's wait, takes no lock, and reads the clock once. What
+//! hosts it, a glommio executor or a plain thread, is in [`crate::host_glommio`] and [`crate::host_thread`].
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,15 +17,17 @@ use crate::service::Service;
 use crate::session::{Session, State};
 use crate::types::Task;
 
-/// A host that sleeps looks at the clock at least this often. What is due earlier keeps it awake.
+/// A host that sleeps looks at the clock at least this often. A shard with an earlier deadline does not let
+/// it sleep.
 const PARK_MIN: Duration = Duration::from_secs(1);
 /// A client that does not take its last replies is cut off after this long when the server stops.
 const DRAIN_LIMIT_S: u32 = 5;
-/// Batches taken from the mesh in one turn, so that a flood of requests does not keep a shard from its own clients.
+/// Batches taken from the mesh in one turn, so that a flood of requests does not keep a shard from its own
+/// clients.
 const BATCHES_PER_TURN: usize = 16;
-/// Sessions that are looked at for being idle in one turn.
+/// Sessions of which one turn checks whether they are idle.
 const IDLE_LOOKS: usize = 256;
-/// How far the clock of milliseconds may lag.
+/// How many milliseconds the clock may be late.
 const CLOCK_STEP_MS: u64 = 4;
 /// Requests of a batch whose items are prefetched: three lines each, a share of the first-level cache.
 const PREFETCH_MAX: usize = 64;
@@ -68,10 +70,11 @@ impl<D: SecureDriver, S: Service> Shard<D, S> {
         &self.service
     }
 
-    /// Works on everything that is there. Waits for at most `limit` when there is nothing.
+    /// Takes one turn: handles all events, messages and input. When there are none, waits for at most
+    /// `limit`.
     ///
     /// # Errors
-    /// Only what leaves the driver unusable.
+    /// When the driver can no longer be used.
     pub fn turn(&mut self, limit: Duration) -> io::Result<Progress> {
         let limit = self.wait_limit(limit);
         let may_wait = !limit.is_zero() && !self.has_work() && self.park_mesh();
@@ -115,7 +118,8 @@ impl<D: SecureDriver, S: Service> Shard<D, S> {
         self.core.mesh.unpark();
     }
 
-    /// From here on, the others wake this shard when they have something for it. False when they have already.
+    /// From here on, the others wake this shard when they have something for it. False when they have
+    /// already.
     fn park_mesh(&mut self) -> bool {
         let parked = self.core.mesh.park();
         if parked {
@@ -133,7 +137,8 @@ impl<D: SecureDriver, S: Service> Shard<D, S> {
         match self.service.deadline_ms() {
             Some(deadline_ms) => {
                 let left_ms = deadline_ms.saturating_sub(self.core.context.clock.now_ms());
-                // The clock may be a few milliseconds late: without this, the shard would look in vain again and again.
+                // The clock may be a few milliseconds late: without this, the shard would look in vain again
+                // and again.
                 limit.min(Duration::from_millis(left_ms.saturating_add(CLOCK_STEP_MS)))
             }
             None => limit,
@@ -149,7 +154,7 @@ impl<D: SecureDriver, S: Service> Shard<D, S> {
             match event {
                 Event::Received { conn, buffer } => {
                     let Self { driver, core, service, .. } = self;
-                    core.received(service, conn, driver.received(buffer));
+                    core.received(service, conn, driver.received(&buffer));
                     driver.recycle(buffer);
                 }
                 Event::Accepted { conn, listener } => {
@@ -242,7 +247,8 @@ impl<D: SecureDriver, S: Service> Shard<D, S> {
         }
     }
 
-    /// Stops accepting, closes what has been answered, and in the end what has not. True once all shards have no connection.
+    /// Stops accepting, closes what has been answered, and in the end what has not. True once all shards have
+    /// no connection.
     fn drained(&mut self) -> bool {
         let now_s = self.core.now.0;
         let since_s = *self.draining_since_s.get_or_insert_with(|| {
@@ -333,7 +339,8 @@ impl<S: Service> Core<S> {
             service.take_back(value);
         }
         if S::PREFETCHES {
-            // What the first requests read arrives while they are told apart. More would be gone again by then.
+            // What the first requests read arrives while they are told apart. More would be gone again by
+            // then.
             for hash in batch.hashes().take(PREFETCH_MAX) {
                 service.prefetch(hash);
             }
@@ -403,8 +410,8 @@ impl<S: Service> Core<S> {
         }
     }
 
-    /// A connection that has said nothing for too long. Looks at a part of all sessions in one turn, and once a second at
-    /// all of them.
+    /// A connection that has said nothing for too long. Looks at a part of all sessions in one turn, and once
+    /// a second at all of them.
     fn next_idle(&mut self) -> Option<ConnId> {
         let until = self.slots().min(self.idle_at.saturating_add(IDLE_LOOKS));
         let (now_s, limit_s) = (self.now.0, self.context.network.idle_timeout_s);

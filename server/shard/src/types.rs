@@ -4,14 +4,15 @@ use std::marker::Send;
 
 /// What a service has a session do instead of reading commands.
 pub trait Task {
-    /// Whether the client is expected to say something, so that the idle timeout counts.
+    /// Whether the session waits for input of the client, so that the idle timeout applies.
     fn awaits_client(&self) -> bool;
 
-    /// Whether the connection may be closed. `ended`: the client will send nothing more. `stalled`: input is left.
+    /// Whether the connection may be closed. `ended`: the client will send nothing more. `stalled`: input is
+    /// left.
     fn may_close(&self, ended: bool, stalled: bool) -> bool;
 }
 
-/// The task of a service whose sessions only read commands: there is none.
+/// The task of a service whose sessions only read commands. It has no value.
 #[derive(Clone, Copy, Debug)]
 pub enum NoTask {}
 
@@ -31,11 +32,12 @@ pub trait ServiceTypes: Sized + 'static {
     type Task: Task;
     /// Something that a session does once all of its earlier replies have been sent.
     type Barrier;
-    /// What to do with the answers of all shards to a broadcast.
+    /// How to reply once all shards have answered a broadcast.
     type Then;
-    /// One request of a shard to another, without the bytes that it names ([`crate::mesh::message::Request`]).
+    /// One request of a shard to another, without the bytes that it names
+    /// ([`crate::mesh::message::Request`]).
     type Ask: Copy + Send;
-    /// What every shard is asked to do at the same point of a connection's order.
+    /// A request to every shard. It is carried out between two commands of the connection that asks.
     type Broadcast: Copy + Send;
     /// One shard's answer to a broadcast.
     type Answer: Send;

@@ -271,7 +271,7 @@ impl SimDriver {
             let bytes: Vec<u8> = incoming.drain(..len).collect();
             link.other(conn.side).into_iter().for_each(|shard| network.woken[shard] = true);
             self.buffers.push(Some(bytes));
-            let buffer = Buffer { id: (self.buffers.len() - 1) as u16, len: len as u32 };
+            let buffer = Buffer::new((self.buffers.len() - 1) as u16, len as u32);
             events.push(Event::Received { conn: id, buffer });
             if network.random.bool() {
                 return;
@@ -350,12 +350,12 @@ impl Driver for SimDriver {
         Ok(())
     }
 
-    fn received(&self, buffer: Buffer) -> &[u8] {
-        self.buffers[usize::from(buffer.id)].as_ref().expect("lent once")
+    fn received(&self, buffer: &Buffer) -> &[u8] {
+        self.buffers[usize::from(buffer.id())].as_ref().expect("lent once")
     }
 
     fn recycle(&mut self, buffer: Buffer) {
-        assert!(self.buffers[usize::from(buffer.id)].take().is_some(), "given back twice");
+        assert!(self.buffers[usize::from(buffer.id())].take().is_some(), "given back twice");
         if self.buffers.iter().all(Option::is_none) {
             self.buffers.clear();
         }

@@ -8,7 +8,7 @@ use crate::view::AdminView;
 
 pub(super) fn write(writer: &mut MetricsWriter<'_>, view: &AdminView) -> fmt::Result {
     let Some(certificates) = &view.certificates else { return Ok(()) };
-    let counts = &certificates.counts;
+    let counts = &certificates.counters;
     writer.counter(
         "corecached_tls_new_sessions",
         "TLS handshakes done that resumed no earlier session",

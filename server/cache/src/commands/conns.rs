@@ -1,4 +1,5 @@
-//! `stats conns`: every shard lists its connections, and the shard of the client that asked puts the lists together.
+//! `stats conns`: every shard lists its connections, and the shard of the client that asked puts the lists
+//! together.
 
 use std::net::SocketAddr;
 
@@ -49,7 +50,8 @@ pub(crate) fn list<'a, S: ServiceTypes<Task = CacheTask>>(
         {
             let _ = write!(lines, "STAT {number}:listen_addr {listen}\r\n");
         }
-        let _ = write!(lines, "STAT {number}:state {state}\r\nSTAT {number}:secs_since_last_cmd {idle_s}\r\n");
+        let _ =
+            write!(lines, "STAT {number}:state {state}\r\nSTAT {number}:secs_since_last_cmd {idle_s}\r\n");
     }
     lines
 }

@@ -1,6 +1,8 @@
-//! `lru_crawler`: lists of all items. This server has no crawler, since the store finds expired items by itself.
+//! `lru_crawler`: lists of all items. This server has no crawler, since the store finds expired items by
+//! itself.
 //!
-//! A list is made a piece at a time, shard after shard, while its client reads it. The whole server makes one at a time.
+//! A list is made a piece at a time, shard after shard, while its client reads it. The whole server makes one
+//! at a time.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -60,7 +62,8 @@ impl Crawler {
         !self.disabled.load(Ordering::Relaxed)
     }
 
-    /// Begins a list. False when another is being made. After true, the caller calls [`Crawler::end_dump`] in the end.
+    /// Begins a list. False when another is being made. After true, the caller calls [`Crawler::end_dump`] in
+    /// the end.
     pub(crate) fn begin_dump(&self) -> bool {
         !self.dumping.swap(true, Ordering::Relaxed)
     }
@@ -118,7 +121,8 @@ const DISABLED: &[u8] = b"CLIENT_ERROR lru crawler disabled\r\n";
 /// The answer to a command for a list while another is being made.
 pub(crate) const BUSY: &[u8] = b"BUSY currently processing crawler request\r\n";
 
-/// Whether `all`, or one of the classes in a list like `1,2,...`, has items. `None` when one of them is no class.
+/// Whether `all`, or one of the classes in a list like `1,2,...`, has items. `None` when one of them is no
+/// class.
 fn holds_items(classes: &[u8]) -> Option<bool> {
     if classes == b"all" {
         return Some(true);
@@ -140,7 +144,8 @@ const NO_MORE: u64 = u64::MAX;
 /// Bytes of the cursor at the beginning of a piece.
 const CURSOR_BYTES: usize = 8;
 
-/// A piece of the list of a shard's items, from cursor `from` on. Before its lines it has the cursor of the next piece.
+/// A piece of the list of a shard's items, from cursor `from` on. Before its lines it has the cursor of the
+/// next piece.
 pub(crate) fn list_piece(store: &Store, from: u64, list: ItemList, now: Seconds) -> Vec<u8> {
     let mut out = vec![0; CURSOR_BYTES];
     let next = store.walk(from, now, |key, item| match list {
@@ -178,7 +183,8 @@ pub(crate) fn list_piece(store: &Store, from: u64, list: ItemList, now: Seconds)
     out
 }
 
-/// The parts of what [`list_piece`] made: the cursor of the next piece, which is `None` after the last one, and the lines.
+/// The parts of what [`list_piece`] made: the cursor of the next piece, which is `None` after the last one,
+/// and the lines.
 #[must_use]
 pub(crate) fn split_piece(answer: &[u8]) -> (Option<u64>, &[u8]) {
     let Some((cursor, lines)) = answer.split_first_chunk() else { return (None, &[]) };

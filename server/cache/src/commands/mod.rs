@@ -1,5 +1,5 @@
-//! Commands of operators on the port of the clients: `stats` and its groups, `lru_crawler`, `watch`, and the commands that tune
-//! memcached.
+//! Commands of operators on the port of the clients: `stats` and its groups, `lru_crawler`, `watch`, and the
+//! commands that tune memcached.
 
 pub(crate) mod cachedump;
 pub(crate) mod conns;

@@ -6,7 +6,8 @@ use corecached_protocol::{BinaryVerb, Command, MetaVerb, line};
 
 use corecached_shard::counters::Counters;
 
-/// Most prefixes that one shard counts. Keys with other prefixes are not counted then. memcached has the same limit, 2^16.
+/// Most prefixes that one shard counts. Keys with other prefixes are not counted then. memcached has the same
+/// limit, 2^16.
 const PREFIXES_MAX: usize = 1 << 16;
 
 /// The counters of one prefix.
@@ -26,13 +27,15 @@ pub(crate) struct Prefixes {
 }
 
 impl Prefixes {
-    /// Counters for prefixes: the bytes of a key before its first `delimiter`. A key without one is not counted.
+    /// Counters for prefixes: the bytes of a key before its first `delimiter`. A key without one is not
+    /// counted.
     #[must_use]
     pub fn new(delimiter: u8) -> Self {
         Self { delimiter, counters: HashMap::new() }
     }
 
-    /// Counts `command`, which has been carried out. It changed the counters of the shard from `before` to `after`.
+    /// Counts `command`, which has been carried out. It changed the counters of the shard from `before` to
+    /// `after`.
     pub fn count(&mut self, command: &Command<'_>, before: &Counters, after: &Counters) {
         let key = match command {
             Command::Retrieve(retrieve) => retrieve.key,
@@ -47,7 +50,8 @@ impl Prefixes {
         };
         let Some(end) = key.iter().position(|&byte| byte == self.delimiter) else { return };
         let prefix = &key[..end];
-        // Keys of the binary protocol may have any bytes. A prefix with a space could not be shown in a line of words.
+        // Keys of the binary protocol may have any bytes. A prefix with a space could not be shown in a line
+        // of words.
         if prefix.iter().any(|&byte| byte <= b' ') {
             return;
         }

@@ -1,5 +1,5 @@
-//! The `stats` command, with memcached's names. Numbers of parts of memcached that this server does not have are 0. Slab class 1
-//! stands for all memory.
+//! The `stats` command, with memcached's names. Numbers of parts of memcached that this server does not have
+//! are 0. Slab class 1 stands for all memory.
 
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -82,7 +82,8 @@ pub(crate) fn render(words: &[u8], cache: &CacheContext, server: &ServerContext,
     out.extend_from_slice(line::END);
 }
 
-/// Appends the answer to a `STAT` request of the binary protocol: a packet for each stat, and then an empty one.
+/// Appends the answer to a `STAT` request of the binary protocol: a packet for each stat, and then an empty
+/// one.
 pub(crate) fn render_binary(
     words: &[u8],
     cache: &CacheContext,
@@ -226,7 +227,7 @@ fn general(list: &mut StatsWriter<'_>, cache: &CacheContext, server: &ServerCont
     ]);
     list.put_zeroes(&["unexpected_napi_ids", "round_robin_fallback"]);
     if let Some(certificates) = &cache.certificates {
-        let counts = &certificates.counts;
+        let counts = &certificates.counters;
         if certificates.options().session_cache {
             list.put("ssl_new_sessions", counts.new_sessions.load(Ordering::Relaxed));
         }

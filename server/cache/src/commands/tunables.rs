@@ -1,10 +1,12 @@
-//! Commands that tune parts of memcached that this server does not have. Lines that memcached would accept are accepted, others
-//! get its error, and nothing changes.
+//! Commands that tune parts of memcached that this server does not have. Lines that memcached would accept
+//! are accepted, others get its error, and nothing changes.
 
 use corecached_protocol::{AdminVerb, line};
 
-/// The reply to a `cache_memlimit` that is more than the slices can address, or less than the largest item needs.
-pub(crate) const MEMLIMIT_ADJUST_FAILED: &[u8] = b"MEMLIMIT_ADJUST_FAILED out of bounds or unable to adjust\r\n";
+/// The reply to a `cache_memlimit` that is more than the slices can address, or less than the largest item
+/// needs.
+pub(crate) const MEMLIMIT_ADJUST_FAILED: &[u8] =
+    b"MEMLIMIT_ADJUST_FAILED out of bounds or unable to adjust\r\n";
 
 /// The reply to `verb` with `words`.
 #[must_use]

@@ -1,9 +1,10 @@
 //! `watch`: clients that are sent a line for each event of the classes that they chose.
 //!
-//! While somebody watches, each shard writes the events of a turn to a [`WatchJournal`] of its own. At the end of the turn the
-//! lines are copied to the queue of each watcher, from which the watcher's shard sends them. Journals and queues are bounded.
-//! Lines past the bound are dropped and counted, and the watcher gets a line `skipped=N` for those that its queue had no room
-//! for. While nobody watches, none of this is touched.
+//! While somebody watches, each shard writes the events of a turn to a [`WatchJournal`] of its own. At the
+//! end of the turn the lines are copied to the queue of each watcher, from which the watcher's shard sends
+//! them. Journals and queues are bounded. Lines past the bound are dropped and counted, and the watcher gets
+//! a line `skipped=N` for those that its queue had no room for. While nobody watches, none of this is
+//! touched.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -14,7 +15,8 @@ use corecached_net::ConnId;
 
 /// Most watchers at once, as in memcached.
 const WATCHERS_MAX: usize = 20;
-/// Bytes of lines after which the journal of a shard takes no more in this turn: the size of memcached's buffer for a worker.
+/// Bytes of lines after which the journal of a shard takes no more in this turn: the size of memcached's
+/// buffer for a worker.
 pub(crate) const JOURNAL_BYTES_MAX: usize = 64 * 1024;
 /// Most bytes of lines that wait for one watcher: the size of memcached's buffer for a watcher.
 pub(crate) const QUEUE_BYTES_MAX: usize = 256 * 1024;
@@ -154,8 +156,8 @@ impl Watchers {
         self.classes.store(classes, Ordering::Relaxed);
     }
 
-    /// Copies the lines of a turn to the queues of the watchers of their class, and empties the journal. Calls `wake` with the
-    /// shard of each watcher whose queue was empty before.
+    /// Copies the lines of a turn to the queues of the watchers of their class, and empties the journal.
+    /// Calls `wake` with the shard of each watcher whose queue was empty before.
     pub(crate) fn publish(&self, journal: &mut WatchJournal, mut wake: impl FnMut(usize)) {
         for watcher in self.lock().iter_mut() {
             let was_empty = watcher.queue.is_empty();

@@ -1,5 +1,5 @@
-//! The command line as it was written: the flags of memcached, and those that memcached does not have. [`super::check`] turns
-//! it into a configuration.
+//! The command line as it was written: the flags of memcached, and those that memcached does not have.
+//! [`super::check`] turns it into a configuration.
 
 use std::ffi::OsString;
 
@@ -9,8 +9,8 @@ use corecached_shard::operation::OperateArgs;
 
 /// A memcached-compatible cache: every CPU core owns a slice of the keys and shares nothing.
 ///
-/// Takes the command line of memcached. Flags for parts of memcached that this server does not have (slab classes, LRU
-/// threads, hash table) are accepted and named in one line of the log with -v.
+/// Takes the command line of memcached. Flags for parts of memcached that this server does not have (slab
+/// classes, LRU threads, hash table) are accepted and named in one line of the log with -v.
 #[derive(Debug, Parser)]
 #[command(
     name = "corecached",
@@ -69,7 +69,8 @@ pub struct CacheArgs {
     #[arg(short = 'u', long, value_name = "USER")]
     pub user: Option<String>,
 
-    /// Memory for items and their index, in megabytes [default: what the control group's memory limit leaves, else 64]
+    /// Memory for items and their index, in megabytes [default: what the control group's memory limit leaves,
+    /// else 64]
     #[arg(short = 'm', long, value_name = "MB", allow_hyphen_values = true)]
     pub memory_limit: Option<String>,
 
@@ -113,7 +114,8 @@ pub struct CacheArgs {
     #[arg(short = 'n', long, value_name = "BYTES", default_value = "48", allow_hyphen_values = true)]
     pub slab_min_size: String,
 
-    /// Accepted, no effect: a core with 64 MB or more of -m uses large pages anyway, if the kernel offers them
+    /// Accepted, no effect: a core with 64 MB or more of -m uses large pages anyway, if the kernel offers
+    /// them
     #[arg(short = 'L', long)]
     pub enable_largepages: bool,
 
@@ -157,7 +159,8 @@ pub struct CacheArgs {
     #[arg(short = 'W', long)]
     pub disable_watch: bool,
 
-    /// File of user:password lines; clients of the text protocol must authenticate first. Read again on SIGHUP
+    /// File of user:password lines; clients of the text protocol must authenticate first. Read again on
+    /// SIGHUP
     #[arg(short = 'Y', long, value_name = "FILE")]
     pub auth_file: Option<String>,
 
@@ -166,13 +169,15 @@ pub struct CacheArgs {
     pub enable_sasl: bool,
 
     /// TLS 1.2 and 1.3 on TCP, with -o ssl_chain_cert=FILE,ssl_key=FILE and, for client certificates,
-    /// ssl_ca_cert=FILE,ssl_verify_mode=1|2; "notls:", "btls:" (no client certificate) or "mtls:" (client certificate
-    /// required) before an address of -l hold for that address alone. Files are read again on SIGHUP, by "refresh_certs", and with
-    /// ssl_watch_certs when they change. A client has 10 seconds for its handshake (ssl_handshake_timeout_ms)
+    /// ssl_ca_cert=FILE,ssl_verify_mode=1|2; "notls:", "btls:" (no client certificate) or "mtls:" (client
+    /// certificate required) before an address of -l hold for that address alone. Files are read again on
+    /// SIGHUP, by "refresh_certs", and with ssl_watch_certs when they change. A client has 10 seconds for its
+    /// handshake (ssl_handshake_timeout_ms)
     #[arg(short = 'Z', long)]
     pub enable_ssl: bool,
 
-    /// Keep the contents over a graceful stop (SIGUSR1, or shutdown graceful), in FILE and in FILE.0 and up beside it
+    /// Keep the contents over a graceful stop (SIGUSR1, or shutdown graceful), in FILE and in FILE.0 and up
+    /// beside it
     ///
     /// The files are written during the stop. The next start reads and removes them, on any number of cores.
     #[arg(short = 'e', long, value_name = "FILE")]
@@ -190,7 +195,8 @@ pub struct CacheArgs {
     #[arg(long, value_name = "NAME", default_value = "auto")]
     pub io_backend: String,
 
-    /// For tests: the command "debugtime" stops the server's time (p), lets it run again (r) or puts it ahead (SECONDS)
+    /// For tests: the command "debugtime" stops the server's time (p), lets it run again (r) or puts it ahead
+    /// (SECONDS)
     #[arg(long, hide = true)]
     pub debug_time: bool,
 
@@ -200,8 +206,8 @@ pub struct CacheArgs {
 }
 
 impl CacheArgs {
-    /// Parses a command line, with the name of the program first. An argument may have leading blanks, and it may be a flag and
-    /// its value with a blank between them ("-m 64"), as container manifests write them.
+    /// Parses a command line, with the name of the program first. An argument may have leading blanks, and it
+    /// may be a flag and its value with a blank between them ("-m 64"), as container manifests write them.
     ///
     /// # Errors
     /// When the usage is wrong, or when the help text was asked for.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use corecached_engine::EvictionWeight;
 use corecached_protocol::Wire;
 
-use corecached_net::endpoints::{ALL_ADDRESSES, Address, LISTENERS_MAX, Listen, Serves};
+use corecached_net::endpoints::{ALL_ADDRESSES, LISTENERS_MAX, Listen, ListenAddress, ListenerProtocol};
 use corecached_net::tls::Usage;
 use corecached_shard::ConfigError;
 use corecached_shard::config::{ItemLimit, ServerConfig, parse_number as number};
@@ -73,14 +73,14 @@ pub fn check(args: &CacheArgs) -> Result<CacheConfig, ConfigError> {
     let auth_file = auth_file(args)?;
     let wire = wire(args)?;
     let usage = if args.enable_ssl { Usage::Default } else { Usage::Plain };
-    let listen = listen(args, Serves { wire, usage })?;
+    let listen = listen(args, ListenerProtocol { wire, usage })?;
     let datagrams = udp_addresses(args, &listen)?;
-    let is_mutual = |address: &Address| address.serves.usage == Usage::Mutual;
+    let is_mutual = |address: &ListenAddress| address.protocol.usage == Usage::Mutual;
     let mutual = matches!(&listen, Listen::Tcp(addresses) if addresses.iter().any(is_mutual));
     let tls = tls::check(args, &extended, mutual)?;
     let shown = ShownSettings {
         port: match &listen {
-            Listen::Tcp(addresses) => addresses.first().map_or(0, |address| address.at.port()),
+            Listen::Tcp(addresses) => addresses.first().map_or(0, |address| address.socket_address.port()),
             Listen::Unix { .. } => 0,
         },
         udp_port: datagrams.first().map_or(0, SocketAddr::port),
@@ -148,7 +148,7 @@ pub fn check(args: &CacheArgs) -> Result<CacheConfig, ConfigError> {
 fn udp_addresses(args: &CacheArgs, listen: &Listen) -> Result<Vec<SocketAddr>, ConfigError> {
     let Some(port) = port("-U", &args.udp_port)? else { return Ok(Vec::new()) };
     let mut ips: Vec<IpAddr> = match listen {
-        Listen::Tcp(addresses) => addresses.iter().map(|address| address.at.ip()).collect(),
+        Listen::Tcp(addresses) => addresses.iter().map(|address| address.socket_address.ip()).collect(),
         Listen::Unix { .. } => return Ok(Vec::new()),
     };
     ips.dedup();
@@ -224,17 +224,17 @@ fn wire(args: &CacheArgs) -> Result<Wire, ConfigError> {
     }
 }
 
-/// Parses the prefixes of an address of `-l`, such as `proto[ascii]:` and `notls:`. Returns the rest of `text`, and what the
-/// prefixes make of `serves`.
+/// Parses the prefixes of an address of `-l`, such as `proto[ascii]:` and `notls:`. Returns the rest of
+/// `text`, and what the prefixes make of `protocol`.
 fn listen_prefixes<'t>(
     text: &'t str,
-    mut serves: Serves,
+    mut protocol: ListenerProtocol,
     args: &CacheArgs,
-) -> Result<(&'t str, Serves), ConfigError> {
+) -> Result<(&'t str, ListenerProtocol), ConfigError> {
     let mut rest = text;
     loop {
         if let Some((name, after)) = bracket_prefix(rest, "proto") {
-            serves.wire = match name {
+            protocol.wire = match name {
                 "negotiating" => Wire::Either,
                 "ascii" => Wire::Text,
                 "binary" => Wire::Binary,
@@ -247,8 +247,8 @@ fn listen_prefixes<'t>(
                     ));
                 }
             };
-            if (args.auth_file.is_some() && serves.wire != Wire::Text)
-                || (args.enable_sasl && serves.wire != Wire::Binary)
+            if (args.auth_file.is_some() && protocol.wire != Wire::Text)
+                || (args.enable_sasl && protocol.wire != Wire::Binary)
             {
                 let remedy = "leave the protocol out: with -Y it is ascii, with -S binary";
                 return Err(ConfigError::new("-l", text, remedy, EX_USAGE));
@@ -259,7 +259,7 @@ fn listen_prefixes<'t>(
                 let remedy = "add -Z and the server's certificate, or leave btls: and mtls: out";
                 return Err(ConfigError::new("-l", text, remedy, EX_USAGE));
             }
-            serves.usage = usage;
+            protocol.usage = usage;
             rest = after;
         } else if let Some((name, after)) = bracket_prefix(rest, "tag").or_else(|| underscore_tag(rest)) {
             // Tags are for the proxy inside memcached, which this server does not have.
@@ -268,7 +268,7 @@ fn listen_prefixes<'t>(
             }
             rest = after;
         } else {
-            return Ok((rest, serves));
+            return Ok((rest, protocol));
         }
     }
 }
@@ -310,7 +310,7 @@ fn item_size(text: &str) -> Result<usize, ConfigError> {
     }
 }
 
-fn listen(args: &CacheArgs, serves: Serves) -> Result<Listen, ConfigError> {
+fn listen(args: &CacheArgs, protocol: ListenerProtocol) -> Result<Listen, ConfigError> {
     if let Some(path) = &args.unix_socket {
         let mode = u32::from_str_radix(args.unix_mask.trim(), 8).ok().filter(|mode| *mode <= 0o777);
         let Some(mode) = mode else {
@@ -322,8 +322,8 @@ fn listen(args: &CacheArgs, serves: Serves) -> Result<Listen, ConfigError> {
             ));
         };
         // As in memcached: the permissions of the file say who may connect, and there is no TLS.
-        let serves = Serves { usage: Usage::Plain, ..serves };
-        return Ok(Listen::Unix { path: PathBuf::from(path.trim()), mode, serves });
+        let protocol = ListenerProtocol { usage: Usage::Plain, ..protocol };
+        return Ok(Listen::Unix { path: PathBuf::from(path.trim()), mode, protocol });
     }
     let udp = port("-U", &args.udp_port)?;
     let port = match (&args.port, udp) {
@@ -341,11 +341,17 @@ fn listen(args: &CacheArgs, serves: Serves) -> Result<Listen, ConfigError> {
     let mut addresses = Vec::new();
     let listed = args.listen.iter().flat_map(|list| list.split([',', ';'])).map(str::trim);
     for text in listed.filter(|text| !text.is_empty()) {
-        let (text, serves) = listen_prefixes(text, serves, args)?;
-        addresses.extend(resolve(text, port)?.into_iter().map(|at| Address { at, serves }));
+        let (text, protocol) = listen_prefixes(text, protocol, args)?;
+        addresses.extend(
+            resolve(text, port)?.into_iter().map(|socket_address| ListenAddress { socket_address, protocol }),
+        );
     }
     if addresses.is_empty() {
-        addresses.extend(ALL_ADDRESSES.iter().map(|&ip| Address { at: SocketAddr::new(ip, port), serves }));
+        addresses.extend(
+            ALL_ADDRESSES
+                .iter()
+                .map(|&ip| ListenAddress { socket_address: SocketAddr::new(ip, port), protocol }),
+        );
     }
     if addresses.len() > LISTENERS_MAX {
         let remedy = format!("give at most {LISTENERS_MAX} addresses, these are {}", addresses.len());
@@ -390,7 +396,10 @@ mod tests {
     fn nothing_given_is_memcacheds_default() {
         let config = read("").unwrap();
         let all = ["0.0.0.0:11211", "[::]:11211"];
-        let all = all.map(|at| Address { at: at.parse().unwrap(), serves: Serves::default() });
+        let all = all.map(|at| ListenAddress {
+            socket_address: at.parse().unwrap(),
+            protocol: ListenerProtocol::default(),
+        });
         assert_eq!(config.server.listen, Listen::Tcp(all.to_vec()));
         assert_eq!((config.memory_bytes, config.item_limit.item_bytes_max), (64 << 20, 1 << 20));
         assert_eq!((config.server.connections_max, config.server.shards), (1024, None));
@@ -481,7 +490,7 @@ mod tests {
                     proto[ascii]:btls:127.0.0.1:3,tag[x]:mtls:[::1]:4";
         let config = read(line).unwrap();
         let Listen::Tcp(addresses) = &config.server.listen else { panic!("on TCP") };
-        let usages: Vec<Usage> = addresses.iter().map(|address| address.serves.usage).collect();
+        let usages: Vec<Usage> = addresses.iter().map(|address| address.protocol.usage).collect();
         assert_eq!(usages, [Usage::Default, Usage::Plain, Usage::Basic, Usage::Mutual]);
         let tls = config.server.tls.unwrap();
         assert!(tls.only_13 && tls.key.is_none());

@@ -1,4 +1,5 @@
-//! The configuration of a cache. It is checked once: nothing in [`CacheConfig`] has to be parsed later, or can be wrong.
+//! The configuration of a cache. It is checked once: nothing in [`CacheConfig`] has to be parsed later, or
+//! can be wrong.
 
 pub mod args;
 mod check;

@@ -16,7 +16,8 @@ const EX_VALUE: u8 = 1;
 /// Exit code of values that cannot be combined: `EX_USAGE` of sysexits.
 const EX_USAGE: u8 = 64;
 
-/// Checks the TLS settings. `None` without `-Z`. `mutual` says whether a listener requires client certificates (`mtls:`).
+/// Checks the TLS settings. `None` without `-Z`. `mutual` says whether a listener requires client
+/// certificates (`mtls:`).
 ///
 /// # Errors
 /// The first setting that cannot be used.
@@ -67,8 +68,13 @@ pub(super) fn check(
         return Err(ConfigError::new(flag, &value, remedy, EX_USAGE));
     }
     let list = extended.value("ssl_ciphers");
-    let suites = ciphers::parse(list.unwrap_or("DEFAULT")).map_err(|remedy| {
-        ConfigError::new("-o", &format!("ssl_ciphers={}", list.unwrap_or_default()), &remedy, EX_USAGE)
+    let suites = ciphers::parse(list.unwrap_or("DEFAULT")).map_err(|error| {
+        ConfigError::new(
+            "-o",
+            &format!("ssl_ciphers={}", list.unwrap_or_default()),
+            &error.to_string(),
+            EX_USAGE,
+        )
     })?;
     let handshake_ms = extended.number("ssl_handshake_timeout_ms");
     let min_version = extended.number("ssl_min_version").unwrap_or(LEAST_VERSION);

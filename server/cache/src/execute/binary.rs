@@ -7,7 +7,13 @@ use super::{LargeValue, StoreCommand, expires_at};
 
 impl StoreCommand<'_> {
     /// Does for a binary request what [`StoreCommand::execute`] does.
-    pub(super) fn binary(&mut self, binary: &Binary<'_>, hash: u64, data: &[u8], out: &mut Vec<u8>) -> LargeValue {
+    pub(super) fn binary(
+        &mut self,
+        binary: &Binary<'_>,
+        hash: u64,
+        data: &[u8],
+        out: &mut Vec<u8>,
+    ) -> LargeValue {
         let key = Key { bytes: binary.key, hash };
         match binary.verb {
             BinaryVerb::Get | BinaryVerb::Touch | BinaryVerb::GetAndTouch => {

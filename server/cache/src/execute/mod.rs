@@ -1,7 +1,7 @@
 //! Carries out a command on a key, on the store that owns the key, and writes the reply.
 //!
-//! Here a [`Command`] becomes calls of [`Store`], and their results become a reply. Which other files call a store is listed in
-//! the documentation of the crate.
+//! Here a [`Command`] becomes calls of [`Store`], and their results become a reply. Which other files call a
+//! store is listed in the documentation of the crate.
 
 mod binary;
 
@@ -20,10 +20,11 @@ use corecached_shard::counters::Counters;
 
 use crate::config::CacheConfig;
 
-/// Longest value in bytes that is copied into a reply on the shard that stores it. A longer one is sent from the store.
+/// Longest value in bytes that is copied into a reply on the shard that stores it. A longer one is sent from
+/// the store.
 pub(crate) const COPY_MAX: usize = 16 * 1024;
-/// Longest value in bytes that is copied into a reply that crosses the mesh, or that is kept until earlier replies have been
-/// sent. Such a value would be copied twice.
+/// Longest value in bytes that is copied into a reply that crosses the mesh, or that is kept until earlier
+/// replies have been sent. Such a value would be copied twice.
 pub(crate) const COPY_ACROSS_MAX: usize = 4 * 1024;
 
 /// A second that has always passed. It stands for a negative exptime.
@@ -47,10 +48,18 @@ pub(crate) struct StoreCommand<'s> {
 }
 
 impl StoreCommand<'_> {
-    /// Carries out `command` on its key, whose hash is `hash`, with the value `data`, and appends the reply to `out`.
+    /// Carries out `command` on its key, whose hash is `hash`, with the value `data`, and appends the reply
+    /// to `out`.
     ///
-    /// Appends nothing when the client gets no reply. A value longer than `copy_max` is not appended but returned.
-    pub fn execute(&mut self, command: &Command<'_>, hash: u64, data: &[u8], out: &mut Vec<u8>) -> LargeValue {
+    /// Appends nothing when the client gets no reply. A value longer than `copy_max` is not appended but
+    /// returned.
+    pub fn execute(
+        &mut self,
+        command: &Command<'_>,
+        hash: u64,
+        data: &[u8],
+        out: &mut Vec<u8>,
+    ) -> LargeValue {
         match command {
             Command::Retrieve(retrieve) => return self.retrieve(retrieve, hash, out),
             Command::Store(store) => {
@@ -90,7 +99,8 @@ impl StoreCommand<'_> {
         None
     }
 
-    /// Carries out `command` with a value that was uploaded in pieces. `upload` is `None` when there was no memory for it.
+    /// Carries out `command` with a value that was uploaded in pieces. `upload` is `None` when there was no
+    /// memory for it.
     pub fn commit(
         &mut self,
         command: &Command<'_>,
@@ -285,7 +295,8 @@ impl StoreCommand<'_> {
         let created = flags.has(b'N').then(|| expires_at(flags.vivify, now));
         let ask = MetaGet {
             touch,
-            // Flags act in the order in which they are sent: for an item that is created, the last of N and T decides.
+            // Flags act in the order in which they are sent: for an item that is created, the last of N and T
+            // decides.
             vivify: created.map(|expires| touch.filter(|_| flags.in_order(b'N', b'T')).unwrap_or(expires)),
             recache_below_s: flags.has(b'R').then_some(flags.recache_s.max(0) as u32),
             recache_after_touch: flags.in_order(b'T', b'R'),
@@ -494,8 +505,8 @@ pub(crate) fn expires_at(exptime: Exptime, now: Seconds) -> Option<Seconds> {
     }
 }
 
-/// The time of expiry that the flag `t` shows. Flags act in the order in which they are sent, so it is the time after those
-/// flags before `t` that set it.
+/// The time of expiry that the flag `t` shows. Flags act in the order in which they are sent, so it is the
+/// time after those flags before `t` that set it.
 fn expires_before_flag_t(
     flags: &MetaFlags<'_>,
     before: Option<Seconds>,

@@ -1,12 +1,13 @@
 //! Warm restart (`-e FILE`): the contents of the cache outlive the process when it is stopped gracefully.
 //!
-//! When SIGUSR1 or `shutdown graceful` stops the server, each shard writes its items to a file of its own beside FILE, which is
-//! called a part. Then FILE says that all parts are complete. The next start reads the parts, on as many shards as it has, and
-//! removes them before it serves. So contents are never read twice, and after any other stop there are none. Each block of a
-//! part has a checksum, and damaged blocks are left out. FILE is locked while a process uses it.
+//! When SIGUSR1 or `shutdown graceful` stops the server, each shard writes its items to a file of its own
+//! beside FILE, which is called a part. Then FILE says that all parts are complete. The next start reads the
+//! parts, on as many shards as it has, and removes them before it serves. So contents are never read twice,
+//! and after any other stop there are none. Each block of a part has a checksum, and damaged blocks are left
+//! out. FILE is locked while a process uses it.
 //!
-//! FILE is one JSON object, the manifest: `{"corecached_warm": 1, "state": "running"}`, or with the state `saved` and the
-//! fields of [`Manifest`].
+//! FILE is one JSON object, the manifest: `{"corecached_warm": 1, "state": "running"}`, or with the state
+//! `saved` and the fields of [`Manifest`].
 
 mod part;
 
@@ -31,7 +32,8 @@ const MANIFEST_BYTES_MAX: u64 = 64 << 10;
 /// The description of the contents that a process before this one saved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Manifest {
-    /// The seed of the hasher. With the same seed and as many shards as before, each key has the same owner as before.
+    /// The seed of the hasher. With the same seed and as many shards as before, each key has the same owner
+    /// as before.
     seed: u64,
     /// Number of parts: `FILE.0` and up.
     parts: usize,
@@ -92,7 +94,8 @@ pub struct Warm {
 }
 
 impl Warm {
-    /// Opens and locks FILE, and reads its manifest. When nothing was saved, `seed` is the seed of the hasher.
+    /// Opens and locks FILE, and reads its manifest. When nothing was saved, `seed` is the seed of the
+    /// hasher.
     ///
     /// # Errors
     /// When FILE cannot be read and written, or another process uses it.
@@ -140,8 +143,9 @@ impl Warm {
             Some(at) => store.flush(at, now),
             None => {}
         }
-        // With as many shards as before, a key has the same owner as before, unless this version chooses owners otherwise. So the
-        // part of this shard is read first, and the others only if it has items of other owners.
+        // With as many shards as before, a key has the same owner as before, unless this version chooses
+        // owners otherwise. So the part of this shard is read first, and the others only if it has items of
+        // other owners.
         let mut moved = saved.parts != shards;
         let mut parts: Vec<usize> = (0..saved.parts).collect();
         parts.sort_by_key(|&part| part != shard);
@@ -164,11 +168,12 @@ impl Warm {
         }
     }
 
-    /// Removes what was saved. Called when all shards have loaded their items, before the first request is served.
+    /// Removes what was saved. Called when all shards have loaded their items, before the first request is
+    /// served.
     ///
     /// # Errors
-    /// When FILE cannot be written, or a part cannot be removed. Then the server must not serve: a later start would load items
-    /// that are out of date.
+    /// When FILE cannot be written, or a part cannot be removed. Then the server must not serve: a later
+    /// start would load items that are out of date.
     pub fn begin_serving(&self, shards: usize) -> io::Result<()> {
         self.write(&json!({"corecached_warm": VERSION, "state": "running"}))?;
         // With the parts of a process that was killed while it saved.
@@ -184,7 +189,8 @@ impl Warm {
         self.graceful.store(true, Ordering::Release);
     }
 
-    /// Writes the items of `shard` to its part, if the stop is a graceful one. The store must not change any more.
+    /// Writes the items of `shard` to its part, if the stop is a graceful one. The store must not change any
+    /// more.
     pub(crate) fn save(&self, shard: usize, store: &Store, now: Seconds) {
         if !self.graceful.load(Ordering::Acquire) {
             return;
@@ -208,8 +214,8 @@ impl Warm {
         }
     }
 
-    /// Writes the manifest, if the stop is a graceful one and every shard has written its part. Called when all shards have
-    /// ended.
+    /// Writes the manifest, if the stop is a graceful one and every shard has written its part. Called when
+    /// all shards have ended.
     pub fn conclude(&self) {
         if !self.graceful.load(Ordering::Acquire) {
             return;

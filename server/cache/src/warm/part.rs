@@ -1,4 +1,5 @@
-//! A part: a file with the items of one shard, in blocks whose checksum is checked before any item of them is used.
+//! A part: a file with the items of one shard, in blocks whose checksum is checked before any item of them is
+//! used.
 //!
 //! ```text
 //! file    "ccwarm1\n" block...
@@ -7,7 +8,8 @@
 //!         | key | value
 //! ```
 //!
-//! Numbers are little endian. `flags` are the bits of [`flag`]. `expires` is in unix seconds, or all ones for never.
+//! Numbers are little endian. `flags` are the bits of [`flag`]. `expires` is in unix seconds, or all ones for
+//! never.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
@@ -101,8 +103,8 @@ pub(super) fn is_part(path: &Path) -> bool {
 /// Gives every item of a part to `visit`, up to the first block that is damaged.
 ///
 /// # Errors
-/// When the file cannot be read, is of another version, or has a damaged block. No item of that block or after it is given to
-/// `visit`.
+/// When the file cannot be read, is of another version, or has a damaged block. No item of that block or
+/// after it is given to `visit`.
 pub(super) fn read(path: &Path, mut visit: impl FnMut(&[u8], &Carried, &[u8])) -> io::Result<()> {
     let damaged = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
     let file = File::open(path)?;

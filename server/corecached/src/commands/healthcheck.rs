@@ -9,7 +9,7 @@ use clap::Parser;
 use rustls::{ClientConnection, StreamOwned};
 
 use corecached_cache::Users;
-use corecached_net::tls::{Secure, Trust, TrustOptions};
+use corecached_net::tls::{ClientTls, Trust, TrustOptions};
 
 /// Asks a cache or a proxy for a sign of life; the exit code is 0 when it answers in time, else 1.
 #[derive(Debug, Parser)]
@@ -147,36 +147,37 @@ fn exchanges(args: &Args) -> Result<Vec<Exchange>, String> {
 }
 
 /// How the connection is to be secured, if it is.
-fn secure(args: &Args) -> Result<Option<Secure>, String> {
+fn secure(args: &Args) -> Result<Option<ClientTls>, String> {
     if !args.enable_ssl {
         return Ok(None);
     }
     let identity = args.pem_cert_path.clone().zip(args.pem_key_path.clone());
     let trust = match args.pem_ca_path.clone() {
-        None => Trust::anybody(identity.as_ref()),
+        None => Trust::insecure_accept_any(identity.as_ref()),
         Some(authorities) => Trust::load(&TrustOptions {
             authorities,
             flag: "--pem-ca-path",
             identity,
             name: args.ssl_server_name.clone(),
         }),
-    }?;
+    };
+    let trust = trust.map_err(|error| error.to_string())?;
     let host = args.target.rsplit_once(':').map_or(&*args.target, |(host, _)| host);
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    trust.towards(host).map(Some).map_err(|error| format!("{}: {error}", args.target))
+    trust.for_host(host).map(Some).map_err(|error| format!("{}: {error}", args.target))
 }
 
 fn ask(
     address: SocketAddr,
     deadline: Instant,
-    secure: Option<&Secure>,
+    secure: Option<&ClientTls>,
     exchanges: &[Exchange],
 ) -> Result<(), Failure> {
     let at = |step: &'static str| move |error| (step, error);
     let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
     let socket = TcpStream::connect_timeout(&address, left).map_err(at("connect"))?;
     let mut timed = Timed { socket, deadline };
-    let Some(Secure { config, name }) = secure else { return converse(&mut timed, exchanges) };
+    let Some(ClientTls { config, name }) = secure else { return converse(&mut timed, exchanges) };
     let mut tls = ClientConnection::new(config.clone(), name.clone())
         .map_err(|error| ("TLS", std::io::Error::other(error)))?;
     while tls.is_handshaking() {

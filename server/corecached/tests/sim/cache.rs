@@ -7,15 +7,15 @@ use std::sync::Arc;
 use corecached_cache::config::{CacheArgs, check};
 use corecached_cache::{Cache, CacheContext};
 use corecached_engine::{KeyHasher, Seconds, Store, StoreConfig};
-use corecached_net::endpoints::Serves;
+use corecached_net::endpoints::ListenerProtocol;
 use corecached_net::listen::Admission;
+use corecached_shard::ServerContext;
 use corecached_shard::clock::Clock;
 use corecached_shard::counters::Cells;
 use corecached_shard::lifecycle::Lifecycle;
 use corecached_shard::mesh::slice::Slices;
 use corecached_shard::mesh::{self, Presence};
 use corecached_shard::network::Network as Listening;
-use corecached_shard::ServerContext;
 use corecached_testkit::network::Network;
 use corecached_testkit::shards::{Leftovers, Shards};
 
@@ -25,14 +25,14 @@ pub fn context(
     clock: &Arc<Clock>,
     shards: usize,
     connections_max: usize,
-    serves: Serves,
+    protocol: ListenerProtocol,
 ) -> ServerContext {
     ServerContext {
         clock: Arc::clone(clock),
         lifecycle: Arc::new(Lifecycle::new(presence, std::time::Duration::ZERO, false)),
         network: Arc::new(Listening {
             admission: Arc::new(Admission::new(connections_max)),
-            listeners: [serves].into(),
+            listeners: [protocol].into(),
             addresses: [String::new()].into(),
             backend: "simulated".to_owned(),
             idle_timeout_s: 0,
@@ -52,7 +52,7 @@ pub fn cache(
     let args = CacheArgs::read(["corecached", "-m", "64"].map(Into::into)).unwrap();
     let config = check(&args).unwrap();
     let (meshes, presence) = mesh::connect(shards);
-    let server = context(presence, clock, shards, config.server.connections_max, Serves::default());
+    let server = context(presence, clock, shards, config.server.connections_max, ListenerProtocol::default());
     let hasher = KeyHasher::new(seed);
     let store = || {
         let config = StoreConfig::new(config.memory_bytes / shards, hasher.clone());

@@ -1,10 +1,12 @@
-//! Cipher lists as OpenSSL writes them, as far as what they name exists here. They choose among the suites of TLS 1.2;
-//! those of 1.3 are always there, as with OpenSSL.
+//! Cipher lists as OpenSSL writes them; names that do not exist here are skipped. They choose among the
+//! suites of TLS 1.2; those of 1.3 are always there, as with OpenSSL.
 
 use rustls::crypto::ring::cipher_suite;
 use rustls::{ALL_VERSIONS, SupportedCipherSuite};
 
-/// OpenSSL's name of each suite of TLS 1.2, best first.
+use super::error::TlsError;
+
+/// The suites of TLS 1.2 with OpenSSL's names, best first.
 const SUITES: [(&str, SupportedCipherSuite); 6] = [
     ("ECDHE-ECDSA-AES256-GCM-SHA384", cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384),
     ("ECDHE-RSA-AES256-GCM-SHA384", cipher_suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384),
@@ -14,14 +16,14 @@ const SUITES: [(&str, SupportedCipherSuite); 6] = [
     ("ECDHE-RSA-AES128-GCM-SHA256", cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256),
 ];
 
-/// Words of a list that stand for everything there is.
+/// Words of a list that stand for all suites.
 const EVERYTHING: [&str; 5] = ["ALL", "DEFAULT", "HIGH", "ECDHE", "kECDHE"];
 
-/// The suites of TLS 1.2 that `list` allows, in its order, behind those of TLS 1.3.
+/// The suites of TLS 1.3, and after them those of TLS 1.2 that `list` allows, in its order.
 ///
 /// # Errors
-/// When it allows none; the text says what there is.
-pub fn parse(list: &str) -> Result<Vec<SupportedCipherSuite>, String> {
+/// [`TlsError::NoSuite`] when it allows none of TLS 1.2.
+pub fn parse(list: &str) -> Result<Vec<SupportedCipherSuite>, TlsError> {
     let mut chosen: Vec<(&str, SupportedCipherSuite)> = Vec::new();
     for word in list.split([':', ' ', ';']).filter(|word| !word.is_empty()) {
         if let Some(excluded) = word.strip_prefix(['!', '-']) {
@@ -37,15 +39,13 @@ pub fn parse(list: &str) -> Result<Vec<SupportedCipherSuite>, String> {
         }
     }
     if chosen.is_empty() {
-        let names = SUITES.map(|(name, _)| name).join(":");
-        return Err(format!("name at least one suite of {names}, or HIGH for all of them"));
+        return Err(TlsError::NoSuite { known: SUITES.map(|(name, _)| name).join(":") });
     }
     Ok(with_13(chosen.into_iter().map(|(_, suite)| suite)))
 }
 
-/// Every suite there is, best first.
-#[must_use]
-pub fn all() -> Vec<SupportedCipherSuite> {
+/// All suites, best first.
+pub(crate) fn all() -> Vec<SupportedCipherSuite> {
     with_13(SUITES.into_iter().map(|(_, suite)| suite))
 }
 
@@ -54,7 +54,8 @@ fn with_13(of_12: impl Iterator<Item = SupportedCipherSuite>) -> Vec<SupportedCi
     of_13.copied().chain(of_12).collect()
 }
 
-/// Whether a word of a list means the suite of this name: by name, or by a part of it such as `AES128` or `aRSA`.
+/// Whether a word of a list means the suite of this name: by name, or by a part of it such as `AES128` or
+/// `aRSA`.
 fn covers(word: &str, name: &str) -> bool {
     let parts = |wanted: &str| name.split('-').any(|part| part == wanted);
     match word {
@@ -67,9 +68,8 @@ fn covers(word: &str, name: &str) -> bool {
     }
 }
 
-/// What TLS versions are spoken, given the least of `-o ssl_min_version`.
-#[must_use]
-pub fn versions(only_13: bool) -> Vec<&'static rustls::SupportedProtocolVersion> {
+/// The versions of TLS that are spoken: 1.3, and 1.2 unless `-o ssl_min_version` rules it out.
+pub(crate) fn versions(only_13: bool) -> Vec<&'static rustls::SupportedProtocolVersion> {
     ALL_VERSIONS
         .iter()
         .copied()
@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn a_list_of_nothing_we_have_is_refused_with_what_there_is() {
         for list in ["FOO", "", "RC4-SHA:DES-CBC3-SHA", "HIGH:!ALL"] {
-            assert!(parse(list).unwrap_err().contains("ECDHE-RSA-AES256-GCM-SHA384"), "{list}");
+            assert!(parse(list).unwrap_err().to_string().contains("ECDHE-RSA-AES256-GCM-SHA384"), "{list}");
         }
     }
 }

@@ -1,8 +1,9 @@
-//! One secured connection: what of the protocol is under way, and replies that wait to be encrypted.
+//! One secured connection: the state of its handshake and session, and output that is not encrypted yet.
 //!
-//! It does no I/O. Bounds: `rustls` keeps at most one record or 64 KiB of a handshake that has not come whole; replies
-//! are encrypted as they are made, but for values that are sent from where they are stored, of which at most
-//! [`SEAL_BYTES`] are encrypted at a time, and only while the socket takes them.
+//! It does no I/O. Bounds: `rustls` keeps at most one incomplete record, or 64 KiB of an incomplete
+//! handshake. Output is encrypted when it is made. Only values that are sent from where they are stored, and
+//! what follows them, are queued: at most [`ENCRYPT_BYTES`] of them are encrypted in a turn, and only while
+//! the socket takes them.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::sync::Arc;
@@ -11,91 +12,98 @@ use std::time::Instant;
 use rustls::server::ServerConnection;
 use rustls::{ClientConnection, HandshakeKind, ServerConfig};
 
-use super::trust::Secure;
+use super::trust::ClientTls;
 use crate::driver::{ConnId, Pinned};
 use crate::outbox::{self, Outbox};
 
-/// Most plain bytes of a waiting value encrypted in one turn: four records.
-pub const SEAL_BYTES: usize = 64 * 1024;
+/// Most queued bytes that are encrypted in one turn: four records.
+const ENCRYPT_BYTES: usize = 64 * 1024;
 
-/// `ContentType` of a handshake record, the only one that a connection may begin with.
+/// `ContentType` of a handshake record: a connection begins with one.
 const HANDSHAKE: u8 = 22;
 /// First byte of the version in every record.
 const MAJOR_VERSION: u8 = 3;
 
-/// See the head of the file.
+/// The TLS state of one connection of the driver below.
 #[derive(Debug)]
-pub struct Connection {
+pub(super) struct TlsConnection {
     /// Its name in the driver below.
-    pub id: ConnId,
+    pub(super) id: ConnId,
     tls: rustls::Connection,
-    /// When the client connected; `None` of one that we began.
-    pub since: Option<Instant>,
-    /// Replies not encrypted yet, in order.
+    /// When the client connected; `None` for a connection to a server.
+    pub(super) since: Option<Instant>,
+    /// Output that is not encrypted yet, in order.
     queue: Option<Box<Outbox>>,
-    /// What is known of the handshake.
-    handshake: Handshake,
-    /// The client has said that it will send nothing more.
+    handshake: HandshakeState,
+    /// The peer has said that it will send nothing more.
     ended: bool,
-    /// The shard was told that too much waits, and must be told when that is over.
-    pub owes_drained: bool,
-    /// The shard has let go of it.
-    pub closing: bool,
+    /// The shard knows that too much output is left, and must be told when that is over.
+    pub(super) owes_drained: bool,
+    /// The shard has closed it, or knows that it broke: nothing is reported any more.
+    pub(super) closing: bool,
     /// The driver below does not receive.
-    pub paused: bool,
-    /// In the driver's list of connections that have something to send this turn.
-    pub touched: bool,
-    /// In the driver's list of connections to look at in every turn.
-    pub busy: bool,
+    pub(super) paused: bool,
+    /// In the driver's list of connections that have something to send in this turn.
+    pub(super) touched: bool,
+    /// In the driver's list of connections that are examined in every turn.
+    pub(super) busy: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Handshake {
+enum HandshakeState {
+    /// The peer has sent nothing yet.
     Silent,
     UnderWay,
-    Done { resumed: bool },
+    /// `resumed`: with the keys of an earlier session.
+    Done {
+        resumed: bool,
+    },
 }
 
-/// What bytes from a client came to.
+/// The result of decrypting what came from the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Taken {
-    /// They were taken, as far as they go.
+pub(super) enum Decrypted {
+    /// All of it was processed; an incomplete record waits for the rest.
     Ok,
-    /// The client ended its side of the connection in an orderly way.
+    /// The peer ended its side of the connection in an orderly way.
     Ended,
-    /// It does not speak TLS: nothing can be said to it.
-    Foreign,
-    /// It broke the rules; what it is told is ready to be sent.
+    /// The client does not speak TLS: nothing can be said to it.
+    NotTls,
+    /// The peer broke the protocol; the alert for it is ready to be sent.
     Broken,
 }
 
-impl Connection {
-    /// A connection that has been accepted `now`.
+impl TlsConnection {
+    /// A connection of a client, accepted `now`.
     ///
     /// # Errors
     /// When `rustls` cannot begin with this configuration.
-    pub fn new(id: ConnId, config: &Arc<ServerConfig>, now: Instant) -> Result<Self, rustls::Error> {
+    pub(super) fn from_client(
+        id: ConnId,
+        config: &Arc<ServerConfig>,
+        now: Instant,
+    ) -> Result<Self, rustls::Error> {
         Ok(Self::over(id, ServerConnection::new(Arc::clone(config))?.into(), Some(now)))
     }
 
-    /// A connection to a server that is being made.
+    /// A connection to a server.
     ///
     /// # Errors
-    /// As [`Connection::new`].
-    pub fn to_server(id: ConnId, secure: &Secure) -> Result<Self, rustls::Error> {
-        let tls = ClientConnection::new(Arc::clone(&secure.config), secure.name.clone())?;
+    /// When `rustls` cannot begin with this configuration.
+    pub(super) fn to_server(id: ConnId, client: &ClientTls) -> Result<Self, rustls::Error> {
+        let tls = ClientConnection::new(Arc::clone(&client.config), client.name.clone())?;
         Ok(Self::over(id, tls.into(), None))
     }
 
     fn over(id: ConnId, mut tls: rustls::Connection, since: Option<Instant>) -> Self {
-        // Nothing is left in it at the end of a turn: see `Connection::take_sealed`.
+        // `take_encrypted` empties it at the end of each turn.
         tls.set_buffer_limit(None);
         Self {
             id,
             tls,
             since,
             queue: None,
-            handshake: Handshake::Silent,
+            handshake: HandshakeState::Silent,
             ended: false,
             owes_drained: false,
             closing: false,
@@ -105,62 +113,63 @@ impl Connection {
         }
     }
 
-    /// Whether it goes to a server.
-    pub fn is_ours(&self) -> bool {
+    /// Whether it goes to a server, rather than come from a client.
+    pub(super) fn is_to_server(&self) -> bool {
         self.since.is_none()
     }
 
     /// Whether the handshake has been done.
-    pub fn is_open(&self) -> bool {
-        matches!(self.handshake, Handshake::Done { .. })
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.handshake, HandshakeState::Done { .. })
     }
 
-    /// Whether it has begun and not been done.
-    pub fn is_shaking_hands(&self) -> bool {
-        self.handshake == Handshake::UnderWay
+    /// Whether the handshake has begun and is not done.
+    pub(super) fn is_shaking_hands(&self) -> bool {
+        self.handshake == HandshakeState::UnderWay
     }
 
     /// Whether the session was resumed rather than negotiated anew.
-    pub fn is_resumed(&self) -> bool {
-        self.handshake == Handshake::Done { resumed: true }
+    pub(super) fn is_resumed(&self) -> bool {
+        self.handshake == HandshakeState::Done { resumed: true }
     }
 
-    /// Bytes from the client; what they say is appended to `plain`.
-    pub fn take(&mut self, mut data: &[u8], plain: &mut Vec<u8>) -> Taken {
-        if self.handshake == Handshake::Silent && !data.is_empty() {
-            self.handshake = Handshake::UnderWay;
+    /// Decrypts bytes from the peer, and appends what they say to `plain`.
+    pub(super) fn decrypt(&mut self, mut data: &[u8], plain: &mut Vec<u8>) -> Decrypted {
+        if self.handshake == HandshakeState::Silent && !data.is_empty() {
+            self.handshake = HandshakeState::UnderWay;
             let is_tls = data[0] == HANDSHAKE && data.get(1).is_none_or(|&major| major == MAJOR_VERSION);
-            if !is_tls && !self.is_ours() {
-                return Taken::Foreign;
+            if !is_tls && !self.is_to_server() {
+                return Decrypted::NotTls;
             }
         }
         while !data.is_empty() && !self.ended {
-            // An error of it means more than fits its bounds.
+            // An error means that its bounds are exceeded.
             match self.tls.read_tls(&mut data) {
-                Ok(0) | Err(_) => return Taken::Broken,
+                Ok(0) | Err(_) => return Decrypted::Broken,
                 Ok(_) => {}
             }
-            let Ok(state) = self.tls.process_new_packets() else { return Taken::Broken };
+            let Ok(state) = self.tls.process_new_packets() else { return Decrypted::Broken };
             let ready = state.plaintext_bytes_to_read();
             if ready > 0 {
                 let start = plain.len();
                 plain.resize(start + ready, 0);
                 if self.tls.reader().read_exact(&mut plain[start..]).is_err() {
                     plain.truncate(start);
-                    return Taken::Broken;
+                    return Decrypted::Broken;
                 }
             }
             self.ended |= state.peer_has_closed();
             if !self.is_open() && !self.tls.is_handshaking() {
                 let resumed = self.tls.handshake_kind() == Some(HandshakeKind::Resumed);
-                self.handshake = Handshake::Done { resumed };
+                self.handshake = HandshakeState::Done { resumed };
             }
         }
-        if self.ended { Taken::Ended } else { Taken::Ok }
+        if self.ended { Decrypted::Ended } else { Decrypted::Ok }
     }
 
-    /// A part of the replies: encrypted now, or when its turn comes. `queued`: a value follows that will wait.
-    pub fn put(&mut self, bytes: &[u8], queued: bool) -> io::Result<()> {
+    /// Output: encrypted now, or queued after what is queued. `queued`: a pinned value follows, which is
+    /// queued too.
+    pub(super) fn write(&mut self, bytes: &[u8], queued: bool) -> io::Result<()> {
         if queued || self.queue.is_some() {
             self.queue.get_or_insert_default().push_bytes(bytes);
             return Ok(());
@@ -168,19 +177,20 @@ impl Connection {
         self.tls.writer().write_all(bytes)
     }
 
-    /// A value among the replies.
-    pub fn put_pinned(&mut self, pinned: Pinned) {
+    /// Output of a pinned value, which is queued.
+    pub(super) fn write_pinned(&mut self, pinned: Pinned) {
         self.queue.get_or_insert_default().push_pinned(pinned);
     }
 
-    /// Bytes that wait to be encrypted.
-    pub fn waiting(&self) -> usize {
+    /// Queued bytes: those that are not encrypted yet.
+    pub(super) fn queued(&self) -> usize {
         self.queue.as_ref().map_or(0, |queue| queue.len())
     }
 
-    /// Encrypt at most [`SEAL_BYTES`] of what waits; values that are done with go to `released`.
-    pub fn seal_waiting(&mut self, mut released: impl FnMut(Pinned)) -> io::Result<()> {
-        self.tls.set_buffer_limit(Some(SEAL_BYTES));
+    /// Encrypts at most [`ENCRYPT_BYTES`] of what is queued; values that are encrypted whole go to
+    /// `released`.
+    pub(super) fn encrypt_queued(&mut self, mut released: impl FnMut(Pinned)) -> io::Result<()> {
+        self.tls.set_buffer_limit(Some(ENCRYPT_BYTES));
         let mut outcome = Ok(());
         while let Some(queue) = &mut self.queue {
             let mut pieces: Vec<IoSlice<'_>> = Vec::with_capacity(outbox::GATHER_MAX);
@@ -201,13 +211,13 @@ impl Connection {
         outcome
     }
 
-    /// Say that nothing more will come.
-    pub fn say_goodbye(&mut self) {
+    /// Tells the peer that nothing more will come.
+    pub(super) fn close_notify(&mut self) {
         self.tls.send_close_notify();
     }
 
-    /// Append what is encrypted, and what the handshake has to say, to `out`.
-    pub fn take_sealed(&mut self, out: &mut Vec<u8>) {
+    /// Appends what is encrypted, and messages of the handshake, to `out`.
+    pub(super) fn take_encrypted(&mut self, out: &mut Vec<u8>) {
         while self.tls.wants_write() {
             if self.tls.write_tls(out).is_err() {
                 break; // a vector takes everything
@@ -215,8 +225,8 @@ impl Connection {
         }
     }
 
-    /// Nothing more will be sent.
-    pub fn abandon(&mut self, released: impl FnMut(Pinned)) {
+    /// Drops what is queued, because the connection ends; pinned values go to `released`.
+    pub(super) fn abandon(&mut self, released: impl FnMut(Pinned)) {
         if let Some(mut queue) = self.queue.take() {
             queue.clear(released);
         }

@@ -1,26 +1,35 @@
-//! TLS towards clients, and of a proxy towards its destinations: a driver over another driver, so that shards and sessions see plain bytes and a server without
-//! TLS runs none of this.
+//! TLS with clients, and of a proxy with its destinations: a driver over another driver, so that shards and
+//! sessions see plain bytes, and a server without TLS runs none of this.
 //!
-//! `driver` decrypts what comes and encrypts what goes, once a turn and connection; `connection` is one client's state;
-//! `certificates` reads the files and reads them again on demand, on control threads alone, `follow` when they change; `trust` is what a proxy
-//! needs to know of its destinations, `trusted` reads that again; `anybody` is who a probe trusts.
+//! ```text
+//! driver            decrypts what comes and encrypts what goes, once a turn for each connection
+//! connection        the state of one secured connection
+//! certificates      what a server shows to clients, and reads again on demand; control threads alone do that
+//! follow            reads the certificates again when their files change
+//! trust             what a client needs to know of servers; reloadable_trust reads that again
+//! accept_any        a verifier that takes any certificate, for health checks on the same machine
+//! options, ciphers  what an operator may set
+//! files, error      reading files, and what is wrong with them
+//! ```
 
-mod anybody;
-pub mod certificates;
+mod accept_any;
+mod certificates;
 pub mod ciphers;
 mod connection;
-pub mod driver;
+mod driver;
+mod error;
 mod files;
 pub mod follow;
 mod options;
-pub mod trust;
-mod trusted;
+mod reloadable_trust;
+mod trust;
 
-pub use certificates::Certificates;
-pub use driver::{SecureDriver, Tls};
+pub use certificates::{Certificates, TlsCounters};
+pub use driver::{SecureDriver, TlsDriver};
+pub use error::{TlsError, TlsFileError};
 pub use options::{
     HANDSHAKE_TIMEOUT, HANDSHAKE_TIMEOUT_MS, KeyFormat, LEAST_VERSION, MIN_VERSIONS, TlsOptions, TlsShown,
     Usage, Verify,
 };
-pub use trust::{Secure, Trust, TrustOptions};
-pub use trusted::Trusted;
+pub use reloadable_trust::ReloadableTrust;
+pub use trust::{ClientTls, Trust, TrustOptions};

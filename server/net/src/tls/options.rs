@@ -1,4 +1,4 @@
-//! What a server that speaks TLS to its clients is told: files, versions, ciphers, and what clients must show.
+//! How a server secures the connections of its clients: files, versions, ciphers, and what clients must show.
 
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -8,16 +8,16 @@ use rustls::SupportedCipherSuite;
 
 use super::ciphers;
 
-/// A handshake takes a few round trips: ten seconds are enough over the slowest of networks, and few enough that clients
-/// which never finish do not take all connections.
+/// What a client has for its handshake by default. That takes a few round trips: ten seconds are enough over
+/// the slowest of networks, and few enough that clients which never finish do not take all connections.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// What it may be set to, milliseconds.
+/// Milliseconds that [`TlsOptions::handshake_timeout`] may be set to.
 pub const HANDSHAKE_TIMEOUT_MS: RangeInclusive<u64> = 100..=600_000;
 
 /// How connections of a listening socket are secured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Usage {
-    /// Not at all: `notls:`, and everything without `-Z`.
+    /// Not secured: `notls:`, and everything without `-Z`.
     #[default]
     Plain,
     /// As `-o ssl_verify_mode` says.
@@ -28,37 +28,37 @@ pub enum Usage {
     Mutual,
 }
 
-/// As checked.
+/// How a server secures the connections of its clients, checked.
 #[derive(Clone, Debug)]
 pub struct TlsOptions {
-    /// The server's certificate and those between it and an authority's.
+    /// File of the server's certificate and those between it and an authority's.
     pub chain: PathBuf,
-    /// Its private key; `None` is in the same file.
+    /// File of its private key; `None` when that is in the same file.
     pub key: Option<PathBuf>,
     /// How the key is written.
     pub key_format: KeyFormat,
-    /// Authorities of clients' certificates.
+    /// File of the authorities that sign clients' certificates.
     pub authorities: Option<PathBuf>,
     /// What clients must show.
     pub verify: Verify,
-    /// Remember sessions of clients that know no tickets.
+    /// Whether sessions are remembered for clients that know no tickets.
     pub session_cache: bool,
-    /// Ciphers, best first.
+    /// Cipher suites, best first.
     pub suites: Vec<SupportedCipherSuite>,
-    /// TLS 1.3 alone, not 1.2.
+    /// Whether TLS 1.3 alone is spoken, and not 1.2.
     pub only_13: bool,
-    /// From connecting to the end of the handshake; past it the connection is closed.
+    /// From the connect to the end of the handshake; past it the connection is closed.
     pub handshake_timeout: Duration,
-    /// Read the files again when they change.
+    /// Whether the files are read again when they change.
     pub watch: bool,
-    /// What only `stats settings` shows.
+    /// Settings that have no effect but in `stats settings`.
     pub shown: TlsShown,
 }
 
 impl TlsOptions {
-    /// With everything else as it is unless told otherwise.
+    /// These files and this verification, with the default of every other option.
     #[must_use]
-    pub fn of_files(
+    pub fn from_files(
         chain: PathBuf,
         key: Option<PathBuf>,
         authorities: Option<PathBuf>,
@@ -84,13 +84,13 @@ impl TlsOptions {
         }
     }
 
-    /// The files that are read.
+    /// The files that are read, in the order of their options.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         std::iter::once(&self.chain).chain(&self.key).chain(&self.authorities).map(PathBuf::as_path)
     }
 }
 
-/// See [`TlsOptions::shown`].
+/// Settings that memcached has, and that are only shown here.
 #[derive(Clone, Debug)]
 pub struct TlsShown {
     /// `ssl_verify_mode`
@@ -106,24 +106,24 @@ pub struct TlsShown {
 /// How a private key is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyFormat {
-    /// In letters, between two lines that say what it is.
+    /// Base64 between two lines that name what it is.
     Pem,
-    /// In bytes.
+    /// Binary.
     Der,
 }
 
-/// What clients must show.
+/// Which certificates clients must show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verify {
-    /// Nothing.
+    /// None; they are not asked for one.
     No,
-    /// A certificate that holds, or none.
+    /// None, or one that an authority has signed.
     Ask,
-    /// A certificate that holds.
+    /// One that an authority has signed.
     Require,
 }
 
 /// Names of `ssl_min_version`, as `stats settings` shows them.
 pub const MIN_VERSIONS: [&str; 4] = ["tlsv1.0", "tlsv1.1", "tlsv1.2", "tlsv1.3"];
-/// The least that is spoken, whatever is asked for.
+/// Index in [`MIN_VERSIONS`] of the least version that is spoken, whatever is asked for.
 pub const LEAST_VERSION: u64 = 2;

@@ -1,5 +1,5 @@
-//! The checked command line, on which the rest of the proxy relies: every number is within its bounds, and the configuration
-//! is named exactly once.
+//! The checked command line, on which the rest of the proxy relies: every number is within its bounds, and
+//! the configuration is named exactly once.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use corecached_protocol::Wire;
 
+use super::{EX_VALUE, ProxyArgs};
 use crate::config;
 use crate::hot::HotOptions;
 use crate::merge::MergeOptions;
@@ -15,9 +16,8 @@ use crate::relay::UpstreamOptions;
 use crate::request::VALUE_BYTES_MAX;
 use crate::spool::SpoolOptions;
 use crate::upstream::{ConnectionLimits, HealthOptions};
-use super::{EX_VALUE, ProxyArgs};
-use corecached_net::endpoints::{ALL_ADDRESSES, Address, Listen, Serves};
-use corecached_net::tls::{Trusted, Usage};
+use corecached_net::endpoints::{ALL_ADDRESSES, Listen, ListenAddress, ListenerProtocol};
+use corecached_net::tls::{ReloadableTrust, Usage};
 use corecached_shard::ConfigError;
 use corecached_shard::config::{ItemLimit, ServerConfig};
 
@@ -40,7 +40,7 @@ pub struct CheckedProxy {
     /// The options of all destinations.
     pub upstream: UpstreamOptions,
     /// How the certificates of destinations are verified that are reached over TLS.
-    pub trusted: Option<Trusted>,
+    pub trusted: Option<ReloadableTrust>,
     /// Where deletes that failed are kept; `None` answers them with the error.
     pub spool: Option<SpoolOptions>,
     /// Where the configuration of pools and routes is.
@@ -199,9 +199,9 @@ impl ProxyArgs {
     }
 
     fn listen(&self) -> Result<Listen, ConfigError> {
-        let serves = Serves { wire: Wire::Text, ..Serves::default() };
+        let protocol = ListenerProtocol { wire: Wire::Text, ..ListenerProtocol::default() };
         if let Some(path) = &self.unix_domain_sock {
-            return Ok(Listen::Unix { path: PathBuf::from(path.trim()), mode: 0o666, serves });
+            return Ok(Listen::Unix { path: PathBuf::from(path.trim()), mode: 0o666, protocol });
         }
         let mut ips = ALL_ADDRESSES.to_vec();
         if !self.listen_addresses.is_empty() {
@@ -219,8 +219,10 @@ impl ProxyArgs {
             plain.chain(self.ssl_port.iter().map(|port| ("--ssl-port", port, Usage::Default)))
         {
             let port = number(flag, port, 0, u64::from(u16::MAX))? as u16;
-            let serves = Serves { usage, ..serves };
-            addresses.extend(ips.iter().map(|&ip| Address { at: SocketAddr::new(ip, port), serves }));
+            let protocol = ListenerProtocol { usage, ..protocol };
+            addresses.extend(
+                ips.iter().map(|&ip| ListenAddress { socket_address: SocketAddr::new(ip, port), protocol }),
+            );
         }
         Ok(Listen::Tcp(addresses))
     }

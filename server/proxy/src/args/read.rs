@@ -1,5 +1,6 @@
-//! Parses a command line as mcrouter's users write it. Options that only tune parts of mcrouter that do not exist here are
-//! accepted, and named in one log line. An unknown option is left out with a warning, as in mcrouter.
+//! Parses a command line as mcrouter's users write it. Options that only tune parts of mcrouter that do not
+//! exist here are accepted, and named in one log line. An unknown option is left out with a warning, as in
+//! mcrouter.
 
 use std::ffi::OsString;
 
@@ -60,8 +61,9 @@ const TOGGLES_WITHOUT_EFFECT: &[&str] = &[
 const UNKNOWN_MAX: usize = 64;
 
 impl ProxyArgs {
-    /// Parses a command line, whose first argument is the name of the program. Blanks around an argument are removed, and a
-    /// short option may have its value after a blank in the same argument (`"-p 5000"`), as the tutorial's chart has them.
+    /// Parses a command line, whose first argument is the name of the program. Blanks around an argument are
+    /// removed, and a short option may have its value after a blank in the same argument (`"-p 5000"`), as
+    /// the tutorial's chart has them.
     ///
     /// # Errors
     /// Bad usage, or the help text if that was asked for.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::checked::number;
 use super::{EX_VALUE, ProxyArgs};
-use corecached_net::tls::{HANDSHAKE_TIMEOUT_MS, TlsOptions, TrustOptions, Trusted, Verify};
+use corecached_net::tls::{HANDSHAKE_TIMEOUT_MS, ReloadableTrust, TlsOptions, TrustOptions, Verify};
 use corecached_shard::ConfigError;
 
 impl ProxyArgs {
@@ -29,12 +29,12 @@ impl ProxyArgs {
         Ok(Some(TlsOptions {
             handshake_timeout: Duration::from_millis(handshake_ms),
             watch: true,
-            ..TlsOptions::of_files(chain.clone(), key.clone(), authorities, verify)
+            ..TlsOptions::from_files(chain.clone(), key.clone(), authorities, verify)
         }))
     }
 
     /// How destinations with `use_ssl` are verified; `None` without `--pem-ca-path`.
-    pub(super) fn trusted(&self) -> Result<Option<Trusted>, ConfigError> {
+    pub(super) fn trusted(&self) -> Result<Option<ReloadableTrust>, ConfigError> {
         let Some(authorities) = self.pem_ca_path.clone() else { return Ok(None) };
         let identity = match (&self.pem_cert_path, &self.pem_key_path) {
             (Some(chain), Some(key)) => Some((chain.clone(), key.clone())),
@@ -46,6 +46,8 @@ impl ProxyArgs {
         };
         let name = self.ssl_server_name.clone();
         let options = TrustOptions { authorities, flag: "--pem-ca-path", identity, name };
-        Trusted::load(options).map(Some).map_err(|error| ConfigError::new("TLS", "", &error, EX_VALUE))
+        ReloadableTrust::load(options)
+            .map(Some)
+            .map_err(|error| ConfigError::new("TLS", "", &error.to_string(), EX_VALUE))
     }
 }

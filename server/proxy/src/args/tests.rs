@@ -15,7 +15,7 @@ fn the_tutorials_command_line_is_taken() {
     let args = read(&["-p 5000", "--config-file=/etc/mcrouter/config.json"]);
     let checked = args.check().expect("good");
     let Listen::Tcp(addresses) = checked.server.listen else { panic!("no addresses") };
-    assert!(addresses.iter().all(|address| address.at.port() == 5000) && addresses.len() == 2);
+    assert!(addresses.iter().all(|address| address.socket_address.port() == 5000) && addresses.len() == 2);
     assert_eq!(checked.source, ConfigSource::File("/etc/mcrouter/config.json".into()));
 }
 

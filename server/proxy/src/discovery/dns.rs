@@ -1,8 +1,9 @@
 //! Lookups by DNS, with a resolver library on a runtime that runs only inside [`Dns::find`].
 //!
-//! A name in a plain pool stands for one address: the first one found, in numeric order, so that another lookup does not
-//! change it. A name in a pool that resolves stands for several servers: the targets of its SRV records, ordered by the
-//! numbers in their names, so that the pods of a StatefulSet keep their order; or, if it has none, each of its addresses.
+//! A name in a plain pool stands for one address: the first one found, in numeric order, so that another
+//! lookup does not change it. A name in a pool that resolves stands for several servers: the targets of its
+//! SRV records, ordered by the numbers in their names, so that the pods of a StatefulSet keep their order;
+//! or, if it has none, each of its addresses.
 
 use std::collections::HashMap;
 use std::io;
@@ -55,9 +56,9 @@ impl Dns {
         Ok(Self { runtime, resolver })
     }
 
-    /// Looks up all names of `config` whose addresses `slices` do not report. For names that cannot be found, what was known
-    /// `before` is kept. Takes the time of three questions at most: for the SRV records of the names of pools, for their
-    /// addresses, and for those of the servers.
+    /// Looks up all names of `config` whose addresses `slices` do not report. For names that cannot be found,
+    /// what was known `before` is kept. Takes the time of three questions at most: for the SRV records of the
+    /// names of pools, for their addresses, and for those of the servers.
     #[must_use]
     pub(crate) fn find(&self, config: &Config, before: &Found, slices: &SlicesFound) -> Found {
         self.runtime.block_on(self.find_all(config, before, slices))
@@ -149,7 +150,8 @@ async fn servers_of(resolver: TokioResolver, server: Server) -> Option<Vec<Serve
     Some(ips.into_iter().map(|ip| named(ip.to_string())).collect())
 }
 
-/// All addresses of `name` in numeric order. `None` if no server answers; an empty list if the name has no address.
+/// All addresses of `name` in numeric order. `None` if no server answers; an empty list if the name has no
+/// address.
 async fn addresses(resolver: &TokioResolver, name: &str) -> Option<Vec<IpAddr>> {
     match tokio::time::timeout(QUESTION, resolver.lookup_ip(name)).await {
         Ok(Ok(lookup)) => {

@@ -1,5 +1,5 @@
-//! The addresses of servers, and the members of pools whose names stand for several servers. Used by the control thread
-//! only.
+//! The addresses of servers, and the members of pools whose names stand for several servers. Used by the
+//! control thread only.
 //!
 //! | module | what it is |
 //! | --- | --- |
@@ -32,7 +32,8 @@ pub struct Found {
 }
 
 impl Found {
-    /// What is known without a lookup: what `slices` report, and servers that are configured with an IP address.
+    /// What is known without a lookup: what `slices` report, and servers that are configured with an IP
+    /// address.
     #[must_use]
     pub(crate) fn without_lookups(config: &Config, slices: &SlicesFound) -> Self {
         let mut found = Self::default().with_slices(config, slices);
@@ -67,8 +68,8 @@ impl Found {
             })
     }
 
-    /// The differences from `before` as text for operators: the members of pools that were added and removed, and the addresses
-    /// of servers that changed.
+    /// The differences from `before` as text for operators: the members of pools that were added and removed,
+    /// and the addresses of servers that changed.
     #[must_use]
     pub(crate) fn changes_since(&self, before: &Self) -> Vec<String> {
         let mut changes = Vec::new();

@@ -1,17 +1,18 @@
-//! Which bytes of a key decide where it goes.
+//! Which bytes of a key decide its destination.
 
 use memchr::{memchr, memmem};
 
 /// The part of a key that is hashed; the whole key is sent.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum KeyPart {
-    /// All of it.
+    /// The whole key.
     #[default]
     Whole,
-    /// What stands before the first of these bytes, or all of a key without them: `|#|`.
+    /// The part before the first occurrence of these bytes, such as `|#|`; the whole key if they do not
+    /// occur.
     Before(Vec<u8>),
-    /// What stands between the first of the one byte and the next of the other, or all of a key that has not both or
-    /// nothing between them: `{}`.
+    /// The part between the first occurrence of the one byte and the next one of the other, such as `{}`; the
+    /// whole key if that part is empty or does not exist.
     Between(u8, u8),
 }
 
@@ -22,7 +23,7 @@ impl KeyPart {
         Self::Before(b"|#|".to_vec())
     }
 
-    /// That part of `key`.
+    /// This part of `key`.
     #[inline]
     #[must_use]
     pub fn of<'k>(&self, key: &'k [u8]) -> &'k [u8] {
@@ -34,7 +35,8 @@ impl KeyPart {
     }
 }
 
-/// Most keys have not even the first byte of `marker`: no search for all of it is prepared for them.
+/// Most keys do not contain even the first byte of `marker`: the search for all of it is prepared for the
+/// others only.
 #[inline]
 fn before<'k>(key: &'k [u8], marker: &[u8]) -> &'k [u8] {
     let has_first = marker.first().is_none_or(|&first| memchr(first, key).is_some());

@@ -1,10 +1,11 @@
-//! Which destination of a pool a key belongs to, bit for bit as the clients and proxies have it that fill caches today.
+//! Which destination of a pool a key belongs to, bit for bit as in the clients and proxies that fill caches
+//! today.
 //!
-//! | who | distribution |
+//! | client or proxy | distribution |
 //! | --- | --- |
 //! | mcrouter | [`Distribution::Ch3`], `WeightedCh3`, `WeightedCh4`, `Crc32`, `ConstShard`, `Rendezvous`, `WeightedRendezvous` |
-//! | libmemcached (PHP, pylibmc) | [`Distribution::Modula`], [`Distribution::Points`] with [`Points::Ketama`] and its kin |
-//! | twemproxy | the same, with [`KeyHash`] by its names |
+//! | libmemcached (PHP, pylibmc) | [`Distribution::Modula`], [`Distribution::Points`] with [`Points::Ketama`] and its variants |
+//! | twemproxy | as libmemcached, with [`KeyHash`] by twemproxy's names |
 //! | memcached's proxy | [`Distribution::Jump`], [`Points::Xxh3`], `KetamaWithPort`, `Evcache` |
 //! | pymemcache | [`Distribution::Pymemcache`] |
 //! | spymemcached, `ElastiCache` client | [`Points::Spymemcached`], [`Distribution::Modula`] |
@@ -32,80 +33,81 @@ pub use points::Points;
 use points::{Circle, check_weights};
 pub use rendezvous::PythonKey;
 
-/// Longest salt, bytes.
+/// The longest salt in bytes.
 pub const SALT_BYTES_MAX: usize = 128;
-/// Most bytes of key and salt that are hashed together.
+/// Most bytes of a key and a salt that are hashed together.
 pub(crate) const HASHED_BYTES_MAX: usize = KEY_BYTES_MAX + SALT_BYTES_MAX;
-/// Digits of an `u32`.
+/// Most decimal digits of a `u32`.
 const DIGITS_MAX: usize = 10;
-/// The weight mcrouter gives a server that its list of weights leaves out.
+/// The weight that mcrouter gives a server which the list of weights leaves out.
 pub const WEIGHT_MISSING: f64 = 0.5;
-/// Places that [`Distribution::Modula`] may come to when servers are repeated by weight.
+/// Most slots of the table of [`Distribution::Modula`], in which servers are repeated by weight.
 const PLACES_MAX: f64 = (1 << 20) as f64;
 
-/// How keys are laid out over servers.
+/// How keys are distributed over servers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RingSpec {
     /// The scheme.
     pub distribution: Distribution,
-    /// What of the key is hashed.
+    /// The part of the key that is hashed.
     pub key_part: KeyPart,
-    /// Bytes hashed behind that part; at most [`SALT_BYTES_MAX`].
+    /// Bytes that are hashed after that part; at most [`SALT_BYTES_MAX`].
     pub salt: Vec<u8>,
 }
 
 impl RingSpec {
-    /// mcrouter's default: Ch3 over the part before the hash stop.
+    /// mcrouter's default: Ch3 of the part of the key before the hash stop.
     #[must_use]
     pub fn ch3() -> Self {
         Self { distribution: Distribution::Ch3, key_part: KeyPart::hash_stop(), salt: Vec::new() }
     }
 }
 
-/// The schemes.
+/// The schemes by which keys are distributed over servers.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Distribution {
     /// mcrouter's default.
     Ch3,
-    /// Ch3 with weights from 0 to 1: what share of its keys a server keeps.
+    /// Ch3 with weights from 0 to 1: the share of its keys that a server keeps.
     WeightedCh3,
-    /// As above, with another use of the weights (mcrouter until 2025).
+    /// Ch3 with weights from 0 to 1, in the form that mcrouter had until 2025.
     WeightedCh4,
-    /// CRC-32 without its highest bit, modulo.
+    /// The CRC-32 of the key without its highest bit, modulo the number of servers.
     Crc32,
-    /// The number between the first two colons of the key, else Ch3.
+    /// The number between the first two colons of the key; Ch3 for keys without one.
     ConstShard,
-    /// By tags; an added server takes keys from all, a removed one gives them to all.
+    /// Highest random weight of the servers' tags: an added server takes keys from all others, a removed one
+    /// leaves them to all others.
     Rendezvous,
-    /// By tags, with weights.
+    /// Highest random weight of the servers' tags, with weights.
     WeightedRendezvous,
     /// A hash modulo the servers, each repeated by its weight.
     Modula(KeyHash),
-    /// The next of many points.
+    /// The server of the next of many points on a circle.
     Points {
-        /// Where they are.
+        /// How the points of the servers are made.
         points: Points,
-        /// Where a key is; cut to 32 bits.
+        /// The hash that is the point of a key, cut to 32 bits.
         key_hash: KeyHash,
     },
     /// Jump consistent hashing of all 64 bits of a hash.
     Jump(KeyHash),
     /// The rendezvous of pymemcache's `HashClient`.
     Pymemcache(PythonKey),
-    /// The lookup table of Maglev; keys by XXH3.
+    /// The lookup table of Maglev, with XXH3 of the key.
     Maglev,
 }
 
-/// A server as hashing sees it.
+/// What of a server is hashed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RingServer {
-    /// A name that hashes in place of the address (twemproxy), if it has one.
+    /// A name that is hashed in place of the address (twemproxy), if there is one.
     pub name: Option<String>,
-    /// Host name or IP as configured.
+    /// The host name or IP as configured.
     pub host: String,
-    /// Where only an IP hashes besides the host name (spymemcached).
+    /// The IP that is hashed besides the host name (spymemcached), if it is known.
     pub ip: Option<String>,
-    /// TCP port.
+    /// The TCP port.
     pub port: u16,
     /// 1 for an average server; from 0 to 1 with mcrouter's schemes.
     pub weight: f64,
@@ -121,21 +123,21 @@ impl RingServer {
     }
 }
 
-/// Why there is no ring of these servers.
+/// Why a ring cannot be built.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RingError {
-    /// There are none.
+    /// There is no server.
     NoServers,
-    /// More than the scheme can tell apart.
+    /// There are more servers than the scheme can distinguish.
     TooManyServers {
-        /// How many it can.
+        /// The most servers of the scheme.
         max: usize,
     },
-    /// The weights come to more points or places than a ring may have.
+    /// With these weights the ring would have more points or slots than it may.
     TooManyPoints,
-    /// A weight is negative or no number.
+    /// A weight is negative, or it is not a number.
     BadWeight {
-        /// Whose.
+        /// The host of the server with this weight.
         server: String,
     },
     /// All weights are 0.
@@ -159,7 +161,7 @@ impl std::fmt::Display for RingError {
 
 impl std::error::Error for RingError {}
 
-/// Servers laid out for looking up keys. Immutable.
+/// A set of servers, prepared for looking up keys. Immutable.
 #[derive(Clone, Debug)]
 pub struct Ring {
     layout: Layout,
@@ -169,7 +171,7 @@ pub struct Ring {
 
 #[derive(Clone, Debug)]
 enum Layout {
-    /// One server: nothing to hash.
+    /// One server: no key needs to be hashed.
     One,
     Ch3 {
         servers: usize,
@@ -203,7 +205,7 @@ enum Layout {
 }
 
 impl Ring {
-    /// Lays `servers` out as `spec` says; [`Ring::pick`] answers with places in that list.
+    /// Prepares `servers` as `spec` says. [`Ring::pick`] returns indexes into that list.
     ///
     /// # Errors
     /// See [`RingError`].
@@ -225,7 +227,7 @@ impl Ring {
         Ok(Self { layout, key_part: spec.key_part.clone(), salt: spec.salt.as_slice().into() })
     }
 
-    /// The place of the server that `key` belongs to.
+    /// The index of the server that `key` belongs to.
     #[inline]
     #[must_use]
     pub fn pick(&self, key: &[u8]) -> usize {
@@ -233,7 +235,8 @@ impl Ring {
         if self.salt.is_empty() { self.layout.pick(part) } else { self.pick_salted(part, b"") }
     }
 
-    /// The place with the digits of `salt` hashed behind the ring's own salt: another choice for the same key.
+    /// The index of another server for the same key: the digits of `salt` are hashed after the ring's own
+    /// salt.
     #[must_use]
     pub fn pick_resalted(&self, key: &[u8], salt: u32) -> usize {
         let mut digits = [0; DIGITS_MAX];
@@ -254,7 +257,7 @@ impl Ring {
     fn pick_salted(&self, part: &[u8], more: &[u8]) -> usize {
         let mut salted = [0; HASHED_BYTES_MAX + DIGITS_MAX];
         let mut len = 0;
-        // No key is longer than that.
+        // A longer key cannot be sent, so the limit changes no result.
         for bytes in [&part[..part.len().min(KEY_BYTES_MAX)], &self.salt, more] {
             salted[len..len + bytes.len()].copy_from_slice(bytes);
             len += bytes.len();
@@ -321,7 +324,7 @@ fn lay_out(distribution: &Distribution, servers: &[RingServer]) -> Result<Layout
     })
 }
 
-/// The hash of what tells a server apart in a rendezvous.
+/// The hash of the tag of a server, which is its `host:port` if it has none.
 fn tag_hash(server: &RingServer) -> u64 {
     match &server.tag {
         Some(tag) => rendezvous::tag_hash(tag.as_bytes()),

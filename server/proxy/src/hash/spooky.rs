@@ -1,11 +1,11 @@
-//! `SpookyV2`, 32 bits of it, as mcrouter uses it for weights and for shares of the keys.
+//! 32 bits of `SpookyV2`, which mcrouter uses for weights and for shares of the keys.
 //!
-//! The short form is for under 192 bytes, the long one for the rest of what a key can be.
+//! The short form is for less than 192 bytes, the long one for longer keys.
 
 const CONST: u64 = 0xdead_beef_dead_beef;
-/// From this many bytes on the long form is used.
+/// The long form is used from this many bytes on.
 const LONG_BYTES_MIN: usize = 192;
-/// Words of its state.
+/// The number of 64-bit words of its state.
 const VARS: usize = 12;
 
 /// `SpookyHashV2::Hash32`.

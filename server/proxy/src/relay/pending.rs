@@ -1,5 +1,6 @@
-//! The pending requests of one shard: those of clients, of routes and of flushes, each under the number that its request
-//! bears upstream. Replies to clients are delivered as they come; routes and flushes get theirs when they are whole.
+//! The pending requests of one shard: those of clients, of routes and of flushes, each under the number that
+//! its request bears upstream. Replies to clients are delivered as they come; routes and flushes get theirs
+//! when they are whole.
 
 use std::collections::HashMap;
 
@@ -59,8 +60,8 @@ enum ValueHead {
     Meta { line: Bytes },
 }
 
-/// The table of pending requests. The number of a request is the index of its slot, which is used again once the request
-/// has been answered.
+/// The table of pending requests. The number of a request is the index of its slot, which is used again once
+/// the request has been answered.
 #[derive(Debug, Default)]
 pub(super) struct PendingRequests {
     slots: Vec<Option<PendingRequest>>,
@@ -169,8 +170,8 @@ impl PendingRequests {
         }
     }
 
-    /// Decides with [`Merge`] whether `request` is to be sent, and gives it back if so. Otherwise it joined another request,
-    /// or its reply is among the finished ones.
+    /// Decides with [`Merge`] whether `request` is to be sent, and gives it back if so. Otherwise it joined
+    /// another request, or its reply is among the finished ones.
     pub(super) fn merge_request(
         &mut self,
         mut request: ClientRequest,
@@ -210,7 +211,8 @@ impl PendingRequests {
         self.finished.push((number, reply));
     }
 
-    /// Takes the replies that are to be delivered now. The empty vector goes to [`PendingRequests::give_back`].
+    /// Takes the replies that are to be delivered now. The empty vector goes to
+    /// [`PendingRequests::give_back`].
     pub(super) fn take_finished(&mut self) -> Vec<(u64, Reply)> {
         std::mem::take(&mut self.finished)
     }
@@ -233,8 +235,8 @@ impl PendingRequests {
         matches!(self.slots.get(number as usize), Some(Some(PendingRequest::Client(_))))
     }
 
-    /// Delivers one event of the reply to request `number`. A client gets it at once; whole replies to others are enqueued
-    /// as by [`PendingRequests::finish`].
+    /// Delivers one event of the reply to request `number`. A client gets it at once; whole replies to others
+    /// are enqueued as by [`PendingRequests::finish`].
     #[inline]
     pub(super) fn deliver(&mut self, clients: &mut impl Clients, number: u64, event: ReplyEvent<'_>) {
         let Some(Some(PendingRequest::Client(request))) = self.slots.get_mut(number as usize) else {

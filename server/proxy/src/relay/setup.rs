@@ -20,7 +20,8 @@ pub struct Snapshot {
     pub tree: Arc<Tree>,
     /// The addresses of the servers that the tree names. A server without one cannot be reached now.
     pub addresses: HashMap<Server, SockAddr>,
-    /// How the certificates of servers are verified that are reached over TLS; `None` if TLS towards servers is not set up.
+    /// How the certificates of servers are verified that are reached over TLS; `None` if TLS towards servers
+    /// is not set up.
     pub trust: Option<Arc<Trust>>,
 }
 

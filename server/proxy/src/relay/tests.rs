@@ -10,10 +10,10 @@ use crate::hot::HotOptions;
 use crate::merge::MergeOptions;
 use crate::route::Tree;
 use crate::upstream::{ConnectionLimits, HealthOptions};
-use socket2::SockAddr;
 use corecached_net::{Buffer, Driver, Event, Send, Wait, Waker};
 use corecached_protocol::{Limits as LineLimits, Parsed, Parser};
 use corecached_shard::mesh::message::Piece;
+use socket2::SockAddr;
 
 const TIMEOUT_MS: u64 = 100;
 const START_MS: u64 = 1_000_000;
@@ -35,7 +35,7 @@ impl Driver for FakeDriver {
         Ok(())
     }
 
-    fn received(&self, _buffer: Buffer) -> &[u8] {
+    fn received(&self, _buffer: &Buffer) -> &[u8] {
         &[]
     }
 

@@ -1,8 +1,9 @@
-//! The table of one shard's upstreams: the servers that its routes may send to, each with its destination and connection.
+//! The table of one shard's upstreams: the servers that its routes may send to, each with its destination and
+//! connection.
 //!
-//! An upstream keeps its slot, an index into the table, for as long as the shard runs: trees, requests and connections that
-//! were made earlier may still name it. Owns no pending request: the replies that its methods yield are delivered through
-//! [`PendingRequests`].
+//! An upstream keeps its slot, an index into the table, for as long as the shard runs: trees, requests and
+//! connections that were made earlier may still name it. Owns no pending request: the replies that its
+//! methods yield are delivered through [`PendingRequests`].
 
 use std::collections::HashMap;
 use std::io;
@@ -59,7 +60,8 @@ pub(super) struct Upstreams {
     by_server: HashMap<Server, u32>,
     /// The slots of the open connections, those that are being established included.
     by_conn: HashMap<ConnId, u32>,
-    /// The health that destinations share of which some must not be ejected: by pool and by the pool's two limits.
+    /// The health that destinations share of which some must not be ejected: by pool and by the pool's two
+    /// limits.
     pools: HashMap<(PoolId, u32, u32), Rc<PoolHealth>>,
     /// The slots that something happened to since their actions were last carried out, each once.
     touched: Vec<u32>,
@@ -108,8 +110,8 @@ impl Upstreams {
 
     // --- requests ---
 
-    /// Enqueues `command`, with `data` as its value, at the destination of `slot`. Its reply is delivered to the pending
-    /// request `number`.
+    /// Enqueues `command`, with `data` as its value, at the destination of `slot`. Its reply is delivered to
+    /// the pending request `number`.
     ///
     /// # Errors
     /// The reply that the destination refuses the request with.
@@ -149,8 +151,8 @@ impl Upstreams {
         Some(slot)
     }
 
-    /// Connects, sends and closes as the destination of `slot` asks for it, until it asks for nothing more. Returns the
-    /// destination's next deadline, `u64::MAX` for none.
+    /// Connects, sends and closes as the destination of `slot` asks for it, until it asks for nothing more.
+    /// Returns the destination's next deadline, `u64::MAX` for none.
     pub(super) fn carry_out_actions(
         &mut self,
         slot: u32,
@@ -177,8 +179,8 @@ impl Upstreams {
                 },
                 DestinationAction::Send => {
                     let Some(conn) = upstream.conn else { break };
-                    // A destination that does not read keeps its requests, whose number is bounded there. To close it and
-                    // to connect to it again remains possible.
+                    // A destination that does not read keeps its requests, whose number is bounded there. To
+                    // close it and to connect to it again remains possible.
                     if driver.backlog(conn) > HIGH_WATER_BYTES {
                         break;
                     }
@@ -277,8 +279,8 @@ impl Upstreams {
 
     // --- snapshots ---
 
-    /// Takes over the servers and addresses of `snapshot`. Connections to servers that it names too stay open. Returns the
-    /// slot of each destination of its tree.
+    /// Takes over the servers and addresses of `snapshot`. Connections to servers that it names too stay
+    /// open. Returns the slot of each destination of its tree.
     pub(super) fn adopt(&mut self, snapshot: Arc<Snapshot>) -> Box<[u32]> {
         for upstream in &mut self.upstreams {
             upstream.retired = true;
@@ -287,7 +289,8 @@ impl Upstreams {
             snapshot.tree.destinations().iter().map(|destination| self.slot_of(destination)).collect();
         for slot in 0..self.upstreams.len() {
             let upstream = &mut self.upstreams[slot];
-            // A server that moved is connected to again once nothing is in flight. One that had no address gets one.
+            // A server that moved is connected to again once nothing is in flight. One that had no address
+            // gets one.
             let address = snapshot.addresses.get(&upstream.server).map(address_bytes);
             let moved = self.snapshot.addresses.get(&upstream.server).map(address_bytes) != address;
             if moved && (upstream.conn.is_some() || address.is_some()) {
@@ -373,7 +376,7 @@ fn connect(snapshot: &Snapshot, server: &Server, driver: &mut impl SecureDriver)
         return driver.connect(address);
     }
     let trust = snapshot.trust.as_ref().ok_or(io::ErrorKind::Unsupported)?;
-    let secure = trust.towards(name_in_certificate(&server.address))?;
+    let secure = trust.for_host(name_in_certificate(&server.address))?;
     driver.connect_secured(address, &secure)
 }
 

@@ -37,8 +37,8 @@ pub(super) fn folder_and_name(now: SystemTime) -> (String, String) {
     (begun.strftime("%Y%m%dT%H").to_string(), name)
 }
 
-/// Whether `name` is that of the folder of an hour, `20261125T14` and perhaps more after a `-`; or with `minutes` that of a
-/// file.
+/// Whether `name` is that of the folder of an hour, `20261125T14` and perhaps more after a `-`; or with
+/// `minutes` that of a file.
 pub(super) fn begins_with_time(name: &OsStr, minutes: bool) -> bool {
     let name = name.as_encoded_bytes();
     let (digits, rest) = name.split_at(name.len().min(if minutes { 13 } else { 11 }));
@@ -60,7 +60,9 @@ pub(super) fn put(out: &mut Vec<u8>, undelivered: &Undelivered, now: SystemTime)
         Ok(key) if key.bytes().all(|byte| is_plain(&byte)) => format!("delete {key}\r\n"),
         _ => format!("md {} b\r\n", STANDARD.encode(&undelivered.key)),
     };
-    out.extend_from_slice(json!([VERSION, unix_s, "C", [host, port, command]]).to_string().as_bytes());
+    let line = json!([VERSION, unix_s, "C", [host, port, command]]).to_string();
+    debug_assert!(!line.contains('\n'), "JSON escapes line feeds");
+    out.extend_from_slice(line.as_bytes());
     out.push(b'\n');
 }
 

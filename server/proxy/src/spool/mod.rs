@@ -1,17 +1,18 @@
 //! The spool: deletes that no destination took, kept on disk until one does. This is mcrouter's asynclog.
 //!
-//! A shard gives deletes that failed to [`Spooler::take`]. One thread writes them to disk and, from time to time, sends what
-//! is in the folder to the servers it was for ([`replay`]). If there is no room in memory or on disk, `take` says so at once,
-//! and the client gets the error. A delete that is delivered late makes a key missing, never wrong.
+//! A shard gives deletes that failed to [`Spooler::take`]. One thread writes them to disk and, from time to
+//! time, sends what is in the folder to the servers it was for ([`replay`]). If there is no room in memory or
+//! on disk, `take` says so at once, and the client gets the error. A delete that is delivered late makes a
+//! key missing, never wrong.
 //!
 //! ```text
 //! DIR/20261125T14/20261125T1415-1764080100-corecached-4711    an hour's folder, a quarter of an hour's file
 //! ["AS1.0",1764080123.456,"C",["cache-0.cache",11211,"delete user:1\r\n"]]
 //! ```
 //!
-//! A line is a JSON array: the version, the unix time, `C`, and an array of host, port and command. A key that is not plain
-//! text is sent by a meta command, `md BASE64 b`; a unix socket is the host `unix:PATH` with port 0. Exactly the files that
-//! are being written or replayed are locked (`flock`).
+//! A line is a JSON array: the version, the unix time, `C`, and an array of host, port and command. A key
+//! that is not plain text is sent by a meta command, `md BASE64 b`; a unix socket is the host `unix:PATH`
+//! with port 0. Exactly the files that are being written or replayed are locked (`flock`).
 
 mod line;
 pub(crate) mod replay;
@@ -82,7 +83,8 @@ pub struct Spooler {
 }
 
 impl Spooler {
-    /// Adds `undelivered` to the spool. Returns false if there is no room for it, or if the disk cannot be written.
+    /// Adds `undelivered` to the spool. Returns false if there is no room for it, or if the disk cannot be
+    /// written.
     #[must_use]
     pub(crate) fn take(&self, undelivered: Undelivered) -> bool {
         self.state.takes.load(Ordering::Relaxed) && self.queue.try_send(undelivered).is_ok()
@@ -236,6 +238,7 @@ impl SpoolWriter {
     }
 
     fn write(&mut self, lines: &[u8], now: SystemTime) -> io::Result<()> {
+        debug_assert_eq!(lines.last(), Some(&b'\n'), "only whole lines are written");
         let quarter = unix_s(now) / FILE_S;
         if self.open.as_ref().is_some_and(|open| open.quarter != quarter || open.bytes >= FILE_BYTES_MAX) {
             self.close();
@@ -306,7 +309,8 @@ fn unix_s(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// All files of the spool in `dir`, the oldest first. Files with other names are left alone, whatever folder was given.
+/// All files of the spool in `dir`, the oldest first. Files with other names are left alone, whatever folder
+/// was given.
 fn files(dir: &Path) -> Vec<PathBuf> {
     let list = |dir: &Path, minutes: bool| -> Vec<fs::DirEntry> {
         let named = |entry: &fs::DirEntry| line::begins_with_time(&entry.file_name(), minutes);

@@ -1,5 +1,5 @@
-//! Sends the deletes in a spool to the servers they were for. `corecached replay` does it once, a proxy with a spool from time
-//! to time.
+//! Sends the deletes in a spool to the servers they were for. `corecached replay` does it once, a proxy with
+//! a spool from time to time.
 //!
 //! Uses blocking sockets, on a thread that no client waits for.
 
@@ -28,8 +28,9 @@ const LINE_BYTES_MAX: usize = 4096;
 /// The longest reply in bytes.
 const REPLY_BYTES_MAX: u64 = 4096;
 
-/// Sends the deletes that a proxy could not deliver (its --async-dir) to the servers they were for; what cannot be
-/// delivered now stays. The exit code is 0 when nothing is left, else 1. Files that a running proxy writes are left to it.
+/// Sends the deletes that a proxy could not deliver (its --async-dir) to the servers they were for; what
+/// cannot be delivered now stays. The exit code is 0 when nothing is left, else 1. Files that a running proxy
+/// writes are left to it.
 #[derive(Debug, Parser)]
 #[command(name = "corecached replay", bin_name = "corecached replay", disable_version_flag = true)]
 pub struct ReplayArgs {
@@ -68,7 +69,8 @@ pub struct ReplayError {
     source: io::Error,
 }
 
-/// Runs `corecached replay`: one pass over the folder, whose result is printed. Returns whether nothing is left in it.
+/// Runs `corecached replay`: one pass over the folder, whose result is printed. Returns whether nothing is
+/// left in it.
 ///
 /// # Errors
 /// The folder cannot be read.
@@ -227,8 +229,8 @@ fn is_spool(lines: &mut BufReader<&File>) -> io::Result<bool> {
     Ok(first.is_empty() || line::parse(first.trim_ascii_end()).is_some())
 }
 
-/// Sends `commands` and reads their replies. Returns for each reply whether the delete was taken, and the error that ended
-/// the exchange early.
+/// Sends `commands` and reads their replies. Returns for each reply whether the delete was taken, and the
+/// error that ended the exchange early.
 fn exchange(address: &Address, commands: &[&str], timeout: Duration) -> (Vec<bool>, io::Result<()>) {
     let mut took = Vec::new();
     let ended = connect(address, timeout).and_then(|stream| {

@@ -46,8 +46,8 @@ fn wait_until(what: &str, mut is: impl FnMut() -> bool) {
     }
 }
 
-/// A server of one connection after the other, which answers each line with the next of `replies` and says what it got.
-/// It closes when there are no more.
+/// A server of one connection after the other, which answers each line with the next of `replies` and says
+/// what it got. It closes when there are no more.
 fn server(replies: Vec<&'static str>) -> (u16, mpsc::Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -146,7 +146,10 @@ fn replay_delivers_what_it_can_and_keeps_the_rest() {
     // A file that is being written is left alone.
     let writing = File::open(&file).unwrap();
     writing.try_lock().unwrap();
-    assert_eq!(replay::replay(&folder.0, Duration::from_millis(200), &stopped()), replay::ReplayOutcome::default());
+    assert_eq!(
+        replay::replay(&folder.0, Duration::from_millis(200), &stopped()),
+        replay::ReplayOutcome::default()
+    );
     drop(writing);
 
     let outcome = replay::replay(&folder.0, Duration::from_millis(200), &stopped());

@@ -1,10 +1,11 @@
-//! How many pending gets a destination may have, by how fast it answers: fewer when its replies take longer than its fastest
-//! ones did, more when they do not.
+//! How many pending gets a destination may have, by how fast it answers: fewer when its replies take longer
+//! than its fastest ones did, more when they do not.
 //!
-//! After the gradient of Netflix's concurrency-limits (`Gradient2Limit`), with the long-term average replaced by the
-//! minimum that Vegas uses. A window of replies whose mean is above [`TOLERANCE`] times the destination's own best multiplies
-//! the limit by best over mean; another window adds the square root of the limit. When a server has been slower for 5 to 10
-//! minutes, its best is forgotten, and the limit rises again.
+//! After the gradient of Netflix's concurrency-limits (`Gradient2Limit`), with the long-term average replaced
+//! by the minimum that Vegas uses. A window of replies whose mean is above [`TOLERANCE`] times the
+//! destination's own best multiplies the limit by best over mean; another window adds the square root of the
+//! limit. When a server has been slower for 5 to 10 minutes, its best is forgotten, and the limit rises
+//! again.
 //!
 //! Only decides whether a get is beyond the limit. Such a get is refused if another server may answer it: see
 //! `route::refused`.
@@ -15,11 +16,13 @@ use crate::config::AdaptiveConcurrency;
 const TOLERANCE: f64 = 2.0;
 /// Milliseconds on top of that, which the clock of the turns and a busy core may add.
 const SLACK_MS: f64 = 5.0;
-/// Slow windows in a row before the limit falls: after a stall of the core, all destinations look slow for a few windows.
+/// Slow windows in a row before the limit falls: after a stall of the core, all destinations look slow for a
+/// few windows.
 const SLOW_WINDOWS: u32 = 3;
 /// The smallest factor that one window multiplies the limit by, as there.
 const GRADIENT_MIN: f64 = 0.5;
-/// The shortest window in milliseconds, and the fewest replies in it (`minWindowTime` is 1 s and `minRttThreshold` 10 there).
+/// The shortest window in milliseconds, and the fewest replies in it (`minWindowTime` is 1 s and
+/// `minRttThreshold` 10 there).
 const WINDOW_MS: u64 = 100;
 const WINDOW_REPLIES: u32 = 10;
 /// The longest window in milliseconds, in which one reply is enough.

@@ -1,14 +1,13 @@
-//! The requests on one connection to a destination, and its replies, which are matched to them strictly in order.
+//! The requests on one connection to a destination, and its replies, which are matched to them strictly in
+//! order.
 //!
-//! Owns the bytes to send, the keys that replies are checked against, and the received part of a reply that is not complete.
-//! Does not know whether there is a socket: [`super::Destination`] does.
+//! Owns the bytes to send, the keys that replies are checked against, and the received part of a reply that
+//! is not complete. Does not know whether there is a socket: [`super::Destination`] does.
 
 use std::collections::VecDeque;
 
 use corecached_protocol::client::{Expected, Framing, ReplyEvent, ReplyParser, RetrievalLine, encode};
-use corecached_protocol::{
-    Command, ErrorKind, KEY_BYTES_MAX, Parsed, Reply, Retrieve,
-};
+use corecached_protocol::{Command, ErrorKind, KEY_BYTES_MAX, Parsed, Reply, Retrieve};
 
 use super::failure::failure;
 
@@ -18,14 +17,16 @@ const SPARE_INPUT_BYTES: usize = 64 * 1024;
 /// The bounds of one connection to a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionLimits {
-    /// Most pending requests, sent or not (`--target-max-pending-requests`). Further ones are refused as busy.
+    /// Most pending requests, sent or not (`--target-max-pending-requests`). Further ones are refused as
+    /// busy.
     pub requests_max: usize,
-    /// Most bytes of lines and values that have not been sent, and of the keys of all pending requests. Further requests
-    /// are refused as busy.
+    /// Most bytes of lines and values that have not been sent, and of the keys of all pending requests.
+    /// Further requests are refused as busy.
     pub bytes_max: usize,
     /// Most requests in flight (`--target-max-inflight-requests`); 0 is no limit. Further ones are queued.
     pub inflight_max: usize,
-    /// The largest value that is delivered whole, in bytes. A larger one is delivered in pieces, as they come.
+    /// The largest value that is delivered whole, in bytes. A larger one is delivered in pieces, as they
+    /// come.
     pub whole_value_bytes_max: u32,
 }
 
@@ -41,8 +42,8 @@ impl Default for ConnectionLimits {
     }
 }
 
-/// One event of the reply to a request. The last one is that for which [`ReplyEvent::is_last`] holds. An error after
-/// [`ReplyEvent::ValueHead`] says that the rest of the value will not come.
+/// One event of the reply to a request. The last one is that for which [`ReplyEvent::is_last`] holds. An
+/// error after [`ReplyEvent::ValueHead`] says that the rest of the value will not come.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct RequestEvent<'a> {
     /// The number of the request; `None` if it has timed out, so that it was answered already.
@@ -124,8 +125,8 @@ pub(crate) struct UpstreamConnection {
     /// The oldest first; the first `lines_sent` were sent.
     lines: VecDeque<QueuedLine>,
     lines_sent: usize,
-    /// The requests of all lines, the oldest first. The first `requests_sent` were sent. The first `timed_out` have timed
-    /// out and were answered with that: requests are in the order of their times.
+    /// The requests of all lines, the oldest first. The first `requests_sent` were sent. The first
+    /// `timed_out` have timed out and were answered with that: requests are in the order of their times.
     requests: VecDeque<QueuedRequest>,
     requests_sent: usize,
     timed_out: usize,
@@ -156,14 +157,20 @@ impl UpstreamConnection {
         }
     }
 
-    /// Enqueues `command` as request `number`, which will get exactly one reply. Retrievals that follow each other are sent
-    /// in one line. `now_ms` never goes back.
+    /// Enqueues `command` as request `number`, which will get exactly one reply. Retrievals that follow each
+    /// other are sent in one line. `now_ms` never goes back.
     ///
     /// # Errors
-    /// The reply, if the command cannot be sent to a destination, if its key is invalid, or if the connection is at one of
-    /// its limits.
+    /// The reply, if the command cannot be sent to a destination, if its key is invalid, or if the connection
+    /// is at one of its limits.
     #[inline]
-    pub(crate) fn enqueue(&mut self, command: &Command, data: &[u8], number: u64, now_ms: u64) -> Result<(), Reply> {
+    pub(crate) fn enqueue(
+        &mut self,
+        command: &Command,
+        data: &[u8],
+        number: u64,
+        now_ms: u64,
+    ) -> Result<(), Reply> {
         let Some(expected) = Expected::from_command(command) else { return Err(failure(ErrorKind::Local)) };
         if data.len() != command.value_len().unwrap_or(0) as usize {
             return Err(failure(ErrorKind::Local));
@@ -190,8 +197,20 @@ impl UpstreamConnection {
         let key = key.unwrap_or_default();
         const { assert!(KEY_BYTES_MAX <= u8::MAX as usize) };
         self.keys.push(key);
+        debug_assert!(self.requests.back().is_none_or(|last| last.made_ms <= now_ms), "times never go back");
         self.requests.push_back(QueuedRequest { number, made_ms: now_ms, key_bytes: key.len() as u8 });
+        self.check_counts();
         Ok(())
+    }
+
+    /// What holds between two calls, whatever the destination sends.
+    #[inline]
+    fn check_counts(&self) {
+        debug_assert!(self.lines_sent <= self.lines.len());
+        debug_assert!(self.requests_sent <= self.requests.len());
+        debug_assert!(self.timed_out <= self.requests.len());
+        debug_assert!(self.requests.len() >= self.lines.iter().take(1).map(|line| line.requests).sum());
+        debug_assert!(self.output_at <= self.output.len());
     }
 
     /// Appends a key to the open line, or opens a new one.
@@ -255,6 +274,7 @@ impl UpstreamConnection {
             out.extend_from_slice(&self.output[start..self.output_at]);
         }
         self.forget_taken_output();
+        self.check_counts();
     }
 
     #[inline]
@@ -363,9 +383,9 @@ impl UpstreamConnection {
         self.heard_ms = now_ms;
     }
 
-    /// Requests that were enqueued `timeout_ms` ago or earlier get `SERVER_ERROR timeout`. Those in flight stay in the queue,
-    /// so that their late replies are recognised. Those that were not sent are dropped if nothing is in flight, and sent
-    /// nevertheless if something is.
+    /// Requests that were enqueued `timeout_ms` ago or earlier get `SERVER_ERROR timeout`. Those in flight
+    /// stay in the queue, so that their late replies are recognised. Those that were not sent are dropped if
+    /// nothing is in flight, and sent nevertheless if something is.
     pub(crate) fn expire(&mut self, timeout_ms: u64, now_ms: u64, sink: &mut impl FnMut(RequestEvent<'_>)) {
         while let Some(request) = self.requests.get(self.timed_out)
             && request.made_ms.saturating_add(timeout_ms) <= now_ms
@@ -380,6 +400,7 @@ impl UpstreamConnection {
         while let Some(line) = self.lines.front()
             && line.requests <= self.timed_out
         {
+            debug_assert_eq!(self.requests_sent, 0, "nothing is in flight");
             let QueuedLine { requests, bytes, .. } = *line;
             self.lines.pop_front();
             self.output_at += bytes;
@@ -413,8 +434,14 @@ impl UpstreamConnection {
         self.timed_out < self.requests_sent
     }
 
-    /// The connection is lost: requests in flight fail with `kind`, the others are sent on the next connection.
-    pub(crate) fn fail_sent(&mut self, kind: ErrorKind, now_ms: u64, sink: &mut impl FnMut(RequestEvent<'_>)) {
+    /// The connection is lost: requests in flight fail with `kind`, the others are sent on the next
+    /// connection.
+    pub(crate) fn fail_sent(
+        &mut self,
+        kind: ErrorKind,
+        now_ms: u64,
+        sink: &mut impl FnMut(RequestEvent<'_>),
+    ) {
         self.fail_lines(self.lines_sent, kind, now_ms, sink);
     }
 
@@ -426,7 +453,13 @@ impl UpstreamConnection {
         self.output_at = 0;
     }
 
-    fn fail_lines(&mut self, lines: usize, kind: ErrorKind, now_ms: u64, sink: &mut impl FnMut(RequestEvent<'_>)) {
+    fn fail_lines(
+        &mut self,
+        lines: usize,
+        kind: ErrorKind,
+        now_ms: u64,
+        sink: &mut impl FnMut(RequestEvent<'_>),
+    ) {
         debug_assert!(lines <= self.lines.len() && self.lines_sent <= lines);
         for line in self.lines.drain(..lines) {
             for request in self.requests.drain(..line.requests) {
@@ -440,6 +473,7 @@ impl UpstreamConnection {
         }
         self.lines_sent = 0;
         self.requests_sent = 0;
+        self.check_counts();
         self.parser = ReplyParser::new(self.limits.whole_value_bytes_max);
         self.input = Vec::new();
     }
@@ -471,7 +505,8 @@ fn fail(request: &QueuedRequest, kind: ErrorKind, now_ms: u64, sink: &mut impl F
     });
 }
 
-/// Whether `key` is one word of a line. Another would end the line early, and get as many replies as it makes lines.
+/// Whether `key` is one word of a line. Another would end the line early, and get as many replies as it makes
+/// lines.
 #[inline]
 fn can_be_sent(key: &[u8]) -> bool {
     (1..=KEY_BYTES_MAX).contains(&key.len()) && !key.iter().any(|&byte| byte <= b' ' || byte == 0x7f)

@@ -52,8 +52,8 @@ impl DestinationCounters {
         self.errors[kind as usize]
     }
 
-    /// The mean of the microseconds from request to reply; 0 without replies. The clock of the turns is exact to a
-    /// millisecond a reply.
+    /// The mean of the microseconds from request to reply; 0 without replies. The clock of the turns is exact
+    /// to a millisecond a reply.
     #[cfg(test)]
     #[must_use]
     pub(crate) const fn reply_mean_us(&self) -> u64 {

@@ -1,8 +1,10 @@
-//! One host:port that requests are sent to: its one connection, the deadlines of its pending requests, and its health.
+//! One host:port that requests are sent to: its one connection, the deadlines of its pending requests, and
+//! its health.
 //!
-//! Owns no socket and reads no clock. A driver reports what happened to the socket, and carries out the actions that
-//! [`Destination::next_action`] returns. Replies are given to the `sink` of the method that produced them, with the number of
-//! their request. All times are milliseconds of the same clock, read once a turn, and never go back.
+//! Owns no socket and reads no clock. A driver reports what happened to the socket, and carries out the
+//! actions that [`Destination::next_action`] returns. Replies are given to the `sink` of the method that
+//! produced them, with the number of their request. All times are milliseconds of the same clock, read once a
+//! turn, and never go back.
 
 use std::io;
 use std::rc::Rc;
@@ -11,7 +13,7 @@ use corecached_protocol::client::ReplyEvent;
 use corecached_protocol::{Command, ErrorKind, Reply};
 
 use super::concurrency::Concurrency;
-use super::connection::{RequestEvent, UpstreamConnection, ConnectionLimits};
+use super::connection::{ConnectionLimits, RequestEvent, UpstreamConnection};
 use super::counters::DestinationCounters;
 use super::failure::EjectionReason;
 use super::health::{Health, HealthOptions, PoolHealth};
@@ -24,12 +26,13 @@ pub(crate) const PROBE: u64 = u64::MAX;
 /// The limits and timeouts of a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DestinationOptions {
-    /// Milliseconds from request to reply; 0 is no limit. Past it the request gets `SERVER_ERROR timeout`, and counts as one
-    /// failure towards ejection. When nothing at all has come for this time, the connection is closed: as soon as all
-    /// requests in flight have timed out too, so that none fails early, and after twice this time in any case.
+    /// Milliseconds from request to reply; 0 is no limit. Past it the request gets `SERVER_ERROR timeout`,
+    /// and counts as one failure towards ejection. When nothing at all has come for this time, the connection
+    /// is closed: as soon as all requests in flight have timed out too, so that none fails early, and after
+    /// twice this time in any case.
     pub(crate) server_timeout_ms: u64,
-    /// Milliseconds in which a connection must be established; 0 is no limit. Past it all requests get `SERVER_ERROR
-    /// connection timeout`, and the destination is ejected.
+    /// Milliseconds in which a connection must be established; 0 is no limit. Past it all requests get
+    /// `SERVER_ERROR connection timeout`, and the destination is ejected.
     pub(crate) connect_timeout_ms: u64,
     /// Connections in a row that may time out without consequence.
     pub(crate) connect_retries: u32,
@@ -58,7 +61,8 @@ impl Default for DestinationOptions {
 /// What a destination asks the driver to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DestinationAction {
-    /// Connect to [`Destination::address`], and report [`Destination::connected`] or [`Destination::connect_failed`].
+    /// Connect to [`Destination::address`], and report [`Destination::connected`] or
+    /// [`Destination::connect_failed`].
     Connect,
     /// Send what [`Destination::take_output`] yields.
     Send,
@@ -109,10 +113,15 @@ pub(crate) struct Destination {
 }
 
 impl Destination {
-    /// A destination that is not connected. `seed` spreads its probes in time from those of others; `pool` is what it shares
-    /// with the other destinations of its pool.
+    /// A destination that is not connected. `seed` spreads its probes in time from those of others; `pool` is
+    /// what it shares with the other destinations of its pool.
     #[must_use]
-    pub(crate) fn new(address: String, options: DestinationOptions, pool: Option<Rc<PoolHealth>>, seed: u64) -> Self {
+    pub(crate) fn new(
+        address: String,
+        options: DestinationOptions,
+        pool: Option<Rc<PoolHealth>>,
+        seed: u64,
+    ) -> Self {
         Self {
             address,
             link: Link::Idle,
@@ -151,8 +160,8 @@ impl Destination {
         }
     }
 
-    /// Limits the pending gets by the speed of the destination, within `bounds`; `None` removes that limit. What was learnt
-    /// is kept as long as `bounds` do not change.
+    /// Limits the pending gets by the speed of the destination, within `bounds`; `None` removes that limit.
+    /// What was learnt is kept as long as `bounds` do not change.
     pub(crate) fn limit_concurrency(&mut self, bounds: Option<AdaptiveConcurrency>) {
         if self.concurrency.as_ref().map(|concurrency| concurrency.bounds()) != bounds {
             self.concurrency = bounds.map(|bounds| Box::new(Concurrency::new(bounds)));
@@ -190,13 +199,13 @@ impl Destination {
         self.health.timeouts()
     }
 
-    /// Enqueues `command` with `data` as its value, as request `number`, which is not [`PROBE`]. It will get exactly one reply,
-    /// through the sink of one of the calls that follow. `may_refuse` says that another destination would be asked in place
-    /// of this one if it is slow.
+    /// Enqueues `command` with `data` as its value, as request `number`, which is not [`PROBE`]. It will get
+    /// exactly one reply, through the sink of one of the calls that follow. `may_refuse` says that another
+    /// destination would be asked in place of this one if it is slow.
     ///
     /// # Errors
-    /// The reply, if the destination is ejected or at one of its limits, if the command cannot be sent, or if the
-    /// destination is slow ([`failure::slow`]).
+    /// The reply, if the destination is ejected or at one of its limits, if the command cannot be sent, or if
+    /// the destination is slow ([`failure::slow`]).
     ///
     /// [`failure::slow`]: super::failure::slow
     #[inline]
@@ -225,13 +234,15 @@ impl Destination {
         taken
     }
 
-    /// Whether `command` is a plain get and the destination, which is slow, has as many pending requests as it may have.
-    /// Writes are never beyond the limit: no other destination could take them.
+    /// Whether `command` is a plain get and the destination, which is slow, has as many pending requests as
+    /// it may have. Writes are never beyond the limit: no other destination could take them.
     #[inline]
     fn is_beyond(&mut self, command: &Command) -> bool {
         let Some(concurrency) = &mut self.concurrency else { return false };
-        let reads =
-            matches!(Operation::from_command(command), Some(Operation::Get | Operation::Gets | Operation::Metaget));
+        let reads = matches!(
+            Operation::from_command(command),
+            Some(Operation::Get | Operation::Gets | Operation::Metaget)
+        );
         reads && !concurrency.admits(self.connection.pending())
     }
 
@@ -279,8 +290,8 @@ impl Destination {
         }
     }
 
-    /// The connection could not be established: refused, unreachable, or no address is known. All requests get `SERVER_ERROR
-    /// connection error`, or `connection timeout` if the kernel gave up.
+    /// The connection could not be established: refused, unreachable, or no address is known. All requests
+    /// get `SERVER_ERROR connection error`, or `connection timeout` if the kernel gave up.
     pub(crate) fn connect_failed(
         &mut self,
         error: io::ErrorKind,
@@ -296,16 +307,16 @@ impl Destination {
         }
     }
 
-    /// The other end closed or reset the connection. Requests in flight get `SERVER_ERROR remote error`; the others are sent
-    /// on the next connection.
+    /// The other end closed or reset the connection. Requests in flight get `SERVER_ERROR remote error`; the
+    /// others are sent on the next connection.
     pub(crate) fn closed(&mut self, now_ms: u64, sink: &mut impl FnMut(u64, ReplyEvent<'_>)) {
         if let Link::Up = self.link {
             self.lost(ErrorKind::Remote, now_ms, sink);
         }
     }
 
-    /// Bytes were received. A driver goes on receiving however slow a client is: a connection that is not read from looks
-    /// like a silent destination, and replies to other clients follow on it.
+    /// Bytes were received. A driver goes on receiving however slow a client is: a connection that is not
+    /// read from looks like a silent destination, and replies to other clients follow on it.
     pub(crate) fn received(&mut self, bytes: &[u8], now_ms: u64, sink: &mut impl FnMut(u64, ReplyEvent<'_>)) {
         if !matches!(self.link, Link::Up) {
             return; // the connection was given up
@@ -328,8 +339,9 @@ impl Destination {
         }
     }
 
-    /// The address leads to another host from now on. Requests in flight are still answered by the host before; then the
-    /// connection, if any, is closed, and other requests are sent on the next one. An ejected destination is probed at once.
+    /// The address leads to another host from now on. Requests in flight are still answered by the host
+    /// before; then the connection, if any, is closed, and other requests are sent on the next one. An
+    /// ejected destination is probed at once.
     pub(crate) fn moved(&mut self, now_ms: u64) {
         self.moved = !matches!(self.link, Link::Idle);
         self.health.moved(now_ms);
@@ -351,7 +363,12 @@ impl Destination {
                         self.counters.connect_failures += 1;
                     }
                     None => {
-                        self.not_connected(EjectionReason::ConnectTimeout, ErrorKind::ConnectTimeout, now_ms, sink);
+                        self.not_connected(
+                            EjectionReason::ConnectTimeout,
+                            ErrorKind::ConnectTimeout,
+                            now_ms,
+                            sink,
+                        );
                     }
                 }
             }
@@ -377,7 +394,8 @@ impl Destination {
     /// When [`Destination::tick`] has something to do next; `None` if not before another event.
     #[must_use]
     pub(crate) fn next_deadline(&self) -> Option<u64> {
-        let DestinationOptions { server_timeout_ms, connect_timeout_ms, inactive_reset_ms, .. } = self.options;
+        let DestinationOptions { server_timeout_ms, connect_timeout_ms, inactive_reset_ms, .. } =
+            self.options;
         let after = |since_ms: Option<u64>, limit_ms: u64| {
             since_ms.filter(|_| limit_ms > 0).map(|since_ms| since_ms.saturating_add(limit_ms))
         };
@@ -400,8 +418,8 @@ impl Destination {
         Some(since_ms.saturating_add(timeout_ms.saturating_mul(patience)))
     }
 
-    /// The destination is not used any more: all requests get `SERVER_ERROR local error`, and the driver is asked to close
-    /// the connection.
+    /// The destination is not used any more: all requests get `SERVER_ERROR local error`, and the driver is
+    /// asked to close the connection.
     pub(crate) fn abandon(&mut self, now_ms: u64, sink: &mut impl FnMut(u64, ReplyEvent<'_>)) {
         self.close |= !matches!(self.link, Link::Idle);
         self.link = Link::Idle;
@@ -434,6 +452,7 @@ impl Destination {
         now_ms: u64,
         sink: &mut impl FnMut(u64, ReplyEvent<'_>),
     ) {
+        debug_assert!(matches!(self.link, Link::Connecting { .. }));
         self.link = Link::Idle;
         self.retries_left = self.options.connect_retries;
         self.counters.connect_failures += 1;
@@ -443,6 +462,7 @@ impl Destination {
 
     /// The connection is lost: requests in flight fail with `kind`.
     fn lost(&mut self, kind: ErrorKind, now_ms: u64, sink: &mut impl FnMut(u64, ReplyEvent<'_>)) {
+        debug_assert!(matches!(self.link, Link::Up));
         self.link = Link::Idle;
         self.counters.closes += 1;
         let Self { connection, health, counters, .. } = self;
@@ -455,6 +475,7 @@ impl Destination {
     fn fail_all(&mut self, kind: ErrorKind, now_ms: u64, sink: &mut impl FnMut(u64, ReplyEvent<'_>)) {
         let Self { connection, health, counters, .. } = self;
         connection.fail_all(kind, now_ms, &mut |answer| deliver_failure(health, counters, answer, sink));
+        debug_assert_eq!(self.connection.pending(), 0, "every request was answered");
     }
 }
 

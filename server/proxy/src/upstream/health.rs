@@ -1,8 +1,8 @@
 //! Whether a destination gets traffic: ejection after failures, and the probes that end it.
 //!
-//! A destination that leaves [`HealthOptions::timeouts_max`] requests in a row without a reply is ejected softly. One that
-//! takes no connection, or answers that it is shutting down, is ejected hard, by the first such failure. Its requests then
-//! fail at once, until a probe is answered, or a request that was in flight.
+//! A destination that leaves [`HealthOptions::timeouts_max`] requests in a row without a reply is ejected
+//! softly. One that takes no connection, or answers that it is shutting down, is ejected hard, by the first
+//! such failure. Its requests then fail at once, until a probe is answered, or a request that was in flight.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -38,8 +38,8 @@ pub(crate) struct EjectionThresholds {
     pub(crate) lower: usize,
 }
 
-/// How many destinations of a pool are ejected. Once too many are, the fault is more likely on this side, and the others
-/// continue to get requests.
+/// How many destinations of a pool are ejected. Once too many are, the fault is more likely on this side, and
+/// the others continue to get requests.
 #[derive(Debug)]
 pub(crate) struct PoolHealth {
     thresholds: EjectionThresholds,
@@ -139,8 +139,8 @@ impl Health {
             && self.eject(EjectionReason::Timeout, now_ms)
     }
 
-    /// Ejects the destination for `reason`. Returns whether it is ejected and was not before. One that was ejected already
-    /// is so for this reason from now on.
+    /// Ejects the destination for `reason`. Returns whether it is ejected and was not before. One that was
+    /// ejected already is so for this reason from now on.
     pub(crate) fn failed_hard(&mut self, reason: EjectionReason, now_ms: u64) -> bool {
         match &mut self.ejected {
             Some(ejected) => {
@@ -157,8 +157,8 @@ impl Health {
         self.ejected.map(|ejected| ejected.probe_at_ms)
     }
 
-    /// The destination has a new address, at which it may well answer: the next probe is due at once, unless one is in
-    /// flight.
+    /// The destination has a new address, at which it may well answer: the next probe is due at once, unless
+    /// one is in flight.
     pub(crate) fn moved(&mut self, now_ms: u64) {
         let delay_ms = self.options.probe_initial_ms;
         if let Some(ejected) = &mut self.ejected {
@@ -184,6 +184,7 @@ impl Health {
     }
 
     fn eject(&mut self, reason: EjectionReason, now_ms: u64) -> bool {
+        debug_assert!(self.ejected.is_none(), "a destination is ejected once");
         if !self.options.ejects || self.pool.as_ref().is_some_and(|pool| !pool.eject()) {
             return false;
         }
@@ -200,7 +201,8 @@ impl Health {
         was_ejected
     }
 
-    /// When the next probe is due: `delay_ms` from now and 5 to 50 % of that later. And the delay of the probe after it.
+    /// When the next probe is due: `delay_ms` from now and 5 to 50 % of that later. And the delay of the
+    /// probe after it.
     fn schedule(&mut self, delay_ms: u64, now_ms: u64) -> (u64, u64) {
         let percent_of_65536 = (5 << 16) + 45 * self.next_random();
         let jitter_ms = delay_ms.saturating_mul(percent_of_65536) / (100 << 16);

@@ -1,5 +1,5 @@
-//! Destinations: the requests sent to them, their replies, and their health. No I/O and no clock: a driver owns the sockets
-//! and gives the time once a turn.
+//! Destinations: the requests sent to them, their replies, and their health. No I/O and no clock: a driver
+//! owns the sockets and gives the time once a turn.
 //!
 //! | module | what it is |
 //! | --- | --- |
@@ -11,8 +11,8 @@
 //! | [`mod@failure`] | the error replies that are made here |
 //!
 //! Once a turn, for each destination that something happened to, a driver carries out the actions that
-//! [`Destination::next_action`] returns until there are none. It sleeps no longer than to [`Destination::next_deadline`], and
-//! then calls [`Destination::tick`].
+//! [`Destination::next_action`] returns until there are none. It sleeps no longer than to
+//! [`Destination::next_deadline`], and then calls [`Destination::tick`].
 
 mod concurrency;
 mod connection;

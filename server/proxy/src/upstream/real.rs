@@ -1,5 +1,5 @@
-//! A destination over a socket to a real memcached, where one is installed: what the simulation takes for its replies
-//! is what it sends.
+//! A destination over a socket to a real memcached, where one is installed: what the simulation takes for its
+//! replies is what it sends.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -113,8 +113,12 @@ fn a_memcached_answers_every_command_in_a_way_that_is_understood() {
         return;
     };
     let limits = ConnectionLimits { whole_value_bytes_max: 1000, ..ConnectionLimits::default() };
-    let mut destination =
-        Destination::new("memcached:11211".to_owned(), DestinationOptions { limits, ..DestinationOptions::default() }, None, 0);
+    let mut destination = Destination::new(
+        "memcached:11211".to_owned(),
+        DestinationOptions { limits, ..DestinationOptions::default() },
+        None,
+        0,
+    );
     let large = "v".repeat(100_000);
     let oversize = "v".repeat(2_000_000);
     for (lines, expected) in [

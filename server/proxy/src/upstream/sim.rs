@@ -1,7 +1,9 @@
-//! Destinations against seeded servers that answer, split their bytes, stall, break off in a value, answer wrongly,
-//! reset, vanish and come back: every request gets exactly one reply, never that of another request or key.
+//! Destinations against seeded servers that answer, split their bytes, stall, break off in a value, answer
+//! wrongly, reset, vanish and come back: every request gets exactly one reply, never that of another request
+//! or key.
 //!
-//! A server's reply is a function of the request alone, so that each can be checked without a model of its state.
+//! A server's reply is a function of the request alone, so that each can be checked without a model of its
+//! state.
 
 use std::collections::HashMap;
 use std::io;
@@ -527,7 +529,8 @@ impl World {
             let error =
                 self.random.choice([io::ErrorKind::ConnectionRefused, io::ErrorKind::TimedOut]).unwrap();
             let clients = &mut self.clients;
-            destination.connect_failed(error, self.now_ms, &mut |number, event| clients.deliver(number, event));
+            destination
+                .connect_failed(error, self.now_ms, &mut |number, event| clients.deliver(number, event));
         } else {
             server.connected = true;
             destination.connected(self.now_ms);

@@ -8,9 +8,9 @@ use corecached_protocol::{
     StoreVerb, VALUE_LEN_MAX,
 };
 
-use crate::config::AdaptiveConcurrency;
 use super::failure::EjectionReason;
 use super::*;
+use crate::config::AdaptiveConcurrency;
 
 fn get(key: &str) -> Command<'_> {
     Command::Retrieve(Retrieve { key: key.as_bytes(), with_cas: false, touch: None, last: false })
@@ -28,13 +28,13 @@ fn set(key: &str, value_len: u32) -> Command<'_> {
     })
 }
 
-/// A destination and what its waiters were told, in short.
+/// A destination, and the events of its replies in short.
 struct Bench {
     destination: Destination,
     told: Vec<String>,
 }
 
-/// What a number is told, in short.
+/// One event of the reply to request `number`, in short.
 fn short(number: u64, event: &ReplyEvent) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     match event {
@@ -66,10 +66,10 @@ impl Bench {
     }
 
     fn ask(&mut self, command: &Command, number: u64, now_ms: u64) {
-        self.ask_who_may_refuse(command, number, false, now_ms);
+        self.ask_refusable(command, number, false, now_ms);
     }
 
-    fn ask_who_may_refuse(&mut self, command: &Command, number: u64, may_refuse: bool, now_ms: u64) {
+    fn ask_refusable(&mut self, command: &Command, number: u64, may_refuse: bool, now_ms: u64) {
         let data = match command {
             Command::Store(store) => vec![b'x'; store.value_len as usize],
             _ => Vec::new(),
@@ -285,7 +285,10 @@ fn a_connection_that_says_nothing_for_the_whole_timeout_is_closed() {
     assert_eq!(bench.destination.timeouts(), 2);
     bench.receive("END\r\n", 2900);
     assert_eq!(bench.told(), [""; 0], "too late");
-    assert_eq!((bench.action(2900), bench.action(2900)), (Some(DestinationAction::Close), Some(DestinationAction::Connect)));
+    assert_eq!(
+        (bench.action(2900), bench.action(2900)),
+        (Some(DestinationAction::Close), Some(DestinationAction::Connect))
+    );
     bench.destination.connected(2901);
     assert_eq!(bench.sent(2901), "get c\r\n");
     bench.receive("END\r\n", 2902);
@@ -417,7 +420,7 @@ fn a_refused_connection_ejects_until_a_probe_is_answered() {
     assert_eq!(bench.told(), ["2 SERVER_ERROR Server unavailable. EjectionReason: connection error"]);
     assert_eq!(bench.action(20), None);
 
-    // A first probe finds nobody, a second no words, a third an answer.
+    // The first probe is refused, the second gets no reply, the third gets one.
     let probe_ms = bench.destination.next_deadline().unwrap();
     assert!((10_510..=15_010).contains(&probe_ms), "{probe_ms}");
     bench.tick(probe_ms);
@@ -450,7 +453,11 @@ fn a_refused_connection_ejects_until_a_probe_is_answered() {
 #[test]
 fn connections_that_time_out_are_tried_again_as_often_as_allowed() {
     for retries in [0, 2] {
-        let options = DestinationOptions { connect_retries: retries, server_timeout_ms: 60_000, ..DestinationOptions::default() };
+        let options = DestinationOptions {
+            connect_retries: retries,
+            server_timeout_ms: 60_000,
+            ..DestinationOptions::default()
+        };
         let mut bench = Bench::new(options);
         bench.ask(&get("a"), 1, 0);
         let mut now_ms = 0;
@@ -520,7 +527,8 @@ fn an_ejected_destination_is_not_connected_to_for_what_was_not_sent() {
 
 #[test]
 fn an_unused_connection_is_closed() {
-    let mut bench = Bench::up(DestinationOptions { inactive_reset_ms: 5000, ..DestinationOptions::default() });
+    let mut bench =
+        Bench::up(DestinationOptions { inactive_reset_ms: 5000, ..DestinationOptions::default() });
     assert_eq!(bench.destination.next_deadline(), Some(5000));
     bench.ask(&get("a"), 1, 4000);
     bench.sent(4000);
@@ -528,7 +536,10 @@ fn an_unused_connection_is_closed() {
     assert_eq!(bench.destination.next_deadline(), Some(9001));
     bench.tick(9001);
     assert_eq!((bench.action(9001), bench.action(9001)), (Some(DestinationAction::Close), None));
-    assert_eq!((bench.destination.status(), bench.destination.next_deadline()), (DestinationStatus::Idle, None));
+    assert_eq!(
+        (bench.destination.status(), bench.destination.next_deadline()),
+        (DestinationStatus::Idle, None)
+    );
     bench.ask(&get("a"), 2, 9002);
     assert_eq!(bench.action(9002), Some(DestinationAction::Connect));
 }
@@ -587,12 +598,12 @@ fn a_get_beyond_what_a_destination_may_have_is_refused_if_another_may_answer() {
     let mut bench = Bench::up(DestinationOptions::default());
     bench.destination.limit_concurrency(Some(AdaptiveConcurrency { min: 1, max: 1 }));
     let slow = "SERVER_ERROR 307 busy: the server is slow (adaptive_concurrency)";
-    bench.ask_who_may_refuse(&get("a"), 1, true, 0);
+    bench.ask_refusable(&get("a"), 1, true, 0);
     assert_eq!(bench.told(), [""; 0]);
-    bench.ask_who_may_refuse(&get("b"), 2, true, 0);
+    bench.ask_refusable(&get("b"), 2, true, 0);
     assert_eq!(bench.told(), [format!("2 {slow}")]);
-    bench.ask_who_may_refuse(&set("c", 1), 3, true, 0); // nobody else could take it
-    bench.ask_who_may_refuse(&get("d"), 4, false, 0);
+    bench.ask_refusable(&set("c", 1), 3, true, 0); // no other destination could take it
+    bench.ask_refusable(&get("d"), 4, false, 0);
     assert_eq!(bench.told(), [""; 0]);
     assert_eq!(bench.sent(0), "get a\r\nset c 0 0 1\r\nx\r\nget d\r\n");
     assert_eq!(bench.destination.counters().refused, 1);

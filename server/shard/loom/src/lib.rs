@@ -1,4 +1,5 @@
-//! Models of `server/shard/src/mesh/lock.rs` and `spsc.rs`: these files themselves, compiled with loom's atomics.
+//! Models of `server/shard/src/mesh/lock.rs` and `spsc.rs`: these files themselves, compiled with loom's
+//! atomics.
 
 #[path = "../../src/mesh/lock.rs"]
 pub mod lock;
@@ -15,7 +16,8 @@ mod tests {
     use super::lock::{Bell, Lock};
     use super::spsc::channel;
 
-    /// Runs `run` in every interleaving with at most three preemptions. That finds nearly all bugs, and takes seconds.
+    /// Runs `run` in every interleaving with at most three preemptions. That finds nearly all bugs, and takes
+    /// seconds.
     fn model(run: impl Fn() + Sync + Send + 'static) {
         let mut builder = loom::model::Builder::new();
         builder.preemption_bound = Some(3);

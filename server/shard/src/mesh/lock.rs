@@ -1,7 +1,7 @@
 //! The lock of a slice, and the bell that says whether a shard sleeps. Both are one atomic.
 //!
-//! This file is also compiled by `server/shard/loom`, where loom tries every interleaving. For that reason it uses nothing
-//! but atomics.
+//! This file is also compiled by `server/shard/loom`, where loom tries every interleaving. For that reason it
+//! uses nothing but atomics.
 
 #[cfg(loom)]
 use loom::sync::atomic::{AtomicBool, Ordering, fence};
@@ -64,8 +64,8 @@ fn relax(_spins: u32) {
 
 /// Tells publishers whether a shard sleeps, so that exactly one of them wakes it.
 ///
-/// The shard arms the bell and then looks for work. A publisher publishes and then looks at the bell. Both have a full fence
-/// between the two steps, so that at least one of them sees what the other did.
+/// The shard arms the bell and then looks for work. A publisher publishes and then looks at the bell. Both
+/// have a full fence between the two steps, so that at least one of them sees what the other did.
 #[derive(Debug)]
 pub struct Bell(AtomicBool);
 
@@ -88,7 +88,8 @@ impl Bell {
         self.0.store(false, Ordering::Relaxed);
     }
 
-    /// Called by a publisher after publishing. Returns whether it must wake the shard: true for one of several publishers.
+    /// Called by a publisher after publishing. Returns whether it must wake the shard: true for one of
+    /// several publishers.
     #[inline]
     pub fn must_ring(&self) -> bool {
         fence(Ordering::SeqCst);

@@ -1,6 +1,7 @@
 //! What shards send each other: requests with the bytes they name, and replies ready for the wire.
 //!
-//! A [`Batch`] keeps the bytes of all its messages in one buffer; a message knows how many of them are its own.
+//! A [`Batch`] keeps the bytes of all its messages in one buffer; a message knows how many of them are its
+//! own.
 
 use corecached_engine::PinnedValue;
 use corecached_net::ConnId;
@@ -12,7 +13,8 @@ use crate::types::ServiceTypes;
 pub struct ReplyTo {
     /// A connection of the shard that asks.
     pub conn: ConnId,
-    /// Sequence number of the request on that connection. A request that is never answered carries 0, which is not read.
+    /// Sequence number of the request on that connection. A request that is never answered carries 0, which
+    /// is not read.
     pub sequence: u32,
 }
 
@@ -66,7 +68,8 @@ pub struct Reply<'a> {
     pub pinned: Option<PinnedValue>,
 }
 
-/// A message as it is kept in a batch: lengths stand for its byte slices, which lie one after the other in the buffer.
+/// A message as it is kept in a batch: lengths stand for its byte slices, which lie one after the other in
+/// the buffer.
 enum Packed<S: ServiceTypes> {
     Request { to: ReplyTo, hash: u64, ask: S::Ask, key: u32, tokens: u32, data: u32 },
     Reply { to: ReplyTo, piece: Piece, len: u32, split: u32, pinned: bool },
@@ -153,8 +156,8 @@ impl<S: ServiceTypes> Batch<S> {
         self.messages.push(Packed::Request { to, hash, ask, key, tokens, data });
     }
 
-    /// Appends a reply whose bytes `write` appends to the buffer it is given. `write` returns a value to pin into them,
-    /// with the offset in that buffer where the value goes.
+    /// Appends a reply whose bytes `write` appends to the buffer it is given. `write` returns a value to pin
+    /// into them, with the offset in that buffer where the value goes.
     pub fn push_reply(
         &mut self,
         to: ReplyTo,

@@ -1,9 +1,10 @@
 //! The channels between shards. Each has one producer and one consumer.
 //!
-//! Messages for another shard are collected in a batch, which is published once a turn. Requests and replies have separate
-//! channels, so that replies always get through. Both are bounded. When the request channel of a peer is full and the batch
-//! for it too, connections that need that peer are not parsed any further. A shard takes no more requests from a peer that
-//! does not take its replies. A peer is woken only when it sleeps.
+//! Messages for another shard are collected in a batch, which is published once a turn. Requests and replies
+//! have separate channels, so that replies always get through. Both are bounded. When the request channel of
+//! a peer is full and the batch for it too, connections that need that peer are not parsed any further. A
+//! shard takes no more requests from a peer that does not take its replies. A peer is woken only when it
+//! sleeps.
 
 mod lock;
 pub mod message;
@@ -86,7 +87,8 @@ impl<S: ServiceTypes> Outgoing<S> {
         }
         let batch = std::mem::replace(&mut self.pending, spares.pop().unwrap_or_default());
         let Err(batch) = self.channel.push(batch) else { return true };
-        // The channel is full. The batch stays pending until the next turn, and its replacement, still empty, goes back.
+        // The channel is full. The batch stays pending until the next turn, and its replacement, still empty,
+        // goes back.
         spares.push(std::mem::replace(&mut self.pending, batch));
         false
     }
@@ -158,7 +160,8 @@ impl<S: ServiceTypes> Mesh<S> {
         peer.requests_out.pending.len_bytes() < PENDING_BYTES_MAX
     }
 
-    /// Whether `shard` has taken every request of this shard. If its slice is free as well, it has carried them out.
+    /// Whether `shard` has taken every request of this shard. If its slice is free as well, it has carried
+    /// them out.
     #[must_use]
     pub fn has_no_requests(&self, shard: usize) -> bool {
         let outgoing = &self.peers[self.peer_index(shard)].requests_out;
@@ -180,7 +183,8 @@ impl<S: ServiceTypes> Mesh<S> {
         self.peers.iter_mut().find_map(|peer| Some((peer.shard, peer.replies_in.pop()?)))
     }
 
-    /// The next batch of requests from a peer that takes the replies of this shard, with the index of that peer.
+    /// The next batch of requests from a peer that takes the replies of this shard, with the index of that
+    /// peer.
     pub fn take_requests(&mut self) -> Option<(usize, Batch<S>)> {
         self.peers.iter_mut().find_map(|peer| {
             if peer.replies_out.pending.len_bytes() >= PENDING_BYTES_MAX {
@@ -224,7 +228,8 @@ impl<S: ServiceTypes> Mesh<S> {
         })
     }
 
-    /// Called before this shard waits for the kernel: from now on peers wake it. False when there is work after all.
+    /// Called before this shard waits for the kernel: from now on peers wake it. False when there is work
+    /// after all.
     #[must_use]
     pub(crate) fn park(&self) -> bool {
         self.presence[self.me].bell.arm();

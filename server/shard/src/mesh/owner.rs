@@ -2,7 +2,8 @@
 
 /// The index of the shard, out of `shards`, that owns the keys with this hash.
 ///
-/// Only the top 16 bits decide. The index of the store does not use them, so the keys of one owner spread over all of it.
+/// Only the top 16 bits decide. The index of the store does not use them, so the keys of one owner spread
+/// over all of it.
 #[inline]
 #[must_use]
 pub fn owner_of(hash: u64, shards: usize) -> usize {

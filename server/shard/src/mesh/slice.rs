@@ -1,9 +1,9 @@
 //! A shard's store. Its owner holds it while awake; other shards may borrow it while the owner sleeps.
 //!
-//! Waking a sleeping core costs more than the work that it would do. So each slice has one lock. The owner holds it while it
-//! is awake, and releases it to sleep. A peer that finds it free works on the store itself for the rest of its batch. Only an
-//! owner that wakes up ever waits for the lock, at most until the end of one batch. Under load all owners are awake and the
-//! locks are not touched.
+//! Waking a sleeping core costs more than the work that it would do. So each slice has one lock. The owner
+//! holds it while it is awake, and releases it to sleep. A peer that finds it free works on the store itself
+//! for the rest of its batch. Only an owner that wakes up ever waits for the lock, at most until the end of
+//! one batch. Under load all owners are awake and the locks are not touched.
 
 use std::cell::UnsafeCell;
 use std::ops::{Deref, DerefMut};
@@ -19,8 +19,8 @@ struct Slice<T> {
     value: UnsafeCell<T>,
 }
 
-// SAFETY: `value` is reached only through a `SliceHandle` that holds `lock`, and only one handle can hold it at a time. So a
-// shared slice only moves `T` from thread to thread.
+// SAFETY: `value` is reached only through a `SliceHandle` that holds `lock`, and only one handle can hold it
+// at a time. So a shared slice only moves `T` from thread to thread.
 unsafe impl<T: Send> Sync for Slice<T> {}
 
 /// The slices of all shards.
@@ -34,8 +34,8 @@ impl<T> Clone for Slices<T> {
 }
 
 impl<T> Slices<T> {
-    /// Makes a slice of each of `values`, in order, with the handle of its owner. The owners hold their slices from the
-    /// start.
+    /// Makes a slice of each of `values`, in order, with the handle of its owner. The owners hold their
+    /// slices from the start.
     #[must_use]
     pub fn new(values: impl IntoIterator<Item = T>) -> (Self, Vec<SliceHandle<T>>) {
         let slice = |value| Slice { lock: Lock::new_held(), value: UnsafeCell::new(value) };
@@ -58,8 +58,8 @@ impl<T> Slices<T> {
     }
 }
 
-/// One shard's handle to a slice. It reaches the value only while it holds the lock; to use the value at another time
-/// panics.
+/// One shard's handle to a slice. It reaches the value only while it holds the lock; to use the value at
+/// another time panics.
 #[derive(Debug)]
 pub struct SliceHandle<T> {
     slices: Slices<T>,
@@ -122,7 +122,8 @@ impl<T> DerefMut for SliceHandle<T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
         assert!(self.held, "a slice is held while it is used");
-        // SAFETY: this handle holds the lock, so no other handle reaches the value, and this one is borrowed mutably.
+        // SAFETY: this handle holds the lock, so no other handle reaches the value, and this one is borrowed
+        // mutably.
         unsafe { &mut *self.slices.0[self.shard].value.get() }
     }
 }

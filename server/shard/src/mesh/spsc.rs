@@ -1,8 +1,8 @@
 //! A bounded channel with one producer and one consumer. The channels between shards are made of it.
 //!
-//! One thread pushes and one pops; neither waits. Each side keeps a private copy of its own index and publishes it. It reads
-//! the index of the other side again only when the value that it read last says that the channel is full, or empty. So most
-//! calls touch only one cache line that the other side writes.
+//! One thread pushes and one pops; neither waits. Each side keeps a private copy of its own index and
+//! publishes it. It reads the index of the other side again only when the value that it read last says that
+//! the channel is full, or empty. So most calls touch only one cache line that the other side writes.
 //!
 //! This file is also compiled by `server/shard/loom`, where loom tries every interleaving.
 
@@ -48,13 +48,14 @@ struct Shared<T> {
     popped: Index,
     /// Number of values pushed so far, modulo 2^64. Written by the producer.
     pushed: Index,
-    /// Value number `n` is in slot `n % len`, which holds a value when `popped <= n < pushed`. `len` is a power of two.
+    /// Value number `n` is in slot `n % len`, which holds a value when `popped <= n < pushed`. `len` is a
+    /// power of two.
     slots: Box<[UnsafeCell<MaybeUninit<T>>]>,
 }
 
-// SAFETY: the one producer writes a slot before it publishes `pushed` (release), and the one consumer reads it after it has
-// read that value (acquire). `popped` works in the same way in the other direction. So the two threads never access a slot at
-// the same time, and a value only moves from one thread to the other.
+// SAFETY: the one producer writes a slot before it publishes `pushed` (release), and the one consumer reads
+// it after it has read that value (acquire). `popped` works in the same way in the other direction. So the
+// two threads never access a slot at the same time, and a value only moves from one thread to the other.
 unsafe impl<T: Send> Sync for Shared<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Send for Shared<T> {}
@@ -123,16 +124,17 @@ impl<T> Producer<T> {
                 return Err(value);
             }
         }
-        // SAFETY: there are fewer than `capacity` values between `popped`, which the consumer has published, and `pushed`.
-        // So the consumer has read this slot, and does not access it again before the store below.
+        // SAFETY: there are fewer than `capacity` values between `popped`, which the consumer has published,
+        // and `pushed`. So the consumer has read this slot, and does not access it again before the store
+        // below.
         self.shared.slot(self.pushed).with_mut(|slot| unsafe { (*slot).write(value) });
         self.pushed = self.pushed.wrapping_add(1);
         self.shared.pushed.0.store(self.pushed, Ordering::Release);
         Ok(())
     }
 
-    /// Whether every value has been popped. Then all that the consumer did before it popped the last value is visible to
-    /// this thread.
+    /// Whether every value has been popped. Then all that the consumer did before it popped the last value is
+    /// visible to this thread.
     #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -150,8 +152,8 @@ impl<T> Consumer<T> {
                 return None;
             }
         }
-        // SAFETY: `pushed`, which the producer has published, is after this slot. So the slot was written, and the producer
-        // does not write it again before the store below.
+        // SAFETY: `pushed`, which the producer has published, is after this slot. So the slot was written,
+        // and the producer does not write it again before the store below.
         let value = self.shared.slot(self.popped).with_mut(|slot| unsafe { (*slot).assume_init_read() });
         self.popped = self.popped.wrapping_add(1);
         self.shared.popped.0.store(self.popped, Ordering::Release);
@@ -166,7 +168,8 @@ impl<T> Consumer<T> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(not(loom))]
+#[cfg(test)]
 mod tests {
     use std::sync::Arc;
 

@@ -9,15 +9,15 @@ use std::sync::atomic::AtomicU64;
 
 use crossbeam_channel::{Sender, bounded};
 
-use corecached_testkit::network::PORT_FIRST;
 use super::blame::TIMEOUT_MS;
-use corecached_shard::clock::Clock;
 use corecached_engine::KeyHasher;
-use corecached_net::endpoints::{Listen, Serves};
+use corecached_net::endpoints::{Listen, ListenerProtocol};
 use corecached_proxy::{Config, Found, Proxy, ProxyArgs, ProxyView, RelaySetup, Snapshot, Tree};
 use corecached_shard::ServerContext;
+use corecached_shard::clock::Clock;
 use corecached_shard::mesh::{self, Mesh};
 use corecached_testkit::network::Network;
+use corecached_testkit::network::PORT_FIRST;
 use corecached_testkit::shards::{Leftovers, Shards};
 
 use crate::cache::context;
@@ -115,10 +115,10 @@ impl Setup {
 
         let (meshes, presence) = mesh::connect(shards);
         let Listen::Tcp(listen) = &checked.server.listen else { panic!("it listens on TCP") };
-        let serves = Serves { wire: listen[0].serves.wire, ..Serves::default() };
+        let protocol = ListenerProtocol { wire: listen[0].protocol.wire, ..ListenerProtocol::default() };
         let clock = Arc::new(Clock::simulated(Arc::clone(clock_ms)));
         Self {
-            context: context(presence, &clock, shards, checked.server.connections_max, serves),
+            context: context(presence, &clock, shards, checked.server.connections_max, protocol),
             hasher: KeyHasher::new(seed),
             meshes,
             services,

@@ -1,5 +1,6 @@
-//! One request to the API server of a cluster, as the pod's service account. There are few requests, so each uses a
-//! connection of its own. Token and authorities are read for every request, because both are replaced while the pod runs.
+//! One request to the API server of a cluster, as the pod's service account. There are few requests, so each
+//! uses a connection of its own. Token and authorities are read for every request, because both are replaced
+//! while the pod runs.
 
 use std::fmt;
 use std::future::Future;
@@ -58,8 +59,8 @@ pub(crate) struct RetryPolicy {
     pub(crate) pause_max: Duration,
     /// Without an answer for this time, what is known is not used any more.
     pub(crate) patience: Duration,
-    /// A watch that is silent for this time is begun again where it ended. Servers send a bookmark about every minute if
-    /// anything changes; one that hangs does not accept another watch.
+    /// A watch that is silent for this time is begun again where it ended. Servers send a bookmark about
+    /// every minute if anything changes; one that hangs does not accept another watch.
     pub(crate) silence_max: Duration,
 }
 
@@ -74,7 +75,8 @@ impl Default for RetryPolicy {
 }
 
 impl ApiAccess {
-    /// The access of a pod: the server as its environment names it, the token and the authorities in the folder `account`.
+    /// The access of a pod: the server as its environment names it, the token and the authorities in the
+    /// folder `account`.
     ///
     /// # Errors
     /// The environment does not name the server.
@@ -204,7 +206,8 @@ impl ApiAccess {
             name: None,
         };
         let trust = Trust::load(&options).map_err(|error| ApiError::Broken(error.to_string()))?;
-        let secure = trust.towards(&self.host).map_err(|error| ApiError::Broken(format!("{server}: {error}")))?;
+        let secure =
+            trust.for_host(&self.host).map_err(|error| ApiError::Broken(format!("{server}: {error}")))?;
         let connector = TlsConnector::from(Arc::clone(&secure.config));
         Ok(Box::new(within(STEP_TIME, server, connector.connect(secure.name, stream)).await?))
     }

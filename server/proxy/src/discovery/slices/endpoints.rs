@@ -1,7 +1,8 @@
 //! The members of a Service according to its `EndpointSlice`s: their names and addresses. No network.
 //!
-//! Members are the endpoints that are ready and not terminating. If there are none, they are those that terminate and still
-//! serve, as in kube-proxy (KEP-1669): a Service that is restarted as a whole does not lose its last servers before they stop.
+//! Members are the endpoints that are ready and not terminating. If there are none, they are those that
+//! terminate and still serve, as in kube-proxy (KEP-1669): a Service that is restarted as a whole does not
+//! lose its last servers before they stop.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -16,8 +17,8 @@ const ENDPOINTS_MAX: usize = 4096;
 /// A member of a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Endpoint {
-    /// A name that stays when the pod is moved: the endpoint's host name, else the name of the pod; else the address with
-    /// dashes.
+    /// A name that stays when the pod is moved: the endpoint's host name, else the name of the pod; else the
+    /// address with dashes.
     pub(crate) name: String,
     /// The address.
     pub(crate) ip: IpAddr,
@@ -60,8 +61,7 @@ impl KnownSlices {
     /// `json` is not a list of slices, or there are too many.
     pub(crate) fn from_list(json: &Value) -> Result<Self, SliceError> {
         let items = json.get("items").and_then(Value::as_array).ok_or(SliceError::NoItems)?;
-        let mut known =
-            Self { slices: HashMap::new(), version: version(json).ok_or(SliceError::NoVersion)? };
+        let mut known = Self { slices: HashMap::new(), version: version(json).ok_or(SliceError::NoVersion)? };
         for item in items {
             known.put(item)?;
         }
@@ -102,8 +102,8 @@ impl KnownSlices {
             && self.slices.values().any(|slice| !slice.ending.is_empty())
     }
 
-    /// Each member once, `pod-2` before `pod-10`. A member with several addresses has the first in numeric order, IPv4 before
-    /// IPv6.
+    /// Each member once, `pod-2` before `pod-10`. A member with several addresses has the first in numeric
+    /// order, IPv4 before IPv6.
     #[must_use]
     pub(crate) fn members(&self) -> Vec<Endpoint> {
         let all_end = self.all_end();

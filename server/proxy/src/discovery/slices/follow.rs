@@ -1,6 +1,7 @@
-//! Lists and watches one Service. What is known is kept while the API server is away for a short time. After that, or if the
-//! server has never answered, DNS is used for the Service until the server answers. A refusal is treated in the same way: a
-//! server that has just started refuses all requests until it has read its access rules.
+//! Lists and watches one Service. What is known is kept while the API server is away for a short time. After
+//! that, or if the server has never answered, DNS is used for the Service until the server answers. A refusal
+//! is treated in the same way: a server that has just started refuses all requests until it has read its
+//! access rules.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -74,8 +75,8 @@ pub(super) async fn follow(access: Arc<ApiAccess>, service: Service, findings: w
                 }
             }
         }
-        // Between half of the pause and all of it, so that proxies do not ask all at once; but not past the time at which what
-        // is known must be given up.
+        // Between half of the pause and all of it, so that proxies do not ask all at once; but not past the
+        // time at which what is known must be given up.
         let jittered = pause.mul_f64(0.5 + fastrand::f64() / 2.0);
         let lost = follower.lost.filter(|_| follower.is_published());
         let left = lost.map_or(jittered, |lost| patience.saturating_sub(lost.elapsed()));
@@ -158,7 +159,8 @@ impl Follower {
         self.publish(Some(members));
     }
 
-    /// Leaves the Service to DNS. That is logged once, and once more if the server refuses, which does not pass by itself.
+    /// Leaves the Service to DNS. That is logged once, and once more if the server refuses, which does not
+    /// pass by itself.
     fn give_up(&mut self, error: &ApiError) {
         let is_refused = matches!(error, ApiError::Refused(_));
         let is_changed = self.publish(None);
@@ -185,7 +187,9 @@ impl Follower {
     }
 }
 
-async fn within_list_time(list: impl Future<Output = Result<KnownSlices, ApiError>>) -> Result<KnownSlices, ApiError> {
+async fn within_list_time(
+    list: impl Future<Output = Result<KnownSlices, ApiError>>,
+) -> Result<KnownSlices, ApiError> {
     match tokio::time::timeout(LIST_TIME, list).await {
         Ok(outcome) => outcome,
         Err(_) => Err(ApiError::Broken(format!("no list within {LIST_TIME:?}"))),
@@ -200,7 +204,7 @@ fn apply(known: &mut KnownSlices, line: &[u8]) -> Result<bool, ApiError> {
         Some("ADDED" | "MODIFIED") => {
             known.put(object)?;
             true
-        },
+        }
         Some("DELETED") => {
             known.remove(object);
             true

@@ -1,5 +1,6 @@
-//! The endpoints of Kubernetes Services, reported by the cluster as soon as they change. A thread lists the `EndpointSlice`s of
-//! each Service once and then watches them. Where the cluster does not report them, names are looked up by DNS.
+//! The endpoints of Kubernetes Services, reported by the cluster as soon as they change. A thread lists the
+//! `EndpointSlice`s of each Service once and then watches them. Where the cluster does not report them, names
+//! are looked up by DNS.
 //!
 //! | module | what it is |
 //! | --- | --- |
@@ -30,8 +31,8 @@ use crate::config::{Address, Config, Member, Pool, Server, Service};
 /// The pause between two checks for the first answers at the start.
 const CHECK_EVERY: Duration = Duration::from_millis(5);
 
-/// The endpoints of each Service that is followed; `None` if the cluster does not report them now. A Service that is missing
-/// has not been listed yet.
+/// The endpoints of each Service that is followed; `None` if the cluster does not report them now. A Service
+/// that is missing has not been listed yet.
 pub(crate) type SlicesFound = HashMap<Service, Option<Vec<Endpoint>>>;
 
 /// The thread that follows Services.
@@ -42,8 +43,8 @@ pub(crate) struct EndpointSlices {
 }
 
 impl EndpointSlices {
-    /// Starts the thread, which follows no Service at first and ends when this value is dropped. It sends to `wake` after each
-    /// change.
+    /// Starts the thread, which follows no Service at first and ends when this value is dropped. It sends to
+    /// `wake` after each change.
     #[must_use]
     pub(crate) fn start(access: ApiAccess, wake: Sender<()>) -> Self {
         let (wanted, wanted_services) = watch::channel(HashSet::new());
@@ -145,7 +146,8 @@ pub(super) fn members(pool: &Pool, slices: &SlicesFound) -> Option<Vec<(Server, 
     let Some(Member::Server(written)) = pool.members.first() else { return None };
     let Address::Tcp { host, port } = &written.address else { return None };
     let member = |endpoint: &Endpoint| {
-        // The name that the SRV records of a headless Service give it, so that no key moves when DNS is used instead.
+        // The name that the SRV records of a headless Service give it, so that no key moves when DNS is used
+        // instead.
         let host = format!("{}.{}", endpoint.name, host.trim_end_matches('.'));
         let address = Address::Tcp { host, port: *port };
         (Server { address, ..written.clone() }, (endpoint.ip, *port).into())
@@ -166,7 +168,8 @@ impl Found {
             }
             found.pools.insert(pool.name.clone(), servers);
         }
-        let named: HashSet<&Server> = super::configured_servers(config).chain(found.pools.values().flatten()).collect();
+        let named: HashSet<&Server> =
+            super::configured_servers(config).chain(found.pools.values().flatten()).collect();
         found.addresses.retain(|server, _| named.contains(server));
         found
     }

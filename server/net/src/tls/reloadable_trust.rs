@@ -1,33 +1,34 @@
-//! Whom a proxy trusts among its destinations, and what it shows them: read at start, and again when a file of it
-//! changes or a SIGHUP says so. On the control thread alone; shards are handed what it comes to, and connections keep
-//! what they began with.
+//! What a proxy trusts among its destinations, and what it shows them: read at start, and again when one of
+//! the files changes or a SIGHUP asks for it. On the control thread alone; shards are handed the result, and
+//! connections keep what they began with.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::error::TlsError;
 use super::files::fingerprint;
 use super::trust::{Trust, TrustOptions};
 
-/// See the head of the file.
+/// A [`Trust`] that is read again when its files change.
 #[derive(Clone, Debug)]
-pub struct Trusted {
+pub struct ReloadableTrust {
     options: TrustOptions,
     trust: Arc<Trust>,
-    /// Of what the files held when they were last read, good or not.
+    /// Hash of what the files held when they were last read, good or not.
     fingerprint: u64,
 }
 
-impl Trusted {
-    /// What `options` name.
+impl ReloadableTrust {
+    /// Reads the files that `options` name.
     ///
     /// # Errors
     /// As [`Trust::load`].
-    pub fn load(options: TrustOptions) -> Result<Self, String> {
+    pub fn load(options: TrustOptions) -> Result<Self, TlsError> {
         let fingerprint = fingerprint(files(&options));
         Ok(Self { trust: Arc::new(Trust::load(&options)?), options, fingerprint })
     }
 
-    /// As it was last read and good.
+    /// What was read last, of files that were good.
     #[must_use]
     pub const fn current(&self) -> &Arc<Trust> {
         &self.trust
@@ -38,11 +39,11 @@ impl Trusted {
         files(&self.options)
     }
 
-    /// Reads the files again, if they changed; whether they did.
+    /// Reads the files again if they changed, and returns whether they did.
     ///
     /// # Errors
-    /// As [`Trust::load`]: what was read before stays. Told once for each change.
-    pub fn reload(&mut self) -> Result<bool, String> {
+    /// As [`Trust::load`], once for each change; what was read before stays.
+    pub fn reload(&mut self) -> Result<bool, TlsError> {
         let fingerprint = fingerprint(self.files());
         if fingerprint == std::mem::replace(&mut self.fingerprint, fingerprint) {
             return Ok(false);

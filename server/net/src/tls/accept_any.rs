@@ -1,24 +1,25 @@
-//! A verifier that takes any certificate: for whoever asks a server on the same machine for a sign of life, whose
-//! certificate bears the name that others know it by. Never used for requests.
+//! A verifier that takes any certificate: for a health check of a server on the same machine, whose
+//! certificate bears the name that other machines know it by. Never used for requests.
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, Error, SignatureScheme};
 
-/// See the head of the file. That the server has the key of its certificate is verified all the same.
+/// Takes any certificate, whatever its name, age and authority. It still verifies that the server has the
+/// certificate's key.
 #[derive(Debug)]
-pub(super) struct Anybody {
+pub(super) struct AcceptAnyCertificate {
     algorithms: WebPkiSupportedAlgorithms,
 }
 
-impl Anybody {
+impl AcceptAnyCertificate {
     pub(super) const fn new(algorithms: WebPkiSupportedAlgorithms) -> Self {
         Self { algorithms }
     }
 }
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for AcceptAnyCertificate {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,
