@@ -114,7 +114,10 @@ impl Recipe for ProxyRecipe {
 
     fn assemble(&self, prepared: Vec<()>) -> Result<Vec<RelaySetup>, LaunchError> {
         let shards = prepared.len();
-        Ok(prepared.into_iter().map(|()| self.forwarding.relay(crate::process::random_seed(), shards)).collect())
+        Ok(prepared
+            .into_iter()
+            .map(|()| self.forwarding.relay(crate::process::random_seed(), shards))
+            .collect())
     }
 
     fn build(&self, setup: RelaySetup) -> Proxy {

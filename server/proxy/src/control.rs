@@ -10,9 +10,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, never, select};
 
 use crate::args::{CheckedProxy, ConfigSource};
 use crate::config::{self, Config, Import, Member, Rings};
-use crate::discovery::{
-    ApiAccess, Dns, EndpointSlices, Found, Lookups, Question, SlicesFound, followed_services, known_services,
-};
+use crate::discovery::{Dns, Finders, Found};
 use crate::forwarding::Forwarding;
 use crate::ready_wait::ReadyWait;
 use crate::relay::Snapshot;
@@ -32,11 +30,6 @@ const LOOK_UP_EVERY: Duration = Duration::from_secs(2);
 /// How often the thread checks whether the server stops, and whether a file has changed that cannot be
 /// watched.
 const TICK: Duration = Duration::from_millis(100);
-/// How long the start waits for the endpoints that a cluster reports, before it asks DNS.
-const FIRST_SLICES: Duration = Duration::from_secs(1);
-/// How long the start waits for DNS. If DNS answers, clients never meet a server without an address; if it
-/// does not, the port must be opened all the same.
-const FIRST_LOOKUP: Duration = Duration::from_secs(1);
 /// Most notices in a channel: one is enough to wake the thread.
 const NOTICES_MAX: usize = 1;
 /// How long the thread waits for further changes before it acts on them: all routes are built again each
@@ -65,88 +58,6 @@ pub struct Control {
     ready_wait: ReadyWait,
     /// The proxy started before the wait was over, and has not been reported ready.
     awaits: bool,
-}
-
-/// The threads that find the addresses of servers.
-#[derive(Debug)]
-struct Finders {
-    lookups: Lookups,
-    /// Follows the Services that pools name; `None` until the first pool names one.
-    slices: Option<EndpointSlices>,
-    /// What `slices` has reported so far.
-    slices_found: SlicesFound,
-    /// Receives a notice when one of the threads has found something.
-    notices: Receiver<()>,
-    /// The sender of these notices, for threads that are started later.
-    wake: Sender<()>,
-    /// The folder of the service account that the cluster's API server is asked with.
-    service_account: PathBuf,
-}
-
-impl Finders {
-    /// Starts the threads, and waits for what they find: [`FIRST_SLICES`] for the cluster and
-    /// [`FIRST_LOOKUP`] for DNS at most.
-    fn start(dns: Dns, config: &Arc<Config>, service_account: &Path) -> (Self, Found) {
-        let (wake, notices) = bounded(NOTICES_MAX);
-        let mut finders = Self {
-            lookups: Lookups::start(dns, wake.clone()),
-            slices: None,
-            slices_found: SlicesFound::new(),
-            notices,
-            wake,
-            service_account: service_account.to_owned(),
-        };
-        finders.follow_services(config);
-        if let Some(slices) = &mut finders.slices {
-            finders.slices_found = slices.wait_for_first(FIRST_SLICES);
-        }
-        let found = first_found(&mut finders.lookups, config, &finders.slices_found);
-        (finders, found)
-    }
-
-    /// Follows the Services that `config` names, by a thread that is started for the first of them.
-    fn follow_services(&mut self, config: &Config) {
-        if self.slices.is_none() {
-            if followed_services(config).is_empty() {
-                return;
-            }
-            match ApiAccess::from_environment(&self.service_account) {
-                Ok(access) => self.slices = Some(EndpointSlices::start(access, self.wake.clone())),
-                Err(error) => {
-                    tracing::warn!("endpoint_slices: {error}; DNS is asked instead");
-                    return;
-                }
-            }
-        }
-        if let Some(slices) = &self.slices {
-            slices.follow(config);
-        }
-    }
-
-    /// Takes what the followed Services have reported since the last call. Returns whether they have reported
-    /// anything.
-    fn take_slices(&mut self) -> bool {
-        let Some(changes) = self.slices.as_mut().and_then(EndpointSlices::take_changes) else { return false };
-        self.slices_found = changes;
-        true
-    }
-
-    /// Takes the answer to the pending lookup. `None` if it has not come, or if something else would be
-    /// looked up by now.
-    fn take_lookup(&mut self, config: &Arc<Config>) -> Option<Found> {
-        let (question, found) = self.lookups.take_answer()?;
-        let is_current = Arc::ptr_eq(&question.config, config)
-            && known_services(&question.slices) == known_services(&self.slices_found);
-        is_current.then(|| found.with_slices(config, &self.slices_found))
-    }
-
-    /// Begins a lookup of all names of `config`, unless one is pending.
-    fn look_up(&mut self, config: &Arc<Config>, before: &Found) {
-        if !self.lookups.is_pending() {
-            let (config, before) = (Arc::clone(config), before.clone());
-            self.lookups.ask(Question { config, before, slices: self.slices_found.clone() });
-        }
-    }
 }
 
 impl Control {
@@ -229,7 +140,7 @@ impl Control {
         let mut unsent = false;
         view.control_log.set_layout(&self.config, &self.found.pools);
         while !server.lifecycle.is_stopping() {
-            if wait(&changes, &self.finders.notices) {
+            if wait(&changes, self.finders.notices()) {
                 // Further changes may follow: editors and ConfigMaps write in several steps.
                 reload_at = Some(Instant::now() + self.reload_delay);
             }
@@ -244,7 +155,7 @@ impl Control {
                 changed |= self.reload_trusted();
             }
             if self.finders.take_slices() && !self.unfound {
-                let found = self.found.with_slices(&self.config, &self.finders.slices_found);
+                let found = self.finders.with_slices(&self.found, &self.config);
                 changed |= self.take_found(found, server, view);
             }
             if let Some(found) = self.finders.take_lookup(&self.config) {
@@ -341,21 +252,6 @@ impl Control {
             }
         }
     }
-}
-
-/// What is found by the first lookup, or without a lookup if that takes too long. The lookup then goes on.
-fn first_found(lookups: &mut Lookups, config: &Arc<Config>, slices: &SlicesFound) -> Found {
-    let before = Found::without_lookups(config, slices);
-    lookups.ask(Question { config: Arc::clone(config), before: before.clone(), slices: slices.clone() });
-    if let Some((_, found)) = lookups.wait_for_answer(FIRST_LOOKUP) {
-        return found;
-    }
-    tracing::warn!(
-        "DNS has not answered for {} ms: serving before all names are found, their servers are answered for with errors \
-         (--dns-server names whom to ask)",
-        FIRST_LOOKUP.as_millis()
-    );
-    before
 }
 
 /// Reports a configuration that cannot be used.

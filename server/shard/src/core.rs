@@ -1,7 +1,7 @@
 //! The chassis of one shard, apart from its driver and its service: sessions, replies, its ends of the mesh,
 //! counters, the clock, and the output of the turn.
 //!
-//! Nothing here calls the service; what does is in [`crate::requests`] and [`crate::turn`].
+//! Nothing here calls the service; what does is in `requests` and `turn`.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -68,7 +68,7 @@ struct Output {
     turn: u64,
 }
 
-/// The chassis of one shard. See the module.
+/// The chassis of one shard: its sessions, its output of the turn, and its ends of the mesh.
 pub struct Core<S: ServiceTypes> {
     /// Index of this shard.
     pub me: usize,

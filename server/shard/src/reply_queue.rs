@@ -1,7 +1,7 @@
 //! The replies of one connection, in the order of its requests.
 //!
 //! A reply is sent at once when nothing before it is outstanding, and is kept otherwise. A queue with nothing
-//! outstanding owns no heap memory: what it needs is lent to it by its shard ([`Spares`]).
+//! outstanding owns no heap memory: what it needs is lent to it by its shard (`Spares`).
 
 use std::collections::VecDeque;
 

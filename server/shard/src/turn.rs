@@ -118,7 +118,7 @@ impl<D: SecureDriver, S: Service> Shard<D, S> {
         self.core.mesh.unpark();
     }
 
-    /// From here on, the others wake this shard when they have something for it. False when they have
+    /// From now on, the others wake this shard when they publish something for it. False when they have
     /// already.
     fn park_mesh(&mut self) -> bool {
         let parked = self.core.mesh.park();

@@ -1,5 +1,5 @@
 //! The command line as it was written: the flags of memcached, and those that memcached does not have.
-//! [`super::check`] turns it into a configuration.
+//! [`super::check()`] turns it into a configuration.
 
 use std::ffi::OsString;
 

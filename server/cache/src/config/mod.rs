@@ -1,7 +1,7 @@
 //! The configuration of a cache. It is checked once: nothing in [`CacheConfig`] has to be parsed later, or
 //! can be wrong.
 
-pub mod args;
+mod args;
 mod check;
 mod extended;
 mod tls;

@@ -54,7 +54,7 @@ pub(super) fn check(
         _ if authorities.is_some() => Verify::Ask,
         mode => {
             tracing::warn!(
-                "-o ssl_verify_mode={mode}: without ssl_ca_cert no certificate of a client could hold good: none is asked for"
+                "-o ssl_verify_mode={mode}: without ssl_ca_cert no client certificate can be verified, so none is requested"
             );
             Verify::No
         }

@@ -15,7 +15,8 @@ use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfi
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{RData, RecordType};
 
-use super::{Found, SlicesFound, configured_address, configured_servers, servers};
+use super::found::{Found, configured_address, configured_servers, servers};
+use super::slices::SlicesFound;
 use crate::config::{Address, Config, Server};
 
 /// The time for one question, with all servers and attempts. After it, what was known before is kept.

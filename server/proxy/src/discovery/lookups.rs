@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::{Dns, Found, SlicesFound};
+use super::dns::Dns;
+use super::found::Found;
+use super::slices::SlicesFound;
 use crate::config::Config;
 
 /// Most lookups that are pending.

@@ -12,15 +12,15 @@
 //! | Dalli | [`Points::Dalli`] |
 //! | python-memcached, the Go clients | [`Distribution::Modula`] with [`KeyHash::Crc32UpperNotZero`], [`KeyHash::Crc32`] |
 
-pub mod furc;
-pub mod jump;
-pub mod key_hash;
-pub mod key_part;
+pub(crate) mod furc;
+pub(crate) mod jump;
+pub(crate) mod key_hash;
+pub(crate) mod key_part;
 mod maglev;
-pub mod murmur;
-pub mod points;
-pub mod rendezvous;
-pub mod spooky;
+pub(crate) mod murmur;
+pub(crate) mod points;
+pub(crate) mod rendezvous;
+pub(crate) mod spooky;
 #[cfg(test)]
 mod tests;
 

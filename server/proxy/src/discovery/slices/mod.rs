@@ -25,8 +25,7 @@ use tokio::task::AbortHandle;
 pub(crate) use client::{ACCOUNT, ApiAccess};
 pub(crate) use endpoints::Endpoint;
 
-use super::Found;
-use crate::config::{Address, Config, Member, Pool, Server, Service};
+use crate::config::{Config, Service};
 
 /// The pause between two checks for the first answers at the start.
 const CHECK_EVERY: Duration = Duration::from_millis(5);
@@ -137,40 +136,5 @@ async fn run(
         if wanted_services.changed().await.is_err() {
             return;
         }
-    }
-}
-
-/// The members of `pool` according to `slices`; `None` if its Service is not known.
-pub(super) fn members(pool: &Pool, slices: &SlicesFound) -> Option<Vec<(Server, std::net::SocketAddr)>> {
-    let endpoints = slices.get(pool.endpoint_slices.as_ref()?)?.as_ref()?;
-    let Some(Member::Server(written)) = pool.members.first() else { return None };
-    let Address::Tcp { host, port } = &written.address else { return None };
-    let member = |endpoint: &Endpoint| {
-        // The name that the SRV records of a headless Service give it, so that no key moves when DNS is used
-        // instead.
-        let host = format!("{}.{}", endpoint.name, host.trim_end_matches('.'));
-        let address = Address::Tcp { host, port: *port };
-        (Server { address, ..written.clone() }, (endpoint.ip, *port).into())
-    };
-    Some(endpoints.iter().map(member).collect())
-}
-
-impl Found {
-    /// This with the members that `slices` report. Nothing is looked up.
-    #[must_use]
-    pub(crate) fn with_slices(&self, config: &Config, slices: &SlicesFound) -> Self {
-        let mut found = self.clone();
-        for pool in &config.pools {
-            let Some(members) = members(pool, slices) else { continue };
-            let (servers, addresses): (Vec<_>, Vec<_>) = members.into_iter().unzip();
-            for (server, address) in servers.iter().zip(addresses) {
-                found.addresses.insert(server.clone(), address.into());
-            }
-            found.pools.insert(pool.name.clone(), servers);
-        }
-        let named: HashSet<&Server> =
-            super::configured_servers(config).chain(found.pools.values().flatten()).collect();
-        found.addresses.retain(|server, _| named.contains(server));
-        found
     }
 }

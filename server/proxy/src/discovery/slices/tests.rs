@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::client::RetryPolicy;
 use super::*;
 use crate::config::Options;
+use crate::discovery::{Dns, Found};
 
 /// A test gives up after this time.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -460,7 +461,7 @@ fn pools_have_the_members_that_slices_name_and_what_is_gone_is_forgotten() {
 #[test]
 fn names_are_not_looked_up_where_slices_tell() {
     // Nobody answers there.
-    let dns = super::super::Dns::new(Some("127.0.0.1:9".parse().unwrap())).unwrap();
+    let dns = Dns::new(Some("127.0.0.1:9".parse().unwrap())).unwrap();
     let config = one_pool();
     let endpoints = vec![Endpoint { name: "c-0".to_owned(), ip: "10.0.0.1".parse().unwrap() }];
     let told = SlicesFound::from([(service(), Some(endpoints))]);
