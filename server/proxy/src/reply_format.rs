@@ -1,5 +1,5 @@
-//! The reply format: how a client is told the reply to its command. Decided by the command, and kept while
-//! the request is pending.
+//! The reply format: how the reply to a command is written to its client. Decided by the command, and kept
+//! while the request is pending.
 
 use corecached_protocol::{Command, MetaVerb, Reply, line, text};
 
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_takes_the_form_its_command_asked_for() {
+    fn a_reply_has_the_format_that_its_command_asks_for() {
         let value = |cas_unique| Reply::Value { client_flags: 7, cas_unique, value: "abc".into() };
         let error = Reply::Error { kind: ErrorKind::Timeout, line: "SERVER_ERROR timeout".into() };
         let meta = |line: &'static str| Reply::Meta { line: line.into(), value: None };

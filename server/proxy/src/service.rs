@@ -123,7 +123,7 @@ pub enum ProxyBarrier {
     FlushDestinations {
         /// Seconds from now, or unix time.
         delay: Option<Exptime>,
-        /// The client asked for no reply.
+        /// The client sent `noreply`.
         noreply: bool,
     },
     /// Nothing more: it was enough that all earlier replies have been sent.

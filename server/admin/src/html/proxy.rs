@@ -3,9 +3,8 @@
 use maud::{Markup, html};
 
 use super::{none, table, time};
-use corecached_proxy::ProxyView;
-use corecached_proxy::{ControlEvent, RingView};
 use corecached_proxy::stats::{DestinationStats, HotKeyReport, Totals};
+use corecached_proxy::{ControlEvent, ProxyView, RingView};
 
 use crate::page::proxy::short;
 

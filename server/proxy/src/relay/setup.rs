@@ -40,7 +40,7 @@ pub struct UpstreamOptions {
     pub merge: MergeOptions,
 }
 
-/// What a shard builds its [`Relay`] from, on its own thread.
+/// What a shard builds its [`Relay`](super::Relay) from, on its own thread.
 #[derive(Clone, Debug)]
 pub struct RelaySetup {
     /// Where requests go at first.

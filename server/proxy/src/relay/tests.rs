@@ -217,7 +217,7 @@ fn a_large_value_goes_to_its_client_as_it_comes() {
 }
 
 #[test]
-fn a_large_value_that_breaks_off_is_told_to_be_broken() {
+fn a_large_value_that_breaks_off_is_delivered_as_broken() {
     let mut bench = Bench::new();
     bench.turn(0, Some("get a\r\n"));
     bench.connected();

@@ -249,7 +249,7 @@ fn no_more_lines_are_in_flight_than_allowed() {
 }
 
 #[test]
-fn a_late_reply_is_nobodys_and_the_next_is_the_next_ones() {
+fn a_late_reply_goes_to_no_request_and_the_next_one_to_its_own() {
     let mut bench = Bench::up(DestinationOptions::default());
     bench.ask(&get("a"), 1, 1000);
     bench.sent(1000);
@@ -318,7 +318,7 @@ fn a_silent_connection_that_is_asked_ever_more_is_closed_after_twice_the_timeout
 }
 
 #[test]
-fn a_request_on_a_connection_that_took_its_time_is_not_told_early_that_it_ran_out_of_its_own() {
+fn a_request_on_a_slow_connection_does_not_time_out_early() {
     let mut bench = Bench::new(DestinationOptions::default());
     bench.ask(&get("a"), 1, 0);
     assert_eq!(bench.action(0), Some(DestinationAction::Connect));
