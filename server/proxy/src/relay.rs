@@ -21,7 +21,7 @@ use socket2::SockAddr;
 use super::config::{Address, EjectedLimit, PoolId, Server};
 use super::merge::{Merge, MergeOptions, Role};
 use super::request::{Operation, OwnedRequest, key_of};
-use super::route::{self, Action, Execution, Limits, Routes, Softening, Tree};
+use super::route::{self, Action, ErrorDowngrade, Execution, Limits, Routes, Tree};
 use super::shape::Shape;
 use super::spool::{Spooler, Undelivered};
 use super::upstream::{self, Destination, HealthOptions, Options, PoolHealth, Thresholds};
@@ -273,13 +273,13 @@ impl Relay {
         if let Some(operation) = Operation::of(command) {
             self.asked[operation as usize] += 1;
         }
-        let softening = self.routes.tree().softening_of(command);
+        let downgrade = self.routes.tree().downgrade_of(command);
         let (shape, buffer) = (Shape::of(command), self.waiting.key(key));
         let mut asked = Asked {
             from,
             to,
             shape,
-            softening,
+            downgrade,
             key: buffer,
             begun: false,
             role: Role::Plain,
@@ -377,7 +377,7 @@ impl Relay {
             from,
             to,
             shape,
-            softening: Softening::None,
+            downgrade: ErrorDowngrade::None,
             key: Vec::new(),
             begun: false,
             role: Role::Plain,
@@ -500,7 +500,7 @@ impl Relay {
         }
         let places: Box<[u32]> =
             snapshot.tree.destinations().iter().map(|destination| self.place_of(destination)).collect();
-        self.routes = Rc::new(Routes::at(Arc::clone(&snapshot.tree), places));
+        self.routes = Rc::new(Routes::with_places(Arc::clone(&snapshot.tree), places));
         for place in 0..self.upstreams.len() {
             let upstream = &mut self.upstreams[place];
             // One that moved is connected to anew, as soon as nothing is under way; one that was nowhere is found.

@@ -9,7 +9,7 @@ use corecached_protocol::{Command, Reply, text};
 
 use crate::hot::Kept;
 use crate::merge::{Fate, Merge, Role};
-use crate::route::{CallId, Softening};
+use crate::route::{CallId, ErrorDowngrade};
 use crate::shape::Shape;
 use corecached_shard::clients::Clients;
 use corecached_shard::mesh::message::{Piece, ReplyTo};
@@ -30,7 +30,7 @@ pub(super) struct Asked {
     pub(super) from: usize,
     pub(super) to: ReplyTo,
     pub(super) shape: Shape,
-    pub(super) softening: Softening,
+    pub(super) downgrade: ErrorDowngrade,
     pub(super) key: Vec<u8>,
     /// The beginning of a value has been sent.
     pub(super) begun: bool,
@@ -232,7 +232,7 @@ impl Asked {
     /// A step of the reply.
     #[inline]
     pub(super) fn told(&mut self, event: &ReplyEvent<'_>, clients: &mut impl Clients) {
-        let Self { from, to, shape, softening, ref key, .. } = *self;
+        let Self { from, to, shape, downgrade, ref key, .. } = *self;
         match *event {
             ReplyEvent::Value { client_flags, cas_unique, value } => {
                 clients.answer(from, to, Piece::Last, |out| {
@@ -245,7 +245,7 @@ impl Asked {
             ReplyEvent::Reply(ref reply) => {
                 let piece = if self.begun { Piece::Broken } else { Piece::Last };
                 clients
-                    .answer(from, to, piece, |out| shape.render(key, &softening.apply(reply.clone()), out));
+                    .answer(from, to, piece, |out| shape.render(key, &downgrade.apply(reply.clone()), out));
             }
             ReplyEvent::ValueHead { client_flags, cas_unique, value_len } => {
                 self.begun = true;

@@ -4,33 +4,47 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use super::super::config::{
+use super::handles;
+use super::handles::all::All;
+use super::handles::big_value::BigValue;
+use super::handles::blackhole::Blackhole;
+use super::handles::bounded_load::BoundedLoad;
+use super::handles::destination::DestinationNode;
+use super::handles::error::ErrorNode;
+use super::handles::failover::node::{Failover, Order};
+use super::handles::failover::salted_order::SaltedOrder;
+use super::handles::hash::HashNode;
+use super::handles::key_split::KeySplit;
+use super::handles::latency::Latency;
+use super::handles::load_balancer::LoadBalancer;
+use super::handles::logging::Logging;
+use super::handles::lookaside::Lookaside;
+use super::handles::migrate::Migrate;
+use super::handles::miss_failover::MissFailover;
+use super::handles::modify_exptime::ModifyExptime;
+use super::handles::modify_key::ModifyKey;
+use super::handles::null::Null;
+use super::handles::operation_selector::OperationSelector;
+use super::handles::outstanding::Outstanding;
+use super::handles::prefix_selector::PrefixSelector;
+use super::handles::random::Random;
+use super::handles::rate_limit::RateLimit;
+use super::handles::replicated::{CopyServer, Replicated};
+use super::handles::resize::{Resize, RingGeneration};
+use super::handles::shadow::{ShadowNode, Shadows};
+use super::handles::shard_split::ShardSplits;
+use super::handles::slow_warm_up::SlowWarmUp;
+use super::handles::spool::Spool;
+use super::node::Listed;
+use super::node_set::{DestinationId, Node, NodeId, RingBelow};
+use super::outcome;
+use super::tree::{Destination, Tree};
+use crate::config::{
     self, Child, Config, FailoverPolicy, Handle, HandleId, Hash, Limit, Member, Pool, PoolId, PoolRoute,
     ResolvedPools, Rings, Server,
 };
-use super::super::hash::{KeyPart, Ring, RingError, RingServer, RingSpec, murmur, rendezvous};
-use super::super::request::Operation;
-use super::all::All;
-use super::big_value::BigValue;
-use super::bounded_load::BoundedLoad;
-use super::delay::Latency;
-use super::failover::{Failover, Order};
-use super::key_split::KeySplit;
-use super::load_balancer::LoadBalancer;
-use super::logging::Logging;
-use super::lookaside::Lookaside;
-use super::migrate::Migrate;
-use super::modify::{ModifyExptime, ModifyKey};
-use super::outcome;
-use super::outstanding::Outstanding;
-use super::rate_limit::RateLimit;
-use super::replicated::{self, Replicated};
-use super::resize::{Era, Resize};
-use super::salted::Salted;
-use super::shadow::{Shadow, Shadows};
-use super::shard_split::ShardSplits;
-use super::slow_warm_up::SlowWarmUp;
-use super::tree::{Destination, DestinationId, Node, NodeId, Tree};
+use crate::hash::{KeyPart, Ring, RingError, RingServer, RingSpec, murmur, rendezvous};
+use crate::request::Operation;
 use corecached_protocol::Exptime;
 
 /// Most destinations one `Pool|A` may come to, and children of a handle.
@@ -122,7 +136,11 @@ struct Compiler<'a> {
 type Compiled<T> = Result<T, CompileError>;
 
 impl Compiler<'_> {
-    fn push(&mut self, node: Node) -> NodeId {
+    fn push(&mut self, node: impl Listed) -> NodeId {
+        self.push_any(node.into_node())
+    }
+
+    fn push_any(&mut self, node: Node) -> NodeId {
         self.nodes.push(node);
         self.nodes.len() as NodeId - 1
     }
@@ -140,17 +158,17 @@ impl Compiler<'_> {
         let config::Options { big_value_threshold: threshold, big_value_batch: batch, .. } =
             self.config.options;
         if threshold > 0 {
-            root = self.push(Node::BigValue(BigValue { target: root, threshold, batch }));
+            root = self.push(BigValue { target: root, threshold, batch });
         }
         if self.config.options.log_all {
-            root = self.push(Node::Logging(Logging { target: root, lines: Limit::LINES }));
+            root = self.push(Logging { target: root, lines: Limit::LINES });
         }
         self.roots.push((handle, root));
         root
     }
 
     fn error_node(&mut self, text: &str) -> NodeId {
-        self.push(Node::Error { reply: outcome::local_error(text) })
+        self.push(ErrorNode { reply: outcome::local_error(text) })
     }
 
     fn resolved(&self, pool: PoolId) -> Option<&[Server]> {
@@ -190,7 +208,7 @@ impl Compiler<'_> {
             self.destinations.len() - 1
         });
         let id = DestinationId(at as u32);
-        let node = self.push(Node::Destination { id, keep_routing_prefix: pool.keep_routing_prefix });
+        let node = self.push(DestinationNode { id, keep_routing_prefix: pool.keep_routing_prefix });
         self.destination_nodes.insert(key, node);
         node
     }
@@ -222,17 +240,16 @@ impl Compiler<'_> {
     /// What `nodes` hash by: their addresses where they are destinations, else their places.
     fn ring_servers(&self, hash: &Hash, nodes: &[NodeId]) -> Vec<RingServer> {
         let server = |(at, node): (usize, &NodeId)| {
-            let address = match &self.nodes[*node as usize] {
-                Node::Destination { id, .. } => Some(&self.destinations[id.0 as usize].server.address),
-                _ => None,
-            };
+            let destination = DestinationNode::in_node(&self.nodes[*node as usize]);
+            let address =
+                destination.map(|destination| &self.destinations[destination.id.0 as usize].server.address);
             let mut server = match address {
-                Some(super::super::config::Address::Tcp { host, port }) => RingServer::new(host, *port),
-                Some(super::super::config::Address::Unix { path }) => RingServer::new(path, 0),
+                Some(crate::config::Address::Tcp { host, port }) => RingServer::new(host, *port),
+                Some(crate::config::Address::Unix { path }) => RingServer::new(path, 0),
                 None => RingServer::new(&at.to_string(), 0),
             };
             if !hash.weights.is_empty() {
-                server.weight = hash.weights.get(at).copied().unwrap_or(super::super::hash::WEIGHT_MISSING);
+                server.weight = hash.weights.get(at).copied().unwrap_or(crate::hash::WEIGHT_MISSING);
             }
             server.tag = hash.tags.get(at).cloned();
             server
@@ -249,19 +266,20 @@ impl Compiler<'_> {
             pool.warm_resize.filter(|_| resizes).and_then(|times| Some((times, self.rings.of(&pool.name)?)));
         if let Some((times, rings)) = rings {
             let node = self.resizing(id, hash, times, rings)?;
-            let empty = matches!(self.nodes[node as usize], Node::Null | Node::Error { .. });
-            return Ok(if spool && !empty { self.push(Node::Spool { target: node }) } else { node });
+            let pool = &self.nodes[node as usize];
+            let empty = Null::in_node(pool).is_some() || ErrorNode::in_node(pool).is_some();
+            return Ok(if spool && !empty { self.push(Spool { target: node }) } else { node });
         }
         let mut children = self.members(id);
         if let Some(config::SlowWarmUp { failover, settings }) = slow {
             let failover = self.node(failover);
             for target in &mut children {
-                *target = self.push(Node::SlowWarmUp(SlowWarmUp { target: *target, failover, settings }));
+                *target = self.push(SlowWarmUp { target: *target, failover, settings });
             }
         }
         let node = match children[..] {
             [] if pool.error_on_empty => return Ok(self.error_node(&format!("pool {} is empty", pool.name))),
-            [] => return Ok(self.push(Node::Null)),
+            [] => return Ok(self.push(Null)),
             [only] => only,
             _ => {
                 let servers = hash.ring_servers(pool, self.resolved(id));
@@ -271,11 +289,11 @@ impl Compiler<'_> {
                 }
                 match bounded_load {
                     Some(times) => return Ok(self.bounded(ring, &children, times, spool)),
-                    None => self.push(Node::Hash { ring, children: children.into() }),
+                    None => self.push(HashNode { ring, children: children.into() }),
                 }
             }
         };
-        Ok(if spool { self.push(Node::Spool { target: node }) } else { node })
+        Ok(if spool { self.push(Spool { target: node }) } else { node })
     }
 
     /// A pool that goes from ring to ring.
@@ -288,16 +306,19 @@ impl Compiler<'_> {
     ) -> Compiled<NodeId> {
         let config = self.config;
         let pool = config.pool(id);
-        let mut eras = Vec::new();
+        let mut generations = Vec::new();
         for ring in rings {
             let children: Vec<NodeId> =
                 ring.members.iter().map(|server| self.destination(id, server.clone())).collect();
             let servers = hash.ring_servers(pool, Some(&ring.members));
-            eras.push(Era { node: self.pool_of(pool, hash, children, &servers)?, since_ms: ring.since_ms });
+            generations.push(RingGeneration {
+                node: self.pool_of(pool, hash, children, &servers)?,
+                since_ms: ring.since_ms,
+            });
         }
-        Ok(match eras[..] {
+        Ok(match generations[..] {
             [only] => only.node,
-            _ => self.push(Node::Resize(Resize { eras: eras.into(), times })),
+            _ => self.push(Resize { generations: generations.into(), times }),
         })
     }
 
@@ -325,25 +346,25 @@ impl Compiler<'_> {
         let own_zone = names.iter().position(|name| !own.is_empty() && *name == own).map(|zone| zone as u32);
         let count = names.len();
         let server = |(&node, zone): (&NodeId, u32)| {
-            let keeping = if route.spool_deletes { self.push(Node::Spool { target: node }) } else { node };
-            replicated::Server { node, keeping, zone }
+            let keeping = if route.spool_deletes { self.push(Spool { target: node }) } else { node };
+            CopyServer { node, keeping, zone }
         };
         let servers = nodes.iter().zip(zones).map(server).collect();
-        self.push(Node::Replicated(Replicated {
+        self.push(Replicated {
             ring,
             servers,
             copies: route.replicas as usize,
             zones: count,
             own_zone,
             hedge: route.hedge,
-        }))
+        })
     }
 
     /// A pool whose servers have only so much under way.
     fn bounded(&mut self, ring: Arc<Ring>, children: &[NodeId], times: f64, spool: bool) -> NodeId {
-        let keep = |&node: &NodeId| if spool { self.push(Node::Spool { target: node }) } else { node };
+        let keep = |&node: &NodeId| if spool { self.push(Spool { target: node }) } else { node };
         let keeping = children.iter().map(keep).collect();
-        self.push(Node::BoundedLoad(BoundedLoad { ring, children: children.into(), keeping, times }))
+        self.push(BoundedLoad { ring, children: children.into(), keeping, times })
     }
 
     /// The node of a pool that has these children, which hash by `servers`.
@@ -356,11 +377,11 @@ impl Compiler<'_> {
     ) -> Compiled<NodeId> {
         Ok(match children[..] {
             [] if pool.error_on_empty => self.error_node(&format!("pool {} is empty", pool.name)),
-            [] => self.push(Node::Null),
+            [] => self.push(Null),
             [only] => only,
             _ => {
                 let ring = Arc::new(self.ring(hash, servers, &pool.name)?);
-                self.push(Node::Hash { ring, children: children.into() })
+                self.push(HashNode { ring, children: children.into() })
             }
         })
     }
@@ -368,18 +389,11 @@ impl Compiler<'_> {
     /// The ring of a pool under nodes that only limit or watch.
     fn ring_below(&self, mut node: NodeId) -> Option<Arc<Ring>> {
         loop {
-            node = match &self.nodes[node as usize] {
-                Node::Hash { ring, .. } => return Some(Arc::clone(ring)),
-                Node::Spool { target } => *target,
-                Node::Resize(resize) => resize.newest(),
-                Node::RateLimit(limit) => limit.target,
-                Node::Outstanding(limit) => limit.target,
-                Node::Logging(logging) => logging.target,
-                Node::Replicated(replicated) => return Some(Arc::clone(&replicated.ring)),
-                Node::BoundedLoad(bounded) => return Some(Arc::clone(&bounded.ring)),
-                Node::Failover(Failover { order: Order::Salted(salted), .. }) => return salted.own.clone(),
-                _ => return None,
-            };
+            match self.nodes[node as usize].ring_below() {
+                RingBelow::Ring(ring) => return Some(ring),
+                RingBelow::At(below) => node = below,
+                RingBelow::None => return None,
+            }
         }
     }
 
@@ -442,8 +456,8 @@ impl Compiler<'_> {
                 if servers.is_empty() {
                     return Ok(own);
                 }
-                let salted = Salted { own: self.ring_below(own), servers: servers.len() as u32 };
-                Node::Failover(Failover {
+                let salted = SaltedOrder { own: self.ring_below(own), servers: servers.len() as u32 };
+                handles::Node::Failover(Failover {
                     children: std::iter::once(own).chain(servers).collect(),
                     errors: errors.clone(),
                     order: Order::Salted(salted),
@@ -453,7 +467,7 @@ impl Compiler<'_> {
                     exptime_max_s: None,
                 })
             }
-            Handle::ShardSplits { target, splits } => Node::ShardSplits(ShardSplits {
+            Handle::ShardSplits { target, splits } => handles::Node::ShardSplit(ShardSplits {
                 target: self.node(*target),
                 splits: splits.iter().map(|(shard, split)| (shard.as_bytes().into(), *split)).collect(),
                 host_id: self.config.options.host_id,
@@ -462,31 +476,38 @@ impl Compiler<'_> {
                 let children = self.children(children);
                 let servers = self.ring_servers(hash, &children);
                 let ring = Arc::new(self.ring(hash, &servers, handle.type_name())?);
-                Node::Hash { ring, children }
+                handles::Node::Hash(HashNode { ring, children })
             }
             Handle::Failover { children, .. } => {
                 let children = self.children(children);
-                Node::Failover(self.failover(children, handle)?)
+                handles::Node::Failover(self.failover(children, handle)?)
             }
             Handle::Latest { children, count, salt, .. } => {
                 let all = self.children(children);
                 let order = self.order_of_host(all.len(), salt);
                 let chosen = order.iter().take(*count).map(|&at| all[at]).collect();
-                Node::Failover(self.failover(chosen, handle)?)
+                handles::Node::Failover(self.failover(chosen, handle)?)
             }
             Handle::MissFailover { children, return_best_on_error } => {
-                Node::MissFailover { children: self.children(children), best: *return_best_on_error }
+                handles::Node::MissFailover(MissFailover {
+                    children: self.children(children),
+                    best: *return_best_on_error,
+                })
             }
             Handle::All { children, wait } => {
-                Node::All(All { children: self.children(children), wait: *wait })
+                handles::Node::All(All { children: self.children(children), wait: *wait })
             }
-            Handle::Random { children } => Node::Random { children: self.children(children) },
+            Handle::Random { children } => {
+                handles::Node::Random(Random { children: self.children(children) })
+            }
             Handle::HostId { children, salt } => {
                 let children = self.children(children);
                 return Ok(children[self.order_of_host(children.len(), salt)[0]]);
             }
-            Handle::Null => Node::Null,
-            Handle::Error { response } => Node::Error { reply: outcome::local_error(response) },
+            Handle::Null => handles::Node::Null(Null),
+            Handle::Error { response } => {
+                handles::Node::Error(ErrorNode { reply: outcome::local_error(response) })
+            }
             Handle::OperationSelector { default, policies } => {
                 let default = match default {
                     Some(handle) => self.node(*handle),
@@ -496,7 +517,7 @@ impl Compiler<'_> {
                 for (operation, handle) in policies {
                     by_operation[*operation as usize] = self.node(*handle);
                 }
-                Node::Operation { by_operation }
+                handles::Node::OperationSelector(OperationSelector { by_operation })
             }
             Handle::PrefixSelector { policies, wildcard } => {
                 let wildcard = match wildcard {
@@ -505,9 +526,12 @@ impl Compiler<'_> {
                 };
                 let policy =
                     |(prefix, handle): &(String, HandleId)| (prefix.as_bytes().into(), self.node(*handle));
-                Node::Prefix { policies: policies.iter().map(policy).collect(), wildcard }
+                handles::Node::PrefixSelector(PrefixSelector {
+                    policies: policies.iter().map(policy).collect(),
+                    wildcard,
+                })
             }
-            Handle::WarmUp { cold, warm, exptime_s } => Node::Lookaside(Lookaside {
+            Handle::WarmUp { cold, warm, exptime_s } => handles::Node::Lookaside(Lookaside {
                 front: self.node(*cold),
                 back: self.node(*warm),
                 exptime: Exptime(*exptime_s),
@@ -517,7 +541,7 @@ impl Compiler<'_> {
                 mark_refresh: 0,
             }),
             Handle::L1L2 { l1, l2, upgrading_exptime_s, negative_exptime_s, negative_refresh } => {
-                Node::Lookaside(Lookaside {
+                handles::Node::Lookaside(Lookaside {
                     front: self.node(*l1),
                     back: self.node(*l2),
                     exptime: Exptime(*upgrading_exptime_s),
@@ -527,7 +551,7 @@ impl Compiler<'_> {
                     mark_refresh: *negative_refresh,
                 })
             }
-            Handle::Migrate { from, to, start_s, interval_s } => Node::Migrate(Migrate {
+            Handle::Migrate { from, to, start_s, interval_s } => handles::Node::Migrate(Migrate {
                 from: self.node(*from),
                 to: self.node(*to),
                 start_s: *start_s,
@@ -537,14 +561,14 @@ impl Compiler<'_> {
             Handle::Shadow { target, shadows } => {
                 let target = self.node(*target);
                 let whole = 2_f64.powi(32);
-                let shadow = |shadow: &super::super::config::Shadow| Shadow {
+                let shadow = |shadow: &crate::config::Shadow| ShadowNode {
                     target: self.node(shadow.target),
                     index_range: shadow.index_range,
                     hashes: ((shadow.key_fraction.0 * whole) as u64, (shadow.key_fraction.1 * whole) as u64),
                     keys: shadow.keys.iter().map(|key| key.as_bytes().into()).collect(),
                     requests_fraction: shadow.requests_fraction,
                 };
-                Node::Shadow(Shadows {
+                handles::Node::Shadow(Shadows {
                     target,
                     ring: self.ring_below(target),
                     shadows: shadows.iter().map(shadow).collect(),
@@ -552,13 +576,13 @@ impl Compiler<'_> {
                 })
             }
             Handle::RateLimit { target, rates } => {
-                Node::RateLimit(RateLimit { target: self.node(*target), rates: *rates })
+                handles::Node::RateLimit(RateLimit { target: self.node(*target), rates: *rates })
             }
             Handle::OutstandingLimit { target, max } => {
-                Node::Outstanding(Outstanding { target: self.node(*target), max: *max })
+                handles::Node::Outstanding(Outstanding { target: self.node(*target), max: *max })
             }
             Handle::LoadBalancer { children, algorithm, salt, ttl_ms, tries_max, errors } => {
-                Node::LoadBalancer(LoadBalancer {
+                handles::Node::LoadBalancer(LoadBalancer {
                     children: self.children(children),
                     algorithm: *algorithm,
                     salt: salt.as_bytes().into(),
@@ -568,20 +592,24 @@ impl Compiler<'_> {
                     errors: errors.clone(),
                 })
             }
-            Handle::BigValue { target, threshold, batch } => {
-                Node::BigValue(BigValue { target: self.node(*target), threshold: *threshold, batch: *batch })
-            }
-            Handle::Latency { target, before_ms, after_ms, total_ms } => Node::Latency(Latency {
+            Handle::BigValue { target, threshold, batch } => handles::Node::BigValue(BigValue {
+                target: self.node(*target),
+                threshold: *threshold,
+                batch: *batch,
+            }),
+            Handle::Latency { target, before_ms, after_ms, total_ms } => handles::Node::Latency(Latency {
                 target: self.node(*target),
                 before_ms: u64::from(*before_ms),
                 after_ms: u64::from(*after_ms),
                 total_ms: u64::from(*total_ms),
             }),
-            Handle::Blackhole { after_ms } => Node::Blackhole { after_ms: u64::from(*after_ms) },
-            Handle::Logging { target, lines } => {
-                Node::Logging(Logging { target: self.node(*target), lines: *lines })
+            Handle::Blackhole { after_ms } => {
+                handles::Node::Blackhole(Blackhole { after_ms: u64::from(*after_ms) })
             }
-            Handle::KeySplit { target, replicas, all_sync, first_hit } => Node::KeySplit(KeySplit {
+            Handle::Logging { target, lines } => {
+                handles::Node::Logging(Logging { target: self.node(*target), lines: *lines })
+            }
+            Handle::KeySplit { target, replicas, all_sync, first_hit } => handles::Node::KeySplit(KeySplit {
                 target: self.node(*target),
                 replicas: *replicas,
                 own: (self.config.options.host_id % u64::from(*replicas)) as u32,
@@ -596,7 +624,7 @@ impl Compiler<'_> {
                 set_key_suffix,
             } => {
                 let bytes = |text: &Option<String>| text.clone().map(Into::into);
-                Node::ModifyKey(ModifyKey {
+                handles::Node::ModifyKey(ModifyKey {
                     target: self.node(*target),
                     set_routing_prefix: bytes(set_routing_prefix),
                     ensure_key_prefix: bytes(ensure_key_prefix),
@@ -604,12 +632,12 @@ impl Compiler<'_> {
                     set_key_suffix: bytes(set_key_suffix),
                 })
             }
-            Handle::ModifyExptime { target, exptime_s, min } => Node::ModifyExptime(ModifyExptime {
+            Handle::ModifyExptime { target, exptime_s, min } => handles::Node::ModifyExptime(ModifyExptime {
                 target: self.node(*target),
                 exptime_s: *exptime_s,
                 min: *min,
             }),
         };
-        Ok(self.push(node))
+        Ok(self.push_any(node))
     }
 }

@@ -1,18 +1,18 @@
-//! Which child of a request refused it, so as not to wait for a slow server, and is asked again when nobody else can
-//! answer: refusing is of use only while there is somebody else.
+//! Which child of a request refused it, so that the request need not wait for a slow server. That child is asked again
+//! when no other can answer: a refusal is of use only while there is another.
 
 use corecached_protocol::Reply;
 
-use super::super::upstream;
+use crate::upstream;
 
-/// See the head of the file.
+/// Whether a child of a request refused it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) enum Refused {
     #[default]
     Nobody,
-    /// The first that did.
+    /// The first child that refused.
     By(u32),
-    /// Once, and not once more.
+    /// That child was asked again; it is not asked once more.
     AskedAgain,
 }
 
@@ -24,7 +24,7 @@ impl Refused {
         }
     }
 
-    /// No other child can answer: whom to ask again, if anybody refused.
+    /// No other child can answer: the child to ask again, if one refused.
     pub fn ask_again(&mut self) -> Option<u32> {
         let Self::By(child) = *self else { return None };
         *self = Self::AskedAgain;
@@ -36,9 +36,9 @@ impl Refused {
 mod tests {
     use corecached_protocol::{ErrorKind, Reply};
 
-    use super::super::super::config::Options;
-    use super::super::tests::{Bench, TIMEOUT, error, options, value};
     use super::upstream::failure::slow;
+    use crate::config::Options;
+    use crate::route::tests::{Bench, TIMEOUT, error, options, value};
 
     /// `route` over `two` of `a` and `b`, `a` and `b` alone, all of which may refuse, and `c`, which may not.
     fn bench(route: &str) -> Bench {

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use corecached_protocol::{Command, ErrorKind, Limits as LineLimits, Parsed, Parser, Reply};
 
-use super::super::config::{Config, Options, ResolvedPools, Server};
-use super::super::request::{OwnedRequest, key_of};
 use super::*;
+use crate::config::{Config, Options, ResolvedPools, Server};
+use crate::request::{OwnedRequest, key_of};
 
 /// Single-server pools `a` to `e`, and `two` of `a` and `b`.
 pub(super) const POOLS: &str = r#""pools": {"a": {"servers": ["a:1"]}, "b": {"servers": ["b:1"]}, "c": {"servers": ["c:1"]},
@@ -259,7 +259,7 @@ fn failed_retrievals_and_counts_are_misses_where_that_is_the_default() {
         assert_eq!(bench.reply(sent, error(TIMEOUT)), Some(answer.clone()), "{line}");
         let line = format!("{line}\r\n");
         assert_eq!(
-            bench.routes.tree().softening_of(&parse(&line, &LineLimits::default())).apply(error(TIMEOUT)),
+            bench.routes.tree().downgrade_of(&parse(&line, &LineLimits::default())).apply(error(TIMEOUT)),
             answer
         );
     }
@@ -323,7 +323,7 @@ fn resolved_members_replace_those_written_without_reading_again() {
     };
     assert_eq!(hosts(&ResolvedPools::new()), ["name:1"]);
     let server = |host: &str| Server {
-        address: super::super::config::Address::Tcp { host: host.into(), port: 1 },
+        address: crate::config::Address::Tcp { host: host.into(), port: 1 },
         tls: false,
         reply_timeout_ms: 1000,
         connect_timeout_ms: 1000,

@@ -1,0 +1,319 @@
+//! Consistent hashing with bounded loads (Mirrokni, Thorup, Zadimoghaddam 2016): a key whose server has more under way
+//! than so many times the average goes to the next place that its hash gives it.
+//!
+//! What is under way is what this core sees. A server that failed to be reached is none of those the average is over,
+//! until it answers. A key has [`PLACES`] places; where none has room, it stays at its first.
+//!
+//! - `get` and `set` go where there is room. So a value may be in several places: a `get` may miss one that is stored, and
+//!   after a `set` another place may keep the old value until it expires or is deleted.
+//! - `delete` goes to all places of the key; the worst reply is the answer.
+//! - What depends on what is there (`gets`, `cas`, `add`, `incr`, `append`, `touch` and the like) goes to the first place.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use corecached_protocol::{ErrorKind, Reply};
+
+use crate::hash::Ring;
+use crate::request::{Operation, OwnedRequest};
+use crate::route::frame::{Frame, Parent, Step};
+use crate::route::node::{Listed, RouteNode};
+use crate::route::node_set::{Next, NodeId, RingBelow};
+use crate::route::outcome;
+use crate::route::slab::SlotId;
+
+/// Where a key may be: the more, the more a delete costs.
+const PLACES: usize = 3;
+/// Salts that are tried for further places.
+const SALTS_MAX: u32 = 16;
+
+/// A pool in which a destination gets no more than so many times the average of what is under way.
+#[derive(Debug)]
+pub(in crate::route) struct BoundedLoad {
+    pub ring: Arc<Ring>,
+    pub children: Box<[NodeId]>,
+    /// The same with deletes that fail kept for later.
+    pub keeping: Box<[NodeId]>,
+    /// Of the average; more than 1.
+    pub times: f64,
+}
+
+/// What a shard has under way at the children.
+#[derive(Debug)]
+pub(in crate::route) struct BoundedLoads {
+    by_child: Box<[ChildLoad]>,
+    total: Cell<u32>,
+    unreachable: Cell<u32>,
+}
+
+#[derive(Debug, Default)]
+struct ChildLoad {
+    under_way: Cell<u32>,
+    is_unreachable: Cell<bool>,
+}
+
+/// What a request waits for.
+#[derive(Debug)]
+pub(in crate::route) enum BoundedProgress {
+    /// The reply of this child.
+    One(u32),
+    /// Those of a delete, of which this is the worst so far.
+    Deleting(Option<Reply>),
+}
+
+impl BoundedLoad {
+    /// The places of `key`, the first the one it has without bounds; how many there are.
+    fn places(&self, key: &[u8]) -> ([u32; PLACES], usize) {
+        let count = self.children.len() as u32;
+        let own = self.ring.pick(key) as u32;
+        let (mut places, mut len) = ([own; PLACES], 1);
+        let salted = (1..=SALTS_MAX).map(|salt| self.ring.pick_resalted(key, salt) as u32);
+        // What no salt hits, as under a `ConstShard`: those that follow.
+        for place in salted.chain((1..count).map(|next| (own + next) % count)) {
+            if len == PLACES {
+                break;
+            }
+            if !places[..len].contains(&place) {
+                places[len] = place;
+                len += 1;
+            }
+        }
+        (places, len)
+    }
+}
+
+impl RouteNode for BoundedLoad {
+    type State = BoundedLoads;
+    type Progress = BoundedProgress;
+
+    fn state(&self) -> BoundedLoads {
+        debug_assert!(self.children.len() > 1 && self.children.len() == self.keeping.len());
+        BoundedLoads {
+            by_child: self.children.iter().map(|_| ChildLoad::default()).collect(),
+            total: Cell::new(0),
+            unreachable: Cell::new(0),
+        }
+    }
+
+    fn start(
+        &self,
+        loads: &BoundedLoads,
+        step: &mut Step,
+        node: NodeId,
+        request: OwnedRequest,
+        parent: Parent,
+    ) {
+        if !step.frames.has_room(1) {
+            return step.answer(parent, outcome::busy());
+        }
+        let own = self.ring.pick(request.key()) as u32;
+        let child = match request.operation() {
+            Operation::Delete => {
+                let (places, len) = self.places(request.key());
+                let sent = places[..len].iter().map(|&at| (self.keeping[at as usize], request.clone()));
+                let progress = Self::waiting(BoundedProgress::Deleting(None));
+                return step.open_with(node, &request, parent, progress, sent);
+            }
+            Operation::Get | Operation::Set
+                if may_be_anywhere(&request) && !loads.has_room(own, self.times) =>
+            {
+                let (places, len) = self.places(request.key());
+                let free = places[1..len].iter().find(|&&place| loads.has_room(place, self.times));
+                free.copied().unwrap_or(own)
+            }
+            _ => own,
+        };
+        step.tails.bounded_load_moved += u64::from(child != own);
+        loads.begun(child);
+        let sent = [(self.children[child as usize], request.clone())];
+        step.open_with(node, &request, parent, Self::waiting(BoundedProgress::One(child)), sent);
+    }
+
+    fn replied(
+        &self,
+        loads: &BoundedLoads,
+        frame: &mut Frame,
+        step: &mut Step,
+        _: SlotId,
+        _: u32,
+        reply: Reply,
+    ) {
+        let Some(progress) = Self::in_progress(&mut frame.progress) else { return };
+        match progress {
+            BoundedProgress::One(child) => {
+                loads.ended(*child, &reply);
+                frame.answer(step, reply);
+            }
+            BoundedProgress::Deleting(worst) => {
+                // That one place has not got it is no news, unless none has.
+                let errs = |reply: &Reply| outcome::error_kind(reply).is_some();
+                let rank = |reply: &Reply| (errs(reply), outcome::rank(reply));
+                let replaces = worst.as_ref().is_none_or(|worst| match (errs(&reply), errs(worst)) {
+                    (false, false) => rank(&reply) < rank(worst),
+                    _ => rank(&reply) > rank(worst),
+                });
+                if replaces {
+                    *worst = Some(reply);
+                }
+                if frame.waiting == 0
+                    && let Some(answer) = worst.take()
+                {
+                    frame.answer(step, answer);
+                }
+            }
+        }
+    }
+
+    fn usual(&self, key: &[u8], _: Operation) -> Next {
+        Next::Node(self.children[self.ring.pick(key)])
+    }
+
+    fn ring_below(&self) -> RingBelow {
+        RingBelow::Ring(Arc::clone(&self.ring))
+    }
+}
+
+/// A value that is shown or stored, and nothing else: not a meta get that marks or makes an item.
+fn may_be_anywhere(request: &OwnedRequest) -> bool {
+    request.operation() == Operation::Set || outcome::only_shows(request)
+}
+
+impl BoundedLoads {
+    /// Whether one more at `child` is within `times` of the average, that one counted.
+    fn has_room(&self, child: u32, times: f64) -> bool {
+        let live = (self.by_child.len() as u32 - self.unreachable.get()).max(1);
+        let most = (times * f64::from(self.total.get() + 1) / f64::from(live)).ceil();
+        f64::from(self.by_child[child as usize].under_way.get() + 1) <= most
+    }
+
+    fn begun(&self, child: u32) {
+        let load = &self.by_child[child as usize];
+        load.under_way.set(load.under_way.get() + 1);
+        self.total.set(self.total.get() + 1);
+    }
+
+    fn ended(&self, child: u32, reply: &Reply) {
+        let load = &self.by_child[child as usize];
+        debug_assert!(load.under_way.get() > 0 && self.total.get() > 0);
+        load.under_way.set(load.under_way.get() - 1);
+        self.total.set(self.total.get() - 1);
+        let unreachable = matches!(
+            outcome::error_kind(reply),
+            Some(ErrorKind::Ejected | ErrorKind::Connect | ErrorKind::ConnectTimeout)
+        );
+        match (load.is_unreachable.replace(unreachable), unreachable) {
+            (false, true) => self.unreachable.set(self.unreachable.get() + 1),
+            (true, false) => self.unreachable.set(self.unreachable.get() - 1),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use corecached_protocol::{ErrorKind, Reply};
+
+    use crate::route::tests::{Bench, TIMEOUT, error, options, value};
+
+    const POOL: &str = r#"{"pools": {"p": {"servers": ["a:1", "b:1", "c:1", "d:1"]}},
+        "route": {"type": "PoolRoute", "pool": "p", "bounded_load": 1.25}}"#;
+
+    fn bench() -> Bench {
+        Bench::with(POOL, &options())
+    }
+
+    /// The host that `line` goes to when nothing else is under way, which is its first.
+    fn home(key: &str) -> String {
+        let mut bench = bench();
+        bench.ask(&format!("get {key}"), "");
+        bench.waiting()[0][..1].to_owned()
+    }
+
+    #[test]
+    fn no_server_has_more_under_way_than_so_many_times_the_average() {
+        for text in [POOL.to_owned(), POOL.replace("1.25", "1.25, \"hash\": \"Ketama\"")] {
+            let mut bench = Bench::with(&text, &options());
+            for key in 0..400 {
+                bench.ask(&format!("get k{key}"), "");
+            }
+            for host in ["a", "b", "c", "d"] {
+                let under_way = bench.waiting().iter().filter(|sent| sent.starts_with(host)).count();
+                assert!(under_way <= 126, "{host} {under_way}");
+            }
+        }
+    }
+
+    #[test]
+    fn one_hot_key_goes_to_its_places_and_back_home_when_there_is_room() {
+        let mut bench = bench();
+        let home = home("hot");
+        for _ in 0..60 {
+            bench.ask("get hot", "");
+        }
+        let sent: Vec<String> = bench.waiting().iter().map(|sent| (*sent).to_owned()).collect();
+        let hosts: std::collections::HashSet<_> = sent.iter().map(|sent| sent[..1].to_owned()).collect();
+        assert_eq!(hosts.len(), super::PLACES, "a delete would not reach others");
+        assert!(bench.execution.tail_counters().bounded_load_moved > 0);
+        for sent in sent {
+            assert_eq!(bench.reply(&sent, value("v")), Some(value("v")));
+        }
+        bench.ask("get hot", "");
+        assert_eq!(bench.reply(&format!("{home} get hot"), Reply::Miss), Some(Reply::Miss));
+        bench.done();
+    }
+
+    #[test]
+    fn a_delete_goes_to_every_place_and_an_error_of_one_is_told() {
+        for (replies, answer) in [
+            ([Reply::NotFound, Reply::Deleted, Reply::NotFound], Reply::Deleted),
+            ([Reply::NotFound, Reply::NotFound, Reply::NotFound], Reply::NotFound),
+            ([Reply::Deleted, error(TIMEOUT), Reply::NotFound], error(TIMEOUT)),
+        ] {
+            let mut bench = bench();
+            bench.ask("delete k", "");
+            let sent: Vec<String> = bench.waiting().iter().map(|sent| (*sent).to_owned()).collect();
+            assert_eq!(sent.len(), 3);
+            let mut last = None;
+            for (sent, reply) in sent.iter().zip(replies) {
+                last = bench.reply(sent, reply);
+            }
+            assert_eq!(last, Some(answer));
+            bench.done();
+        }
+    }
+
+    #[test]
+    fn what_depends_on_what_is_there_stays_at_home() {
+        let mut bench = bench();
+        let home = home("hot");
+        for _ in 0..60 {
+            bench.ask("get hot", "");
+        }
+        let before = bench.waiting().len();
+        for line in ["gets hot", "incr hot 1", "touch hot 5", "mg hot v N30", "mg hot v R30"] {
+            bench.ask(line, "");
+        }
+        bench.ask("add hot 0 0 1", "v");
+        assert!(bench.waiting()[before..].iter().all(|sent| sent.starts_with(&home)));
+    }
+
+    #[test]
+    fn a_server_that_is_gone_does_not_lower_what_others_may_have() {
+        let mut bench = bench();
+        let mut gone = 0;
+        for key in 0..2000 {
+            bench.ask(&format!("get k{key}"), "");
+            let sent = bench.waiting().last().map(|&sent| sent.to_owned()).unwrap();
+            if sent.starts_with('a') {
+                gone += 1;
+                bench.reply(&sent, error(ErrorKind::Ejected));
+            }
+        }
+        // About a quarter of the keys, whose own it is, hear so; others' overflow may join them.
+        assert!((300..900).contains(&gone), "{gone}");
+        for host in ["b", "c", "d"] {
+            let under_way = bench.waiting().iter().filter(|sent| sent.starts_with(host)).count();
+            assert!(under_way > 300, "{host} {under_way}");
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! The macro that turns the list of handles into enums over all of them, and into every dispatch over those enums.
+
+/// Makes the enums over all route handles. See the list itself, in `handles/mod.rs`.
+macro_rules! handles {
+    (
+        nodes { $($node:ident: $node_type:ty,)* }
+        shared { $($shared:ident: $shared_type:ty,)* }
+    ) => {
+        /// One compiled handle.
+        #[derive(Debug)]
+        pub(in crate::route) enum Node {
+            $($node($node_type),)*
+        }
+
+        /// What one shard keeps of a node.
+        #[derive(Debug)]
+        pub(in crate::route) enum NodeState {
+            $($node(<$node_type as RouteNode>::State),)*
+        }
+
+        /// What a request remembers that waits at a node.
+        #[derive(Debug)]
+        #[allow(clippy::large_enum_variant)]
+        pub(in crate::route) enum Progress {
+            $($node(<$node_type as RouteNode>::Progress),)*
+            $($shared($shared_type),)*
+        }
+
+        impl NodeSet for Nodes {
+            type Node = Node;
+            type NodeState = NodeState;
+            type Progress = Progress;
+        }
+
+        impl Node {
+            pub(in crate::route) fn state(&self) -> NodeState {
+                match self {
+                    $(Self::$node(node) => NodeState::$node(node.state()),)*
+                }
+            }
+
+            /// `request` arrives at the node, which is `at` in the tree.
+            pub(in crate::route) fn start(
+                &self,
+                step: &mut Step,
+                at: NodeId,
+                request: OwnedRequest,
+                parent: Parent,
+            ) {
+                let routes = step.routes;
+                match (self, &routes.states[at as usize]) {
+                    $((Self::$node(node), NodeState::$node(state)) => {
+                        node.start(state, step, at, request, parent);
+                    })*
+                    _ => unreachable!("the state of node {at} is that of another kind"),
+                }
+            }
+
+            #[inline]
+            pub(in crate::route) fn direct(&self, tree: &Tree, key: &[u8], operation: Operation) -> Next {
+                match self {
+                    $(Self::$node(node) => node.direct(tree, key, operation),)*
+                }
+            }
+
+            pub(in crate::route) fn usual(&self, key: &[u8], operation: Operation) -> Next {
+                match self {
+                    $(Self::$node(node) => node.usual(key, operation),)*
+                }
+            }
+
+            pub(in crate::route) fn late_delete(&self, key: &[u8], now_ms: u64) -> Next {
+                match self {
+                    $(Self::$node(node) => node.late_delete(key, now_ms),)*
+                }
+            }
+
+            pub(in crate::route) fn ring_below(&self) -> RingBelow {
+                match self {
+                    $(Self::$node(node) => node.ring_below(),)*
+                }
+            }
+        }
+
+        #[allow(unreachable_patterns, unreachable_code)]
+        impl Progress {
+            /// A reply to one of the requests of `frame`, which is in `slot`, has come.
+            pub(in crate::route) fn replied(
+                frame: &mut Frame,
+                step: &mut Step,
+                slot: SlotId,
+                child: u32,
+                reply: Reply,
+            ) {
+                let routes = step.routes;
+                match &mut frame.progress {
+                    $(Self::$node(_) => {
+                        let (node, state) = <$node_type as Listed>::at(routes, frame.node);
+                        node.replied(state, frame, step, slot, child, reply);
+                    })*
+                    $(Self::$shared(shared) => {
+                        if let Some(answer) = shared.answer_to(&frame.request, frame.waiting, reply) {
+                            frame.answer(step, answer);
+                        }
+                    })*
+                }
+            }
+
+            /// The time has come at which `frame`, which is in `slot`, asked to be woken.
+            pub(in crate::route) fn woken(frame: &mut Frame, step: &mut Step, slot: SlotId) {
+                let routes = step.routes;
+                match &frame.progress {
+                    $(Self::$node(_) => {
+                        let (node, state) = <$node_type as Listed>::at(routes, frame.node);
+                        node.woken(state, frame, step, slot);
+                    })*
+                    $(Self::$shared(_) => {})*
+                }
+            }
+
+            /// Whether the node of `frame` asks another child if the one that was asked last is busy.
+            pub(in crate::route) fn has_another(frame: &Frame) -> bool {
+                match &frame.progress {
+                    $(Self::$node(progress) => {
+                        let (node, _) = <$node_type as Listed>::at(&frame.routes, frame.node);
+                        node.has_another(progress, &frame.request)
+                    })*
+                    $(Self::$shared(_) => false,)*
+                }
+            }
+        }
+
+        $(
+            #[allow(unreachable_code)]
+            impl Listed for $node_type {
+                fn into_node(self) -> Node {
+                    Node::$node(self)
+                }
+
+                fn in_node(node: &Node) -> Option<&Self> {
+                    if let Node::$node(node) = node { Some(node) } else { None }
+                }
+
+                fn in_state(state: &NodeState) -> Option<&Self::State> {
+                    if let NodeState::$node(state) = state { Some(state) } else { None }
+                }
+
+                fn waiting(progress: Self::Progress) -> Progress {
+                    Progress::$node(progress)
+                }
+
+                fn in_progress(progress: &mut Progress) -> Option<&mut Self::Progress> {
+                    if let Progress::$node(progress) = progress { Some(progress) } else { None }
+                }
+            }
+        )*
+
+        $(
+            impl From<$shared_type> for Progress {
+                fn from(progress: $shared_type) -> Self {
+                    Self::$shared(progress)
+                }
+            }
+        )*
+    };
+}
+
+pub(super) use handles;

@@ -1,0 +1,83 @@
+//! `MigrateRoute`: keys move from one handle to another, each at its own moment of an interval.
+
+use crate::hash::{KeyPart, spooky};
+use crate::request::{OperationClass, OwnedRequest};
+use std::convert::Infallible;
+
+use crate::route::frame::{Parent, Step};
+use crate::route::node::RouteNode;
+use crate::route::node_set::NodeId;
+use crate::route::worst::WorstReply;
+
+/// Moves keys from one node to the other, some at each moment.
+#[derive(Debug)]
+pub(in crate::route) struct Migrate {
+    pub from: NodeId,
+    pub to: NodeId,
+    /// Unix seconds.
+    pub start_s: i64,
+    /// At least 1.
+    pub interval_s: i64,
+    pub key_part: KeyPart,
+}
+
+impl RouteNode for Migrate {
+    type State = ();
+    type Progress = Infallible;
+
+    fn state(&self) {
+        debug_assert!(self.interval_s >= 1);
+    }
+
+    fn start(&self, (): &(), step: &mut Step, node: NodeId, request: OwnedRequest, parent: Parent) {
+        let now_s = (step.now_ms / 1000) as i64;
+        let between =
+            now_s >= self.start_s && now_s < self.start_s.saturating_add(self.interval_s.saturating_mul(2));
+        if request.class() == OperationClass::Delete && between {
+            // Proxies whose clocks differ may have the key in either place.
+            let both = [self.from, self.to].map(|child| (child, request.clone()));
+            return step.open_with(node, &request, parent, WorstReply::default().into(), both);
+        }
+        let hash = i64::from(spooky::spooky32(self.key_part.of(request.key()), 0));
+        let moved = now_s >= self.start_s.saturating_add(hash % self.interval_s);
+        step.start(if moved { self.to } else { self.from }, request, parent);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use corecached_protocol::Reply;
+
+    use crate::route::tests::Bench;
+
+    #[test]
+    fn keys_migrate_each_at_its_moment_and_deletes_go_to_both() {
+        let mut bench = Bench::new(
+            r#"{"type": "MigrateRoute", "from": "PoolRoute|a", "to": "PoolRoute|b", "start_time": 1000, "interval": 100}"#,
+        );
+        let moved = |bench: &mut Bench, now_s: u64| {
+            bench.now_ms = now_s * 1000;
+            let mut moved = 0;
+            for key in 0..200 {
+                bench.ask(&format!("get k{key}"), "");
+                let sent = bench.waiting()[0].to_owned();
+                moved += usize::from(sent.starts_with('b'));
+                bench.reply(&sent, Reply::Miss);
+            }
+            moved
+        };
+        assert_eq!(moved(&mut bench, 999), 0);
+        let half = moved(&mut bench, 1050);
+        assert!((60..140).contains(&half), "{half}");
+        assert_eq!(moved(&mut bench, 1100), 200);
+        for (now_s, hosts) in [(999, 1), (1000, 2), (1199, 2), (1200, 1)] {
+            bench.now_ms = now_s * 1000;
+            bench.ask("delete k", "");
+            assert_eq!(bench.waiting().len(), hosts, "{now_s}");
+            while let Some(sent) = bench.waiting().first().map(|&sent| sent.to_owned()) {
+                bench.reply(&sent, Reply::Deleted);
+            }
+        }
+        bench.done();
+    }
+}
