@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::config::{Config, Handle, Hash, Member, Pool, ResolvedPools, Server};
+use super::config::{Config, Hash, Member, Pool, PoolUse, ResolvedPools, Server};
 use super::hash::{KeyPart, Ring, RingSpec};
 use corecached_shard::ConfigError;
 
@@ -152,10 +152,10 @@ impl Layout {
         for (at, pool) in self.config.pools.iter().enumerate() {
             let before = views.len();
             for handle in &self.config.handles {
-                if let Handle::Pool { pool: id, hash, route } = handle
+                if let Some(PoolUse { pool: id, hash, replicas }) = handle.pool_use()
                     && id.0 as usize == at
                 {
-                    let view = self.view(pool, Some(hash), route.replicas);
+                    let view = self.view(pool, Some(hash), replicas);
                     if !views[before..].contains(&view) {
                         views.push(view);
                     }

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::fmt;
 
+use super::concurrency::AdaptiveConcurrency;
 use super::handle::HandleId;
 use super::rings::WarmResize;
-use super::tails::AdaptiveConcurrency;
 use super::zone::Zones;
 
 /// memcached's port, for a server that names none.
@@ -73,13 +73,13 @@ pub struct Pool {
     pub endpoint_slices: Option<Service>,
     /// Send keys with the routing prefix they came with.
     pub keep_routing_prefix: bool,
-    /// Weights for hashing, by place; empty when not given.
+    /// Weights for hashing, one for each server; empty when not given.
     pub weights: Vec<f64>,
-    /// Tags for rendezvous hashing, by place; empty when not given.
+    /// Tags for rendezvous hashing, one for each server; empty when not given.
     pub tags: Vec<String>,
     /// Which zones the servers are in.
     pub zones: Zones,
-    /// Failure domains, by place; empty when not given.
+    /// Failure domains, one for each server; empty when not given.
     pub failure_domains: Vec<u32>,
     /// An empty pool answers with an error; else as if nothing were found.
     pub error_on_empty: bool,
@@ -101,7 +101,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// Of `NAMESPACE/SERVICE`; `None` unless both are labels of DNS.
+    /// Reads `NAMESPACE/SERVICE`; `None` unless both are labels of DNS.
     #[must_use]
     pub fn named(text: &str) -> Option<Self> {
         let (namespace, name) = text.split_once('/')?;
@@ -137,19 +137,19 @@ pub type ResolvedPools = HashMap<String, Vec<Server>>;
 
 /// What `host:port`, `[v6]:port`, `unix:path` and `host:port:protocol:security:compression` say.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Written {
+pub(super) struct WrittenServer {
     pub address: Address,
     pub tls: Option<bool>,
 }
 
 /// Reads one server; an error says what is wrong with it.
-pub(super) fn read_server(text: &str, port_override: Option<u16>) -> Result<Written, &'static str> {
+pub(super) fn read_server(text: &str, port_override: Option<u16>) -> Result<WrittenServer, &'static str> {
     const FORM: &str = "must be \"host:port\", \"[IPv6]:port\" or \"unix:/path\"";
     if let Some(path) = text.strip_prefix("unix:") {
         return if path.is_empty() {
             Err("a path must follow unix:")
         } else {
-            Ok(Written { address: Address::Unix { path: path.into() }, tls: None })
+            Ok(WrittenServer { address: Address::Unix { path: path.into() }, tls: None })
         };
     }
     let (host, rest) = match text.strip_prefix('[') {
@@ -190,7 +190,7 @@ pub(super) fn read_server(text: &str, port_override: Option<u16>) -> Result<Writ
         None | Some("" | "compressed" | "notcompressed") => {}
         Some(_) => return Err("the last field must be \"compressed\" or \"notcompressed\""),
     }
-    Ok(Written { address: Address::Tcp { host: host.into(), port }, tls })
+    Ok(WrittenServer { address: Address::Tcp { host: host.into(), port }, tls })
 }
 
 /// Whether a `security_mech` encrypts.
@@ -206,8 +206,8 @@ pub(super) fn read_security(text: &str) -> Result<bool, &'static str> {
 mod tests {
     use super::*;
 
-    fn tcp(host: &str, port: u16, tls: Option<bool>) -> Result<Written, &'static str> {
-        Ok(Written { address: Address::Tcp { host: host.into(), port }, tls })
+    fn tcp(host: &str, port: u16, tls: Option<bool>) -> Result<WrittenServer, &'static str> {
+        Ok(WrittenServer { address: Address::Tcp { host: host.into(), port }, tls })
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::collections::{HashMap, VecDeque};
 
 use socket2::SockAddr;
 
-use super::Config;
+use super::checked::Config;
 use super::pool::{Address, Member, Pool, ResolvedPools, Server};
 
 /// How keys follow when the servers of a pool change; milliseconds, from when the proxy learns of it.
@@ -50,7 +50,7 @@ pub struct Ring {
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Known {
+struct KnownRings {
     rings: Vec<Ring>,
     /// Lists of servers that came since, at most [`WAITING_MAX`].
     waiting: VecDeque<Vec<Server>>,
@@ -59,7 +59,7 @@ struct Known {
 /// The rings of every pool that resizes warm, the oldest first.
 #[derive(Clone, Debug, Default)]
 pub struct Rings {
-    of_pool: HashMap<String, Known>,
+    by_pool: HashMap<String, KnownRings>,
     /// Where servers were last known to be: names of those that left are gone.
     addresses: HashMap<Address, SockAddr>,
 }
@@ -78,10 +78,10 @@ impl Pool {
 }
 
 impl Rings {
-    /// Those of a pool; `None` of one whose servers are not watched.
+    /// The rings of a pool; `None` when its servers are not watched.
     #[must_use]
-    pub fn of(&self, pool: &str) -> Option<&[Ring]> {
-        self.of_pool.get(pool).map(|known| &known.rings[..])
+    pub fn for_pool(&self, pool: &str) -> Option<&[Ring]> {
+        self.by_pool.get(pool).map(|known| &known.rings[..])
     }
 
     /// Takes note of the servers that pools have now, and forgets what no longer counts; whether anything changed.
@@ -89,7 +89,7 @@ impl Rings {
         let mut changed = false;
         let is_watched =
             |name: &str| config.pools.iter().any(|pool| pool.name == name && pool.warm_resize.is_some());
-        self.of_pool.retain(|name, _| {
+        self.by_pool.retain(|name, _| {
             let watched = is_watched(name);
             changed |= !watched;
             watched
@@ -100,7 +100,7 @@ impl Rings {
                 Some(found) if pool.resolve => found.clone(),
                 _ => pool.members.iter().filter_map(Member::server).cloned().collect(),
             };
-            changed |= self.of_pool.entry(pool.name.clone()).or_default().advance(members, &times, now_ms);
+            changed |= self.by_pool.entry(pool.name.clone()).or_default().advance(members, &times, now_ms);
         }
         changed
     }
@@ -110,7 +110,7 @@ impl Rings {
         for (server, address) in addresses.iter() {
             self.addresses.insert(server.address.clone(), address.clone());
         }
-        let servers = || self.of_pool.values().flat_map(|known| &known.rings).flat_map(|ring| &ring.members);
+        let servers = || self.by_pool.values().flat_map(|known| &known.rings).flat_map(|ring| &ring.members);
         let known: HashMap<&Address, ()> = servers().map(|server| (&server.address, ())).collect();
         let mut kept = self.addresses.clone();
         kept.retain(|address, _| known.contains_key(address));
@@ -137,7 +137,7 @@ fn same(one: &[Server], other: &[Server]) -> bool {
     one.iter().map(|server| &server.address).eq(other.iter().map(|server| &server.address))
 }
 
-impl Known {
+impl KnownRings {
     /// `members` are the servers now; whether the rings changed.
     fn advance(&mut self, members: Vec<Server>, times: &WarmResize, now_ms: u64) -> bool {
         let before = self.rings.clone();

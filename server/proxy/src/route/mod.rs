@@ -13,12 +13,14 @@
 
 mod action;
 mod bucket;
+mod build;
 mod compile;
 mod counters;
 mod delayed;
 mod error_downgrade;
 mod execution;
 mod frame;
+mod handle;
 mod handles;
 mod latencies;
 mod node;
@@ -38,6 +40,7 @@ pub use compile::CompileError;
 pub use counters::{ResizeCounters, TailCounters};
 pub use error_downgrade::ErrorDowngrade;
 pub use execution::Execution;
+pub use handles::handle_names;
 pub use node_set::DestinationId;
 pub use routing_prefix::without_prefix;
 pub use tree::{Destination, Routes, Tree};

@@ -223,6 +223,16 @@ fn only_requests_that_one_destination_decides_go_directly() {
 }
 
 #[test]
+fn no_two_handles_have_the_same_name_and_none_is_refused() {
+    let names: Vec<&str> = handle_names().collect();
+    let distinct: std::collections::HashSet<&str> = names.iter().copied().collect();
+    assert_eq!(distinct.len(), names.len(), "{names:?}");
+    for (refused, remedy) in crate::config::REFUSED {
+        assert!(!names.contains(refused), "{refused} {remedy}");
+    }
+}
+
+#[test]
 fn random_reaches_every_child() {
     let mut bench = Bench::new("\"RandomRoute|Pool|two\"");
     let mut hosts = std::collections::HashSet::new();

@@ -2,15 +2,83 @@
 //! children.
 
 use corecached_protocol::Reply;
+use serde_json::{Value, json};
 
-use crate::config::{ErrorSet, Wait};
+use crate::config::{Builder, Checked, Child, Config, ErrorSet, HandleId, WrittenHandle};
 use crate::request::OwnedRequest;
+use crate::route::compile::{Compiled, Compiler};
 use crate::route::frame::{Frame, Parent, Step};
+use crate::route::handle::RouteHandle;
 use crate::route::node::{Listed, RouteNode};
 use crate::route::node_set::NodeId;
 use crate::route::outcome;
 use crate::route::slab::SlotId;
 use crate::route::worst::WorstReply;
+
+/// `AllSyncRoute` and the like.
+#[derive(Clone, Debug)]
+pub(crate) struct AllRoute {
+    children: Vec<Child>,
+    wait: Wait,
+}
+
+/// Which reply is the answer of a handle that sends to all children.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::route) enum Wait {
+    /// The worst of all.
+    Worst,
+    /// None of them: the answer is as if nothing were found, at once.
+    None,
+    /// The first that is no error.
+    Fastest,
+    /// The first child's.
+    Initial,
+    /// One that more than half agree on.
+    Majority,
+}
+
+impl Wait {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Worst => "AllSyncRoute",
+            Self::None => "AllAsyncRoute",
+            Self::Fastest => "AllFastestRoute",
+            Self::Initial => "AllInitialRoute",
+            Self::Majority => "AllMajorityRoute",
+        }
+    }
+}
+
+const WAITS: [Wait; 5] = [Wait::Worst, Wait::None, Wait::Fastest, Wait::Initial, Wait::Majority];
+
+impl RouteHandle for AllRoute {
+    const NAMES: &'static [&'static str] =
+        &[WAITS[0].name(), WAITS[1].name(), WAITS[2].name(), WAITS[3].name(), WAITS[4].name()];
+    const SHORT_KEY: &'static str = "children";
+
+    fn parse(builder: &mut Builder, &WrittenHandle { json, name, .. }: &WrittenHandle) -> Checked<HandleId> {
+        let wait = WAITS.into_iter().find(|wait| wait.name() == name).unwrap_or(Wait::Worst);
+        let route = Self { children: builder.children_at(json, name)?, wait };
+        builder.push(route, json)
+    }
+
+    fn name(&self) -> &'static str {
+        self.wait.name()
+    }
+
+    fn children(&self) -> Vec<Child> {
+        self.children.clone()
+    }
+
+    fn show(&self, config: &Config) -> Value {
+        json!({"children": config.children_json(&self.children)})
+    }
+
+    fn compile(&self, compiler: &mut Compiler) -> Compiled<NodeId> {
+        let children = compiler.children(&self.children);
+        Ok(compiler.push(All { children, wait: self.wait }))
+    }
+}
 
 /// Results that [`outcome::result`] tells apart, at most.
 const RESULTS_MAX: usize = 32;

@@ -3,12 +3,50 @@
 use std::convert::Infallible;
 
 use corecached_protocol::ErrorKind;
+use serde_json::{Value, json};
 
+use crate::config::{Builder, Checked, Child, Config, HandleId, WrittenHandle};
 use crate::request::OwnedRequest;
+use crate::route::compile::{Compiled, Compiler};
 use crate::route::frame::{Parent, Step, Work};
+use crate::route::handle::RouteHandle;
 use crate::route::node::RouteNode;
 use crate::route::node_set::NodeId;
 use crate::upstream;
+
+/// The time where `--server-timeout` has no limit: mcrouter's default.
+const UNLIMITED_MS: u32 = 1000;
+
+/// `BlackholeRoute`.
+#[derive(Clone, Debug)]
+pub(crate) struct BlackholeRoute {
+    /// `--server-timeout`.
+    after_ms: u32,
+}
+
+impl RouteHandle for BlackholeRoute {
+    const NAMES: &'static [&'static str] = &["BlackholeRoute"];
+
+    fn parse(builder: &mut Builder, &WrittenHandle { json, .. }: &WrittenHandle) -> Checked<HandleId> {
+        let after_ms = match builder.options.server_timeout_ms {
+            0 => UNLIMITED_MS,
+            after_ms => after_ms,
+        };
+        builder.push(Self { after_ms }, json)
+    }
+
+    fn children(&self) -> Vec<Child> {
+        Vec::new()
+    }
+
+    fn show(&self, _: &Config) -> Value {
+        json!({"timeout_ms": self.after_ms})
+    }
+
+    fn compile(&self, compiler: &mut Compiler) -> Compiled<NodeId> {
+        Ok(compiler.push(Blackhole { after_ms: u64::from(self.after_ms) }))
+    }
+}
 
 /// Answers `SERVER_ERROR timeout` after a time.
 #[derive(Debug)]

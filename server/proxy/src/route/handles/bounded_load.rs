@@ -14,13 +14,43 @@ use std::sync::Arc;
 
 use corecached_protocol::{ErrorKind, Reply};
 
+use super::spool::Spool;
+use crate::config::{Builder, Checked, Json};
 use crate::hash::Ring;
 use crate::request::{Operation, OwnedRequest};
+use crate::route::compile::Compiler;
 use crate::route::frame::{Frame, Parent, Step};
 use crate::route::node::{Listed, RouteNode};
 use crate::route::node_set::{Next, NodeId, RingBelow};
 use crate::route::outcome;
 use crate::route::slab::SlotId;
+
+/// Reads `bounded_load` of a pool's handle, which is of type `kind`.
+pub(super) fn parse(builder: &Builder, json: &Json, kind: &str, replicas: u32) -> Checked<Option<f64>> {
+    let Some(written) = json.get("bounded_load") else { return Ok(None) };
+    if kind == "SaltedFailoverRoute" {
+        let remedy = "stands in a PoolRoute: a failover may stand around it";
+        return Err(builder.wrong(written, "SaltedFailoverRoute.bounded_load", remedy));
+    }
+    if replicas > 1 {
+        let remedy = "is not to be had with replicas, whose copies gets may choose from: give one of the two";
+        return Err(builder.wrong(written, "bounded_load", remedy));
+    }
+    builder.number(written, "bounded_load", 1.05, 100.0).map(Some)
+}
+
+/// Adds the node of a pool with these servers; `spool_deletes` is whether deletes that fail are kept for later.
+pub(super) fn push(
+    compiler: &mut Compiler,
+    ring: Arc<Ring>,
+    children: &[NodeId],
+    times: f64,
+    spool_deletes: bool,
+) -> NodeId {
+    let keep = |&node: &NodeId| if spool_deletes { compiler.push(Spool { target: node }) } else { node };
+    let keeping = children.iter().map(keep).collect();
+    compiler.push(BoundedLoad { ring, children: children.into(), keeping, times })
+}
 
 /// Where a key may be: the more, the more a delete costs.
 const PLACES: usize = 3;

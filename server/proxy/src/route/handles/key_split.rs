@@ -1,14 +1,71 @@
 //! `KeySplitRoute`: hot keys in several copies, `key::N`; copy 0 keeps the key's name.
 
 use corecached_protocol::Reply;
+use serde_json::{Value, json};
 
+use crate::config::{Builder, Checked, Child, Config, HandleId, WrittenHandle};
 use crate::request::{BadKey, OperationClass, OwnedRequest};
+use crate::route::compile::{Compiled, Compiler};
 use crate::route::frame::{Frame, Parent, Step};
+use crate::route::handle::RouteHandle;
 use crate::route::node::{Listed, RouteNode};
 use crate::route::node_set::NodeId;
 use crate::route::slab::SlotId;
 use crate::route::worst::WorstReply;
 use crate::route::{outcome, rekey};
+
+/// `KeySplitRoute`.
+#[derive(Clone, Debug)]
+pub(crate) struct KeySplitRoute {
+    target: HandleId,
+    /// Copies of each key; 2 to 1000.
+    replicas: u32,
+    /// Writes go to every copy, else to ours.
+    all_sync: bool,
+    /// A retrieval that misses our copy asks the first.
+    first_hit: bool,
+}
+
+impl RouteHandle for KeySplitRoute {
+    const NAMES: &'static [&'static str] = &["KeySplitRoute"];
+
+    fn parse(builder: &mut Builder, &WrittenHandle { json, name, .. }: &WrittenHandle) -> Checked<HandleId> {
+        let route = Self {
+            target: builder.handle_at(json, name, "destination")?,
+            replicas: builder
+                .int_at(json, "replicas", 2, 1000)?
+                .ok_or_else(|| builder.fault(json, "KeySplitRoute.replicas", "", "is missing: 2 to 1000"))?
+                as u32,
+            all_sync: builder.flag_at(json, "all_sync", false)?,
+            first_hit: builder.flag_at(json, "first_hit", false)?,
+        };
+        builder.push(route, json)
+    }
+
+    fn children(&self) -> Vec<Child> {
+        vec![Child::Handle(self.target)]
+    }
+
+    fn show(&self, config: &Config) -> Value {
+        json!({
+            "destination": config.child_json(self.target),
+            "replicas": self.replicas,
+            "all_sync": self.all_sync,
+            "first_hit": self.first_hit,
+        })
+    }
+
+    fn compile(&self, compiler: &mut Compiler) -> Compiled<NodeId> {
+        let node = KeySplit {
+            target: compiler.node(self.target),
+            replicas: self.replicas,
+            own: (compiler.config.options.host_id % u64::from(self.replicas)) as u32,
+            all_sync: self.all_sync,
+            first_hit: self.first_hit,
+        };
+        Ok(compiler.push(node))
+    }
+}
 
 /// Keeps hot keys in several copies.
 #[derive(Debug)]

@@ -1,12 +1,65 @@
 //! `LatencyInjectionRoute`: holds requests and replies back.
 
 use corecached_protocol::Reply;
+use serde_json::{Value, json};
 
+use crate::config::{Builder, Checked, Child, Config, HandleId, WrittenHandle};
 use crate::request::{Operation, OwnedRequest};
+use crate::route::compile::{Compiled, Compiler};
 use crate::route::frame::{Frame, Parent, Step, Work};
+use crate::route::handle::RouteHandle;
 use crate::route::node::{Listed, RouteNode};
 use crate::route::node_set::{Next, NodeId};
 use crate::route::slab::SlotId;
+
+/// `LatencyInjectionRoute`.
+#[derive(Clone, Debug)]
+pub(crate) struct LatencyInjectionRoute {
+    target: HandleId,
+    /// From the request to its being sent on.
+    before_ms: u32,
+    /// From its reply to the answer.
+    after_ms: u32,
+    /// From the request to the answer, at least.
+    total_ms: u32,
+}
+
+impl RouteHandle for LatencyInjectionRoute {
+    const NAMES: &'static [&'static str] = &["LatencyInjectionRoute"];
+
+    fn parse(builder: &mut Builder, &WrittenHandle { json, name, .. }: &WrittenHandle) -> Checked<HandleId> {
+        let route = Self {
+            target: builder.handle_at(json, name, Builder::target_part(json))?,
+            before_ms: builder.ms_at(json, "before_latency_ms", 0)?,
+            after_ms: builder.ms_at(json, "after_latency_ms", 0)?,
+            total_ms: builder.ms_at(json, "total_latency_ms", 0)?,
+        };
+        builder.push(route, json)
+    }
+
+    fn children(&self) -> Vec<Child> {
+        vec![Child::Handle(self.target)]
+    }
+
+    fn show(&self, config: &Config) -> Value {
+        json!({
+            "target": config.child_json(self.target),
+            "before_latency_ms": self.before_ms,
+            "after_latency_ms": self.after_ms,
+            "total_latency_ms": self.total_ms,
+        })
+    }
+
+    fn compile(&self, compiler: &mut Compiler) -> Compiled<NodeId> {
+        let node = Latency {
+            target: compiler.node(self.target),
+            before_ms: u64::from(self.before_ms),
+            after_ms: u64::from(self.after_ms),
+            total_ms: u64::from(self.total_ms),
+        };
+        Ok(compiler.push(node))
+    }
+}
 
 /// Holds requests and replies back.
 #[derive(Debug)]

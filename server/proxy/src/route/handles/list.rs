@@ -3,9 +3,86 @@
 /// Makes the enums over all route handles. See the list itself, in `handles/mod.rs`.
 macro_rules! handles {
     (
+        handles { $($handle:ident: $handle_type:ty,)* }
         nodes { $($node:ident: $node_type:ty,)* }
         shared { $($shared:ident: $shared_type:ty,)* }
     ) => {
+        /// A route handle, as parsed.
+        #[derive(Clone, Debug)]
+        pub(crate) enum Handle {
+            $($handle($handle_type),)*
+        }
+
+        impl HandleSet for Handles {
+            type Handle = Handle;
+        }
+
+        /// The names of all handles, as the configuration has them.
+        pub fn handle_names() -> impl Iterator<Item = &'static str> {
+            let names: &[&[&str]] = &[$(<$handle_type>::NAMES),*];
+            names.iter().flat_map(|names| names.iter().copied())
+        }
+
+        impl Handle {
+            /// Reads a handle and adds it to `builder`; `None` when no handle has that name.
+            pub(crate) fn parse(builder: &mut Builder, written: &WrittenHandle) -> Checked<Option<HandleId>> {
+                $(
+                    if <$handle_type>::NAMES.contains(&written.name) {
+                        return <$handle_type as RouteHandle>::parse(builder, written).map(Some);
+                    }
+                )*
+                Ok(None)
+            }
+
+            /// The key that the text after `|` is short for.
+            pub(crate) fn short_key(name: &str) -> &'static str {
+                $(
+                    if <$handle_type>::NAMES.contains(&name) {
+                        return <$handle_type>::SHORT_KEY;
+                    }
+                )*
+                "target"
+            }
+
+            pub(crate) fn name(&self) -> &'static str {
+                match self {
+                    $(Self::$handle(handle) => handle.name(),)*
+                }
+            }
+
+            pub(crate) fn children(&self) -> Vec<Child> {
+                match self {
+                    $(Self::$handle(handle) => handle.children(),)*
+                }
+            }
+
+            pub(crate) fn show(&self, config: &Config) -> Value {
+                match self {
+                    $(Self::$handle(handle) => handle.show(config),)*
+                }
+            }
+
+            pub(in crate::route) fn compile(&self, compiler: &mut Compiler) -> Compiled<NodeId> {
+                match self {
+                    $(Self::$handle(handle) => handle.compile(compiler),)*
+                }
+            }
+
+            pub(crate) fn pool_use(&self) -> Option<PoolUse<'_>> {
+                match self {
+                    $(Self::$handle(handle) => handle.pool_use(),)*
+                }
+            }
+        }
+
+        $(
+            impl From<$handle_type> for Handle {
+                fn from(handle: $handle_type) -> Self {
+                    Self::$handle(handle)
+                }
+            }
+        )*
+
         /// One compiled handle.
         #[derive(Debug)]
         pub(in crate::route) enum Node {

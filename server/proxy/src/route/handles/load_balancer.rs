@@ -4,15 +4,118 @@
 use std::cell::{Cell, RefCell};
 
 use corecached_protocol::Reply;
+use serde_json::{Value, json};
 
-use crate::config::{Balance, ErrorSet, FailoverErrors};
-use crate::hash::{KeyPart, furc};
+use crate::config::{
+    Builder, Checked, Child, Config, ErrorSet, FailoverErrors, HandleId, Json, WrittenHandle,
+};
+use crate::hash::{KeyPart, SALT_BYTES_MAX, furc};
 use crate::request::OwnedRequest;
+use crate::route::compile::{Compiled, Compiler};
 use crate::route::frame::{Frame, Parent, Step};
+use crate::route::handle::RouteHandle;
 use crate::route::node::{Listed, RouteNode};
 use crate::route::node_set::NodeId;
 use crate::route::outcome;
 use crate::route::slab::SlotId;
+
+/// `LoadBalancerRoute`, and `HashRoute` with `"hash_func": "LoadBalancer"`.
+#[derive(Clone, Debug)]
+pub(crate) struct LoadBalancerRoute {
+    children: Vec<Child>,
+    algorithm: Balance,
+    /// Hashed after the key.
+    salt: String,
+    /// How long figures are good, ms; at least 1.
+    ttl_ms: u32,
+    /// Children asked at most while the reply is an error.
+    tries_max: usize,
+    errors: FailoverErrors,
+}
+
+/// How a load balancer takes load into account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::route) enum Balance {
+    /// A child keeps the less of its keys the more it has to do; the rest go on as if it were not there.
+    WeightedHashing,
+    /// A key has two children, and goes to the one with less to do.
+    TwoRandomChoices,
+}
+
+impl Balance {
+    /// Its name in the configuration.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::WeightedHashing => "weighted-hashing",
+            Self::TwoRandomChoices => "two-random-choices",
+        }
+    }
+}
+
+impl RouteHandle for LoadBalancerRoute {
+    const NAMES: &'static [&'static str] = &["LoadBalancerRoute"];
+    const SHORT_KEY: &'static str = "children";
+
+    fn parse(builder: &mut Builder, &WrittenHandle { json, name, .. }: &WrittenHandle) -> Checked<HandleId> {
+        let children = builder.children_at(json, name)?;
+        Self::parse_over(builder, json, children)
+    }
+
+    fn children(&self) -> Vec<Child> {
+        self.children.clone()
+    }
+
+    fn show(&self, config: &Config) -> Value {
+        json!({
+            "children": config.children_json(&self.children),
+            "algorithm": self.algorithm.name(),
+            "salt": self.salt,
+            "load_ttl_ms": self.ttl_ms,
+            "failover_count": self.tries_max,
+        })
+    }
+
+    fn compile(&self, compiler: &mut Compiler) -> Compiled<NodeId> {
+        let node = LoadBalancer {
+            children: compiler.children(&self.children),
+            algorithm: self.algorithm,
+            salt: self.salt.as_bytes().into(),
+            key_part: KeyPart::hash_stop(),
+            ttl_ms: u64::from(self.ttl_ms).max(1),
+            tries_max: self.tries_max,
+            errors: self.errors.clone(),
+        };
+        Ok(compiler.push(node))
+    }
+}
+
+impl LoadBalancerRoute {
+    /// Reads all but the children.
+    pub fn parse_over(builder: &mut Builder, json: &Json, children: Vec<Child>) -> Checked<HandleId> {
+        let algorithm = match builder.text_at(json, "algorithm")?.as_deref() {
+            None | Some("weighted-hashing") => Balance::WeightedHashing,
+            Some("two-random-choices") => Balance::TwoRandomChoices,
+            Some(other) => {
+                let remedy = "must be weighted-hashing or two-random-choices";
+                return Err(builder.fault(json, "LoadBalancerRoute.algorithm", other, remedy));
+            }
+        };
+        let salt = builder.text_at(json, "salt")?.unwrap_or_default();
+        if salt.len() > SALT_BYTES_MAX {
+            let remedy = "must have at most 128 bytes";
+            return Err(builder.fault(json, "LoadBalancerRoute.salt", &salt, remedy));
+        }
+        let route = Self {
+            children,
+            algorithm,
+            salt,
+            ttl_ms: builder.int_at(json, "load_ttl_ms", 1, 24 * 60 * 60 * 1000)?.unwrap_or(100) as u32,
+            tries_max: builder.int_at(json, "failover_count", 1, 10_000)?.unwrap_or(1) as usize,
+            errors: builder.failover_errors(json)?,
+        };
+        builder.push(route, json)
+    }
+}
 
 /// A child that fails counts as if it had waited so long: a server that refuses at once is not a fast one. Milliseconds.
 const ERROR_MS: f64 = 1000.0;

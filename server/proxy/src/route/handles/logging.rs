@@ -8,15 +8,62 @@
 use std::cell::Cell;
 
 use corecached_protocol::{ErrorKind, Reply};
+use serde_json::{Value, json};
 
-use crate::config::Limit;
+use super::null::Null;
+use crate::config::{Builder, Checked, Child, Config, HandleId, Limit, WrittenHandle};
 use crate::request::{Operation, OwnedRequest};
 use crate::route::bucket::Bucket;
+use crate::route::compile::{Compiled, Compiler};
 use crate::route::frame::{Frame, Parent, Step};
+use crate::route::handle::RouteHandle;
 use crate::route::node::{Listed, RouteNode};
 use crate::route::node_set::{Next, NodeId, RingBelow};
 use crate::route::slab::SlotId;
 use crate::route::tree::Tree;
+
+/// The lines of a `LoggingRoute`, unless it says otherwise: a second, and at once.
+pub(in crate::route) const LINES: Limit = Limit { rate: 10.0, burst: 100.0 };
+
+/// `LoggingRoute`.
+#[derive(Clone, Debug)]
+pub(crate) struct LoggingRoute {
+    target: HandleId,
+    /// Lines a second of each core.
+    lines: Limit,
+}
+
+impl RouteHandle for LoggingRoute {
+    const NAMES: &'static [&'static str] = &["LoggingRoute"];
+
+    fn parse(builder: &mut Builder, &WrittenHandle { json, name, .. }: &WrittenHandle) -> Checked<HandleId> {
+        let part = Builder::target_part(json);
+        let target = match json.get(part) {
+            Some(_) => builder.handle_at(json, name, part)?,
+            None => builder.push(Null, json)?,
+        };
+        let rate = builder.number_at(json, "lines_rate", LINES.rate, 0.001, 1e6)?;
+        let burst = builder.number_at(json, "lines_burst", LINES.burst, 1.0, 1e6)?;
+        builder.push(Self { target, lines: Limit { rate, burst } }, json)
+    }
+
+    fn children(&self) -> Vec<Child> {
+        vec![Child::Handle(self.target)]
+    }
+
+    fn show(&self, config: &Config) -> Value {
+        json!({
+            "target": config.child_json(self.target),
+            "lines_rate": self.lines.rate,
+            "lines_burst": self.lines.burst,
+        })
+    }
+
+    fn compile(&self, compiler: &mut Compiler) -> Compiled<NodeId> {
+        let target = compiler.node(self.target);
+        Ok(compiler.push(Logging { target, lines: self.lines }))
+    }
+}
 
 /// The target of the lines, by which the program sends them where `--logging-route` says.
 const TARGET: &str = "corecached_proxy::route::logging";

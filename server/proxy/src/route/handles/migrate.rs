@@ -1,13 +1,71 @@
 //! `MigrateRoute`: keys move from one handle to another, each at its own moment of an interval.
 
-use crate::hash::{KeyPart, spooky};
-use crate::request::{OperationClass, OwnedRequest};
 use std::convert::Infallible;
 
+use serde_json::{Value, json};
+
+use crate::config::{Builder, Checked, Child, Config, HandleId, WrittenHandle};
+use crate::hash::{KeyPart, spooky};
+use crate::request::{OperationClass, OwnedRequest};
+use crate::route::compile::{Compiled, Compiler};
 use crate::route::frame::{Parent, Step};
+use crate::route::handle::RouteHandle;
 use crate::route::node::RouteNode;
 use crate::route::node_set::NodeId;
 use crate::route::worst::WorstReply;
+
+/// `MigrateRoute`.
+#[derive(Clone, Debug)]
+pub(crate) struct MigrateRoute {
+    /// Where keys are.
+    from: HandleId,
+    /// Where they go.
+    to: HandleId,
+    /// Unix seconds.
+    start_s: i64,
+    /// Over how many seconds; at least 1.
+    interval_s: i64,
+}
+
+impl RouteHandle for MigrateRoute {
+    const NAMES: &'static [&'static str] = &["MigrateRoute"];
+
+    fn parse(builder: &mut Builder, &WrittenHandle { json, name, .. }: &WrittenHandle) -> Checked<HandleId> {
+        let route = Self {
+            from: builder.handle_at(json, name, "from")?,
+            to: builder.handle_at(json, name, "to")?,
+            start_s: builder.int_at(json, "start_time", 0, i64::from(u32::MAX))?.ok_or_else(|| {
+                builder.fault(json, "MigrateRoute.start_time", "", "is missing: unix seconds")
+            })?,
+            interval_s: builder.int_at(json, "interval", 1, i64::from(u32::MAX))?.unwrap_or(3600),
+        };
+        builder.push(route, json)
+    }
+
+    fn children(&self) -> Vec<Child> {
+        vec![Child::Handle(self.from), Child::Handle(self.to)]
+    }
+
+    fn show(&self, config: &Config) -> Value {
+        json!({
+            "from": config.child_json(self.from),
+            "to": config.child_json(self.to),
+            "start_time": self.start_s,
+            "interval": self.interval_s,
+        })
+    }
+
+    fn compile(&self, compiler: &mut Compiler) -> Compiled<NodeId> {
+        let node = Migrate {
+            from: compiler.node(self.from),
+            to: compiler.node(self.to),
+            start_s: self.start_s,
+            interval_s: self.interval_s.max(1),
+            key_part: KeyPart::hash_stop(),
+        };
+        Ok(compiler.push(node))
+    }
+}
 
 /// Moves keys from one node to the other, some at each moment.
 #[derive(Debug)]

@@ -1,13 +1,54 @@
 //! `MissFailoverRoute`: retrievals and deletes go to child after child until one has the key.
 
 use corecached_protocol::Reply;
+use serde_json::{Value, json};
 
+use crate::config::{Builder, Checked, Child, Config, HandleId, WrittenHandle};
 use crate::request::{OperationClass, OwnedRequest};
+use crate::route::compile::{Compiled, Compiler};
 use crate::route::frame::{Frame, Parent, Step};
+use crate::route::handle::RouteHandle;
 use crate::route::node::{Listed, RouteNode};
 use crate::route::node_set::NodeId;
 use crate::route::outcome;
 use crate::route::slab::SlotId;
+
+/// `MissFailoverRoute`.
+#[derive(Clone, Debug)]
+pub(crate) struct MissFailoverRoute {
+    children: Vec<Child>,
+    /// Of errors and misses the best is the answer, else the last.
+    return_best_on_error: bool,
+}
+
+impl RouteHandle for MissFailoverRoute {
+    const NAMES: &'static [&'static str] = &["MissFailoverRoute"];
+    const SHORT_KEY: &'static str = "children";
+
+    fn parse(builder: &mut Builder, &WrittenHandle { json, name, .. }: &WrittenHandle) -> Checked<HandleId> {
+        let route = Self {
+            children: builder.children_at(json, name)?,
+            return_best_on_error: builder.flag_at(json, "return_best_on_error", false)?,
+        };
+        builder.push(route, json)
+    }
+
+    fn children(&self) -> Vec<Child> {
+        self.children.clone()
+    }
+
+    fn show(&self, config: &Config) -> Value {
+        json!({
+            "children": config.children_json(&self.children),
+            "return_best_on_error": self.return_best_on_error,
+        })
+    }
+
+    fn compile(&self, compiler: &mut Compiler) -> Compiled<NodeId> {
+        let children = compiler.children(&self.children);
+        Ok(compiler.push(MissFailover { children, best: self.return_best_on_error }))
+    }
+}
 
 /// Retrievals and deletes to child after child until one has the key.
 #[derive(Debug)]

@@ -11,6 +11,7 @@ pub(in crate::route) mod destination;
 pub(in crate::route) mod error;
 pub(in crate::route) mod failover;
 pub(in crate::route) mod hash;
+pub(in crate::route) mod host_id;
 pub(in crate::route) mod key_split;
 pub(in crate::route) mod latency;
 mod list;
@@ -24,6 +25,7 @@ pub(in crate::route) mod modify_key;
 pub(in crate::route) mod null;
 pub(in crate::route) mod operation_selector;
 pub(in crate::route) mod outstanding;
+pub(in crate::route) mod pool;
 pub(in crate::route) mod prefix_selector;
 pub(in crate::route) mod random;
 pub(in crate::route) mod rate_limit;
@@ -35,17 +37,53 @@ pub(in crate::route) mod slow_warm_up;
 pub(in crate::route) mod spool;
 
 use corecached_protocol::Reply;
+use serde_json::Value;
 
+use super::compile::{Compiled, Compiler};
 use super::frame::{Frame, Parent, Step};
+use super::handle::RouteHandle;
 use super::node::{Listed, RouteNode, SharedProgress};
-use super::node_set::{Next, NodeId, NodeSet, Nodes, RingBelow};
+use super::node_set::{DestinationId, Next, NodeId, NodeSet, Nodes, RingBelow};
+use super::outcome;
 use super::rekey::Rekeyed;
 use super::slab::SlotId;
 use super::tree::Tree;
 use super::worst::WorstReply;
+use crate::config::{Builder, Checked, Child, Config, HandleId, HandleSet, Handles, PoolUse, WrittenHandle};
 use crate::request::{Operation, OwnedRequest};
 
 list::handles! {
+    // What may be written in a configuration.
+    handles {
+        All: all::AllRoute,
+        BigValue: big_value::BigValueRoute,
+        Blackhole: blackhole::BlackholeRoute,
+        Error: error::ErrorRoute,
+        Failover: failover::failover_route::FailoverRoute,
+        Hash: hash::HashRoute,
+        HostId: host_id::HostIdRoute,
+        KeySplit: key_split::KeySplitRoute,
+        L1L2: lookaside::L1L2CacheRoute,
+        Latency: latency::LatencyInjectionRoute,
+        Latest: failover::latest::LatestRoute,
+        LoadBalancer: load_balancer::LoadBalancerRoute,
+        Logging: logging::LoggingRoute,
+        Migrate: migrate::MigrateRoute,
+        MissFailover: miss_failover::MissFailoverRoute,
+        ModifyExptime: modify_exptime::ModifyExptimeRoute,
+        ModifyKey: modify_key::ModifyKeyRoute,
+        Null: null::Null,
+        OperationSelector: operation_selector::OperationSelectorRoute,
+        Outstanding: outstanding::OutstandingLimitRoute,
+        Pool: pool::PoolRoute,
+        PrefixSelector: prefix_selector::PrefixSelectorRoute,
+        Random: random::RandomRoute,
+        RateLimit: rate_limit::RateLimitRoute,
+        SaltedFailover: failover::salted::SaltedFailoverRoute,
+        Shadow: shadow::ShadowRoute,
+        ShardSplit: shard_split::ShardSplitRoute,
+        WarmUp: lookaside::WarmUpRoute,
+    }
     // What a tree is made of.
     nodes {
         All: all::All,
@@ -82,5 +120,26 @@ list::handles! {
     shared {
         Rekeyed: Rekeyed,
         WorstReply: WorstReply,
+    }
+}
+
+// What the layers below make by themselves, whatever the configuration names.
+
+impl Handle {
+    /// The handle of an empty route.
+    pub(crate) fn null() -> Self {
+        null::Null.into()
+    }
+}
+
+impl Node {
+    /// A destination.
+    pub(super) fn destination(id: DestinationId, keep_routing_prefix: bool) -> Self {
+        destination::DestinationNode { id, keep_routing_prefix }.into_node()
+    }
+
+    /// A node that answers with an error.
+    pub(super) fn error(text: &str) -> Self {
+        error::ErrorNode { reply: outcome::local_error(text) }.into_node()
     }
 }

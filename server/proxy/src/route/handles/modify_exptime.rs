@@ -3,12 +3,65 @@
 use std::convert::Infallible;
 
 use corecached_protocol::Exptime;
+use serde_json::{Value, json};
 
+use crate::config::{Builder, Checked, Child, Config, HandleId, WrittenHandle};
 use crate::request::OwnedRequest;
+use crate::route::compile::{Compiled, Compiler};
 use crate::route::frame::{Parent, Step};
+use crate::route::handle::RouteHandle;
 use crate::route::node::RouteNode;
 use crate::route::node_set::NodeId;
 use crate::route::tree::shorter;
+
+/// `ModifyExptimeRoute`.
+#[derive(Clone, Debug)]
+pub(crate) struct ModifyExptimeRoute {
+    target: HandleId,
+    /// Seconds; 0 never.
+    exptime_s: i64,
+    /// Only where it is the shorter one.
+    min: bool,
+}
+
+impl RouteHandle for ModifyExptimeRoute {
+    const NAMES: &'static [&'static str] = &["ModifyExptimeRoute"];
+
+    fn parse(builder: &mut Builder, &WrittenHandle { json, name, .. }: &WrittenHandle) -> Checked<HandleId> {
+        let route = Self {
+            target: builder.handle_at(json, name, "target")?,
+            exptime_s: builder.int_at(json, "exptime", 0, i64::MAX)?.ok_or_else(|| {
+                builder.fault(json, "ModifyExptimeRoute.exptime", "", "is missing: seconds")
+            })?,
+            min: match builder.text_at(json, "action")?.as_deref() {
+                None | Some("set") => false,
+                Some("min") => true,
+                Some(action) => {
+                    let remedy = "must be \"set\" or \"min\"";
+                    return Err(builder.fault(json, "ModifyExptimeRoute.action", action, remedy));
+                }
+            },
+        };
+        builder.push(route, json)
+    }
+
+    fn children(&self) -> Vec<Child> {
+        vec![Child::Handle(self.target)]
+    }
+
+    fn show(&self, config: &Config) -> Value {
+        json!({
+            "target": config.child_json(self.target),
+            "exptime": self.exptime_s,
+            "action": if self.min { "min" } else { "set" },
+        })
+    }
+
+    fn compile(&self, compiler: &mut Compiler) -> Compiled<NodeId> {
+        let target = compiler.node(self.target);
+        Ok(compiler.push(ModifyExptime { target, exptime_s: self.exptime_s, min: self.min }))
+    }
+}
 
 /// Changes exptimes.
 #[derive(Debug)]

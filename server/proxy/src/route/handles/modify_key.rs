@@ -3,12 +3,94 @@
 use std::convert::Infallible;
 
 use bytes::Bytes;
+use serde_json::{Value, json};
 
+use crate::config::{Builder, Checked, Child, Config, HandleId, WrittenHandle, normal_prefix};
 use crate::request::{BadKey, OwnedRequest};
+use crate::route::compile::{Compiled, Compiler};
 use crate::route::frame::{Parent, Step};
+use crate::route::handle::RouteHandle;
 use crate::route::node::RouteNode;
 use crate::route::node_set::NodeId;
 use crate::route::{outcome, rekey};
+
+/// `ModifyKeyRoute`.
+#[derive(Clone, Debug)]
+pub(crate) struct ModifyKeyRoute {
+    target: HandleId,
+    /// A new routing prefix.
+    set_routing_prefix: Option<String>,
+    /// Put in front of the key unless it is there.
+    ensure_key_prefix: Option<String>,
+    /// What `ensure_key_prefix` replaces.
+    replace_key_prefix: Option<String>,
+    /// Put after the key.
+    set_key_suffix: Option<String>,
+}
+
+impl RouteHandle for ModifyKeyRoute {
+    const NAMES: &'static [&'static str] = &["ModifyKeyRoute"];
+
+    fn parse(builder: &mut Builder, &WrittenHandle { json, name, .. }: &WrittenHandle) -> Checked<HandleId> {
+        let part = |builder: &Builder, key: &str| -> Checked<Option<String>> {
+            let text = builder.text_at(json, key)?;
+            match &text {
+                Some(text) if text.bytes().any(|byte| byte <= b' ' || byte == 0x7f) || text.len() > 250 => {
+                    let key = format!("ModifyKeyRoute.{key}");
+                    Err(builder.fault(json, &key, text, "must be a part of a key"))
+                }
+                _ => Ok(text),
+            }
+        };
+        let set_routing_prefix = match builder.text_at(json, "set_routing_prefix")? {
+            None => None,
+            Some(prefix) if prefix.is_empty() => Some(prefix),
+            Some(prefix) => Some(normal_prefix(&prefix).ok_or_else(|| {
+                let remedy = "must be \"/region/cluster/\"";
+                builder.fault(json, "ModifyKeyRoute.set_routing_prefix", &prefix, remedy)
+            })?),
+        };
+        let (ensure, replace) = (part(builder, "ensure_key_prefix")?, part(builder, "replace_key_prefix")?);
+        if replace.is_some() && ensure.is_none() {
+            let remedy = "needs ensure_key_prefix, which comes in its place";
+            return Err(builder.fault(json, "ModifyKeyRoute.replace_key_prefix", "", remedy));
+        }
+        let route = Self {
+            target: builder.handle_at(json, name, "target")?,
+            set_routing_prefix,
+            ensure_key_prefix: ensure,
+            replace_key_prefix: replace,
+            set_key_suffix: part(builder, "set_key_suffix")?,
+        };
+        builder.push(route, json)
+    }
+
+    fn children(&self) -> Vec<Child> {
+        vec![Child::Handle(self.target)]
+    }
+
+    fn show(&self, config: &Config) -> Value {
+        json!({
+            "target": config.child_json(self.target),
+            "set_routing_prefix": self.set_routing_prefix,
+            "ensure_key_prefix": self.ensure_key_prefix,
+            "replace_key_prefix": self.replace_key_prefix,
+            "set_key_suffix": self.set_key_suffix,
+        })
+    }
+
+    fn compile(&self, compiler: &mut Compiler) -> Compiled<NodeId> {
+        let bytes = |text: &Option<String>| text.clone().map(Into::into);
+        let node = ModifyKey {
+            target: compiler.node(self.target),
+            set_routing_prefix: bytes(&self.set_routing_prefix),
+            ensure_key_prefix: bytes(&self.ensure_key_prefix),
+            replace_key_prefix: bytes(&self.replace_key_prefix),
+            set_key_suffix: bytes(&self.set_key_suffix),
+        };
+        Ok(compiler.push(node))
+    }
+}
 
 /// Changes keys.
 #[derive(Debug)]

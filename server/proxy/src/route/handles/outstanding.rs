@@ -4,13 +4,58 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 
 use corecached_protocol::Reply;
+use serde_json::{Value, json};
 
+use crate::config::{Builder, Checked, Child, Config, HandleId, Json, WrittenHandle};
 use crate::request::{Operation, OwnedRequest};
+use crate::route::compile::{Compiled, Compiler};
 use crate::route::frame::{Frame, Parent, Step};
+use crate::route::handle::RouteHandle;
 use crate::route::node::{Listed, RouteNode};
 use crate::route::node_set::{Next, NodeId, RingBelow};
 use crate::route::outcome;
 use crate::route::slab::SlotId;
+
+/// `OutstandingLimitRoute`, and `max_outstanding` of a pool.
+#[derive(Clone, Debug)]
+pub(crate) struct OutstandingLimitRoute {
+    pub target: HandleId,
+    /// Requests let through at a time; at least 1.
+    pub max: u32,
+}
+
+impl RouteHandle for OutstandingLimitRoute {
+    const NAMES: &'static [&'static str] = &["OutstandingLimitRoute"];
+
+    fn parse(builder: &mut Builder, &WrittenHandle { json, name, .. }: &WrittenHandle) -> Checked<HandleId> {
+        let target = builder.handle_at(json, name, "target")?;
+        let Some(max) = Self::parse_max(builder, json)? else {
+            return Err(builder.fault(json, "OutstandingLimitRoute.max_outstanding", "", "is missing"));
+        };
+        builder.push(Self { target, max }, json)
+    }
+
+    fn children(&self) -> Vec<Child> {
+        vec![Child::Handle(self.target)]
+    }
+
+    fn show(&self, config: &Config) -> Value {
+        json!({"target": config.child_json(self.target), "max_outstanding": self.max})
+    }
+
+    fn compile(&self, compiler: &mut Compiler) -> Compiled<NodeId> {
+        let target = compiler.node(self.target);
+        Ok(compiler.push(Outstanding { target, max: self.max }))
+    }
+}
+
+impl OutstandingLimitRoute {
+    /// `max_outstanding`.
+    pub fn parse_max(builder: &Builder, json: &Json) -> Checked<Option<u32>> {
+        let max = builder.int_at(json, "max_outstanding", 1, i64::from(u32::MAX))?;
+        Ok(max.map(|max| max as u32))
+    }
+}
 
 /// Most requests that wait at one node of a shard. Past it clients get `SERVER_ERROR 307 busy`.
 const QUEUE_MAX: usize = 1 << 16;

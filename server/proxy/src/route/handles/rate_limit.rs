@@ -2,13 +2,77 @@
 
 use std::convert::Infallible;
 
-use crate::config::{Limit, Rates};
+use serde_json::{Value, json};
+
+use crate::config::{Builder, Checked, Child, Config, HandleId, Json, Limit, WrittenHandle};
 use crate::request::{Operation, OperationClass, OwnedRequest};
 use crate::route::bucket::Bucket;
+use crate::route::compile::{Compiled, Compiler};
 use crate::route::frame::{Parent, Step};
+use crate::route::handle::RouteHandle;
 use crate::route::node::RouteNode;
 use crate::route::node_set::{Next, NodeId, RingBelow};
 use crate::route::outcome;
+
+/// `RateLimitRoute`, and `rates` of a pool.
+#[derive(Clone, Debug)]
+pub(crate) struct RateLimitRoute {
+    pub target: HandleId,
+    pub rates: Rates,
+}
+
+/// Rates of requests, by class; `None` is no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Default)]
+pub(crate) struct Rates {
+    /// Retrievals.
+    gets: Option<Limit>,
+    /// Commands that store, count or touch.
+    sets: Option<Limit>,
+    /// Deletes.
+    deletes: Option<Limit>,
+}
+
+impl RouteHandle for RateLimitRoute {
+    const NAMES: &'static [&'static str] = &["RateLimitRoute"];
+
+    fn parse(builder: &mut Builder, &WrittenHandle { json, name, .. }: &WrittenHandle) -> Checked<HandleId> {
+        let target = builder.handle_at(json, name, "target")?;
+        let Some(rates) = json.get("rates") else {
+            let remedy = "is missing: {\"gets_rate\": 100}";
+            return Err(builder.fault(json, "RateLimitRoute.rates", "", remedy));
+        };
+        let rates = Rates::parse(builder, rates)?;
+        builder.push(Self { target, rates }, json)
+    }
+
+    fn children(&self) -> Vec<Child> {
+        vec![Child::Handle(self.target)]
+    }
+
+    fn show(&self, config: &Config) -> Value {
+        json!({"target": config.child_json(self.target), "rates": format!("{:?}", self.rates)})
+    }
+
+    fn compile(&self, compiler: &mut Compiler) -> Compiled<NodeId> {
+        let target = compiler.node(self.target);
+        Ok(compiler.push(RateLimit { target, rates: self.rates }))
+    }
+}
+
+impl Rates {
+    /// Reads the value of `rates`.
+    pub fn parse(builder: &Builder, json: &Json) -> Checked<Self> {
+        builder.object(json, "rates")?;
+        let limit = |class: &str| -> Checked<Option<Limit>> {
+            let key = format!("{class}_rate");
+            let Some(rate) = json.get(&key) else { return Ok(None) };
+            let rate = builder.number(rate, &key, f64::MIN_POSITIVE, 1e12)?;
+            let burst = builder.number_at(json, &format!("{class}_burst"), rate.max(1.0), 1.0, 1e12)?;
+            Ok(Some(Limit { rate, burst }))
+        };
+        Ok(Self { gets: limit("gets")?, sets: limit("sets")?, deletes: limit("deletes")? })
+    }
+}
 
 /// Refuses requests above a rate.
 #[derive(Debug)]

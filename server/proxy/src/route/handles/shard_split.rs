@@ -4,14 +4,133 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 
-use crate::config::ShardSplit;
+use serde_json::{Map, Value, json};
+
+use crate::config::{Builder, Checked, Child, Config, HandleId, Json, JsonNode, WrittenHandle};
 use crate::hash::murmur::murmur64a;
 use crate::request::{BadKey, OperationClass, OwnedRequest};
+use crate::route::compile::{Compiled, Compiler};
 use crate::route::frame::{Parent, Step};
+use crate::route::handle::RouteHandle;
 use crate::route::node::RouteNode;
 use crate::route::node_set::NodeId;
 use crate::route::worst::WorstReply;
 use crate::route::{outcome, rekey};
+
+/// `shard_splits` of a pool. There is no such type in the configuration.
+#[derive(Clone, Debug)]
+pub(crate) struct ShardSplitRoute {
+    pub target: HandleId,
+    /// By shard, as its digits are written in keys.
+    pub splits: Vec<(String, ShardSplit)>,
+}
+
+/// In how many copies the keys of a shard are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ShardSplit {
+    /// Copies up to the change.
+    old: u32,
+    /// Copies from then on.
+    new: u32,
+    /// When hosts begin to turn to the new number, unix seconds; always, if the number does not change.
+    start_s: i64,
+    /// Seconds within which all have done so.
+    period_s: i64,
+}
+
+impl ShardSplit {
+    /// The most copies that two letters can tell apart.
+    const MAX: u32 = 26 * 26 + 1;
+
+    /// So many copies all the time.
+    const fn constant(copies: u32) -> Self {
+        Self { old: copies, new: copies, start_s: 0, period_s: 0 }
+    }
+
+    /// Copies that any host may use.
+    const fn copies_max(&self) -> u32 {
+        if self.old > self.new { self.old } else { self.new }
+    }
+
+    /// Reads `shard_splits` of a pool's handle.
+    pub fn parse_all(builder: &Builder, json: &Json) -> Checked<Vec<(String, Self)>> {
+        let Some(written) = json.get("shard_splits") else { return Ok(Vec::new()) };
+        let mut splits = Vec::new();
+        for (shard, split) in builder.object(written, "shard_splits")? {
+            let key = format!("shard_splits.{shard}");
+            let most = i64::from(Self::MAX);
+            if shard.is_empty() || !shard.bytes().all(|byte| byte.is_ascii_digit()) {
+                return Err(builder.fault(split, &key, shard, "must be the number of a shard"));
+            }
+            let split = match split.node {
+                JsonNode::Int(copies) if (1..=most).contains(&copies) => Self::constant(copies as u32),
+                JsonNode::Object(_) => {
+                    let part = |name: &str, min: i64, max: i64| -> Checked<i64> {
+                        let missing =
+                            || builder.fault(split, &format!("{key}.{name}"), "", "is missing: a number");
+                        builder.int_at(split, name, min, max)?.ok_or_else(missing)
+                    };
+                    Self {
+                        old: part("old_split_size", 1, most)? as u32,
+                        new: part("new_split_size", 1, most)? as u32,
+                        start_s: part("split_start", 0, i64::from(u32::MAX))?,
+                        period_s: part("migration_period", 0, i64::from(u32::MAX))?,
+                    }
+                }
+                _ => {
+                    let remedy = "must be a whole number from 1 to 677, or an object with old_split_size";
+                    return Err(builder.wrong(split, &key, remedy));
+                }
+            };
+            splits.push((shard.clone(), split));
+        }
+        Ok(splits)
+    }
+}
+
+impl RouteHandle for ShardSplitRoute {
+    const NAMES: &'static [&'static str] = &[];
+
+    fn parse(builder: &mut Builder, written: &WrittenHandle) -> Checked<HandleId> {
+        Err(builder.fault(
+            written.json,
+            written.key,
+            written.name,
+            "is written as \"shard_splits\" of a pool",
+        ))
+    }
+
+    fn name(&self) -> &'static str {
+        "ShardSplitRoute"
+    }
+
+    fn children(&self) -> Vec<Child> {
+        vec![Child::Handle(self.target)]
+    }
+
+    fn show(&self, config: &Config) -> Value {
+        let split = |(shard, split): &(String, ShardSplit)| {
+            let split = json!({
+                "old_split_size": split.old,
+                "new_split_size": split.new,
+                "split_start": split.start_s,
+                "migration_period": split.period_s,
+            });
+            (shard.clone(), split)
+        };
+        let splits: Map<String, Value> = self.splits.iter().map(split).collect();
+        json!({"target": config.child_json(self.target), "shard_splits": splits})
+    }
+
+    fn compile(&self, compiler: &mut Compiler) -> Compiled<NodeId> {
+        let node = ShardSplits {
+            target: compiler.node(self.target),
+            splits: self.splits.iter().map(|(shard, split)| (shard.as_bytes().into(), *split)).collect(),
+            host_id: compiler.config.options.host_id,
+        };
+        Ok(compiler.push(node))
+    }
+}
 
 /// Keeps the keys of busy shards in several copies.
 #[derive(Debug)]

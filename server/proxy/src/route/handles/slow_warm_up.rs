@@ -4,15 +4,92 @@
 use std::cell::Cell;
 
 use corecached_protocol::Reply;
+use serde_json::{Value, json};
 
-use crate::config::WarmUpSettings;
+use crate::config::{Builder, Checked, Config, HandleId, Json, JsonNode};
 use crate::request::{Operation, OperationClass, OwnedRequest};
+use crate::route::compile::Compiler;
 use crate::route::frame::{Frame, Parent, Step};
 use crate::route::node::{Listed, RouteNode};
 use crate::route::node_set::{Next, NodeId};
 use crate::route::outcome;
 use crate::route::slab::SlotId;
 use crate::route::tree::Tree;
+
+/// `slow_warmup` of a pool, as parsed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SlowWarmUpPart {
+    /// Gets the retrievals that a warming server does not get.
+    pub failover: HandleId,
+    settings: WarmUpSettings,
+}
+
+/// When a server is spared, and how much it gets then.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::route) struct WarmUpSettings {
+    /// A hit rate below this one begins it.
+    enable_threshold: f64,
+    /// One above this ends it.
+    disable_threshold: f64,
+    /// The share of its retrievals that it gets with no hits.
+    start: f64,
+    /// That share grows by this times the hit rate.
+    step: f64,
+    /// Retrievals that are needed to speak of a rate.
+    min_requests: u32,
+}
+
+impl SlowWarmUpPart {
+    /// Reads `slow_warmup` of a pool's handle.
+    pub fn parse(builder: &mut Builder, json: &Json) -> Checked<Option<Self>> {
+        let Some(written) = json.get("slow_warmup") else { return Ok(None) };
+        builder.object(written, "slow_warmup")?;
+        let none = Json { position: written.position, node: JsonNode::Object(Vec::new()) };
+        let settings = written.get("settings").unwrap_or(&none);
+        builder.object(settings, "slow_warmup.settings")?;
+        let settings = WarmUpSettings {
+            enable_threshold: builder.number_at(settings, "enable_threshold", 0.7, 0.0, 1.0)?,
+            disable_threshold: builder.number_at(settings, "disable_threshold", 0.9, 0.0, 1.0)?,
+            start: builder.number_at(settings, "start", 0.1, 0.0, 1.0)?,
+            step: builder.number_at(settings, "step", 1.0, 0.0, 1e6)?,
+            min_requests: builder.int_at(settings, "min_requests", 1, 1 << 24)?.unwrap_or(100) as u32,
+        };
+        if settings.disable_threshold <= settings.enable_threshold {
+            let remedy = "must be more than enable_threshold: between them nothing changes";
+            let value = settings.disable_threshold.to_string();
+            return Err(builder.fault(written, "slow_warmup.settings.disable_threshold", &value, remedy));
+        }
+        if settings.start <= 0.0 {
+            let remedy = "must be more than 0: a server that gets nothing never fills";
+            return Err(builder.fault(written, "slow_warmup.settings.start", "0", remedy));
+        }
+        let failover = builder.handle_at(written, "slow_warmup", "failoverTarget")?;
+        Ok(Some(Self { failover, settings }))
+    }
+
+    /// As JSON, for `check-config`.
+    pub fn show(&self, config: &Config) -> Value {
+        let settings = &self.settings;
+        json!({
+            "failoverTarget": config.child_json(self.failover),
+            "settings": {
+                "enable_threshold": settings.enable_threshold,
+                "disable_threshold": settings.disable_threshold,
+                "start": settings.start,
+                "step": settings.step,
+                "min_requests": settings.min_requests,
+            },
+        })
+    }
+
+    /// Puts a node in front of each of the servers.
+    pub fn put_in_front(&self, compiler: &mut Compiler, servers: &mut [NodeId]) {
+        let failover = compiler.node(self.failover);
+        for target in servers {
+            *target = compiler.push(SlowWarmUp { target: *target, failover, settings: self.settings });
+        }
+    }
+}
 
 /// The hit rate is that of the last retrievals, of up to twice this times `min_requests` of them: then the counts are
 /// halved.

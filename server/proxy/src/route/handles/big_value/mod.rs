@@ -8,15 +8,62 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use corecached_protocol::{Exptime, KEY_BYTES_MAX, Reply, StoreVerb};
+use serde_json::{Value, json};
 
 use crate::args::VALUE_BYTES_MAX;
+use crate::config::{Builder, Checked, Child, Config, HandleId, Options, WrittenHandle};
 use crate::hash::spooky;
 use crate::request::{Operation, OwnedRequest};
+use crate::route::compile::{Compiled, Compiler};
 use crate::route::frame::{Frame, Parent, Step};
+use crate::route::handle::RouteHandle;
 use crate::route::node::{Listed, RouteNode};
 use crate::route::node_set::{Next, NodeId};
 use crate::route::outcome;
 use crate::route::slab::SlotId;
+
+/// `BigValueRoute`.
+#[derive(Clone, Debug)]
+pub(crate) struct BigValueRoute {
+    target: HandleId,
+    /// Bytes of a chunk, and of the largest value that is stored whole; at least 1.
+    threshold: u32,
+    /// Chunks sent for at a time; 0: all.
+    batch: u32,
+}
+
+impl RouteHandle for BigValueRoute {
+    const NAMES: &'static [&'static str] = &["BigValueRoute"];
+
+    fn parse(builder: &mut Builder, &WrittenHandle { json, name, .. }: &WrittenHandle) -> Checked<HandleId> {
+        let missing = || builder.fault(json, "BigValueRoute.split_threshold", "", "is missing: bytes");
+        let threshold = builder.int_at(json, "split_threshold", 1, 64 << 20)?.ok_or_else(missing)?;
+        let batch = builder.int_at(json, "batch_size", 0, 1 << 16)?;
+        let route = Self {
+            target: builder.handle_at(json, name, Builder::target_part(json))?,
+            threshold: threshold as u32,
+            batch: batch.map_or(Options::BIG_VALUE_BATCH, |batch| batch as u32),
+        };
+        builder.push(route, json)
+    }
+
+    fn children(&self) -> Vec<Child> {
+        vec![Child::Handle(self.target)]
+    }
+
+    fn show(&self, config: &Config) -> Value {
+        json!({
+            "target": config.child_json(self.target),
+            "split_threshold": self.threshold,
+            "batch_size": self.batch,
+        })
+    }
+
+    fn compile(&self, compiler: &mut Compiler) -> Compiled<NodeId> {
+        let target = compiler.node(self.target);
+        Ok(compiler.push(BigValue { target, threshold: self.threshold, batch: self.batch }))
+    }
+}
 
 /// The flag of an index, as mcrouter's.
 const INDEX_FLAG: u32 = 0x8000;

@@ -10,9 +10,54 @@
 //!   twice the load. It is each core's own.
 //! - Times are those that turns are shown, to a millisecond.
 
-use crate::config::{Hedge, Limit};
+use serde_json::{Value, json};
+
+use crate::config::{Builder, Checked, Json, Limit};
 use crate::route::bucket::Bucket;
 use crate::route::latencies::Latencies;
+
+/// Gets that wait longer than most are sent to a second copy.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::route) struct Hedge {
+    /// Of the replies of the server that would be asked next, this many in a hundred come sooner than a get waits.
+    percentile: f64,
+    /// Second requests for each get, at most.
+    budget: f64,
+    /// A get waits so long at least, ms.
+    min_delay_ms: u32,
+}
+
+impl Hedge {
+    /// `percentile` where none is given: that of "The Tail at Scale" (Dean, Barroso 2013), which bounds what is sent more to
+    /// about 5 %.
+    const PERCENTILE: f64 = 95.0;
+    /// `budget_percent` where none is given: as many as a healthy pool needs at [`Hedge::PERCENTILE`].
+    const BUDGET_PERCENT: f64 = 5.0;
+
+    /// Reads `hedge` of a `PoolRoute` with so many copies of each key.
+    pub fn parse(builder: &Builder, json: &Json, replicas: u32) -> Checked<Option<Self>> {
+        let Some(written) = json.get("hedge") else { return Ok(None) };
+        builder.known(written, "hedge", &["percentile", "budget_percent", "min_delay_ms"])?;
+        if replicas < 2 {
+            let remedy = "needs a second copy to ask: give \"replicas\": 2 or more";
+            return Err(builder.wrong(written, "hedge", remedy));
+        }
+        Ok(Some(Self {
+            percentile: builder.number_at(written, "percentile", Self::PERCENTILE, 50.0, 99.9)?,
+            budget: builder.number_at(written, "budget_percent", Self::BUDGET_PERCENT, 0.1, 100.0)? / 100.0,
+            min_delay_ms: builder.int_at(written, "min_delay_ms", 1, 60_000)?.unwrap_or(1) as u32,
+        }))
+    }
+
+    /// As JSON, for `check-config`.
+    pub fn show(&self) -> Value {
+        json!({
+            "percentile": self.percentile,
+            "budget_percent": self.budget * 100.0,
+            "min_delay_ms": self.min_delay_ms,
+        })
+    }
+}
 
 /// Second requests that may be sent at once by a core whose budget is unused.
 const BURST: f64 = 10.0;

@@ -13,16 +13,75 @@ use std::sync::Arc;
 
 use corecached_protocol::{ErrorKind, Exptime, Reply, StoreVerb};
 
+pub(super) use self::hedge::Hedge;
 use self::hedge::HedgeState;
-use crate::config::{ErrorSet, Hedge, REPLICAS_MAX};
+use super::spool::Spool;
+use crate::config::{ErrorSet, Member, PoolId};
 use crate::hash::Ring;
 use crate::request::{Operation, OperationClass, OwnedRequest};
+use crate::route::compile::Compiler;
 use crate::route::frame::{Frame, Parent, Step};
 use crate::route::node::{Listed, RouteNode};
 use crate::route::node_set::{NodeId, RingBelow};
 use crate::route::outcome;
 use crate::route::refused::Refused;
 use crate::route::slab::SlotId;
+
+/// Most copies of each key that a pool may keep.
+pub(super) const REPLICAS_MAX: u32 = 8;
+
+/// How a pool keeps copies.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Replication {
+    /// Copies of each key; 2 to [`REPLICAS_MAX`].
+    pub replicas: u32,
+    pub hedge: Option<Hedge>,
+    /// Deletes that fail are kept for later.
+    pub spool_deletes: bool,
+}
+
+/// Adds the node of pool `id`, whose servers are `nodes`.
+pub(super) fn push(
+    compiler: &mut Compiler,
+    id: PoolId,
+    ring: Arc<Ring>,
+    nodes: &[NodeId],
+    replication: Replication,
+) -> NodeId {
+    let config = compiler.config;
+    let pool = config.pool(id);
+    let resolved = compiler.resolved(id);
+    let mut names: Vec<&str> = Vec::new();
+    let mut zones = Vec::with_capacity(nodes.len());
+    for at in 0..nodes.len() {
+        let address = match (resolved, pool.members.get(at)) {
+            (Some(servers), _) => servers.get(at).map(|server| &server.address),
+            (None, Some(Member::Server(server))) => Some(&server.address),
+            (None, _) => None,
+        };
+        let name = pool.zones.zone_of(at, address);
+        let known = names.iter().position(|known| *known == name);
+        zones.push(known.unwrap_or_else(|| {
+            names.push(name);
+            names.len() - 1
+        }) as u32);
+    }
+    let own = config.options.zone.as_str();
+    let own_zone = names.iter().position(|name| !own.is_empty() && *name == own).map(|zone| zone as u32);
+    let server = |(&node, zone): (&NodeId, u32)| {
+        let keeping = if replication.spool_deletes { compiler.push(Spool { target: node }) } else { node };
+        CopyServer { node, keeping, zone }
+    };
+    let servers = nodes.iter().zip(zones).map(server).collect();
+    compiler.push(Replicated {
+        ring,
+        servers,
+        copies: replication.replicas as usize,
+        zones: names.len(),
+        own_zone,
+        hedge: replication.hedge,
+    })
+}
 
 /// Most copies of a key.
 const COPIES_MAX: usize = REPLICAS_MAX as usize;

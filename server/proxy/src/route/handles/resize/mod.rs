@@ -93,14 +93,38 @@ use self::queues::ChangingKeys;
 use self::run::ResizeProgress;
 use self::words::ResizeKind;
 use super::destination::DestinationNode;
-use super::hash::HashNode;
-use crate::config::WarmResize;
+use super::hash::{HashNode, push_pool};
+use crate::config::{Hash, PoolId, Ring, WarmResize};
 use crate::request::{Operation, OwnedRequest};
+use crate::route::compile::{Compiled, Compiler};
 use crate::route::frame::{Frame, Parent, Step};
 use crate::route::node::{Listed, RouteNode};
 use crate::route::node_set::{Next, NodeId, RingBelow};
 use crate::route::slab::SlotId;
 use crate::route::tree::Tree;
+
+/// Adds the node of pool `id`, which goes from ring to ring.
+pub(super) fn push(
+    compiler: &mut Compiler,
+    id: PoolId,
+    hash: &Hash,
+    times: WarmResize,
+    rings: &[Ring],
+) -> Compiled<NodeId> {
+    let pool = compiler.config.pool(id);
+    let mut generations = Vec::new();
+    for ring in rings {
+        let children: Vec<NodeId> =
+            ring.members.iter().map(|server| compiler.destination(id, server)).collect();
+        let servers = hash.ring_servers(pool, Some(&ring.members));
+        let node = push_pool(compiler, pool, hash, children, &servers)?;
+        generations.push(RingGeneration { node, since_ms: ring.since_ms });
+    }
+    Ok(match generations[..] {
+        [only] => only.node,
+        _ => compiler.push(Resize { generations: generations.into(), times }),
+    })
+}
 
 /// One of the rings of a pool.
 #[derive(Clone, Copy, Debug)]

@@ -216,7 +216,7 @@ impl World {
         let config = &self.configs[proxy.knows];
         if proxy.rings.observe(config, &ResolvedPools::new(), self.now_ms) {
             proxy.routes = routes(config, &proxy.rings);
-            let text = format!("proxy {number} has {} rings", proxy.rings.of("a").unwrap().len());
+            let text = format!("proxy {number} has {} rings", proxy.rings.for_pool("a").unwrap().len());
             self.say(text);
         }
     }

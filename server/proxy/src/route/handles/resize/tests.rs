@@ -409,9 +409,9 @@ fn of_several_changes_the_newest_server_that_has_the_key_answers() {
 fn a_change_in_the_grace_of_another_waits_for_its_end() {
     let mut bench = Bench::at(GRACE);
     bench.change_to(2);
-    assert_eq!(bench.rings.of("a").unwrap().len(), 2);
+    assert_eq!(bench.rings.for_pool("a").unwrap().len(), 2);
     bench.pass_to(START_MS + GRACE_MS);
-    assert_eq!(bench.rings.of("a").unwrap().len(), 3);
+    assert_eq!(bench.rings.for_pool("a").unwrap().len(), 3);
     bench.put(0, "v");
     assert_eq!(bench.ask("set k 0 0 1", "w"), Reply::Stored);
     assert_eq!(bench.asked, ["0 delete", "1 set", "2 delete"]);
@@ -424,7 +424,7 @@ fn of_more_changes_than_are_kept_the_oldest_is_forgotten() {
         bench.pass_to(START_MS + change * GRACE_MS);
         bench.change_to((change % 2) as usize * 2);
     }
-    assert_eq!(bench.rings.of("a").unwrap().len(), crate::config::EARLIER_MAX + 1);
+    assert_eq!(bench.rings.for_pool("a").unwrap().len(), crate::config::EARLIER_MAX + 1);
 }
 
 #[test]
