@@ -1,7 +1,8 @@
 //! `hash` of a pool and the like: the scheme's name and what it needs besides.
 
 use super::handle::Hash;
-use super::pool::{Address, Member, Pool, Server};
+use super::pool::{Member, Pool};
+use super::server::{Address, Server};
 use crate::hash::{Distribution, KeyHash, KeyPart, Points, PythonKey, RingServer, WEIGHT_MISSING};
 
 /// Schemes other than mcrouter's, which hash a key without looking for a hash stop.

@@ -21,9 +21,11 @@ mod options;
 mod pool;
 mod read;
 mod rings;
+mod server;
 mod show;
 #[cfg(test)]
 mod tests;
+mod warm_resize;
 mod zone;
 
 #[cfg(test)]
@@ -39,7 +41,9 @@ pub(crate) use json::{Json, JsonNode};
 pub use macros::Import;
 pub use options::Options;
 pub(crate) use options::normal_prefix;
-pub use pool::{Address, EjectedLimit, Member, Pool, ResolvedPools, Server, Service};
+pub use pool::{EjectedLimit, Member, Pool, ResolvedPools, Service};
 #[cfg(test)]
 pub use rings::EARLIER_MAX;
-pub use rings::{Ring, Rings, WarmResize};
+pub use rings::{Ring, Rings};
+pub use server::{Address, Server};
+pub use warm_resize::WarmResize;

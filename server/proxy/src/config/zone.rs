@@ -1,6 +1,6 @@
 //! Zones of a pool's servers, as written: by index, or by a part of their names.
 
-use super::pool::Address;
+use super::server::Address;
 
 /// What stands for the zone in a pattern.
 const ZONE: &str = "{zone}";

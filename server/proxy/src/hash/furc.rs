@@ -19,12 +19,12 @@ const BLOCKS_KEPT: usize = 8;
 struct Bits {
     kept: [u64; BLOCKS_KEPT],
     made: usize,
-    /// A block behind those kept, and which it is.
+    /// A block after those kept: its number and its bits.
     far: (usize, u64),
 }
 
 impl Bits {
-    fn of(key: &[u8]) -> Self {
+    fn from_key(key: &[u8]) -> Self {
         let mut kept = [0; BLOCKS_KEPT];
         kept[0] = murmur64a(key, SEED);
         Self { kept, made: 1, far: (0, 0) }
@@ -83,7 +83,7 @@ pub fn ch3(key: &[u8], servers: usize) -> usize {
     if servers <= 1 {
         return 0;
     }
-    let mut bits = Bits::of(key);
+    let mut bits = Bits::from_key(key);
     let mut depth = levels(servers);
     let mut at = depth;
     for _ in 0..TRIES_MAX {
@@ -147,7 +147,7 @@ pub fn weighted_ch4(key: &[u8], weights: &[f64]) -> usize {
     if servers <= 1 {
         return 0;
     }
-    let mut bits = Bits::of(key);
+    let mut bits = Bits::from_key(key);
     let mut depth = levels(servers);
     let mut base = 0;
     let mut at = depth;

@@ -111,7 +111,7 @@ pub fn md5(bytes: &[u8]) -> [u8; 16] {
     Md5::digest(bytes).into()
 }
 
-/// One of the four points that a digest comes to.
+/// One of the four points that a digest gives.
 #[must_use]
 pub fn md5_point(digest: &[u8; 16], at: usize) -> u32 {
     let (points, _) = digest.as_chunks::<4>();

@@ -8,9 +8,9 @@ pub enum KeyPart {
     /// All of it.
     #[default]
     Whole,
-    /// What stands before the first of these bytes, or all of a key without them: `|#|`.
+    /// What is before the first of these bytes, or all of a key without them: `|#|`.
     Before(Vec<u8>),
-    /// What stands between the first of the one byte and the next of the other, or all of a key that has not both or
+    /// What is between the first of the one byte and the next of the other, or all of a key that has not both or
     /// nothing between them: `{}`.
     Between(u8, u8),
 }
@@ -22,10 +22,10 @@ impl KeyPart {
         Self::Before(b"|#|".to_vec())
     }
 
-    /// That part of `key`.
+    /// The part of `key` that is hashed.
     #[inline]
     #[must_use]
-    pub fn of<'k>(&self, key: &'k [u8]) -> &'k [u8] {
+    pub fn part_of<'k>(&self, key: &'k [u8]) -> &'k [u8] {
         match self {
             Self::Whole => key,
             Self::Before(marker) => before(key, marker),

@@ -1,4 +1,4 @@
-//! Which destination of a pool a key belongs to, bit for bit as the clients and proxies have it that fill caches today.
+//! Which destination of a pool a key belongs to, bit for bit as in the clients and proxies that fill caches today.
 //!
 //! | who | distribution |
 //! | --- | --- |
@@ -40,17 +40,17 @@ pub(crate) const HASHED_BYTES_MAX: usize = KEY_BYTES_MAX + SALT_BYTES_MAX;
 const DIGITS_MAX: usize = 10;
 /// The weight mcrouter gives a server that its list of weights leaves out.
 pub const WEIGHT_MISSING: f64 = 0.5;
-/// Places that [`Distribution::Modula`] may come to when servers are repeated by weight.
-const PLACES_MAX: f64 = (1 << 20) as f64;
+/// Most entries of the table of [`Distribution::Modula`], in which servers are repeated by weight.
+const TABLE_MAX: f64 = (1 << 20) as f64;
 
-/// How keys are laid out over servers.
+/// How keys are laid out over servers: what a [`Ring`] is built by.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RingSpec {
     /// The scheme.
     pub distribution: Distribution,
     /// What of the key is hashed.
     pub key_part: KeyPart,
-    /// Bytes hashed behind that part; at most [`SALT_BYTES_MAX`].
+    /// Bytes hashed after that part; at most [`SALT_BYTES_MAX`].
     pub salt: Vec<u8>,
 }
 
@@ -135,7 +135,7 @@ pub enum RingError {
     TooManyPoints,
     /// A weight is negative or no number.
     BadWeight {
-        /// Whose.
+        /// The server, as host and port.
         server: String,
     },
     /// All weights are 0.
@@ -203,10 +203,10 @@ enum Layout {
 }
 
 impl Ring {
-    /// Lays `servers` out as `spec` says; [`Ring::pick`] answers with places in that list.
+    /// Lays `servers` out as `spec` says; [`Ring::pick`] answers with indices in that list.
     ///
     /// # Errors
-    /// See [`RingError`].
+    /// There are no servers or too many, or their weights or the salt cannot be used.
     pub fn build(spec: &RingSpec, servers: &[RingServer]) -> Result<Self, RingError> {
         let max = match spec.distribution {
             Distribution::Maglev => maglev::SERVERS_MAX,
@@ -221,19 +221,20 @@ impl Ring {
         if spec.salt.len() > SALT_BYTES_MAX {
             return Err(RingError::SaltTooLong);
         }
+        debug_assert!(servers.iter().all(|server| !server.host.is_empty()), "a server without a name");
         let layout = if servers.len() == 1 { Layout::One } else { lay_out(&spec.distribution, servers)? };
         Ok(Self { layout, key_part: spec.key_part.clone(), salt: spec.salt.as_slice().into() })
     }
 
-    /// The place of the server that `key` belongs to.
+    /// The index of the server that `key` belongs to.
     #[inline]
     #[must_use]
     pub fn pick(&self, key: &[u8]) -> usize {
-        let part = self.key_part.of(key);
+        let part = self.key_part.part_of(key);
         if self.salt.is_empty() { self.layout.pick(part) } else { self.pick_salted(part, b"") }
     }
 
-    /// The place with the digits of `salt` hashed behind the ring's own salt: another choice for the same key.
+    /// The index of the server with the digits of `salt` hashed after the ring's own salt: another choice for the same key.
     #[must_use]
     pub fn pick_resalted(&self, key: &[u8], salt: u32) -> usize {
         let mut digits = [0; DIGITS_MAX];
@@ -247,7 +248,7 @@ impl Ring {
                 break;
             }
         }
-        self.pick_salted(self.key_part.of(key), &digits[from..])
+        self.pick_salted(self.key_part.part_of(key), &digits[from..])
     }
 
     #[cold]
@@ -284,7 +285,7 @@ fn lay_out(distribution: &Distribution, servers: &[RingServer]) -> Result<Layout
             Layout::WeightedRendezvous(tagged.collect())
         }
         Distribution::Modula(key_hash) => {
-            if check_weights(servers)? > PLACES_MAX {
+            if check_weights(servers)? > TABLE_MAX {
                 return Err(RingError::TooManyPoints);
             }
             let mut table = Vec::new();

@@ -12,7 +12,7 @@ const DEFAULT_PORT: u16 = 11211;
 const POINTS: u32 = 160;
 /// Points of a server where weights do not count (libmemcached).
 const POINTS_UNWEIGHTED: u32 = 100;
-/// Points one MD5 comes to.
+/// Points that one MD5 gives.
 const POINTS_A_DIGEST: u32 = 4;
 /// Most points of one ring: past it the ring would not be worth its memory.
 const POINTS_MAX: u32 = 1 << 24;

@@ -5,7 +5,7 @@
 pub struct TailCounters {
     /// Gets sent to a second copy.
     pub hedges_sent: u64,
-    /// Of these, those whose second copy gave the answer.
+    /// How many of these had their answer from the second copy.
     pub hedges_won: u64,
     /// Second gets that were not sent, as the budget was used up.
     pub hedges_denied: u64,
@@ -31,11 +31,11 @@ impl TailCounters {
 pub struct ResizeCounters {
     /// Lookups on earlier servers, one for each key that the new server has not got.
     pub tried: u64,
-    /// Of these, those for which an earlier server had the key.
+    /// How many of these found the key on an earlier server.
     pub found: u64,
-    /// Of these, those that were copied.
+    /// How many of these were copied.
     pub copied: u64,
-    /// Those not copied, as the key was written or deleted meanwhile, or the new server did not take it.
+    /// How many were not copied, as the key was written or deleted meanwhile, or the new server did not take it.
     pub lost: u64,
     /// Deletes that an earlier server did not take.
     pub unreached: u64,

@@ -14,7 +14,7 @@ use crate::request::{Operation, OwnedRequest};
 /// One kind of node. The list in `handles/mod.rs` makes one enum of all of them, and passes every call on.
 ///
 /// A node is immutable and shared by all shards. What one shard keeps of it is its `State`. A request that waits for
-/// replies at a node stands in a [`Frame`], which holds the node's `Progress`.
+/// replies at a node has a [`Frame`], which holds the node's `Progress`.
 pub(super) trait RouteNode: Debug + Sized {
     /// What one shard keeps of the node; `()` for nothing.
     type State: Debug;

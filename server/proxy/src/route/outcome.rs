@@ -59,7 +59,7 @@ pub(super) fn result(reply: &Reply) -> u8 {
     }
 }
 
-/// Whether the key was there, or what was asked was done.
+/// Whether the key was there, or the command was carried out.
 pub(super) fn is_hit(reply: &Reply) -> bool {
     rank(reply) == 0
 }
@@ -125,7 +125,7 @@ pub(super) fn null(request: &OwnedRequest) -> Reply {
         MetaVerb::Set => "NS",
         MetaVerb::Delete | MetaVerb::Arithmetic => "NF",
     };
-    // As a server does, with the opaque and the key in the order they were asked for.
+    // As a server does, with the opaque and the key in the order of the request.
     let mut line = BytesMut::from(code);
     for (letter, token) in flags.iter() {
         match letter {

@@ -60,7 +60,7 @@ mod tests {
     const COPIES: &str = r#"{"type": "PoolRoute", "pool": "two", "replicas": 2}"#;
     const FAILOVER: &str = r#"{"type": "FailoverRoute", "children": ["PoolRoute|a", "PoolRoute|b"]}"#;
 
-    /// Of `key`, the server that is asked first, and the other.
+    /// The server that `key` is sent to first, and the other one.
     fn first_and_last(bench: &mut Bench) -> (String, String) {
         bench.get();
         let (first, may_be_refused) = sent(bench);
@@ -92,7 +92,7 @@ mod tests {
                 assert_eq!(sent(&bench), (first.clone(), false), "{route}");
                 assert_eq!(bench.reply(&format!("{first} get k"), answer.clone()), Some(answer));
             }
-            // What another says that does answer, stands.
+            // The reply of another server that answers is the answer.
             let (first, last) = first_and_last(&mut bench);
             bench.reply(&format!("{first} get k"), slow());
             assert_eq!(bench.reply(&format!("{last} get k"), Reply::Miss), Some(Reply::Miss));

@@ -17,7 +17,7 @@ pub fn without_prefix(key: &[u8]) -> &[u8] {
     &key[prefix_len(key).unwrap_or(0)..]
 }
 
-/// Whether the routing prefix `known` fits `pattern`, in which `*` stands for any bytes but `/`.
+/// Whether the routing prefix `known` fits `pattern`, in which `*` matches any bytes but `/`.
 pub(super) fn glob(pattern: &[u8], known: &[u8]) -> bool {
     // Where to go on when what follows the last star does not fit: the star takes one byte more.
     let (mut at, mut from, mut retry) = (0, 0, None);

@@ -6,8 +6,9 @@ use super::builder::{Builder, Checked};
 use crate::config::concurrency::AdaptiveConcurrency;
 use crate::config::handle::PoolId;
 use crate::config::json::{Json, JsonNode};
-use crate::config::pool::{Address, EjectedLimit, Member, Pool, Server, Service, read_security, read_server};
-use crate::config::rings::WarmResize;
+use crate::config::pool::{EjectedLimit, Member, Pool, Service};
+use crate::config::server::{Address, Server, read_security, read_server};
+use crate::config::warm_resize::WarmResize;
 use crate::config::zone::{Pattern, Zones};
 
 /// Most requests that one core may have under way to a destination under adaptive concurrency.

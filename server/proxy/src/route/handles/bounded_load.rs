@@ -1,13 +1,13 @@
 //! Consistent hashing with bounded loads (Mirrokni, Thorup, Zadimoghaddam 2016): a key whose server has more under way
-//! than so many times the average goes to the next place that its hash gives it.
+//! than so many times the average goes to the next server that its hash gives it.
 //!
-//! What is under way is what this core sees. A server that failed to be reached is none of those the average is over,
-//! until it answers. A key has [`PLACES`] places; where none has room, it stays at its first.
+//! What is under way is what this core sees. A server that could not be reached does not count in the average until it
+//! answers. A key has [`CANDIDATES`] candidate servers; when none has room, it stays at the first.
 //!
-//! - `get` and `set` go where there is room. So a value may be in several places: a `get` may miss one that is stored, and
-//!   after a `set` another place may keep the old value until it expires or is deleted.
-//! - `delete` goes to all places of the key; the worst reply is the answer.
-//! - What depends on what is there (`gets`, `cas`, `add`, `incr`, `append`, `touch` and the like) goes to the first place.
+//! - `get` and `set` go where there is room. So a value may be in several candidates: a `get` may miss one that is stored, and
+//!   after a `set` another candidate may keep the old value until it expires or is deleted.
+//! - `delete` goes to all candidates of the key; the worst reply is the answer.
+//! - What depends on what is there (`gets`, `cas`, `add`, `incr`, `append`, `touch` and the like) goes to the first candidate.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -52,9 +52,9 @@ pub(super) fn push(
     compiler.push(BoundedLoad { ring, children: children.into(), keeping, times })
 }
 
-/// Where a key may be: the more, the more a delete costs.
-const PLACES: usize = 3;
-/// Salts that are tried for further places.
+/// Servers that may have a key. A delete is sent to all of them.
+const CANDIDATES: usize = 3;
+/// Salts that are tried for the second and further candidates.
 const SALTS_MAX: u32 = 16;
 
 /// A pool in which a destination gets no more than so many times the average of what is under way.
@@ -62,9 +62,9 @@ const SALTS_MAX: u32 = 16;
 pub(in crate::route) struct BoundedLoad {
     pub ring: Arc<Ring>,
     pub children: Box<[NodeId]>,
-    /// The same with deletes that fail kept for later.
+    /// The nodes for deletes: those that fail are kept for later.
     pub keeping: Box<[NodeId]>,
-    /// Of the average; more than 1.
+    /// The most that a child may have under way, as a multiple of the average; more than 1.
     pub times: f64,
 }
 
@@ -92,23 +92,23 @@ pub(in crate::route) enum BoundedProgress {
 }
 
 impl BoundedLoad {
-    /// The places of `key`, the first the one it has without bounds; how many there are.
-    fn places(&self, key: &[u8]) -> ([u32; PLACES], usize) {
+    /// The candidates of `key`, and how many there are. The first is the server that the key has without bounds.
+    fn candidates(&self, key: &[u8]) -> ([u32; CANDIDATES], usize) {
         let count = self.children.len() as u32;
         let own = self.ring.pick(key) as u32;
-        let (mut places, mut len) = ([own; PLACES], 1);
+        let (mut candidates, mut len) = ([own; CANDIDATES], 1);
         let salted = (1..=SALTS_MAX).map(|salt| self.ring.pick_resalted(key, salt) as u32);
         // What no salt hits, as under a `ConstShard`: those that follow.
-        for place in salted.chain((1..count).map(|next| (own + next) % count)) {
-            if len == PLACES {
+        for candidate in salted.chain((1..count).map(|next| (own + next) % count)) {
+            if len == CANDIDATES {
                 break;
             }
-            if !places[..len].contains(&place) {
-                places[len] = place;
+            if !candidates[..len].contains(&candidate) {
+                candidates[len] = candidate;
                 len += 1;
             }
         }
-        (places, len)
+        (candidates, len)
     }
 }
 
@@ -139,16 +139,17 @@ impl RouteNode for BoundedLoad {
         let own = self.ring.pick(request.key()) as u32;
         let child = match request.operation() {
             Operation::Delete => {
-                let (places, len) = self.places(request.key());
-                let sent = places[..len].iter().map(|&at| (self.keeping[at as usize], request.clone()));
+                let (candidates, len) = self.candidates(request.key());
+                let sent = candidates[..len].iter().map(|&at| (self.keeping[at as usize], request.clone()));
                 let progress = Self::waiting(BoundedProgress::Deleting(None));
                 return step.open_with(node, &request, parent, progress, sent);
             }
             Operation::Get | Operation::Set
                 if may_be_anywhere(&request) && !loads.has_room(own, self.times) =>
             {
-                let (places, len) = self.places(request.key());
-                let free = places[1..len].iter().find(|&&place| loads.has_room(place, self.times));
+                let (candidates, len) = self.candidates(request.key());
+                let free =
+                    candidates[1..len].iter().find(|&&candidate| loads.has_room(candidate, self.times));
                 free.copied().unwrap_or(own)
             }
             _ => own,
@@ -175,7 +176,7 @@ impl RouteNode for BoundedLoad {
                 frame.answer(step, reply);
             }
             BoundedProgress::Deleting(worst) => {
-                // That one place has not got it is no news, unless none has.
+                // That one candidate has not got the key says little, unless none has it.
                 let errs = |reply: &Reply| outcome::error_kind(reply).is_some();
                 let rank = |reply: &Reply| (errs(reply), outcome::rank(reply));
                 let replaces = worst.as_ref().is_none_or(|worst| match (errs(&reply), errs(worst)) {
@@ -203,7 +204,7 @@ impl RouteNode for BoundedLoad {
     }
 }
 
-/// A value that is shown or stored, and nothing else: not a meta get that marks or makes an item.
+/// Whether a request shows or stores a value and does nothing else: not a meta get that marks or makes an item.
 fn may_be_anywhere(request: &OwnedRequest) -> bool {
     request.operation() == Operation::Set || outcome::only_shows(request)
 }
@@ -282,7 +283,7 @@ mod tests {
         }
         let sent: Vec<String> = bench.waiting().iter().map(|sent| (*sent).to_owned()).collect();
         let hosts: std::collections::HashSet<_> = sent.iter().map(|sent| sent[..1].to_owned()).collect();
-        assert_eq!(hosts.len(), super::PLACES, "a delete would not reach others");
+        assert_eq!(hosts.len(), super::CANDIDATES, "a delete would not reach others");
         assert!(bench.execution.tail_counters().bounded_load_moved > 0);
         for sent in sent {
             assert_eq!(bench.reply(&sent, value("v")), Some(value("v")));

@@ -28,7 +28,7 @@ pub(crate) struct LoadBalancerRoute {
     salt: String,
     /// How long figures are good, ms; at least 1.
     ttl_ms: u32,
-    /// Children asked at most while the reply is an error.
+    /// Children that a request is sent to at most while the reply is an error.
     tries_max: usize,
     errors: FailoverErrors,
 }
@@ -135,11 +135,11 @@ pub(in crate::route) struct LoadBalancer {
     pub errors: FailoverErrors,
 }
 
-/// What a shard sees of the children.
+/// The load of the children, as a shard sees it.
 #[derive(Debug)]
 pub(in crate::route) struct Loads {
     by_child: Box<[ChildLoad]>,
-    /// Of weighted hashing: what share of its keys each child keeps, of 2^32.
+    /// For weighted hashing: the share of its keys that each child keeps, of 2^32.
     thresholds: RefCell<Box<[u32]>>,
     weighed_at_ms: Cell<u64>,
 }
@@ -243,7 +243,7 @@ impl RouteNode for LoadBalancer {
 impl LoadBalancer {
     fn choose(&self, loads: &Loads, key: &[u8], now_ms: u64) -> usize {
         let count = self.children.len();
-        let mut hashed = [self.key_part.of(key), &self.salt].concat();
+        let mut hashed = [self.key_part.part_of(key), &self.salt].concat();
         let load = |child: usize| loads.by_child[child].now(now_ms, self.ttl_ms);
         match self.algorithm {
             Balance::WeightedHashing => {

@@ -1,4 +1,5 @@
-//! A cache in front of another that fills it: `WarmUpRoute` (cold before warm) and `L1L2CacheRoute` (l1 before l2).
+//! The node of `WarmUpRoute` (cold before warm) and `L1L2CacheRoute` (l1 before l2): a cache in front of another that
+//! fills it.
 //!
 //! A plain `get` that misses the front is answered from the back, and what was found is added to the front without
 //! the client's waiting for it. Other retrievals, whose replies depend on the front's own cas unique or flags, wait for that and ask
@@ -8,132 +9,15 @@ use std::cell::Cell;
 
 use bytes::Bytes;
 use corecached_protocol::{Exptime, Reply, StoreVerb};
-use serde_json::{Value, json};
 
-use crate::config::{Builder, Checked, Child, Config, HandleId, WrittenHandle};
 use crate::request::{Operation, OperationClass, OwnedRequest};
-use crate::route::compile::{Compiled, Compiler};
 use crate::route::frame::{Frame, Parent, Step};
-use crate::route::handle::RouteHandle;
 use crate::route::node::{Listed, RouteNode};
 use crate::route::node_set::NodeId;
 use crate::route::outcome;
 use crate::route::slab::SlotId;
 
-/// `WarmUpRoute`: fills a cold cache from a warm one.
-#[derive(Clone, Debug)]
-pub(crate) struct WarmUpRoute {
-    /// Asked first, and filled.
-    cold: HandleId,
-    /// Asked on a miss.
-    warm: HandleId,
-    /// The TTL of what is filled in, seconds; 0 never.
-    exptime_s: i64,
-}
-
-impl RouteHandle for WarmUpRoute {
-    const NAMES: &'static [&'static str] = &["WarmUpRoute"];
-
-    fn parse(builder: &mut Builder, &WrittenHandle { json, name, .. }: &WrittenHandle) -> Checked<HandleId> {
-        if builder.flag_at(json, "enable_metaget", false)? {
-            let remedy = "is not supported: give \"exptime\", the life of what is filled in";
-            return Err(builder.fault(json, "WarmUpRoute.enable_metaget", "true", remedy));
-        }
-        let route = Self {
-            cold: builder.handle_at(json, name, "cold")?,
-            warm: builder.handle_at(json, name, "warm")?,
-            exptime_s: builder.int_at(json, "exptime", 0, i64::MAX)?.unwrap_or(0),
-        };
-        builder.push(route, json)
-    }
-
-    fn children(&self) -> Vec<Child> {
-        vec![Child::Handle(self.cold), Child::Handle(self.warm)]
-    }
-
-    fn show(&self, config: &Config) -> Value {
-        json!({
-            "cold": config.child_json(self.cold),
-            "warm": config.child_json(self.warm),
-            "exptime": self.exptime_s,
-        })
-    }
-
-    fn compile(&self, compiler: &mut Compiler) -> Compiled<NodeId> {
-        let node = Lookaside {
-            front: compiler.node(self.cold),
-            back: compiler.node(self.warm),
-            exptime: Exptime(self.exptime_s),
-            get_only: false,
-            back_on_error: true,
-            mark_s: 0,
-            mark_refresh: 0,
-        };
-        Ok(compiler.push(node))
-    }
-}
-
-/// `L1L2CacheRoute`: a small cache in front of a large one.
-#[derive(Clone, Debug)]
-pub(crate) struct L1L2CacheRoute {
-    /// Asked first, written and filled.
-    l1: HandleId,
-    /// Asked on a miss.
-    l2: HandleId,
-    /// The TTL of what is filled in, seconds; 0 never.
-    upgrading_exptime_s: i64,
-    /// The TTL in seconds of a mark in l1 that l2 has not got the key either; 0: no marks.
-    negative_exptime_s: i64,
-    /// Every how many retrievals that meet a mark l2 is asked again; 0: never.
-    negative_refresh: u32,
-}
-
-impl RouteHandle for L1L2CacheRoute {
-    const NAMES: &'static [&'static str] = &["L1L2CacheRoute"];
-
-    fn parse(builder: &mut Builder, &WrittenHandle { json, name, .. }: &WrittenHandle) -> Checked<HandleId> {
-        let route = Self {
-            l1: builder.handle_at(json, name, "l1")?,
-            l2: builder.handle_at(json, name, "l2")?,
-            upgrading_exptime_s: builder.int_at(json, "upgradingL1Exptime", 0, i64::MAX)?.ok_or_else(
-                || builder.fault(json, "L1L2CacheRoute.upgradingL1Exptime", "", "is missing: seconds"),
-            )?,
-            negative_exptime_s: builder.int_at(json, "ncacheExptime", 0, i64::MAX)?.unwrap_or(0),
-            negative_refresh: builder.int_at(json, "ncacheUpdatePeriod", 0, i64::from(u32::MAX))?.unwrap_or(0)
-                as u32,
-        };
-        builder.push(route, json)
-    }
-
-    fn children(&self) -> Vec<Child> {
-        vec![Child::Handle(self.l1), Child::Handle(self.l2)]
-    }
-
-    fn show(&self, config: &Config) -> Value {
-        json!({
-            "l1": config.child_json(self.l1),
-            "l2": config.child_json(self.l2),
-            "upgradingL1Exptime": self.upgrading_exptime_s,
-            "ncacheExptime": self.negative_exptime_s,
-            "ncacheUpdatePeriod": self.negative_refresh,
-        })
-    }
-
-    fn compile(&self, compiler: &mut Compiler) -> Compiled<NodeId> {
-        let node = Lookaside {
-            front: compiler.node(self.l1),
-            back: compiler.node(self.l2),
-            exptime: Exptime(self.upgrading_exptime_s),
-            get_only: true,
-            back_on_error: true,
-            mark_s: self.negative_exptime_s,
-            mark_refresh: self.negative_refresh,
-        };
-        Ok(compiler.push(node))
-    }
-}
-
-/// The value of a mark that the back has not got the key either.
+/// The value of a mark, which says that the back has not got the key either.
 const MARK: &[u8] = b"ncache";
 /// The client flag of such a mark, as mcrouter's.
 const MARK_FLAG: u32 = 0x1_0000;
@@ -143,15 +27,15 @@ const MARK_FLAG: u32 = 0x1_0000;
 pub(in crate::route) struct Lookaside {
     pub front: NodeId,
     pub back: NodeId,
-    /// Of what is filled in.
+    /// The TTL of what is filled in.
     pub exptime: Exptime,
     /// Retrievals other than `get` go to the front alone.
     pub get_only: bool,
     /// A front that fails counts as one that misses.
     pub back_on_error: bool,
-    /// Life of marks in seconds; 0: none are made.
+    /// The TTL of marks in seconds; 0: none are made.
     pub mark_s: i64,
-    /// Every how many marks met the back is asked again; 0: never.
+    /// The back is looked up again for one in this many retrievals that meet a mark; 0: never.
     pub mark_refresh: u32,
 }
 
@@ -162,15 +46,15 @@ pub(in crate::route) struct MarksMet(Cell<u32>);
 /// What a request waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::route) enum LookasideStage {
-    /// The front's reply to it.
+    /// The front's reply to the request.
     Front,
-    /// The back's: a value, or none.
+    /// The back's reply: a value, or none.
     Back,
-    /// The front's to what was added, before it is asked again.
+    /// The front's reply to what was added, before the request is sent to it again.
     Filled,
-    /// The front's to the same request as at first: the answer.
+    /// The front's reply to the request once more: the answer.
     Again,
-    /// The back's, for the next who asks: this client was told already.
+    /// The back's reply, with which the mark is replaced: this client has its answer already.
     Refresh,
 }
 

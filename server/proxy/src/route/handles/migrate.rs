@@ -96,7 +96,7 @@ impl RouteNode for Migrate {
             let both = [self.from, self.to].map(|child| (child, request.clone()));
             return step.open_with(node, &request, parent, WorstReply::default().into(), both);
         }
-        let hash = i64::from(spooky::spooky32(self.key_part.of(request.key()), 0));
+        let hash = i64::from(spooky::spooky32(self.key_part.part_of(request.key()), 0));
         let moved = now_s >= self.start_s.saturating_add(hash % self.interval_s);
         step.start(if moved { self.to } else { self.from }, request, parent);
     }

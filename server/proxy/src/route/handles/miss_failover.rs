@@ -17,7 +17,7 @@ use crate::route::slab::SlotId;
 #[derive(Clone, Debug)]
 pub(crate) struct MissFailoverRoute {
     children: Vec<Child>,
-    /// Of errors and misses the best is the answer, else the last.
+    /// The best of all errors and misses is the answer, else the last one.
     return_best_on_error: bool,
 }
 
@@ -54,7 +54,7 @@ impl RouteHandle for MissFailoverRoute {
 #[derive(Debug)]
 pub(in crate::route) struct MissFailover {
     pub children: Box<[NodeId]>,
-    /// Of errors and misses the best is the answer, else the last.
+    /// The best of all errors and misses is the answer, else the last one.
     pub best: bool,
 }
 

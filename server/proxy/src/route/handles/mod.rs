@@ -1,5 +1,8 @@
 //! The route handles, each in a file of its own, and the list of them.
 //!
+//! A new handle needs its file, a line with `mod`, a line in the list, and its page in the docs. The compiler asks for what
+//! [`RouteHandle`] and [`RouteNode`] do not give by themselves.
+//!
 //! A handle's file imports the layers that handles are made of, `frame`, `node`, `tree` and `compile`, and those do not
 //! import it back: they know the enums below by the names in `node_set`.
 
@@ -13,6 +16,7 @@ pub(in crate::route) mod failover;
 pub(in crate::route) mod hash;
 pub(in crate::route) mod host_id;
 pub(in crate::route) mod key_split;
+pub(in crate::route) mod l1_l2;
 pub(in crate::route) mod latency;
 mod list;
 pub(in crate::route) mod load_balancer;
@@ -35,6 +39,7 @@ pub(in crate::route) mod shadow;
 pub(in crate::route) mod shard_split;
 pub(in crate::route) mod slow_warm_up;
 pub(in crate::route) mod spool;
+pub(in crate::route) mod warm_up;
 
 use corecached_protocol::Reply;
 use serde_json::Value;
@@ -63,7 +68,7 @@ list::handles! {
         Hash: hash::HashRoute,
         HostId: host_id::HostIdRoute,
         KeySplit: key_split::KeySplitRoute,
-        L1L2: lookaside::L1L2CacheRoute,
+        L1L2: l1_l2::L1L2CacheRoute,
         Latency: latency::LatencyInjectionRoute,
         Latest: failover::latest::LatestRoute,
         LoadBalancer: load_balancer::LoadBalancerRoute,
@@ -82,7 +87,7 @@ list::handles! {
         SaltedFailover: failover::salted::SaltedFailoverRoute,
         Shadow: shadow::ShadowRoute,
         ShardSplit: shard_split::ShardSplitRoute,
-        WarmUp: lookaside::WarmUpRoute,
+        WarmUp: warm_up::WarmUpRoute,
     }
     // What a tree is made of.
     nodes {

@@ -148,7 +148,7 @@ impl RouteNode for Shadows {
     fn start(&self, (): &(), step: &mut Step, _: NodeId, request: OwnedRequest, parent: Parent) {
         let mut copies = Vec::new();
         if step.calls.len() < step.calls_with_shadows_max {
-            let hash = u64::from(spooky::spooky32(self.key_part.of(request.key()), 0));
+            let hash = u64::from(spooky::spooky32(self.key_part.part_of(request.key()), 0));
             let server = self.ring.as_ref().map_or(0, |ring| ring.pick(request.key()) as u32);
             copies.extend(self.shadows.iter().filter(|shadow| {
                 shadow.index_range.is_none_or(|(from, to)| (from..=to).contains(&server))

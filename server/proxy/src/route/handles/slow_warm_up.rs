@@ -106,8 +106,9 @@ pub(in crate::route) struct SlowWarmUp {
 /// What a shard has seen of one server.
 #[derive(Debug, Default)]
 pub(in crate::route) struct ServerWarmth {
-    /// Of `asked`.
+    /// How many of `asked` were found.
     hits: Cell<u32>,
+    /// Retrievals that were answered.
     asked: Cell<u32>,
     warming: Cell<bool>,
 }

@@ -1,5 +1,5 @@
-//! Deletes that fail are kept for later, and the client is told that nothing was found. Where they cannot be kept, it is
-//! told of the failure.
+//! Deletes that fail are kept for later, and the client gets the answer of a server that has nothing. When one cannot be
+//! kept, the client gets the error.
 
 use corecached_protocol::{ErrorKind, Reply};
 

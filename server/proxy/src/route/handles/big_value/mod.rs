@@ -109,7 +109,7 @@ pub(in crate::route) enum BigValueStage {
 pub(in crate::route) struct Fetching {
     chunks: Chunks,
     found: Vec<Option<Bytes>>,
-    /// Of `found`.
+    /// The length of all values in `found`.
     bytes: usize,
     /// The client's, as the first chunk has them.
     client_flags: u32,
@@ -353,7 +353,7 @@ fn looked(big: &BigValue, frame: &mut Frame, step: &mut Step, slot: SlotId, repl
         }
     };
     let Some(value) = value else {
-        // A client that asked for no value: that there is an index is none of its business.
+        // The client asked for no value, and need not know that there is an index.
         let answer = shown(request, reply, Some(Shown { client_flags, value: None }));
         return frame.answer(step, answer);
     };

@@ -26,7 +26,7 @@ pub(in crate::route) struct Failover {
     pub order: Order,
     /// Requests sent to others than ejected destinations, at most.
     pub tries_max: usize,
-    /// Of those with errors, at most.
+    /// Requests with errors, at most; those to ejected destinations are not counted.
     pub error_tries_max: usize,
     pub limit: Option<Limit>,
     pub exptime_max_s: Option<i64>,

@@ -2,10 +2,11 @@
 //! and the first of the two that has the key is the answer. The other reply is overlooked when it comes.
 //!
 //! - Only what is plainly read: not `gets`, `gat`, nor a meta get that stores or marks anything.
-//! - A miss or an error of one is no answer while the other may still have the key: what a client hears is what it would
-//!   hear without hedges, only sooner.
-//! - How long is long is told by the server that would be asked, not by the one that is slow: a pool of three with one
-//!   slow server has no percentile that is not slow. While little is known of it, by the one that was asked.
+//! - A miss or an error of one is no answer while the other may still have the key: a client gets the answer that it would
+//!   get without hedges, only sooner.
+//! - The time that a get waits follows from the replies of the next server, not of the slow one: in a pool of three with one
+//!   slow server, a percentile over all of them would be slow too. While too few replies of the next server are known, it
+//!   follows from those of the first.
 //! - A token bucket bounds second requests to a share of the gets, so that a pool that is slow as a whole does not get
 //!   twice the load. It is each core's own.
 //! - Times are those that turns are shown, to a millisecond.
@@ -19,7 +20,7 @@ use crate::route::latencies::Latencies;
 /// Gets that wait longer than most are sent to a second copy.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::route) struct Hedge {
-    /// Of the replies of the server that would be asked next, this many in a hundred come sooner than a get waits.
+    /// A get waits for as long as this many in a hundred replies of the next server take at most.
     percentile: f64,
     /// Second requests for each get, at most.
     budget: f64,
@@ -78,7 +79,7 @@ impl HedgeState {
         Self { settings, latencies, budget }
     }
 
-    /// A get goes to `asked`, and would go to `next` then: after how many milliseconds, if that can be told.
+    /// A get goes to server `asked`, and would go to `next` after this many milliseconds; `None` while too little is known.
     pub fn delay_ms(&self, asked: u32, next: u32) -> Option<u64> {
         self.budget.fill(self.settings.budget, limit(self.settings));
         let of = |server: u32| self.latencies[server as usize].percentile_ms();

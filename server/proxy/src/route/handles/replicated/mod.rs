@@ -98,7 +98,7 @@ pub(in crate::route) struct Replicated {
     pub copies: usize,
     /// How many different zones the servers are in.
     pub zones: usize,
-    /// Ours, if a server is in it.
+    /// The zone of this proxy, if a server is in it.
     pub own_zone: Option<u32>,
     /// Gets that wait are sent to the next copy.
     pub hedge: Option<Hedge>,
@@ -107,7 +107,7 @@ pub(in crate::route) struct Replicated {
 #[derive(Debug)]
 pub(in crate::route) struct CopyServer {
     pub node: NodeId,
-    /// The same with deletes that fail kept for later.
+    /// The node for deletes: those that fail are kept for later.
     pub keeping: NodeId,
     pub zone: u32,
 }
@@ -126,17 +126,17 @@ pub(in crate::route) struct ReplicatedProgress {
     stage: CopyStage,
     /// The best reply so far.
     best: Option<Reply>,
-    /// What a copy said that did not take what was stored.
+    /// The reply of a copy that did not take what was stored.
     failure: Option<Reply>,
-    /// What the client hears whatever the other copies say.
+    /// The answer, whatever the other copies reply.
     error: Option<Reply>,
     reading: Reading,
 }
 
-/// Where a retrieval stands.
+/// How far a retrieval has come.
 #[derive(Clone, Copy, Debug, Default)]
 struct Reading {
-    /// Copies asked, the nearest first.
+    /// How many copies it was sent to, the nearest first.
     asked: u32,
     /// When each of them was, milliseconds after the first.
     asked_ms: [u32; COPIES_MAX],
@@ -206,7 +206,7 @@ impl Replicated {
 }
 
 impl RouteNode for Replicated {
-    /// Of a pool with hedges.
+    /// `None` for a pool without hedges.
     type State = Option<HedgeState>;
     type Progress = ReplicatedProgress;
 
@@ -226,7 +226,7 @@ impl RouteNode for Replicated {
         let copies = self.copies(request.key());
         let first = &self.servers[copies.servers[0] as usize];
         if !request.has_classic_key() {
-            return step.start(first.keeping, request, parent); // the other copies could not be told of it
+            return step.start(first.keeping, request, parent); // no command can name the key to the other copies
         }
         let reading = Reading::default();
         let mut progress = ReplicatedProgress {
@@ -455,7 +455,7 @@ fn done(replicated: &Replicated, frame: &mut Frame, step: &mut Step, slot: SlotI
     let Some(progress) = Replicated::in_progress(&mut frame.progress) else { return };
     let operation = request.operation();
     if child >= REPAIR {
-        // Of arithmetic and the like the first copy's reply stands: to hear of an error a client would do it again.
+        // For arithmetic and the like the first copy's reply is the answer: after an error a client would do it again.
         if outcome::error_kind(&reply).is_some() && is_whole_value(operation) && progress.error.is_none() {
             progress.error = Some(progress.failure.clone().unwrap_or(reply));
         }

@@ -13,7 +13,7 @@ use crate::route::slab::SlotId;
 /// How often a request begins anew because another proxy worked on its key.
 const TRIES: u8 = 3;
 
-/// The client's own request, and all but those below.
+/// The child number of the client's own request, and of all but those below.
 const MAIN: u32 = 0;
 /// A delete on a server of an earlier ring.
 const OTHER: u32 = 1;
@@ -27,7 +27,7 @@ enum ResizeStage {
     First,
     /// The authority's, to what it knows of the key.
     Look,
-    /// The same of a source.
+    /// A source's, to what it knows of the key.
     Source(usize),
     /// The authority's, to a copy.
     Fill,
@@ -54,11 +54,11 @@ pub(in crate::route) struct ResizeProgress {
     deletes: usize,
     /// One of them, or of the pending authority, had the key.
     erased: bool,
-    /// Of the lease that we hold, or of the item that the request is about to change.
+    /// The cas unique of the lease that we hold, or of the item that the request is about to change.
     cas: Option<u64>,
     /// The client's own `mg` came upon what may be a lease.
     met_lease: bool,
-    /// What is to be answered, once the pending authority was told.
+    /// The answer, once the pending authority has replied.
     reply: Option<Reply>,
     /// In a source.
     found: Found,
