@@ -252,7 +252,7 @@ mod tests {
                 "PoolRoute|a", "PoolRoute|a",
                 {"type": "PoolRoute", "pool": "a", "hash": {"hash_func": "WeightedCh3", "weights": [1, 1, 1, 0]}},
                 "Pool|b"]}}"#;
-        let import = |_: &str| Err("nothing is imported".to_owned());
+        let import = |_: &str| Err("nothing is imported".into());
         let config = Config::parse("test", text, &Options::default(), &import).unwrap();
         let chronicle = Chronicle::default();
         assert!(chronicle.layout().is_none());

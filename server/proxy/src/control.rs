@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, never, select};
 
 use super::args::{Checked, Source};
 use super::awaited::Awaited;
-use super::config::{self, Config, Import, Member, Rings};
+use super::config::{self, Config, Import, ImportError, Member, Rings};
 use super::relay::Snapshot;
 use super::route::Tree;
 use crate::discovery::slices::{self, Access};
@@ -372,7 +372,7 @@ fn parse(source: &Source, text: &str, options: &config::Options) -> Result<Confi
     };
     let import: &Import<'_> = &|what: &str| {
         let path = folder.join(what.strip_prefix("file:").unwrap_or(what));
-        std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
+        std::fs::read_to_string(&path).map_err(|error| ImportError(format!("{}: {error}", path.display())))
     };
     Config::parse(&name, text, options, import)
         .map_err(|error| ConfigError::new("configuration", "", &error.to_string(), EX_CONFIG))

@@ -21,7 +21,7 @@ use socket2::SockAddr;
 use super::config::{Address, EjectedLimit, PoolId, Server};
 use super::merge::{Merge, MergeOptions, Role};
 use super::request::{Operation, OwnedRequest, key_of};
-use super::route::{self, Action, ErrorDowngrade, Execution, Limits, Routes, Tree};
+use super::route::{self, Action, ErrorDowngrade, Execution, ExecutionLimits, Routes, Tree};
 use super::shape::Shape;
 use super::spool::{Spooler, Undelivered};
 use super::upstream::{self, Destination, HealthOptions, Options, PoolHealth, Thresholds};
@@ -136,7 +136,7 @@ impl Relay {
             updates,
             routes: Rc::new(Routes::new(Arc::clone(&snapshot.tree))),
             snapshot: Arc::clone(&snapshot),
-            execution: Execution::new(&Limits::default(), seed),
+            execution: Execution::new(&ExecutionLimits::default(), seed),
             upstreams: Vec::new(),
             by_server: HashMap::new(),
             pools: HashMap::new(),

@@ -19,9 +19,9 @@ pub(crate) struct WrittenHash {
     pub seed: Option<String>,
     /// Ours: points of each server.
     pub points: Option<u32>,
-    /// Ours: two bytes; what stands between them is hashed.
+    /// Ours: two bytes; the part of the key between them is hashed.
     pub hash_tag: Option<String>,
-    /// Ours: what stands before it is hashed; `|#|` with mcrouter's schemes.
+    /// Ours: the part of the key before it is hashed; `|#|` with mcrouter's schemes.
     pub hash_stop: Option<String>,
     pub salt: String,
     pub weights: Vec<f64>,

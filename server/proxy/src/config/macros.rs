@@ -10,8 +10,19 @@ const DEPTH_MAX: usize = 250;
 /// Values that one configuration may expand to: macros that call each other twice a level would fill any memory.
 const VALUES_MAX: usize = 1_000_000;
 
-/// Reads what `@import` names; an error says why it cannot.
-pub type Import<'a> = dyn Fn(&str) -> Result<String, String> + 'a;
+/// Reads the file that an `@import` names.
+pub type Import<'a> = dyn Fn(&str) -> Result<String, ImportError> + 'a;
+
+/// Why a file cannot be imported.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ImportError(pub String);
+
+impl From<&str> for ImportError {
+    fn from(reason: &str) -> Self {
+        Self(reason.into())
+    }
+}
 
 /// Expands one configuration.
 pub(super) struct Preprocessor<'a> {
@@ -416,7 +427,7 @@ impl<'a> Preprocessor<'a> {
                         self.expand(&json, &Scope::new(), depth + 1)
                     }
                     (Err(_), Some(default)) => self.expand(default, scope, depth + 1),
-                    (Err(reason), None) => Err(fault(self, path, &reason)),
+                    (Err(reason), None) => Err(fault(self, path, &reason.to_string())),
                 };
             }
             "if" => {
@@ -459,7 +470,7 @@ fn argument(arguments: &Arguments, at: usize, name: &str) -> Option<Json> {
     }
 }
 
-/// The arguments in `rest`, which begins behind the opening bracket of a call.
+/// The arguments in `rest`, which begins after the opening bracket of a call.
 fn arguments(rest: &str) -> Option<Vec<String>> {
     let inside = rest.trim_end().strip_suffix(')')?;
     let (mut found, mut current, mut depth, mut chars) = (Vec::new(), String::new(), 0_usize, inside.chars());

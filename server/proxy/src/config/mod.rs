@@ -38,7 +38,7 @@ pub(crate) use handle::{Child, ErrorSet, FailoverErrors, Handle, HandleSet, Hand
 pub use handle::{HandleId, Hash, Limit, PoolId};
 pub(crate) use hash::WrittenHash;
 pub(crate) use json::{Json, JsonNode};
-pub use macros::Import;
+pub use macros::{Import, ImportError};
 pub use options::Options;
 pub(crate) use options::normal_prefix;
 pub use pool::{EjectedLimit, Member, Pool, ResolvedPools, Service};

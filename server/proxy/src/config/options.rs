@@ -34,7 +34,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// Chunks of a large value that are sent for at a time, unless told otherwise: as mcrouter does.
+    /// The default of `big_value_batch`: mcrouter's.
     pub const BIG_VALUE_BATCH: u32 = 10;
 }
 

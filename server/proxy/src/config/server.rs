@@ -52,45 +52,53 @@ pub(super) struct WrittenServer {
     pub tls: Option<bool>,
 }
 
-/// Reads one server; an error says what is wrong with it.
-pub(super) fn read_server(text: &str, port_override: Option<u16>) -> Result<WrittenServer, &'static str> {
+/// What is wrong with a server or with its security.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct ServerFault(&'static str);
+
+/// Reads one server.
+pub(super) fn read_server(text: &str, port_override: Option<u16>) -> Result<WrittenServer, ServerFault> {
     const FORM: &str = "must be \"host:port\", \"[IPv6]:port\" or \"unix:/path\"";
     if let Some(path) = text.strip_prefix("unix:") {
         return if path.is_empty() {
-            Err("a path must follow unix:")
+            Err(ServerFault("a path must follow unix:"))
         } else {
             Ok(WrittenServer { address: Address::Unix { path: path.into() }, tls: None })
         };
     }
     let (host, rest) = match text.strip_prefix('[') {
         Some(bracketed) => {
-            let (host, rest) = bracketed.split_once(']').ok_or(FORM)?;
-            host.parse::<std::net::Ipv6Addr>().map_err(|_| "no IPv6 address between the brackets")?;
+            let (host, rest) = bracketed.split_once(']').ok_or(ServerFault(FORM))?;
+            host.parse::<std::net::Ipv6Addr>()
+                .map_err(|_| ServerFault("no IPv6 address between the brackets"))?;
             (host, rest)
         }
         None => text.split_at(text.find(':').unwrap_or(text.len())),
     };
     let named = |byte: u8| byte.is_ascii_graphic() && byte != b'/';
     if host.is_empty() || host.len() > 253 || !host.bytes().all(named) {
-        return Err(FORM);
+        return Err(ServerFault(FORM));
     }
     let mut fields = match rest.strip_prefix(':') {
         Some(rest) => rest.split(':'),
         None if rest.is_empty() => "".split(':'),
-        None => return Err(FORM),
+        None => return Err(ServerFault(FORM)),
     };
     let port = match (port_override, fields.next().filter(|port| !port.is_empty())) {
         (Some(port), _) => port,
         (None, Some(port)) => match port.parse() {
             Ok(port) if port > 0 => port,
-            _ => return Err("the port must be 1 to 65535; an IPv6 address stands in brackets"),
+            _ => return Err(ServerFault("the port must be 1 to 65535; an IPv6 address stands in brackets")),
         },
         (None, None) => DEFAULT_PORT,
     };
     match fields.next() {
         None | Some("ascii" | "") => {}
-        Some("caret" | "thrift" | "umbrella") => return Err("only the protocol \"ascii\" is spoken"),
-        Some(_) => return Err("the protocol must be \"ascii\""),
+        Some("caret" | "thrift" | "umbrella") => {
+            return Err(ServerFault("only the protocol \"ascii\" is spoken"));
+        }
+        Some(_) => return Err(ServerFault("the protocol must be \"ascii\"")),
     }
     let tls = match fields.next() {
         None | Some("") => None,
@@ -98,17 +106,17 @@ pub(super) fn read_server(text: &str, port_override: Option<u16>) -> Result<Writ
     };
     match fields.next() {
         None | Some("" | "compressed" | "notcompressed") => {}
-        Some(_) => return Err("the last field must be \"compressed\" or \"notcompressed\""),
+        Some(_) => return Err(ServerFault("the last field must be \"compressed\" or \"notcompressed\"")),
     }
     Ok(WrittenServer { address: Address::Tcp { host: host.into(), port }, tls })
 }
 
 /// Whether a `security_mech` encrypts.
-pub(super) fn read_security(text: &str) -> Result<bool, &'static str> {
+pub(super) fn read_security(text: &str) -> Result<bool, ServerFault> {
     match text {
         "plain" => Ok(false),
         "tls" | "ssl" | "ktls12" | "fizz" => Ok(true),
-        _ => Err("must be \"plain\" or \"tls\""),
+        _ => Err(ServerFault("must be \"plain\" or \"tls\"")),
     }
 }
 
@@ -116,7 +124,7 @@ pub(super) fn read_security(text: &str) -> Result<bool, &'static str> {
 mod tests {
     use super::*;
 
-    fn tcp(host: &str, port: u16, tls: Option<bool>) -> Result<WrittenServer, &'static str> {
+    fn tcp(host: &str, port: u16, tls: Option<bool>) -> Result<WrittenServer, ServerFault> {
         Ok(WrittenServer { address: Address::Tcp { host: host.into(), port }, tls })
     }
 

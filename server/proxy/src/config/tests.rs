@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn no_import(path: &str) -> Result<String, String> {
+fn no_import(path: &str) -> Result<String, ImportError> {
     match path {
         "pool.json" => Ok(r#"{"servers": ["imported:1", /* the last */ "imported:2",]}"#.into()),
         "self.json" => Ok("\"@import(self.json)\"".into()),

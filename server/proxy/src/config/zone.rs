@@ -2,7 +2,7 @@
 
 use super::server::Address;
 
-/// What stands for the zone in a pattern.
+/// The part of a pattern that matches the zone.
 const ZONE: &str = "{zone}";
 
 /// Which zones the servers of a pool are in.

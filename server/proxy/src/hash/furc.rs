@@ -101,7 +101,7 @@ fn levels(servers: usize) -> usize {
     (usize::BITS - (servers - 1).leading_zeros()) as usize
 }
 
-/// The share of 2^32 a weight from 0 to 1 comes to.
+/// The share of 2^32 that a weight from 0 to 1 is.
 #[must_use]
 pub fn threshold(weight: f64) -> u32 {
     (weight.clamp(0.0, 1.0) * f64::from(u32::MAX)) as u32

@@ -60,7 +60,7 @@ impl Murmur3 {
         Self { hash: seed, len: 0, tail: 0 }
     }
 
-    /// Hashes `bytes` behind all before.
+    /// Adds `bytes` to what is hashed.
     #[inline]
     pub fn update(&mut self, mut bytes: &[u8]) {
         while !self.len.is_multiple_of(4)
@@ -79,7 +79,7 @@ impl Murmur3 {
         }
     }
 
-    /// Hashes one byte behind all before.
+    /// Adds one byte to what is hashed.
     #[inline]
     pub fn push(&mut self, byte: u8) {
         self.tail |= u32::from(byte) << (8 * (self.len % 4));

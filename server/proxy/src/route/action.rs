@@ -45,7 +45,7 @@ pub enum Action {
 
 /// What bounds an [`Execution`](super::Execution).
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct ExecutionLimits {
     /// Most requests sent and not answered, and most that a handle holds back. Past it routes see `SERVER_ERROR 307 busy`.
     pub calls_max: usize,
     /// Most requests that wait at nodes of trees. Past it, the same.
@@ -54,7 +54,7 @@ pub struct Limits {
     pub calls_with_shadows_max: usize,
 }
 
-impl Default for Limits {
+impl Default for ExecutionLimits {
     fn default() -> Self {
         Self { calls_max: 1 << 17, frames_max: 1 << 16, calls_with_shadows_max: 1 << 14 }
     }

@@ -5,11 +5,11 @@ use std::rc::Rc;
 
 use corecached_protocol::Reply;
 
-use super::action::{Action, CallId, Limits};
+use super::action::{Action, CallId, ExecutionLimits};
 use super::counters::{ResizeCounters, TailCounters};
 use super::delayed::Delayed;
 use super::frame::{Call, Frame, Parent, Step, Work};
-use super::node_set::{NodeId, Progress};
+use super::node_set::{NodeId, NodeProgress};
 use super::routing_prefix::{glob, prefix_len};
 use super::slab::Slab;
 use super::tree::Routes;
@@ -32,7 +32,7 @@ pub struct Execution {
 impl Execution {
     /// Nothing under way. `seed` decides all that is random.
     #[must_use]
-    pub fn new(limits: &Limits, seed: u64) -> Self {
+    pub fn new(limits: &ExecutionLimits, seed: u64) -> Self {
         Self {
             frames: Slab::new(limits.frames_max),
             calls: Slab::new(limits.calls_max),
@@ -201,7 +201,7 @@ impl Execution {
                 Work::Alarm { frame: slot } => {
                     let Some(mut frame) = self.frames.take(slot) else { continue };
                     let routes = Rc::clone(&frame.routes);
-                    Progress::woken(&mut frame, &mut self.step(&routes, now_ms, actions), slot);
+                    NodeProgress::woken(&mut frame, &mut self.step(&routes, now_ms, actions), slot);
                     self.frames.put_back(slot, frame);
                 }
                 Work::Deliver { parent: Parent::Nobody, .. } => {}
@@ -214,7 +214,7 @@ impl Execution {
                     frame.waiting -= 1;
                     let routes = Rc::clone(&frame.routes);
                     let mut step = self.step(&routes, now_ms, actions);
-                    Progress::replied(&mut frame, &mut step, slot, child, reply);
+                    NodeProgress::replied(&mut frame, &mut step, slot, child, reply);
                     if frame.waiting > 0 {
                         self.frames.put_back(slot, frame);
                         continue;

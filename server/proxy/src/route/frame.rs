@@ -9,7 +9,7 @@ use super::action::Action;
 use super::counters::{ResizeCounters, TailCounters};
 use super::delayed::Delayed;
 use super::error_downgrade::ErrorDowngrade;
-use super::node_set::{NodeId, Progress};
+use super::node_set::{NodeId, NodeProgress};
 use super::outcome;
 use super::slab::{Slab, SlotId};
 use super::tree::Routes;
@@ -35,7 +35,7 @@ pub(super) struct Frame {
     pub request: OwnedRequest,
     /// Replies that are still to come; at 0 the frame ends.
     pub waiting: u32,
-    pub progress: Progress,
+    pub progress: NodeProgress,
 }
 
 /// One thing to do next.
@@ -115,7 +115,7 @@ impl Step<'_> {
         node: NodeId,
         request: OwnedRequest,
         parent: Parent,
-        progress: Progress,
+        progress: NodeProgress,
     ) -> Option<SlotId> {
         debug_assert!(self.routes.tree.has(node), "node {node} is of another tree");
         let frame = Frame { routes: Rc::clone(self.routes), node, parent, request, waiting: 0, progress };
@@ -134,7 +134,7 @@ impl Step<'_> {
         node: NodeId,
         request: &OwnedRequest,
         parent: Parent,
-        progress: Progress,
+        progress: NodeProgress,
         children: impl IntoIterator<Item = (NodeId, OwnedRequest)>,
     ) {
         let Some(slot) = self.open(node, request.clone(), parent, progress) else { return };

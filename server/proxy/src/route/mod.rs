@@ -35,7 +35,7 @@ mod tests;
 mod tree;
 mod worst;
 
-pub use action::{Action, CallId, Limits};
+pub use action::{Action, CallId, ExecutionLimits};
 pub use compile::CompileError;
 pub use counters::{ResizeCounters, TailCounters};
 pub use error_downgrade::ErrorDowngrade;

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use corecached_protocol::Reply;
 
 use super::frame::{Frame, Parent, Step};
-use super::node_set::{Next, Node, NodeId, NodeState, Progress, RingBelow};
+use super::node_set::{Next, Node, NodeId, NodeProgress, NodeState, RingBelow};
 use super::slab::SlotId;
 use super::tree::{Routes, Tree};
 use crate::request::{Operation, OwnedRequest};
@@ -103,10 +103,10 @@ pub(super) trait Listed: RouteNode {
     fn in_state(state: &NodeState) -> Option<&Self::State>;
 
     /// `progress` as a frame holds it.
-    fn waiting(progress: Self::Progress) -> Progress;
+    fn waiting(progress: Self::Progress) -> NodeProgress;
 
     /// The progress of a frame, if it waits at a node of this kind.
-    fn in_progress(progress: &mut Progress) -> Option<&mut Self::Progress>;
+    fn in_progress(progress: &mut NodeProgress) -> Option<&mut Self::Progress>;
 
     /// Node `node` of `routes` and the shard's state of it.
     ///

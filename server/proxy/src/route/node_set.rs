@@ -32,7 +32,7 @@ pub(super) struct Nodes;
 
 pub(super) type Node = <Nodes as NodeSet>::Node;
 pub(super) type NodeState = <Nodes as NodeSet>::NodeState;
-pub(super) type Progress = <Nodes as NodeSet>::Progress;
+pub(super) type NodeProgress = <Nodes as NodeSet>::Progress;
 
 /// Where a request goes from a node, as far as its key and its operation alone decide that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

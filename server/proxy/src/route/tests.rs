@@ -91,7 +91,7 @@ impl Bench {
     pub fn with(text: &str, options: &Options) -> Self {
         Self {
             routes: Rc::new(Routes::new(tree(text, options))),
-            execution: Execution::new(&Limits::default(), 1),
+            execution: Execution::new(&ExecutionLimits::default(), 1),
             now_ms: 1_000_000,
             tickets: 0,
             actions: Vec::new(),
@@ -278,7 +278,8 @@ fn failed_retrievals_and_counts_are_misses_where_that_is_the_default() {
 #[test]
 fn past_its_bounds_an_execution_answers_busy_and_recovers() {
     let mut bench = Bench::new("\"FailoverRoute|Pool|two\"");
-    bench.execution = Execution::new(&Limits { calls_max: 2, frames_max: 10, calls_with_shadows_max: 1 }, 1);
+    bench.execution =
+        Execution::new(&ExecutionLimits { calls_max: 2, frames_max: 10, calls_with_shadows_max: 1 }, 1);
     bench.get();
     bench.get();
     let busy = bench.get();
@@ -286,7 +287,8 @@ fn past_its_bounds_an_execution_answers_busy_and_recovers() {
     bench.reply("a get k", Reply::Miss);
     bench.reply("a get k", Reply::Miss);
     bench.done();
-    bench.execution = Execution::new(&Limits { calls_max: 10, frames_max: 1, calls_with_shadows_max: 1 }, 1);
+    bench.execution =
+        Execution::new(&ExecutionLimits { calls_max: 10, frames_max: 1, calls_with_shadows_max: 1 }, 1);
     bench.get();
     assert!(matches!(bench.get(), Some(Reply::Error { kind: ErrorKind::Busy, .. })));
     bench.reply("a get k", Reply::Miss);
@@ -326,7 +328,7 @@ fn a_request_ends_on_the_tree_it_began_on() {
 #[test]
 fn resolved_members_replace_those_written_without_reading_again() {
     let text = r#"{"pools": {"a": {"servers": ["name:1"], "resolve": true}}, "route": "PoolRoute|a"}"#;
-    let config = Config::parse("test", text, &options(), &|_| Err(String::new())).unwrap();
+    let config = Config::parse("test", text, &options(), &|_| Err("".into())).unwrap();
     let hosts = |resolved: &ResolvedPools| -> Vec<String> {
         let tree = Tree::compile(&config, resolved).unwrap();
         tree.destinations().iter().map(|destination| destination.server.address.to_string()).collect()
@@ -356,7 +358,7 @@ fn every_request_is_answered_once_whatever_the_tree_and_the_replies() {
         let mut options = options();
         (options.host_id, options.spool_deletes) = (random.u64(..), random.bool());
         let routes = Rc::new(Routes::new(tree(&text, &options)));
-        let limits = Limits { calls_max: 40, frames_max: 30, calls_with_shadows_max: 20 };
+        let limits = ExecutionLimits { calls_max: 40, frames_max: 30, calls_with_shadows_max: 20 };
         let mut execution = Execution::new(&limits, random.u64(..));
         let (mut answered, mut calls, mut actions) = (vec![0; 40], Vec::new(), Vec::new());
         let (mut asked, mut now_ms) = (0, 1_000_000);

@@ -116,7 +116,7 @@ impl Builder<'_> {
         let mut tls = self.flag_at(json, "use_ssl", false)?;
         if let Some(security) = json.get("security_mech") {
             tls = read_security(self.text(security, &key("security_mech"))?)
-                .map_err(|remedy| self.wrong(security, &key("security_mech"), remedy))?;
+                .map_err(|fault| self.wrong(security, &key("security_mech"), &fault.to_string()))?;
         }
         let port_override = self.int_at(json, "port_override", 1, 65535)?.map(|port| port as u16);
         let reply_timeout_ms = self.ms_at(json, "server_timeout", self.options.server_timeout_ms)?;
@@ -132,8 +132,8 @@ impl Builder<'_> {
                 members.push(Member::Handle(self.handle(server, &key, false)?));
                 continue;
             };
-            let written =
-                read_server(text, port_override).map_err(|remedy| self.wrong(server, &key, remedy))?;
+            let written = read_server(text, port_override)
+                .map_err(|fault| self.wrong(server, &key, &fault.to_string()))?;
             members.push(Member::Server(Server {
                 address: written.address,
                 tls: written.tls.unwrap_or(tls),

@@ -74,7 +74,7 @@ mod tests {
 
     use crate::config::Options;
     use crate::route::tests::{Bench, POOLS, options};
-    use crate::route::{Execution, Limits};
+    use crate::route::{Execution, ExecutionLimits};
 
     #[test]
     fn a_black_hole_answers_as_a_server_that_says_nothing() {
@@ -91,7 +91,7 @@ mod tests {
     fn what_waits_for_its_time_has_a_bound_and_comes_in_order() {
         let mut bench = Bench::new("\"BlackholeRoute\"");
         bench.execution =
-            Execution::new(&Limits { calls_max: 2, frames_max: 10, calls_with_shadows_max: 1 }, 1);
+            Execution::new(&ExecutionLimits { calls_max: 2, frames_max: 10, calls_with_shadows_max: 1 }, 1);
         bench.get();
         bench.get();
         assert!(matches!(bench.get(), Some(Reply::Error { kind: ErrorKind::Busy, .. })));

@@ -6,7 +6,7 @@ use crate::request::{Operation, OwnedRequest};
 use crate::route::action::{Action, CallId, outgoing};
 use crate::route::frame::{Call, Frame, Parent, Step};
 use crate::route::node::RouteNode;
-use crate::route::node_set::{DestinationId, Next, NodeId, Progress};
+use crate::route::node_set::{DestinationId, Next, NodeId, NodeProgress};
 use crate::route::outcome;
 use crate::route::slab::Slab;
 use crate::route::tree::Tree;
@@ -65,7 +65,7 @@ fn others_may_answer(frames: &Slab<Frame>, mut parent: Parent) -> bool {
             Parent::Frame { frame, .. } => frame,
         };
         match frames.get(slot) {
-            Some(frame) if !Progress::has_another(frame) => parent = frame.parent,
+            Some(frame) if !NodeProgress::has_another(frame) => parent = frame.parent,
             _ => return true,
         }
     }

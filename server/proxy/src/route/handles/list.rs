@@ -98,7 +98,7 @@ macro_rules! handles {
         /// What a request remembers that waits at a node.
         #[derive(Debug)]
         #[allow(clippy::large_enum_variant)]
-        pub(in crate::route) enum Progress {
+        pub(in crate::route) enum NodeProgress {
             $($node(<$node_type as RouteNode>::Progress),)*
             $($shared($shared_type),)*
         }
@@ -106,7 +106,7 @@ macro_rules! handles {
         impl NodeSet for Nodes {
             type Node = Node;
             type NodeState = NodeState;
-            type Progress = Progress;
+            type Progress = NodeProgress;
         }
 
         impl Node {
@@ -160,7 +160,7 @@ macro_rules! handles {
         }
 
         #[allow(unreachable_patterns, unreachable_code)]
-        impl Progress {
+        impl NodeProgress {
             /// A reply to one of the requests of `frame`, which is in `slot`, has come.
             pub(in crate::route) fn replied(
                 frame: &mut Frame,
@@ -222,18 +222,18 @@ macro_rules! handles {
                     if let NodeState::$node(state) = state { Some(state) } else { None }
                 }
 
-                fn waiting(progress: Self::Progress) -> Progress {
-                    Progress::$node(progress)
+                fn waiting(progress: Self::Progress) -> NodeProgress {
+                    NodeProgress::$node(progress)
                 }
 
-                fn in_progress(progress: &mut Progress) -> Option<&mut Self::Progress> {
-                    if let Progress::$node(progress) = progress { Some(progress) } else { None }
+                fn in_progress(progress: &mut NodeProgress) -> Option<&mut Self::Progress> {
+                    if let NodeProgress::$node(progress) = progress { Some(progress) } else { None }
                 }
             }
         )*
 
         $(
-            impl From<$shared_type> for Progress {
+            impl From<$shared_type> for NodeProgress {
                 fn from(progress: $shared_type) -> Self {
                     Self::$shared(progress)
                 }

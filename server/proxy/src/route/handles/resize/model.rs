@@ -16,7 +16,7 @@ use corecached_protocol::{Limits as LineLimits, Parsed, Parser, Reply};
 use super::sim::FakeServer;
 use crate::config::{Config, Options, ResolvedPools, Rings};
 use crate::request::OwnedRequest;
-use crate::route::{Action, CallId, Execution, Limits, Routes, Tree};
+use crate::route::{Action, CallId, Execution, ExecutionLimits, Routes, Tree};
 
 const SKEW_MS: u64 = 1000;
 const DELAY_MS: u64 = 100;
@@ -128,7 +128,7 @@ impl World {
                 routes: routes(&configs[0], &rings),
                 rings,
                 knows: 0,
-                execution: Execution::new(&Limits::default(), number as u64),
+                execution: Execution::new(&ExecutionLimits::default(), number as u64),
                 links: (0..SERVERS).map(|_| Link::default()).collect(),
             }
         };

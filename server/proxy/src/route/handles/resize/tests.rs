@@ -9,7 +9,7 @@ use corecached_protocol::{Limits as LineLimits, Parsed, Parser, Reply};
 use super::sim::{FakeServer, Item};
 use crate::config::{Config, Options, ResolvedPools, Rings};
 use crate::request::OwnedRequest;
-use crate::route::{Action, Execution, Limits, ResizeCounters, Routes, Tree};
+use crate::route::{Action, Execution, ExecutionLimits, ResizeCounters, Routes, Tree};
 
 const GRACE_MS: u64 = 1000;
 const WINDOW_MS: u64 = 10_000;
@@ -51,7 +51,7 @@ impl Bench {
                 Tree::compile_over(&config(0), &ResolvedPools::new(), &rings).unwrap(),
             ))),
             rings,
-            execution: Execution::new(&Limits::default(), 1),
+            execution: Execution::new(&ExecutionLimits::default(), 1),
             servers: Default::default(),
             now_ms: START_MS,
             asked: Vec::new(),
@@ -436,7 +436,7 @@ fn keys_that_do_not_move_take_the_short_way() {
         )
     };
     let parse =
-        |text: String| Config::parse("test", &text, &Options::default(), &|_| Err(String::new())).unwrap();
+        |text: String| Config::parse("test", &text, &Options::default(), &|_| Err("".into())).unwrap();
     let mut rings = Rings::default();
     rings.observe(&parse(text("\"s0:1\", \"s1:1\", \"s2:1\"")), &ResolvedPools::new(), 0);
     let config = parse(text("\"s0:1\", \"s1:1\", \"s2:1\", \"s3:1\""));
