@@ -12,8 +12,8 @@ pub struct HandleId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PoolId(pub u32);
 
-/// The enum that the list of handles, `route/handles/mod.rs`, makes of them. The list implements this for [`Handles`], so
-/// that the files here can hold handles without importing one, and without being generic.
+/// The enum that the list of handles, `route/handles/mod.rs`, makes of them. The list implements this for
+/// [`Handles`], so that the files here can hold handles without importing one, and without being generic.
 pub(crate) trait HandleSet {
     /// One handle, as parsed.
     type Handle: Clone + std::fmt::Debug;

@@ -7,7 +7,8 @@ use super::json::{Json, JsonNode, Position, Sources, put};
 
 /// Deepest nesting of calls and values.
 const DEPTH_MAX: usize = 250;
-/// Values that one configuration may expand to: macros that call each other twice a level would fill any memory.
+/// Values that one configuration may expand to: macros that call each other twice a level would fill any
+/// memory.
 const VALUES_MAX: usize = 1_000_000;
 
 /// Reads the file that an `@import` names.
@@ -477,7 +478,8 @@ fn arguments(rest: &str) -> Option<Vec<String>> {
     while let Some(char) = chars.next() {
         match char {
             '\\' => {
-                // Kept for the round in which the argument itself is expanded, but where only this one sees it.
+                // Kept for the round in which the argument itself is expanded, but where only this one sees
+                // it.
                 let next = chars.next()?;
                 if depth > 0 || matches!(next, '%' | '@' | '\\') {
                     current.push('\\');

@@ -1,5 +1,5 @@
-//! The proxy's configuration: mcrouter's JSON, read, expanded and checked. Nothing in [`Config`] is left to be parsed
-//! or to be wrong; it is immutable, and what names resolve to later is kept beside it.
+//! The proxy's configuration: mcrouter's JSON, read, expanded and checked. Nothing in [`Config`] is left to
+//! be parsed or to be wrong; it is immutable, and what names resolve to later is kept beside it.
 //!
 //! ```text
 //! json, macros   text -> JSON without macros

@@ -19,11 +19,13 @@ pub struct Options {
     pub log_all: bool,
     /// `shard_splits` of pools are used; off with `--disable-shard-split-route`.
     pub shard_splits: bool,
-    /// `--big-value-split-threshold`, bytes: larger values are stored in chunks, as under a `BigValueRoute`; 0: none are.
+    /// `--big-value-split-threshold`, bytes: larger values are stored in chunks, as under a `BigValueRoute`;
+    /// 0: none are.
     pub big_value_threshold: u32,
     /// `--big-value-batch-size`: chunks sent for at a time; 0: all.
     pub big_value_batch: u32,
-    /// `--zone`: where this proxy is, by the names that pools give their servers' zones; empty when it is not known.
+    /// `--zone`: where this proxy is, by the names that pools give their servers' zones; empty when it is not
+    /// known.
     pub zone: String,
     /// `--warm-resize-ms`: the window of pools that do not give one; 0: none.
     pub warm_resize_ms: u32,

@@ -1,9 +1,9 @@
-//! The rings that a pool has had: what a warm resize goes from and to. Which of them still count is decided here, by
-//! time; what they are good for, by `route::resize`.
+//! The rings that a pool has had: what a warm resize goes from and to. Which of them still count is decided
+//! here, by time; what they are good for, by `route::resize`.
 //!
-//! A list of servers that comes while the ring before is in its grace waits until that is over: so at any moment at most
-//! one ring is known and not yet in use, on every proxy, and proxies that learn of the same changes at most a grace apart
-//! never differ by more than one step.
+//! A list of servers that comes while the ring before is in its grace waits until that is over: so at any
+//! moment at most one ring is known and not yet in use, on every proxy, and proxies that learn of the same
+//! changes at most a grace apart never differ by more than one step.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -63,7 +63,8 @@ impl Rings {
         self.by_pool.get(pool).map(|known| &known.rings[..])
     }
 
-    /// Takes note of the servers that pools have now, and forgets what no longer counts; whether anything changed.
+    /// Takes note of the servers that pools have now, and forgets what no longer counts; whether anything
+    /// changed.
     pub fn observe(&mut self, config: &Config, resolved: &ResolvedPools, now_ms: u64) -> bool {
         let mut changed = false;
         let is_watched =

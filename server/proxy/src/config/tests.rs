@@ -412,8 +412,8 @@ fn options_and_parameters_are_names_in_the_configuration() {
     assert_eq!(addresses(&config, "A"), [".x:77"]);
 }
 
-/// Bytes of a sound configuration changed, cut and doubled at random: whatever comes of it is a configuration or an
-/// error.
+/// Bytes of a sound configuration changed, cut and doubled at random: whatever comes of it is a configuration
+/// or an error.
 #[test]
 fn broken_configurations_are_errors_and_nothing_worse() {
     let sound = r#"{"macros": {"m": {"type": "macroDef", "params": ["x"], "result": ["@merge(%x%,:,@str(@add(1,2)))"]}},

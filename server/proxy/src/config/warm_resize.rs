@@ -5,10 +5,11 @@
 pub struct WarmResize {
     /// For so long a key that the new server has not got is looked for on earlier ones.
     pub window_ms: u64,
-    /// For so long the earlier server stays in use: longer than proxies learn of a change apart, than a request takes,
-    /// and than a lease lives.
+    /// For so long the earlier server stays in use: longer than proxies learn of a change apart, than a
+    /// request takes, and than a lease lives.
     pub grace_ms: u64,
-    /// After the window writes and deletes go to earlier servers too for so long, and never shorter than the grace.
+    /// After the window writes and deletes go to earlier servers too for so long, and never shorter than the
+    /// grace.
     pub invalidate_ms: u64,
 }
 

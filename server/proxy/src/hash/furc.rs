@@ -57,7 +57,8 @@ fn following(block: u64) -> u64 {
     murmur64a(&block.to_le_bytes(), SEED)
 }
 
-/// Walks the decision tree at bit `base` from bit `*at` on, with `*depth` levels; `None` when it ended at server 0.
+/// Walks the decision tree at bit `base` from bit `*at` on, with `*depth` levels; `None` when it ended at
+/// server 0.
 #[inline]
 fn draw(bits: &mut Bits, base: usize, at: &mut usize, depth: &mut usize) -> Option<usize> {
     while bits.bit(*at) == 0 {

@@ -30,7 +30,8 @@ pub enum KeyHash {
     Fnv1_32,
     /// FNV-1a, 32 bits.
     Fnv1a32,
-    /// Hsieh's `SuperFastHash` as twemproxy has it; libmemcached is mostly built without and falls back to its default.
+    /// Hsieh's `SuperFastHash` as twemproxy has it; libmemcached is mostly built without and falls back to
+    /// its default.
     Hsieh,
     /// `MurmurHash2`, seeded by the length.
     Murmur,

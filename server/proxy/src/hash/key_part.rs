@@ -10,8 +10,8 @@ pub enum KeyPart {
     Whole,
     /// What is before the first of these bytes, or all of a key without them: `|#|`.
     Before(Vec<u8>),
-    /// What is between the first of the one byte and the next of the other, or all of a key that has not both or
-    /// nothing between them: `{}`.
+    /// What is between the first of the one byte and the next of the other, or all of a key that has not both
+    /// or nothing between them: `{}`.
     Between(u8, u8),
 }
 

@@ -1,7 +1,7 @@
 //! Maglev: a prime-sized table in which the servers take turns to claim their next wanted slot.
 //!
-//! No memcached client uses it. Both numbers of a server are XXH3 of its `host:port`, with seeds 0 and 1, so that
-//! the table depends on names alone.
+//! No memcached client uses it. Both numbers of a server are XXH3 of its `host:port`, with seeds 0 and 1, so
+//! that the table depends on names alone.
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 

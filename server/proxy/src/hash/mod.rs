@@ -1,4 +1,5 @@
-//! Which destination of a pool a key belongs to, bit for bit as in the clients and proxies that fill caches today.
+//! Which destination of a pool a key belongs to, bit for bit as in the clients and proxies that fill caches
+//! today.
 //!
 //! | who | distribution |
 //! | --- | --- |
@@ -234,7 +235,8 @@ impl Ring {
         if self.salt.is_empty() { self.layout.pick(part) } else { self.pick_salted(part, b"") }
     }
 
-    /// The index of the server with the digits of `salt` hashed after the ring's own salt: another choice for the same key.
+    /// The index of the server with the digits of `salt` hashed after the ring's own salt: another choice for
+    /// the same key.
     #[must_use]
     pub fn pick_resalted(&self, key: &[u8], salt: u32) -> usize {
         let mut digits = [0; DIGITS_MAX];

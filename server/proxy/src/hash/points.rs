@@ -20,8 +20,8 @@ const POINTS_MAX: u32 = 1 << 24;
 /// How a ring's points are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Points {
-    /// libketama, as libmemcached's weighted ketama, twemproxy, and memcached's proxy with `omode` `twemproxy`:
-    /// `name-k`, or `host-k`, or `host:port-k` when the port is not 11211; MD5; by weight.
+    /// libketama, as libmemcached's weighted ketama, twemproxy, and memcached's proxy with `omode`
+    /// `twemproxy`: `name-k`, or `host-k`, or `host:port-k` when the port is not 11211; MD5; by weight.
     Ketama,
     /// libmemcached's ketama without weights: 100 strings as above, hashed as keys are.
     KetamaUnweighted(KeyHash),

@@ -20,7 +20,8 @@ fn score(tag: u64, key: u64) -> u64 {
     b.wrapping_mul(M)
 }
 
-/// mcrouter's `Rendezvous`. It compares scores as doubles, so that near ones tie; the later server wins a tie.
+/// mcrouter's `Rendezvous`. It compares scores as doubles, so that near ones tie; the later server wins a
+/// tie.
 #[must_use]
 pub fn rendezvous(key: &[u8], tags: &[u64]) -> usize {
     let key = murmur64a(key, KEY_SEED);
@@ -50,7 +51,8 @@ pub fn weighted_rendezvous(key: &[u8], servers: &[(u64, f64)]) -> usize {
     best.0
 }
 
-/// The order of the servers by `key`, best first, into `order`: what `RendezvousPolicy` tries one after the other.
+/// The order of the servers by `key`, best first, into `order`: what `RendezvousPolicy` tries one after the
+/// other.
 pub fn rendezvous_order(key: &[u8], tags: &[u64], order: &mut Vec<u32>) {
     let key = murmur64a(key, KEY_SEED);
     order.clear();
@@ -70,8 +72,8 @@ pub enum PythonKey {
     Bytes,
 }
 
-/// pymemcache's `HashClient` over servers whose `node-` is hashed already, in descending order of their names, so that
-/// the first wins a tie. ASCII keys only: others it hashes as code points.
+/// pymemcache's `HashClient` over servers whose `node-` is hashed already, in descending order of their
+/// names, so that the first wins a tie. ASCII keys only: others it hashes as code points.
 #[must_use]
 pub fn pymemcache(key: &[u8], form: PythonKey, nodes: &[(Murmur3, u32)]) -> usize {
     let mut best: Option<(u32, u32)> = None;

@@ -1,5 +1,5 @@
-//! Every scheme against what the clients and proxies themselves did: `tests/vectors`, and `INDEX.json` there says how
-//! each file was made.
+//! Every scheme against what the clients and proxies themselves did: `tests/vectors`, and `INDEX.json` there
+//! says how each file was made.
 
 use std::fs;
 use std::path::Path;
@@ -420,7 +420,8 @@ fn the_facts_of_mcrouters_own_tests_hold() {
     }
 }
 
-/// Keys that go elsewhere when the ninth of ten servers is added, and when the fifth of ten is removed, in percent.
+/// Keys that go elsewhere when the ninth of ten servers is added, and when the fifth of ten is removed, in
+/// percent.
 #[test]
 fn adding_or_removing_a_server_moves_about_its_share() {
     const KEYS: usize = 20_000;

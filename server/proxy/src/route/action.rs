@@ -12,7 +12,8 @@ pub struct CallId(pub(super) SlotId);
 /// What the caller is to do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Send a request, and bring its reply to [`Execution::replied`](super::Execution::replied), once, whatever it is.
+    /// Send a request, and bring its reply to [`Execution::replied`](super::Execution::replied), once,
+    /// whatever it is.
     Send {
         /// The name under which the reply is brought back.
         call: CallId,
@@ -20,8 +21,9 @@ pub enum Action {
         place: u32,
         /// What is sent.
         request: OwnedRequest,
-        /// After a reply of [`ErrorKind::Busy`](corecached_protocol::ErrorKind::Busy) another server would be asked, or no
-        /// client would see it. Without that the destination must not refuse: the client would get the error.
+        /// After a reply of [`ErrorKind::Busy`](corecached_protocol::ErrorKind::Busy) another server would be
+        /// asked, or no client would see it. Without that the destination must not refuse: the client would
+        /// get the error.
         may_be_refused: bool,
     },
     /// The client's answer; exactly one for each [`Execution::begin`](super::Execution::begin).
@@ -31,8 +33,8 @@ pub enum Action {
         /// The answer.
         reply: Reply,
     },
-    /// A delete failed and is to be kept for later. `NOT_FOUND` to [`Execution::replied`](super::Execution::replied) says
-    /// that it is kept, any error that it cannot be.
+    /// A delete failed and is to be kept for later. `NOT_FOUND` to
+    /// [`Execution::replied`](super::Execution::replied) says that it is kept, any error that it cannot be.
     Keep {
         /// The name under which the reply is brought back.
         call: CallId,
@@ -46,7 +48,8 @@ pub enum Action {
 /// What bounds an [`Execution`](super::Execution).
 #[derive(Clone, Copy, Debug)]
 pub struct ExecutionLimits {
-    /// Most requests sent and not answered, and most that a handle holds back. Past it routes see `SERVER_ERROR 307 busy`.
+    /// Most requests sent and not answered, and most that a handle holds back. Past it routes see
+    /// `SERVER_ERROR 307 busy`.
     pub calls_max: usize,
     /// Most requests that wait at nodes of trees. Past it, the same.
     pub frames_max: usize,

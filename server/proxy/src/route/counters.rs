@@ -35,7 +35,8 @@ pub struct ResizeCounters {
     pub found: u64,
     /// How many of these were copied.
     pub copied: u64,
-    /// How many were not copied, as the key was written or deleted meanwhile, or the new server did not take it.
+    /// How many were not copied, as the key was written or deleted meanwhile, or the new server did not take
+    /// it.
     pub lost: u64,
     /// Deletes that an earlier server did not take.
     pub unreached: u64,

@@ -104,12 +104,14 @@ impl Step<'_> {
         }
     }
 
-    /// Wakes the frame in `slot` at `at_ms`, if it is still there then, and if there is room for one more alarm.
+    /// Wakes the frame in `slot` at `at_ms`, if it is still there then, and if there is room for one more
+    /// alarm.
     pub fn wake(&mut self, at_ms: u64, slot: SlotId) {
         self.later(at_ms, Work::Alarm { frame: slot });
     }
 
-    /// A new frame, whose children are started with [`Frame::start_child`]; with no room for it `parent` gets `busy`.
+    /// A new frame, whose children are started with [`Frame::start_child`]; with no room for it `parent` gets
+    /// `busy`.
     pub fn open(
         &mut self,
         node: NodeId,

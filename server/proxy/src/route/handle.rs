@@ -8,8 +8,9 @@ use super::compile::{Compiled, Compiler};
 use super::node_set::NodeId;
 use crate::config::{Builder, Checked, Child, Config, HandleId, PoolUse, WrittenHandle};
 
-/// One kind of route handle, as it was parsed. The list in `handles/mod.rs` makes one enum of all of them, and passes every
-/// call on. A handle is compiled into one or more nodes of the tree, or into none of its own.
+/// One kind of route handle, as it was parsed. The list in `handles/mod.rs` makes one enum of all of them,
+/// and passes every call on. A handle is compiled into one or more nodes of the tree, or into none of its
+/// own.
 pub(super) trait RouteHandle: Clone + Debug + Sized {
     /// The values of `"type"` that mean this handle; no other handle has them.
     const NAMES: &'static [&'static str];

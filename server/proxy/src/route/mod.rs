@@ -9,7 +9,8 @@
 //!
 //! A request that waits holds its `Rc<Routes>`: a tree that was replaced ends with the last of its requests.
 //!
-//! Each route handle is one file in `handles/`; the list of them is `handles/mod.rs`. The files here know no handle.
+//! Each route handle is one file in `handles/`; the list of them is `handles/mod.rs`. The files here know no
+//! handle.
 
 mod action;
 mod bucket;

@@ -13,8 +13,8 @@ use crate::request::{Operation, OwnedRequest};
 
 /// One kind of node. The list in `handles/mod.rs` makes one enum of all of them, and passes every call on.
 ///
-/// A node is immutable and shared by all shards. What one shard keeps of it is its `State`. A request that waits for
-/// replies at a node has a [`Frame`], which holds the node's `Progress`.
+/// A node is immutable and shared by all shards. What one shard keeps of it is its `State`. A request that
+/// waits for replies at a node has a [`Frame`], which holds the node's `Progress`.
 pub(super) trait RouteNode: Debug + Sized {
     /// What one shard keeps of the node; `()` for nothing.
     type State: Debug;
@@ -34,7 +34,8 @@ pub(super) trait RouteNode: Debug + Sized {
         parent: Parent,
     );
 
-    /// A reply to one of the requests of `frame`, which is in `slot`, has come. Passed on unless the node does more.
+    /// A reply to one of the requests of `frame`, which is in `slot`, has come. Passed on unless the node
+    /// does more.
     fn replied(
         &self,
         state: &Self::State,
@@ -53,8 +54,8 @@ pub(super) trait RouteNode: Debug + Sized {
         let _ = (state, frame, step, slot);
     }
 
-    /// Whether another child is asked if the one that was asked last is busy. Nodes that say so ask the busy one again, and
-    /// then say no, when none of the others answers.
+    /// Whether another child is asked if the one that was asked last is busy. Nodes that say so ask the busy
+    /// one again, and then say no, when none of the others answers.
     fn has_another(&self, progress: &Self::Progress, request: &OwnedRequest) -> bool {
         let _ = (progress, request);
         false

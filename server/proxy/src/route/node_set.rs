@@ -1,8 +1,8 @@
 //! The names by which the files below the list of route handles know what the list makes.
 //!
-//! A tree holds nodes, and a frame holds what a waiting request remembers; both are enums over all handles, made by the
-//! list in `handles/mod.rs`. The list implements [`NodeSet`] for [`Nodes`], so that the files here can hold those enums
-//! without importing a handle, and without being generic.
+//! A tree holds nodes, and a frame holds what a waiting request remembers; both are enums over all handles,
+//! made by the list in `handles/mod.rs`. The list implements [`NodeSet`] for [`Nodes`], so that the files
+//! here can hold those enums without importing a handle, and without being generic.
 
 use std::fmt::Debug;
 use std::sync::Arc;

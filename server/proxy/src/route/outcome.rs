@@ -1,5 +1,5 @@
-//! What a reply means to routes: a hit, a miss, an error; which of two is worse; what a retrieval does besides; and
-//! replies that routes make up.
+//! What a reply means to routes: a hit, a miss, an error; which of two is worse; what a retrieval does
+//! besides; and replies that routes make up.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use corecached_protocol::{ErrorKind, MetaVerb, Reply};
@@ -77,7 +77,8 @@ pub(super) fn fails_over(errors: &FailoverErrors, class: OperationClass, reply: 
     error_kind(reply).is_some_and(|kind| errors.for_class(class).has(kind))
 }
 
-/// Whether a retrieval shows a value and does nothing else: not a meta get that marks, refreshes or makes an item.
+/// Whether a retrieval shows a value and does nothing else: not a meta get that marks, refreshes or makes an
+/// item.
 pub(super) fn only_shows(request: &OwnedRequest) -> bool {
     request.meta().is_none_or(|(_, flags)| !flags.has(b'N') && !flags.has(b'R') && !flags.has(b'E'))
 }

@@ -1,5 +1,5 @@
-//! Which child of a request refused it, so that the request need not wait for a slow server. That child is asked again
-//! when no other can answer: a refusal is of use only while there is another.
+//! Which child of a request refused it, so that the request need not wait for a slow server. That child is
+//! asked again when no other can answer: a refusal is of use only while there is another.
 
 use corecached_protocol::Reply;
 

@@ -18,7 +18,8 @@ impl SharedProgress for Rekeyed {
     }
 }
 
-/// Starts `changed` in place of `request`. Replies to meta commands may show the key: then they will show the client's.
+/// Starts `changed` in place of `request`. Replies to meta commands may show the key: then they will show the
+/// client's.
 pub(super) fn start_rekeyed(
     step: &mut Step,
     node: NodeId,

@@ -57,8 +57,8 @@ impl<T> Slab<T> {
         if *generation == slot.generation { entry.as_ref() } else { None }
     }
 
-    /// Takes the value out and keeps its slot for [`Slab::put_back`] or [`Slab::release`]. `None` when the slot has another
-    /// tenant by now.
+    /// Takes the value out and keeps its slot for [`Slab::put_back`] or [`Slab::release`]. `None` when the
+    /// slot has another tenant by now.
     pub fn take(&mut self, slot: SlotId) -> Option<T> {
         let (generation, entry) = self.entries.get_mut(slot.index as usize)?;
         if *generation == slot.generation { entry.take() } else { None }

@@ -1,5 +1,5 @@
-//! Destinations that record what they are sent and answer as they are told, for the tests of every handle, which stand
-//! beside it; and tests of whole trees.
+//! Destinations that record what they are sent and answer as they are told, for the tests of every handle,
+//! which stand beside it; and tests of whole trees.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -346,7 +346,8 @@ fn resolved_members_replace_those_written_without_reading_again() {
     assert!(empty.destinations().is_empty());
 }
 
-/// Random trees, requests and replies in random order: every request is answered once, and nothing is left over.
+/// Random trees, requests and replies in random order: every request is answered once, and nothing is left
+/// over.
 #[test]
 fn every_request_is_answered_once_whatever_the_tree_and_the_replies() {
     let seed = std::env::var("SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());

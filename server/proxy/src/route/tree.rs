@@ -48,8 +48,9 @@ impl Tree {
         (node as usize) < self.nodes.len()
     }
 
-    /// The destination that alone decides what `command` on `key` is answered: its reply, with the error downgrade of
-    /// [`Tree::downgrade_of`], is the answer. `None` when [`super::Execution::begin`] is to be called. Allocates nothing.
+    /// The destination that alone decides what `command` on `key` is answered: its reply, with the error
+    /// downgrade of [`Tree::downgrade_of`], is the answer. `None` when [`super::Execution::begin`] is to be
+    /// called. Allocates nothing.
     ///
     /// The command is to be sent without `noreply` and `q`: every reply upstream is waited for.
     #[inline]
@@ -78,8 +79,8 @@ impl Tree {
         }
     }
 
-    /// The destination below `node` to which a request goes in most cases, past nodes that limit or watch too. For log
-    /// lines, not for sending.
+    /// The destination below `node` to which a request goes in most cases, past nodes that limit or watch
+    /// too. For log lines, not for sending.
     pub(super) fn usual(&self, mut node: NodeId, key: &[u8], operation: Operation) -> Option<DestinationId> {
         loop {
             match self.nodes[node as usize].usual(key, operation) {
@@ -126,8 +127,8 @@ impl Routes {
         Self::with_places(tree, places)
     }
 
-    /// With every bucket full and no failure remembered. Destinations are numbered by `places`, which has one number for
-    /// each of the tree's: numbers that outlive the tree.
+    /// With every bucket full and no failure remembered. Destinations are numbered by `places`, which has one
+    /// number for each of the tree's: numbers that outlive the tree.
     ///
     /// # Panics
     /// When there are fewer or more numbers than destinations.

@@ -1,5 +1,5 @@
-//! `AllSyncRoute`, `AllAsyncRoute`, `AllFastestRoute`, `AllInitialRoute`, `AllMajorityRoute`: a request goes to all
-//! children.
+//! `AllSyncRoute`, `AllAsyncRoute`, `AllFastestRoute`, `AllInitialRoute`, `AllMajorityRoute`: a request goes
+//! to all children.
 
 use corecached_protocol::Reply;
 use serde_json::{Value, json};
@@ -97,7 +97,8 @@ pub(in crate::route) struct All {
 pub(in crate::route) enum AllProgress {
     /// The first reply that is no error, else the last one.
     Fastest,
-    /// More than half of the replies with the same result; else the most frequent one, of equally frequent ones the worst.
+    /// More than half of the replies with the same result; else the most frequent one, of equally frequent
+    /// ones the worst.
     Majority(Votes),
 }
 

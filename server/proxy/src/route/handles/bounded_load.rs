@@ -1,13 +1,15 @@
-//! Consistent hashing with bounded loads (Mirrokni, Thorup, Zadimoghaddam 2016): a key whose server has more under way
-//! than so many times the average goes to the next server that its hash gives it.
+//! Consistent hashing with bounded loads (Mirrokni, Thorup, Zadimoghaddam 2016): a key whose server has more
+//! under way than so many times the average goes to the next server that its hash gives it.
 //!
-//! What is under way is what this core sees. A server that could not be reached does not count in the average until it
-//! answers. A key has [`CANDIDATES`] candidate servers; when none has room, it stays at the first.
+//! What is under way is what this core sees. A server that could not be reached does not count in the average
+//! until it answers. A key has [`CANDIDATES`] candidate servers; when none has room, it stays at the first.
 //!
-//! - `get` and `set` go where there is room. So a value may be in several candidates: a `get` may miss one that is stored, and
-//!   after a `set` another candidate may keep the old value until it expires or is deleted.
+//! - `get` and `set` go where there is room. So a value may be in several candidates: a `get` may miss one
+//!   that is stored, and after a `set` another candidate may keep the old value until it expires or is
+//!   deleted.
 //! - `delete` goes to all candidates of the key; the worst reply is the answer.
-//! - What depends on what is there (`gets`, `cas`, `add`, `incr`, `append`, `touch` and the like) goes to the first candidate.
+//! - What depends on what is there (`gets`, `cas`, `add`, `incr`, `append`, `touch` and the like) goes to the
+//!   first candidate.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -39,7 +41,8 @@ pub(super) fn parse(builder: &Builder, json: &Json, kind: &str, replicas: u32) -
     builder.number(written, "bounded_load", 1.05, 100.0).map(Some)
 }
 
-/// Adds the node of a pool with these servers; `spool_deletes` is whether deletes that fail are kept for later.
+/// Adds the node of a pool with these servers; `spool_deletes` is whether deletes that fail are kept for
+/// later.
 pub(super) fn push(
     compiler: &mut Compiler,
     ring: Arc<Ring>,
@@ -92,7 +95,8 @@ pub(in crate::route) enum BoundedProgress {
 }
 
 impl BoundedLoad {
-    /// The candidates of `key`, and how many there are. The first is the server that the key has without bounds.
+    /// The candidates of `key`, and how many there are. The first is the server that the key has without
+    /// bounds.
     fn candidates(&self, key: &[u8]) -> ([u32; CANDIDATES], usize) {
         let count = self.children.len() as u32;
         let own = self.ring.pick(key) as u32;
@@ -204,7 +208,8 @@ impl RouteNode for BoundedLoad {
     }
 }
 
-/// Whether a request shows or stores a value and does nothing else: not a meta get that marks or makes an item.
+/// Whether a request shows or stores a value and does nothing else: not a meta get that marks or makes an
+/// item.
 fn may_be_anywhere(request: &OwnedRequest) -> bool {
     request.operation() == Operation::Set || outcome::only_shows(request)
 }

@@ -56,7 +56,8 @@ impl RouteNode for DestinationNode {
     }
 }
 
-/// Whether a node above would ask another server if this one were busy. Where nobody waits for the reply, that is so too.
+/// Whether a node above would ask another server if this one were busy. Where nobody waits for the reply,
+/// that is so too.
 fn others_may_answer(frames: &Slab<Frame>, mut parent: Parent) -> bool {
     loop {
         let slot = match parent {

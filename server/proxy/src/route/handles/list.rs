@@ -1,4 +1,5 @@
-//! The macro that turns the list of handles into enums over all of them, and into every dispatch over those enums.
+//! The macro that turns the list of handles into enums over all of them, and into every dispatch over those
+//! enums.
 
 /// Makes the enums over all route handles. See the list itself, in `handles/mod.rs`.
 macro_rules! handles {

@@ -1,5 +1,6 @@
-//! `LoadBalancerRoute`: keys over children by what they have to do. mcrouter's servers say how loaded they are; here a core
-//! goes by what it sees of a child itself: how many of its requests wait there, and how long they waited of late.
+//! `LoadBalancerRoute`: keys over children by what they have to do. mcrouter's servers say how loaded they
+//! are; here a core goes by what it sees of a child itself: how many of its requests wait there, and how long
+//! they waited of late.
 
 use std::cell::{Cell, RefCell};
 
@@ -117,7 +118,8 @@ impl LoadBalancerRoute {
     }
 }
 
-/// A child that fails counts as if it had waited so long: a server that refuses at once is not a fast one. Milliseconds.
+/// A child that fails counts as if it had waited so long: a server that refuses at once is not a fast one.
+/// Milliseconds.
 const ERROR_MS: f64 = 1000.0;
 /// How much of a new wait goes into the average at least.
 const NEWEST: f64 = 0.2;
@@ -129,7 +131,8 @@ pub(in crate::route) struct LoadBalancer {
     pub algorithm: Balance,
     pub salt: Box<[u8]>,
     pub key_part: KeyPart,
-    /// How long weights stay what they are, and how long the average of a child without requests takes to halve.
+    /// How long weights stay what they are, and how long the average of a child without requests takes to
+    /// halve.
     pub ttl_ms: u64,
     pub tries_max: usize,
     pub errors: FailoverErrors,
@@ -284,7 +287,8 @@ mod tests {
         ))
     }
 
-    /// Of so many keys, how many each server is asked for; it answers after as many milliseconds as `waits` says.
+    /// Of so many keys, how many each server is asked for; it answers after as many milliseconds as `waits`
+    /// says.
     fn shares(bench: &mut Bench, keys: usize, waits: impl Fn(&str) -> u64) -> HashMap<String, usize> {
         let mut shares = HashMap::new();
         for key in 0..keys {

@@ -1,8 +1,8 @@
-//! `LoggingRoute`: one log line for each request and its reply. The only line a request ever writes, and only under such a
-//! handle.
+//! `LoggingRoute`: one log line for each request and its reply. The only line a request ever writes, and only
+//! under such a handle.
 //!
-//! A core writes so many lines of a handle a second and no more: with the defaults, and the longest keys, less than
-//! 1 GB a day.
+//! A core writes so many lines of a handle a second and no more: with the defaults, and the longest keys,
+//! less than 1 GB a day.
 //! What is left out is counted, and the next line says how many.
 
 use std::cell::Cell;
@@ -131,7 +131,8 @@ impl RouteNode for Logging {
     }
 }
 
-/// mcrouter's fields, and after them what it does not say. A destination is named where the key alone decides it.
+/// mcrouter's fields, and after them what it does not say. A destination is named where the key alone decides
+/// it.
 fn write(tree: &Tree, target: NodeId, request: &OwnedRequest, reply: &Reply, left_out: u64) {
     let destination = tree.usual(target, request.key(), request.operation()).map_or_else(
         || "several".to_owned(),

@@ -1,9 +1,9 @@
-//! The node of `WarmUpRoute` (cold before warm) and `L1L2CacheRoute` (l1 before l2): a cache in front of another that
-//! fills it.
+//! The node of `WarmUpRoute` (cold before warm) and `L1L2CacheRoute` (l1 before l2): a cache in front of
+//! another that fills it.
 //!
-//! A plain `get` that misses the front is answered from the back, and what was found is added to the front without
-//! the client's waiting for it. Other retrievals, whose replies depend on the front's own cas unique or flags, wait for that and ask
-//! the front again.
+//! A plain `get` that misses the front is answered from the back, and what was found is added to the front
+//! without the client's waiting for it. Other retrievals, whose replies depend on the front's own cas unique
+//! or flags, wait for that and ask the front again.
 
 use std::cell::Cell;
 

@@ -1,10 +1,10 @@
 //! The route handles, each in a file of its own, and the list of them.
 //!
-//! A new handle needs its file, a line with `mod`, a line in the list, and its page in the docs. The compiler asks for what
-//! [`RouteHandle`] and [`RouteNode`] do not give by themselves.
+//! A new handle needs its file, a line with `mod`, a line in the list, and its page in the docs. The compiler
+//! asks for what [`RouteHandle`] and [`RouteNode`] do not give by themselves.
 //!
-//! A handle's file imports the layers that handles are made of, `frame`, `node`, `tree` and `compile`, and those do not
-//! import it back: they know the enums below by the names in `node_set`.
+//! A handle's file imports the layers that handles are made of, `frame`, `node`, `tree` and `compile`, and
+//! those do not import it back: they know the enums below by the names in `node_set`.
 
 mod all;
 pub(super) mod big_value;

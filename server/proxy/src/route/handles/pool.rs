@@ -1,5 +1,5 @@
-//! `PoolRoute`: the destination of a pool that the key belongs to. How keys are laid out over the pool, and the handles
-//! around it that the same object may ask for.
+//! `PoolRoute`: the destination of a pool that the key belongs to. How keys are laid out over the pool, and
+//! the handles around it that the same object may ask for.
 
 use std::sync::Arc;
 
@@ -123,7 +123,8 @@ impl RouteHandle for PoolRoute {
 }
 
 impl PoolRoute {
-    /// Reads the pool and how it is sent to, without what [`put_around`] puts around it. `kind` is the type of the handle.
+    /// Reads the pool and how it is sent to, without what [`put_around`] puts around it. `kind` is the type
+    /// of the handle.
     pub fn parse_pool(builder: &mut Builder, json: &Json, kind: &str) -> Checked<Self> {
         let Some(pool) = json.get("pool") else {
             return Err(builder.fault(json, &format!("{kind}.pool"), "", "is missing: a pool's name"));

@@ -1,5 +1,5 @@
-//! `shard_splits` of a pool: the keys of a busy shard, `a:SHARD:b`, in several copies. Copy 0 keeps the key's name, the
-//! others have two letters after the shard; each host uses one copy.
+//! `shard_splits` of a pool: the keys of a busy shard, `a:SHARD:b`, in several copies. Copy 0 keeps the key's
+//! name, the others have two letters after the shard; each host uses one copy.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -171,7 +171,8 @@ impl RouteNode for ShardSplits {
 }
 
 impl ShardSplits {
-    /// How many copies this host uses. While the number changes, each host turns to the new one at its own moment.
+    /// How many copies this host uses. While the number changes, each host turns to the new one at its own
+    /// moment.
     fn copies(&self, split: &ShardSplit, now_s: i64) -> u32 {
         let share = murmur64a(&self.host_id.to_le_bytes(), 0) % split.period_s.max(1) as u64;
         if now_s >= split.start_s.saturating_add(share as i64) { split.new } else { split.old }

@@ -1,5 +1,6 @@
-//! `slow_warmup` of a pool: a server that finds little, as one that came back empty, gets few of the retrievals, and
-//! more as it fills. The others go to another handle meanwhile; what is stored always goes to the server.
+//! `slow_warmup` of a pool: a server that finds little, as one that came back empty, gets few of the
+//! retrievals, and more as it fills. The others go to another handle meanwhile; what is stored always goes to
+//! the server.
 
 use std::cell::Cell;
 
@@ -91,8 +92,8 @@ impl SlowWarmUpPart {
     }
 }
 
-/// The hit rate is that of the last retrievals, of up to twice this times `min_requests` of them: then the counts are
-/// halved.
+/// The hit rate is that of the last retrievals, of up to twice this times `min_requests` of them: then the
+/// counts are halved.
 const LOOKS_BACK: u32 = 5;
 
 /// In front of one server of a pool.
@@ -201,7 +202,8 @@ impl RouteNode for SlowWarmUp {
     }
 }
 
-/// A cas unique of another server would mean nothing to this one, and what touches or fills in has to happen here.
+/// A cas unique of another server would mean nothing to this one, and what touches or fills in has to happen
+/// here.
 fn may_be_elsewhere(request: &OwnedRequest) -> bool {
     request.operation() == Operation::Get
         && request.meta().is_none_or(|(_, flags)| !flags.has(b'N') && !flags.has(b'R') && !flags.has(b'E'))

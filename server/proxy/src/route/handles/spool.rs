@@ -1,5 +1,5 @@
-//! Deletes that fail are kept for later, and the client gets the answer of a server that has nothing. When one cannot be
-//! kept, the client gets the error.
+//! Deletes that fail are kept for later, and the client gets the answer of a server that has nothing. When
+//! one cannot be kept, the client gets the error.
 
 use corecached_protocol::{ErrorKind, Reply};
 
@@ -85,8 +85,8 @@ impl RouteNode for Spool {
     }
 }
 
-/// The destination of a delete of `key` below a pool, past what only limits or copies. One below a handle that is among the
-/// pool's servers is not known here: its client gets the error.
+/// The destination of a delete of `key` below a pool, past what only limits or copies. One below a handle
+/// that is among the pool's servers is not known here: its client gets the error.
 fn destination(tree: &Tree, mut node: NodeId, key: &[u8], now_ms: u64) -> Option<DestinationNode> {
     loop {
         match tree.nodes[node as usize].late_delete(key, now_ms) {

@@ -1,10 +1,11 @@
-//! `BigValueRoute`: a value above a threshold is stored in chunks, `key:i:hash`, and under its key an index, `1-n-hash`,
-//! with a flag set that says so. A retrieval puts it together again.
+//! `BigValueRoute`: a value above a threshold is stored in chunks, `key:i:hash`, and under its key an index,
+//! `1-n-hash`, with a flag set that says so. A retrieval puts it together again.
 //!
-//! `hash` is of the whole value, so that chunks of two values of one key are not mixed up, and what was put together is
-//! hashed again: a chunk that is missing, or another's, makes it a miss and never a wrong value. Chunks are stored
-//! before the index, which alone says whether the command did what it was to do; a chunk bears the client's flags as
-//! they are. A key that is too long for its chunks' names, or that no classic command can name, is left as it is.
+//! `hash` is of the whole value, so that chunks of two values of one key are not mixed up, and what was put
+//! together is hashed again: a chunk that is missing, or another's, makes it a miss and never a wrong value.
+//! Chunks are stored before the index, which alone says whether the command did what it was to do; a chunk
+//! bears the client's flags as they are. A key that is too long for its chunks' names, or that no classic
+//! command can name, is left as it is.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use corecached_protocol::{Exptime, KEY_BYTES_MAX, Reply, StoreVerb};
@@ -178,8 +179,8 @@ impl RouteNode for BigValue {
                 let sent = [(self.target, lookup)];
                 step.open_with(node, &request, parent, Self::waiting(BigValueStage::Lookup), sent);
             }
-            // What is put after or in front of an index makes it one of other chunks, or none: a miss. Arithmetic on
-            // it is refused by the server. A delete leaves chunks that nothing refers to.
+            // What is put after or in front of an index makes it one of other chunks, or none: a miss.
+            // Arithmetic on it is refused by the server. A delete leaves chunks that nothing refers to.
             Operation::Append
             | Operation::Prepend
             | Operation::Incr
@@ -280,8 +281,8 @@ impl BigValue {
     }
 }
 
-/// What is asked in place of a retrieval, so that its reply tells whether it is of an index: meta commands show flags,
-/// and where they show a size they show the value.
+/// What is asked in place of a retrieval, so that its reply tells whether it is of an index: meta commands
+/// show flags, and where they show a size they show the value.
 fn looked_up(request: &OwnedRequest) -> OwnedRequest {
     let Some((_, flags)) = request.meta() else { return request.clone() };
     let mut more = Vec::new();
@@ -415,8 +416,8 @@ struct Shown {
     value: Option<Bytes>,
 }
 
-/// `reply` as the client of `request` is to see it: with this value, if one is given, and without the flags that it did
-/// not ask for.
+/// `reply` as the client of `request` is to see it: with this value, if one is given, and without the flags
+/// that it did not ask for.
 fn shown(request: &OwnedRequest, reply: Reply, other: Option<Shown>) -> Reply {
     match (reply, other) {
         (Reply::Value { cas_unique, .. }, Some(Shown { client_flags, value: Some(value) })) => {

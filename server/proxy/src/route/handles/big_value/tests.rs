@@ -279,8 +279,8 @@ fn the_option_splits_under_every_route() {
     bench.done();
 }
 
-/// Writers and readers of two keys at once, whose requests are served in any order, while items are evicted: a value
-/// that is found is one that somebody stored, whole.
+/// Writers and readers of two keys at once, whose requests are served in any order, while items are evicted:
+/// a value that is found is one that somebody stored, whole.
 #[test]
 fn whatever_is_found_was_stored_so() {
     let seed = std::env::var("SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());

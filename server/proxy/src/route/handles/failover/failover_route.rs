@@ -11,7 +11,8 @@ use crate::route::node_set::NodeId;
 
 const WITH_EXPTIME: &str = "FailoverWithExptimeRoute";
 
-/// `FailoverRoute` and `FailoverWithExptimeRoute`: to the first child, and to others while the reply is an error.
+/// `FailoverRoute` and `FailoverWithExptimeRoute`: to the first child, and to others while the reply is an
+/// error.
 #[derive(Clone, Debug)]
 pub(crate) struct FailoverRoute {
     children: Vec<Child>,

@@ -1,4 +1,5 @@
-//! The node of the handles that fail over: a request goes to the first child, and to others while the reply is an error.
+//! The node of the handles that fail over: a request goes to the first child, and to others while the reply
+//! is an error.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -57,7 +58,8 @@ pub(in crate::route) struct FailoverHistory {
 /// One request, and which children it was sent to.
 #[derive(Debug)]
 pub(in crate::route) struct FailoverProgress {
-    /// Children in the order they are tried; empty until the first failure, when it is as written up to there.
+    /// Children in the order they are tried; empty until the first failure, when it is as written up to
+    /// there.
     order: Vec<u32>,
     tried: usize,
     tries: usize,

@@ -1,5 +1,5 @@
-//! `SaltedFailoverRoute`: a pool, and while the reply is an error the pool's own servers, in the order that the pool's
-//! hash gives with a salt more.
+//! `SaltedFailoverRoute`: a pool, and while the reply is an error the pool's own servers, in the order that
+//! the pool's hash gives with a salt more.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,5 @@
-//! The order in which a `SaltedFailoverRoute` tries a pool's servers: that of the pool's hash with a salt more.
+//! The order in which a `SaltedFailoverRoute` tries a pool's servers: that of the pool's hash with a salt
+//! more.
 
 use std::sync::Arc;
 
@@ -17,8 +18,8 @@ pub(in crate::route) struct SaltedOrder {
 }
 
 impl SaltedOrder {
-    /// Child 0, then every server but the one it sends to: each where a salt first hits it, and those that no salt hits
-    /// as they follow that one. A `ConstShard`, say, is the same with any salt.
+    /// Child 0, then every server but the one it sends to: each where a salt first hits it, and those that no
+    /// salt hits as they follow that one. A `ConstShard`, say, is the same with any salt.
     pub fn order(&self, key: &[u8]) -> Vec<u32> {
         let mut tried = vec![false; self.servers as usize];
         let mut order = Vec::with_capacity(self.servers as usize);

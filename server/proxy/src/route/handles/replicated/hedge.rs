@@ -1,14 +1,15 @@
-//! Hedged gets of a pool with copies: one that waits longer than most replies of the next copy take is sent there too,
-//! and the first of the two that has the key is the answer. The other reply is overlooked when it comes.
+//! Hedged gets of a pool with copies: one that waits longer than most replies of the next copy take is sent
+//! there too, and the first of the two that has the key is the answer. The other reply is overlooked when it
+//! comes.
 //!
 //! - Only what is plainly read: not `gets`, `gat`, nor a meta get that stores or marks anything.
-//! - A miss or an error of one is no answer while the other may still have the key: a client gets the answer that it would
-//!   get without hedges, only sooner.
-//! - The time that a get waits follows from the replies of the next server, not of the slow one: in a pool of three with one
-//!   slow server, a percentile over all of them would be slow too. While too few replies of the next server are known, it
-//!   follows from those of the first.
-//! - A token bucket bounds second requests to a share of the gets, so that a pool that is slow as a whole does not get
-//!   twice the load. It is each core's own.
+//! - A miss or an error of one is no answer while the other may still have the key: a client gets the answer
+//!   that it would get without hedges, only sooner.
+//! - The time that a get waits follows from the replies of the next server, not of the slow one: in a pool of
+//!   three with one slow server, a percentile over all of them would be slow too. While too few replies of
+//!   the next server are known, it follows from those of the first.
+//! - A token bucket bounds second requests to a share of the gets, so that a pool that is slow as a whole
+//!   does not get twice the load. It is each core's own.
 //! - Times are those that turns are shown, to a millisecond.
 
 use serde_json::{Value, json};
@@ -29,8 +30,8 @@ pub(in crate::route) struct Hedge {
 }
 
 impl Hedge {
-    /// `percentile` where none is given: that of "The Tail at Scale" (Dean, Barroso 2013), which bounds what is sent more to
-    /// about 5 %.
+    /// `percentile` where none is given: that of "The Tail at Scale" (Dean, Barroso 2013), which bounds what
+    /// is sent more to about 5 %.
     const PERCENTILE: f64 = 95.0;
     /// `budget_percent` where none is given: as many as a healthy pool needs at [`Hedge::PERCENTILE`].
     const BUDGET_PERCENT: f64 = 5.0;
@@ -79,7 +80,8 @@ impl HedgeState {
         Self { settings, latencies, budget }
     }
 
-    /// A get goes to server `asked`, and would go to `next` after this many milliseconds; `None` while too little is known.
+    /// A get goes to server `asked`, and would go to `next` after this many milliseconds; `None` while too
+    /// little is known.
     pub fn delay_ms(&self, asked: u32, next: u32) -> Option<u64> {
         self.budget.fill(self.settings.budget, limit(self.settings));
         let of = |server: u32| self.latencies[server as usize].percentile_ms();

@@ -1,9 +1,10 @@
-//! `replicas` of a pool: each key in several copies, on as many servers. What is stored or deleted goes to all of them;
-//! a retrieval goes to the nearest by zone, and from there to the others while the reply is an error or a miss.
+//! `replicas` of a pool: each key in several copies, on as many servers. What is stored or deleted goes to
+//! all of them; a retrieval goes to the nearest by zone, and from there to the others while the reply is an
+//! error or a miss.
 //!
-//! The first copy is where the pool's hash puts the key, and decides commands whose outcome depends on what is there;
-//! the other copies follow it. A copy that did not take what was stored is sent a delete, which the spool keeps until it
-//! is taken: it then has nothing rather than something old.
+//! The first copy is where the pool's hash puts the key, and decides commands whose outcome depends on what
+//! is there; the other copies follow it. A copy that did not take what was stored is sent a delete, which the
+//! spool keeps until it is taken: it then has nothing rather than something old.
 
 mod hedge;
 #[cfg(test)]
@@ -168,7 +169,8 @@ impl Copies {
 }
 
 impl Replicated {
-    /// Copies are in different zones as far as there are such; further ones are where a salt more puts the key.
+    /// Copies are in different zones as far as there are such; further ones are where a salt more puts the
+    /// key.
     fn copies(&self, key: &[u8]) -> Copies {
         let mut copies = Copies::default();
         let own = self.ring.pick(key) as u32;
@@ -455,7 +457,8 @@ fn done(replicated: &Replicated, frame: &mut Frame, step: &mut Step, slot: SlotI
     let Some(progress) = Replicated::in_progress(&mut frame.progress) else { return };
     let operation = request.operation();
     if child >= REPAIR {
-        // For arithmetic and the like the first copy's reply is the answer: after an error a client would do it again.
+        // For arithmetic and the like the first copy's reply is the answer: after an error a client would do
+        // it again.
         if outcome::error_kind(&reply).is_some() && is_whole_value(operation) && progress.error.is_none() {
             progress.error = Some(progress.failure.clone().unwrap_or(reply));
         }

@@ -278,8 +278,8 @@ impl Servers {
     }
 }
 
-/// One client, servers that fail and evict: what it was told is stored is what it reads, or nothing; what it was told is
-/// deleted is gone. After an error either may be.
+/// One client, servers that fail and evict: what it was told is stored is what it reads, or nothing; what it
+/// was told is deleted is gone. After an error either may be.
 #[test]
 fn whatever_a_client_was_told_holds_in_every_copy() {
     let seed = std::env::var("SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());

@@ -1,40 +1,45 @@
-//! Warm resize: a pool's servers changed, and keys follow. A key that the new server has not got is fetched from the one
-//! it was on, and copied with its flags and what is left of its life, to the second.
+//! Warm resize: a pool's servers changed, and keys follow. A key that the new server has not got is fetched
+//! from the one it was on, and copied with its flags and what is left of its life, to the second.
 //!
 //! # What must hold, and what holds it
-//! After a write or delete through any proxy was answered, no later retrieval through any proxy shows an older value.
-//! Within one proxy a key has one owning shard, and what is asked of a key here while a request changes it waits for the
-//! end of that ([`ChangingKeys`]). Between proxies nothing orders anything, so these could bring an old value back:
+//! After a write or delete through any proxy was answered, no later retrieval through any proxy shows an
+//! older value. Within one proxy a key has one owning shard, and what is asked of a key here while a request
+//! changes it waits for the end of that ([`ChangingKeys`]). Between proxies nothing orders anything, so these
+//! could bring an old value back:
 //!
-//! 1. *A copy that overtakes a delete.* B misses the new server and reads `v` from the old one; A deletes the key from
-//!    both; B stores `v`. Held by memcached's lease: B's look at the new server is `mg .. N2`, which leaves an empty item
-//!    and shows its cas unique; the copy is `ms .. C<cas>`. Whatever A does on the new server in between takes the item
-//!    away or gives it another cas unique, and the copy is refused.
-//! 2. *A copy whose lease is younger than the delete.* A deletes from the new server, B takes a lease there and reads `v`
-//!    from the old one, A deletes from the old one. Held by order: whatever changes a key first clears every server that
-//!    may be copied from, waits for the answers, and only then works on the one that is copied to. Every lease taken
-//!    before is gone then, and every lease taken after finds the sources empty.
-//! 3. *A value left on the old server, copied again when the new one has lost it* to eviction or its end. Held as 2 is:
-//!    writes clear the old server too, not only deletes.
-//! 4. *A proxy that does not know the new ring yet* writes to and deletes from the old server only. Held by the grace: a
-//!    proxy that learns of a ring goes on using the one before (reads, writes), only deletes from the new server after
-//!    each write or delete; when the grace is over it uses the new ring. The grace is longer than proxies learn of a
-//!    change apart, so the steps old / grace / new ring of two proxies are never more than one apart, and each pair of
-//!    neighbours is right: in old + grace both read and write the old server; in grace + new the one writes old then
-//!    clears new, the other clears old then writes new, and who reads finds the last write or nothing.
-//! 5. *A copy towards a ring that others have left.* Held: while a ring is in its grace nothing is copied, unless the key
-//!    stays where it is. Copies under way end with their lease, which the grace outlives. So at any moment all copies
-//!    of a key go to one server, and the order of 2 can be kept.
-//! 6. *A proxy that ended the window earlier* must not leave a value on the old server to one that has not. Held: for
-//!    as long as the grace (or `invalidate_ms`) after the window nothing is fetched, and writes still clear.
+//! 1. *A copy that overtakes a delete.* B misses the new server and reads `v` from the old one; A deletes the
+//!    key from both; B stores `v`. Held by memcached's lease: B's look at the new server is `mg .. N2`, which
+//!    leaves an empty item and shows its cas unique; the copy is `ms .. C<cas>`. Whatever A does on the new
+//!    server in between takes the item away or gives it another cas unique, and the copy is refused.
+//! 2. *A copy whose lease is younger than the delete.* A deletes from the new server, B takes a lease there
+//!    and reads `v` from the old one, A deletes from the old one. Held by order: whatever changes a key first
+//!    clears every server that may be copied from, waits for the answers, and only then works on the one that
+//!    is copied to. Every lease taken before is gone then, and every lease taken after finds the sources
+//!    empty.
+//! 3. *A value left on the old server, copied again when the new one has lost it* to eviction or its end.
+//!    Held as 2 is: writes clear the old server too, not only deletes.
+//! 4. *A proxy that does not know the new ring yet* writes to and deletes from the old server only. Held by
+//!    the grace: a proxy that learns of a ring goes on using the one before (reads, writes), only deletes
+//!    from the new server after each write or delete; when the grace is over it uses the new ring. The grace
+//!    is longer than proxies learn of a change apart, so the steps old / grace / new ring of two proxies are
+//!    never more than one apart, and each pair of neighbours is right: in old + grace both read and write the
+//!    old server; in grace + new the one writes old then clears new, the other clears old then writes new,
+//!    and who reads finds the last write or nothing.
+//! 5. *A copy towards a ring that others have left.* Held: while a ring is in its grace nothing is copied,
+//!    unless the key stays where it is. Copies under way end with their lease, which the grace outlives. So
+//!    at any moment all copies of a key go to one server, and the order of 2 can be kept.
+//! 6. *A proxy that ended the window earlier* must not leave a value on the old server to one that has not.
+//!    Held: for as long as the grace (or `invalidate_ms`) after the window nothing is fetched, and writes
+//!    still clear.
 //!
-//! Changes in a row are taken one at a time (`config::rings`); up to four earlier rings are looked at, the newest first.
-//! `model.rs` runs the code below on three proxies and servers by hand through seeded orders of all single steps, with
-//! scale-out and scale-in in a row, evictions and deaths, and checks the first sentence; the same check catches copies
-//! without a fence, and rings without a grace.
+//! Changes in a row are taken one at a time (`config::rings`); up to four earlier rings are looked at, the
+//! newest first. `model.rs` runs the code below on three proxies and servers by hand through seeded orders of
+//! all single steps, with scale-out and scale-in in a row, evictions and deaths, and checks the first
+//! sentence; the same check catches copies without a fence, and rings without a grace.
 //!
 //! # What each command does to a key that moves
-//! A key that is on the same server in every ring takes the short way ([`super::Routes::direct`]) as if nothing were.
+//! A key that is on the same server in every ring takes the short way ([`super::Routes::direct`]) as if
+//! nothing were.
 //!
 //! | command | in the grace | in the window |
 //! |---|---|---|
@@ -49,31 +54,33 @@
 //! | `me` | old server | new server alone |
 //! | `flush_all` | every server, the earlier ones too | the same. A copy under way across it may stay: send it twice |
 //!
-//! Binary commands are these in another form. An empty item whose token was given out (`Z`) is a lease: to clients here
-//! the key is missing. Items declared stale (`X`) on an earlier server, and such as die within the second, are not copied.
-//! A value that the new server refuses (too large) is shown and not copied.
+//! Binary commands are these in another form. An empty item whose token was given out (`Z`) is a lease: to
+//! clients here the key is missing. Items declared stale (`X`) on an earlier server, and such as die within
+//! the second, are not copied. A value that the new server refuses (too large) is shown and not copied.
 //!
 //! # What it costs
-//! In the window, of keys that move: a miss one request for each earlier ring whose server differs (one, after one
-//! change), and one that gives the lease back; a hit on the old server that and the copy, once; a write or delete one
-//! round trip more. An earlier server that is gone costs what the pool's `connect_timeout` and `server_timeout` let it,
-//! until it is ejected; then nothing. In the grace one that left the pool and refuses connections is done without.
+//! In the window, of keys that move: a miss one request for each earlier ring whose server differs (one,
+//! after one change), and one that gives the lease back; a hit on the old server that and the copy, once; a
+//! write or delete one round trip more. An earlier server that is gone costs what the pool's
+//! `connect_timeout` and `server_timeout` let it, until it is ejected; then nothing. In the grace one that
+//! left the pool and refuses connections is done without.
 //!
 //! # What is left
-//! - Clients that ask the servers without this proxy may see a lease, an empty value, for a round trip; for 2 s where a
-//!   proxy died. Proxies must all have warm resize, with one grace and window.
+//! - Clients that ask the servers without this proxy may see a lease, an empty value, for a round trip; for 2
+//!   s where a proxy died. Proxies must all have warm resize, with one grace and window.
 //! - A server that some proxies reach and others do not may keep a value that was to be cleared
 //!   (`resize_unreached` counts it). Such deletes are not kept for later.
-//! - A list of servers that lasts shorter than proxies learn of it apart may be seen by some and not by others, and then
-//!   1 to 6 do not hold for the keys that it moved.
-//! - What stays on a server that lost the key, unread until the window is over, is there when a later change gives the
-//!   key back, as without warm resize. Where pools shrink again later than a window after they grew, let
-//!   `invalidate_ms` be as long as values live.
+//! - A list of servers that lasts shorter than proxies learn of it apart may be seen by some and not by
+//!   others, and then 1 to 6 do not hold for the keys that it moved.
+//! - What stays on a server that lost the key, unread until the window is over, is there when a later change
+//!   gives the key back, as without warm resize. Where pools shrink again later than a window after they
+//!   grew, let `invalidate_ms` be as long as values live.
 //! - With memcached's `-C` there are no cas uniques, so nothing is copied.
-//! - The hash function is that of now for earlier rings too: a change of it is not warm. Neither are pools with weights,
-//!   tags or handles for servers, `PoolRoute`s with replicas, bounded loads or a slow warm-up, nor `Pool|A` as the children of another
-//!   handle.
-//! - With `--single-flight` or kept hot keys a retrieval may see what those say, in the window as at any time.
+//! - The hash function is that of now for earlier rings too: a change of it is not warm. Neither are pools
+//!   with weights, tags or handles for servers, `PoolRoute`s with replicas, bounded loads or a slow warm-up,
+//!   nor `Pool|A` as the children of another handle.
+//! - With `--single-flight` or kept hot keys a retrieval may see what those say, in the window as at any
+//!   time.
 
 mod layout;
 #[cfg(test)]

@@ -1,9 +1,10 @@
-//! Several proxies and clients, servers that come, go and die, in seeded orders of every single step: no client is
-//! shown a value that was overwritten or deleted before it asked.
+//! Several proxies and clients, servers that come, go and die, in seeded orders of every single step: no
+//! client is shown a value that was overwritten or deleted before it asked.
 //!
-//! What is taken for granted, and what the proxies are told of it: they learn of a change at most [`SKEW_MS`] apart;
-//! each list of servers lasts longer than that, so that all see it; a message arrives within [`DELAY_MS`]; the grace is longer than both together with a lease; a server that died stays
-//! dead; servers come back into a ring only within the window since they left it.
+//! What is taken for granted, and what the proxies are told of it: they learn of a change at most [`SKEW_MS`]
+//! apart; each list of servers lasts longer than that, so that all see it; a message arrives within
+//! [`DELAY_MS`]; the grace is longer than both together with a lease; a server that died stays dead; servers
+//! come back into a ring only within the window since they left it.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};

@@ -9,10 +9,12 @@ use crate::request::OwnedRequest;
 use crate::route::frame::{Frame, Parent, Step};
 use crate::route::outcome;
 
-/// Most requests that wait at one node of a shard for others on their keys. Past it clients get `SERVER_ERROR 307 busy`.
+/// Most requests that wait at one node of a shard for others on their keys. Past it clients get `SERVER_ERROR
+/// 307 busy`.
 const QUEUE_MAX: usize = 1 << 16;
 
-/// What a shard keeps of a resize: keys that a request is changing, with those that came after it, in their order.
+/// What a shard keeps of a resize: keys that a request is changing, with those that came after it, in their
+/// order.
 #[derive(Debug, Default)]
 pub(in crate::route) struct ChangingKeys(RefCell<KeyQueues>);
 
@@ -23,7 +25,8 @@ struct KeyQueues {
 }
 
 impl ChangingKeys {
-    /// Gives `request` back, unless another request is changing its key: then it waits for that, or is refused.
+    /// Gives `request` back, unless another request is changing its key: then it waits for that, or is
+    /// refused.
     pub(super) fn wait(
         &self,
         step: &mut Step,
@@ -48,7 +51,8 @@ impl ChangingKeys {
         debug_assert!(before.is_none(), "two requests change one key");
     }
 
-    /// The request of `frame`, which changed its key, is done: those that waited for it begin, in their order.
+    /// The request of `frame`, which changed its key, is done: those that waited for it begin, in their
+    /// order.
     pub(super) fn end(&self, frame: &Frame, step: &mut Step) {
         let mut queues = self.0.borrow_mut();
         let waited = queues.by_key.remove(frame.request.key()).unwrap_or_default();

@@ -1,4 +1,5 @@
-//! One request on a key that moves, from step to step. The order of the steps, and the reasons, are explained in `mod.rs`.
+//! One request on a key that moves, from step to step. The order of the steps, and the reasons, are explained
+//! in `mod.rs`.
 
 use corecached_protocol::{ErrorKind, Reply};
 

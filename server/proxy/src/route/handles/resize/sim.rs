@@ -1,5 +1,5 @@
-//! Servers by hand for the tests of this module: what of memcached a resize relies on, over a clock and with deaths
-//! that the test decides.
+//! Servers by hand for the tests of this module: what of memcached a resize relies on, over a clock and with
+//! deaths that the test decides.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! What a resize says to servers, and what it reads out of their replies: meta commands on the key of a client's
-//! request, whatever form that came in.
+//! What a resize says to servers, and what it reads out of their replies: meta commands on the key of a
+//! client's request, whatever form that came in.
 
 use bytes::Bytes;
 use corecached_protocol::{
@@ -8,7 +8,8 @@ use corecached_protocol::{
 
 use crate::request::{Operation, OwnedRequest, key_of, tokens_without};
 
-/// Seconds that a lease lives: how long a key whose copier died is missing, and longer than an old server may take.
+/// Seconds that a lease lives: how long a key whose copier died is missing, and longer than an old server may
+/// take.
 pub(super) const LEASE_S: u64 = 2;
 /// Exptimes above it are absolute: memcached's 30 days.
 const RELATIVE_MAX_S: i64 = 60 * 60 * 24 * 30;
@@ -104,7 +105,8 @@ pub(super) fn look(request: &OwnedRequest, value: bool, lease: bool) -> Option<O
     made(request, "mg", format!("f c t s{value}{lease}"), None)
 }
 
-/// `found` in place of the lease `cas`. `None` of one that dies within the second: 0 seconds would be for ever.
+/// `found` in place of the lease `cas`. `None` of one that dies within the second: 0 seconds would be for
+/// ever.
 pub(super) fn fill(request: &OwnedRequest, found: &Found, cas: u64, now_ms: u64) -> Option<OwnedRequest> {
     let exptime = match found.ttl_s {
         ..0 => 0,
