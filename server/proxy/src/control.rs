@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, never, select};
 
 use crate::args::{CheckedProxy, ConfigSource};
-use crate::config::{self, Config, Import, Member, Rings};
+use crate::config::{self, Config, Import, ImportError, Member, Rings};
 use crate::discovery::{Dns, Finders, Found};
 use crate::forwarding::Forwarding;
 use crate::ready_wait::ReadyWait;
@@ -315,7 +315,7 @@ fn parse(source: &ConfigSource, text: &str, options: &config::Options) -> Result
     };
     let import: &Import<'_> = &|what: &str| {
         let path = folder.join(what.strip_prefix("file:").unwrap_or(what));
-        std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
+        std::fs::read_to_string(&path).map_err(|error| ImportError(format!("{}: {error}", path.display())))
     };
     Config::parse(&name, text, options, import)
         .map_err(|error| ConfigError::new("configuration", "", &error.to_string(), EX_CONFIG))

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use crate::config::{Config, Handle, Hash, Member, Pool, ResolvedPools, Server};
+use crate::config::{Config, Hash, Member, Pool, PoolUse, ResolvedPools, Server};
 use crate::hash::{KeyPart, Ring, RingSpec};
 use corecached_shard::ConfigError;
 
@@ -157,10 +157,10 @@ impl PoolLayout {
         for (at, pool) in self.config.pools.iter().enumerate() {
             let before = views.len();
             for handle in &self.config.handles {
-                if let Handle::Pool { pool: id, hash, route } = handle
+                if let Some(PoolUse { pool: id, hash, replicas }) = handle.pool_use()
                     && id.0 as usize == at
                 {
-                    let view = self.view(pool, Some(hash), route.replicas);
+                    let view = self.view(pool, Some(hash), replicas);
                     if !views[before..].contains(&view) {
                         views.push(view);
                     }
@@ -257,7 +257,7 @@ mod tests {
                 "PoolRoute|a", "PoolRoute|a",
                 {"type": "PoolRoute", "pool": "a", "hash": {"hash_func": "WeightedCh3", "weights": [1, 1, 1, 0]}},
                 "Pool|b"]}}"#;
-        let import = |_: &str| Err("nothing is imported".to_owned());
+        let import = |_: &str| Err("nothing is imported".into());
         let config = Config::parse("test", text, &Options::default(), &import).unwrap();
         let log = ControlLog::default();
         assert!(log.layout().is_none());

@@ -52,7 +52,7 @@ pub use discovery::Found;
 pub use forwarding::Forwarding;
 pub use relay::{Relay, RelaySetup, Snapshot, UpstreamOptions};
 pub use reports::Reports;
-pub use route::{CompileError, DestinationId, Tree};
+pub use route::{CompileError, DestinationId, Tree, handle_names};
 pub use service::{FrontOptions, Proxy};
 pub use spool::{ReplayArgs, ReplayError, Spool, SpoolOptions, Spooler, replay_once};
 pub use view::ProxyView;

@@ -34,7 +34,7 @@ use crossbeam_channel::Receiver;
 use crate::merge::Merge;
 use crate::reply_format::ReplyFormat;
 use crate::request::{Operation, OwnedRequest};
-use crate::route::{self, Action, Execution, Limits, Routes, Softening as ErrorDowngrade};
+use crate::route::{self, Action, Execution, ExecutionLimits, Routes, ErrorDowngrade};
 use crate::spool::{Spooler, Undelivered};
 use crate::upstream::{Destination, failure};
 use pending::{ClientRequest, PendingRequest, PendingRequests};
@@ -92,8 +92,8 @@ impl Relay {
         let count = Arc::clone(&options.merge.flushes);
         Self {
             updates,
-            routes: Rc::new(Routes::at(Arc::clone(&snapshot.tree), slots)),
-            execution: Execution::new(&Limits::default(), seed),
+            routes: Rc::new(Routes::with_places(Arc::clone(&snapshot.tree), slots)),
+            execution: Execution::new(&ExecutionLimits::default(), seed),
             upstreams,
             pending: PendingRequests::new(Merge::new(&options.merge)),
             flushes: Flushes { by_number: HashMap::new(), next_number: 0, count },
@@ -145,7 +145,7 @@ impl Relay {
     /// that both trees name stay open.
     fn adopt(&mut self, snapshot: Arc<Snapshot>) {
         let slots = self.upstreams.adopt(Arc::clone(&snapshot));
-        self.routes = Rc::new(Routes::at(Arc::clone(&snapshot.tree), slots));
+        self.routes = Rc::new(Routes::with_places(Arc::clone(&snapshot.tree), slots));
     }
 
     // --- requests ---
@@ -158,7 +158,7 @@ impl Relay {
         if let Some(operation) = Operation::from_command(command) {
             self.requests[operation as usize] += 1;
         }
-        let downgrade = self.routes.tree().softening_of(command);
+        let downgrade = self.routes.tree().downgrade_of(command);
         let (format, buffer) = (ReplyFormat::for_command(command), self.pending.key_buffer(key));
         let mut request = ClientRequest::new(from, to, format, downgrade, buffer);
         if self.pending.merge().is_some() {

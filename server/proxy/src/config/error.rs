@@ -5,7 +5,7 @@ use std::fmt;
 /// A configuration that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    /// File, or what stands for one.
+    /// The file, or the option that gave the text.
     pub file: String,
     /// Line in it, from 1; 0 when it is about no single line.
     pub line: u32,

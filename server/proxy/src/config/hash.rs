@@ -1,8 +1,9 @@
 //! `hash` of a pool and the like: the scheme's name and what it needs besides.
 
-use super::super::hash::{Distribution, KeyHash, KeyPart, Points, PythonKey, RingServer, WEIGHT_MISSING};
 use super::handle::Hash;
-use super::pool::{Address, Member, Pool, Server};
+use super::pool::{Member, Pool};
+use super::server::{Address, Server};
+use crate::hash::{Distribution, KeyHash, KeyPart, Points, PythonKey, RingServer, WEIGHT_MISSING};
 
 /// Schemes other than mcrouter's, which hash a key without looking for a hash stop.
 const OTHERS: &str = "Ketama KetamaUnweighted KetamaSpy KetamaWithPort Evcache Xxh3Ring Spymemcached \
@@ -10,7 +11,7 @@ const OTHERS: &str = "Ketama KetamaUnweighted KetamaSpy KetamaWithPort Evcache X
 
 /// What a configuration said of hashing.
 #[derive(Debug, Default)]
-pub(super) struct Written {
+pub(crate) struct WrittenHash {
     pub function: Option<String>,
     /// Ours: the hash of keys, by libmemcached's and twemproxy's names.
     pub key_hash: Option<String>,
@@ -18,25 +19,43 @@ pub(super) struct Written {
     pub seed: Option<String>,
     /// Ours: points of each server.
     pub points: Option<u32>,
-    /// Ours: two bytes; what stands between them is hashed.
+    /// Ours: two bytes; the part of the key between them is hashed.
     pub hash_tag: Option<String>,
-    /// Ours: what stands before it is hashed; `|#|` with mcrouter's schemes.
+    /// Ours: the part of the key before it is hashed; `|#|` with mcrouter's schemes.
     pub hash_stop: Option<String>,
     pub salt: String,
     pub weights: Vec<f64>,
     pub tags: Vec<String>,
 }
 
-impl Written {
-    /// The checked form; an error is key, value and remedy.
-    pub fn check(self) -> Result<Hash, (&'static str, String, String)> {
+/// What is wrong with a hash.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{key} = {value}: {remedy}")]
+pub(crate) struct HashFault {
+    pub key: &'static str,
+    pub value: String,
+    pub remedy: String,
+}
+
+impl HashFault {
+    fn new(key: &'static str, value: &str, remedy: &str) -> Self {
+        Self { key, value: value.into(), remedy: remedy.into() }
+    }
+}
+
+impl WrittenHash {
+    /// The checked form.
+    ///
+    /// # Errors
+    /// One of the keys has a value that cannot be.
+    pub fn check(self) -> Result<Hash, HashFault> {
         let named = self.function.as_deref();
         let key_hash = match self.key_hash.as_deref() {
             None => None,
             Some(name) => Some(KeyHash::named(name).ok_or_else(|| {
                 let remedy = "must be one of default one_at_a_time md5 crc16 crc32 crc32a fnv1_64 fnv1a_64 fnv1_32 \
                               fnv1a_32 hsieh murmur murmur3 jenkins java xxh3";
-                ("key_hash", name.to_owned(), remedy.to_owned())
+                HashFault::new("key_hash", name, remedy)
             })?),
         };
         let xxh3 =
@@ -72,29 +91,26 @@ impl Written {
                 let remedy = format!(
                     "must be one of Ch3 WeightedCh3 WeightedCh4 Crc32 ConstShard Rendezvous WeightedRendezvous {OTHERS}"
                 );
-                return Err(("hash_func", name.to_owned(), remedy));
+                return Err(HashFault::new("hash_func", name, &remedy));
             }
         };
         let mcrouters = !named.is_some_and(|name| OTHERS.split(' ').any(|other| other == name));
         let key_part = match (self.hash_tag.as_deref().map(str::as_bytes), self.hash_stop) {
             (Some(&[open, close]), None) => KeyPart::Between(open, close),
             (Some(_), None) => {
-                return Err((
-                    "hash_tag",
-                    self.hash_tag.unwrap_or_default(),
-                    "must be two bytes: \"{}\"".into(),
-                ));
+                let tag = self.hash_tag.unwrap_or_default();
+                return Err(HashFault::new("hash_tag", &tag, "must be two bytes: \"{}\""));
             }
             (Some(_), Some(stop)) => {
-                return Err(("hash_stop", stop, "give either hash_tag or hash_stop".into()));
+                return Err(HashFault::new("hash_stop", &stop, "give either hash_tag or hash_stop"));
             }
             (None, Some(stop)) if stop.is_empty() => KeyPart::Whole,
             (None, Some(stop)) => KeyPart::Before(stop.into_bytes()),
             (None, None) if mcrouters => KeyPart::hash_stop(),
             (None, None) => KeyPart::Whole,
         };
-        if self.salt.len() > super::super::hash::SALT_BYTES_MAX {
-            return Err(("salt", self.salt, "must have at most 128 bytes".into()));
+        if self.salt.len() > crate::hash::SALT_BYTES_MAX {
+            return Err(HashFault::new("salt", &self.salt, "must have at most 128 bytes"));
         }
         Ok(Hash { distribution, key_part, salt: self.salt, weights: self.weights, tags: self.tags })
     }
@@ -102,7 +118,7 @@ impl Written {
 
 impl Hash {
     /// The members of `pool` as hashing sees them; `resolved` in place of those written.
-    pub(in super::super) fn ring_servers(&self, pool: &Pool, resolved: Option<&[Server]>) -> Vec<RingServer> {
+    pub(crate) fn ring_servers(&self, pool: &Pool, resolved: Option<&[Server]>) -> Vec<RingServer> {
         let weights = if self.weights.is_empty() { &pool.weights } else { &self.weights };
         let tags = if self.tags.is_empty() { &pool.tags } else { &self.tags };
         let server = |at: usize, server: Option<&Server>| {

@@ -5,29 +5,29 @@ use std::fmt;
 use jsonc_parser::ast;
 use jsonc_parser::{CollectOptions, ParseOptions};
 
-use super::ConfigError;
+use super::error::ConfigError;
 
 /// Deepest nesting of a file, brackets in brackets.
 const DEPTH_MAX: usize = 250;
 
-/// Where a value stands.
+/// The line that a value is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub(super) struct Place {
-    /// In the list of [`Sources`].
+pub(crate) struct Position {
+    /// The index in the list of [`Sources`].
     pub file: u16,
     /// From 1.
     pub line: u32,
 }
 
-/// A value and its place.
+/// A value and its position.
 #[derive(Clone, Debug)]
-pub(super) struct Json {
-    pub place: Place,
-    pub node: Node,
+pub(crate) struct Json {
+    pub position: Position,
+    pub node: JsonNode,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Node {
+pub(crate) enum JsonNode {
     Null,
     Bool(bool),
     Int(i64),
@@ -38,7 +38,7 @@ pub(super) enum Node {
     Object(Vec<(String, Json)>),
 }
 
-/// Equal by value, wherever they stand.
+/// Equal by value, wherever they are written.
 impl PartialEq for Json {
     fn eq(&self, other: &Self) -> bool {
         self.node == other.node
@@ -47,7 +47,7 @@ impl PartialEq for Json {
 
 /// The files that were read, for naming them.
 #[derive(Debug, Default)]
-pub(super) struct Sources {
+pub(crate) struct Sources {
     files: Vec<String>,
 }
 
@@ -67,7 +67,7 @@ impl Sources {
         if self.files.len() >= Self::FILES_MAX {
             return Err(fault(0, "more than 1000 files: does one import itself?"));
         }
-        let lines = Lines::of(text);
+        let lines = Lines::from_text(text);
         if let Some(at) = too_deep(text) {
             return Err(fault(lines.at(at), "brackets nested more than 250 deep"));
         }
@@ -83,11 +83,11 @@ impl Sources {
         .map_err(|error| ConfigError { file: file.into(), ..error })
     }
 
-    /// An error about the value at `place`.
-    pub fn error(&self, place: Place, key: &str, value: &str, remedy: &str) -> ConfigError {
+    /// An error about the value at `position`.
+    pub fn error(&self, position: Position, key: &str, value: &str, remedy: &str) -> ConfigError {
         ConfigError {
-            file: self.files.get(usize::from(place.file)).cloned().unwrap_or_default(),
-            line: place.line,
+            file: self.files.get(usize::from(position.file)).cloned().unwrap_or_default(),
+            line: position.line,
             key: key.into(),
             value: value.into(),
             remedy: remedy.into(),
@@ -99,7 +99,7 @@ impl Sources {
 struct Lines(Vec<usize>);
 
 impl Lines {
-    fn of(text: &str) -> Self {
+    fn from_text(text: &str) -> Self {
         Self(memchr::memchr_iter(b'\n', text.as_bytes()).collect())
     }
 
@@ -132,38 +132,38 @@ fn too_deep(text: &str) -> Option<usize> {
 
 fn convert(value: &ast::Value, file: u16, lines: &Lines) -> Result<Json, ConfigError> {
     use jsonc_parser::common::Ranged;
-    let place = Place { file, line: lines.at(value.range().start) };
+    let position = Position { file, line: lines.at(value.range().start) };
     let node = match value {
-        ast::Value::NullKeyword(_) => Node::Null,
-        ast::Value::BooleanLit(literal) => Node::Bool(literal.value),
-        ast::Value::StringLit(literal) => Node::String(literal.value.clone().into_owned()),
+        ast::Value::NullKeyword(_) => JsonNode::Null,
+        ast::Value::BooleanLit(literal) => JsonNode::Bool(literal.value),
+        ast::Value::StringLit(literal) => JsonNode::String(literal.value.clone().into_owned()),
         ast::Value::NumberLit(literal) => number(literal.value).ok_or_else(|| ConfigError {
             file: String::new(),
-            line: place.line,
+            line: position.line,
             key: "JSON".into(),
             value: literal.value.into(),
             remedy: "no number that fits 64 bits".into(),
         })?,
         ast::Value::Array(array) => {
             let elements = array.elements.iter().map(|element| convert(element, file, lines));
-            Node::Array(elements.collect::<Result<_, _>>()?)
+            JsonNode::Array(elements.collect::<Result<_, _>>()?)
         }
         ast::Value::Object(object) => {
             let mut members = Vec::with_capacity(object.properties.len());
             for property in &object.properties {
                 put(&mut members, property.name.as_str(), convert(&property.value, file, lines)?);
             }
-            Node::Object(members)
+            JsonNode::Object(members)
         }
     };
-    Ok(Json { place, node })
+    Ok(Json { position, node })
 }
 
-fn number(text: &str) -> Option<Node> {
+fn number(text: &str) -> Option<JsonNode> {
     if let Ok(int) = text.parse() {
-        return Some(Node::Int(int));
+        return Some(JsonNode::Int(int));
     }
-    text.parse().ok().filter(|double: &f64| double.is_finite()).map(Node::Double)
+    text.parse().ok().filter(|double: &f64| double.is_finite()).map(JsonNode::Double)
 }
 
 /// Sets the member `key`.
@@ -175,27 +175,27 @@ pub(super) fn put(members: &mut Vec<(String, Json)>, key: &str, value: Json) {
 }
 
 impl Json {
-    pub fn string(place: Place, text: &str) -> Self {
-        Self { place, node: Node::String(text.into()) }
+    pub fn string(position: Position, text: &str) -> Self {
+        Self { position, node: JsonNode::String(text.into()) }
     }
 
     pub fn as_str(&self) -> Option<&str> {
         match &self.node {
-            Node::String(text) => Some(text),
+            JsonNode::String(text) => Some(text),
             _ => None,
         }
     }
 
     pub fn as_array(&self) -> Option<&[Self]> {
         match &self.node {
-            Node::Array(elements) => Some(elements),
+            JsonNode::Array(elements) => Some(elements),
             _ => None,
         }
     }
 
     pub fn as_object(&self) -> Option<&[(String, Self)]> {
         match &self.node {
-            Node::Object(members) => Some(members),
+            JsonNode::Object(members) => Some(members),
             _ => None,
         }
     }
@@ -203,17 +203,17 @@ impl Json {
     /// The member `key` of an object that has it; `null` counts as not there.
     pub fn get(&self, key: &str) -> Option<&Self> {
         let (_, value) = self.as_object()?.iter().find(|(name, _)| name == key)?;
-        (value.node != Node::Null).then_some(value)
+        (value.node != JsonNode::Null).then_some(value)
     }
 
     pub const fn kind(&self) -> &'static str {
         match self.node {
-            Node::Null => "null",
-            Node::Bool(_) => "true or false",
-            Node::Int(_) | Node::Double(_) => "a number",
-            Node::String(_) => "text",
-            Node::Array(_) => "a list",
-            Node::Object(_) => "an object",
+            JsonNode::Null => "null",
+            JsonNode::Bool(_) => "true or false",
+            JsonNode::Int(_) | JsonNode::Double(_) => "a number",
+            JsonNode::String(_) => "text",
+            JsonNode::Array(_) => "a list",
+            JsonNode::Object(_) => "an object",
         }
     }
 
@@ -227,19 +227,19 @@ impl Json {
 impl fmt::Display for Json {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.node {
-            Node::Null => write!(f, "null"),
-            Node::Bool(value) => write!(f, "{value}"),
-            Node::Int(value) => write!(f, "{value}"),
-            Node::Double(value) => write!(f, "{value}"),
-            Node::String(text) => write!(f, "{}", serde_json::Value::from(text.as_str())),
-            Node::Array(elements) => {
+            JsonNode::Null => write!(f, "null"),
+            JsonNode::Bool(value) => write!(f, "{value}"),
+            JsonNode::Int(value) => write!(f, "{value}"),
+            JsonNode::Double(value) => write!(f, "{value}"),
+            JsonNode::String(text) => write!(f, "{}", serde_json::Value::from(text.as_str())),
+            JsonNode::Array(elements) => {
                 write!(f, "[")?;
                 for (at, element) in elements.iter().enumerate() {
                     write!(f, "{}{element}", if at > 0 { "," } else { "" })?;
                 }
                 write!(f, "]")
             }
-            Node::Object(members) => {
+            JsonNode::Object(members) => {
                 write!(f, "{{")?;
                 for (at, (key, value)) in members.iter().enumerate() {
                     let comma = if at > 0 { "," } else { "" };

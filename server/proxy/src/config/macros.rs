@@ -2,16 +2,28 @@
 
 use std::collections::HashMap;
 
-use super::ConfigError;
-use super::json::{Json, Node, Place, Sources, put};
+use super::error::ConfigError;
+use super::json::{Json, JsonNode, Position, Sources, put};
 
 /// Deepest nesting of calls and values.
 const DEPTH_MAX: usize = 250;
-/// Values that one configuration may expand to: macros that call each other twice a level would fill any memory.
+/// Values that one configuration may expand to: macros that call each other twice a level would fill any
+/// memory.
 const VALUES_MAX: usize = 1_000_000;
 
-/// Reads what `@import` names; an error says why it cannot.
-pub type Import<'a> = dyn Fn(&str) -> Result<String, String> + 'a;
+/// Reads the file that an `@import` names.
+pub type Import<'a> = dyn Fn(&str) -> Result<String, ImportError> + 'a;
+
+/// Why a file cannot be imported.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ImportError(pub String);
+
+impl From<&str> for ImportError {
+    fn from(reason: &str) -> Self {
+        Self(reason.into())
+    }
+}
 
 /// Expands one configuration.
 pub(super) struct Preprocessor<'a> {
@@ -107,12 +119,12 @@ impl<'a> Preprocessor<'a> {
         for section in ["macros", "consts"] {
             match config.get(section).map(|section| (section, &section.node)) {
                 None => {}
-                Some((_, Node::Array(definitions))) => {
+                Some((_, JsonNode::Array(definitions))) => {
                     for definition in definitions {
                         self.define(None, definition)?;
                     }
                 }
-                Some((_, Node::Object(definitions))) => {
+                Some((_, JsonNode::Object(definitions))) => {
                     for (name, definition) in definitions {
                         self.define(Some(name), definition)?;
                     }
@@ -123,11 +135,11 @@ impl<'a> Preprocessor<'a> {
         let members =
             config.as_object().ok_or_else(|| self.fault(config, "configuration", "must be an object"))?;
         let kept = members.iter().filter(|(key, _)| key != "macros" && key != "consts").cloned().collect();
-        self.expand(&Json { place: config.place, node: Node::Object(kept) }, &Scope::new(), 0)
+        self.expand(&Json { position: config.position, node: JsonNode::Object(kept) }, &Scope::new(), 0)
     }
 
     fn fault(&self, value: &Json, key: &str, remedy: &str) -> ConfigError {
-        self.sources.error(value.place, key, &value.shown(), remedy)
+        self.sources.error(value.position, key, &value.shown(), remedy)
     }
 
     fn define(&mut self, key: Option<&str>, definition: &Json) -> Result<(), ConfigError> {
@@ -167,7 +179,7 @@ impl<'a> Preprocessor<'a> {
             (None, Some(name)) => Ok(Param {
                 name: name.into(),
                 default: param.get("default").cloned(),
-                optional: param.get("optional").is_some_and(|value| value.node == Node::Bool(true)),
+                optional: param.get("optional").is_some_and(|value| value.node == JsonNode::Bool(true)),
             }),
             (None, None) => Err(bad(param)),
         };
@@ -187,18 +199,18 @@ impl<'a> Preprocessor<'a> {
             return Err(self.fault(json, "macros", "expands to more than 1000000 values"));
         }
         let node = match &json.node {
-            Node::String(text) => return self.expand_text(text, json.place, scope, depth),
-            Node::Array(elements) => {
+            JsonNode::String(text) => return self.expand_text(text, json.position, scope, depth),
+            JsonNode::Array(elements) => {
                 let mut expanded = Vec::with_capacity(elements.len());
                 for element in elements {
                     expanded.push(self.expand(element, scope, depth + 1)?);
                 }
-                Node::Array(expanded)
+                JsonNode::Array(expanded)
             }
-            Node::Object(members) => return self.expand_object(json, members, scope, depth),
+            JsonNode::Object(members) => return self.expand_object(json, members, scope, depth),
             node => node.clone(),
         };
-        Ok(Json { place: json.place, node })
+        Ok(Json { position: json.position, node })
     }
 
     fn expand_object(
@@ -221,18 +233,18 @@ impl<'a> Preprocessor<'a> {
         if let Some(name) = json.get("type").and_then(Json::as_str)
             && self.is_call(name)
         {
-            return self.call(name, &Arguments::Named(members), json.place, scope, depth + 1);
+            return self.call(name, &Arguments::Named(members), json.position, scope, depth + 1);
         }
         let mut expanded = Vec::with_capacity(members.len());
         for (key, value) in members.iter().filter(|(key, _)| key != "vars") {
-            let key = self.expand_text(key, value.place, scope, depth + 1)?;
+            let key = self.expand_text(key, value.position, scope, depth + 1)?;
             let Some(key) = text_of(&key) else {
                 return Err(self.fault(&key, "key", "must come to text"));
             };
             let value = self.expand(value, scope, depth + 1)?;
             put(&mut expanded, &key, value);
         }
-        Ok(Json { place: json.place, node: Node::Object(expanded) })
+        Ok(Json { position: json.position, node: JsonNode::Object(expanded) })
     }
 
     fn is_call(&self, name: &str) -> bool {
@@ -244,12 +256,12 @@ impl<'a> Preprocessor<'a> {
     fn expand_text(
         &mut self,
         text: &str,
-        place: Place,
+        position: Position,
         scope: &Scope,
         depth: usize,
     ) -> Result<Json, ConfigError> {
         if depth > DEPTH_MAX {
-            return Err(self.sources.error(place, "macros", text, "calls nested more than 250 deep"));
+            return Err(self.sources.error(position, "macros", text, "calls nested more than 250 deep"));
         }
         if let Some(call) = text.strip_prefix('@') {
             let (name, rest) = call.split_once('(').map_or((call, None), |(name, rest)| (name, Some(rest)));
@@ -257,26 +269,26 @@ impl<'a> Preprocessor<'a> {
                 None => Vec::new(),
                 Some(rest) => arguments(rest)
                     .ok_or_else(|| {
-                        self.sources.error(place, "@ call", text, "brackets must match: \"@name(a,b)\"")
+                        self.sources.error(position, "@ call", text, "brackets must match: \"@name(a,b)\"")
                     })?
                     .iter()
-                    .map(|argument| Json::string(place, argument))
+                    .map(|argument| Json::string(position, argument))
                     .collect(),
             };
-            return self.call(name.trim(), &Arguments::Listed(listed), place, scope, depth + 1);
+            return self.call(name.trim(), &Arguments::Listed(listed), position, scope, depth + 1);
         }
-        self.substitute(text, place, scope)
+        self.substitute(text, position, scope)
     }
 
     /// Puts values in for `%name%`.
-    fn substitute(&self, text: &str, place: Place, scope: &Scope) -> Result<Json, ConfigError> {
+    fn substitute(&self, text: &str, position: Position, scope: &Scope) -> Result<Json, ConfigError> {
         if !text.contains(['%', '\\']) {
-            return Ok(Json::string(place, text));
+            return Ok(Json::string(position, text));
         }
         let value = |name: &str| {
             scope.get(name).or_else(|| self.constants.get(name)).ok_or_else(|| {
                 self.sources.error(
-                    place,
+                    position,
                     "%name%",
                     text,
                     &format!("nothing is called \"{name}\" here; a % is written \\%"),
@@ -287,7 +299,7 @@ impl<'a> Preprocessor<'a> {
             && !name.is_empty()
             && !name.contains(['%', '\\'])
         {
-            return Ok(Json { place, ..value(name)?.clone() });
+            return Ok(Json { position, ..value(name)?.clone() });
         }
         let mut done = String::new();
         let mut rest = text;
@@ -306,7 +318,7 @@ impl<'a> Preprocessor<'a> {
             }
             let Some((name, behind)) = marked[1..].split_once('%') else {
                 return Err(self.sources.error(
-                    place,
+                    position,
                     "%name%",
                     text,
                     "a second % is missing; a plain % is written \\%",
@@ -315,7 +327,7 @@ impl<'a> Preprocessor<'a> {
             let value = value(name)?;
             let Some(inserted) = text_of(value) else {
                 return Err(self.sources.error(
-                    place,
+                    position,
                     "%name%",
                     text,
                     &format!("\"{name}\" is {}, not text", value.kind()),
@@ -325,18 +337,18 @@ impl<'a> Preprocessor<'a> {
             rest = behind;
         }
         done.push_str(rest);
-        Ok(Json::string(place, &done))
+        Ok(Json::string(position, &done))
     }
 
     fn call(
         &mut self,
         name: &str,
         arguments: &Arguments,
-        place: Place,
+        position: Position,
         scope: &Scope,
         depth: usize,
     ) -> Result<Json, ConfigError> {
-        let fault = |this: &Self, remedy: &str| this.sources.error(place, &format!("@{name}"), "", remedy);
+        let fault = |this: &Self, remedy: &str| this.sources.error(position, &format!("@{name}"), "", remedy);
         if let Some(called) = self.macros.get(name).cloned() {
             let mut inner = Scope::new();
             for (at, param) in called.params.iter().enumerate() {
@@ -384,26 +396,26 @@ impl<'a> Preprocessor<'a> {
             if name == "merge" {
                 let all = listed.iter().map(|value| self.expand(value, scope, depth + 1));
                 let all = all.collect::<Result<Vec<_>, _>>()?;
-                values = vec![Some(Json { place, node: Node::Array(all) })];
+                values = vec![Some(Json { position, node: JsonNode::Array(all) })];
             } else if listed.len() > params.len() {
                 return Err(fault(self, &format!("takes {} arguments, not {}", params.len(), listed.len())));
             }
         }
-        self.built_in(name, &values, place, scope, depth)
+        self.built_in(name, &values, position, scope, depth)
     }
 
     fn built_in(
         &mut self,
         name: &str,
         values: &[Option<Json>],
-        place: Place,
+        position: Position,
         scope: &Scope,
         depth: usize,
     ) -> Result<Json, ConfigError> {
-        let null = Json { place, node: Node::Null };
+        let null = Json { position, node: JsonNode::Null };
         let value = |at: usize| values.get(at).and_then(Option::as_ref).unwrap_or(&null);
         let fault = |this: &Self, shown: &str, remedy: &str| {
-            this.sources.error(place, &format!("@{name}"), shown, remedy)
+            this.sources.error(position, &format!("@{name}"), shown, remedy)
         };
         let node = match name {
             "import" => {
@@ -416,11 +428,11 @@ impl<'a> Preprocessor<'a> {
                         self.expand(&json, &Scope::new(), depth + 1)
                     }
                     (Err(_), Some(default)) => self.expand(default, scope, depth + 1),
-                    (Err(reason), None) => Err(fault(self, path, &reason)),
+                    (Err(reason), None) => Err(fault(self, path, &reason.to_string())),
                 };
             }
             "if" => {
-                let Node::Bool(condition) = value(0).node else {
+                let JsonNode::Bool(condition) = value(0).node else {
                     return Err(fault(self, &value(0).shown(), "the condition must be true or false"));
                 };
                 return self.expand(value(if condition { 1 } else { 2 }), scope, depth + 1);
@@ -435,7 +447,7 @@ impl<'a> Preprocessor<'a> {
             "fail" => return Err(fault(self, "", &text_of(value(0)).unwrap_or_default())),
             "defined" => {
                 let name = text_of(value(0)).unwrap_or_default();
-                Node::Bool(scope.contains_key(&name) || self.constants.contains_key(&name))
+                JsonNode::Bool(scope.contains_key(&name) || self.constants.contains_key(&name))
             }
             _ => match pure(name, value(0), value(1), value(2)) {
                 Some(node) => node,
@@ -445,7 +457,7 @@ impl<'a> Preprocessor<'a> {
                 }
             },
         };
-        Ok(Json { place, node })
+        Ok(Json { position, node })
     }
 }
 
@@ -459,14 +471,15 @@ fn argument(arguments: &Arguments, at: usize, name: &str) -> Option<Json> {
     }
 }
 
-/// The arguments in `rest`, which begins behind the opening bracket of a call.
+/// The arguments in `rest`, which begins after the opening bracket of a call.
 fn arguments(rest: &str) -> Option<Vec<String>> {
     let inside = rest.trim_end().strip_suffix(')')?;
     let (mut found, mut current, mut depth, mut chars) = (Vec::new(), String::new(), 0_usize, inside.chars());
     while let Some(char) = chars.next() {
         match char {
             '\\' => {
-                // Kept for the round in which the argument itself is expanded, but where only this one sees it.
+                // Kept for the round in which the argument itself is expanded, but where only this one sees
+                // it.
                 let next = chars.next()?;
                 if depth > 0 || matches!(next, '%' | '@' | '\\') {
                     current.push('\\');
@@ -496,44 +509,44 @@ fn arguments(rest: &str) -> Option<Vec<String>> {
 /// What a value that is not a list or an object reads as.
 fn text_of(value: &Json) -> Option<String> {
     match &value.node {
-        Node::String(text) => Some(text.clone()),
-        Node::Int(_) | Node::Double(_) | Node::Bool(_) => Some(value.to_string()),
-        Node::Null | Node::Array(_) | Node::Object(_) => None,
+        JsonNode::String(text) => Some(text.clone()),
+        JsonNode::Int(_) | JsonNode::Double(_) | JsonNode::Bool(_) => Some(value.to_string()),
+        JsonNode::Null | JsonNode::Array(_) | JsonNode::Object(_) => None,
     }
 }
 
 fn select<'j>(dictionary: &'j Json, key: &Json) -> Option<&'j Json> {
     match (&dictionary.node, &key.node) {
-        (Node::Object(_), Node::String(key)) => dictionary.get(key),
-        (Node::Array(elements), Node::Int(at)) => elements.get(usize::try_from(*at).ok()?),
+        (JsonNode::Object(_), JsonNode::String(key)) => dictionary.get(key),
+        (JsonNode::Array(elements), JsonNode::Int(at)) => elements.get(usize::try_from(*at).ok()?),
         _ => None,
     }
 }
 
 fn int(value: &Json) -> Option<i64> {
     match &value.node {
-        Node::Int(int) => Some(*int),
-        Node::Double(double) => Some(*double as i64),
-        Node::Bool(on) => Some((*on).into()),
-        Node::String(text) => text.trim().parse().ok(),
+        JsonNode::Int(int) => Some(*int),
+        JsonNode::Double(double) => Some(*double as i64),
+        JsonNode::Bool(on) => Some((*on).into()),
+        JsonNode::String(text) => text.trim().parse().ok(),
         _ => None,
     }
 }
 
 fn double(value: &Json) -> Option<f64> {
     match &value.node {
-        Node::Int(int) => Some(*int as f64),
-        Node::Double(double) => Some(*double),
-        Node::String(text) => text.trim().parse().ok().filter(|double: &f64| double.is_finite()),
+        JsonNode::Int(int) => Some(*int as f64),
+        JsonNode::Double(double) => Some(*double),
+        JsonNode::String(text) => text.trim().parse().ok().filter(|double: &f64| double.is_finite()),
         _ => None,
     }
 }
 
 fn boolean(value: &Json) -> Option<bool> {
     match &value.node {
-        Node::Bool(on) => Some(*on),
-        Node::Int(int) => Some(*int != 0),
-        Node::String(text) => match text.as_str() {
+        JsonNode::Bool(on) => Some(*on),
+        JsonNode::Int(int) => Some(*int != 0),
+        JsonNode::String(text) => match text.as_str() {
             "true" | "1" => Some(true),
             "false" | "0" => Some(false),
             _ => None,
@@ -543,58 +556,60 @@ fn boolean(value: &Json) -> Option<bool> {
 }
 
 /// Calls that look at nothing but their arguments; `None` when they cannot be done with them.
-fn pure(name: &str, a: &Json, b: &Json, c: &Json) -> Option<Node> {
-    let place = a.place;
-    let json = |node| Json { place, node };
+fn pure(name: &str, a: &Json, b: &Json, c: &Json) -> Option<JsonNode> {
+    let position = a.position;
+    let json = |node| Json { position, node };
     Some(match name {
-        "int" => Node::Int(int(a)?),
-        "double" => Node::Double(double(a)?),
-        "str" => Node::String(text_of(a)?),
-        "bool" => Node::Bool(boolean(a)?),
-        "keys" => Node::Array(a.as_object()?.iter().map(|(key, _)| Json::string(place, key)).collect()),
-        "values" => Node::Array(a.as_object()?.iter().map(|(_, value)| value.clone()).collect()),
+        "int" => JsonNode::Int(int(a)?),
+        "double" => JsonNode::Double(double(a)?),
+        "str" => JsonNode::String(text_of(a)?),
+        "bool" => JsonNode::Bool(boolean(a)?),
+        "keys" => {
+            JsonNode::Array(a.as_object()?.iter().map(|(key, _)| Json::string(position, key)).collect())
+        }
+        "values" => JsonNode::Array(a.as_object()?.iter().map(|(_, value)| value.clone()).collect()),
         "merge" => merge(a.as_array()?)?,
         "slice" => slice(a, int(b)?, int(c)?)?,
         "split" => {
             let (text, by) = (a.as_str()?, b.as_str().filter(|by| !by.is_empty())?);
-            Node::Array(text.split(by).map(|part| Json::string(place, part)).collect())
+            JsonNode::Array(text.split(by).map(|part| Json::string(position, part)).collect())
         }
         "range" => {
             let (from, to) = (int(a)?, int(b)?);
             if to.checked_sub(from)? > VALUES_MAX as i64 {
                 return None;
             }
-            Node::Array((from..=to).map(|number| json(Node::Int(number))).collect())
+            JsonNode::Array((from..=to).map(|number| json(JsonNode::Int(number))).collect())
         }
-        "contains" => Node::Bool(match &a.node {
-            Node::Object(_) => a.get(b.as_str()?).is_some(),
-            Node::Array(elements) => elements.contains(b),
-            Node::String(text) => text.contains(b.as_str()?),
+        "contains" => JsonNode::Bool(match &a.node {
+            JsonNode::Object(_) => a.get(b.as_str()?).is_some(),
+            JsonNode::Array(elements) => elements.contains(b),
+            JsonNode::String(text) => text.contains(b.as_str()?),
             _ => return None,
         }),
-        "empty" => Node::Bool(size(a)? == 0),
-        "size" => Node::Int(size(a)? as i64),
-        "equals" => Node::Bool(a == b),
-        "isArray" => Node::Bool(matches!(a.node, Node::Array(_))),
-        "isBool" => Node::Bool(matches!(a.node, Node::Bool(_))),
-        "isInt" => Node::Bool(matches!(a.node, Node::Int(_))),
-        "isDouble" => Node::Bool(matches!(a.node, Node::Double(_))),
-        "isObject" => Node::Bool(matches!(a.node, Node::Object(_))),
-        "isString" => Node::Bool(matches!(a.node, Node::String(_))),
-        "less" => Node::Bool(match (a.as_str(), b.as_str()) {
+        "empty" => JsonNode::Bool(size(a)? == 0),
+        "size" => JsonNode::Int(size(a)? as i64),
+        "equals" => JsonNode::Bool(a == b),
+        "isArray" => JsonNode::Bool(matches!(a.node, JsonNode::Array(_))),
+        "isBool" => JsonNode::Bool(matches!(a.node, JsonNode::Bool(_))),
+        "isInt" => JsonNode::Bool(matches!(a.node, JsonNode::Int(_))),
+        "isDouble" => JsonNode::Bool(matches!(a.node, JsonNode::Double(_))),
+        "isObject" => JsonNode::Bool(matches!(a.node, JsonNode::Object(_))),
+        "isString" => JsonNode::Bool(matches!(a.node, JsonNode::String(_))),
+        "less" => JsonNode::Bool(match (a.as_str(), b.as_str()) {
             (Some(a), Some(b)) => a < b,
             _ => double(a)? < double(b)?,
         }),
-        "and" => Node::Bool(boolean(a)? && boolean(b)?),
-        "or" => Node::Bool(boolean(a)? || boolean(b)?),
-        "not" => Node::Bool(!boolean(a)?),
+        "and" => JsonNode::Bool(boolean(a)? && boolean(b)?),
+        "or" => JsonNode::Bool(boolean(a)? || boolean(b)?),
+        "not" => JsonNode::Bool(!boolean(a)?),
         "add" | "sub" | "mul" | "div" | "mod" => arithmetic(name, a, b)?,
-        "bitwiseAnd" => Node::Int(int(a)? & int(b)?),
-        "bitwiseOr" => Node::Int(int(a)? | int(b)?),
-        "bitwiseXor" => Node::Int(int(a)? ^ int(b)?),
-        "bitwiseNot" => Node::Int(!int(a)?),
-        "bitwiseLeftShift" => Node::Int(int(a)?.checked_shl(u32::try_from(int(b)?).ok()?)?),
-        "bitwiseRightShift" => Node::Int(int(a)?.checked_shr(u32::try_from(int(b)?).ok()?)?),
+        "bitwiseAnd" => JsonNode::Int(int(a)? & int(b)?),
+        "bitwiseOr" => JsonNode::Int(int(a)? | int(b)?),
+        "bitwiseXor" => JsonNode::Int(int(a)? ^ int(b)?),
+        "bitwiseNot" => JsonNode::Int(!int(a)?),
+        "bitwiseLeftShift" => JsonNode::Int(int(a)?.checked_shl(u32::try_from(int(b)?).ok()?)?),
+        "bitwiseRightShift" => JsonNode::Int(int(a)?.checked_shr(u32::try_from(int(b)?).ok()?)?),
         "sort" => {
             let mut elements = a.as_array()?.to_vec();
             if elements.iter().all(|element| element.as_str().is_some()) {
@@ -605,18 +620,18 @@ fn pure(name: &str, a: &Json, b: &Json, c: &Json) -> Option<Node> {
                 numbered.sort_by(|one, other| one.0.total_cmp(&other.0));
                 elements = numbered.into_iter().map(|(_, element)| element).collect();
             }
-            Node::Array(elements)
+            JsonNode::Array(elements)
         }
         "set" => match &a.node {
-            Node::Object(members) => {
+            JsonNode::Object(members) => {
                 let mut members = members.clone();
                 put(&mut members, b.as_str()?, c.clone());
-                Node::Object(members)
+                JsonNode::Object(members)
             }
-            Node::Array(elements) => {
+            JsonNode::Array(elements) => {
                 let mut elements = elements.clone();
                 *elements.get_mut(usize::try_from(int(b)?).ok()?)? = c.clone();
-                Node::Array(elements)
+                JsonNode::Array(elements)
             }
             _ => return None,
         },
@@ -626,48 +641,52 @@ fn pure(name: &str, a: &Json, b: &Json, c: &Json) -> Option<Node> {
 
 fn size(value: &Json) -> Option<usize> {
     match &value.node {
-        Node::Object(members) => Some(members.len()),
-        Node::Array(elements) => Some(elements.len()),
-        Node::String(text) => Some(text.len()),
+        JsonNode::Object(members) => Some(members.len()),
+        JsonNode::Array(elements) => Some(elements.len()),
+        JsonNode::String(text) => Some(text.len()),
         _ => None,
     }
 }
 
 /// Texts to one text, lists to one list, objects to one in which later members replace earlier ones.
-fn merge(parts: &[Json]) -> Option<Node> {
+fn merge(parts: &[Json]) -> Option<JsonNode> {
     Some(match &parts.first()?.node {
-        Node::String(_) => Node::String(parts.iter().map(text_of).collect::<Option<Vec<_>>>()?.concat()),
-        Node::Array(_) => {
-            let lists = parts.iter().map(Json::as_array).collect::<Option<Vec<_>>>()?;
-            Node::Array(lists.concat())
+        JsonNode::String(_) => {
+            JsonNode::String(parts.iter().map(text_of).collect::<Option<Vec<_>>>()?.concat())
         }
-        Node::Object(_) => {
+        JsonNode::Array(_) => {
+            let lists = parts.iter().map(Json::as_array).collect::<Option<Vec<_>>>()?;
+            JsonNode::Array(lists.concat())
+        }
+        JsonNode::Object(_) => {
             let mut merged = Vec::new();
             for part in parts {
                 for (key, value) in part.as_object()? {
                     put(&mut merged, key, value.clone());
                 }
             }
-            Node::Object(merged)
+            JsonNode::Object(merged)
         }
         _ => return None,
     })
 }
 
-/// From the place `from` to the place `to`, both included.
-fn slice(value: &Json, from: i64, to: i64) -> Option<Node> {
+/// From the position `from` to the position `to`, both included.
+fn slice(value: &Json, from: i64, to: i64) -> Option<JsonNode> {
     let from = usize::try_from(from.max(0)).ok()?;
     let count = usize::try_from(to.saturating_add(1).max(0)).ok()?.saturating_sub(from);
     match &value.node {
-        Node::Array(elements) => Some(Node::Array(elements.iter().skip(from).take(count).cloned().collect())),
-        Node::String(text) => Some(Node::String(text.chars().skip(from).take(count).collect())),
+        JsonNode::Array(elements) => {
+            Some(JsonNode::Array(elements.iter().skip(from).take(count).cloned().collect()))
+        }
+        JsonNode::String(text) => Some(JsonNode::String(text.chars().skip(from).take(count).collect())),
         _ => None,
     }
 }
 
-fn arithmetic(name: &str, a: &Json, b: &Json) -> Option<Node> {
-    if let (Node::Int(a), Node::Int(b)) = (&a.node, &b.node) {
-        return Some(Node::Int(match name {
+fn arithmetic(name: &str, a: &Json, b: &Json) -> Option<JsonNode> {
+    if let (JsonNode::Int(a), JsonNode::Int(b)) = (&a.node, &b.node) {
+        return Some(JsonNode::Int(match name {
             "add" => a.checked_add(*b)?,
             "sub" => a.checked_sub(*b)?,
             "mul" => a.checked_mul(*b)?,
@@ -677,7 +696,7 @@ fn arithmetic(name: &str, a: &Json, b: &Json) -> Option<Node> {
     }
     let as_ints = a.as_str().or(b.as_str()).is_some() && int(a).is_some() && int(b).is_some();
     if as_ints {
-        let as_int = |value: &Json| Some(Json { place: value.place, node: Node::Int(int(value)?) });
+        let as_int = |value: &Json| Some(Json { position: value.position, node: JsonNode::Int(int(value)?) });
         return arithmetic(name, &as_int(a)?, &as_int(b)?);
     }
     let (a, b) = (double(a)?, double(b)?);
@@ -688,5 +707,5 @@ fn arithmetic(name: &str, a: &Json, b: &Json) -> Option<Node> {
         "div" => a / b,
         _ => return None,
     };
-    result.is_finite().then_some(Node::Double(result))
+    result.is_finite().then_some(JsonNode::Double(result))
 }

@@ -1,156 +1,49 @@
-//! The proxy's configuration: mcrouter's JSON, read, expanded and checked. Nothing in [`Config`] is left to be parsed
-//! or to be wrong; it is immutable, and what names resolve to later is kept beside it.
+//! The proxy's configuration: mcrouter's JSON, read, expanded and checked. Nothing in [`Config`] is left to
+//! be parsed or to be wrong; it is immutable, and what names resolve to later is kept beside it.
+//!
+//! ```text
+//! json, macros   text -> JSON without macros
+//! build          JSON -> pools, names and the forms of a handle; each kind of handle is parsed in its own file, see
+//!                `route/handles`
+//! checked        the result
+//! show           the result as JSON again, for check-config
+//! ```
 
 mod build;
+mod checked;
+mod concurrency;
 mod error;
 mod handle;
 mod hash;
 mod json;
 mod macros;
+mod options;
 mod pool;
+mod read;
 mod rings;
+mod server;
 mod show;
-mod tails;
 #[cfg(test)]
 mod tests;
+mod warm_resize;
 mod zone;
 
-use std::collections::HashMap;
+#[cfg(test)]
+pub(crate) use build::REFUSED;
+pub(crate) use build::{Builder, Checked, WrittenHandle};
+pub use checked::Config;
+pub use concurrency::AdaptiveConcurrency;
 
-pub use error::ConfigError;
-pub use handle::{
-    Balance, Child, ErrorSet, FailoverErrors, FailoverPolicy, Handle, HandleId, Hash, Limit, PoolId,
-    PoolRoute, REPLICAS_MAX, Rates, Shadow, ShardSplit, SlowWarmUp, Wait, WarmUpSettings,
-};
-use json::{Json, Node, Place, Sources};
-pub use macros::Import;
-pub use pool::{Address, EjectedLimit, Member, Pool, ResolvedPools, Server, Service};
+pub(crate) use handle::{Child, ErrorSet, FailoverErrors, Handle, HandleSet, Handles, PoolUse};
+pub use handle::{HandleId, Hash, Limit, PoolId};
+pub(crate) use hash::WrittenHash;
+pub(crate) use json::{Json, JsonNode};
+pub use macros::{Import, ImportError};
+pub use options::Options;
+pub(crate) use options::normal_prefix;
+pub use pool::{EjectedLimit, Member, Pool, ResolvedPools, Service};
 #[cfg(test)]
 pub use rings::EARLIER_MAX;
-pub use rings::{Ring, Rings, WarmResize};
-pub use tails::{AdaptiveConcurrency, Hedge};
-
-/// What the command line says about routing.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// `-R`: where keys without a routing prefix go, `/region/cluster/`.
-    pub route_prefix: String,
-    /// `--server-timeout`, ms: to connect, and to answer, where a pool does not say.
-    pub server_timeout_ms: u32,
-    /// `--send-invalid-route-to-default`
-    pub send_invalid_route_to_default: bool,
-    /// A retrieval that failed is answered with a miss; off with `--disable-miss-on-get-errors`.
-    pub miss_on_get_errors: bool,
-    /// `incr` and `decr` that failed are answered `NOT_FOUND`; off with `--disable-miss-on-arith-errors`.
-    pub miss_on_arithmetic_errors: bool,
-    /// Failed deletes are kept for later and answered `NOT_FOUND`; off with `--asynclog-disable`.
-    pub spool_deletes: bool,
-    /// `--enable-logging-route`: every request is logged, as under a `LoggingRoute`.
-    pub log_all: bool,
-    /// `shard_splits` of pools are heeded; off with `--disable-shard-split-route`.
-    pub shard_splits: bool,
-    /// `--big-value-split-threshold`, bytes: larger values are stored in chunks, as under a `BigValueRoute`; 0: none are.
-    pub big_value_threshold: u32,
-    /// `--big-value-batch-size`: chunks sent for at a time; 0: all.
-    pub big_value_batch: u32,
-    /// `--zone`: where this proxy is, by the names that pools give their servers' zones; empty: nobody said.
-    pub zone: String,
-    /// `--warm-resize-ms`: the window of pools that do not give one; 0: none.
-    pub warm_resize_ms: u32,
-    /// Tells this host from others where a route chooses by host.
-    pub host_id: u64,
-    /// `--config-params` and the options, for `%name%`.
-    pub params: Vec<(String, String)>,
-}
-
-impl Options {
-    /// Chunks of a large value that are sent for at a time, unless told otherwise: as mcrouter does.
-    pub const BIG_VALUE_BATCH: u32 = 10;
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            route_prefix: "/././".into(),
-            server_timeout_ms: 1000,
-            send_invalid_route_to_default: false,
-            miss_on_get_errors: true,
-            miss_on_arithmetic_errors: true,
-            spool_deletes: true,
-            zone: String::new(),
-            log_all: false,
-            big_value_threshold: 0,
-            big_value_batch: Self::BIG_VALUE_BATCH,
-            shard_splits: true,
-            warm_resize_ms: 0,
-            host_id: 0,
-            params: Vec::new(),
-        }
-    }
-}
-
-/// A configuration, checked.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// The pools.
-    pub pools: Vec<Pool>,
-    /// The handles; children stand before their parents.
-    pub handles: Vec<Handle>,
-    /// Names under which handles are used again.
-    pub names: Vec<(String, HandleId)>,
-    /// Routing prefixes, `/region/cluster/`, with their handles. The default one is among them.
-    pub routes: Vec<(String, HandleId)>,
-    /// What the command line said.
-    pub options: Options,
-}
-
-impl Config {
-    /// Reads `text`, which came from `file`. `import` reads what `@import` names.
-    ///
-    /// # Errors
-    /// The first thing that is wrong: where, what, and the remedy.
-    pub fn parse(file: &str, text: &str, options: &Options, import: &Import) -> Result<Self, ConfigError> {
-        let mut sources = Sources::default();
-        let json = sources.read(file, text)?;
-        let mut globals = HashMap::new();
-        for (name, value) in &options.params {
-            let node = value.parse().map_or_else(|_| Node::String(value.clone()), Node::Int);
-            globals.insert(name.clone(), Json { place: Place::default(), node });
-        }
-        for (name, value) in
-            ["default-region", "default-cluster"].iter().zip(prefix_parts(&options.route_prefix))
-        {
-            globals.insert((*name).into(), Json::string(Place::default(), value));
-        }
-        let expanded = macros::Preprocessor::new(&mut sources, import, globals).run(&json)?;
-        build::Builder::new(&sources, options).build(&expanded)
-    }
-
-    /// The pool of that id.
-    #[must_use]
-    pub fn pool(&self, id: PoolId) -> &Pool {
-        &self.pools[id.0 as usize]
-    }
-
-    /// The handle of that id.
-    #[must_use]
-    pub fn handle(&self, id: HandleId) -> &Handle {
-        &self.handles[id.0 as usize]
-    }
-}
-
-/// Region and cluster of a routing prefix.
-fn prefix_parts(prefix: &str) -> impl Iterator<Item = &str> {
-    prefix.split('/').filter(|part| !part.is_empty())
-}
-
-/// `prefix` as `/region/cluster/`; `None` unless it has just these two parts.
-pub(super) fn normal_prefix(prefix: &str) -> Option<String> {
-    let parts: Vec<&str> = prefix.strip_prefix('/')?.trim_end_matches('/').split('/').collect();
-    match parts[..] {
-        [region, cluster] if !region.is_empty() && !cluster.is_empty() => {
-            Some(format!("/{region}/{cluster}/"))
-        }
-        _ => None,
-    }
-}
+pub use rings::{Ring, Rings};
+pub use server::{Address, Server};
+pub use warm_resize::WarmResize;

@@ -1,39 +1,18 @@
-//! The rings that a pool has had: what a warm resize goes from and to. Which of them still count is decided here, by
-//! time; what they are good for, by `route::resize`.
+//! The rings that a pool has had: what a warm resize goes from and to. Which of them still count is decided
+//! here, by time; what they are good for, by `route::resize`.
 //!
-//! A list of servers that comes while the ring before is in its grace waits until that is over: so at any moment at most
-//! one ring is known and not yet in use, on every proxy, and proxies that learn of the same changes at most a grace apart
-//! never differ by more than one step.
+//! A list of servers that comes while the ring before is in its grace waits until that is over: so at any
+//! moment at most one ring is known and not yet in use, on every proxy, and proxies that learn of the same
+//! changes at most a grace apart never differ by more than one step.
 
 use std::collections::{HashMap, VecDeque};
 
 use socket2::SockAddr;
 
-use super::Config;
-use super::pool::{Address, Member, Pool, ResolvedPools, Server};
-
-/// How keys follow when the servers of a pool change; milliseconds, from when the proxy learns of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WarmResize {
-    /// For so long a key that the new server has not got is looked for on earlier ones.
-    pub window_ms: u64,
-    /// For so long the earlier server stays in use: longer than proxies learn of a change apart, than a request takes,
-    /// and than a lease lives.
-    pub grace_ms: u64,
-    /// After the window writes and deletes go to earlier servers too for so long, and never shorter than the grace.
-    pub invalidate_ms: u64,
-}
-
-impl WarmResize {
-    /// The grace where none is given: names are looked up twice a second, and resolvers keep answers for 5 s.
-    pub const GRACE_MS: u32 = 10_000;
-
-    /// How long an earlier ring counts after its window.
-    #[must_use]
-    pub const fn settle_ms(&self) -> u64 {
-        if self.invalidate_ms > self.grace_ms { self.invalidate_ms } else { self.grace_ms }
-    }
-}
+use super::checked::Config;
+use super::pool::{Member, Pool, ResolvedPools};
+use super::server::{Address, Server};
+use super::warm_resize::WarmResize;
 
 /// Rings before the newest that are kept; of more changes within a window the oldest are forgotten.
 pub const EARLIER_MAX: usize = 4;
@@ -50,7 +29,7 @@ pub struct Ring {
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Known {
+struct KnownRings {
     rings: Vec<Ring>,
     /// Lists of servers that came since, at most [`WAITING_MAX`].
     waiting: VecDeque<Vec<Server>>,
@@ -59,7 +38,7 @@ struct Known {
 /// The rings of every pool that resizes warm, the oldest first.
 #[derive(Clone, Debug, Default)]
 pub struct Rings {
-    of_pool: HashMap<String, Known>,
+    by_pool: HashMap<String, KnownRings>,
     /// Where servers were last known to be: names of those that left are gone.
     addresses: HashMap<Address, SockAddr>,
 }
@@ -78,18 +57,19 @@ impl Pool {
 }
 
 impl Rings {
-    /// Those of a pool; `None` of one whose servers are not watched.
+    /// The rings of a pool; `None` when its servers are not watched.
     #[must_use]
-    pub fn of(&self, pool: &str) -> Option<&[Ring]> {
-        self.of_pool.get(pool).map(|known| &known.rings[..])
+    pub fn for_pool(&self, pool: &str) -> Option<&[Ring]> {
+        self.by_pool.get(pool).map(|known| &known.rings[..])
     }
 
-    /// Takes note of the servers that pools have now, and forgets what no longer counts; whether anything changed.
+    /// Takes note of the servers that pools have now, and forgets what no longer counts; whether anything
+    /// changed.
     pub fn observe(&mut self, config: &Config, resolved: &ResolvedPools, now_ms: u64) -> bool {
         let mut changed = false;
         let is_watched =
             |name: &str| config.pools.iter().any(|pool| pool.name == name && pool.warm_resize.is_some());
-        self.of_pool.retain(|name, _| {
+        self.by_pool.retain(|name, _| {
             let watched = is_watched(name);
             changed |= !watched;
             watched
@@ -100,7 +80,7 @@ impl Rings {
                 Some(found) if pool.resolve => found.clone(),
                 _ => pool.members.iter().filter_map(Member::server).cloned().collect(),
             };
-            changed |= self.of_pool.entry(pool.name.clone()).or_default().advance(members, &times, now_ms);
+            changed |= self.by_pool.entry(pool.name.clone()).or_default().advance(members, &times, now_ms);
         }
         changed
     }
@@ -110,7 +90,7 @@ impl Rings {
         for (server, address) in addresses.iter() {
             self.addresses.insert(server.address.clone(), address.clone());
         }
-        let servers = || self.of_pool.values().flat_map(|known| &known.rings).flat_map(|ring| &ring.members);
+        let servers = || self.by_pool.values().flat_map(|known| &known.rings).flat_map(|ring| &ring.members);
         let known: HashMap<&Address, ()> = servers().map(|server| (&server.address, ())).collect();
         let mut kept = self.addresses.clone();
         kept.retain(|address, _| known.contains_key(address));
@@ -137,7 +117,7 @@ fn same(one: &[Server], other: &[Server]) -> bool {
     one.iter().map(|server| &server.address).eq(other.iter().map(|server| &server.address))
 }
 
-impl Known {
+impl KnownRings {
     /// `members` are the servers now; whether the rings changed.
     fn advance(&mut self, members: Vec<Server>, times: &WarmResize, now_ms: u64) -> bool {
         let before = self.rings.clone();

@@ -1,19 +1,19 @@
-//! Zones of a pool's servers, as written: by place, or by a part of their names.
+//! Zones of a pool's servers, as written: by index, or by a part of their names.
 
-use super::pool::Address;
+use super::server::Address;
 
-/// What stands for the zone in a pattern.
+/// The part of a pattern that matches the zone.
 const ZONE: &str = "{zone}";
 
 /// Which zones the servers of a pool are in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Zones {
-    /// Nobody said.
+    /// The configuration does not say.
     #[default]
     Unknown,
-    /// By place.
+    /// One for each server.
     Listed(Vec<String>),
-    /// Of a host name that fits this: what stands where the pattern has `{zone}`.
+    /// For a host name that fits this pattern, the part that is where the pattern has `{zone}`.
     Named(Pattern),
 }
 
@@ -21,15 +21,15 @@ pub enum Zones {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
     before: String,
-    behind: String,
+    after: String,
 }
 
 impl Pattern {
     /// `None` unless it has one `{zone}`.
     #[must_use]
     pub fn new(text: &str) -> Option<Self> {
-        let (before, behind) = text.split_once(ZONE)?;
-        (!behind.contains(ZONE)).then(|| Self { before: before.into(), behind: behind.into() })
+        let (before, after) = text.split_once(ZONE)?;
+        (!after.contains(ZONE)).then(|| Self { before: before.into(), after: after.into() })
     }
 
     /// The zone of `host`: the first and shortest text that fits.
@@ -38,7 +38,7 @@ impl Pattern {
         let is_zone = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
         for (start, _) in host.char_indices().filter(|(start, _)| fits(&self.before, &host[..*start])) {
             let len = host.as_bytes()[start..].iter().take_while(|byte| is_zone(**byte)).count();
-            if let Some(end) = (start + 1..=start + len).find(|&end| fits(&self.behind, &host[end..])) {
+            if let Some(end) = (start + 1..=start + len).find(|&end| fits(&self.after, &host[end..])) {
                 return Some(&host[start..end]);
             }
         }
@@ -48,14 +48,14 @@ impl Pattern {
     /// As it was written.
     #[must_use]
     pub fn text(&self) -> String {
-        format!("{}{ZONE}{}", self.before, self.behind)
+        format!("{}{ZONE}{}", self.before, self.after)
     }
 }
 
 impl Zones {
-    /// The zone of the server at place `at`; empty when it is not known.
+    /// The zone of server `at`; empty when it is not known.
     #[must_use]
-    pub fn of<'z>(&'z self, at: usize, address: Option<&'z Address>) -> &'z str {
+    pub fn zone_of<'z>(&'z self, at: usize, address: Option<&'z Address>) -> &'z str {
         match (self, address) {
             (Self::Listed(zones), _) => zones.get(at).map_or("", String::as_str),
             (Self::Named(pattern), Some(Address::Tcp { host, .. })) => pattern.zone(host).unwrap_or_default(),

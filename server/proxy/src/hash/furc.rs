@@ -1,5 +1,4 @@
-//! mcrouter's consistent hashing: Ch3, which walks a decision tree by a stream of bits derived from the key,
-//! and its weighted forms.
+//! mcrouter's own consistent hashing: Ch3 over a stream of bits that the key makes, and its weighted forms.
 
 use super::murmur::murmur64a;
 use super::spooky::spooky32;
@@ -9,18 +8,18 @@ pub const SERVERS_MAX: usize = 1 << 23;
 
 const SEED: u64 = 4_193_360_111;
 const TRIES_MAX: u32 = 32;
-/// Bits from one draw to the next: the number of levels of the largest ring.
+/// Bits from one draw to the next: as many as the largest ring has levels.
 const BITS_A_STEP: usize = 23;
 /// Rounds of the weighted forms before the last server named is taken.
 const ROUNDS_MAX: usize = 32;
-/// Blocks that are kept: for a small ring, nearly every key needs no more.
+/// Blocks that are kept: of a small ring nearly every key needs no more.
 const BLOCKS_KEPT: usize = 8;
 
-/// The stream of bits of a key: each block of 64 is the hash of the block before.
+/// The bits a key makes: each block of 64 is the hash of the one before.
 struct Bits {
     kept: [u64; BLOCKS_KEPT],
     made: usize,
-    /// The number of a block after the kept ones, and its bits.
+    /// A block after those kept: its number and its bits.
     far: (usize, u64),
 }
 
@@ -58,7 +57,7 @@ fn following(block: u64) -> u64 {
     murmur64a(&block.to_le_bytes(), SEED)
 }
 
-/// Walks the decision tree at bit `base` from bit `*at` on, with `*depth` levels. `None` if the walk ended at
+/// Walks the decision tree at bit `base` from bit `*at` on, with `*depth` levels; `None` when it ended at
 /// server 0.
 #[inline]
 fn draw(bits: &mut Bits, base: usize, at: &mut usize, depth: &mut usize) -> Option<usize> {
@@ -98,12 +97,12 @@ pub fn ch3(key: &[u8], servers: usize) -> usize {
     0
 }
 
-/// The levels of the decision tree: the number of bits of the highest server's index.
+/// Levels of the decision tree: bits of the highest server's number.
 fn levels(servers: usize) -> usize {
     (usize::BITS - (servers - 1).leading_zeros()) as usize
 }
 
-/// The part of 2^32 that corresponds to a weight from 0 to 1.
+/// The share of 2^32 that a weight from 0 to 1 is.
 #[must_use]
 pub fn threshold(weight: f64) -> u32 {
     (weight.clamp(0.0, 1.0) * f64::from(u32::MAX)) as u32
@@ -127,7 +126,7 @@ pub fn weighted_ch3(key: &[u8], thresholds: &[u32]) -> usize {
         if spooky32(salted_key, SPOOKY_SEED) < thresholds[server] {
             return server;
         }
-        // The decimal digits of the round, the least significant first.
+        // Its decimal digits, the least significant first.
         salted_len = len;
         let mut rest = round;
         loop {
@@ -142,7 +141,7 @@ pub fn weighted_ch3(key: &[u8], thresholds: &[u32]) -> usize {
     server
 }
 
-/// `WeightedCh4`, which mcrouter had until 2025: the weight is compared with bits of the same stream.
+/// `WeightedCh4`, which mcrouter had until 2025: the weight is tried with bits of the same stream.
 #[must_use]
 pub fn weighted_ch4(key: &[u8], weights: &[f64]) -> usize {
     let servers = weights.len();
@@ -176,7 +175,7 @@ pub fn weighted_ch4(key: &[u8], weights: &[f64]) -> usize {
     (last % servers as u64) as usize
 }
 
-/// `ConstShard`: the number between the first two colons of the key if it is the index of a server, else Ch3.
+/// `ConstShard`: the number between the first two colons of the key, when it names a server, else Ch3.
 #[must_use]
 pub fn const_shard(key: &[u8], servers: usize) -> usize {
     key.split(|&byte| byte == b':')

@@ -7,14 +7,14 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::murmur::{murmur2, murmur3};
 
-/// A hash function of keys. The hash has 64 bits with [`KeyHash::Xxh3`], and 32 with all others.
+/// A hash of a key: 64 bits for [`KeyHash::Xxh3`], else 32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyHash {
     /// Jenkins' one at a time, libmemcached's default.
     OneAtATime,
     /// The first four bytes of the MD5, little endian.
     Md5,
-    /// CRC-16 (XMODEM) that is kept in 32 bits, as in twemproxy.
+    /// CRC-16 (XMODEM) kept in 32 bits, as twemproxy has it.
     Crc16,
     /// Bits 16 to 30 of the CRC-32: `crc` of libmemcached, `crc32` of twemproxy, `CRC_HASH` of spymemcached.
     Crc32Upper,
@@ -30,8 +30,8 @@ pub enum KeyHash {
     Fnv1_32,
     /// FNV-1a, 32 bits.
     Fnv1a32,
-    /// Hsieh's `SuperFastHash` as in twemproxy. libmemcached is mostly built without it and then uses its
-    /// default.
+    /// Hsieh's `SuperFastHash` as twemproxy has it; libmemcached is mostly built without and falls back to
+    /// its default.
     Hsieh,
     /// `MurmurHash2`, seeded by the length.
     Murmur,
@@ -73,7 +73,7 @@ impl KeyHash {
         })
     }
 
-    /// The seed that memcached's proxy derives from the text of a pool's `seed`.
+    /// The seed that memcached's proxy makes of the text of a pool's `seed`.
     #[must_use]
     pub fn xxh3_seed(text: &[u8]) -> u64 {
         xxh3_64_with_seed(text, 0)
@@ -112,14 +112,14 @@ pub fn md5(bytes: &[u8]) -> [u8; 16] {
     Md5::digest(bytes).into()
 }
 
-/// Point `at`, from 0 to 3, of the four that a digest contains.
+/// One of the four points that a digest gives.
 #[must_use]
 pub fn md5_point(digest: &[u8; 16], at: usize) -> u32 {
     let (points, _) = digest.as_chunks::<4>();
     u32::from_le_bytes(points[at])
 }
 
-/// The low halves of the 64-bit constants: the low half of the hash depends on these only.
+/// The low halves of the 64-bit constants, which alone decide the low half of the hash.
 const FNV_64_BASIS: u32 = 0xcbf2_9ce4_8422_2325_u64 as u32;
 const FNV_64_PRIME: u32 = 0x0100_0000_01b3_u64 as u32;
 const FNV_32_BASIS: u32 = 0x811c_9dc5;

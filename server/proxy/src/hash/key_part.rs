@@ -1,18 +1,17 @@
-//! Which bytes of a key decide its destination.
+//! Which bytes of a key decide where it goes.
 
 use memchr::{memchr, memmem};
 
 /// The part of a key that is hashed; the whole key is sent.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum KeyPart {
-    /// The whole key.
+    /// All of it.
     #[default]
     Whole,
-    /// The part before the first occurrence of these bytes, such as `|#|`; the whole key if they do not
-    /// occur.
+    /// What is before the first of these bytes, or all of a key without them: `|#|`.
     Before(Vec<u8>),
-    /// The part between the first occurrence of the one byte and the next one of the other, such as `{}`; the
-    /// whole key if that part is empty or does not exist.
+    /// What is between the first of the one byte and the next of the other, or all of a key that has not both
+    /// or nothing between them: `{}`.
     Between(u8, u8),
 }
 
@@ -23,10 +22,10 @@ impl KeyPart {
         Self::Before(b"|#|".to_vec())
     }
 
-    /// This part of `key`.
+    /// The part of `key` that is hashed.
     #[inline]
     #[must_use]
-    pub fn of<'k>(&self, key: &'k [u8]) -> &'k [u8] {
+    pub fn part_of<'k>(&self, key: &'k [u8]) -> &'k [u8] {
         match self {
             Self::Whole => key,
             Self::Before(marker) => before(key, marker),
@@ -35,8 +34,7 @@ impl KeyPart {
     }
 }
 
-/// Most keys do not contain even the first byte of `marker`: the search for all of it is prepared for the
-/// others only.
+/// Most keys have not even the first byte of `marker`: no search for all of it is prepared for them.
 #[inline]
 fn before<'k>(key: &'k [u8], marker: &[u8]) -> &'k [u8] {
     let has_first = marker.first().is_none_or(|&first| memchr(first, key).is_some());

@@ -1,17 +1,17 @@
-//! Maglev: a table of a prime size, in which the servers in turn claim the next slot of their own order.
+//! Maglev: a prime-sized table in which the servers take turns to claim their next wanted slot.
 //!
-//! No memcached client uses it. The two numbers of a server are XXH3 of its `host:port` with the seeds 0 and
-//! 1, so that the table depends on names only.
+//! No memcached client uses it. Both numbers of a server are XXH3 of its `host:port`, with seeds 0 and 1, so
+//! that the table depends on names alone.
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::RingServer;
 
-/// The number of slots, a prime: the shares of a hundred servers differ by less than 1 percent.
+/// Slots, a prime: with a hundred servers their shares differ by less than 1 percent.
 const SLOTS: usize = 65537;
 const FREE: u32 = u32::MAX;
 
-/// The table of `servers`, of which there are fewer than slots: the index of a server for each slot.
+/// The table of `servers`, of which there are fewer than slots.
 pub(super) fn table(servers: &[RingServer]) -> Box<[u32]> {
     let mut wanted: Vec<(usize, usize)> = servers
         .iter()

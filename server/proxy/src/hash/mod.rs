@@ -1,26 +1,26 @@
 //! Which destination of a pool a key belongs to, bit for bit as in the clients and proxies that fill caches
 //! today.
 //!
-//! | client or proxy | distribution |
+//! | who | distribution |
 //! | --- | --- |
 //! | mcrouter | [`Distribution::Ch3`], `WeightedCh3`, `WeightedCh4`, `Crc32`, `ConstShard`, `Rendezvous`, `WeightedRendezvous` |
-//! | libmemcached (PHP, pylibmc) | [`Distribution::Modula`], [`Distribution::Points`] with [`Points::Ketama`] and its variants |
-//! | twemproxy | as libmemcached, with [`KeyHash`] by twemproxy's names |
+//! | libmemcached (PHP, pylibmc) | [`Distribution::Modula`], [`Distribution::Points`] with [`Points::Ketama`] and its kin |
+//! | twemproxy | the same, with [`KeyHash`] by its names |
 //! | memcached's proxy | [`Distribution::Jump`], [`Points::Xxh3`], `KetamaWithPort`, `Evcache` |
 //! | pymemcache | [`Distribution::Pymemcache`] |
 //! | spymemcached, `ElastiCache` client | [`Points::Spymemcached`], [`Distribution::Modula`] |
 //! | Dalli | [`Points::Dalli`] |
 //! | python-memcached, the Go clients | [`Distribution::Modula`] with [`KeyHash::Crc32UpperNotZero`], [`KeyHash::Crc32`] |
 
-pub(crate) mod furc;
-pub(crate) mod jump;
-pub(crate) mod key_hash;
-pub(crate) mod key_part;
+pub mod furc;
+pub mod jump;
+pub mod key_hash;
+pub mod key_part;
 mod maglev;
-pub(crate) mod murmur;
-pub(crate) mod points;
-pub(crate) mod rendezvous;
-pub(crate) mod spooky;
+pub mod murmur;
+pub mod points;
+pub mod rendezvous;
+pub mod spooky;
 #[cfg(test)]
 mod tests;
 
@@ -33,81 +33,80 @@ pub use points::Points;
 use points::{Circle, check_weights};
 pub use rendezvous::PythonKey;
 
-/// The longest salt in bytes.
+/// Longest salt, bytes.
 pub const SALT_BYTES_MAX: usize = 128;
-/// Most bytes of a key and a salt that are hashed together.
+/// Most bytes of key and salt that are hashed together.
 pub(crate) const HASHED_BYTES_MAX: usize = KEY_BYTES_MAX + SALT_BYTES_MAX;
-/// Most decimal digits of a `u32`.
+/// Digits of an `u32`.
 const DIGITS_MAX: usize = 10;
-/// The weight that mcrouter gives a server which the list of weights leaves out.
+/// The weight mcrouter gives a server that its list of weights leaves out.
 pub const WEIGHT_MISSING: f64 = 0.5;
-/// Most slots of the table of [`Distribution::Modula`], in which servers are repeated by weight.
-const PLACES_MAX: f64 = (1 << 20) as f64;
+/// Most entries of the table of [`Distribution::Modula`], in which servers are repeated by weight.
+const TABLE_MAX: f64 = (1 << 20) as f64;
 
-/// How keys are distributed over servers.
+/// How keys are laid out over servers: what a [`Ring`] is built by.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RingSpec {
     /// The scheme.
     pub distribution: Distribution,
-    /// The part of the key that is hashed.
+    /// What of the key is hashed.
     pub key_part: KeyPart,
-    /// Bytes that are hashed after that part; at most [`SALT_BYTES_MAX`].
+    /// Bytes hashed after that part; at most [`SALT_BYTES_MAX`].
     pub salt: Vec<u8>,
 }
 
 impl RingSpec {
-    /// mcrouter's default: Ch3 of the part of the key before the hash stop.
+    /// mcrouter's default: Ch3 over the part before the hash stop.
     #[must_use]
     pub fn ch3() -> Self {
         Self { distribution: Distribution::Ch3, key_part: KeyPart::hash_stop(), salt: Vec::new() }
     }
 }
 
-/// The schemes by which keys are distributed over servers.
+/// The schemes.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Distribution {
     /// mcrouter's default.
     Ch3,
-    /// Ch3 with weights from 0 to 1: the share of its keys that a server keeps.
+    /// Ch3 with weights from 0 to 1: what share of its keys a server keeps.
     WeightedCh3,
-    /// Ch3 with weights from 0 to 1, in the form that mcrouter had until 2025.
+    /// As above, with another use of the weights (mcrouter until 2025).
     WeightedCh4,
-    /// The CRC-32 of the key without its highest bit, modulo the number of servers.
+    /// CRC-32 without its highest bit, modulo.
     Crc32,
-    /// The number between the first two colons of the key; Ch3 for keys without one.
+    /// The number between the first two colons of the key, else Ch3.
     ConstShard,
-    /// Highest random weight of the servers' tags: an added server takes keys from all others, a removed one
-    /// leaves them to all others.
+    /// By tags; an added server takes keys from all, a removed one gives them to all.
     Rendezvous,
-    /// Highest random weight of the servers' tags, with weights.
+    /// By tags, with weights.
     WeightedRendezvous,
     /// A hash modulo the servers, each repeated by its weight.
     Modula(KeyHash),
-    /// The server of the next of many points on a circle.
+    /// The next of many points.
     Points {
-        /// How the points of the servers are made.
+        /// Where they are.
         points: Points,
-        /// The hash that is the point of a key, cut to 32 bits.
+        /// Where a key is; cut to 32 bits.
         key_hash: KeyHash,
     },
     /// Jump consistent hashing of all 64 bits of a hash.
     Jump(KeyHash),
     /// The rendezvous of pymemcache's `HashClient`.
     Pymemcache(PythonKey),
-    /// The lookup table of Maglev, with XXH3 of the key.
+    /// The lookup table of Maglev; keys by XXH3.
     Maglev,
 }
 
-/// What of a server is hashed.
+/// A server as hashing sees it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RingServer {
-    /// A name that is hashed in place of the address (twemproxy), if there is one.
+    /// A name that hashes in place of the address (twemproxy), if it has one.
     pub name: Option<String>,
-    /// The host name or IP as configured.
+    /// Host name or IP as configured.
     pub host: String,
-    /// The IP that is hashed besides the host name (spymemcached), if it is known.
+    /// Where only an IP hashes besides the host name (spymemcached).
     pub ip: Option<String>,
-    /// The TCP port.
+    /// TCP port.
     pub port: u16,
     /// 1 for an average server; from 0 to 1 with mcrouter's schemes.
     pub weight: f64,
@@ -123,21 +122,21 @@ impl RingServer {
     }
 }
 
-/// Why a ring cannot be built.
+/// Why there is no ring of these servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RingError {
-    /// There is no server.
+    /// There are none.
     NoServers,
-    /// There are more servers than the scheme can distinguish.
+    /// More than the scheme can tell apart.
     TooManyServers {
-        /// The most servers of the scheme.
+        /// How many it can.
         max: usize,
     },
-    /// With these weights the ring would have more points or slots than it may.
+    /// The weights come to more points or places than a ring may have.
     TooManyPoints,
-    /// A weight is negative, or it is not a number.
+    /// A weight is negative or no number.
     BadWeight {
-        /// The host of the server with this weight.
+        /// The server, as host and port.
         server: String,
     },
     /// All weights are 0.
@@ -161,7 +160,7 @@ impl std::fmt::Display for RingError {
 
 impl std::error::Error for RingError {}
 
-/// A set of servers, prepared for looking up keys. Immutable.
+/// Servers laid out for looking up keys. Immutable.
 #[derive(Clone, Debug)]
 pub struct Ring {
     layout: Layout,
@@ -171,7 +170,7 @@ pub struct Ring {
 
 #[derive(Clone, Debug)]
 enum Layout {
-    /// One server: no key needs to be hashed.
+    /// One server: nothing to hash.
     One,
     Ch3 {
         servers: usize,
@@ -205,10 +204,10 @@ enum Layout {
 }
 
 impl Ring {
-    /// Prepares `servers` as `spec` says. [`Ring::pick`] returns indexes into that list.
+    /// Lays `servers` out as `spec` says; [`Ring::pick`] answers with indices in that list.
     ///
     /// # Errors
-    /// See [`RingError`].
+    /// There are no servers or too many, or their weights or the salt cannot be used.
     pub fn build(spec: &RingSpec, servers: &[RingServer]) -> Result<Self, RingError> {
         let max = match spec.distribution {
             Distribution::Maglev => maglev::SERVERS_MAX,
@@ -223,6 +222,7 @@ impl Ring {
         if spec.salt.len() > SALT_BYTES_MAX {
             return Err(RingError::SaltTooLong);
         }
+        debug_assert!(servers.iter().all(|server| !server.host.is_empty()), "a server without a name");
         let layout = if servers.len() == 1 { Layout::One } else { lay_out(&spec.distribution, servers)? };
         Ok(Self { layout, key_part: spec.key_part.clone(), salt: spec.salt.as_slice().into() })
     }
@@ -231,12 +231,12 @@ impl Ring {
     #[inline]
     #[must_use]
     pub fn pick(&self, key: &[u8]) -> usize {
-        let part = self.key_part.of(key);
+        let part = self.key_part.part_of(key);
         if self.salt.is_empty() { self.layout.pick(part) } else { self.pick_salted(part, b"") }
     }
 
-    /// The index of another server for the same key: the digits of `salt` are hashed after the ring's own
-    /// salt.
+    /// The index of the server with the digits of `salt` hashed after the ring's own salt: another choice for
+    /// the same key.
     #[must_use]
     pub fn pick_resalted(&self, key: &[u8], salt: u32) -> usize {
         let mut digits = [0; DIGITS_MAX];
@@ -250,14 +250,14 @@ impl Ring {
                 break;
             }
         }
-        self.pick_salted(self.key_part.of(key), &digits[from..])
+        self.pick_salted(self.key_part.part_of(key), &digits[from..])
     }
 
     #[cold]
     fn pick_salted(&self, part: &[u8], more: &[u8]) -> usize {
         let mut salted = [0; HASHED_BYTES_MAX + DIGITS_MAX];
         let mut len = 0;
-        // A longer key cannot be sent, so the limit changes no result.
+        // No key is longer than that.
         for bytes in [&part[..part.len().min(KEY_BYTES_MAX)], &self.salt, more] {
             salted[len..len + bytes.len()].copy_from_slice(bytes);
             len += bytes.len();
@@ -287,7 +287,7 @@ fn lay_out(distribution: &Distribution, servers: &[RingServer]) -> Result<Layout
             Layout::WeightedRendezvous(tagged.collect())
         }
         Distribution::Modula(key_hash) => {
-            if check_weights(servers)? > PLACES_MAX {
+            if check_weights(servers)? > TABLE_MAX {
                 return Err(RingError::TooManyPoints);
             }
             let mut table = Vec::new();
@@ -324,7 +324,7 @@ fn lay_out(distribution: &Distribution, servers: &[RingServer]) -> Result<Layout
     })
 }
 
-/// The hash of the tag of a server, which is its `host:port` if it has none.
+/// The hash of what tells a server apart in a rendezvous.
 fn tag_hash(server: &RingServer) -> u64 {
     match &server.tag {
         Some(tag) => rendezvous::tag_hash(tag.as_bytes()),

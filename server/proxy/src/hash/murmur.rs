@@ -44,7 +44,7 @@ pub fn murmur2(bytes: &[u8]) -> u32 {
     hash ^ (hash >> 15)
 }
 
-/// `MurmurHash3_x86_32` in pieces, so that a common prefix is hashed only once.
+/// `MurmurHash3_x86_32` taken in pieces, so that what many keys have in front is hashed once.
 #[derive(Clone, Copy, Debug)]
 pub struct Murmur3 {
     hash: u32,
@@ -54,13 +54,13 @@ pub struct Murmur3 {
 }
 
 impl Murmur3 {
-    /// The state before the first byte.
+    /// Nothing hashed yet.
     #[must_use]
     pub const fn new(seed: u32) -> Self {
         Self { hash: seed, len: 0, tail: 0 }
     }
 
-    /// Hashes `bytes` after all bytes before.
+    /// Adds `bytes` to what is hashed.
     #[inline]
     pub fn update(&mut self, mut bytes: &[u8]) {
         while !self.len.is_multiple_of(4)
@@ -79,7 +79,7 @@ impl Murmur3 {
         }
     }
 
-    /// Hashes one byte after all bytes before.
+    /// Adds one byte to what is hashed.
     #[inline]
     pub fn push(&mut self, byte: u8) {
         self.tail |= u32::from(byte) << (8 * (self.len % 4));
@@ -111,7 +111,7 @@ fn scramble(word: u32) -> u32 {
     word.wrapping_mul(0xcc9e_2d51).rotate_left(15).wrapping_mul(0x1b87_3593)
 }
 
-/// `MurmurHash3_x86_32` of `bytes`.
+/// `MurmurHash3_x86_32` at once.
 #[must_use]
 pub fn murmur3(bytes: &[u8], seed: u32) -> u32 {
     let mut hash = Murmur3::new(seed);

@@ -1,4 +1,4 @@
-//! Points on a circle: all variants of ketama. A key belongs to the server of the next point.
+//! Points on a circle: ketama in all its forms. A key belongs to the server of the next point.
 
 use sha1::{Digest, Sha1};
 use xxhash_rust::xxh3::xxh3_64;
@@ -6,18 +6,18 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::key_hash::{KeyHash, md5, md5_point};
 use super::{RingError, RingServer};
 
-/// memcached's port, which many variants leave out of a server's name.
+/// memcached's port, which many forms leave out of a server's name.
 const DEFAULT_PORT: u16 = 11211;
-/// The number of points of a server with average weight.
+/// Points a server of average weight has.
 const POINTS: u32 = 160;
-/// The number of points of a server if weights are not used (libmemcached).
+/// Points of a server where weights do not count (libmemcached).
 const POINTS_UNWEIGHTED: u32 = 100;
-/// The number of points in one MD5 digest.
+/// Points that one MD5 gives.
 const POINTS_A_DIGEST: u32 = 4;
-/// Most points of one ring: a larger one would not be worth its memory.
+/// Most points of one ring: past it the ring would not be worth its memory.
 const POINTS_MAX: u32 = 1 << 24;
 
-/// How the points of a ring are made.
+/// How a ring's points are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Points {
     /// libketama, as libmemcached's weighted ketama, twemproxy, and memcached's proxy with `omode`
@@ -33,7 +33,7 @@ pub enum Points {
     Evcache,
     /// memcached's proxy by default: `name:port-k`, XXH3 cut to 32 bits.
     Xxh3 {
-        /// The number of points of each server: `obuckets`, 160 by default.
+        /// Points of each server: `obuckets`, 160 by default.
         a_server: u32,
     },
     /// spymemcached and the `ElastiCache` client: `host/ip:port-k`, or `ip:port-k` without a host name.
@@ -48,12 +48,12 @@ pub enum Points {
 #[derive(Clone, Debug)]
 pub struct Circle {
     points: Box<[(u32, u32)]>,
-    /// A key belongs to the point at or before its own hash, not to the one at or after it.
+    /// A key belongs to the point at or before it.
     before: bool,
 }
 
 impl Circle {
-    /// Computes the points of `servers`.
+    /// Places `servers`.
     pub(super) fn build(form: Points, servers: &[RingServer]) -> Result<Self, RingError> {
         let weights = check_weights(servers)?;
         let mut points: Vec<(u32, u32)> = Vec::new();
@@ -89,7 +89,7 @@ impl Circle {
         }
         points.sort_by_key(|&(point, _)| point); // of equal points the earlier server's comes first
         if matches!(form, Points::Spymemcached | Points::SpymemcachedLibmemcached) {
-            // These clients keep points in a map, in which a later one replaces an equal one.
+            // In a map of points, what is put there later replaces what was.
             points.reverse();
             points.dedup_by_key(|&mut (point, _)| point);
             points.reverse();
@@ -104,8 +104,8 @@ impl Circle {
     #[inline]
     pub(super) fn server(&self, hash: u32) -> usize {
         let at = if self.before {
-            let after = self.points.partition_point(|&(point, _)| point <= hash);
-            after.checked_sub(1).unwrap_or(self.points.len() - 1)
+            let behind = self.points.partition_point(|&(point, _)| point <= hash);
+            behind.checked_sub(1).unwrap_or(self.points.len() - 1)
         } else {
             let at = self.points.partition_point(|&(point, _)| point < hash);
             if at == self.points.len() { 0 } else { at }
@@ -114,7 +114,7 @@ impl Circle {
     }
 }
 
-/// The sum of the weights. Each must be 0 or more, and at least one must be more than 0.
+/// The sum of the weights, of which each must be 0 or more and one more than that.
 pub(super) fn check_weights(servers: &[RingServer]) -> Result<f64, RingError> {
     if let Some(server) = servers.iter().find(|server| !(server.weight >= 0.0 && server.weight.is_finite())) {
         return Err(RingError::BadWeight { server: server.host.clone() });
@@ -124,7 +124,7 @@ pub(super) fn check_weights(servers: &[RingServer]) -> Result<f64, RingError> {
 }
 
 impl Points {
-    /// The text that the points of a server are hashed from, without the number of the point.
+    /// What a server's points are made of, without their number.
     fn text(self, server: &RingServer) -> String {
         let RingServer { host, port, .. } = server;
         match self {
@@ -144,14 +144,14 @@ impl Points {
         }
     }
 
-    /// The number of points of a server with this weight.
+    /// How many points a server of this weight gets.
     fn count(self, weight: f64, weights: f64, servers: usize) -> u32 {
         match self {
             Self::KetamaUnweighted(_) => POINTS_UNWEIGHTED,
             Self::Xxh3 { a_server } => a_server,
             Self::KetamaWithPort | Self::Evcache | Self::Spymemcached => POINTS,
             Self::Dalli => (servers as f64 * f64::from(POINTS) * weight / weights).floor() as u32,
-            // In single precision and this order, as in the C code: another rounding would give another ring.
+            // In single precision and this order, as the C code has it: another rounding is another ring.
             Self::Ketama | Self::KetamaSpy | Self::SpymemcachedLibmemcached => {
                 let share = weight as f32 / weights as f32;
                 let digests = share * POINTS as f32 / POINTS_A_DIGEST as f32 * servers as f32;

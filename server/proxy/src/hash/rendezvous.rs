@@ -1,5 +1,4 @@
-//! Highest random weight: each server gets a score for the key, and the key belongs to the server with the
-//! highest.
+//! Highest random weight: every server scores the key, and the highest takes it.
 
 use super::murmur::{Murmur3, murmur64a};
 
@@ -21,8 +20,8 @@ fn score(tag: u64, key: u64) -> u64 {
     b.wrapping_mul(M)
 }
 
-/// mcrouter's `Rendezvous`. It compares scores as doubles, so that close ones are equal; of equal ones the
-/// later server wins.
+/// mcrouter's `Rendezvous`. It compares scores as doubles, so that near ones tie; the later server wins a
+/// tie.
 #[must_use]
 pub fn rendezvous(key: &[u8], tags: &[u64]) -> usize {
     let key = murmur64a(key, KEY_SEED);
@@ -36,7 +35,7 @@ pub fn rendezvous(key: &[u8], tags: &[u64]) -> usize {
     best.0
 }
 
-/// mcrouter's `WeightedRendezvous`. Of equal scores the first server wins.
+/// mcrouter's `WeightedRendezvous`; the first server wins a tie.
 #[must_use]
 pub fn weighted_rendezvous(key: &[u8], servers: &[(u64, f64)]) -> usize {
     const FRACTION: u64 = (1 << 53) - 1;
@@ -52,8 +51,8 @@ pub fn weighted_rendezvous(key: &[u8], servers: &[(u64, f64)]) -> usize {
     best.0
 }
 
-/// Writes the indexes of the servers to `order`, the highest score first: the order in which
-/// `RendezvousPolicy` tries them.
+/// The order of the servers by `key`, best first, into `order`: what `RendezvousPolicy` tries one after the
+/// other.
 pub fn rendezvous_order(key: &[u8], tags: &[u64], order: &mut Vec<u32>) {
     let key = murmur64a(key, KEY_SEED);
     order.clear();
@@ -64,18 +63,17 @@ pub fn rendezvous_order(key: &[u8], tags: &[u64], order: &mut Vec<u32>) {
     });
 }
 
-/// The Python type of the keys that a pymemcache client is given.
+/// How a pymemcache client was given its keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PythonKey {
-    /// `str`
+    /// As `str`.
     Text,
-    /// `bytes`, of which pymemcache hashes the Python literal, `b'key'`.
+    /// As `bytes`: what is hashed is then how Python prints them, `b'key'`.
     Bytes,
 }
 
-/// pymemcache's `HashClient`. `nodes` are the servers with their hashed `node-`, in descending order of their
-/// names, so that of equal scores the first one wins. Right for ASCII keys only: pymemcache hashes others as
-/// code points.
+/// pymemcache's `HashClient` over servers whose `node-` is hashed already, in descending order of their
+/// names, so that the first wins a tie. ASCII keys only: others it hashes as code points.
 #[must_use]
 pub fn pymemcache(key: &[u8], form: PythonKey, nodes: &[(Murmur3, u32)]) -> usize {
     let mut best: Option<(u32, u32)> = None;
@@ -92,7 +90,7 @@ pub fn pymemcache(key: &[u8], form: PythonKey, nodes: &[(Murmur3, u32)]) -> usiz
     best.map_or(0, |(server, _)| server as usize)
 }
 
-/// Hashes Python's `repr(key)`.
+/// Hashes `repr(key)` of Python.
 fn update_repr(hash: &mut Murmur3, key: &[u8]) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let quote = if key.contains(&b'\'') && !key.contains(&b'"') { b'"' } else { b'\'' };

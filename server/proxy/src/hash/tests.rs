@@ -38,7 +38,7 @@ struct Vectors {
 }
 
 impl Vectors {
-    fn load(name: &str) -> Self {
+    fn from_name(name: &str) -> Self {
         let sets = file(name)["sets"].as_array().unwrap().clone();
         Self { sets, keys: texts(&file("keys.json")["keys"]), checked: Vec::new(), keys_checked: 0 }
     }
@@ -130,7 +130,7 @@ fn tail(id: &str, in_front: &str) -> usize {
 }
 
 fn mcrouter() -> (usize, usize) {
-    let mut vectors = Vectors::load("mcrouter.json");
+    let mut vectors = Vectors::from_name("mcrouter.json");
     for id in vectors.ids() {
         let set = vectors.set(&id);
         match id.as_str() {
@@ -182,7 +182,7 @@ fn mcrouter() -> (usize, usize) {
 const KETAMA: Distribution = Distribution::Points { points: Points::Ketama, key_hash: KeyHash::Md5 };
 
 fn libmemcached() -> (usize, usize) {
-    let mut vectors = Vectors::load("libmemcached.json");
+    let mut vectors = Vectors::from_name("libmemcached.json");
     for id in vectors.ids() {
         let servers = servers(&vectors.set(&id)["servers"]);
         let distribution = if let Some(name) = id.strip_prefix("modula_") {
@@ -206,7 +206,7 @@ fn libmemcached() -> (usize, usize) {
 }
 
 fn twemproxy() -> (usize, usize) {
-    let mut vectors = Vectors::load("twemproxy.json");
+    let mut vectors = Vectors::from_name("twemproxy.json");
     for id in vectors.ids() {
         let set = vectors.set(&id);
         let key_hash = KeyHash::named(set["hash"].as_str().unwrap()).unwrap();
@@ -225,7 +225,7 @@ fn twemproxy() -> (usize, usize) {
 }
 
 fn memcached_proxy() -> (usize, usize) {
-    let mut vectors = Vectors::load("memcached_proxy.json");
+    let mut vectors = Vectors::from_name("memcached_proxy.json");
     for id in vectors.ids() {
         let servers = servers(&vectors.set(&id)["servers"]);
         let xxh3 = KeyHash::Xxh3 { seed: 0 };
@@ -251,7 +251,7 @@ fn memcached_proxy() -> (usize, usize) {
 }
 
 fn pymemcache() -> (usize, usize) {
-    let mut vectors = Vectors::load("pymemcache.json");
+    let mut vectors = Vectors::from_name("pymemcache.json");
     vectors.value("murmur3_32_seed0", |key| murmur3(key, 0).into());
     for id in vectors.ids().into_iter().filter(|id| id.starts_with("hashclient")) {
         let servers = servers(&vectors.set(&id)["nodes"]);
@@ -262,7 +262,7 @@ fn pymemcache() -> (usize, usize) {
 }
 
 fn spymemcached() -> (usize, usize) {
-    let mut vectors = Vectors::load("spymemcached.json");
+    let mut vectors = Vectors::from_name("spymemcached.json");
     for id in vectors.ids() {
         let set = vectors.set(&id);
         let listed = set.get("servers_name_ip_port").or(set.get("servers_name_ip_port_weight")).unwrap();
@@ -294,7 +294,7 @@ fn spymemcached() -> (usize, usize) {
 }
 
 fn dalli() -> (usize, usize) {
-    let mut vectors = Vectors::load("dalli.json");
+    let mut vectors = Vectors::from_name("dalli.json");
     for id in vectors.ids() {
         let set = vectors.set(&id);
         let mut servers = servers(&set["servers"]);
@@ -308,7 +308,7 @@ fn dalli() -> (usize, usize) {
 }
 
 fn jump_xxh3() -> (usize, usize) {
-    let mut vectors = Vectors::load("jump_xxh3.json");
+    let mut vectors = Vectors::from_name("jump_xxh3.json");
     let xxh3 = KeyHash::Xxh3 { seed: 0 };
     vectors.value("xxh3_64_seed0", |key| xxh3.hash(key));
     for id in vectors.ids().into_iter().filter(|id| id.starts_with("jump_xxh3")) {
@@ -327,7 +327,7 @@ fn jump_xxh3() -> (usize, usize) {
 }
 
 fn crc_modulo_clients() -> (usize, usize) {
-    let mut vectors = Vectors::load("crc_modulo_clients.json");
+    let mut vectors = Vectors::from_name("crc_modulo_clients.json");
     for id in vectors.ids() {
         if id == "python_memcached_hash" {
             vectors.value(&id, |key| KeyHash::Crc32UpperNotZero.hash(key));
@@ -465,7 +465,7 @@ fn adding_or_removing_a_server_moves_about_its_share() {
 }
 
 #[test]
-fn a_salt_hashes_as_if_it_followed_the_key() {
+fn a_salt_hashes_as_if_it_stood_behind_the_key() {
     let servers = numbered(50);
     let salted = Ring::build(&RingSpec { salt: b"salt".to_vec(), ..RingSpec::ch3() }, &servers).unwrap();
     let plain = Ring::build(&RingSpec::ch3(), &servers).unwrap();

@@ -13,7 +13,7 @@ use corecached_shard::mesh::message::{Piece, ReplyTo};
 use crate::hot::KeptValue;
 use crate::merge::{Merge, MergeDecision, MergeRole};
 use crate::reply_format::ReplyFormat;
-use crate::route::{CallId, Softening as ErrorDowngrade};
+use crate::route::{CallId, ErrorDowngrade};
 
 /// Buffers of keys that are kept for use again; those of more pending requests are freed.
 const KEY_BUFFERS_MAX: usize = 1024;

@@ -135,8 +135,7 @@ impl Bench {
             "{{\"pools\": {{\"A\": {{\"servers\": [\"127.0.0.1:1\"], \"server_timeout\": {TIMEOUT_MS}}}}}, \
              \"route\": \"PoolRoute|A\"}}"
         );
-        let config =
-            Config::parse("config", &text, &ConfigOptions::default(), &|_| Err(String::new())).unwrap();
+        let config = Config::parse("config", &text, &ConfigOptions::default(), &|_| Err("".into())).unwrap();
         let tree = Tree::compile(&config, &Found::default().pools).unwrap();
         let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
         let addresses = tree.destinations().iter().map(|it| (it.server.clone(), address.into())).collect();

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use super::super::config::Limit;
+use crate::config::Limit;
 
 /// Tokens that come with time, or with requests.
 #[derive(Debug)]

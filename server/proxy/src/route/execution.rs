@@ -5,69 +5,16 @@ use std::rc::Rc;
 
 use corecached_protocol::Reply;
 
-use super::super::request::{BadKey, OwnedRequest};
-use super::delay::Delayed;
+use super::action::{Action, CallId, ExecutionLimits};
+use super::counters::{ResizeCounters, TailCounters};
+use super::delayed::Delayed;
 use super::frame::{Call, Frame, Parent, Step, Work};
-use super::resize::ResizeCounters;
-use super::slab::{Place, Slab};
-use super::tail_counters::TailCounters;
-use super::tree::{DestinationId, Node, NodeId, Routes, prefix_len};
-use super::{all, modify, outcome, selector, spool};
-
-/// A request that was sent: names it when its reply comes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct CallId(pub(super) Place);
-
-/// What the caller is to do.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Action {
-    /// Send a request, and bring its reply to [`Execution::replied`], once, whatever it is.
-    Send {
-        /// Names it.
-        call: CallId,
-        /// Where to: [`Routes::place`] of a destination.
-        place: u32,
-        /// What.
-        request: OwnedRequest,
-        /// A reply of [`ErrorKind::Busy`](corecached_protocol::ErrorKind::Busy) would have another server asked, or
-        /// nobody would hear of it. Without that the destination must not refuse: the client would get the error.
-        may_be_refused: bool,
-    },
-    /// The client's answer; exactly one for each [`Execution::begin`].
-    Answer {
-        /// As given to `begin`.
-        ticket: u64,
-        /// The answer.
-        reply: Reply,
-    },
-    /// A delete failed and is to be kept for later. `NOT_FOUND` to [`Execution::replied`] says that it is, any error
-    /// that it cannot be.
-    Keep {
-        /// Names it.
-        call: CallId,
-        /// Where it is to go: [`Routes::place`] of a destination.
-        place: u32,
-        /// What.
-        request: OwnedRequest,
-    },
-}
-
-/// What bounds an [`Execution`].
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Most requests sent and not answered, and most that a handle holds back. Past it routes see `SERVER_ERROR 307 busy`.
-    pub calls_max: usize,
-    /// Most places in trees where a request waits. Past it, the same.
-    pub frames_max: usize,
-    /// From so many requests sent and not answered on, no copies are made for shadows.
-    pub calls_with_shadows_max: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { calls_max: 1 << 17, frames_max: 1 << 16, calls_with_shadows_max: 1 << 14 }
-    }
-}
+use super::node_set::{NodeId, NodeProgress};
+use super::routing_prefix::{glob, prefix_len};
+use super::slab::Slab;
+use super::tree::Routes;
+use super::{outcome, rekey};
+use crate::request::OwnedRequest;
 
 /// Requests under way on one shard. Does no I/O, and reads no clock.
 #[derive(Debug)]
@@ -75,7 +22,7 @@ pub struct Execution {
     frames: Slab<Frame>,
     calls: Slab<Call>,
     work: VecDeque<Work>,
-    delayed: Delayed,
+    delayed: Delayed<Work>,
     random: fastrand::Rng,
     resize: ResizeCounters,
     tails: TailCounters,
@@ -85,7 +32,7 @@ pub struct Execution {
 impl Execution {
     /// Nothing under way. `seed` decides all that is random.
     #[must_use]
-    pub fn new(limits: &Limits, seed: u64) -> Self {
+    pub fn new(limits: &ExecutionLimits, seed: u64) -> Self {
         Self {
             frames: Slab::new(limits.frames_max),
             calls: Slab::new(limits.calls_max),
@@ -138,8 +85,8 @@ impl Execution {
         actions: &mut Vec<Action>,
     ) {
         let tree = &routes.tree;
-        let softening = tree.softening(request.operation(), request.meta().is_some());
-        let parent = Parent::Client { ticket, softening };
+        let downgrade = tree.downgrade(request.operation(), request.meta().is_some());
+        let parent = Parent::Client { ticket, downgrade };
         let default = tree.roots[tree.default_root].1;
         match prefix_len(request.key()) {
             None => self.start(routes, default, request, parent),
@@ -164,7 +111,7 @@ impl Execution {
             let ordered =
                 std::iter::once(&tree.roots[at]).chain(tree.roots[..at].iter()).chain(&tree.roots[at + 1..]);
             let mut started: Vec<NodeId> = Vec::new();
-            for (_, node) in ordered.filter(|(known, _)| selector::glob(prefix, known.as_bytes())) {
+            for (_, node) in ordered.filter(|(known, _)| glob(prefix, known.as_bytes())) {
                 if first.is_none() {
                     first = Some(*node);
                 } else if first != Some(*node) && !started.contains(node) {
@@ -202,7 +149,7 @@ impl Execution {
     ) {
         let mut actions = Vec::new();
         let mut step = self.step(routes, 0, &mut actions);
-        modify::start_rekeyed(&mut step, node, request, changed, parent);
+        rekey::start_rekeyed(&mut step, node, request, changed, parent);
     }
 
     /// The reply to a call has come. One to a call that is not known, or was answered, is overlooked.
@@ -239,45 +186,46 @@ impl Execution {
             resize: &mut self.resize,
             tails: &mut self.tails,
             actions,
+            calls_with_shadows_max: self.calls_with_shadows_max,
         }
     }
 
     /// Works until everything waits for replies. A queue and no recursion: a tree may be as deep as it likes.
     fn run(&mut self, now_ms: u64, actions: &mut Vec<Action>) {
-        let shadows = self.calls_with_shadows_max;
         while let Some(work) = self.work.pop_front() {
             match work {
                 Work::Start { routes, node, request, parent } => {
                     let mut step = self.step(&routes, now_ms, actions);
-                    start(&mut step, node, request, parent, shadows);
+                    routes.tree.nodes[node as usize].start(&mut step, node, request, parent);
                 }
-                Work::Alarm { frame: place } => {
-                    let Some(mut frame) = self.frames.take(place) else { continue };
+                Work::Alarm { frame: slot } => {
+                    let Some(mut frame) = self.frames.take(slot) else { continue };
                     let routes = Rc::clone(&frame.routes);
-                    frame.woken(&mut self.step(&routes, now_ms, actions), place);
-                    self.frames.put_back(place, frame);
+                    NodeProgress::woken(&mut frame, &mut self.step(&routes, now_ms, actions), slot);
+                    self.frames.put_back(slot, frame);
                 }
                 Work::Deliver { parent: Parent::Nobody, .. } => {}
-                Work::Deliver { parent: Parent::Client { ticket, softening }, reply } => {
-                    actions.push(Action::Answer { ticket, reply: softening.apply(reply) });
+                Work::Deliver { parent: Parent::Client { ticket, downgrade }, reply } => {
+                    actions.push(Action::Answer { ticket, reply: downgrade.apply(reply) });
                 }
-                Work::Deliver { parent: Parent::Frame { frame: place, child }, reply } => {
-                    let Some(mut frame) = self.frames.take(place) else { continue };
+                Work::Deliver { parent: Parent::Frame { frame: slot, child }, reply } => {
+                    let Some(mut frame) = self.frames.take(slot) else { continue };
+                    assert!(frame.waiting > 0, "a reply to a frame that waits for none");
                     frame.waiting -= 1;
                     let routes = Rc::clone(&frame.routes);
                     let mut step = self.step(&routes, now_ms, actions);
-                    frame.replied(&mut step, place, child, reply);
+                    NodeProgress::replied(&mut frame, &mut step, slot, child, reply);
                     if frame.waiting > 0 {
-                        self.frames.put_back(place, frame);
+                        self.frames.put_back(slot, frame);
                         continue;
                     }
                     debug_assert_eq!(
                         frame.parent,
                         Parent::Nobody,
                         "ended without an answer: {:?}",
-                        frame.state
+                        frame.progress
                     );
-                    self.frames.release(place);
+                    self.frames.release(slot);
                     if frame.parent != Parent::Nobody {
                         self.work.push_back(Work::Deliver {
                             parent: frame.parent,
@@ -287,98 +235,7 @@ impl Execution {
                 }
             }
         }
-        self.delayed.forget_ended(&self.frames);
+        let frames = &self.frames;
+        self.delayed.drop_while(|work| matches!(work, Work::Alarm { frame } if !frames.has(*frame)));
     }
 }
-
-/// `request` arrives at `node`.
-fn start(step: &mut Step, node: NodeId, request: OwnedRequest, parent: Parent, shadows_max: usize) {
-    let tree = std::sync::Arc::clone(&step.routes.tree);
-    match &tree.nodes[node as usize] {
-        Node::Destination { id, keep_routing_prefix } => {
-            send(step, *id, *keep_routing_prefix, request, parent)
-        }
-        Node::Hash { ring, children } => step.start(children[ring.pick(request.key())], request, parent),
-        Node::Failover(failover) => failover.start(step, node, request, parent),
-        Node::MissFailover { children, .. } => {
-            super::miss_failover::start(step, node, children, request, parent)
-        }
-        Node::All(all) => all.start(step, node, request, parent),
-        Node::Random { children } => {
-            let chosen = children[step.random.usize(..children.len())];
-            step.start(chosen, request, parent);
-        }
-        Node::Null => step.answer(parent, outcome::null(&request)),
-        Node::Error { reply } => step.answer(parent, reply.clone()),
-        Node::Operation { by_operation } => {
-            step.start(by_operation[request.operation() as usize], request, parent)
-        }
-        Node::Prefix { policies, wildcard } => {
-            step.start(selector::by_prefix(policies, *wildcard, request.key()), request, parent);
-        }
-        Node::Lookaside(lookaside) => lookaside.start(step, node, request, parent),
-        Node::Migrate(migrate) => migrate.start(step, node, request, parent),
-        Node::Shadow(shadow) => shadow.start(step, request, parent, shadows_max),
-        Node::RateLimit(limit) => limit.start(step, node, request, parent),
-        Node::Outstanding(limit) => limit.start(step, node, request, parent),
-        Node::KeySplit(split) => split.start(step, node, request, parent),
-        Node::ModifyKey(modify) => modify.start(step, request, parent),
-        Node::ModifyExptime(modify) => modify.start(step, request, parent),
-        Node::Logging(logging) => logging.start(step, node, &request, parent),
-        Node::LoadBalancer(balancer) => balancer.start(step, node, request, parent),
-        Node::BigValue(big) => big.start(step, node, request, parent),
-        Node::Replicated(replicated) => replicated.start(step, node, request, parent),
-        Node::Latency(latency) => latency.start(step, node, request, parent),
-        Node::Blackhole { after_ms } => super::delay::blackhole(step, *after_ms, parent),
-        Node::ShardSplits(splits) => splits.start(step, node, request, parent),
-        Node::SlowWarmUp(warm_up) => warm_up.start(step, node, request, parent),
-        Node::BoundedLoad(bounded) => bounded.start(step, node, request, parent),
-        Node::Resize(resize) => resize.start(step, node, request, parent),
-        Node::Spool { target } => spool::start(step, node, *target, request, parent),
-    }
-}
-
-/// `request` leaves the tree.
-fn send(
-    step: &mut Step,
-    destination: DestinationId,
-    keep_prefix: bool,
-    request: OwnedRequest,
-    parent: Parent,
-) {
-    let Ok(request) = outgoing(request, keep_prefix) else {
-        return step.answer(parent, outcome::bad_key());
-    };
-    // Only a destination that counts what it has under way refuses.
-    let may_be_refused = step.routes.destinations()[destination.0 as usize].adaptive_concurrency.is_some()
-        && others_may_answer(step.frames, parent);
-    match step.calls.insert(Call { parent }) {
-        Ok(call) => {
-            let place = step.routes.place(destination);
-            step.actions.push(Action::Send { call: CallId(call), place, request, may_be_refused });
-        }
-        Err(Call { parent }) => step.answer(parent, outcome::busy()),
-    }
-}
-
-/// Whether anybody above would ask another server if this one were busy; so they would where nobody waits.
-fn others_may_answer(frames: &Slab<Frame>, mut parent: Parent) -> bool {
-    loop {
-        let place = match parent {
-            Parent::Client { .. } => return false,
-            Parent::Nobody => return true,
-            Parent::Frame { frame, .. } => frame,
-        };
-        match frames.get(place) {
-            Some(frame) if !frame.has_another() => parent = frame.parent,
-            _ => return true,
-        }
-    }
-}
-
-/// `request` as its destination sees it.
-pub(super) fn outgoing(request: OwnedRequest, keep_prefix: bool) -> Result<OwnedRequest, BadKey> {
-    if keep_prefix && !request.prefix().is_empty() { request.join_prefix() } else { Ok(request) }
-}
-
-const _: () = assert!(all::RESULTS_MAX > 16 + corecached_protocol::ErrorKind::Client as usize); // see `outcome::result`

@@ -1,27 +1,28 @@
-//! A request that waits for replies, and what a node may do with one.
+//! A request that waits at a node for replies, and what a node has to work with.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
 
 use corecached_protocol::Reply;
 
-use super::super::request::OwnedRequest;
-use super::delay::Delayed;
-use super::execution::Action;
-use super::resize::{self, ResizeCounters};
-use super::slab::{Place, Slab};
-use super::tail_counters::TailCounters;
-use super::tree::{Node, NodeId, NodeState, Routes, Softening};
-use super::{all, failover, lookaside, miss_failover, outcome, spool};
+use super::action::Action;
+use super::counters::{ResizeCounters, TailCounters};
+use super::delayed::Delayed;
+use super::error_downgrade::ErrorDowngrade;
+use super::node_set::{NodeId, NodeProgress};
+use super::outcome;
+use super::slab::{Slab, SlotId};
+use super::tree::Routes;
+use crate::request::OwnedRequest;
 
-/// Who waits for a reply.
+/// Where a reply is delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Parent {
-    /// The client.
-    Client { ticket: u64, softening: Softening },
-    /// A frame; `child` says which of its requests.
-    Frame { frame: Place, child: u32 },
-    /// Nobody: it is sent for its effect.
+    /// To the client.
+    Client { ticket: u64, downgrade: ErrorDowngrade },
+    /// To a frame; `child` says to which of its requests.
+    Frame { frame: SlotId, child: u32 },
+    /// Nowhere: the request is sent for its effect.
     Nobody,
 }
 
@@ -34,34 +35,7 @@ pub(super) struct Frame {
     pub request: OwnedRequest,
     /// Replies that are still to come; at 0 the frame ends.
     pub waiting: u32,
-    pub state: State,
-}
-
-/// What a frame remembers, by what it does.
-#[derive(Debug)]
-pub(super) enum State {
-    Failover(failover::Progress),
-    MissFailover(miss_failover::Progress),
-    Worst(Option<Reply>),
-    Fastest,
-    Majority(all::Votes),
-    Lookaside(lookaside::Stage),
-    Outstanding,
-    Spool(spool::Stage),
-    Latency {
-        asked_ms: u64,
-    },
-    LoadBalancer(super::load_balancer::Progress),
-    BigValue(super::big_value::Stage),
-    Replicated(super::replicated::Progress),
-    Logging,
-    SlowWarmUp,
-    Resize(Box<resize::Progress>),
-    BoundedLoad(super::bounded_load::Progress),
-    /// The key was changed on the way: the reply shows the client's own.
-    Rekey,
-    /// A retrieval of one copy of a split key.
-    Copy,
+    pub progress: NodeProgress,
 }
 
 /// One thing to do next.
@@ -79,7 +53,7 @@ pub(super) enum Work {
     },
     /// The frame asked to be woken.
     Alarm {
-        frame: Place,
+        frame: SlotId,
     },
 }
 
@@ -96,45 +70,59 @@ pub(super) struct Step<'a> {
     pub frames: &'a mut Slab<Frame>,
     pub calls: &'a mut Slab<Call>,
     pub work: &'a mut VecDeque<Work>,
-    pub delayed: &'a mut Delayed,
+    pub delayed: &'a mut Delayed<Work>,
     pub random: &'a mut fastrand::Rng,
     pub resize: &'a mut ResizeCounters,
     pub tails: &'a mut TailCounters,
     pub actions: &'a mut Vec<Action>,
+    /// With this many requests sent and not answered, no copies are made for shadows.
+    pub calls_with_shadows_max: usize,
 }
 
 impl Step<'_> {
-    pub fn state(&self, node: NodeId) -> &NodeState {
-        &self.routes.states[node as usize]
-    }
-
-    /// A request went past the server of its key, if it did.
-    pub fn bounded_load_moved(&mut self, moved: bool) {
-        self.tails.bounded_load_moved += u64::from(moved);
-    }
-
     /// Sends `request` down to `node`; `parent` gets the reply.
     pub fn start(&mut self, node: NodeId, request: OwnedRequest, parent: Parent) {
+        debug_assert!(self.routes.tree.has(node), "node {node} is of another tree");
         self.work.push_back(Work::Start { routes: Rc::clone(self.routes), node, request, parent });
     }
 
+    /// Delivers `reply` to `parent`.
     pub fn answer(&mut self, parent: Parent, reply: Reply) {
         if parent != Parent::Nobody {
             self.work.push_back(Work::Deliver { parent, reply });
         }
     }
 
-    /// A new frame, whose children are started with [`Step::start_child`]; with no room `parent` is told.
+    /// Does `work` at `at_ms`; at once if that is past. When there is no room for it, its parent gets `busy`.
+    pub fn later(&mut self, at_ms: u64, work: Work) {
+        if at_ms <= self.now_ms {
+            return self.work.push_back(work);
+        }
+        if let Err(Work::Start { parent, .. } | Work::Deliver { parent, .. }) = self.delayed.push(at_ms, work)
+        {
+            self.answer(parent, outcome::busy());
+        }
+    }
+
+    /// Wakes the frame in `slot` at `at_ms`, if it is still there then, and if there is room for one more
+    /// alarm.
+    pub fn wake(&mut self, at_ms: u64, slot: SlotId) {
+        self.later(at_ms, Work::Alarm { frame: slot });
+    }
+
+    /// A new frame, whose children are started with [`Frame::start_child`]; with no room for it `parent` gets
+    /// `busy`.
     pub fn open(
         &mut self,
         node: NodeId,
         request: OwnedRequest,
         parent: Parent,
-        state: State,
-    ) -> Option<Place> {
-        let frame = Frame { routes: Rc::clone(self.routes), node, parent, request, waiting: 0, state };
+        progress: NodeProgress,
+    ) -> Option<SlotId> {
+        debug_assert!(self.routes.tree.has(node), "node {node} is of another tree");
+        let frame = Frame { routes: Rc::clone(self.routes), node, parent, request, waiting: 0, progress };
         match self.frames.insert(frame) {
-            Ok(place) => Some(place),
+            Ok(slot) => Some(slot),
             Err(_) => {
                 self.answer(parent, outcome::busy());
                 None
@@ -148,87 +136,46 @@ impl Step<'_> {
         node: NodeId,
         request: &OwnedRequest,
         parent: Parent,
-        state: State,
+        progress: NodeProgress,
         children: impl IntoIterator<Item = (NodeId, OwnedRequest)>,
     ) {
-        let Some(place) = self.open(node, request.clone(), parent, state) else { return };
+        let Some(slot) = self.open(node, request.clone(), parent, progress) else { return };
         let mut started = 0;
         for (child, request) in children {
-            self.start(child, request, Parent::Frame { frame: place, child: started });
+            self.start(child, request, Parent::Frame { frame: slot, child: started });
             started += 1;
         }
-        self.expect(place, started);
+        debug_assert!(started > 0, "a frame without children would never end");
+        self.expect(slot, started);
     }
 
-    /// So many replies are to come to the frame at `place`.
-    pub fn expect(&mut self, place: Place, replies: u32) {
-        if let Some(mut frame) = self.frames.take(place) {
+    /// `replies` replies are to come to the new frame in `slot`.
+    pub fn expect(&mut self, slot: SlotId, replies: u32) {
+        if let Some(mut frame) = self.frames.take(slot) {
+            debug_assert_eq!(frame.waiting, 0, "the frame has children already");
             frame.waiting = replies;
-            self.frames.put_back(place, frame);
+            self.frames.put_back(slot, frame);
         }
     }
 }
 
 impl Frame {
-    /// Answers whoever waits; only the first answer counts.
+    /// Delivers the answer; only the first one counts.
     pub fn answer(&mut self, step: &mut Step, reply: Reply) {
         let parent = std::mem::replace(&mut self.parent, Parent::Nobody);
         step.answer(parent, reply);
     }
 
-    /// Starts one more child of the frame at `place`.
+    /// Starts one more child of the frame, which is in `slot`.
     pub fn start_child(
         &mut self,
         step: &mut Step,
-        place: Place,
+        slot: SlotId,
         node: NodeId,
         request: OwnedRequest,
         child: u32,
     ) {
         self.waiting += 1;
-        step.start(node, request, Parent::Frame { frame: place, child });
-    }
-
-    /// The time has come that the frame asked to be woken at.
-    pub fn woken(&mut self, step: &mut Step, place: Place) {
-        if let State::Replicated(_) = &self.state {
-            super::replicated::woken(self, step, place);
-        }
-    }
-
-    /// Whether another child is asked if the one that was asked last is busy. Both that say so ask it again, and then
-    /// say no, if none of the others answers.
-    pub fn has_another(&self) -> bool {
-        match (&self.routes.tree.nodes[self.node as usize], &self.state) {
-            (Node::Failover(failover), State::Failover(progress)) => {
-                failover.has_another(progress, self.request.class())
-            }
-            (Node::Replicated(_), State::Replicated(progress)) => progress.has_another(),
-            _ => false,
-        }
-    }
-
-    /// A reply to one of the frame's requests has come.
-    pub fn replied(&mut self, step: &mut Step, place: Place, child: u32, reply: Reply) {
-        match &self.state {
-            State::Failover(_) => failover::replied(self, step, place, child, reply),
-            State::MissFailover(_) => miss_failover::replied(self, step, place, child, reply),
-            State::Worst(_) => all::worst(self, step, reply),
-            State::Fastest => all::fastest(self, step, reply),
-            State::Majority(_) => all::majority(self, step, reply),
-            State::Lookaside(_) => lookaside::replied(self, step, place, reply),
-            State::Outstanding => super::outstanding::replied(self, step, reply),
-            State::Spool(_) => spool::replied(self, step, place, reply),
-            State::Logging => super::logging::replied(self, step, reply),
-            State::SlowWarmUp => super::slow_warm_up::replied(self, step, reply),
-            State::Latency { .. } => super::delay::replied(self, step, reply),
-            State::LoadBalancer(_) => super::load_balancer::replied(self, step, place, child, reply),
-            State::BigValue(_) => super::big_value::replied(self, step, place, child, reply),
-            State::Replicated(_) => super::replicated::replied(self, step, place, child, reply),
-            State::Resize(_) => resize::replied(self, step, place, child, reply),
-            State::BoundedLoad(_) => super::bounded_load::replied(self, step, reply),
-            State::Rekey => super::modify::rekeyed(self, step, reply),
-            State::Copy => super::key_split::replied(self, step, place, child, reply),
-        }
+        step.start(node, request, Parent::Frame { frame: slot, child });
     }
 }

@@ -15,7 +15,7 @@ const REPLIES_MIN: u32 = 32;
 /// Replies after which the percentile is looked up again.
 const LOOKED_UP_AFTER: u32 = 32;
 
-/// See the head of the file.
+/// Counts of one server's reply times.
 #[derive(Debug)]
 pub(super) struct Latencies {
     counts: [Cell<u16>; BUCKETS],

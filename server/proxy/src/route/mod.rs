@@ -1,52 +1,47 @@
-//! What becomes of a request: the routing tree, compiled, and its execution without I/O.
+//! Routing: the tree of route handles, compiled, and the execution of requests on it without I/O.
 //!
 //! ```text
 //! config::Config + resolved pools -> Tree        immutable, shared by all shards
-//! Routes                             a shard's tree and the state of its nodes: buckets, failures, queues
+//! Routes                             a shard's tree and what it keeps of the nodes: buckets, failures, queues
 //! Routes::direct                     the destination, for a request that one destination alone decides; no allocation
 //! Execution                          every other request: Action::Send goes out, replies come in, Action::Answer ends it
 //! ```
 //!
 //! A request that waits holds its `Rc<Routes>`: a tree that was replaced ends with the last of its requests.
+//!
+//! Each route handle is one file in `handles/`; the list of them is `handles/mod.rs`. The files here know no
+//! handle.
 
-mod all;
-mod big_value;
-mod bounded_load;
+mod action;
 mod bucket;
+mod build;
 mod compile;
-mod delay;
+mod counters;
+mod delayed;
+mod error_downgrade;
 mod execution;
-mod failover;
 mod frame;
-mod hedge;
-mod key_split;
+mod handle;
+mod handles;
 mod latencies;
-mod load_balancer;
-mod logging;
-mod lookaside;
-mod migrate;
-mod miss_failover;
-mod modify;
+mod node;
+mod node_set;
 mod outcome;
-mod outstanding;
-mod rate_limit;
 mod refused;
-mod replicated;
-mod resize;
-mod salted;
-mod selector;
-mod shadow;
-mod shard_split;
+mod rekey;
+mod routing_prefix;
 mod slab;
-mod slow_warm_up;
-mod spool;
-mod tail_counters;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod worst;
 
+pub use action::{Action, CallId, ExecutionLimits};
 pub use compile::CompileError;
-pub use execution::{Action, CallId, Execution, Limits};
-pub use resize::ResizeCounters;
-pub use tail_counters::TailCounters;
-pub use tree::{Destination, DestinationId, Routes, Softening, Tree, without_prefix};
+pub use counters::{ResizeCounters, TailCounters};
+pub use error_downgrade::ErrorDowngrade;
+pub use execution::Execution;
+pub use handles::handle_names;
+pub use node_set::DestinationId;
+pub use routing_prefix::without_prefix;
+pub use tree::{Destination, Routes, Tree};

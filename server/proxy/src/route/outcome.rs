@@ -1,10 +1,11 @@
-//! What a reply means to routes: a hit, a miss, an error; which of two is worse; and replies that routes make up.
+//! What a reply means to routes: a hit, a miss, an error; which of two is worse; what a retrieval does
+//! besides; and replies that routes make up.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use corecached_protocol::{ErrorKind, MetaVerb, Reply};
 
-use super::super::config::{ErrorSet, FailoverErrors};
-use super::super::request::{OperationClass, OwnedRequest};
+use crate::config::{ErrorSet, FailoverErrors};
+use crate::request::{OperationClass, OwnedRequest};
 
 /// How bad a reply is; the larger the worse.
 pub(super) fn rank(reply: &Reply) -> u8 {
@@ -58,7 +59,7 @@ pub(super) fn result(reply: &Reply) -> u8 {
     }
 }
 
-/// Whether the key was there, or what was asked was done.
+/// Whether the key was there, or the command was carried out.
 pub(super) fn is_hit(reply: &Reply) -> bool {
     rank(reply) == 0
 }
@@ -73,11 +74,18 @@ pub(super) const fn error_kind(reply: &Reply) -> Option<ErrorKind> {
 
 /// Whether a failover goes on after `reply` to `request`.
 pub(super) fn fails_over(errors: &FailoverErrors, class: OperationClass, reply: &Reply) -> bool {
-    error_kind(reply).is_some_and(|kind| errors.of(class).has(kind))
+    error_kind(reply).is_some_and(|kind| errors.for_class(class).has(kind))
+}
+
+/// Whether a retrieval shows a value and does nothing else: not a meta get that marks, refreshes or makes an
+/// item.
+pub(super) fn only_shows(request: &OwnedRequest) -> bool {
+    request.meta().is_none_or(|(_, flags)| !flags.has(b'N') && !flags.has(b'R') && !flags.has(b'E'))
 }
 
 impl FailoverErrors {
-    pub(super) const fn of(&self, class: OperationClass) -> ErrorSet {
+    /// The errors after which a request of `class` goes on to another child.
+    pub(super) const fn for_class(&self, class: OperationClass) -> ErrorSet {
         match class {
             OperationClass::Get => self.gets,
             OperationClass::Delete => self.deletes,
@@ -118,7 +126,7 @@ pub(super) fn null(request: &OwnedRequest) -> Reply {
         MetaVerb::Set => "NS",
         MetaVerb::Delete | MetaVerb::Arithmetic => "NF",
     };
-    // As a server does, with the opaque and the key in the order they were asked for.
+    // As a server does, with the opaque and the key in the order of the request.
     let mut line = BytesMut::from(code);
     for (letter, token) in flags.iter() {
         match letter {
@@ -128,7 +136,7 @@ pub(super) fn null(request: &OwnedRequest) -> Reply {
             }
             b'k' => {
                 line.put_slice(b" k");
-                line.put_slice(super::super::request::key_of(&request.command()).unwrap_or_default());
+                line.put_slice(crate::request::key_of(&request.command()).unwrap_or_default());
             }
             b'b' => line.put_slice(b" b"),
             _ => {}

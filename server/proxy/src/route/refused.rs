@@ -1,18 +1,18 @@
-//! Which child of a request refused it, so as not to wait for a slow server, and is asked again when nobody else can
-//! answer: refusing is of use only while there is somebody else.
+//! Which child of a request refused it, so that the request need not wait for a slow server. That child is
+//! asked again when no other can answer: a refusal is of use only while there is another.
 
 use corecached_protocol::Reply;
 
-use super::super::upstream;
+use crate::upstream;
 
-/// See the head of the file.
+/// Whether a child of a request refused it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) enum Refused {
     #[default]
     Nobody,
-    /// The first that did.
+    /// The first child that refused.
     By(u32),
-    /// Once, and not once more.
+    /// That child was asked again; it is not asked once more.
     AskedAgain,
 }
 
@@ -24,7 +24,7 @@ impl Refused {
         }
     }
 
-    /// No other child can answer: whom to ask again, if anybody refused.
+    /// No other child can answer: the child to ask again, if one refused.
     pub fn ask_again(&mut self) -> Option<u32> {
         let Self::By(child) = *self else { return None };
         *self = Self::AskedAgain;
@@ -36,9 +36,9 @@ impl Refused {
 mod tests {
     use corecached_protocol::{ErrorKind, Reply};
 
-    use super::super::super::config::Options;
-    use super::super::tests::{Bench, TIMEOUT, error, options, value};
     use super::upstream::failure::slow;
+    use crate::config::Options;
+    use crate::route::tests::{Bench, TIMEOUT, error, options, value};
 
     /// `route` over `two` of `a` and `b`, `a` and `b` alone, all of which may refuse, and `c`, which may not.
     fn bench(route: &str) -> Bench {
@@ -60,7 +60,7 @@ mod tests {
     const COPIES: &str = r#"{"type": "PoolRoute", "pool": "two", "replicas": 2}"#;
     const FAILOVER: &str = r#"{"type": "FailoverRoute", "children": ["PoolRoute|a", "PoolRoute|b"]}"#;
 
-    /// Of `key`, the server that is asked first, and the other.
+    /// The server that `key` is sent to first, and the other one.
     fn first_and_last(bench: &mut Bench) -> (String, String) {
         bench.get();
         let (first, may_be_refused) = sent(bench);
@@ -92,7 +92,7 @@ mod tests {
                 assert_eq!(sent(&bench), (first.clone(), false), "{route}");
                 assert_eq!(bench.reply(&format!("{first} get k"), answer.clone()), Some(answer));
             }
-            // What another says that does answer, stands.
+            // The reply of another server that answers is the answer.
             let (first, last) = first_and_last(&mut bench);
             bench.reply(&format!("{first} get k"), slow());
             assert_eq!(bench.reply(&format!("{last} get k"), Reply::Miss), Some(Reply::Miss));

@@ -1,13 +1,13 @@
-//! Values behind numbered, generation-tagged places, of which there are only so many.
+//! A bounded slab: values in numbered slots, each with a generation that tells its tenants apart.
 
-/// A place and which of its tenants.
+/// A slot of a [`Slab`], and which of its tenants is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Place {
+pub(super) struct SlotId {
     index: u32,
     generation: u32,
 }
 
-/// The places. Grows up to its bound and keeps what it grew to.
+/// The slots. Grows up to its bound and never shrinks.
 #[derive(Debug)]
 pub(super) struct Slab<T> {
     entries: Vec<(u32, Option<T>)>,
@@ -25,59 +25,65 @@ impl<T> Slab<T> {
         self.entries.len() - self.free.len()
     }
 
-    /// Whether so many more have room.
+    /// Whether `more` further values have room.
     pub const fn has_room(&self, more: usize) -> bool {
         self.len() + more <= self.max
     }
 
-    /// Gives `value` back when every place is taken.
-    pub fn insert(&mut self, value: T) -> Result<Place, T> {
+    /// Gives `value` back when every slot is taken.
+    pub fn insert(&mut self, value: T) -> Result<SlotId, T> {
         if let Some(index) = self.free.pop() {
             let (generation, entry) = &mut self.entries[index as usize];
+            debug_assert!(entry.is_none(), "slot {index} is free and holds a value");
             *entry = Some(value);
-            return Ok(Place { index, generation: *generation });
+            return Ok(SlotId { index, generation: *generation });
         }
         if self.entries.len() >= self.max {
             return Err(value);
         }
         self.entries.push((0, Some(value)));
-        Ok(Place { index: self.entries.len() as u32 - 1, generation: 0 })
+        debug_assert!(self.entries.len() <= self.max);
+        Ok(SlotId { index: self.entries.len() as u32 - 1, generation: 0 })
     }
 
-    /// Whether the tenant of `place` is still there.
-    pub fn has(&self, place: Place) -> bool {
-        self.entries.get(place.index as usize).is_some_and(|(generation, _)| *generation == place.generation)
+    /// Whether the tenant of `slot` is still there.
+    pub fn has(&self, slot: SlotId) -> bool {
+        self.entries.get(slot.index as usize).is_some_and(|(generation, _)| *generation == slot.generation)
     }
 
-    /// The value at `place`; `None` while it is taken out, and of another tenant.
-    pub fn get(&self, place: Place) -> Option<&T> {
-        let (generation, entry) = self.entries.get(place.index as usize)?;
-        if *generation == place.generation { entry.as_ref() } else { None }
+    /// The value in `slot`; `None` while it is taken out, and when the slot has another tenant by now.
+    pub fn get(&self, slot: SlotId) -> Option<&T> {
+        let (generation, entry) = self.entries.get(slot.index as usize)?;
+        if *generation == slot.generation { entry.as_ref() } else { None }
     }
 
-    /// Takes the value out and keeps its place for [`Slab::put_back`]. `None` of a place that has another tenant by now.
-    pub fn take(&mut self, place: Place) -> Option<T> {
-        let (generation, entry) = self.entries.get_mut(place.index as usize)?;
-        if *generation == place.generation { entry.take() } else { None }
+    /// Takes the value out and keeps its slot for [`Slab::put_back`] or [`Slab::release`]. `None` when the
+    /// slot has another tenant by now.
+    pub fn take(&mut self, slot: SlotId) -> Option<T> {
+        let (generation, entry) = self.entries.get_mut(slot.index as usize)?;
+        if *generation == slot.generation { entry.take() } else { None }
     }
 
-    pub fn put_back(&mut self, place: Place, value: T) {
-        let (generation, entry) = &mut self.entries[place.index as usize];
-        debug_assert!(*generation == place.generation && entry.is_none());
+    pub fn put_back(&mut self, slot: SlotId, value: T) {
+        let (generation, entry) = &mut self.entries[slot.index as usize];
+        assert_eq!(*generation, slot.generation, "the slot has another tenant");
+        debug_assert!(entry.is_none(), "the value was not taken out");
         *entry = Some(value);
     }
 
-    /// Frees the place of a value that was taken out.
-    pub fn release(&mut self, place: Place) {
-        let (generation, entry) = &mut self.entries[place.index as usize];
-        debug_assert!(*generation == place.generation && entry.is_none());
+    /// Frees the slot of a value that was taken out.
+    pub fn release(&mut self, slot: SlotId) {
+        let (generation, entry) = &mut self.entries[slot.index as usize];
+        assert_eq!(*generation, slot.generation, "the slot has another tenant");
+        debug_assert!(entry.is_none(), "the value was not taken out");
         *generation = generation.wrapping_add(1);
-        self.free.push(place.index);
+        self.free.push(slot.index);
+        debug_assert!(self.free.len() <= self.entries.len());
     }
 
-    pub fn remove(&mut self, place: Place) -> Option<T> {
-        let value = self.take(place)?;
-        self.release(place);
+    pub fn remove(&mut self, slot: SlotId) -> Option<T> {
+        let value = self.take(slot)?;
+        self.release(slot);
         Some(value)
     }
 }

@@ -1,5 +1,5 @@
-//! Destinations that record what they are sent and answer as they are told, for the tests of every handle, which stand
-//! beside it; and tests of whole trees.
+//! Destinations that record what they are sent and answer as they are told, for the tests of every handle,
+//! which stand beside it; and tests of whole trees.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -7,9 +7,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use corecached_protocol::{Command, ErrorKind, Limits as LineLimits, Parsed, Parser, Reply};
 
-use super::super::config::{Config, Options, ResolvedPools, Server};
-use super::super::request::{OwnedRequest, key_of};
 use super::*;
+use crate::config::{Config, Options, ResolvedPools, Server};
+use crate::request::{OwnedRequest, key_of};
 
 /// Single-server pools `a` to `e`, and `two` of `a` and `b`.
 pub(super) const POOLS: &str = r#""pools": {"a": {"servers": ["a:1"]}, "b": {"servers": ["b:1"]}, "c": {"servers": ["c:1"]},
@@ -91,7 +91,7 @@ impl Bench {
     pub fn with(text: &str, options: &Options) -> Self {
         Self {
             routes: Rc::new(Routes::new(tree(text, options))),
-            execution: Execution::new(&Limits::default(), 1),
+            execution: Execution::new(&ExecutionLimits::default(), 1),
             now_ms: 1_000_000,
             tickets: 0,
             actions: Vec::new(),
@@ -223,6 +223,16 @@ fn only_requests_that_one_destination_decides_go_directly() {
 }
 
 #[test]
+fn no_two_handles_have_the_same_name_and_none_is_refused() {
+    let names: Vec<&str> = handle_names().collect();
+    let distinct: std::collections::HashSet<&str> = names.iter().copied().collect();
+    assert_eq!(distinct.len(), names.len(), "{names:?}");
+    for (refused, remedy) in crate::config::REFUSED {
+        assert!(!names.contains(refused), "{refused} {remedy}");
+    }
+}
+
+#[test]
 fn random_reaches_every_child() {
     let mut bench = Bench::new("\"RandomRoute|Pool|two\"");
     let mut hosts = std::collections::HashSet::new();
@@ -259,7 +269,7 @@ fn failed_retrievals_and_counts_are_misses_where_that_is_the_default() {
         assert_eq!(bench.reply(sent, error(TIMEOUT)), Some(answer.clone()), "{line}");
         let line = format!("{line}\r\n");
         assert_eq!(
-            bench.routes.tree().softening_of(&parse(&line, &LineLimits::default())).apply(error(TIMEOUT)),
+            bench.routes.tree().downgrade_of(&parse(&line, &LineLimits::default())).apply(error(TIMEOUT)),
             answer
         );
     }
@@ -268,7 +278,8 @@ fn failed_retrievals_and_counts_are_misses_where_that_is_the_default() {
 #[test]
 fn past_its_bounds_an_execution_answers_busy_and_recovers() {
     let mut bench = Bench::new("\"FailoverRoute|Pool|two\"");
-    bench.execution = Execution::new(&Limits { calls_max: 2, frames_max: 10, calls_with_shadows_max: 1 }, 1);
+    bench.execution =
+        Execution::new(&ExecutionLimits { calls_max: 2, frames_max: 10, calls_with_shadows_max: 1 }, 1);
     bench.get();
     bench.get();
     let busy = bench.get();
@@ -276,7 +287,8 @@ fn past_its_bounds_an_execution_answers_busy_and_recovers() {
     bench.reply("a get k", Reply::Miss);
     bench.reply("a get k", Reply::Miss);
     bench.done();
-    bench.execution = Execution::new(&Limits { calls_max: 10, frames_max: 1, calls_with_shadows_max: 1 }, 1);
+    bench.execution =
+        Execution::new(&ExecutionLimits { calls_max: 10, frames_max: 1, calls_with_shadows_max: 1 }, 1);
     bench.get();
     assert!(matches!(bench.get(), Some(Reply::Error { kind: ErrorKind::Busy, .. })));
     bench.reply("a get k", Reply::Miss);
@@ -316,14 +328,14 @@ fn a_request_ends_on_the_tree_it_began_on() {
 #[test]
 fn resolved_members_replace_those_written_without_reading_again() {
     let text = r#"{"pools": {"a": {"servers": ["name:1"], "resolve": true}}, "route": "PoolRoute|a"}"#;
-    let config = Config::parse("test", text, &options(), &|_| Err(String::new())).unwrap();
+    let config = Config::parse("test", text, &options(), &|_| Err("".into())).unwrap();
     let hosts = |resolved: &ResolvedPools| -> Vec<String> {
         let tree = Tree::compile(&config, resolved).unwrap();
         tree.destinations().iter().map(|destination| destination.server.address.to_string()).collect()
     };
     assert_eq!(hosts(&ResolvedPools::new()), ["name:1"]);
     let server = |host: &str| Server {
-        address: super::super::config::Address::Tcp { host: host.into(), port: 1 },
+        address: crate::config::Address::Tcp { host: host.into(), port: 1 },
         tls: false,
         reply_timeout_ms: 1000,
         connect_timeout_ms: 1000,
@@ -334,7 +346,8 @@ fn resolved_members_replace_those_written_without_reading_again() {
     assert!(empty.destinations().is_empty());
 }
 
-/// Random trees, requests and replies in random order: every request is answered once, and nothing is left over.
+/// Random trees, requests and replies in random order: every request is answered once, and nothing is left
+/// over.
 #[test]
 fn every_request_is_answered_once_whatever_the_tree_and_the_replies() {
     let seed = std::env::var("SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
@@ -346,7 +359,7 @@ fn every_request_is_answered_once_whatever_the_tree_and_the_replies() {
         let mut options = options();
         (options.host_id, options.spool_deletes) = (random.u64(..), random.bool());
         let routes = Rc::new(Routes::new(tree(&text, &options)));
-        let limits = Limits { calls_max: 40, frames_max: 30, calls_with_shadows_max: 20 };
+        let limits = ExecutionLimits { calls_max: 40, frames_max: 30, calls_with_shadows_max: 20 };
         let mut execution = Execution::new(&limits, random.u64(..));
         let (mut answered, mut calls, mut actions) = (vec![0; 40], Vec::new(), Vec::new());
         let (mut asked, mut now_ms) = (0, 1_000_000);

@@ -94,7 +94,7 @@ impl Setup {
         upstream.merge.hot = upstream.merge.hot.share(shards);
 
         let text = config(route, destinations);
-        let config = Config::parse("config", &text, &checked.options, &|_| Err(String::new())).unwrap();
+        let config = Config::parse("config", &text, &checked.options, &|_| Err("".into())).unwrap();
         let tree = Arc::new(Tree::compile(&config, &Found::default().pools).unwrap());
         let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into();
         let port = |at: &str| at.rsplit(':').next().unwrap().parse().unwrap();

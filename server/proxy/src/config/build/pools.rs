@@ -2,15 +2,21 @@
 
 use std::collections::HashSet;
 
-use super::super::handle::PoolId;
-use super::super::json::{Json, Node};
-use super::super::pool::{Address, EjectedLimit, Member, Pool, Server, Service, read_security, read_server};
-use super::super::rings::WarmResize;
-use super::super::zone::{Pattern, Zones};
-use super::{Builder, Checked};
+use super::builder::{Builder, Checked};
+use crate::config::concurrency::AdaptiveConcurrency;
+use crate::config::handle::PoolId;
+use crate::config::json::{Json, JsonNode};
+use crate::config::pool::{EjectedLimit, Member, Pool, Service};
+use crate::config::server::{Address, Server, read_security, read_server};
+use crate::config::warm_resize::WarmResize;
+use crate::config::zone::{Pattern, Zones};
+
+/// Most requests that one core may have under way to a destination under adaptive concurrency.
+const CONCURRENCY_MAX: i64 = 1 << 20;
 
 impl Builder<'_> {
-    pub(super) fn pool(&mut self, name: &str, at: &Json) -> Checked<PoolId> {
+    /// The pool of that name, read now if need be.
+    pub(crate) fn pool(&mut self, name: &str, at: &Json) -> Checked<PoolId> {
         if let Some(&id) = self.pool_ids.get(name) {
             if self.pools_open.contains(name) {
                 return Err(self.fault(at, &format!("pools.{name}"), name, "contains itself"));
@@ -33,7 +39,7 @@ impl Builder<'_> {
     }
 
     /// What is written of a pool, and of those it inherits from.
-    pub(super) fn inherited(&self, name: &str, at: &Json) -> Checked<Json> {
+    fn inherited(&self, name: &str, at: &Json) -> Checked<Json> {
         let mut merged: Option<Json> = None;
         let (mut next, mut seen) = (Some(name.to_owned()), HashSet::new());
         while let Some(name) = next {
@@ -49,7 +55,7 @@ impl Builder<'_> {
             next = self.text_at(written, "inherit")?;
             match &mut merged {
                 None => merged = Some(written.clone()),
-                Some(Json { node: Node::Object(own), .. }) => {
+                Some(Json { node: JsonNode::Object(own), .. }) => {
                     for (key, value) in members {
                         if !own.iter().any(|(known, _)| known == key) {
                             own.push((key.clone(), value.clone()));
@@ -62,7 +68,7 @@ impl Builder<'_> {
         merged.ok_or_else(|| self.fault(at, "pool", name, "there is no such pool"))
     }
 
-    pub(super) fn read_pool(&mut self, name: &str, json: &Json) -> Checked<Pool> {
+    fn read_pool(&mut self, name: &str, json: &Json) -> Checked<Pool> {
         let key = |part: &str| format!("pools.{name}.{part}");
         let known = [
             "servers",
@@ -110,7 +116,7 @@ impl Builder<'_> {
         let mut tls = self.flag_at(json, "use_ssl", false)?;
         if let Some(security) = json.get("security_mech") {
             tls = read_security(self.text(security, &key("security_mech"))?)
-                .map_err(|remedy| self.wrong(security, &key("security_mech"), remedy))?;
+                .map_err(|fault| self.wrong(security, &key("security_mech"), &fault.to_string()))?;
         }
         let port_override = self.int_at(json, "port_override", 1, 65535)?.map(|port| port as u16);
         let reply_timeout_ms = self.ms_at(json, "server_timeout", self.options.server_timeout_ms)?;
@@ -126,8 +132,8 @@ impl Builder<'_> {
                 members.push(Member::Handle(self.handle(server, &key, false)?));
                 continue;
             };
-            let written =
-                read_server(text, port_override).map_err(|remedy| self.wrong(server, &key, remedy))?;
+            let written = read_server(text, port_override)
+                .map_err(|fault| self.wrong(server, &key, &fault.to_string()))?;
             members.push(Member::Server(Server {
                 address: written.address,
                 tls: written.tls.unwrap_or(tls),
@@ -244,7 +250,7 @@ impl Builder<'_> {
         Ok(Some(WarmResize { window_ms, grace_ms, invalidate_ms }))
     }
 
-    pub(super) fn ejected_limit(&self, json: &Json) -> Checked<Option<EjectedLimit>> {
+    fn ejected_limit(&self, json: &Json) -> Checked<Option<EjectedLimit>> {
         let Some(tracker) = json.get("tko_tracker") else { return Ok(None) };
         let servers = json.get("servers").and_then(Json::as_array).map_or(0, <[Json]>::len);
         let bound = |which: &str| -> Checked<Option<u32>> {
@@ -263,5 +269,31 @@ impl Builder<'_> {
         };
         let lower = bound("lower")?.unwrap_or(upper).min(upper);
         Ok(Some(EjectedLimit { upper, lower }))
+    }
+
+    /// A pool that is written in place, unless one of that name is known.
+    pub(crate) fn keep_pool(&mut self, name: &str, written: &Json) {
+        self.pools_written.entry(name.to_owned()).or_insert_with(|| written.clone());
+    }
+
+    /// Whether the servers of a pool that was read have weights.
+    pub(crate) fn is_weighted(&self, pool: PoolId) -> bool {
+        self.pools[pool.0 as usize].as_ref().is_some_and(|pool| !pool.weights.is_empty())
+    }
+
+    /// `adaptive_concurrency` of a pool.
+    fn adaptive_concurrency(&self, json: &Json, pool: &str) -> Checked<Option<AdaptiveConcurrency>> {
+        let Some(written) = json.get("adaptive_concurrency") else { return Ok(None) };
+        let key = format!("pools.{pool}.adaptive_concurrency");
+        self.known(written, &key, &["min", "max"])?;
+        let bound = |name, default: u32| -> Checked<u32> {
+            Ok(self.int_at(written, name, 1, CONCURRENCY_MAX)?.map_or(default, |bound| bound as u32))
+        };
+        let min = bound("min", 1)?;
+        let max = bound("max", AdaptiveConcurrency::MAX.max(min))?;
+        if min > max {
+            return Err(self.wrong(written, &format!("{key}.min"), "must be at most max"));
+        }
+        Ok(Some(AdaptiveConcurrency { min, max }))
     }
 }

@@ -240,16 +240,14 @@ fn send(stream: &mut impl Write, lines: &Receiver<Line>) {
 
 fn config(pools: &str) -> Config {
     let text = format!("{{\"pools\": {{{pools}}}, \"route\": \"NullRoute\"}}");
-    Config::parse("test", &text, &Options::default(), &|_: &str| Err("nothing is imported".to_owned()))
-        .unwrap()
+    Config::parse("test", &text, &Options::default(), &|_: &str| Err("nothing is imported".into())).unwrap()
 }
 
 /// A configuration that uses the pool `a`, of the Service n/cache.
 fn one_pool() -> Config {
     let text = r#"{"pools": {"a": {"servers": ["cache.n.svc:7000"], "resolve": true, "endpoint_slices": "n/cache"}},
         "route": "PoolRoute|a"}"#;
-    Config::parse("test", text, &Options::default(), &|_: &str| Err("nothing is imported".to_owned()))
-        .unwrap()
+    Config::parse("test", text, &Options::default(), &|_: &str| Err("nothing is imported".into())).unwrap()
 }
 
 fn service() -> Service {

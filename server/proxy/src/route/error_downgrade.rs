@@ -1,0 +1,26 @@
+//! What a client gets in place of an error.
+
+use corecached_protocol::Reply;
+
+/// The error downgrade of one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorDowngrade {
+    /// The client gets the error.
+    None,
+    /// A retrieval that failed is answered as if the key were not there.
+    Miss,
+    /// Arithmetic that failed is answered `NOT_FOUND`.
+    NotFound,
+}
+
+impl ErrorDowngrade {
+    /// What the client gets for `reply`.
+    #[must_use]
+    pub fn apply(self, reply: Reply) -> Reply {
+        match (self, &reply) {
+            (Self::Miss, Reply::Error { .. }) => Reply::Miss,
+            (Self::NotFound, Reply::Error { .. }) => Reply::NotFound,
+            _ => reply,
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! Handles that fail over to other children while the reply is an error.
+
+pub(super) mod failover_route;
+pub(super) mod latest;
+pub(super) mod node;
+mod policy;
+pub(super) mod salted;
+mod salted_order;
