@@ -21,7 +21,6 @@ use crate::discovery::ACCOUNT;
 use crate::spool::SPOOL_FOLDER;
 use corecached_shard::operation::OperateArgs;
 
-pub(crate) use crate::request::VALUE_BYTES_MAX;
 pub use checked::{CheckedProxy, ConfigSource};
 
 /// Exit code of a wrong value.

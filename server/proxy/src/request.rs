@@ -121,13 +121,6 @@ impl Operation {
     /// What `command` does; `None` for commands without a key.
     #[inline]
     #[must_use]
-    pub fn of(command: &Command) -> Option<Operation> {
-        Self::from_command(command)
-    }
-
-    /// What `command` does; `None` for commands without a key.
-    #[inline]
-    #[must_use]
     pub fn from_command(command: &Command) -> Option<Self> {
         Some(match command {
             Command::Retrieve(Retrieve { with_cas, touch, .. }) => match (with_cas, touch) {
@@ -194,13 +187,6 @@ impl Operation {
 /// The error of a key that cannot be sent: it is empty, too long, or contains blanks or control bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadKey;
-
-/// The key of `command` as sent; see [`Command::key`].
-#[inline]
-#[must_use]
-pub const fn key_of<'a>(command: &Command<'a>) -> Option<&'a [u8]> {
-    command.key()
-}
 
 impl OwnedRequest {
     /// Copies `command`. `data` is its value, without CRLF. `None` for commands without a key.

@@ -1,4 +1,4 @@
-//! `corecached healthcheck`: a real round trip, for the probes of whoever runs the server.
+//! `corecached healthcheck`: a real round trip to a server, for the probes of an orchestrator.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
@@ -11,11 +11,13 @@ use rustls::{ClientConnection, StreamOwned};
 use corecached_cache::Users;
 use corecached_net::tls::{ClientTls, Trust, TrustOptions};
 
-/// Asks a cache or a proxy for a sign of life; the exit code is 0 when it answers in time, else 1.
+use super::error::CommandError;
+
+/// Makes a round trip to a cache or a proxy; the exit code is 0 when it answers in time, else 1.
 #[derive(Debug, Parser)]
 #[command(name = "corecached healthcheck", bin_name = "corecached healthcheck", disable_version_flag = true)]
-pub struct Args {
-    /// Whom to ask
+pub struct HealthcheckArgs {
+    /// Address of the server
     #[arg(value_name = "HOST:PORT", default_value = "127.0.0.1:11211")]
     pub target: String,
 
@@ -23,51 +25,49 @@ pub struct Args {
     #[arg(short = 't', long, value_name = "MS", default_value = "1000", value_parser = clap::value_parser!(u64).range(1..=600_000))]
     pub timeout_ms: u64,
 
-    /// Show the password of the first user in this file first: the one that the server was given with -Y
+    /// Authenticate first, as the first user of this file: the one that the server was given with -Y
     #[arg(short = 'Y', long, value_name = "FILE")]
     pub auth_file: Option<PathBuf>,
 
-    /// Store a value as well, and get it back; it expires by itself
+    /// Also store a value and read it back; the value expires by itself
     #[arg(short = 's', long)]
     pub store: bool,
 
-    /// Speak TLS, as to a server with -Z or a proxy's --ssl-port
+    /// Connect over TLS, as to a server with -Z or to a proxy's --ssl-port
     ///
-    /// Any certificate will do, whatever name it bears, unless --pem-ca-path is given: enough on the same machine.
+    /// Any certificate is accepted, whatever its name, unless --pem-ca-path is given. That is enough on one machine.
     #[arg(short = 'Z', long)]
     pub enable_ssl: bool,
 
-    /// Certificates of the authorities that must have signed the server's, which must bear its name too
+    /// Authorities that must have signed the certificate of the server, which must have the server's name too
     #[arg(long, value_name = "FILE", requires = "enable_ssl")]
     pub pem_ca_path: Option<PathBuf>,
 
-    /// Name that the server's certificate must bear [default: HOST]
+    /// Name that the certificate of the server must have [default: HOST]
     #[arg(long, value_name = "NAME", requires = "pem_ca_path")]
     pub ssl_server_name: Option<String>,
 
-    /// Certificate to show, to a server that wants to see one
+    /// Certificate to show to a server that asks for one
     #[arg(long, value_name = "FILE", requires = "enable_ssl", requires = "pem_key_path")]
     pub pem_cert_path: Option<PathBuf>,
 
-    /// Its private key
+    /// Private key of that certificate
     #[arg(long, value_name = "FILE", requires = "pem_cert_path")]
     pub pem_key_path: Option<PathBuf>,
 }
 
-/// A line that every memcached of the last years answers without looking at a key.
+/// A request without a key. Every memcached since 1.6 has it.
 const REQUEST: &[u8] = b"mn\r\n";
 const REPLY: &[u8] = b"MN";
-/// Of a reply: more than any that is waited for, so that whatever else comes can be shown.
+/// Bytes of a reply line that are read: more than an expected line has, so that another line can be shown in full.
 const LINE_BYTES_MAX: usize = 256;
-/// Seconds that a stored value stays.
+/// TTL of a stored value, seconds.
 const STORED_S: u32 = 10;
 
-/// What is said, and the lines that must come back.
+/// A request, and the lines of the reply that is expected.
 type Exchange = (Vec<u8>, Vec<Vec<u8>>);
-/// What was being done, and why it failed.
-type Failure = (&'static str, std::io::Error);
 
-/// A connection on which nothing waits past the deadline, whatever little comes.
+/// A connection on which no read and no write lasts past the deadline, even if the server sends a byte at a time.
 struct Timed {
     socket: TcpStream,
     deadline: Instant,
@@ -100,33 +100,31 @@ impl Write for Timed {
     }
 }
 
-/// One round trip, or as many as `args` ask for.
+/// Makes one round trip, or more if `args` ask for them.
 ///
 /// # Errors
-/// What went wrong, with the target.
-pub fn check(args: &Args) -> Result<(), String> {
+/// Why the round trip failed, at the last address of the server if it has several.
+pub fn check(args: &HealthcheckArgs) -> Result<(), CommandError> {
     let deadline = Instant::now() + Duration::from_millis(args.timeout_ms);
-    let failed = |step: &str, error: &dyn std::fmt::Display| format!("{}: {step}: {error}", args.target);
     let exchanges = exchanges(args)?;
     let secure = secure(args)?;
     let addresses: Vec<SocketAddr> =
-        args.target.to_socket_addrs().map_err(|error| failed("look up", &error))?.collect();
-    let mut refused = failed("look up", &"no address");
+        args.target.to_socket_addrs().map_err(CommandError::exchange(&args.target, "look up"))?.collect();
+    let mut refused = CommandError::NoAddress { target: args.target.clone() };
     for address in addresses {
-        match ask(address, deadline, secure.as_ref(), &exchanges) {
+        match connect_and_converse(address, deadline, secure.as_ref(), &args.target, &exchanges) {
             Ok(()) => return Ok(()),
-            Err((step, error)) => refused = failed(step, &error),
+            Err(error) => refused = error,
         }
     }
     Err(refused)
 }
 
-fn exchanges(args: &Args) -> Result<Vec<Exchange>, String> {
+fn exchanges(args: &HealthcheckArgs) -> Result<Vec<Exchange>, CommandError> {
     let mut all = Vec::new();
     if let Some(file) = &args.auth_file {
-        let failed = |error: &dyn std::fmt::Display| format!("--auth-file {}: {error}", file.display());
-        let users = Users::read(file).map_err(|error| failed(&error))?;
-        let token = users.first_token().ok_or_else(|| failed(&"has no user"))?;
+        let users = Users::read(file).map_err(|source| CommandError::Users { file: file.clone(), source })?;
+        let token = users.first_token().ok_or_else(|| CommandError::NoUser { file: file.clone() })?;
         let mut request = format!("set auth 0 0 {}\r\n", token.len()).into_bytes();
         request.extend_from_slice(&token);
         request.extend_from_slice(b"\r\n");
@@ -146,63 +144,71 @@ fn exchanges(args: &Args) -> Result<Vec<Exchange>, String> {
     Ok(all)
 }
 
-/// How the connection is to be secured, if it is.
-fn secure(args: &Args) -> Result<Option<ClientTls>, String> {
+/// What the connection is secured with; `None` for a plain connection.
+fn secure(args: &HealthcheckArgs) -> Result<Option<ClientTls>, CommandError> {
     if !args.enable_ssl {
         return Ok(None);
     }
     let identity = args.pem_cert_path.clone().zip(args.pem_key_path.clone());
     let trust = match args.pem_ca_path.clone() {
-        None => Trust::insecure_accept_any(identity.as_ref()),
+        None => Trust::insecure_accept_any(identity.as_ref())?,
         Some(authorities) => Trust::load(&TrustOptions {
             authorities,
             flag: "--pem-ca-path",
             identity,
             name: args.ssl_server_name.clone(),
-        }),
+        })?,
     };
-    let trust = trust.map_err(|error| error.to_string())?;
     let host = args.target.rsplit_once(':').map_or(&*args.target, |(host, _)| host);
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    trust.for_host(host).map(Some).map_err(|error| format!("{}: {error}", args.target))
+    let no_name = |source| CommandError::ServerName { target: args.target.clone(), source };
+    trust.for_host(host).map(Some).map_err(no_name)
 }
 
-fn ask(
+fn connect_and_converse(
     address: SocketAddr,
     deadline: Instant,
     secure: Option<&ClientTls>,
+    target: &str,
     exchanges: &[Exchange],
-) -> Result<(), Failure> {
-    let at = |step: &'static str| move |error| (step, error);
+) -> Result<(), CommandError> {
+    let failed = |step| CommandError::exchange(target, step);
     let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-    let socket = TcpStream::connect_timeout(&address, left).map_err(at("connect"))?;
+    let socket = TcpStream::connect_timeout(&address, left).map_err(failed("connect"))?;
     let mut timed = Timed { socket, deadline };
-    let Some(ClientTls { config, name }) = secure else { return converse(&mut timed, exchanges) };
+    let Some(ClientTls { config, name }) = secure else { return converse(&mut timed, target, exchanges) };
     let mut tls = ClientConnection::new(config.clone(), name.clone())
-        .map_err(|error| ("TLS", std::io::Error::other(error)))?;
+        .map_err(std::io::Error::other)
+        .map_err(failed("TLS"))?;
     while tls.is_handshaking() {
-        tls.complete_io(&mut timed).map_err(at("TLS"))?;
+        tls.complete_io(&mut timed).map_err(failed("TLS"))?;
     }
-    converse(&mut StreamOwned::new(tls, timed), exchanges)
+    converse(&mut StreamOwned::new(tls, timed), target, exchanges)
 }
 
-fn converse(stream: &mut (impl Read + Write), exchanges: &[Exchange]) -> Result<(), Failure> {
-    let at = |step: &'static str| move |error| (step, error);
+fn converse(
+    stream: &mut (impl Read + Write),
+    target: &str,
+    exchanges: &[Exchange],
+) -> Result<(), CommandError> {
+    let failed = |step| CommandError::exchange(target, step);
     for (request, replies) in exchanges {
-        stream.write_all(request).and_then(|()| stream.flush()).map_err(at("send"))?;
+        stream.write_all(request).and_then(|()| stream.flush()).map_err(failed("send"))?;
         for expected in replies {
-            let line = line(stream).map_err(at("receive"))?;
+            let line = read_line(stream).map_err(failed("receive"))?;
             if line != *expected {
-                let text = format!("{:?} instead of {:?}", show(&line), show(expected));
-                return Err(("receive", std::io::Error::other(text)));
+                let text = |line: &[u8]| String::from_utf8_lossy(line).into_owned();
+                let target = target.to_owned();
+                return Err(CommandError::Reply { target, line: text(&line), expected: text(expected) });
             }
         }
     }
     Ok(())
 }
 
-/// One line, without its end; or what came instead of one in [`LINE_BYTES_MAX`] bytes. Byte by byte: there are few.
-fn line(stream: &mut impl Read) -> std::io::Result<Vec<u8>> {
+/// One line without its CRLF, or the first [`LINE_BYTES_MAX`] bytes of a longer one. It reads a byte at a time, so
+/// that nothing of the next line is read; lines are short and few.
+fn read_line(stream: &mut impl Read) -> std::io::Result<Vec<u8>> {
     let mut line = Vec::new();
     let mut byte = [0];
     while line.len() < LINE_BYTES_MAX {
@@ -214,8 +220,4 @@ fn line(stream: &mut impl Read) -> std::io::Result<Vec<u8>> {
         }
     }
     Ok(line)
-}
-
-fn show(line: &[u8]) -> String {
-    String::from_utf8_lossy(line).into_owned()
 }

@@ -1,5 +1,6 @@
-//! `corecached seccomp-profile`: the system call filter for containers under which io_uring may be used, printed or put
-//! where a node's kubelet looks for it. It is the chart's file, built in. Never filters anything itself.
+//! `corecached seccomp-profile`: the system call filter for containers that allows io_uring, printed, or installed where
+//! the kubelet of a node looks for it. The filter is the file of the Helm chart, built into the binary; this process does
+//! not apply it to itself.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -7,45 +8,47 @@ use std::path::{Path, PathBuf};
 use clap::Parser;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-/// The filter.
-pub const PROFILE: &str = include_str!("../../../../deploy/chart/seccomp/corecached-io-uring.json");
+use super::error::CommandError;
 
-/// Prints a seccomp profile for containers that allows io_uring, or installs it on a node.
+/// The filter, as JSON of the container runtimes.
+const PROFILE: &str = include_str!("../../../../deploy/chart/seccomp/corecached-io-uring.json");
+
+/// Prints a seccomp profile that allows containers to use io_uring, or installs it on a node.
 #[derive(Debug, Parser)]
 #[command(
     name = "corecached seccomp-profile",
     bin_name = "corecached seccomp-profile",
     disable_version_flag = true
 )]
-pub struct Args {
-    /// Write it to this file instead, with the folders on the way
+pub struct SeccompArgs {
+    /// Write the profile to this file instead, and create missing folders
     #[arg(short = 'i', long, value_name = "FILE")]
     pub install: Option<PathBuf>,
 
-    /// Stay until a signal ends it, as a `DaemonSet` asks of its pods
+    /// Stay until a signal ends it, as a `DaemonSet` expects of its pods
     #[arg(long, requires = "install")]
     pub stay: bool,
 }
 
-/// Print or install.
+/// Prints or installs the profile.
 ///
 /// # Errors
-/// It could not be written, with where and why.
-pub fn run(args: &Args) -> Result<(), String> {
+/// The profile could not be written.
+pub fn run(args: &SeccompArgs) -> Result<(), CommandError> {
     let Some(file) = &args.install else {
-        return std::io::stdout().write_all(PROFILE.as_bytes()).map_err(|error| format!("print: {error}"));
+        return std::io::stdout().write_all(PROFILE.as_bytes()).map_err(CommandError::Print);
     };
-    // Before anything is done, so that a signal that comes early is not lost.
+    // Registered before the file is written, so that a signal that arrives early is not lost.
     let signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]);
-    let mut signals = signals.map_err(|error| format!("signals: {error}"))?;
-    install(file).map_err(|error| format!("--install {}: {error}", file.display()))?;
+    let mut signals = signals.map_err(CommandError::Signals)?;
+    install(file).map_err(|source| CommandError::Install { file: file.clone(), source })?;
     if args.stay {
         signals.forever().next();
     }
     Ok(())
 }
 
-/// Whole or not at all: a kubelet may read it at any moment.
+/// Writes the profile to `file`, whole or not at all: a kubelet may read it at any moment.
 fn install(file: &Path) -> std::io::Result<()> {
     if std::fs::read(file).is_ok_and(|there| there == PROFILE.as_bytes()) {
         return Ok(());

@@ -5,6 +5,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 use crate::proxy::proxy;
 use crate::support::{Backend, Client, DEADLINE, Folder, LateNames, Launch, Names, Server, wait_until};
 
@@ -273,7 +275,7 @@ fn on_sigterm_readiness_fails_first_and_serving_goes_on_for_a_while() {
         let mut server = Server::start_on(backend, 2, &[ADMIN, "--drain-delay-ms=3000"]);
         let mut client = Client::connect(&server);
         let start = Instant::now();
-        server.signal(libc::SIGTERM);
+        server.signal(Signal::TERM);
         wait_until("readiness to fail", || get(&server, "/readyz").0 == 503);
         assert_eq!(get(&server, "/healthz").0, 200, "a draining server is no reason to kill it");
         client.set("k", b"still served");
@@ -289,13 +291,13 @@ fn on_sigterm_readiness_fails_first_and_serving_goes_on_for_a_while() {
 #[test]
 fn a_second_signal_does_not_wait() {
     let mut server = Server::start(&["--drain-delay-ms=3600000", ADMIN]);
-    server.signal(libc::SIGTERM);
+    server.signal(Signal::TERM);
     // Two signals that come before the first was seen are one to the kernel.
     wait_until("the first to be seen", || get(&server, "/readyz").0 == 503);
-    server.signal(libc::SIGTERM);
+    server.signal(Signal::TERM);
     assert_eq!(server.exit_within(DEADLINE).code(), Some(0));
     let mut server = Server::start(&["--drain-delay-ms=3600000"]);
-    server.signal(libc::SIGINT);
+    server.signal(Signal::INT);
     assert_eq!(server.exit_within(DEADLINE).code(), Some(0));
 }
 
@@ -310,7 +312,7 @@ fn drain_announces_the_end_waits_and_leaves_the_server_serving() {
     assert_eq!(get(&server, "/readyz"), (503, "draining\n".to_owned()));
     assert_eq!(scrape(&server)["corecached_ready"], 0.0);
     Client::connect(&server).check("mn\r\n", "MN\r\n");
-    server.signal(libc::SIGTERM);
+    server.signal(Signal::TERM);
     assert_eq!(server.exit_within(DEADLINE).code(), Some(0));
     let exit = Launch::bare(&["drain", &target]).exit();
     assert_eq!(exit.code(), Some(1));
@@ -338,7 +340,7 @@ fn addresses_that_cannot_be_used_are_named() {
 #[test]
 fn a_log_in_json_is_one_object_a_line() {
     let mut server = Server::start(&["-v", "--log-format=json", ADMIN]);
-    server.signal(libc::SIGTERM);
+    server.signal(Signal::TERM);
     let exit = server.exit_within(DEADLINE);
     assert!(!exit.stderr.is_empty());
     for line in exit.stderr.lines() {

@@ -1,5 +1,7 @@
 //! Authentication: `-Y` for text, `-S` for the binary protocol.
 
+use rustix::process::Signal;
+
 use crate::support::{Backend, Client, Folder, Launch, Packet, Server, opcode, wait_until};
 
 const SASL_LIST: u8 = 0x20;
@@ -96,12 +98,12 @@ fn users_are_read_again_on_sighup_and_stay_when_the_file_is_bad() {
     let mut early = Client::connect(&server);
     early.check("set x 0 0 9\r\nuser pass\r\n", "STORED\r\n");
     users(&folder, "user:other\n");
-    server.signal(libc::SIGHUP);
+    server.signal(Signal::HUP);
     wait_until("the new password to be taken", || admits("user other"));
     assert!(!admits("user pass"));
     early.check("get k\r\n", "END\r\n");
     users(&folder, "no colon\n");
-    server.signal(libc::SIGHUP);
+    server.signal(Signal::HUP);
     wait_until("the log to name the file", || server.stderr().contains("malformed"));
     assert!(admits("user other"));
 }

@@ -1,5 +1,7 @@
 //! The command line, as memcached's users write it.
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::support::{Client, Exit, Folder, Launch, Server, wait_until};
 
 fn refused(args: &[&str], code: i32) -> Exit {
@@ -18,7 +20,7 @@ fn a_health_check_tells_a_server_that_answers_from_one_that_does_not() {
     let exit = Launch::bare(&["healthcheck", &target, "-t", "50"]).exit();
     assert_eq!(exit.code(), Some(1));
     assert!(exit.stderr.contains(&target) && exit.stderr.contains("receive"), "{}", exit.stderr);
-    server.signal(libc::SIGCONT);
+    server.signal(Signal::CONT);
     // Nobody listens on port 1 of the loopback interface.
     let exit = Launch::bare(&["healthcheck", "127.0.0.1:1"]).exit();
     assert_eq!(exit.code(), Some(1));
@@ -83,8 +85,7 @@ fn the_filter_for_containers_is_installed_whole_and_stays_until_a_signal() {
     let mut stays = Ends(command.args(["seccomp-profile", "--install", path, "--stay"]).spawn().unwrap());
     wait_until("the file is whole", || std::fs::read_to_string(&file).is_ok_and(|text| text == written));
     assert!(stays.0.try_wait().unwrap().is_none());
-    let pid = rustix::process::Pid::from_child(&stays.0);
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    kill_process(Pid::from_child(&stays.0), Signal::TERM).unwrap();
     assert_eq!(stays.0.wait().unwrap().code(), Some(0));
     assert_eq!(std::fs::read_dir(file.parent().unwrap()).unwrap().count(), 1, "a half-written file is left");
     let exit = Launch::bare(&["seccomp-profile", "-i", "/dev/null/profile"]).exit();
@@ -139,8 +140,7 @@ fn flags_that_do_not_exist_are_refused() {
 
 #[test]
 fn an_unknown_user_is_refused_as_root() {
-    // SAFETY: a system call without arguments.
-    if unsafe { libc::geteuid() } != 0 {
+    if !rustix::process::geteuid().is_root() {
         println!("skipped: only root may become another user");
         return;
     }
@@ -150,8 +150,7 @@ fn an_unknown_user_is_refused_as_root() {
 
 #[test]
 fn the_user_is_changed_once_it_listens() {
-    // SAFETY: a system call without arguments.
-    if unsafe { libc::geteuid() } != 0 {
+    if !rustix::process::geteuid().is_root() {
         println!("skipped: only root may become another user");
         return;
     }
@@ -232,7 +231,7 @@ fn the_process_id_is_written_and_removed() {
     let mut server = Launch::new(&[]).args(&["-P", file.to_str().unwrap()]).serve();
     let pid = || std::fs::read_to_string(&file).unwrap_or_default();
     wait_until("the process id", || pid().trim() == server.pid().to_string());
-    server.signal(libc::SIGTERM);
+    server.signal(Signal::TERM);
     assert_eq!(server.exit_within(crate::support::DEADLINE).code(), Some(0));
     assert!(!file.exists());
 }

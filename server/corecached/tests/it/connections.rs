@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+
 use crate::support::{Backend, Client, DEADLINE, Launch, Server, wait_for, wait_until};
 
 #[test]
@@ -63,17 +65,13 @@ fn ten_thousand_idle_connections_are_answered_and_cost_little() {
     }
 }
 
-/// Let this process open so many files; what it may, if that is fewer.
+/// Raises the limit of open files of this process to what it may be. `Err` with that limit when it is below `wanted`.
 fn raise_descriptors(wanted: u64) -> Result<(), u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the structure is what the call fills in.
-    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) }, 0);
-    if limit.rlim_max < wanted {
-        return Err(limit.rlim_max);
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    if let Some(most) = maximum.filter(|&most| most < wanted) {
+        return Err(most);
     }
-    limit.rlim_cur = limit.rlim_max;
-    // SAFETY: the structure is what the call reads.
-    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("the soft limit may be raised");
     Ok(())
 }
 
@@ -223,7 +221,7 @@ fn a_unix_socket_serves_as_tcp_does() {
                 assert_eq!(client.get(&format!("k{number}")).unwrap(), value);
             }
             assert_eq!(clients[0].stats("settings")["domain_socket"], path.display().to_string());
-            server.signal(libc::SIGTERM);
+            server.signal(Signal::TERM);
             assert_eq!(server.exit_within(DEADLINE).code(), Some(0));
             assert!(!path.exists(), "it is removed in the end");
         }

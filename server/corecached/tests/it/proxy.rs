@@ -6,6 +6,8 @@ use std::net::{TcpListener, TcpStream};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 use super::support::{Backend, Client, Folder, Hosts, Launch, Mounted, Names, Server, wait_until};
 
 /// So many keys that every cache has some.
@@ -167,7 +169,7 @@ fn a_cache_that_is_gone_costs_its_own_keys_until_it_is_back() {
         let lost = items(&caches)[1] as usize;
         let gone = caches.remove(1);
         let port = gone.address.port().to_string();
-        gone.signal(libc::SIGKILL);
+        gone.signal(Signal::KILL);
         drop(gone);
         let mut found = 0;
         for number in 0..KEYS {
@@ -242,7 +244,7 @@ fn gets_for_one_key_are_sent_once_while_one_is_under_way() {
         }
         let mut other = Client::connect(&proxy);
         wait_until("all to have been asked", || other.stat("single_flight_joined") >= 19 + 20 + 19);
-        caches[0].signal(libc::SIGCONT);
+        caches[0].signal(Signal::CONT);
         for client in &mut clients {
             client.expect("VALUE k 0 5\r\nvalue\r\nEND\r\nVALUE k 0 5\r\nvalue\r\nEND\r\n");
         }
@@ -352,7 +354,7 @@ fn a_cache_that_stalls_times_out_is_ejected_and_comes_back() {
         assert_eq!(stored, items(&caches[1..])[0], "{replies:?}");
         // Three in a row on each core, and then no more waiting.
         assert!(timeouts >= 1 && timeouts <= 3 * shards, "{replies:?}");
-        caches[0].signal(libc::SIGCONT);
+        caches[0].signal(Signal::CONT);
         wait_until("all keys to be stored again", || {
             (0..KEYS).all(|number| client.ask(&format!("set key-{number} 0 0 1\r\nx")) == "STORED")
         });
@@ -421,7 +423,7 @@ fn a_failover_route_answers_for_a_cache_that_is_gone() {
         caches[0].stop();
         client.set("k", b"gutter");
         assert_eq!(client.get("k").as_deref(), Some(&b"gutter"[..]));
-        caches[0].signal(libc::SIGCONT);
+        caches[0].signal(Signal::CONT);
         Client::connect(&caches[1]).check("flush_all\r\n", "OK\r\n");
     }
 }
@@ -516,7 +518,7 @@ fn deletes_that_no_cache_takes_are_kept_and_delivered_when_it_is_back() {
             client.check(format!("{request}mn\r\n"), format!("{reply}MN\r\n"));
         }
         assert_eq!(client.stat("asynclog_requests"), KEYS as u64);
-        caches[0].signal(libc::SIGCONT);
+        caches[0].signal(Signal::CONT);
         wait_until("every key to be gone", || items(&caches) == [0]);
         wait_until("the spool to be empty", || std::fs::read_dir(&spool).unwrap().count() == 0);
     });
@@ -532,7 +534,7 @@ fn a_spool_outlives_its_proxy_and_is_replayed_by_hand() {
     let args = ["--config-str", &config, "-a", spool, "--async-replay-ms=0"];
     let mut proxy = proxy(Backend::all()[0], 1, &args);
     Client::connect(&proxy).check("delete k\r\n", "NOT_FOUND\r\n");
-    proxy.signal(libc::SIGTERM);
+    proxy.signal(Signal::TERM);
     assert_eq!(proxy.exit_within(Duration::from_secs(10)).code(), Some(0));
     let replay = || Launch::bare(&["replay", spool]).exit();
     let exit = replay();

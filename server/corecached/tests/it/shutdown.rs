@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 use crate::support::{Backend, Client, Launch, Server, wait_until};
 
 /// A server without clients that do not read is gone after this long at most, on a loaded machine.
@@ -15,7 +17,7 @@ const WITH_SLOW_CLIENTS: Duration = Duration::from_secs(20);
 #[test]
 fn an_idle_server_stops_at_once_with_success() {
     for &backend in Backend::all() {
-        for signal in [libc::SIGTERM, libc::SIGINT] {
+        for signal in [Signal::TERM, Signal::INT] {
             let mut server = Server::start_on(backend, 2, &[]);
             let mut clients: Vec<Client> = (0..20).map(|_| Client::connect(&server)).collect();
             for client in &mut clients {
@@ -46,7 +48,7 @@ fn a_server_under_load_answers_what_it_read_and_stops() {
             })
             .collect();
         wait_until("the load to build up", || answered.load(Ordering::Relaxed) > 4_000);
-        server.signal(libc::SIGTERM);
+        server.signal(Signal::TERM);
         let exit = server.exit_within(PROMPT);
         assert_eq!(exit.code(), Some(0), "{backend:?}: {}", exit.stderr);
         for worker in workers {
@@ -101,7 +103,7 @@ fn clients_that_do_not_read_do_not_keep_it_from_stopping() {
             client.send("get k\r\n".repeat(20));
         }
         control.check("mn\r\n", "MN\r\n");
-        server.signal(libc::SIGTERM);
+        server.signal(Signal::TERM);
         let exit = server.exit_within(WITH_SLOW_CLIENTS);
         assert_eq!(exit.code(), Some(0), "{backend:?}: {}", exit.stderr);
     }
@@ -117,7 +119,7 @@ fn a_reply_that_is_being_read_is_sent_whole_before_it_stops() {
         client.set_receive_buffer(16 << 10);
         client.send("get k\r\n");
         client.expect(format!("VALUE k 0 {}\r\n", value.len()));
-        server.signal(libc::SIGTERM);
+        server.signal(Signal::TERM);
         assert!(client.read(value.len()) == value);
         client.expect("\r\nEND\r\n");
         assert_eq!(client.rest(), b"");
@@ -133,7 +135,7 @@ fn the_same_port_can_be_had_again_at_once() {
         for _ in 0..5 {
             let mut client = Client::connect(&server);
             client.set("k", b"v");
-            server.signal(libc::SIGTERM);
+            server.signal(Signal::TERM);
             assert_eq!(server.exit_within(PROMPT).code(), Some(0));
             server = Launch::bare(&["-l", "127.0.0.1", "-p", &port, backend.flag(), "-t", "2"]).serve();
             assert_eq!(Client::connect(&server).get("k"), None, "another server, without its values");

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Instant;
 
+use rustix::process::Signal;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ALL_VERSIONS, ClientConfig, ClientConnection, HandshakeKind};
 
@@ -421,7 +422,7 @@ fn certificates_are_read_again_while_connections_go_on() {
         assert_eq!(world.connect(server).server_certificate(), second.certificate.to_vec());
         let third = world.authority.sign();
         third.install(&world.folder);
-        server.signal(libc::SIGHUP);
+        server.signal(Signal::HUP);
         let shown = || world.connect(server).server_certificate();
         wait_until("the third certificate", || shown() == third.certificate.to_vec());
         // A bad file changes nothing.
@@ -432,7 +433,7 @@ fn certificates_are_read_again_while_connections_go_on() {
         std::fs::write(&chain, "no certificate").unwrap();
         let answer = early.ask("refresh_certs");
         assert!(answer.contains(chain.to_str().unwrap()), "{answer}");
-        server.signal(libc::SIGHUP);
+        server.signal(Signal::HUP);
         wait_until("the log", || server.stderr().contains("the certificates stay as they were"));
         assert_eq!(shown(), third.certificate.to_vec());
         early.set("k", b"still there");
@@ -530,7 +531,7 @@ fn a_server_that_stops_says_so_to_its_clients() {
         for client in &mut clients {
             client.check("mn\r\n", "MN\r\n");
         }
-        server.signal(libc::SIGTERM);
+        server.signal(Signal::TERM);
         for client in &mut clients {
             assert_eq!(client.rest(), b"");
         }
@@ -637,7 +638,7 @@ fn a_health_check_speaks_tls_and_verifies_whom_it_asks_if_told_to() {
     bad(&plain, "127.0.0.1", &["-Z"], "TLS");
     server.stop();
     bad(&server, "127.0.0.1", &["-Z", "-t", "50"], "TLS");
-    server.signal(libc::SIGCONT);
+    server.signal(Signal::CONT);
 }
 
 #[test]

@@ -31,10 +31,11 @@
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
-use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::support::{Backend, Client, DEADLINE, Server, shorten};
 
@@ -537,11 +538,9 @@ impl Stage {
 
 /// Whether the server has closed `stream`; bytes may still be there to be read.
 fn is_closed(stream: &TcpStream) -> bool {
-    let mut polled = libc::pollfd { fd: stream.as_raw_fd(), events: libc::POLLRDHUP, revents: 0 };
-    // SAFETY: one `pollfd` is what is there.
-    let ready = unsafe { libc::poll(&raw mut polled, 1, 0) };
-    assert!(ready >= 0);
-    polled.revents & (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) != 0
+    let mut polled = [PollFd::new(stream, PollFlags::RDHUP)];
+    poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).expect("a socket may be polled");
+    polled[0].revents().intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR)
 }
 
 /// Cases by the arguments their server needs.

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use crate::support::{Backend, Client, Folder, Launch, Server};
 
 const KEYS: usize = 3000;
@@ -39,7 +41,7 @@ fn check(client: &mut Client) {
     client.check("mg token v\r\n", "VA 1 X W\r\nx\r\n");
 }
 
-fn end(mut server: Server, signal: i32) -> String {
+fn end(mut server: Server, signal: Signal) -> String {
     server.signal(signal);
     let exit = server.exit_within(Duration::from_secs(20));
     assert_eq!(exit.code(), Some(0));
@@ -57,7 +59,7 @@ fn contents_outlive_a_graceful_stop_and_no_other() {
         client.send("gets flags\r\n");
         let shown = client.through(b"END\r\n");
         drop(client);
-        let stderr = end(server, libc::SIGUSR1);
+        let stderr = end(server, Signal::USR1);
         assert!(stderr.contains("items saved"), "{stderr}");
 
         let server = start(backend, after, &file);
@@ -80,7 +82,7 @@ fn contents_outlive_a_graceful_stop_and_no_other() {
             "{}",
             second.stderr
         );
-        end(server, libc::SIGTERM);
+        end(server, Signal::TERM);
 
         let server = start(backend, 1, &file);
         assert_eq!(Client::connect(&server).stat("curr_items"), 0);
@@ -94,10 +96,10 @@ fn a_server_that_is_killed_starts_empty() {
     let file = folder.file("memory");
     let server = start(Backend::all()[0], 2, &file);
     fill(&mut Client::connect(&server));
-    end(server, libc::SIGUSR1);
+    end(server, Signal::USR1);
     let mut server = start(Backend::all()[0], 2, &file);
     check(&mut Client::connect(&server));
-    server.signal(libc::SIGKILL);
+    server.signal(Signal::KILL);
     assert_eq!(server.exit_within(Duration::from_secs(20)).code(), None);
     let server = start(Backend::all()[0], 2, &file);
     assert_eq!(Client::connect(&server).stat("curr_items"), 0);

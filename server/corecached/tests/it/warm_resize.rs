@@ -1,6 +1,8 @@
 //! Pools whose servers change while their keys are in use: nothing is missing that was there, nothing comes back that
 //! was deleted, with corecached and with memcached as the caches, and two proxies before them.
 
+use rustix::process::Signal;
+
 use super::proxy::proxy;
 use super::support::{Backend, Client, Folder, Hosts, Launch, Names, Server, wait_until};
 
@@ -195,7 +197,7 @@ fn a_server_that_went_away_at_once_is_a_miss() {
     let mut stage = Stage::new(backend, 2);
     let [mut client, mut other] = stage.clients();
     client.set("k", b"v");
-    stage.caches[0].signal(libc::SIGKILL);
+    stage.caches[0].signal(Signal::KILL);
     stage.caches[0].exit_within(std::time::Duration::from_secs(10));
     stage.tell(&[1]);
     wait_until("the new server to take a value", || client.ask("set k 0 0 1\r\nw") == "STORED");

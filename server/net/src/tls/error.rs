@@ -6,7 +6,8 @@ use std::path::Path;
 use rustls::pki_types::{InvalidDnsNameError, pem};
 use rustls::server::VerifierBuilderError;
 
-use super::files::FILE_BYTES_MAX;
+/// Longest file, bytes: hundreds of certificates.
+pub(super) const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]

@@ -7,11 +7,9 @@ use std::path::Path;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::error::TlsFileError;
+use super::error::{FILE_BYTES_MAX, TlsFileError};
 use super::options::KeyFormat;
 
-/// Longest file, bytes: hundreds of certificates.
-pub(super) const FILE_BYTES_MAX: u64 = 1 << 20;
 
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, TlsFileError> {
     let len = std::fs::metadata(path).map_err(TlsFileError::Read)?.len();

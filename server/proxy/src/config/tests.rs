@@ -10,7 +10,7 @@ fn no_import(path: &str) -> Result<String, ImportError> {
     }
 }
 
-fn parse(text: &str) -> Result<Config, ConfigError> {
+fn parse(text: &str) -> Result<Config, super::error::ConfigError> {
     Config::parse("config.json", text, &Options::default(), &no_import)
 }
 

@@ -136,7 +136,7 @@ pub(super) fn null(request: &OwnedRequest) -> Reply {
             }
             b'k' => {
                 line.put_slice(b" k");
-                line.put_slice(crate::request::key_of(&request.command()).unwrap_or_default());
+                line.put_slice(request.command().key().unwrap_or_default());
             }
             b'b' => line.put_slice(b" b"),
             _ => {}

@@ -6,7 +6,7 @@ use corecached_protocol::{MetaVerb, Reply};
 use super::frame::{Parent, Step};
 use super::node::SharedProgress;
 use super::node_set::NodeId;
-use crate::request::{OwnedRequest, key_of};
+use crate::request::OwnedRequest;
 
 /// The key was changed on the way: the reply is to show the client's own.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ pub(super) fn with_key_of(request: &OwnedRequest, reply: Reply) -> Reply {
     match reply {
         Reply::Meta { line, value } => {
             let command = request.command();
-            let key = key_of(&command).unwrap_or_default();
+            let key = command.key().unwrap_or_default();
             Reply::Meta { line: with_key(&line, key), value }
         }
         reply => reply,

@@ -9,7 +9,7 @@ use corecached_protocol::{Command, ErrorKind, Limits as LineLimits, Parsed, Pars
 
 use super::*;
 use crate::config::{Config, Options, ResolvedPools, Server};
-use crate::request::{OwnedRequest, key_of};
+use crate::request::OwnedRequest;
 
 /// Single-server pools `a` to `e`, and `two` of `a` and `b`.
 pub(super) const POOLS: &str = r#""pools": {"a": {"servers": ["a:1"]}, "b": {"servers": ["b:1"]}, "c": {"servers": ["c:1"]},
@@ -53,7 +53,7 @@ fn parse<'a>(line: &'a str, limits: &LineLimits) -> Command<'a> {
 
 /// `set k 0 9 v` and so on: the command as it is sent, its value at the end.
 fn shown(request: &OwnedRequest) -> String {
-    let key = String::from_utf8_lossy(key_of(&request.command()).unwrap()).into_owned();
+    let key = String::from_utf8_lossy(request.command().key().unwrap()).into_owned();
     let data = String::from_utf8_lossy(request.data()).into_owned();
     let operation = format!("{:?}", request.operation()).to_lowercase();
     let mut words = vec![operation, key];
@@ -184,7 +184,7 @@ fn a_pool_sends_each_key_to_its_destination_and_directly() {
         let line = format!("{line}\r\n");
         let limits = LineLimits::default();
         let command = parse(&line, &limits);
-        let direct = bench.routes.direct(key_of(&command).unwrap(), &command).unwrap();
+        let direct = bench.routes.direct(command.key().unwrap(), &command).unwrap();
         let host = bench.routes.destinations()[direct.0 as usize].server.address.to_string();
         assert_eq!(host[..1], sent[..1]);
         hosts.insert(host);
@@ -201,7 +201,7 @@ fn only_requests_that_one_destination_decides_go_directly() {
         let limits = LineLimits::default();
         let command = parse(&line, &limits);
         let bench = Bench::new(route);
-        bench.routes.direct(key_of(&command).unwrap(), &command).is_some()
+        bench.routes.direct(command.key().unwrap(), &command).is_some()
     };
     let selector = r#"{"type": "OperationSelectorRoute", "default_policy": "PoolRoute|a",
         "operation_policies": {"delete": "AllSyncRoute|Pool|two"}}"#;

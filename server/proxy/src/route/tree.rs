@@ -64,7 +64,7 @@ impl Tree {
         {
             return None; // must be decoded
         }
-        self.walk(self.roots[self.default_root].1, key, Operation::of(command)?)
+        self.walk(self.roots[self.default_root].1, key, Operation::from_command(command)?)
     }
 
     /// The destination below `node` that alone decides what is answered, past nodes that only choose.
@@ -96,7 +96,7 @@ impl Tree {
     #[must_use]
     pub fn downgrade_of(&self, command: &Command) -> ErrorDowngrade {
         let meta = matches!(command, Command::Meta(_));
-        Operation::of(command).map_or(ErrorDowngrade::None, |operation| self.downgrade(operation, meta))
+        Operation::from_command(command).map_or(ErrorDowngrade::None, |operation| self.downgrade(operation, meta))
     }
 
     pub(super) const fn downgrade(&self, operation: Operation, meta: bool) -> ErrorDowngrade {

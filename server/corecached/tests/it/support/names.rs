@@ -5,6 +5,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::{DEADLINE, Folder, free_port, wait_until};
 
 /// A DNS server whose answers can be changed.
@@ -59,8 +61,7 @@ impl Names {
     pub fn tell(&self, hosts: &[u8]) {
         let lines: String = hosts.iter().map(|host| format!("127.0.0.{host} caches.test\n")).collect();
         std::fs::write(self.folder.file("hosts"), lines).unwrap();
-        // SAFETY: no memory is touched; the process is our child.
-        unsafe { libc::kill(self.server.id() as i32, libc::SIGHUP) };
+        kill_process(Pid::from_child(&self.server), Signal::HUP).expect("a signal may be sent to a child");
     }
 }
 

@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
+
 use super::{DEADLINE, Folder, wait_for};
 
 /// How the server reaches the network.
@@ -102,12 +104,9 @@ impl Launch {
         command.args(args).env("MEMCACHED_PORT_FILENAME", &ports);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // SAFETY: between fork and exec only a system call is made. It has the child killed when the thread that
-        // started it ends, should the test itself be killed.
+        // started it ends, also when the test itself is killed.
         unsafe {
-            command.pre_exec(|| {
-                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                Ok(())
-            });
+            command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?));
         }
         Self { command, folder, unix_socket: None, ports }
     }
@@ -339,15 +338,15 @@ impl Server {
     }
 
     /// Send `signal`.
-    pub fn signal(&self, signal: i32) {
-        // SAFETY: no memory is touched. The process is our child and not yet waited for, so the id is still its own.
-        let sent = unsafe { libc::kill(self.pid() as i32, signal) };
-        assert_eq!(sent, 0, "kill: {}", std::io::Error::last_os_error());
+    #[track_caller]
+    pub fn signal(&self, signal: Signal) {
+        // The process has not been waited for, so the id still names it.
+        kill_process(Pid::from_child(&self.running.child), signal).expect("a signal may be sent to a child");
     }
 
     /// Stop it with SIGSTOP, and wait until all its threads have stopped.
     pub fn stop(&self) {
-        self.signal(libc::SIGSTOP);
+        self.signal(Signal::STOP);
         let tasks = format!("/proc/{}/task", self.pid());
         wait_for("every thread to stop", || {
             let is_stopped = |task: std::fs::DirEntry| {

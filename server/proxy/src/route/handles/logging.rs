@@ -65,9 +65,6 @@ impl RouteHandle for LoggingRoute {
     }
 }
 
-/// The target of the lines, by which the program sends them where `--logging-route` says.
-const TARGET: &str = "corecached_proxy::route::logging";
-
 /// Writes a log line for each request and its reply.
 #[derive(Debug)]
 pub(in crate::route) struct Logging {
@@ -144,7 +141,7 @@ fn write(tree: &Tree, target: NodeId, request: &OwnedRequest, reply: &Reply, lef
         count => format!(" ({count} requests before it not logged)"),
     };
     tracing::info!(
-        target: TARGET,
+        target: crate::LOGGING_ROUTE_TARGET,
         "request key: {}{} response: {} responseLength: {} operation: {operation} requestLength: {} destination: {destination}{left_out}",
         request.prefix().escape_ascii(),
         request.key().escape_ascii(),

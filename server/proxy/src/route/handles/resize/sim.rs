@@ -8,7 +8,7 @@ use corecached_protocol::{
     Arithmetic, Command, ErrorKind, MetaFlags, MetaMode, MetaVerb, Reply, Store, StoreVerb, Touch,
 };
 
-use crate::request::{OwnedRequest, key_of};
+use crate::request::OwnedRequest;
 
 /// One item.
 #[derive(Clone, Debug, Default)]
@@ -66,7 +66,7 @@ impl FakeServer {
         self.now_ms = now_ms;
         self.items.retain(|_, item| item.dies_ms.is_none_or(|dies_ms| dies_ms > now_ms));
         let command = request.command();
-        let key = Bytes::copy_from_slice(key_of(&command).unwrap());
+        let key = Bytes::copy_from_slice(command.key().unwrap());
         let there = self.items.get(&key).cloned();
         match command {
             Command::Retrieve(retrieve) => match there {

@@ -6,7 +6,7 @@ use corecached_protocol::{
     Arithmetic, Command, Limits, MetaFlags, MetaMode, MetaVerb, Parsed, Parser, Reply, Store, StoreVerb,
 };
 
-use crate::request::{Operation, OwnedRequest, key_of, tokens_without};
+use crate::request::{Operation, OwnedRequest, tokens_without};
 
 /// Seconds that a lease lives: how long a key whose copier died is missing, and longer than an old server may
 /// take.
@@ -77,7 +77,7 @@ fn made(
     let mut line = Vec::with_capacity(320 + words.len());
     line.extend_from_slice(verb.as_bytes());
     line.push(b' ');
-    line.extend_from_slice(key_of(&request.command())?);
+    line.extend_from_slice(request.command().key()?);
     if let Some(value) = value {
         line.extend_from_slice(format!(" {}", value.len()).as_bytes());
     }
