@@ -57,7 +57,7 @@ impl Cache {
         quiet: bool,
         envelope: Envelope,
     ) {
-        core.counters.cmd_flush += 1;
+        core.counters.commands.cmd_flush += 1;
         if !self.context.config.allow_flush {
             return refuse_binary(core, session, envelope, Status::AuthError);
         }

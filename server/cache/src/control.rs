@@ -37,7 +37,7 @@ impl Cache {
                 core.say_unless(session, noreply, line::OK);
             }
             Command::FlushAll { delay, noreply } => {
-                core.counters.cmd_flush += 1;
+                core.counters.commands.cmd_flush += 1;
                 if !self.context.config.allow_flush {
                     return core.say_unless(session, noreply, line::FLUSH_NOT_ALLOWED);
                 }

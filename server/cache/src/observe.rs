@@ -151,8 +151,8 @@ impl Cache {
                 let counted = |count: fn(&Counters) -> u64| count(&core.counters) > count(&before.counters);
                 let status = match () {
                     () if self.total_items(core, owner) > before.total_items => "stored",
-                    () if counted(|counters| counters.cas_badval) => "exists",
-                    () if counted(|counters| counters.cas_misses) => "not_found",
+                    () if counted(|counters| counters.commands.cas_badval) => "exists",
+                    () if counted(|counters| counters.commands.cas_misses) => "not_found",
                     () if counted(|counters| counters.store_no_memory) => "no_memory",
                     () => "not_stored",
                 };
@@ -168,7 +168,7 @@ impl Cache {
             }
             WatchedEffect::Delete(verb)
                 if self.watched_classes & class::DELETIONS != 0
-                    && core.counters.delete_hits > before.counters.delete_hits =>
+                    && core.counters.commands.delete_hits > before.counters.commands.delete_hits =>
             {
                 let Self { journal, context, .. } = self;
                 journal.add_line(class::DELETIONS, &context.watchers, |out| {

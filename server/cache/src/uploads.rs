@@ -165,7 +165,7 @@ impl Cache {
                 return Step::Full;
             }
         }
-        core.counters.cmd_set += 1;
+        core.counters.commands.cmd_set += 1;
         core.counters.store_too_large += 1;
         if let Some((key, _)) = unlink {
             self.observe_too_large(core, key, session.conn);

@@ -1,4 +1,5 @@
-//! Listening sockets, had before any shard starts: with the rights of root, where those are given up later.
+//! The listening sockets of a server. They are bound before any shard starts, and before the process gives up the rights
+//! of root (`-u`).
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,25 +15,25 @@ use crate::error::EX_OSERR;
 /// The listening sockets of a server.
 #[derive(Debug)]
 pub struct Bound {
-    /// The sockets of each shard.
+    /// The sockets of each shard. Every shard has one socket for each entry of `protocols`, in the same order.
     sockets: Vec<Vec<OwnedFd>>,
-    /// The addresses that were got.
+    /// The TCP addresses that are listened on; a port of 0 is replaced by the port that the kernel chose.
     pub addresses: Vec<SocketAddr>,
-    /// What is spoken on each socket of a shard.
+    /// The protocol of each socket of a shard.
     pub protocols: Vec<ListenerProtocol>,
 }
 
-/// Listen on every address.
+/// Listens on every address of the configuration. IPv6 is left out where the machine has none, unless it was asked for.
 ///
 /// # Errors
-/// An address or file that cannot be listened on.
+/// An address or a socket file cannot be listened on.
 pub fn bind(config: &ServerConfig, shards: usize) -> Result<Bound, ConfigError> {
     let mut sockets: Vec<Vec<OwnedFd>> = (0..shards).map(|_| Vec::new()).collect();
     let (mut bound, mut protocols) = (Vec::new(), Vec::new());
     match &config.listen {
         Listen::Tcp(addresses) => {
             for &ListenAddress { socket_address: address, protocol } in addresses {
-                // Where any port will do, it is the same one for both families.
+                // A port of 0 lets the kernel choose; both address families then use the same port.
                 let port = match (address.port(), bound.first()) {
                     (0, Some(first)) => SocketAddr::port(first),
                     (port, _) => port,
@@ -70,7 +71,7 @@ pub fn bind(config: &ServerConfig, shards: usize) -> Result<Bound, ConfigError> 
 }
 
 impl Bound {
-    /// Has every shard accept from `socket` too.
+    /// Lets every shard accept from `socket` too.
     ///
     /// # Errors
     /// The socket cannot be duplicated.
@@ -82,7 +83,8 @@ impl Bound {
         Ok(())
     }
 
-    /// The sockets of one shard, for a driver: a second one may be tried after the first.
+    /// Duplicates of the sockets of one shard, for its driver. The originals stay, as a second driver may be tried after
+    /// the first.
     ///
     /// # Errors
     /// A socket cannot be duplicated.

@@ -1,30 +1,31 @@
-//! What the control group of this process grants it: memory, and time on cores. Version 1 and 2, the tightest of the
-//! group and those above it. Read once, at start; never written.
+//! The limits that the control group of this process sets: memory, and CPU time. Versions 1 and 2 are read; the limit is
+//! the tightest of the group and the groups above it. It is read once, at start, and never written.
 
 use std::path::{Path, PathBuf};
 
-/// Where a process reads which groups it is in.
+/// The file in which a process reads which groups it is in.
 const MEMBERSHIP: &str = "/proc/self/cgroup";
-/// Where the groups are mounted.
+/// The folder at which the groups are mounted.
 const MOUNT: &str = "/sys/fs/cgroup";
-/// Version 1 writes "no limit" as the largest multiple of a page: nothing so large is a limit.
+/// Version 1 writes "no limit" as the largest multiple of a page. A limit of this size or more counts as none.
 const NO_LIMIT_BYTES: u64 = 1 << 60;
-/// Part of the limit that is not the cache's: sockets' buffers and the kernel's own count against it too.
+/// Divisor of the limit that gives what is left to buffers of sockets and to the kernel's own memory, which count against
+/// the limit too.
 const HEADROOM_FRACTION: u64 = 8;
-/// Least of it, bytes: what a thousand connections take in the kernel.
+/// Least headroom, bytes: what a thousand connections take in the kernel.
 const HEADROOM_BYTES_MIN: u64 = 16 << 20;
 
 /// The limits that apply to this process, the tightest of all its control groups.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct GroupLimits {
-    /// Bytes, of everything the group's processes use; `None` without a limit that matters on this machine.
+    /// Bytes that all processes of the group may use together; `None` without a limit below the memory of the machine.
     pub memory_bytes: Option<u64>,
-    /// Cores' worth of time; `None` without a limit.
+    /// CPU time that is granted, in cores; `None` without a limit.
     pub cpu_cores: Option<f64>,
 }
 
 impl GroupLimits {
-    /// Those of this process.
+    /// Reads the limits of this process.
     #[must_use]
     pub fn read() -> Self {
         let mut limits = Self::read_in(Path::new(MEMBERSHIP), Path::new(MOUNT));
@@ -76,7 +77,7 @@ pub fn cache_megabytes(limit_bytes: u64) -> u64 {
     ((limit_bytes - headroom) >> 20).max(1)
 }
 
-/// Why `-m` does not go with the memory limit, if so.
+/// The warning when a cache of `given_bytes` (`-m`) does not fit the memory limit; `None` when it fits.
 #[must_use]
 pub fn memory_warning(given_bytes: usize, limits: &GroupLimits) -> Option<String> {
     let limit = limits.memory_bytes?;
@@ -90,8 +91,8 @@ pub fn memory_warning(given_bytes: usize, limits: &GroupLimits) -> Option<String
     })
 }
 
-/// `group` below `mount`, then the groups above it, up to the mount itself. In a container the group may be what is
-/// mounted, whatever it is called outside.
+/// The folder of `group` below `mount`, then the folders of the groups above it, up to the mount itself. In a container
+/// the mount may be the group itself, whatever its name outside.
 fn upwards(mount: &Path, group: &str) -> impl Iterator<Item = PathBuf> {
     let mount = mount.to_owned();
     let group = mount.join(group.trim_start_matches('/'));
@@ -104,19 +105,19 @@ fn read(file: &Path) -> Option<String> {
     std::fs::read_to_string(file).ok().map(|text| text.trim().to_owned())
 }
 
-/// A number of bytes; `max` is no limit.
+/// Reads a number of bytes; `max` is no limit.
 fn parse_memory(file: &Path) -> Option<u64> {
     read(file)?.parse().ok().filter(|&bytes| bytes < NO_LIMIT_BYTES)
 }
 
-/// `"150000 100000"` is 1.5 cores, `"max 100000"` no limit.
+/// Reads the quota of version 2, in cores: `"150000 100000"` is 1.5, `"max 100000"` is no limit.
 fn parse_cpu_max(folder: &Path) -> Option<f64> {
     let text = read(&folder.join("cpu.max"))?;
     let (quota, period) = text.split_once(' ')?;
     ratio(quota.parse().ok()?, period.parse().ok()?)
 }
 
-/// The same in two files; a quota of -1 is no limit.
+/// Reads the quota of version 1, in cores: quota and period are in two files, and a quota of -1 is no limit.
 fn parse_cfs(folder: &Path) -> Option<f64> {
     let number = |name| read(&folder.join(name))?.parse::<f64>().ok();
     ratio(number("cpu.cfs_quota_us")?, number("cpu.cfs_period_us")?)
@@ -130,7 +131,7 @@ fn ratio(quota: f64, period: f64) -> Option<f64> {
 mod tests {
     use super::*;
 
-    /// What is read where these groups are joined and these files stand below the mount.
+    /// The limits of a process that is in these groups, with these files below the mount.
     fn limits(groups: &str, files: &[(&str, &str)]) -> GroupLimits {
         let folder = std::env::temp_dir().join(format!("corecached-groups-{:x}", fastrand::u64(..)));
         let mount = folder.join("mount");

@@ -6,30 +6,30 @@ use corecached_cache::config::{CacheConfig, SLICE_BYTES_MAX};
 use corecached_shard::ConfigError;
 use corecached_shard::config::ServerConfig;
 
-/// A slice holds at least this many items of the largest size.
+/// Items of the largest size that a slice must be able to hold.
 const LARGEST_ITEMS_MIN: usize = 2;
 /// Least memory of a slice, bytes.
 const SLICE_BYTES_MIN: usize = 1 << 20;
 
-/// One shard a core.
+/// The shards of a server and their cores.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// The core of each shard; more shards than cores share them.
+    /// The core of each shard. Shards share cores when there are more shards than cores.
     pub cores: Vec<CoreId>,
-    /// What whoever started it should know: why it is not one for each core allowed, or that these are too many.
+    /// Warnings for the operator: why the number of shards is not the one asked for, or that it exceeds the CPU quota.
     pub notes: Vec<String>,
 }
 
-/// Decides on the shards of a cache: as many as asked for, else as many as cores and `quota_cores` allow, within what memory
-/// allows.
+/// Decides on the shards of a cache: as many as asked for, else as many as the affinity mask and `quota_cores` allow. The
+/// memory sets a lower and an upper bound.
 ///
 /// # Errors
-/// When the memory asked for fits no number of shards.
+/// No number of shards fits the memory and the largest item.
 pub fn plan_cache(config: &CacheConfig, quota_cores: Option<f64>) -> Result<Plan, ConfigError> {
     plan_cache_on(config, &allowed_cores(), whole_cores(quota_cores))
 }
 
-/// Decides on the shards of a proxy: as many as asked for, else as many as cores and `quota_cores` allow.
+/// Decides on the shards of a proxy: as many as asked for, else as many as the affinity mask and `quota_cores` allow.
 #[must_use]
 pub fn plan_proxy(config: &ServerConfig, quota_cores: Option<f64>) -> Plan {
     let (allowed, quota) = (allowed_cores(), whole_cores(quota_cores));

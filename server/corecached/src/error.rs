@@ -1,4 +1,4 @@
-//! What keeps a server from starting, or ends it early.
+//! Why a server does not start, or ends early.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use corecached_shard::ConfigError;
 /// `EX_OSERR` of sysexits: what memcached exits with when it cannot listen.
 pub const EX_OSERR: u8 = 71;
 
-/// What keeps a server from starting, or ends it early.
+/// Why a server does not start, or ends early.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A setting cannot be used.
@@ -26,7 +26,7 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// What the process exits with.
+    /// The exit code of the process.
     pub const fn exit_code(&self) -> u8 {
         match self {
             Self::Config(error) => error.exit_code,
@@ -50,16 +50,16 @@ pub enum LaunchError {
     /// The kernel does not let this process use io_uring.
     #[error(transparent)]
     Uring(#[from] UringRefused),
-    /// The memory of a store cannot be had.
+    /// A store cannot be made, for want of memory or because its settings do not fit.
     #[error("{0}")]
     Store(corecached_engine::ConfigError),
-    /// The driver of a shard cannot be made.
+    /// The network driver of a shard cannot be made.
     #[error("{0}")]
     Driver(io::Error),
     /// The file in which contents outlive a restart cannot be written.
     #[error("-e: {0}")]
     Warm(io::Error),
-    /// A shard's thread ended before its shard was made.
+    /// The thread of a shard ended before it had reported.
     #[error("a shard ended at start")]
     Ended,
 }

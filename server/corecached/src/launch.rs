@@ -1,4 +1,4 @@
-//! Starts every shard on its core and its backend, all or none.
+//! Starts the shards, each on its core and all on one backend. Either all of them start or none.
 
 use std::sync::Arc;
 
@@ -16,21 +16,21 @@ use crate::bind::Bound;
 use crate::error::LaunchError;
 use crate::recipe::Recipe;
 
-/// How the network is reached.
+/// The kernel interface that the shards reach the network through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
-    /// io_uring, on a glommio executor.
+    /// io_uring; each shard runs on a glommio executor.
     Uring,
-    /// epoll, on a plain thread.
+    /// epoll; each shard runs on a plain thread.
     Epoll,
 }
 
-/// What a shard runs on.
+/// The executor or thread that a shard runs on.
 #[derive(Debug)]
 pub enum Host {
     /// A glommio executor.
     Glommio(glommio::ExecutorJoinHandle<std::io::Result<()>>),
-    /// A thread.
+    /// A plain thread.
     Thread(std::thread::JoinHandle<std::io::Result<()>>),
 }
 
@@ -48,10 +48,10 @@ impl Host {
         started.map(Self::Thread).map_err(|error| LaunchError::Host(error.to_string()))
     }
 
-    /// Waits until it has ended.
+    /// Waits until the shard has ended.
     ///
     /// # Errors
-    /// What ended it early.
+    /// The shard ended with an error, or it panicked.
     pub fn join(self) -> std::io::Result<()> {
         match self {
             Self::Glommio(handle) => {
@@ -64,34 +64,34 @@ impl Host {
     }
 }
 
-/// How connections are secured.
+/// The TLS settings of a server.
 #[derive(Clone, Debug)]
 pub struct Secured {
-    /// What clients are shown; `None` where only destinations are secured.
+    /// The certificates that clients are shown; `None` where only connections to destinations are secured.
     pub certificates: Option<Arc<Certificates>>,
-    /// How the connections of each listening socket are secured.
+    /// Whether the connections of each listening socket are plain or secured.
     pub usages: Box<[Usage]>,
 }
 
-/// What shards are launched with.
+/// What the shards of a server are started with.
 pub struct Launch<'a> {
     /// The core of each shard.
     pub cores: &'a [CoreId],
-    /// Listening sockets.
+    /// The listening sockets.
     pub bound: &'a Bound,
-    /// Hashes keys on all shards.
+    /// The hasher of keys; it is the same on all shards.
     pub hasher: &'a KeyHasher,
-    /// What all shards share.
+    /// The state that all shards share.
     pub context: &'a ServerContext,
-    /// How connections are secured; without it, no line of TLS is run.
+    /// The TLS settings; `None` for plain drivers, in which no code of TLS runs.
     pub secured: Option<Secured>,
 }
 
 impl Launch<'_> {
-    /// Starts every shard on `backend`. When one of them cannot be made, none runs.
+    /// Starts all shards on `backend`. When one of them cannot be made, none runs.
     ///
     /// # Errors
-    /// Why a shard cannot be made.
+    /// A shard cannot be made.
     pub fn run<R: Recipe>(
         &self,
         recipe: &Arc<R>,
@@ -145,7 +145,7 @@ impl Launch<'_> {
             prepared[shard] = Some(made?);
         }
         let parts = recipe.assemble(prepared.into_iter().flatten().collect())?;
-        assert_eq!(parts.len(), shards, "one for each shard");
+        assert_eq!(parts.len(), shards, "parts for each shard");
         for (start, parts) in starts.into_iter().zip(parts) {
             let _ = start.send(parts);
         }
@@ -165,10 +165,10 @@ where
     host_glommio::spawn(core.id, name, make).map(Host::Glommio).map_err(LaunchError::Executor)
 }
 
-/// A shard's number, and what its thread has prepared.
+/// The number of a shard, and what its thread has prepared.
 type Report<P> = (usize, Result<P, LaunchError>);
 
-/// What a shard's thread makes its shard from.
+/// What the thread of a shard makes the shard from.
 struct ShardBuilder<R: Recipe> {
     recipe: Arc<R>,
     driver: DriverSetup,

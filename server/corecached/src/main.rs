@@ -1,4 +1,4 @@
-//! The binary: which command was called, its arguments, logging, and the exit code.
+//! The binary: it finds the command that was called, reads its arguments, starts logging and sets the exit code.
 
 mod bind;
 mod commands;
@@ -40,7 +40,8 @@ fn main() -> ExitCode {
         return proxy(argv, false);
     }
     let word = argv.get(1).and_then(|word| word.to_str()).unwrap_or_default().to_owned();
-    // The names that the binary may be linked as are commands too, for images whose entry point is this binary.
+    // `memcached` and `mcrouter`, under which the binary may be linked, are commands too: for container images that have
+    // this binary as their entry point.
     if COMMANDS.contains(&word.as_str()) {
         argv.remove(1);
     }
@@ -55,7 +56,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The first words of a command line that name a command, or a role.
+/// The first words of a command line that name a command or a role.
 const COMMANDS: [&str; 8] = [
     "memcached",
     "proxy",
@@ -67,13 +68,13 @@ const COMMANDS: [&str; 8] = [
     "replay",
 ];
 
-/// Prints what is wrong with a command line, or the help that was asked for.
+/// Prints what is wrong with a command line, or the help if that was asked for.
 fn usage(error: &clap::Error) -> ExitCode {
     let _ = error.print();
     if error.use_stderr() { ExitCode::from(BAD_OPTION) } else { ExitCode::SUCCESS }
 }
 
-/// Runs a command that ends by itself; `run` says whether it succeeded.
+/// Runs a command that ends by itself. `run` returns whether it succeeded; an error is printed.
 fn command<A: Parser, E: Display>(
     name: &str,
     argv: Vec<OsString>,
@@ -107,7 +108,7 @@ fn cache(argv: Vec<OsString>) -> ExitCode {
     exit_code(start::cache(args))
 }
 
-/// The proxy, or with `only_check` no more than a look at its configuration.
+/// Runs a proxy, or only checks its configuration (`only_check`, or `--validate-config`).
 fn proxy(argv: Vec<OsString>, only_check: bool) -> ExitCode {
     let args = match ProxyArgs::read(argv) {
         Ok(args) => args,
@@ -138,9 +139,9 @@ fn start_logging(verbose: u8, format: LogFormat) {
         1 => tracing::Level::INFO,
         _ => tracing::Level::DEBUG,
     };
-    // A LoggingRoute was asked for by name, so what it says needs no -v.
+    // The messages of a LoggingRoute were asked for in the configuration, so they need no -v.
     let logging_route = level.max(tracing::Level::INFO);
-    // Libraries are heard only by those who ask for everything.
+    // Libraries log more than errors only with -vvv.
     let libraries = if verbose > 2 { tracing::Level::DEBUG } else { tracing::Level::ERROR };
     let targets = Targets::new()
         .with_target("corecached", level)

@@ -1,4 +1,4 @@
-//! What memcached does to its own process at start: limits, user, background, files that name it.
+//! Settings of the process that memcached makes at start: limits, user, locked memory, and the files with its id and ports.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -12,10 +12,10 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 const EX_NOUSER: u8 = 67;
 /// `EX_OSERR` of sysexits.
 const EX_OSERR: u8 = 71;
-/// Descriptors beside those of connections: listeners, rings, logs.
+/// Descriptors that a server needs in addition to those of connections: listeners, rings, logs.
 const DESCRIPTORS_BESIDE: u64 = 64;
 
-/// Raise the limit of descriptors to what is allowed; returns a warning when that is too few for `-c`.
+/// Raises the limit of open files as far as is allowed. Returns a warning when that is too few for `-c`.
 #[must_use]
 pub fn raise_descriptors(connections_max: usize) -> Option<String> {
     let wanted = connections_max as u64 + DESCRIPTORS_BESIDE;
@@ -32,22 +32,22 @@ pub fn raise_descriptors(connections_max: usize) -> Option<String> {
     ))
 }
 
-/// Raises the core file limit (`-r`).
+/// Raises the limit of core files as far as is allowed (`-r`).
 pub fn allow_core_dumps() {
     let most = getrlimit(Resource::Core).maximum;
     let _ = setrlimit(Resource::Core, Rlimit { current: most, maximum: most });
 }
 
-/// From the kernel's random numbers, by way of the keys of the standard library's hasher.
+/// A random number. It comes from the kernel, through the random keys of the standard library's hasher.
 pub fn random_seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(std::process::id())
 }
 
-/// Become the user of `-u`, when root. Listening sockets must be bound before.
+/// Becomes the user of `-u` if the process runs as root. Listening sockets must be bound before.
 ///
 /// # Errors
-/// When there is no such user, or the kernel refuses.
+/// There is no such user, or the kernel refuses.
 pub fn drop_privileges(user: Option<&str>) -> Result<(), ConfigError> {
     let Some(name) = user.filter(|_| Uid::effective().is_root()) else { return Ok(()) };
     let found = match name.parse::<u32>() {
@@ -67,10 +67,10 @@ pub fn drop_privileges(user: Option<&str>) -> Result<(), ConfigError> {
     nix::unistd::setuid(user.uid).map_err(refused)
 }
 
-/// Write the process id to `file`.
+/// Writes the process id to `file` (`-P`).
 ///
 /// # Errors
-/// When it cannot be written.
+/// The file cannot be written.
 pub fn write_pid(file: &Path) -> Result<(), ConfigError> {
     std::fs::write(file, format!("{}\n", std::process::id())).map_err(|error| {
         let remedy = format!("give a file that can be written: {error}");
@@ -78,25 +78,26 @@ pub fn write_pid(file: &Path) -> Result<(), ConfigError> {
     })
 }
 
-/// Keep what is in memory, and what will be, from being swapped out. Address space that is only reserved costs nothing.
+/// Locks all pages of the process, present and future, in memory (`-k`). A page is locked when it is first used, so
+/// address space that is only reserved costs nothing.
 ///
 /// # Errors
-/// The process may not lock so much (`ulimit -l`).
+/// The process may not lock so much memory (`ulimit -l`).
 pub fn lock_memory() -> rustix::io::Result<()> {
     use rustix::mm::{MlockAllFlags, mlockall};
     mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT)
 }
 
-/// Tell whoever set `MEMCACHED_PORT_FILENAME` which ports were taken, one `TCP INET: 11211` a line; the admin server's
-/// as `ADMIN INET: 9150`.
+/// Writes the ports that are listened on to the file that `MEMCACHED_PORT_FILENAME` names, if it is set. A line is
+/// `TCP INET: 11211`, or `ADMIN INET: 9150` for the admin server.
 ///
 /// # Errors
-/// When the file cannot be written.
+/// The file cannot be written.
 pub fn write_ports(named: &[(&str, &[SocketAddr])]) -> Result<(), ConfigError> {
     let Some(file) = std::env::var_os("MEMCACHED_PORT_FILENAME") else { return Ok(()) };
     let file = std::path::PathBuf::from(file);
     let write = || -> std::io::Result<()> {
-        // Whoever waits for the file must never see half of it.
+        // Renamed when it is complete, so that a reader never sees half a file.
         let mut beside = file.clone().into_os_string();
         beside.push(".lck");
         let mut made = std::fs::File::create(&beside)?;

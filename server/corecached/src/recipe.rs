@@ -1,5 +1,5 @@
-//! What the shards of a cache and of a proxy are made from. A shard is made in three steps, of which the first and the last
-//! run on its own thread: prepare, assemble what all have prepared, build.
+//! How the shards of a cache and of a proxy are made, in three steps: every shard prepares on its own thread, the starting
+//! thread assembles what all have prepared, and every shard builds its service on its own thread.
 
 use std::sync::Arc;
 
@@ -14,48 +14,48 @@ use crate::error::LaunchError;
 
 /// How the services of all shards are made.
 pub trait Recipe: Send + Sync + 'static {
-    /// The service.
+    /// The service that a shard runs.
     type Service: Service;
-    /// What a shard's thread prepares.
+    /// What the thread of a shard prepares.
     type Prepared: Send + 'static;
-    /// What a shard's thread builds its service from.
+    /// What the thread of a shard builds the service from.
     type Parts: Send + 'static;
 
-    /// Drivers receive values of several KiB rather than requests: better received whole.
+    /// Whether most of what drivers receive are values of several KiB, which are better received whole, and not requests.
     const RECEIVES_VALUES: bool;
 
-    /// On the thread of `shard`, before any other part of it is made.
+    /// Prepares the service of `shard`, on its thread and before any other part of the shard is made.
     ///
     /// # Errors
-    /// What cannot be had.
+    /// A part of the service cannot be made.
     fn prepare(&self, shard: usize) -> Result<Self::Prepared, LaunchError>;
 
-    /// Once all shards have prepared: the parts of each, in order.
+    /// Makes the parts of each shard, in order, once all shards have prepared.
     ///
     /// # Errors
-    /// What cannot be had.
+    /// Something that the shards share cannot be made.
     fn assemble(&self, prepared: Vec<Self::Prepared>) -> Result<Vec<Self::Parts>, LaunchError>;
 
-    /// On the thread of the shard.
+    /// Builds the service of a shard, on its thread.
     fn build(&self, parts: Self::Parts) -> Self::Service;
 }
 
 /// How the shards of a cache are made.
 pub struct CacheRecipe {
-    /// What they share.
+    /// The state that all shards of the cache share.
     pub context: Arc<CacheContext>,
     /// The hasher of every store.
     pub hasher: KeyHasher,
-    /// The time at which stores begin.
+    /// The clock, for the time at which stores begin.
     pub clock: Arc<Clock>,
-    /// How many.
+    /// The number of shards.
     pub shards: usize,
 }
 
 impl Recipe for CacheRecipe {
     type Service = Cache;
     type Prepared = Store;
-    /// The shard's own slice, and its ways to the others'.
+    /// The handle of the shard's own slice, and handles of the slices of all shards.
     type Parts = (SliceHandle<Store>, Vec<SliceHandle<Store>>);
 
     const RECEIVES_VALUES: bool = false;
@@ -69,7 +69,7 @@ impl Recipe for CacheRecipe {
         store.cas = config.item_limit.cas;
         let now = Seconds(self.clock.now_s());
         let mut store = Store::new(store, now).map_err(LaunchError::Store)?;
-        // Refused when the largest item would not fit any more: then it keeps all.
+        // Refused when the largest item would not fit any more; the store keeps its size in that case.
         let _ = store.set_memory_bytes(self.context.memory.slice_bytes(), now);
         if let Some(warm) = &self.context.warm {
             warm.load(shard, self.shards, &self.hasher, &mut store, now);
@@ -93,11 +93,11 @@ impl Recipe for CacheRecipe {
 
 /// How the shards of a proxy are made.
 pub struct ProxyRecipe {
-    /// What they forward with.
+    /// The settings and connections that requests are forwarded with.
     pub forwarding: Arc<Forwarding>,
-    /// Towards clients.
+    /// The options of connections of clients.
     pub front: FrontOptions,
-    /// What other threads read of them.
+    /// What other threads read of the proxy.
     pub view: Arc<ProxyView>,
 }
 

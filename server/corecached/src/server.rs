@@ -1,4 +1,4 @@
-//! A running server: its threads, and what ends it.
+//! A running server: its threads, its signals, and its end.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,19 +14,19 @@ use crate::process;
 /// A running server.
 #[derive(Debug)]
 pub struct Server {
-    /// What operators see of it.
+    /// The view that the admin server reads.
     pub view: AdminView,
-    /// What its shards run on.
+    /// The executors or threads of its shards.
     pub hosts: Vec<Host>,
-    /// The Unix socket that it listens on, if it does.
+    /// The file of the Unix socket that it listens on (`-s`). It is removed at the end.
     pub unix_socket: Option<PathBuf>,
 }
 
 impl Server {
-    /// Waits until it has stopped.
+    /// Waits until every shard has ended. When one of them fails, the others are stopped.
     ///
     /// # Errors
-    /// What ended a shard early.
+    /// A shard ended with an error.
     fn wait(self) -> Result<(), StartError> {
         let mut outcome = Ok(());
         for host in self.hosts {
@@ -48,8 +48,8 @@ impl Server {
     }
 }
 
-/// Reads again what may change: certificates, users and their passwords, and what a proxy's control thread reads. What cannot
-/// be read stays as it was.
+/// Reads again what may change: certificates, users and their passwords, and the configuration of a proxy, which its control
+/// thread reads. What cannot be read stays as it was.
 fn reload(view: &AdminView) {
     view.server.lifecycle.count_reload();
     match &view.role {
@@ -61,7 +61,7 @@ fn reload(view: &AdminView) {
 /// Runs the server that `start` makes until a signal ends it.
 ///
 /// # Errors
-/// What keeps it from starting, or what ended it early.
+/// The server did not start, or it ended early.
 pub fn serve(
     config: &ServerConfig,
     start: impl FnOnce() -> Result<Server, StartError>,
@@ -72,7 +72,7 @@ pub fn serve(
     if config.core_dumps {
         process::allow_core_dumps();
     }
-    // Before any thread starts, so that all of them leave these signals to the one that waits for them.
+    // Registered before any thread starts, so that the thread that waits for these signals gets all of them.
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGUSR1, SIGHUP])
         .map_err(StartError::Signals)?;
     let server = start()?;
@@ -88,10 +88,10 @@ pub fn serve(
     outcome
 }
 
-/// Does what signals say, for as long as the process lives.
+/// Acts on signals until the process ends: reloads on SIGHUP, stops on the others.
 fn follow_signals(signals: &mut signal_hook::iterator::Signals, view: &AdminView) {
     let lifecycle = &view.server.lifecycle;
-    // A stop is under way that waits for others to take notice of it.
+    // A SIGTERM was received and the server serves on for the time of --drain-delay-ms; a second one stops it at once.
     let mut waits = false;
     for signal in signals {
         match signal {

@@ -30,15 +30,15 @@ use crate::recipe::{CacheRecipe, ProxyRecipe, Recipe};
 use crate::server::{Server, serve};
 use crate::udp::Udp;
 
-/// What memcached exits with when a file it was given is not what it should be.
+/// The exit code of memcached when a file that it was given cannot be used.
 const EX_FILE: u8 = 1;
-/// What memcached exits with when a file of TLS is not what it should be.
+/// The exit code of memcached when a file of TLS cannot be used.
 const EX_TLS_FILE: u8 = 64;
 
 /// Runs a cache until it is stopped.
 ///
 /// # Errors
-/// The first thing that cannot be had, or what ended the cache early.
+/// A setting or the system does not allow the cache to start, or the cache ended early.
 pub fn cache(mut args: CacheArgs) -> Result<(), StartError> {
     let limits = GroupLimits::read();
     if args.memory_limit.is_none()
@@ -58,7 +58,7 @@ pub fn cache(mut args: CacheArgs) -> Result<(), StartError> {
 /// Runs a proxy until it is stopped.
 ///
 /// # Errors
-/// The first thing that cannot be had, or what ended the proxy early.
+/// A setting or the system does not allow the proxy to start, or the proxy ended early.
 pub fn proxy(args: &ProxyArgs) -> Result<(), StartError> {
     let mut checked = args.check()?;
     let (spool, spooler) = start_spool(&mut checked).unzip();
@@ -75,13 +75,14 @@ pub fn proxy(args: &ProxyArgs) -> Result<(), StartError> {
 /// Prints the routes of a proxy's configuration.
 ///
 /// # Errors
-/// What is wrong with the command line or the configuration.
+/// The command line or the configuration is wrong.
 pub fn check_proxy(args: &ProxyArgs) -> Result<(), StartError> {
     println!("{}", Control::check(&args.check()?)?);
     Ok(())
 }
 
-/// The spool of failed deletes. Where there can be none, failed deletes are answered with the error.
+/// Starts the spool of failed deletes. `None` when it is not asked for or cannot be started; failed deletes are then answered
+/// with the error.
 fn start_spool(checked: &mut CheckedProxy) -> Option<(Spool, Spooler)> {
     let options = checked.spool.as_ref()?;
     match Spool::start(options) {
@@ -118,7 +119,7 @@ fn start_cache(config: CacheConfig, limits: GroupLimits) -> Result<Server, Start
     });
     let users = users.transpose()?;
     starting.read_files(&config.server)?;
-    // As the user that serves: the file is made by the one who will write it.
+    // Opened after the change of user, so that the file belongs to the user who will write it.
     let warm = config.memory_file.as_ref().map(|file| {
         Warm::open(file, random_seed()).map_err(|error| {
             let remedy = format!("give a file that can be read and written: {error}");
@@ -190,7 +191,7 @@ fn start_proxy(
     Ok(server)
 }
 
-/// Takes the sockets of `-U`, and has every shard accept from the socket that carries their requests.
+/// Binds the sockets of `-U`, and lets every shard accept from the listening socket that their requests go to.
 fn bind_udp(config: &CacheConfig, bound: &mut Bound) -> Result<Option<Udp>, ConfigError> {
     if config.udp.is_empty() {
         return Ok(None);
@@ -205,7 +206,7 @@ fn bind_udp(config: &CacheConfig, bound: &mut Bound) -> Result<Option<Udp>, Conf
     Ok(Some(udp))
 }
 
-/// A server on its way from its configuration to its shards.
+/// A server whose shards do not run yet.
 struct Starting {
     limits: GroupLimits,
     cores: Vec<core_affinity::CoreId>,
@@ -215,7 +216,7 @@ struct Starting {
 }
 
 impl Starting {
-    /// Has the listening sockets.
+    /// Raises the limit of open files, and binds the listening sockets.
     fn new(config: &ServerConfig, plan: cores::Plan, limits: GroupLimits) -> Result<Self, ConfigError> {
         for note in &plan.notes {
             tracing::warn!("{note}");
@@ -227,7 +228,7 @@ impl Starting {
         Ok(Self { limits, cores: plan.cores, bound, certificates: None, admin: None })
     }
 
-    /// Reads certificates and listens for the admin server, and then becomes the user of `-u`.
+    /// Reads the certificates, binds the socket of the admin server, and then becomes the user of `-u`.
     fn read_files(&mut self, config: &ServerConfig) -> Result<(), ConfigError> {
         if let Some(options) = &config.tls {
             let certificates = Certificates::load(options, self.cores.len())
@@ -238,7 +239,7 @@ impl Starting {
         process::drop_privileges(config.user.as_deref())
     }
 
-    /// Starts the shards, on io_uring where that is wanted and granted, else on epoll.
+    /// Starts the shards: on io_uring where the configuration and the kernel allow it, else on epoll.
     fn launch<R: Recipe>(
         &self,
         config: &ServerConfig,
@@ -323,14 +324,14 @@ impl Starting {
         }
     }
 
-    /// Names the ports that were taken in the file that `MEMCACHED_PORT_FILENAME` names.
+    /// Writes the ports that are listened on to the file that `MEMCACHED_PORT_FILENAME` names.
     fn write_ports(&self, datagrams: &[SocketAddr]) -> Result<(), ConfigError> {
         let admin = self.admin.as_ref().map(|admin| admin.address);
         let named = [("TCP", &self.bound.addresses[..]), ("UDP", datagrams), ("ADMIN", admin.as_slice())];
         process::write_ports(&named)
     }
 
-    /// Starts the threads that every server has beside its shards, and says in the log what runs.
+    /// Starts the threads that every server has in addition to its shards, and logs what runs.
     fn finish(self, config: &ServerConfig, view: AdminView, hosts: Vec<Host>, role: &str) -> Server {
         if let Some(admin) = self.admin {
             tracing::info!("metrics and health on http://{}", admin.address);

@@ -1,14 +1,14 @@
-//! UDP (`-U`): a datagram is a request, its reply one or more of them.
+//! UDP (`-U`): a request is one datagram, its reply is one or more.
 //!
-//! One thread a socket carries each request over a connection of its own, made to a listening socket that only this
-//! process knows, and waits for the reply: the shards see clients like any others. That costs more than TCP does; UDP is
-//! here for those who still speak it.
+//! Each socket has a thread. For each request the thread connects to a listening socket that only this process knows, sends
+//! the request and waits for the reply, so that shards see a client like any other. That costs more than TCP; UDP is here
+//! for clients that still use it.
 //!
-//! Anyone can send datagrams in somebody else's name, and a cache that answers 15 bytes with a megabyte is what such
-//! senders look for: replies longer than `--udp-reply-max` are refused.
+//! The sender of a datagram can be forged, and a cache that answers 15 bytes with a megabyte amplifies an attack. Therefore
+//! replies longer than `--udp-reply-max` are refused.
 //!
 //! ```text
-//! datagram    request id u16 | sequence u16 | datagrams in all u16 | 0 u16 | up to 1,392 bytes
+//! datagram    request id u16 | sequence number u16 | count of datagrams u16 | 0 u16 | up to 1,392 bytes
 //! ```
 //!
 //! Numbers are big endian. Requests of several datagrams are not answered, as memcached's are not.
@@ -25,17 +25,17 @@ use corecached_cache::config::UDP_PAYLOAD_BYTES as PAYLOAD_BYTES;
 use corecached_shard::lifecycle::Lifecycle;
 
 const HEADER_BYTES: usize = 8;
-/// No datagram is longer.
+/// Longest datagram, bytes.
 const DATAGRAM_BYTES_MAX: usize = 1 << 16;
-/// How often a thread looks whether the server stops.
+/// Time between two looks of a thread at whether the server stops.
 const TICK: Duration = Duration::from_millis(200);
-/// A request that is not answered within this long never is.
+/// Limit for the reply of a shard. A request without a reply by then is not answered.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 const TOO_LARGE: &[u8] = b"SERVER_ERROR reply too large for UDP\r\n";
-/// First byte of a request in the binary protocol, which has no such line.
+/// First byte of a request in the binary protocol, which has no such line and is not answered in that case.
 const BINARY_REQUEST: u8 = 0x80;
 
-/// Sockets, and the way to the shards.
+/// The sockets of `-U`, and the address that requests go to.
 #[derive(Debug)]
 pub struct Udp {
     sockets: Vec<UdpSocket>,
@@ -43,10 +43,11 @@ pub struct Udp {
 }
 
 impl Udp {
-    /// Take sockets at `addresses`, and the listening socket that the shards are to accept from.
+    /// Binds a socket at each of `addresses`, and the listening socket that the shards are to accept from. `name` makes
+    /// the name of the latter unique on this machine.
     ///
     /// # Errors
-    /// An address that cannot be had, with the reason.
+    /// The first address that cannot be bound, with the reason. IPv6 is left out where the machine has none.
     pub fn bind(addresses: &[SocketAddr], name: u64) -> Result<(Self, OwnedFd), (SocketAddr, io::Error)> {
         let mut sockets: Vec<UdpSocket> = Vec::new();
         for &address in addresses {
@@ -64,13 +65,14 @@ impl Udp {
         Ok((Self { sockets, inner }, listener.into()))
     }
 
-    /// The addresses it got.
+    /// The addresses that are bound.
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect()
     }
 
-    /// Answer on every socket until the server stops.
+    /// Answers on every socket, in threads of their own, until the server stops. Replies longer than `reply_max` bytes are
+    /// refused.
     pub fn run(self, lifecycle: &Arc<Lifecycle>, reply_max: usize) {
         for socket in self.sockets {
             let (lifecycle, inner) = (Arc::clone(lifecycle), self.inner.clone());
@@ -99,7 +101,7 @@ fn answer(socket: &UdpSocket, inner: &UnixAddr, lifecycle: &Lifecycle, reply_max
     while !lifecycle.is_stopping() {
         let (len, from) = match socket.recv_from(&mut datagram) {
             Ok(received) => received,
-            // Also what a client that has gone makes of an earlier reply.
+            // `ConnectionRefused` is the answer of a client that is gone to an earlier reply.
             Err(error) if is_passing(&error) => continue,
             Err(error) => return Err(error),
         };
@@ -131,7 +133,7 @@ fn is_passing(error: &io::Error) -> bool {
     )
 }
 
-/// The request's number and bytes; `None` where nothing is answered.
+/// The id and the bytes of a request; `None` for what is not answered.
 fn request(datagram: &[u8]) -> Option<(u16, &[u8])> {
     let (header, request) = datagram.split_at_checked(HEADER_BYTES)?;
     let number = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);

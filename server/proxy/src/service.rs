@@ -93,7 +93,7 @@ impl Proxy {
             _ => unreachable!("no value follows other commands of the text protocol"),
         };
         if value_len as usize > self.value_bytes_max(key_len, client_flags) {
-            core.counters.cmd_set += 1;
+            core.counters.commands.cmd_set += 1;
             core.counters.store_too_large += 1;
             core.say_unless(session, command.noreply(), line::TOO_LARGE);
             session.state = State::Swallow(u64::from(value_len) + CRLF_BYTES);

@@ -8,99 +8,115 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use corecached_engine::StoreStats;
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// The counters of one shard, or the sums over several shards. All of them only grow, until `stats
-        /// reset`.
+    (
+        $(#[$about:meta])*
+        $type:ident {
+            $([nested] $nested:ident: $nested_type:ty = $nested_doc:literal;)?
+            $($(#[$doc:meta])* $name:ident,)*
+        }
+    ) => {
+        $(#[$about])*
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-        pub struct Counters {
+        pub struct $type {
+            $(#[doc = $nested_doc] pub $nested: $nested_type,)?
             $($(#[$doc])* pub $name: u64,)*
         }
 
-        impl Counters {
-            /// Number of counters.
+        impl $type {
+            /// Number of counters, without those of another struct in it.
             const COUNT: usize = [$(stringify!($name)),*].len();
 
             fn to_array(self) -> [u64; Self::COUNT] {
                 [$(self.$name),*]
             }
 
-            fn from_array(values: [u64; Self::COUNT]) -> Self {
+            fn from_array($($nested: $nested_type,)? values: [u64; Self::COUNT]) -> Self {
                 let [$($name),*] = values;
-                Self { $($name),* }
+                Self { $($nested,)? $($name),* }
             }
         }
     };
 }
 
 counters! {
-    /// Keys asked for by `get`, `gets` and `mg` without touch.
-    cmd_get,
-    /// Requests to store a value, whether or not it was stored.
-    cmd_set,
-    /// `flush_all` commands, with those that were refused.
-    cmd_flush,
-    /// Keys asked for by `touch`, `gat`, `mg` with `T`.
-    cmd_touch,
-    /// Meta commands.
-    cmd_meta,
-    /// Keys of `cmd_get` that were found.
-    get_hits,
-    /// Keys of `cmd_get` that were not found.
-    get_misses,
-    /// `delete` and `md` commands that found the key.
-    delete_hits,
-    /// `delete` and `md` commands that did not find the key.
-    delete_misses,
-    /// `incr` commands, and incrementing `ma` commands, that found the key.
-    incr_hits,
-    /// `incr` commands, and incrementing `ma` commands, that did not find the key.
-    incr_misses,
-    /// `decr` commands, and decrementing `ma` commands, that found the key.
-    decr_hits,
-    /// `decr` commands, and decrementing `ma` commands, that did not find the key.
-    decr_misses,
-    /// `cas` commands that stored their value.
-    cas_hits,
-    /// `cas` commands on a missing key.
-    cas_misses,
-    /// `cas` commands with another version than the stored one.
-    cas_badval,
-    /// Keys of `cmd_touch` that were found.
-    touch_hits,
-    /// Keys of `cmd_touch` that were not found.
-    touch_misses,
-    /// Values over the item size limit.
-    store_too_large,
-    /// Values that were not stored because there was no memory for them.
-    store_no_memory,
-    /// Values that were answered as misses because too much of the store was being sent already.
-    response_obj_oom,
-    /// Attempts to authenticate.
-    auth_cmds,
-    /// Attempts to authenticate that failed.
-    auth_errors,
-    /// Bytes received from clients.
-    bytes_read,
-    /// Bytes of replies to clients, counted when they are given to the driver.
-    bytes_written,
-    /// How often a connection had used up its share of a turn and had to wait for the next.
-    conn_yields,
-    /// Connections that were closed because they were idle for too long.
-    idle_kicks,
-    /// Connections that could not be accepted because the process had no file descriptor left.
-    listen_disabled_num,
-    /// Requests sent to another shard.
-    forwarded,
-    /// Requests carried out on the slice of another shard while it slept.
-    borrowed,
-    /// Turns of the shard.
-    turns,
-    /// Turns that had something to do.
-    turns_busy,
-    /// Turns that waited for the kernel.
-    waits,
-    /// How often it woke another shard.
-    wakeups,
+    /// What the commands of one shard did, or the sums over several shards. All of them only grow, until `stats reset`.
+    CommandCounters {
+        /// Keys asked for by `get`, `gets` and `mg` without touch.
+        cmd_get,
+        /// Requests to store a value, whether or not it was stored.
+        cmd_set,
+        /// `flush_all` commands, with those that were refused.
+        cmd_flush,
+        /// Keys asked for by `touch`, `gat`, `mg` with `T`.
+        cmd_touch,
+        /// Meta commands.
+        cmd_meta,
+        /// Keys of `cmd_get` that were found.
+        get_hits,
+        /// Keys of `cmd_get` that were not found.
+        get_misses,
+        /// `delete` and `md` commands that found the key.
+        delete_hits,
+        /// `delete` and `md` commands that did not find the key.
+        delete_misses,
+        /// `incr` commands, and incrementing `ma` commands, that found the key.
+        incr_hits,
+        /// `incr` commands, and incrementing `ma` commands, that did not find the key.
+        incr_misses,
+        /// `decr` commands, and decrementing `ma` commands, that found the key.
+        decr_hits,
+        /// `decr` commands, and decrementing `ma` commands, that did not find the key.
+        decr_misses,
+        /// `cas` commands that stored their value.
+        cas_hits,
+        /// `cas` commands on a missing key.
+        cas_misses,
+        /// `cas` commands with another version than the stored one.
+        cas_badval,
+        /// Keys of `cmd_touch` that were found.
+        touch_hits,
+        /// Keys of `cmd_touch` that were not found.
+        touch_misses,
+    }
+}
+
+counters! {
+    /// The counters of one shard, or the sums over several shards. All of them only grow, until `stats reset`.
+    Counters {
+        [nested] commands: CommandCounters = "What commands did.";
+        /// Values over the item size limit.
+        store_too_large,
+        /// Values that were not stored because there was no memory for them.
+        store_no_memory,
+        /// Values that were answered as misses because too much of the store was being sent already.
+        response_obj_oom,
+        /// Attempts to authenticate.
+        auth_cmds,
+        /// Attempts to authenticate that failed.
+        auth_errors,
+        /// Bytes received from clients.
+        bytes_read,
+        /// Bytes of replies to clients, counted when they are given to the driver.
+        bytes_written,
+        /// How often a connection had used up its share of a turn and had to wait for the next.
+        conn_yields,
+        /// Connections that were closed because they were idle for too long.
+        idle_kicks,
+        /// Connections that could not be accepted because the process had no file descriptor left.
+        listen_disabled_num,
+        /// Requests sent to another shard.
+        forwarded,
+        /// Requests carried out on the slice of another shard while it slept.
+        borrowed,
+        /// Turns of the shard.
+        turns,
+        /// Turns that had something to do.
+        turns_busy,
+        /// Turns that waited for the kernel.
+        waits,
+        /// How often it woke another shard.
+        wakeups,
+    }
 }
 
 macro_rules! store_cells {
@@ -144,6 +160,7 @@ store_cells!(
 /// The published numbers of one shard.
 #[derive(Debug)]
 pub struct Cells {
+    commands: [AtomicU64; CommandCounters::COUNT],
     counters: [AtomicU64; Counters::COUNT],
     store: [AtomicU64; STORE_COUNT],
     /// The numbers of the store at the last `stats reset`. The counts of the store itself are never reset.
@@ -153,6 +170,7 @@ pub struct Cells {
 impl Default for Cells {
     fn default() -> Self {
         Self {
+            commands: [const { AtomicU64::new(0) }; _],
             counters: [const { AtomicU64::new(0) }; _],
             store: [const { AtomicU64::new(0) }; _],
             store_at_reset: [const { AtomicU64::new(0) }; _],
@@ -163,6 +181,7 @@ impl Default for Cells {
 impl Cells {
     /// Shows `counters` to readers. Only the shard that these cells belong to may call this.
     pub fn publish(&self, counters: &Counters) {
+        write(&self.commands, counters.commands.to_array());
         write(&self.counters, counters.to_array());
     }
 
@@ -183,7 +202,8 @@ impl Cells {
         let load = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
         let store = store_from_array(self.store.each_ref().map(load));
         let at_reset = store_from_array(self.store_at_reset.each_ref().map(load));
-        (Counters::from_array(self.counters.each_ref().map(load)), since(&store, &at_reset))
+        let commands = CommandCounters::from_array(self.commands.each_ref().map(load));
+        (Counters::from_array(commands, self.counters.each_ref().map(load)), since(&store, &at_reset))
     }
 
     /// The numbers of this shard, with the names that `stats cores` shows. The first three belong to its
@@ -191,7 +211,7 @@ impl Cells {
     #[must_use]
     pub fn core_numbers(&self) -> [(&'static str, u64); 12] {
         let (counters, store) = self.read();
-        let requests = counters.cmd_get + counters.cmd_set + counters.cmd_touch;
+        let requests = counters.commands.cmd_get + counters.commands.cmd_set + counters.commands.cmd_touch;
         [
             ("items", store.items),
             ("bytes", store.bytes),
@@ -234,12 +254,16 @@ fn since(stats: &StoreStats, reset: &StoreStats) -> StoreStats {
 /// The sums over all shards.
 #[must_use]
 pub fn sum(cells: &[Cells]) -> (Counters, StoreStats) {
+    let mut commands = [0u64; CommandCounters::COUNT];
     let mut counters = [0u64; Counters::COUNT];
     let mut store = [0u64; STORE_COUNT];
     for cells in cells {
         let (of_shard, of_store) = cells.read();
+        let of_commands = of_shard.commands.to_array();
+        commands.iter_mut().zip(of_commands).for_each(|(sum, value)| *sum += value);
         counters.iter_mut().zip(of_shard.to_array()).for_each(|(sum, value)| *sum += value);
         store.iter_mut().zip(store_to_array(&of_store)).for_each(|(sum, value)| *sum += value);
     }
-    (Counters::from_array(counters), store_from_array(store))
+    let commands = CommandCounters::from_array(commands);
+    (Counters::from_array(commands, counters), store_from_array(store))
 }

@@ -13,8 +13,8 @@ pub(super) fn sections(server: &ServerContext, cache: &CacheContext) -> Markup {
         dl {
             dt { "stored" } dd { (store.items) " items, " (store.bytes) " bytes" }
             dt { "memory" } dd { (memory) }
-            dt { "gets" } dd { (counters.get_hits) " found, " (counters.get_misses) " not found" }
-            dt { "sets" } dd { (counters.cmd_set) }
+            dt { "gets" } dd { (counters.commands.get_hits) " found, " (counters.commands.get_misses) " not found" }
+            dt { "sets" } dd { (counters.commands.cmd_set) }
             dt { "evicted" } dd { (store.evictions) }
             dt { "expired" } dd { (store.reclaimed) }
         }

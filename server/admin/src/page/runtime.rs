@@ -69,7 +69,7 @@ fn shards(writer: &mut MetricsWriter<'_>, view: &AdminView) -> fmt::Result {
         ("corecached_shard_wakeups", "Times it woke another shard", |c| c.wakeups),
         ("corecached_shard_forwarded", "Requests it sent to another shard", |c| c.forwarded),
         ("corecached_shard_borrowed", "Requests it carried out for a shard that slept", |c| c.borrowed),
-        ("corecached_shard_requests", "Keys asked for or stored", |c| c.cmd_get + c.cmd_set + c.cmd_touch),
+        ("corecached_shard_requests", "Keys asked for or stored", |c| c.commands.cmd_get + c.commands.cmd_set + c.commands.cmd_touch),
     ];
     for (name, help, of) in counts {
         writer.counters(name, help, read.iter().enumerate().map(|(shard, (c, _))| (label(shard), of(c))))?;

@@ -59,11 +59,11 @@ impl Prefixes {
             return;
         }
         let counters = self.counters.entry(prefix.into()).or_default();
-        counters.get += after.cmd_get - before.cmd_get + after.cmd_touch - before.cmd_touch;
-        counters.hit += after.get_hits - before.get_hits + after.touch_hits - before.touch_hits;
-        counters.set += after.cmd_set - before.cmd_set;
+        counters.get += after.commands.cmd_get - before.commands.cmd_get + after.commands.cmd_touch - before.commands.cmd_touch;
+        counters.hit += after.commands.get_hits - before.commands.get_hits + after.commands.touch_hits - before.commands.touch_hits;
+        counters.set += after.commands.cmd_set - before.commands.cmd_set;
         counters.delete +=
-            (after.delete_hits + after.delete_misses) - (before.delete_hits + before.delete_misses);
+            (after.commands.delete_hits + after.commands.delete_misses) - (before.commands.delete_hits + before.commands.delete_misses);
     }
 
     /// The counters as text for another shard: a line for each prefix, with the prefix and its four counters.

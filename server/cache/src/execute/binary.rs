@@ -24,7 +24,7 @@ impl StoreCommand<'_> {
             | BinaryVerb::Replace
             | BinaryVerb::Append
             | BinaryVerb::Prepend => {
-                self.counters.cmd_set += 1;
+                self.counters.commands.cmd_set += 1;
                 let stored = self.store.store(key, data, &self.how_to_store_binary(binary), self.now);
                 self.binary_stored(binary, stored, out);
             }
@@ -80,11 +80,11 @@ impl StoreCommand<'_> {
         }
         let counters = &mut *self.counters;
         if touches {
-            counters.cmd_touch += 1;
-            *if hit { &mut counters.touch_hits } else { &mut counters.touch_misses } += 1;
+            counters.commands.cmd_touch += 1;
+            *if hit { &mut counters.commands.touch_hits } else { &mut counters.commands.touch_misses } += 1;
         } else {
-            counters.cmd_get += 1;
-            *if hit { &mut counters.get_hits } else { &mut counters.get_misses } += 1;
+            counters.commands.cmd_get += 1;
+            *if hit { &mut counters.commands.get_hits } else { &mut counters.commands.get_misses } += 1;
         }
         if !hit && !binary.quiet {
             binary::encode_miss(out, binary.envelope, shown_key);
@@ -125,9 +125,9 @@ impl StoreCommand<'_> {
         let joins = matches!(binary.verb, BinaryVerb::Append | BinaryVerb::Prepend);
         if binary.compare_cas != 0 && !joins {
             match stored {
-                Stored::Stored { .. } => counters.cas_hits += 1,
-                Stored::NotFound => counters.cas_misses += 1,
-                Stored::Exists => counters.cas_badval += 1,
+                Stored::Stored { .. } => counters.commands.cas_hits += 1,
+                Stored::NotFound => counters.commands.cas_misses += 1,
+                Stored::Exists => counters.commands.cas_badval += 1,
                 _ => {}
             }
         }
@@ -161,14 +161,14 @@ impl StoreCommand<'_> {
         let how = DeleteHow { compare_cas: self.compare_cas(binary), ..DeleteHow::default() };
         let status = match self.store.delete(key, &how, self.now) {
             Deleted::Deleted => {
-                self.counters.delete_hits += 1;
+                self.counters.commands.delete_hits += 1;
                 if !binary.quiet {
                     binary::encode_done(out, binary.envelope, 0);
                 }
                 return;
             }
             Deleted::NotFound => {
-                self.counters.delete_misses += 1;
+                self.counters.commands.delete_misses += 1;
                 Status::NotFound
             }
             Deleted::Exists => Status::Exists,

@@ -64,7 +64,7 @@ impl StoreCommand<'_> {
             Command::Retrieve(retrieve) => return self.retrieve(retrieve, hash, out),
             Command::Store(store) => {
                 let key = Key { bytes: store.key, hash };
-                self.counters.cmd_set += 1;
+                self.counters.commands.cmd_set += 1;
                 let stored =
                     self.store.store(key, data, &how_to_store(store, self.config, self.now), self.now);
                 self.store_reply(store, stored, out);
@@ -75,11 +75,11 @@ impl StoreCommand<'_> {
             Command::Meta(meta) => {
                 let mut scratch = [0; _];
                 let key = Key { bytes: MetaKey::decode(meta, &mut scratch), hash };
-                self.counters.cmd_meta += 1;
+                self.counters.commands.cmd_meta += 1;
                 match meta.verb {
                     MetaVerb::Get => return self.meta_get(meta, key, out),
                     MetaVerb::Set => {
-                        self.counters.cmd_set += 1;
+                        self.counters.commands.cmd_set += 1;
                         let stored = self.store.store(
                             key,
                             data,
@@ -108,7 +108,7 @@ impl StoreCommand<'_> {
         upload: Option<corecached_engine::Upload>,
         out: &mut Vec<u8>,
     ) {
-        self.counters.cmd_set += 1;
+        self.counters.commands.cmd_set += 1;
         match command {
             Command::Store(store) => {
                 let key = Key { bytes: store.key, hash };
@@ -119,7 +119,7 @@ impl StoreCommand<'_> {
             Command::Meta(meta) => {
                 let mut scratch = [0; _];
                 let key = Key { bytes: MetaKey::decode(meta, &mut scratch), hash };
-                self.counters.cmd_meta += 1;
+                self.counters.commands.cmd_meta += 1;
                 let how = how_to_meta_set(meta, self.config, self.now);
                 let stored = self.commit_upload(upload, key, &how);
                 self.meta_set_reply(meta, stored, out);
@@ -186,11 +186,11 @@ impl StoreCommand<'_> {
         }
         let counters = &mut *self.counters;
         if touch.is_some() {
-            counters.cmd_touch += 1;
-            *if hit { &mut counters.touch_hits } else { &mut counters.touch_misses } += 1;
+            counters.commands.cmd_touch += 1;
+            *if hit { &mut counters.commands.touch_hits } else { &mut counters.commands.touch_misses } += 1;
         } else {
-            counters.cmd_get += 1;
-            *if hit { &mut counters.get_hits } else { &mut counters.get_misses } += 1;
+            counters.commands.cmd_get += 1;
+            *if hit { &mut counters.commands.get_hits } else { &mut counters.commands.get_misses } += 1;
         }
         if last {
             out.extend_from_slice(line::END);
@@ -217,9 +217,9 @@ impl StoreCommand<'_> {
         };
         if store.verb == StoreVerb::Cas {
             match stored {
-                Stored::Stored { .. } => counters.cas_hits += 1,
-                Stored::NotFound => counters.cas_misses += 1,
-                Stored::Exists => counters.cas_badval += 1,
+                Stored::Stored { .. } => counters.commands.cas_hits += 1,
+                Stored::NotFound => counters.commands.cas_misses += 1,
+                Stored::Exists => counters.commands.cas_badval += 1,
                 _ => {}
             }
         }
@@ -232,7 +232,7 @@ impl StoreCommand<'_> {
         let key = Key { bytes: delete.key, hash };
         let deleted = self.store.delete(key, &DeleteHow::default(), self.now) == Deleted::Deleted;
         let counters = &mut *self.counters;
-        *if deleted { &mut counters.delete_hits } else { &mut counters.delete_misses } += 1;
+        *if deleted { &mut counters.commands.delete_hits } else { &mut counters.commands.delete_misses } += 1;
         if !delete.noreply {
             out.extend_from_slice(if deleted { line::DELETED } else { line::NOT_FOUND });
         }
@@ -270,10 +270,10 @@ impl StoreCommand<'_> {
     fn count_arithmetic(&mut self, decrement: bool, found: Option<bool>) {
         let counters = &mut *self.counters;
         *match (decrement, found) {
-            (false, Some(true)) => &mut counters.incr_hits,
-            (false, Some(false)) => &mut counters.incr_misses,
-            (true, Some(true)) => &mut counters.decr_hits,
-            (true, Some(false)) => &mut counters.decr_misses,
+            (false, Some(true)) => &mut counters.commands.incr_hits,
+            (false, Some(false)) => &mut counters.commands.incr_misses,
+            (true, Some(true)) => &mut counters.commands.decr_hits,
+            (true, Some(false)) => &mut counters.commands.decr_misses,
             (_, None) => return,
         } += 1;
     }
@@ -282,8 +282,8 @@ impl StoreCommand<'_> {
         let key = Key { bytes: touch.key, hash };
         let touched = self.store.touch(key, expires_at(touch.exptime, self.now), self.now);
         let counters = &mut *self.counters;
-        counters.cmd_touch += 1;
-        *if touched { &mut counters.touch_hits } else { &mut counters.touch_misses } += 1;
+        counters.commands.cmd_touch += 1;
+        *if touched { &mut counters.commands.touch_hits } else { &mut counters.commands.touch_misses } += 1;
         if !touch.noreply {
             out.extend_from_slice(if touched { line::TOUCHED } else { line::NOT_FOUND });
         }
@@ -349,11 +349,11 @@ impl StoreCommand<'_> {
         }
         let counters = &mut *self.counters;
         if ask.touch.is_some() {
-            counters.cmd_touch += 1;
-            *if hit { &mut counters.touch_hits } else { &mut counters.touch_misses } += 1;
+            counters.commands.cmd_touch += 1;
+            *if hit { &mut counters.commands.touch_hits } else { &mut counters.commands.touch_misses } += 1;
         } else {
-            counters.cmd_get += 1;
-            *if hit { &mut counters.get_hits } else { &mut counters.get_misses } += 1;
+            counters.commands.cmd_get += 1;
+            *if hit { &mut counters.commands.get_hits } else { &mut counters.commands.get_misses } += 1;
         }
         if !hit && !meta::is_hidden(meta, MetaCode::Miss) {
             meta::encode_header(out, MetaCode::Miss, None, meta, &MetaItem::default());
@@ -380,9 +380,9 @@ impl StoreCommand<'_> {
         };
         if meta.flags.has(b'C') {
             match code {
-                MetaCode::Done => self.counters.cas_hits += 1,
-                MetaCode::Exists => self.counters.cas_badval += 1,
-                _ => self.counters.cas_misses += 1,
+                MetaCode::Done => self.counters.commands.cas_hits += 1,
+                MetaCode::Exists => self.counters.commands.cas_badval += 1,
+                _ => self.counters.commands.cas_misses += 1,
             }
         }
         if !meta::is_hidden(meta, code) {
@@ -408,8 +408,8 @@ impl StoreCommand<'_> {
             Deleted::NoMemory => return out.extend_from_slice(line::OUT_OF_MEMORY),
         };
         match code {
-            MetaCode::Done => self.counters.delete_hits += 1,
-            MetaCode::NotFound => self.counters.delete_misses += 1,
+            MetaCode::Done => self.counters.commands.delete_hits += 1,
+            MetaCode::NotFound => self.counters.commands.delete_misses += 1,
             _ => {}
         }
         if !meta::is_hidden(meta, code) {

@@ -27,7 +27,7 @@ fn an_idle_server_stops_at_once_with_success() {
             half.send("set k 0 0 100000\r\nhalf of it");
             server.signal(signal);
             let exit = server.exit_within(PROMPT);
-            assert_eq!(exit.code(), Some(0), "{backend:?}, signal {signal}: {}", exit.stderr);
+            assert_eq!(exit.code(), Some(0), "{backend:?}, signal {signal:?}: {}", exit.stderr);
             for client in &mut clients {
                 assert_eq!(client.rest(), b"", "closed in order");
             }
