@@ -1,28 +1,29 @@
-//! Whether every shard still takes turns. Even an idle one does once a second; one that does not is stuck, which no
-//! look at the listening socket would show.
+//! Whether every shard still takes turns. Even an idle shard takes one a second. A shard that takes none is stuck, which the
+//! listening socket would not show.
 
 use std::time::{Duration, Instant};
 
 use corecached_shard::counters::Cells;
 
-/// A shard that took no turn for this long is stuck: ten times what an idle one waits.
+/// Time without a turn after which a shard counts as stuck: ten times the longest wait of an idle shard.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
 
-/// The turns of each shard as last seen, and since when they are so many.
+/// The turns of every shard as last seen.
 #[derive(Debug)]
-pub struct Heartbeats {
+pub(crate) struct Heartbeats {
+    /// For each shard its count of turns, and the time at which that count was first seen.
     seen: Vec<(u64, Instant)>,
 }
 
 impl Heartbeats {
-    /// All of them alive at `now`.
+    /// No shard is stuck at `now`.
     #[must_use]
-    pub fn new(shards: usize, now: Instant) -> Self {
+    pub(crate) fn new(shards: usize, now: Instant) -> Self {
         Self { seen: vec![(0, now); shards] }
     }
 
-    /// Look at what the shards have published. To be called about once a second.
-    pub fn look(&mut self, cells: &[Cells], now: Instant) {
+    /// Takes note of the turns that the shards have published. To be called about once a second.
+    pub(crate) fn look(&mut self, cells: &[Cells], now: Instant) {
         for ((turns, since), cells) in self.seen.iter_mut().zip(cells) {
             let (counters, _) = cells.read();
             if counters.turns != *turns {
@@ -31,9 +32,9 @@ impl Heartbeats {
         }
     }
 
-    /// The shards that are stuck.
+    /// The numbers of the shards that are stuck.
     #[must_use]
-    pub fn stuck(&self, now: Instant) -> Vec<usize> {
+    pub(crate) fn stuck(&self, now: Instant) -> Vec<usize> {
         let is_stuck = |since: Instant| now.saturating_duration_since(since) > STUCK_AFTER;
         self.seen
             .iter()
@@ -61,7 +62,7 @@ mod tests {
             beats.look(&cells, at(second));
         }
         assert_eq!(beats.stuck(at(20)), [1]);
-        // Also after `stats reset`, which takes the counter back.
+        // It recovers also after `stats reset`, which sets the counter to 0.
         turn(0, 0);
         turn(1, 7);
         beats.look(&cells, at(21));

@@ -1,8 +1,8 @@
-//! Pages over HTTP, on a thread of their own: `/` for people, `/metrics`, `/healthz`, `/readyz`, and `/drain` for whoever
-//! is on this machine. Owns the listening socket and the look at the shards' heartbeats; never touches a shard.
+//! Pages over HTTP, on a thread of their own: `/` for people, `/metrics`, `/healthz`, `/readyz`, and `/drain` for clients
+//! on this machine. It owns the listening socket and watches the heartbeats of the shards; it never touches a shard.
 //!
-//! Every request has a connection of its own, which is closed after the answer. At most [`CONNECTIONS_MAX`] are open;
-//! more wait in the kernel's queue until one has been answered or has run out of time.
+//! Every request has a connection of its own, which is closed after the response. At most [`CONNECTIONS_MAX`] are open;
+//! more wait in the kernel's queue until one of them has been answered or has run out of time.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -27,32 +27,32 @@ use crate::html;
 use crate::page::{CLASSIC_CONTENT_TYPE, MetricsPage, classic};
 use crate::view::{AdminView, Role};
 
-/// Connections answered at once: several times what scrapers and probes of one server come to.
-pub const CONNECTIONS_MAX: usize = 32;
-/// A request must have been read and answered within this time.
+/// Connections that are answered at once: several times as many as the scrapers and probes of one server open.
+const CONNECTIONS_MAX: usize = 32;
+/// Limit for reading a request and answering it. The connection is closed past it.
 const REQUEST_TIME: Duration = Duration::from_secs(5);
-/// Bytes of a request's head: the least that the library takes.
+/// Longest head of a request, bytes: the least that hyper accepts.
 const HEAD_BYTES_MAX: usize = 8192;
-/// Time between two looks at the shards.
+/// Time between two looks at the turns of the shards.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Pause when no connection can be accepted for want of descriptors.
+/// Pause after a connection could not be accepted, as when no descriptor is free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// `EX_OSERR` of sysexits.
 const EX_OSERR: u8 = 71;
 
-/// A socket that listens, before there is anything to tell.
+/// The admin server. It listens from [`Admin::bind`] on and answers from [`Admin::run`] on.
 #[derive(Debug)]
 pub struct Admin {
     listener: std::net::TcpListener,
-    /// Where it listens.
+    /// The address that it listens on; a port of 0 is replaced by the port that the kernel chose.
     pub address: SocketAddr,
 }
 
 impl Admin {
-    /// Listen on `address`.
+    /// Listens on `address`.
     ///
     /// # Errors
-    /// When it cannot be had.
+    /// The address cannot be listened on; the error names `--admin-listen`.
     pub fn bind(address: SocketAddr) -> Result<Self, ConfigError> {
         let bind = || {
             let listener = std::net::TcpListener::bind(address)?;
@@ -66,7 +66,7 @@ impl Admin {
         })
     }
 
-    /// Answer for as long as the process lives, also while it stops.
+    /// Answers requests until the process ends, also while the server stops.
     pub fn run(self, view: AdminView) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let outcome = runtime.and_then(|runtime| runtime.block_on(serve(self.listener, view)));
@@ -76,7 +76,7 @@ impl Admin {
     }
 }
 
-/// What requests are answered from.
+/// What the responses are made from.
 struct AdminState {
     view: AdminView,
     page: MetricsPage,
@@ -90,10 +90,10 @@ async fn serve(listener: std::net::TcpListener, view: AdminView) -> std::io::Res
         beats: Mutex::new(Heartbeats::new(view.server.cells.len(), Instant::now())),
         view,
     });
-    tokio::spawn(look(Arc::clone(&state)));
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    tokio::spawn(watch_heartbeats(Arc::clone(&state)));
+    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return Ok(()) };
+        let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return Ok(()) };
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -102,7 +102,7 @@ async fn serve(listener: std::net::TcpListener, view: AdminView) -> std::io::Res
                 continue;
             }
         };
-        // A client on this machine, whatever address of it the server listens on.
+        // A client on this machine has a loopback address, or the address that it connected to.
         let is_local = peer.ip().is_loopback() || stream.local_addr().is_ok_and(|own| own.ip() == peer.ip());
         let state = Arc::clone(&state);
         tokio::spawn(async move {
@@ -113,14 +113,14 @@ async fn serve(listener: std::net::TcpListener, view: AdminView) -> std::io::Res
             let mut http = hyper::server::conn::http1::Builder::new();
             http.keep_alive(false).max_buf_size(HEAD_BYTES_MAX);
             let connection = http.serve_connection(TokioIo::new(stream), answer);
-            // Whoever does not ask in time, or asks nonsense, is cut off.
+            // A client that sends no request in time, or a malformed one, is disconnected.
             let _ = tokio::time::timeout(REQUEST_TIME, connection).await;
-            drop(place);
+            drop(permit);
         });
     }
 }
 
-async fn look(state: Arc<AdminState>) {
+async fn watch_heartbeats(state: Arc<AdminState>) {
     let mut every = tokio::time::interval(LOOK_EVERY);
     loop {
         every.tick().await;
@@ -129,7 +129,7 @@ async fn look(state: Arc<AdminState>) {
     }
 }
 
-/// An answer as plain text.
+/// A response of plain text.
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
@@ -160,6 +160,7 @@ impl AdminState {
         }
     }
 
+    /// `/metrics`, in OpenMetrics format or in the Prometheus text format.
     async fn metrics(&self, open: bool) -> Response<Full<Bytes>> {
         match self.page.render().await {
             Ok(page) => {
@@ -175,7 +176,7 @@ impl AdminState {
         }
     }
 
-    /// The page for people.
+    /// `/`: the page for people.
     async fn overview(&self, query: Option<&str>) -> Response<Full<Bytes>> {
         self.view.refresh().await;
         let mut response = text(StatusCode::OK, html::render(&self.view, query));
@@ -189,7 +190,7 @@ impl AdminState {
         response
     }
 
-    /// Whether the process should go on at all.
+    /// `/healthz`: whether the process should be left running.
     fn health(&self) -> Response<Full<Bytes>> {
         let stuck = self.beats.lock().unwrap_or_else(PoisonError::into_inner).stuck(Instant::now());
         match stuck.as_slice() {
@@ -198,7 +199,7 @@ impl AdminState {
         }
     }
 
-    /// Whether clients should be sent here.
+    /// `/readyz`: whether clients should be sent here.
     fn readiness(&self) -> Response<Full<Bytes>> {
         match self.view.server.lifecycle.unready() {
             None => text(StatusCode::OK, "ready\n"),
@@ -207,7 +208,7 @@ impl AdminState {
     }
 }
 
-/// Whoever says what it accepts, and does not name OpenMetrics, gets the older format.
+/// Whether the client takes OpenMetrics: it names that format, or it names no format at all.
 fn knows_openmetrics(headers: &HeaderMap) -> bool {
     let mut accepted = headers.get_all(ACCEPT).iter().peekable();
     accepted.peek().is_none()

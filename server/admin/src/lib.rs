@@ -1,5 +1,5 @@
 //! HTTP for operators, on a thread of its own: metrics for Prometheus, health and readiness for probes, and a page for
-//! people. Reads what a server shares ([`AdminView`]) and never touches a shard.
+//! people. It reads what a server shares ([`AdminView`]) and never touches a shard.
 
 mod heartbeats;
 mod html;
@@ -7,5 +7,5 @@ mod http;
 mod page;
 mod view;
 
-pub use http::{Admin, CONNECTIONS_MAX};
+pub use http::Admin;
 pub use view::{AdminView, Role};

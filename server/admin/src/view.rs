@@ -7,34 +7,34 @@ use corecached_net::tls::Certificates;
 use corecached_proxy::ProxyView;
 use corecached_shard::ServerContext;
 
-/// A plain view of a running server.
+/// What the admin server reads of a running server. It is a set of shared references and numbers, cheap to clone.
 #[derive(Clone, Debug)]
 pub struct AdminView {
-    /// What every server has.
+    /// The state that every server has: clock, counters, lifecycle and network.
     pub server: ServerContext,
-    /// Most clients at once, over all shards.
+    /// Most connections of clients at once, over all shards (`-c`).
     pub connections_max: usize,
-    /// Bytes of memory that the control group grants; `None` without a limit.
+    /// Memory that the control group allows, bytes; `None` without a limit.
     pub memory_limit_bytes: Option<u64>,
-    /// Cores' worth of time that the control group grants; `None` without a limit.
+    /// CPU time that the control group allows, in cores; `None` without a limit.
     pub cpu_limit_cores: Option<f64>,
-    /// Certificates of secured connections, if there are any.
+    /// The certificates that clients are shown; `None` when no listening socket is secured.
     pub certificates: Option<Arc<Certificates>>,
-    /// What the server is, with what only such a server has.
+    /// The role of the server, with the state that only this role has.
     pub role: Role,
 }
 
-/// What a server is.
+/// The role of a server, with its state.
 #[derive(Clone, Debug)]
 pub enum Role {
-    /// It stores items.
+    /// A cache: it stores items.
     Cache(Arc<CacheContext>),
-    /// It sends requests on.
+    /// A proxy: it forwards requests to caches.
     Proxy(Arc<ProxyView>),
 }
 
 impl Role {
-    /// The name of the role, as metrics and pages show it.
+    /// The name of the role as metrics and pages show it.
     pub(crate) const fn name(&self) -> &'static str {
         match self {
             Self::Cache(_) => "cache",
@@ -44,7 +44,7 @@ impl Role {
 }
 
 impl AdminView {
-    /// Asks the shards of a proxy for new reports, and waits for them for a moment.
+    /// Asks the shards of a proxy for new reports, and waits a moment for them. It does nothing for a cache.
     pub(crate) async fn refresh(&self) {
         if let Role::Proxy(proxy) = &self.role {
             proxy.reports.refresh(self.server.lifecycle.presence()).await;

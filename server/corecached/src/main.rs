@@ -57,16 +57,8 @@ fn main() -> ExitCode {
 }
 
 /// The first words of a command line that name a command or a role.
-const COMMANDS: [&str; 8] = [
-    "memcached",
-    "proxy",
-    "mcrouter",
-    "check-config",
-    "healthcheck",
-    "seccomp-profile",
-    "drain",
-    "replay",
-];
+const COMMANDS: [&str; 8] =
+    ["memcached", "proxy", "mcrouter", "check-config", "healthcheck", "seccomp-profile", "drain", "replay"];
 
 /// Prints what is wrong with a command line, or the help if that was asked for.
 fn usage(error: &clap::Error) -> ExitCode {

@@ -179,7 +179,7 @@ pub struct ProxyArgs {
     /// Milliseconds after a pool's servers changed in which keys are fetched from where they were; 0: never
     ///
     /// For pools without a "warm_resize" of their own. Costs a request more for each key that moved and is not there yet,
-    /// and a delete more for each write of one; see the README.
+    /// and a delete more for each write of one; see server/docs/proxy.md.
     #[arg(long, value_name = "MS", default_value = "0")]
     pub warm_resize_ms: String,
 

@@ -34,7 +34,7 @@ use crossbeam_channel::Receiver;
 use crate::merge::Merge;
 use crate::reply_format::ReplyFormat;
 use crate::request::{Operation, OwnedRequest};
-use crate::route::{self, Action, Execution, ExecutionLimits, Routes, ErrorDowngrade};
+use crate::route::{self, Action, ErrorDowngrade, Execution, ExecutionLimits, Routes};
 use crate::spool::{Spooler, Undelivered};
 use crate::upstream::{Destination, failure};
 use pending::{ClientRequest, PendingRequest, PendingRequests};

@@ -62,7 +62,6 @@ impl<S: Service> Shards<S> {
     }
 
     /// How many there are.
-    #[expect(clippy::len_without_is_empty, reason = "a server has shards; whether they are empty is another question")]
     pub fn len(&self) -> usize {
         self.shards.len()
     }
@@ -121,7 +120,11 @@ impl<S: Service> Shards<S> {
         assert_eq!(self.context.network.admission.open(), 0, "a connection was leaked");
         for shard in &mut self.shards {
             let Leftovers { connections, counts } = (self.leftovers)(shard.service());
-            assert_eq!(shard.driver_mut().left_behind(), (connections, 0), "connections or buffers were leaked");
+            assert_eq!(
+                shard.driver_mut().left_behind(),
+                (connections, 0),
+                "connections or buffers were leaked"
+            );
             assert!(counts.iter().all(|(_, count)| *count == 0), "left behind: {counts:?}");
         }
     }

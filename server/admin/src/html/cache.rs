@@ -1,4 +1,4 @@
-//! Of a cache: what it holds and how often it had it.
+//! The part of the page that shows the items of a cache.
 
 use maud::{Markup, html};
 

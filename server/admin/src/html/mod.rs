@@ -1,5 +1,5 @@
-//! The page that a person looks at: `/` of the admin server. One document without script or anything to fetch; every
-//! text in it is escaped. What it shows stands in `stats` and `/metrics` too.
+//! The page for people: `/` of the admin server. It is one document without scripts that fetches nothing; every text in it
+//! is escaped. `stats` and `/metrics` show the same numbers.
 
 mod cache;
 mod proxy;
@@ -16,8 +16,8 @@ use crate::view::{AdminView, Role};
 
 /// Longest time between two loads that `?refresh=` may ask for, seconds.
 const REFRESH_MAX_S: u32 = 3600;
-/// Nothing is fetched or run, whatever a key is called.
-pub const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
+/// The content security policy of the page: nothing is fetched or run, even if a name that the page shows tries to.
+pub(crate) const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
 
 const STYLE: &str = "
 :root { color-scheme: light dark; --line: #d0d4da; --quiet: #5c6570; --bad: #b3261e; --good: #1a7f37; --band: #f4f5f7; }
@@ -39,9 +39,9 @@ dt { color: var(--quiet); } dd { margin: 0; overflow-wrap: anywhere; }
 .quiet { color: var(--quiet); } .bad { color: var(--bad); } .good { color: var(--good); }
 ";
 
-/// The page; `query` is what its address has behind the `?`. What shards say of themselves is not asked for here.
+/// Renders the page. `query` is the part of its address after the `?`. The caller refreshes the view before.
 #[must_use]
-pub fn render(view: &AdminView, query: Option<&str>) -> String {
+pub(crate) fn render(view: &AdminView, query: Option<&str>) -> String {
     let role = view.role.name();
     let page = html! {
         (DOCTYPE)
@@ -67,7 +67,7 @@ pub fn render(view: &AdminView, query: Option<&str>) -> String {
     page.into_string()
 }
 
-/// The seconds of `refresh=SECONDS`.
+/// The seconds of `refresh=SECONDS` in the query; `None` without it or when they are out of bounds.
 fn refresh(query: &str) -> Option<u32> {
     let value = query.split('&').find_map(|part| part.strip_prefix("refresh="))?;
     value.parse().ok().filter(|seconds| (1..=REFRESH_MAX_S).contains(seconds))
@@ -96,7 +96,7 @@ fn facts(view: &AdminView) -> Markup {
     }
 }
 
-/// What `stats cores` shows, a row a core.
+/// The table of `stats cores`, with one row for each core.
 fn cores(view: &AdminView) -> Markup {
     // A proxy stores nothing.
     let left_out = if matches!(view.role, Role::Proxy(_)) { 3 } else { 0 };
@@ -109,7 +109,7 @@ fn cores(view: &AdminView) -> Markup {
     html! { h2 { "Cores" } (table(&heads, rows.iter().enumerate().map(row))) }
 }
 
-/// A table that scrolls by itself where the screen is narrow.
+/// A table, which scrolls sideways on a narrow screen.
 fn table(heads: &[&str], rows: impl IntoIterator<Item = Markup>) -> Markup {
     html! {
         div.wide {
@@ -125,7 +125,7 @@ fn none(text: &str) -> Markup {
     html! { p.quiet { (text) } }
 }
 
-/// A unix second, in UTC.
+/// A Unix time in seconds, spelled out in UTC.
 fn time(at_s: u32) -> impl Display {
     Timestamp::from_second(at_s.into()).unwrap_or_default().strftime("%F %T UTC").to_string()
 }

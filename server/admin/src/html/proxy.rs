@@ -1,4 +1,5 @@
-//! Of a proxy: pools and their rings, destinations, hot keys, and what its control thread did.
+//! The part of the page that shows a proxy: its pools and their rings, its destinations, hot keys, and the events of its
+//! control thread.
 
 use maud::{Markup, html};
 
@@ -39,7 +40,7 @@ fn pool(ring: &RingView) -> Markup {
             @match &ring.scheme { Some(scheme) => (scheme), None => "no route hashes over it" }
             @if ring.copies > 1 { ", " (ring.copies) " copies of each key" }
         }
-        @if ring.members.is_empty() { p.bad { "Nobody is in it." } }
+        @if ring.members.is_empty() { p.bad { "No members." } }
         @else { (table(&["member", "share of the keys"], ring.members.iter().map(row))) }
     }
 }

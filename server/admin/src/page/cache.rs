@@ -1,13 +1,17 @@
-//! What a cache counts, under memcached_exporter's names.
+//! Metrics of a cache, under the names of memcached_exporter where it has them.
 
 use std::fmt;
 
 use super::MetricsWriter;
-use corecached_shard::counters;
 use corecached_cache::CacheContext;
+use corecached_shard::counters;
 use corecached_shard::{MEMCACHED_VERSION, ServerContext};
 
-pub(super) fn write(writer: &mut MetricsWriter<'_>, server: &ServerContext, cache: &CacheContext) -> fmt::Result {
+pub(super) fn write(
+    writer: &mut MetricsWriter<'_>,
+    server: &ServerContext,
+    cache: &CacheContext,
+) -> fmt::Result {
     let (counters, store) = counters::sum(&server.cells);
     writer.gauge("memcached_up", "Always 1: the server itself says so", 1)?;
     writer.gauges(
@@ -21,7 +25,7 @@ pub(super) fn write(writer: &mut MetricsWriter<'_>, server: &ServerContext, cach
     let command = |command, status| vec![("command", command), ("status", status)];
     writer.counters(
         "memcached_commands",
-        "Commands by what came of them",
+        "Commands by result",
         [
             (command("get", "hit"), counters.commands.get_hits),
             (command("get", "miss"), counters.commands.get_misses),
@@ -61,7 +65,11 @@ pub(super) fn write(writer: &mut MetricsWriter<'_>, server: &ServerContext, cach
         "Items dropped before they expired, to make room",
         store.evictions,
     )?;
-    writer.counter("memcached_items_reclaimed", "Expired items whose room was used again", store.reclaimed)?;
+    writer.counter(
+        "memcached_items_reclaimed",
+        "Expired items whose room was used again",
+        store.reclaimed,
+    )?;
     writer.counter(
         "corecached_items_evicted_unfetched",
         "Items dropped to make room that had never been asked for",

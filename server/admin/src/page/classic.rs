@@ -1,19 +1,19 @@
-//! The page for readers who do not know OpenMetrics: Prometheus' own text format, version 0.0.4. Made from the other
-//! by what differs between the two as far as this page goes: there a counter is called by its family's name, here by its
-//! samples', which end with `_total`.
+//! The page for clients that do not take OpenMetrics: the text format of Prometheus, version 0.0.4. It is made from the
+//! OpenMetrics page. For these metrics the formats differ in two things: OpenMetrics describes a counter under its name
+//! without `_total`, this format with it; and OpenMetrics ends with `# EOF`.
 
-/// Of what the page is in this form.
-pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// The media type of the page in this format.
+pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// `page` in the older format.
-pub fn classic(page: &str) -> String {
+/// Converts a page from OpenMetrics to the text format.
+pub(crate) fn classic(page: &str) -> String {
     let mut out = String::with_capacity(page.len() + page.len() / 16);
     let mut lines = page.lines().peekable();
     let mut is_counter = false;
     while let Some(line) = lines.next() {
         let described = |prefix| line.strip_prefix(prefix).and_then(|rest: &str| rest.split_once(' '));
         if let Some((name, rest)) = described("# HELP ") {
-            // What it is stands on the next line.
+            // The type is on the next line.
             is_counter = lines.peek().is_some_and(|next| next.ends_with(" counter"));
             put(&mut out, &["# HELP ", name, suffix(is_counter), " ", rest]);
         } else if let Some((name, rest)) = described("# TYPE ") {

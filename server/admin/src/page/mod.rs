@@ -1,5 +1,5 @@
-//! `/metrics`: what shards publish, as Prometheus reads it. Names that memcached_exporter uses mean the same here; what
-//! only this server has begins with `corecached_`.
+//! `/metrics`: the counters that shards publish, in a format of Prometheus. Names that memcached_exporter uses mean the same
+//! here; the names of other metrics of the server begin with `corecached_`.
 
 mod cache;
 mod classic;
@@ -19,32 +19,32 @@ use prometheus_client::registry::Registry;
 
 use crate::view::{AdminView, Role};
 
-pub use classic::{CONTENT_TYPE as CLASSIC_CONTENT_TYPE, classic};
+pub(crate) use classic::{CONTENT_TYPE as CLASSIC_CONTENT_TYPE, classic};
 
-/// The page of metrics, written anew for each request.
+/// The page of metrics. It is written anew for each request.
 #[derive(Debug)]
-pub struct MetricsPage {
+pub(crate) struct MetricsPage {
     view: AdminView,
     registry: Registry,
 }
 
 impl MetricsPage {
     /// The media type of the page.
-    pub const CONTENT_TYPE: &'static str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    pub(crate) const CONTENT_TYPE: &'static str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-    /// The page of a server.
+    /// Makes the page of the server that `view` shows.
     #[must_use]
-    pub fn new(view: &AdminView) -> Self {
+    pub(crate) fn new(view: &AdminView) -> Self {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(ViewCollector(view.clone())));
         Self { view: view.clone(), registry }
     }
 
-    /// The text of the page, in the format of OpenMetrics.
+    /// The text of the page in OpenMetrics format.
     ///
     /// # Errors
-    /// When a metric cannot be written. Writing to memory does not fail, so that would be a fault of a metric's own.
-    pub async fn render(&self) -> Result<String, fmt::Error> {
+    /// A metric cannot be written. Writing to memory does not fail, so that is a fault in the code of the metric.
+    pub(crate) async fn render(&self) -> Result<String, fmt::Error> {
         self.view.refresh().await;
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
@@ -68,24 +68,24 @@ impl Collector for ViewCollector {
     }
 }
 
-/// Label names and values of one row.
+/// Names and values of the labels of one sample.
 type Labels<'a> = Vec<(&'static str, &'a str)>;
 
-/// Writes metrics, one after the other.
+/// Writes metrics one after another, each with its help text and its type.
 struct MetricsWriter<'e>(DescriptorEncoder<'e>);
 
 impl MetricsWriter<'_> {
-    /// One number that only grows; `_total` is added to its name.
+    /// Writes one number that only grows; the format adds `_total` to its name.
     fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
         self.counters(name, help, [(Vec::new(), value)])
     }
 
-    /// One number as it is now.
+    /// Writes one number as it is now.
     fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
         self.gauges(name, help, [(Vec::new(), value)])
     }
 
-    /// See [`MetricsWriter::counter`]; one row each.
+    /// Writes one counter for each set of labels; see [`MetricsWriter::counter`].
     fn counters<'a>(
         &mut self,
         name: &str,
@@ -95,7 +95,7 @@ impl MetricsWriter<'_> {
         self.rows(name, help, rows.into_iter().map(|(labels, value)| (labels, ConstCounter::new(value))))
     }
 
-    /// The same, in seconds.
+    /// Writes one counter of seconds for each set of labels.
     fn seconds<'a>(
         &mut self,
         name: &str,
@@ -105,7 +105,7 @@ impl MetricsWriter<'_> {
         self.rows(name, help, rows.into_iter().map(|(labels, value)| (labels, ConstCounter::new(value))))
     }
 
-    /// See [`MetricsWriter::gauge`]; one row each.
+    /// Writes one gauge for each set of labels; see [`MetricsWriter::gauge`].
     fn gauges<'a>(
         &mut self,
         name: &str,
@@ -124,7 +124,8 @@ impl MetricsWriter<'_> {
     ) -> fmt::Result {
         let mut encoder = self.0.encode_descriptor(name, help, None, M::TYPE)?;
         let mut rows = rows.into_iter().peekable();
-        // One number without labels: as a family it would be written with empty braces, which is another name to some.
+        // A number without labels is not written as a family: its sample would have empty braces, which some parsers take
+        // for part of the name.
         if let Some((_, metric)) = rows.next_if(|(labels, _)| labels.is_empty()) {
             return metric.encode(encoder);
         }

@@ -1,4 +1,4 @@
-//! The process, under the names that every Prometheus client uses, and the limits it runs under.
+//! Metrics of the process, under the names that every Prometheus client uses, and of the limits of its control group.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! What a proxy counts: what it was asked for, and each destination.
+//! Metrics of a proxy: the commands of its clients, its configuration, and its destinations.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +9,7 @@ use corecached_proxy::stats::{DestinationStats, Totals};
 
 pub(super) fn write(writer: &mut MetricsWriter<'_>, proxy: &ProxyView) -> fmt::Result {
     let totals = Totals::new(&proxy.reports.read());
-    // Pools may know a server with different timeouts: one row for all of them.
+    // Pools may name one server with different timeouts. It has one sample, which adds all of them.
     let mut destinations: BTreeMap<&str, DestinationStats> = BTreeMap::new();
     for (address, server) in &totals.destinations {
         destinations.entry(short(address)).or_default().add(server);
@@ -22,7 +22,7 @@ pub(super) fn write(writer: &mut MetricsWriter<'_>, proxy: &ProxyView) -> fmt::R
     let wrong = proxy.config_failures();
     writer.counters(
         "corecached_proxy_config_reloads",
-        "Changed configurations that were read, by what came of them",
+        "Changed configurations that were read, by result",
         [(vec![("result", "good")], proxy.control_log.reloads()), (vec![("result", "wrong")], wrong)],
     )?;
     let layout = proxy.control_log.layout();
@@ -74,7 +74,7 @@ pub(super) fn write(writer: &mut MetricsWriter<'_>, proxy: &ProxyView) -> fmt::R
         .filter_map(|(name, &value)| Some((vec![("outcome", name.strip_prefix("resize_")?)], value)));
     writer.counters(
         "corecached_proxy_resize_keys",
-        "Keys looked for on earlier servers of a pool, and what came of it",
+        "Keys looked for on earlier servers of a pool, by outcome",
         outcomes,
     )?;
     let hedges = totals
@@ -83,7 +83,7 @@ pub(super) fn write(writer: &mut MetricsWriter<'_>, proxy: &ProxyView) -> fmt::R
         .filter_map(|(name, &value)| Some((vec![("outcome", name.strip_prefix("hedge_")?)], value)));
     writer.counters(
         "corecached_proxy_hedges",
-        "Gets to be sent to a second copy, and what came of it",
+        "Gets to be sent to a second copy, by outcome",
         hedges,
     )?;
     for (name, help, counter) in [
@@ -124,7 +124,7 @@ pub(super) fn write(writer: &mut MetricsWriter<'_>, proxy: &ProxyView) -> fmt::R
     )?;
     writer.gauges(
         "corecached_proxy_destination_pending",
-        "Requests that wait to be sent",
+        "Requests without a reply, sent or not",
         rows(|s| s.pending),
     )?;
     writer.gauges(
@@ -164,7 +164,8 @@ pub(super) fn write(writer: &mut MetricsWriter<'_>, proxy: &ProxyView) -> fmt::R
     )
 }
 
-/// `10.0.0.1:11211` of `10.0.0.1:11211:ascii:plain:notcompressed-1000`, which is how mcrouter's stats write it.
+/// The `HOST:PORT` of a destination that is written as in mcrouter's stats, such as
+/// `10.0.0.1:11211:ascii:plain:notcompressed-1000`.
 pub(crate) fn short(address: &str) -> &str {
     address.split_once(":ascii:").map_or(address, |(short, _)| short)
 }

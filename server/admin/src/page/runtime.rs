@@ -1,37 +1,33 @@
-//! What every server has, cache or proxy: clients' connections, and what each shard did.
+//! Metrics of every server, cache or proxy: its clients' connections, and the work of each shard.
 
 use std::fmt;
 
 use super::{Labels, MetricsWriter};
-use corecached_shard::counters::{self, Counters};
-use corecached_shard::VERSION;
 use crate::view::{AdminView, Role};
+use corecached_shard::VERSION;
+use corecached_shard::counters::{self, Counters};
 
 pub(super) fn write(writer: &mut MetricsWriter<'_>, view: &AdminView) -> fmt::Result {
     let (counters, _) = counters::sum(&view.server.cells);
     let server = &view.server;
     let role = view.role.name();
-    writer.gauges(
-        "corecached_build_info",
-        "Always 1",
-        [(vec![("version", VERSION), ("role", role)], 1)],
-    )?;
+    writer.gauges("corecached_build_info", "Always 1", [(vec![("version", VERSION), ("role", role)], 1)])?;
     let (backend, reason) = server.network.backend.split_once(' ').unwrap_or((&server.network.backend, ""));
     writer.gauges(
         "corecached_io_backend_info",
         "Always 1: how the network is reached, and why not by io_uring",
         [(vec![("backend", backend), ("reason", reason)], 1)],
     )?;
-    writer.gauge("corecached_ready", "Whether clients should be sent here", server.lifecycle.unready().is_none().into())?;
+    writer.gauge(
+        "corecached_ready",
+        "Whether clients should be sent here",
+        server.lifecycle.unready().is_none().into(),
+    )?;
     writer.gauge("corecached_shards", "Shards, one a core", view.server.cells.len() as u64)?;
 
     let admission = &server.network.admission;
     writer.gauge("memcached_current_connections", "Clients connected now", admission.open() as u64)?;
-    writer.gauge(
-        "memcached_max_connections",
-        "Most clients at once, -c",
-        view.connections_max as u64,
-    )?;
+    writer.gauge("memcached_max_connections", "Most clients at once, -c", view.connections_max as u64)?;
     writer.counter("memcached_connections", "Clients that connected", admission.accepted())?;
     writer.counter(
         "memcached_connections_rejected",
@@ -45,7 +41,7 @@ pub(super) fn write(writer: &mut MetricsWriter<'_>, view: &AdminView) -> fmt::Re
     )?;
     writer.counter(
         "memcached_connections_listener_disabled",
-        "Connections that could not be accepted for want of descriptors",
+        "Connections that could not be accepted because no descriptor was free",
         counters.listen_disabled_num,
     )?;
     let accepting = !server.lifecycle.is_stopping();
@@ -56,7 +52,7 @@ pub(super) fn write(writer: &mut MetricsWriter<'_>, view: &AdminView) -> fmt::Re
     shards(writer, view)
 }
 
-/// A row a shard.
+/// Metrics with one sample for each shard.
 fn shards(writer: &mut MetricsWriter<'_>, view: &AdminView) -> fmt::Result {
     let names: Vec<String> = (0..view.server.cells.len()).map(|shard| shard.to_string()).collect();
     let read: Vec<_> = view.server.cells.iter().map(counters::Cells::read).collect();
@@ -69,7 +65,9 @@ fn shards(writer: &mut MetricsWriter<'_>, view: &AdminView) -> fmt::Result {
         ("corecached_shard_wakeups", "Times it woke another shard", |c| c.wakeups),
         ("corecached_shard_forwarded", "Requests it sent to another shard", |c| c.forwarded),
         ("corecached_shard_borrowed", "Requests it carried out for a shard that slept", |c| c.borrowed),
-        ("corecached_shard_requests", "Keys asked for or stored", |c| c.commands.cmd_get + c.commands.cmd_set + c.commands.cmd_touch),
+        ("corecached_shard_requests", "Keys asked for or stored", |c| {
+            c.commands.cmd_get + c.commands.cmd_set + c.commands.cmd_touch
+        }),
     ];
     for (name, help, of) in counts {
         writer.counters(name, help, read.iter().enumerate().map(|(shard, (c, _))| (label(shard), of(c))))?;

@@ -1,4 +1,4 @@
-//! What happened on secured connections of clients.
+//! Metrics of the secured connections of clients.
 
 use std::fmt;
 use std::sync::atomic::Ordering;

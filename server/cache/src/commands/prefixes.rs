@@ -59,11 +59,13 @@ impl Prefixes {
             return;
         }
         let counters = self.counters.entry(prefix.into()).or_default();
-        counters.get += after.commands.cmd_get - before.commands.cmd_get + after.commands.cmd_touch - before.commands.cmd_touch;
-        counters.hit += after.commands.get_hits - before.commands.get_hits + after.commands.touch_hits - before.commands.touch_hits;
+        counters.get += after.commands.cmd_get - before.commands.cmd_get + after.commands.cmd_touch
+            - before.commands.cmd_touch;
+        counters.hit += after.commands.get_hits - before.commands.get_hits + after.commands.touch_hits
+            - before.commands.touch_hits;
         counters.set += after.commands.cmd_set - before.commands.cmd_set;
-        counters.delete +=
-            (after.commands.delete_hits + after.commands.delete_misses) - (before.commands.delete_hits + before.commands.delete_misses);
+        counters.delete += (after.commands.delete_hits + after.commands.delete_misses)
+            - (before.commands.delete_hits + before.commands.delete_misses);
     }
 
     /// The counters as text for another shard: a line for each prefix, with the prefix and its four counters.

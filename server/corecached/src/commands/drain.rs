@@ -38,9 +38,8 @@ pub fn drain(args: &DrainArgs) -> Result<(), CommandError> {
     let limits =
         stream.set_read_timeout(Some(TIMEOUT)).and_then(|()| stream.set_write_timeout(Some(TIMEOUT)));
     limits.map_err(failed("connect"))?;
-    let request = format!(
-        "POST /drain HTTP/1.1\r\nhost: {target}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
-    );
+    let request =
+        format!("POST /drain HTTP/1.1\r\nhost: {target}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",);
     stream.write_all(request.as_bytes()).map_err(failed("send"))?;
     let mut response = Vec::new();
     stream.take(RESPONSE_BYTES_MAX).read_to_end(&mut response).map_err(failed("receive"))?;

@@ -14,8 +14,10 @@ use crate::support::{Authority, Backend, Client, Folder, Launch, Server};
 fn check(page: &str, names: &BTreeSet<String>) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(page);
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let missing: Vec<&String> =
-        names.iter().filter(|name| !text.contains(&format!("`{name}`")) && !text.contains(&format!(":{name}`"))).collect();
+    let missing: Vec<&String> = names
+        .iter()
+        .filter(|name| !text.contains(&format!("`{name}`")) && !text.contains(&format!(":{name}`")))
+        .collect();
     assert!(missing.is_empty(), "server/docs/{page} does not name {missing:?}: write a line on each of them");
 }
 
@@ -61,6 +63,7 @@ fn every_metric_stands_in_the_documentation() {
     let proxy = proxy(Backend::Epoll, 1, &args);
     Client::connect(&proxy).set("k", b"v");
     let family = |sample: String| sample.split('{').next().unwrap_or_default().to_owned();
-    let names = [&cache, &proxy].into_iter().flat_map(|server| scrape(server).into_keys().map(family)).collect();
+    let names =
+        [&cache, &proxy].into_iter().flat_map(|server| scrape(server).into_keys().map(family)).collect();
     check("metrics.md", &names);
 }

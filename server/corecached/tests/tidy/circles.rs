@@ -25,8 +25,7 @@ type Module = Vec<String>;
 /// The module that a file of the source folder `source` is.
 fn module_of(file: &Path, source: &Path) -> Module {
     let relative = file.strip_prefix(source).expect("a file of the crate").with_extension("");
-    let mut names: Module =
-        relative.iter().map(|part| part.to_string_lossy().into_owned()).collect();
+    let mut names: Module = relative.iter().map(|part| part.to_string_lossy().into_owned()).collect();
     if names.last().is_some_and(|name| ["mod", "lib", "main"].contains(&name.as_str())) {
         names.pop();
     }
@@ -66,8 +65,10 @@ fn imports(text: &str, me: &Module, modules: &BTreeMap<Module, PathBuf>) -> BTre
     let mut paths = Vec::new();
     for line in text.split(';') {
         let line = line.trim_start();
-        let line = line.rsplit_once('\n').map_or(line, |(_, last)| if line.contains("use ") { line } else { last });
-        let Some(at) = line.find("use crate::").or_else(|| line.find("use super::")).or_else(|| line.find("use self::"))
+        let line =
+            line.rsplit_once('\n').map_or(line, |(_, last)| if line.contains("use ") { line } else { last });
+        let Some(at) =
+            line.find("use crate::").or_else(|| line.find("use super::")).or_else(|| line.find("use self::"))
         else {
             continue;
         };
@@ -94,7 +95,8 @@ fn imports(text: &str, me: &Module, modules: &BTreeMap<Module, PathBuf>) -> BTre
             }
         }
         base.extend(parts);
-        let module = (0..=base.len()).rev().map(|len| base[..len].to_vec()).find(|part| modules.contains_key(part));
+        let module =
+            (0..=base.len()).rev().map(|len| base[..len].to_vec()).find(|part| modules.contains_key(part));
         found.extend(module.filter(|module| module != me));
     }
     found
@@ -123,15 +125,18 @@ fn no_files_import_each_other_in_a_circle() {
         let source = root().join(folder).join("src");
         let is_code = |path: &PathBuf| {
             let name = shown(path);
-            !["tests.rs", "sim.rs", "model.rs"].iter().any(|end| name.ends_with(end)) && !name.contains("/tests/")
+            !["tests.rs", "sim.rs", "model.rs"].iter().any(|end| name.ends_with(end))
+                && !name.contains("/tests/")
         };
         let modules: BTreeMap<Module, PathBuf> = files(&source, ".rs")
             .into_iter()
             .filter(is_code)
             .map(|path| (module_of(&path, &source), path))
             .collect();
-        let arrows: BTreeMap<Module, BTreeSet<Module>> =
-            modules.iter().map(|(module, path)| (module.clone(), imports(&read(path), module, &modules))).collect();
+        let arrows: BTreeMap<Module, BTreeSet<Module>> = modules
+            .iter()
+            .map(|(module, path)| (module.clone(), imports(&read(path), module, &modules)))
+            .collect();
         for module in modules.keys().filter(|module| reaches(&arrows, module, module)) {
             let with: Vec<String> = arrows[module]
                 .iter()
@@ -150,9 +155,8 @@ fn no_files_import_each_other_in_a_circle() {
 
 #[test]
 fn imports_are_read_as_written() {
-    let modules = ["a", "a::b", "c"].map(|name| {
-        (name.split("::").map(str::to_owned).collect::<Module>(), PathBuf::new())
-    });
+    let modules = ["a", "a::b", "c"]
+        .map(|name| (name.split("::").map(str::to_owned).collect::<Module>(), PathBuf::new()));
     let modules = BTreeMap::from(modules);
     let text = "use std::io;\nuse crate::{\n    c::Thing,\n    a::{self, b::Other as Another},\n};\npub use super::c;\nuse super::a::X;\n";
     let found = imports(text, &vec!["d".to_owned()], &modules);

@@ -9,7 +9,8 @@ use super::{files, nothing_of, read, root, shown};
 /// What of `names` the page does not have as `` `name` ``.
 fn missing(page: &str, names: impl IntoIterator<Item = String>) -> Vec<String> {
     let text = read(&root().join("server/docs").join(page));
-    let is_missing = |name: &String| !text.contains(&format!("`{name}`")) && !text.contains(&format!("`{name} "));
+    let is_missing =
+        |name: &String| !text.contains(&format!("`{name}`")) && !text.contains(&format!("`{name} "));
     names.into_iter().filter(is_missing).map(|name| format!("server/docs/{page}: {name}")).collect()
 }
 
@@ -37,7 +38,10 @@ fn every_route_handle_has_its_section_in_the_documentation() {
     let text = read(&root().join("server/docs/routes.md"));
     let is_missing = |name: &&str| !text.lines().any(|line| line == format!("### {name}"));
     let wrong: Vec<String> = corecached_proxy::handle_names().filter(is_missing).map(str::to_owned).collect();
-    nothing_of(&wrong, "Write a section with this heading into server/docs/routes.md: keys, defaults, an example.");
+    nothing_of(
+        &wrong,
+        "Write a section with this heading into server/docs/routes.md: keys, defaults, an example.",
+    );
 }
 
 /// How the configuration's keys are read: what stands before a key in the source.
@@ -77,5 +81,8 @@ fn every_key_of_the_configuration_stands_in_the_documentation() {
             }
         }
     }
-    nothing_of(&wrong, "Say in server/docs/configuration.md, or with its handle in routes.md, what the key sets.");
+    nothing_of(
+        &wrong,
+        "Say in server/docs/configuration.md, or with its handle in routes.md, what the key sets.",
+    );
 }

@@ -43,7 +43,8 @@ fn unsafe_code_is_where_it_is_expected() {
         }
         for (number, line) in read(&path).lines().enumerate() {
             let code = line.split("//").next().unwrap_or_default();
-            if code.split(|c: char| !c.is_alphanumeric() && c != '_' && c != '-').any(|word| word == "unsafe") {
+            if code.split(|c: char| !c.is_alphanumeric() && c != '_' && c != '-').any(|word| word == "unsafe")
+            {
                 wrong.push(format!("{name}:{}: {}", number + 1, line.trim()));
             }
         }
@@ -58,9 +59,13 @@ fn unsafe_code_is_where_it_is_expected() {
 #[test]
 fn every_place_for_unsafe_code_is_one() {
     let unused = |(place, _): &&(&str, &str)| {
-        let holds = |path: &std::path::PathBuf| shown(path).starts_with(place) && read(path).contains("unsafe");
+        let holds =
+            |path: &std::path::PathBuf| shown(path).starts_with(place) && read(path).contains("unsafe");
         !files(&root(), ".rs").iter().any(holds)
     };
     let unused: Vec<String> = UNSAFE.iter().filter(unused).map(|(place, _)| (*place).to_owned()).collect();
-    nothing_of(&unused, "No unsafe code is left there: take the entry out of UNSAFE in tests/tidy/source.rs.");
+    nothing_of(
+        &unused,
+        "No unsafe code is left there: take the entry out of UNSAFE in tests/tidy/source.rs.",
+    );
 }

@@ -10,7 +10,6 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use super::error::{FILE_BYTES_MAX, TlsFileError};
 use super::options::KeyFormat;
 
-
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, TlsFileError> {
     let len = std::fs::metadata(path).map_err(TlsFileError::Read)?.len();
     if len > FILE_BYTES_MAX {

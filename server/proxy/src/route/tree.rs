@@ -96,7 +96,8 @@ impl Tree {
     #[must_use]
     pub fn downgrade_of(&self, command: &Command) -> ErrorDowngrade {
         let meta = matches!(command, Command::Meta(_));
-        Operation::from_command(command).map_or(ErrorDowngrade::None, |operation| self.downgrade(operation, meta))
+        Operation::from_command(command)
+            .map_or(ErrorDowngrade::None, |operation| self.downgrade(operation, meta))
     }
 
     pub(super) const fn downgrade(&self, operation: Operation, meta: bool) -> ErrorDowngrade {

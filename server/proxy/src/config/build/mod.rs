@@ -1,4 +1,4 @@
-//! From expanded JSON to [`Config`]: every form a handle or a pool can be written in.
+//! From expanded JSON to [`crate::Config`]: every form a handle or a pool can be written in.
 
 mod builder;
 mod errors;

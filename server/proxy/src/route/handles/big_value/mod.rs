@@ -11,9 +11,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 use corecached_protocol::{Exptime, KEY_BYTES_MAX, Reply, StoreVerb};
 use serde_json::{Value, json};
 
-use crate::request::VALUE_BYTES_MAX;
 use crate::config::{Builder, Checked, Child, Config, HandleId, Options, WrittenHandle};
 use crate::hash::spooky;
+use crate::request::VALUE_BYTES_MAX;
 use crate::request::{Operation, OwnedRequest};
 use crate::route::compile::{Compiled, Compiler};
 use crate::route::frame::{Frame, Parent, Step};

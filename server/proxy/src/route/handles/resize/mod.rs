@@ -38,7 +38,7 @@
 //! sentence; the same check catches copies without a fence, and rings without a grace.
 //!
 //! # What each command does to a key that moves
-//! A key that is on the same server in every ring takes the short way ([`super::Routes::direct`]) as if
+//! A key that is on the same server in every ring takes the short way ([`crate::route::Routes::direct`]) as if
 //! nothing were.
 //!
 //! | command | in the grace | in the window |
