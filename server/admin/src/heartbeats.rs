@@ -1,5 +1,5 @@
-//! Whether every shard still takes turns. Even an idle shard takes one a second. A shard that takes none is stuck, which the
-//! listening socket would not show.
+//! Whether every shard still takes turns. Even an idle shard takes one a second. A shard that takes none is
+//! stuck, which the listening socket would not show.
 
 use std::time::{Duration, Instant};
 

@@ -1,8 +1,9 @@
-//! Pages over HTTP, on a thread of their own: `/` for people, `/metrics`, `/healthz`, `/readyz`, and `/drain` for clients
-//! on this machine. It owns the listening socket and watches the heartbeats of the shards; it never touches a shard.
+//! Pages over HTTP, on a thread of their own: `/` for people, `/metrics`, `/healthz`, `/readyz`, and `/drain`
+//! for clients on this machine. It owns the listening socket and watches the heartbeats of the shards; it
+//! never touches a shard.
 //!
-//! Every request has a connection of its own, which is closed after the response. At most [`CONNECTIONS_MAX`] are open;
-//! more wait in the kernel's queue until one of them has been answered or has run out of time.
+//! Every request has a connection of its own, which is closed after the response. At most [`CONNECTIONS_MAX`]
+//! are open; more wait in the kernel's queue until one of them has been answered or has run out of time.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -27,7 +28,8 @@ use crate::html;
 use crate::page::{CLASSIC_CONTENT_TYPE, MetricsPage, classic};
 use crate::view::{AdminView, Role};
 
-/// Connections that are answered at once: several times as many as the scrapers and probes of one server open.
+/// Connections that are answered at once: several times as many as the scrapers and probes of one server
+/// open.
 const CONNECTIONS_MAX: usize = 32;
 /// Limit for reading a request and answering it. The connection is closed past it.
 const REQUEST_TIME: Duration = Duration::from_secs(5);

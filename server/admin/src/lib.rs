@@ -1,5 +1,5 @@
-//! HTTP for operators, on a thread of its own: metrics for Prometheus, health and readiness for probes, and a page for
-//! people. It reads what a server shares ([`AdminView`]) and never touches a shard.
+//! HTTP for operators, on a thread of its own: metrics for Prometheus, health and readiness for probes, and a
+//! page for people. It reads what a server shares ([`AdminView`]) and never touches a shard.
 
 mod heartbeats;
 mod html;

@@ -7,7 +7,8 @@ use corecached_net::tls::Certificates;
 use corecached_proxy::ProxyView;
 use corecached_shard::ServerContext;
 
-/// What the admin server reads of a running server. It is a set of shared references and numbers, cheap to clone.
+/// What the admin server reads of a running server. It is a set of shared references and numbers, cheap to
+/// clone.
 #[derive(Clone, Debug)]
 pub struct AdminView {
     /// The state that every server has: clock, counters, lifecycle and network.

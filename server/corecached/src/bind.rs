@@ -1,5 +1,5 @@
-//! The listening sockets of a server. They are bound before any shard starts, and before the process gives up the rights
-//! of root (`-u`).
+//! The listening sockets of a server. They are bound before any shard starts, and before the process gives up
+//! the rights of root (`-u`).
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,7 +15,8 @@ use crate::error::EX_OSERR;
 /// The listening sockets of a server.
 #[derive(Debug)]
 pub struct Bound {
-    /// The sockets of each shard. Every shard has one socket for each entry of `protocols`, in the same order.
+    /// The sockets of each shard. Every shard has one socket for each entry of `protocols`, in the same
+    /// order.
     sockets: Vec<Vec<OwnedFd>>,
     /// The TCP addresses that are listened on; a port of 0 is replaced by the port that the kernel chose.
     pub addresses: Vec<SocketAddr>,
@@ -23,7 +24,8 @@ pub struct Bound {
     pub protocols: Vec<ListenerProtocol>,
 }
 
-/// Listens on every address of the configuration. IPv6 is left out where the machine has none, unless it was asked for.
+/// Listens on every address of the configuration. IPv6 is left out where the machine has none, unless it was
+/// asked for.
 ///
 /// # Errors
 /// An address or a socket file cannot be listened on.
@@ -83,8 +85,8 @@ impl Bound {
         Ok(())
     }
 
-    /// Duplicates of the sockets of one shard, for its driver. The originals stay, as a second driver may be tried after
-    /// the first.
+    /// Duplicates of the sockets of one shard, for its driver. The originals stay, as a second driver may be
+    /// tried after the first.
     ///
     /// # Errors
     /// A socket cannot be duplicated.

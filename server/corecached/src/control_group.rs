@@ -1,5 +1,6 @@
-//! The limits that the control group of this process sets: memory, and CPU time. Versions 1 and 2 are read; the limit is
-//! the tightest of the group and the groups above it. It is read once, at start, and never written.
+//! The limits that the control group of this process sets: memory, and CPU time. Versions 1 and 2 are read;
+//! the limit is the tightest of the group and the groups above it. It is read once, at start, and never
+//! written.
 
 use std::path::{Path, PathBuf};
 
@@ -7,10 +8,11 @@ use std::path::{Path, PathBuf};
 const MEMBERSHIP: &str = "/proc/self/cgroup";
 /// The folder at which the groups are mounted.
 const MOUNT: &str = "/sys/fs/cgroup";
-/// Version 1 writes "no limit" as the largest multiple of a page. A limit of this size or more counts as none.
+/// Version 1 writes "no limit" as the largest multiple of a page. A limit of this size or more counts as
+/// none.
 const NO_LIMIT_BYTES: u64 = 1 << 60;
-/// Divisor of the limit that gives what is left to buffers of sockets and to the kernel's own memory, which count against
-/// the limit too.
+/// Divisor of the limit that gives what is left to buffers of sockets and to the kernel's own memory, which
+/// count against the limit too.
 const HEADROOM_FRACTION: u64 = 8;
 /// Least headroom, bytes: what a thousand connections take in the kernel.
 const HEADROOM_BYTES_MIN: u64 = 16 << 20;
@@ -18,7 +20,8 @@ const HEADROOM_BYTES_MIN: u64 = 16 << 20;
 /// The limits that apply to this process, the tightest of all its control groups.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct GroupLimits {
-    /// Bytes that all processes of the group may use together; `None` without a limit below the memory of the machine.
+    /// Bytes that all processes of the group may use together; `None` without a limit below the memory of the
+    /// machine.
     pub memory_bytes: Option<u64>,
     /// CPU time that is granted, in cores; `None` without a limit.
     pub cpu_cores: Option<f64>,
@@ -70,7 +73,8 @@ impl GroupLimits {
     }
 }
 
-/// The largest `-m`, in megabytes, that leaves the rest of the process and its sockets room under a memory limit.
+/// The largest `-m`, in megabytes, that leaves the rest of the process and its sockets room under a memory
+/// limit.
 #[must_use]
 pub fn cache_megabytes(limit_bytes: u64) -> u64 {
     let headroom = (limit_bytes / HEADROOM_FRACTION).max(HEADROOM_BYTES_MIN).min(limit_bytes / 2);
@@ -91,8 +95,8 @@ pub fn memory_warning(given_bytes: usize, limits: &GroupLimits) -> Option<String
     })
 }
 
-/// The folder of `group` below `mount`, then the folders of the groups above it, up to the mount itself. In a container
-/// the mount may be the group itself, whatever its name outside.
+/// The folder of `group` below `mount`, then the folders of the groups above it, up to the mount itself. In a
+/// container the mount may be the group itself, whatever its name outside.
 fn upwards(mount: &Path, group: &str) -> impl Iterator<Item = PathBuf> {
     let mount = mount.to_owned();
     let group = mount.join(group.trim_start_matches('/'));

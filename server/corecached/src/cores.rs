@@ -16,12 +16,13 @@ const SLICE_BYTES_MIN: usize = 1 << 20;
 pub struct Plan {
     /// The core of each shard. Shards share cores when there are more shards than cores.
     pub cores: Vec<CoreId>,
-    /// Warnings for the operator: why the number of shards is not the one asked for, or that it exceeds the CPU quota.
+    /// Warnings for the operator: why the number of shards is not the one asked for, or that it exceeds the
+    /// CPU quota.
     pub notes: Vec<String>,
 }
 
-/// Decides on the shards of a cache: as many as asked for, else as many as the affinity mask and `quota_cores` allow. The
-/// memory sets a lower and an upper bound.
+/// Decides on the shards of a cache: as many as asked for, else as many as the affinity mask and
+/// `quota_cores` allow. The memory sets a lower and an upper bound.
 ///
 /// # Errors
 /// No number of shards fits the memory and the largest item.
@@ -29,7 +30,8 @@ pub fn plan_cache(config: &CacheConfig, quota_cores: Option<f64>) -> Result<Plan
     plan_cache_on(config, &allowed_cores(), whole_cores(quota_cores))
 }
 
-/// Decides on the shards of a proxy: as many as asked for, else as many as the affinity mask and `quota_cores` allow.
+/// Decides on the shards of a proxy: as many as asked for, else as many as the affinity mask and
+/// `quota_cores` allow.
 #[must_use]
 pub fn plan_proxy(config: &ServerConfig, quota_cores: Option<f64>) -> Plan {
     let (allowed, quota) = (allowed_cores(), whole_cores(quota_cores));

@@ -178,7 +178,8 @@ struct ShardBuilder<R: Recipe> {
 }
 
 impl<R: Recipe> ShardBuilder<R> {
-    /// Builds the shard on its own thread: prepares, reports, and waits for the others. `None` when one of them failed.
+    /// Builds the shard on its own thread: prepares, reports, and waits for the others. `None` when one of
+    /// them failed.
     fn build<D: SecureDriver>(
         self,
         driver: impl FnOnce(DriverSetup) -> std::io::Result<D>,

@@ -1,4 +1,5 @@
-//! The binary: it finds the command that was called, reads its arguments, starts logging and sets the exit code.
+//! The binary: it finds the command that was called, reads its arguments, starts logging and sets the exit
+//! code.
 
 mod bind;
 mod commands;
@@ -40,8 +41,8 @@ fn main() -> ExitCode {
         return proxy(argv, false);
     }
     let word = argv.get(1).and_then(|word| word.to_str()).unwrap_or_default().to_owned();
-    // `memcached` and `mcrouter`, under which the binary may be linked, are commands too: for container images that have
-    // this binary as their entry point.
+    // `memcached` and `mcrouter`, under which the binary may be linked, are commands too: for container
+    // images that have this binary as their entry point.
     if COMMANDS.contains(&word.as_str()) {
         argv.remove(1);
     }

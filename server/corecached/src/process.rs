@@ -1,4 +1,5 @@
-//! Settings of the process that memcached makes at start: limits, user, locked memory, and the files with its id and ports.
+//! Settings of the process that memcached makes at start: limits, user, locked memory, and the files with its
+//! id and ports.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -78,8 +79,8 @@ pub fn write_pid(file: &Path) -> Result<(), ConfigError> {
     })
 }
 
-/// Locks all pages of the process, present and future, in memory (`-k`). A page is locked when it is first used, so
-/// address space that is only reserved costs nothing.
+/// Locks all pages of the process, present and future, in memory (`-k`). A page is locked when it is first
+/// used, so address space that is only reserved costs nothing.
 ///
 /// # Errors
 /// The process may not lock so much memory (`ulimit -l`).
@@ -88,8 +89,8 @@ pub fn lock_memory() -> rustix::io::Result<()> {
     mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT)
 }
 
-/// Writes the ports that are listened on to the file that `MEMCACHED_PORT_FILENAME` names, if it is set. A line is
-/// `TCP INET: 11211`, or `ADMIN INET: 9150` for the admin server.
+/// Writes the ports that are listened on to the file that `MEMCACHED_PORT_FILENAME` names, if it is set. A
+/// line is `TCP INET: 11211`, or `ADMIN INET: 9150` for the admin server.
 ///
 /// # Errors
 /// The file cannot be written.

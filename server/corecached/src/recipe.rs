@@ -1,5 +1,6 @@
-//! How the shards of a cache and of a proxy are made, in three steps: every shard prepares on its own thread, the starting
-//! thread assembles what all have prepared, and every shard builds its service on its own thread.
+//! How the shards of a cache and of a proxy are made, in three steps: every shard prepares on its own thread,
+//! the starting thread assembles what all have prepared, and every shard builds its service on its own
+//! thread.
 
 use std::sync::Arc;
 
@@ -21,7 +22,8 @@ pub trait Recipe: Send + Sync + 'static {
     /// What the thread of a shard builds the service from.
     type Parts: Send + 'static;
 
-    /// Whether most of what drivers receive are values of several KiB, which are better received whole, and not requests.
+    /// Whether most of what drivers receive are values of several KiB, which are better received whole, and
+    /// not requests.
     const RECEIVES_VALUES: bool;
 
     /// Prepares the service of `shard`, on its thread and before any other part of the shard is made.

@@ -48,8 +48,8 @@ impl Server {
     }
 }
 
-/// Reads again what may change: certificates, users and their passwords, and the configuration of a proxy, which its control
-/// thread reads. What cannot be read stays as it was.
+/// Reads again what may change: certificates, users and their passwords, and the configuration of a proxy,
+/// which its control thread reads. What cannot be read stays as it was.
 fn reload(view: &AdminView) {
     view.server.lifecycle.count_reload();
     match &view.role {
@@ -91,7 +91,8 @@ pub fn serve(
 /// Acts on signals until the process ends: reloads on SIGHUP, stops on the others.
 fn follow_signals(signals: &mut signal_hook::iterator::Signals, view: &AdminView) {
     let lifecycle = &view.server.lifecycle;
-    // A SIGTERM was received and the server serves on for the time of --drain-delay-ms; a second one stops it at once.
+    // A SIGTERM was received and the server serves on for the time of --drain-delay-ms; a second one stops it
+    // at once.
     let mut waits = false;
     for signal in signals {
         match signal {

@@ -1,4 +1,5 @@
-//! From a checked configuration to a running server: limits, sockets, users, files, shards, and the threads beside them.
+//! From a checked configuration to a running server: limits, sockets, users, files, shards, and the threads
+//! beside them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -81,8 +82,8 @@ pub fn check_proxy(args: &ProxyArgs) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Starts the spool of failed deletes. `None` when it is not asked for or cannot be started; failed deletes are then answered
-/// with the error.
+/// Starts the spool of failed deletes. `None` when it is not asked for or cannot be started; failed deletes
+/// are then answered with the error.
 fn start_spool(checked: &mut CheckedProxy) -> Option<(Spool, Spooler)> {
     let options = checked.spool.as_ref()?;
     match Spool::start(options) {
@@ -191,7 +192,8 @@ fn start_proxy(
     Ok(server)
 }
 
-/// Binds the sockets of `-U`, and lets every shard accept from the listening socket that their requests go to.
+/// Binds the sockets of `-U`, and lets every shard accept from the listening socket that their requests go
+/// to.
 fn bind_udp(config: &CacheConfig, bound: &mut Bound) -> Result<Option<Udp>, ConfigError> {
     if config.udp.is_empty() {
         return Ok(None);

@@ -1,11 +1,11 @@
 //! UDP (`-U`): a request is one datagram, its reply is one or more.
 //!
-//! Each socket has a thread. For each request the thread connects to a listening socket that only this process knows, sends
-//! the request and waits for the reply, so that shards see a client like any other. That costs more than TCP; UDP is here
-//! for clients that still use it.
+//! Each socket has a thread. For each request the thread connects to a listening socket that only this
+//! process knows, sends the request and waits for the reply, so that shards see a client like any other. That
+//! costs more than TCP; UDP is here for clients that still use it.
 //!
-//! The sender of a datagram can be forged, and a cache that answers 15 bytes with a megabyte amplifies an attack. Therefore
-//! replies longer than `--udp-reply-max` are refused.
+//! The sender of a datagram can be forged, and a cache that answers 15 bytes with a megabyte amplifies an
+//! attack. Therefore replies longer than `--udp-reply-max` are refused.
 //!
 //! ```text
 //! datagram    request id u16 | sequence number u16 | count of datagrams u16 | 0 u16 | up to 1,392 bytes
@@ -43,8 +43,8 @@ pub struct Udp {
 }
 
 impl Udp {
-    /// Binds a socket at each of `addresses`, and the listening socket that the shards are to accept from. `name` makes
-    /// the name of the latter unique on this machine.
+    /// Binds a socket at each of `addresses`, and the listening socket that the shards are to accept from.
+    /// `name` makes the name of the latter unique on this machine.
     ///
     /// # Errors
     /// The first address that cannot be bound, with the reason. IPv6 is left out where the machine has none.
@@ -71,8 +71,8 @@ impl Udp {
         self.sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect()
     }
 
-    /// Answers on every socket, in threads of their own, until the server stops. Replies longer than `reply_max` bytes are
-    /// refused.
+    /// Answers on every socket, in threads of their own, until the server stops. Replies longer than
+    /// `reply_max` bytes are refused.
     pub fn run(self, lifecycle: &Arc<Lifecycle>, reply_max: usize) {
         for socket in self.sockets {
             let (lifecycle, inner) = (Arc::clone(lifecycle), self.inner.clone());

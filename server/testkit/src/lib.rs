@@ -1,4 +1,7 @@
-//! For tests only: a simulated network with its driver, and the shards of a server stepped on one thread by a seed.
+//! For tests only: a simulated network with its driver, the shards of a server stepped on one thread by a seed,
+//! and one memcached for all tests, which a seed makes fail.
 
+pub mod memcached;
 pub mod network;
 pub mod shards;
+pub mod wire;

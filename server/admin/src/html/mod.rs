@@ -1,5 +1,5 @@
-//! The page for people: `/` of the admin server. It is one document without scripts that fetches nothing; every text in it
-//! is escaped. `stats` and `/metrics` show the same numbers.
+//! The page for people: `/` of the admin server. It is one document without scripts that fetches nothing;
+//! every text in it is escaped. `stats` and `/metrics` show the same numbers.
 
 mod cache;
 mod proxy;
@@ -16,8 +16,10 @@ use crate::view::{AdminView, Role};
 
 /// Longest time between two loads that `?refresh=` may ask for, seconds.
 const REFRESH_MAX_S: u32 = 3600;
-/// The content security policy of the page: nothing is fetched or run, even if a name that the page shows tries to.
-pub(crate) const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
+/// The content security policy of the page: nothing is fetched or run, even if a name that the page shows
+/// tries to.
+pub(crate) const POLICY: &str =
+    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
 
 const STYLE: &str = "
 :root { color-scheme: light dark; --line: #d0d4da; --quiet: #5c6570; --bad: #b3261e; --good: #1a7f37; --band: #f4f5f7; }

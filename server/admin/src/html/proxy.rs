@@ -1,5 +1,5 @@
-//! The part of the page that shows a proxy: its pools and their rings, its destinations, hot keys, and the events of its
-//! control thread.
+//! The part of the page that shows a proxy: its pools and their rings, its destinations, hot keys, and the
+//! events of its control thread.
 
 use maud::{Markup, html};
 

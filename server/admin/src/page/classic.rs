@@ -1,6 +1,6 @@
-//! The page for clients that do not take OpenMetrics: the text format of Prometheus, version 0.0.4. It is made from the
-//! OpenMetrics page. For these metrics the formats differ in two things: OpenMetrics describes a counter under its name
-//! without `_total`, this format with it; and OpenMetrics ends with `# EOF`.
+//! The page for clients that do not take OpenMetrics: the text format of Prometheus, version 0.0.4. It is
+//! made from the OpenMetrics page. For these metrics the formats differ in two things: OpenMetrics describes
+//! a counter under its name without `_total`, this format with it; and OpenMetrics ends with `# EOF`.
 
 /// The media type of the page in this format.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

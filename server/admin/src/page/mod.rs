@@ -1,5 +1,5 @@
-//! `/metrics`: the counters that shards publish, in a format of Prometheus. Names that memcached_exporter uses mean the same
-//! here; the names of other metrics of the server begin with `corecached_`.
+//! `/metrics`: the counters that shards publish, in a format of Prometheus. Names that memcached_exporter
+//! uses mean the same here; the names of other metrics of the server begin with `corecached_`.
 
 mod cache;
 mod classic;
@@ -30,7 +30,8 @@ pub(crate) struct MetricsPage {
 
 impl MetricsPage {
     /// The media type of the page.
-    pub(crate) const CONTENT_TYPE: &'static str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    pub(crate) const CONTENT_TYPE: &'static str =
+        "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
     /// Makes the page of the server that `view` shows.
     #[must_use]
@@ -43,7 +44,8 @@ impl MetricsPage {
     /// The text of the page in OpenMetrics format.
     ///
     /// # Errors
-    /// A metric cannot be written. Writing to memory does not fail, so that is a fault in the code of the metric.
+    /// A metric cannot be written. Writing to memory does not fail, so that is a fault in the code of the
+    /// metric.
     pub(crate) async fn render(&self) -> Result<String, fmt::Error> {
         self.view.refresh().await;
         let mut text = String::new();
@@ -124,8 +126,8 @@ impl MetricsWriter<'_> {
     ) -> fmt::Result {
         let mut encoder = self.0.encode_descriptor(name, help, None, M::TYPE)?;
         let mut rows = rows.into_iter().peekable();
-        // A number without labels is not written as a family: its sample would have empty braces, which some parsers take
-        // for part of the name.
+        // A number without labels is not written as a family: its sample would have empty braces, which some
+        // parsers take for part of the name.
         if let Some((_, metric)) = rows.next_if(|(labels, _)| labels.is_empty()) {
             return metric.encode(encoder);
         }

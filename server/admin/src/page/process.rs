@@ -1,4 +1,5 @@
-//! Metrics of the process, under the names that every Prometheus client uses, and of the limits of its control group.
+//! Metrics of the process, under the names that every Prometheus client uses, and of the limits of its
+//! control group.
 
 use std::fmt;
 

@@ -81,11 +81,7 @@ pub(super) fn write(writer: &mut MetricsWriter<'_>, proxy: &ProxyView) -> fmt::R
         .counters
         .iter()
         .filter_map(|(name, &value)| Some((vec![("outcome", name.strip_prefix("hedge_")?)], value)));
-    writer.counters(
-        "corecached_proxy_hedges",
-        "Gets to be sent to a second copy, by outcome",
-        hedges,
-    )?;
+    writer.counters("corecached_proxy_hedges", "Gets to be sent to a second copy, by outcome", hedges)?;
     for (name, help, counter) in [
         (
             "corecached_proxy_bounded_load_moved",

@@ -1,5 +1,5 @@
-//! `corecached drain`: what an orchestrator runs before it stops a server. The server says that it is not ready, and
-//! serves on while load balancers take notice.
+//! `corecached drain`: what an orchestrator runs before it stops a server. The server says that it is not
+//! ready, and keeps serving while load balancers take notice.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -9,7 +9,7 @@ use clap::Parser;
 
 use super::error::CommandError;
 
-/// Makes a server fail /readyz from now on, then waits while it serves on; the signal that stops it comes after that.
+/// Makes a server fail /readyz from now on, then waits while it keeps serving; stop it with a signal after that.
 #[derive(Debug, Parser)]
 #[command(name = "corecached drain", bin_name = "corecached drain", disable_version_flag = true)]
 pub struct DrainArgs {

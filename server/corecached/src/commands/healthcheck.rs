@@ -35,7 +35,8 @@ pub struct HealthcheckArgs {
 
     /// Connect over TLS, as to a server with -Z or to a proxy's --ssl-port
     ///
-    /// Any certificate is accepted, whatever its name, unless --pem-ca-path is given. That is enough on one machine.
+    /// Any certificate is accepted, whatever its name, unless --pem-ca-path is given. That is enough on one
+    /// machine.
     #[arg(short = 'Z', long)]
     pub enable_ssl: bool,
 
@@ -59,7 +60,8 @@ pub struct HealthcheckArgs {
 /// A request without a key. Every memcached since 1.6 has it.
 const REQUEST: &[u8] = b"mn\r\n";
 const REPLY: &[u8] = b"MN";
-/// Bytes of a reply line that are read: more than an expected line has, so that another line can be shown in full.
+/// Bytes of a reply line that are read: more than an expected line has, so that another line can be shown in
+/// full.
 const LINE_BYTES_MAX: usize = 256;
 /// TTL of a stored value, seconds.
 const STORED_S: u32 = 10;
@@ -67,7 +69,8 @@ const STORED_S: u32 = 10;
 /// A request, and the lines of the reply that is expected.
 type Exchange = (Vec<u8>, Vec<Vec<u8>>);
 
-/// A connection on which no read and no write lasts past the deadline, even if the server sends a byte at a time.
+/// A connection on which no read and no write lasts past the deadline, even if the server sends a byte at a
+/// time.
 struct Timed {
     socket: TcpStream,
     deadline: Instant,
@@ -206,8 +209,8 @@ fn converse(
     Ok(())
 }
 
-/// One line without its CRLF, or the first [`LINE_BYTES_MAX`] bytes of a longer one. It reads a byte at a time, so
-/// that nothing of the next line is read; lines are short and few.
+/// One line without its CRLF, or the first [`LINE_BYTES_MAX`] bytes of a longer one. It reads a byte at a
+/// time, so that nothing of the next line is read; lines are short and few.
 fn read_line(stream: &mut impl Read) -> std::io::Result<Vec<u8>> {
     let mut line = Vec::new();
     let mut byte = [0];

@@ -1,6 +1,6 @@
-//! `corecached seccomp-profile`: the system call filter for containers that allows io_uring, printed, or installed where
-//! the kubelet of a node looks for it. The filter is the file of the Helm chart, built into the binary; this process does
-//! not apply it to itself.
+//! `corecached seccomp-profile`: the system call filter for containers that allows io_uring, printed, or
+//! installed where the kubelet of a node looks for it. The filter is the file of the Helm chart, built into
+//! the binary; this process does not apply it to itself.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! The server as orchestrators and monitoring meet it: pages over HTTP, draining, structured logs.
+//! What orchestrators and monitoring use: pages over HTTP, draining, structured logs.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -10,18 +10,18 @@ use rustix::process::Signal;
 use crate::proxy::proxy;
 use crate::support::{Backend, Client, DEADLINE, Folder, LateNames, Launch, Names, Server, wait_until};
 
-/// A free port of the loopback interface for the admin server.
+/// The option that has the admin server listen on a free port of the loopback interface.
 pub const ADMIN: &str = "--admin-listen=127.0.0.1:0";
-/// Connections that the admin server answers at once; see `admin::http`.
+/// Connections that the admin server answers at once, as in its `http.rs`.
 const CONNECTIONS_MAX: usize = 32;
 
-/// An answer: status and body.
+/// A response: status and body.
 fn ask(address: SocketAddr, request: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = Vec::new();
-    // A server that refuses before it has read everything resets the connection.
+    // A server that refuses a request before it has read all of it resets the connection.
     let _ = stream.read_to_end(&mut answer);
     let answer = String::from_utf8(answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
@@ -33,7 +33,7 @@ pub fn get(server: &Server, path: &str) -> (u16, String) {
     ask(server.admin(), &format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n"))
 }
 
-/// The samples of the page, by name and labels.
+/// The samples of `/metrics`, by name and labels.
 pub fn scrape(server: &Server) -> BTreeMap<String, f64> {
     let (status, page) = get(server, "/metrics");
     assert_eq!(status, 200);
@@ -67,7 +67,7 @@ fn metrics_come_in_the_older_format_to_those_who_do_not_accept_openmetrics() {
             "{page}"
         );
     }
-    // As Prometheus asks.
+    // The header that Prometheus sends.
     let page =
         as_asked("application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.4,*/*;q=0.1");
     assert!(page.contains("\n# TYPE memcached_connections counter\n") && page.ends_with("# EOF\n"), "{page}");
@@ -116,7 +116,7 @@ fn metrics_of_a_cache_say_what_its_stats_say() {
         let name = if backend == Backend::Epoll { "epoll" } else { "io_uring" };
         assert_eq!(page[&format!(r#"corecached_io_backend_info{{backend="{name}",reason=""}}"#)], 1.0);
         assert_eq!(page["corecached_ready"], 1.0);
-        // A turn is published by the next one, and a shard that just started may be idle.
+        // A turn is counted by the next turn, and a shard that just started may be idle.
         wait_until("the other shard to show its turns", || {
             scrape(&server)[r#"corecached_shard_turns_total{shard="1"}"#] > 0.0
         });
@@ -154,7 +154,7 @@ fn metrics_of_a_proxy_tell_of_each_destination() {
         assert_eq!(replies.iter().sum::<f64>(), 40.0, "{replies:?}");
         assert!(replies.iter().all(|&replies| replies > 0.0), "{replies:?}");
         assert!(!page.contains_key("memcached_current_items"), "a proxy stores nothing");
-        // What is asked for again has gone on.
+        // Counters have grown when the page is read again.
         client.set("k0", b"v");
         assert_eq!(scrape(&proxy)[r#"corecached_proxy_commands_total{command="set"}"#], 41.0);
     }
@@ -292,7 +292,7 @@ fn on_sigterm_readiness_fails_first_and_serving_goes_on_for_a_while() {
 fn a_second_signal_does_not_wait() {
     let mut server = Server::start(&["--drain-delay-ms=3600000", ADMIN]);
     server.signal(Signal::TERM);
-    // Two signals that come before the first was seen are one to the kernel.
+    // The kernel merges two equal signals when the second comes before the first was handled.
     wait_until("the first to be seen", || get(&server, "/readyz").0 == 503);
     server.signal(Signal::TERM);
     assert_eq!(server.exit_within(DEADLINE).code(), Some(0));
@@ -353,7 +353,7 @@ fn a_log_in_json_is_one_object_a_line() {
     assert!(exit.stderr.contains("listening on"), "{}", exit.stderr);
 }
 
-/// A proxy on two cores before a pool of all servers of `caches.test`, which `dns` is asked for.
+/// Starts a proxy on two cores with a pool of all servers of `caches.test`, which it looks up at `dns`.
 fn proxy_before_names(backend: Backend, port: u16, dns: u16, more: &[&str]) -> Server {
     let config = format!(
         r#"{{"pools": {{"A": {{"servers": ["caches.test:{port}"], "resolve": true}}}}, "route": "PoolRoute|A"}}"#
@@ -375,7 +375,7 @@ fn a_proxy_is_ready_when_its_pools_have_servers_and_then_no_request_meets_an_emp
         assert_eq!(scrape(&proxy)["corecached_ready"], 0.0);
         assert_eq!(get(&proxy, "/healthz").0, 200, "it is not to be restarted for that");
         late.open();
-        // It is asked, and the name stands for nobody.
+        // The DNS server answers that the name has no address.
         late.wait_for_answers();
         assert_eq!(get(&proxy, "/readyz"), unready);
         let mut client = Client::connect(&proxy);
@@ -400,7 +400,7 @@ fn a_proxy_waits_for_names_for_so_long_and_says_what_it_did_not_find() {
     assert_eq!(get(&proxy, "/readyz").0, 503);
     wait_until("the proxy to be ready all the same", || get(&proxy, "/readyz").0 == 200);
     wait_until("a warning", || proxy.stderr().contains("no server of pool A was found"));
-    // Some wait for nothing.
+    // With a wait of 0 the proxy is ready at once.
     let proxy = proxy_before_names(Backend::Epoll, 1, names.port(), &["--ready-wait-ms=0"]);
     assert_eq!(get(&proxy, "/readyz").0, 200);
 }

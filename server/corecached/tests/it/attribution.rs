@@ -1,4 +1,4 @@
-//! No reply ever reaches another client or stands for another key.
+//! No reply ever reaches another client, and none belongs to another key.
 
 use crate::support::{Backend, Client, Random, Server, shorten};
 
@@ -6,7 +6,7 @@ const CLIENTS: usize = 16;
 const KEYS: usize = 60;
 const ROUNDS: usize = 150;
 
-/// A value that names its key and who stored it, and whose every byte follows from that.
+/// A value that names its key and the client that stored it. Both determine every byte of it.
 fn value_of(key: &str, client: usize, round: usize) -> Vec<u8> {
     let len = match (client * 7 + round * 13) % 25 {
         0 => 70_000,
@@ -16,7 +16,7 @@ fn value_of(key: &str, client: usize, round: usize) -> Vec<u8> {
     format!("[{key} {client} {round}]").bytes().cycle().take(len).collect()
 }
 
-/// Whether `value` is one that somebody stored under `key`.
+/// Whether `value` is one that a client stored under `key`.
 fn is_value_of(key: &str, value: &[u8]) -> bool {
     let parsed = || -> Option<(usize, usize)> {
         let end = value.iter().position(|&byte| byte == b']')?;
@@ -31,7 +31,7 @@ fn client(address: std::net::SocketAddr, me: usize) {
     let mut client = Client::connect_to(address);
     let mut random = Random::new(me as u64);
     for round in 0..ROUNDS {
-        // A pipeline of everything, then its replies one by one.
+        // Sends a pipeline of all requests, then reads the replies one by one.
         let mut asked: Vec<(u8, Vec<String>)> = Vec::new();
         let mut requests = Vec::new();
         for _ in 0..1 + random.below(20) {
@@ -86,7 +86,8 @@ fn take_value<'b>(rest: &mut &'b [u8], len: &str) -> &'b [u8] {
     value
 }
 
-/// The reply at the front of `rest` is one to a request of this kind for `keys`; what follows it.
+/// Asserts that `rest` begins with a reply to a request of this kind for `keys`. Returns what follows the
+/// reply.
 fn check<'b>(kind: u8, keys: &[String], mut rest: &'b [u8], opaque: &str) -> &'b [u8] {
     match kind {
         b's' => assert_eq!(take_line(&mut rest), "STORED"),
@@ -104,7 +105,7 @@ fn check<'b>(kind: u8, keys: &[String], mut rest: &'b [u8], opaque: &str) -> &'b
             }
         }
         _ => {
-            // Those that were found, in the order in which they were asked for.
+            // Values are in the order of their keys in the request; those of missing keys are left out.
             let mut asked = keys.iter();
             loop {
                 let line = take_line(&mut rest);

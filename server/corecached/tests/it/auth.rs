@@ -65,14 +65,14 @@ fn what_cannot_become_a_password_closes() {
         client.send(&sent);
         assert_eq!(client.rest(), answer.as_bytes());
     }
-    // The binary protocol is no way around it.
+    // The binary protocol does not get around it.
     let mut client = Client::connect(&server);
     client.send(Packet::new(opcode::GET, b"k").bytes());
     client.check("\r\n", "CLIENT_ERROR unauthenticated\r\n");
 }
 
 #[test]
-fn the_password_may_come_cut_anywhere_and_with_commands_behind_it() {
+fn the_password_may_come_cut_anywhere_and_with_commands_after_it() {
     let folder = Folder::new();
     let file = users(&folder, "user:pass\n");
     let server = Launch::new(&["-Y", &file, "-t", "2"]).serve();
@@ -146,12 +146,12 @@ fn sasl_admits_with_the_right_password_alone() {
         assert_eq!((admitted.status, &admitted.value[..]), (0, &b"Authenticated"[..]));
         assert_eq!(Packet::store(opcode::SET, b"k", b"v").ask(&mut client).status, 0);
         assert_eq!(Packet::new(opcode::GET, b"k").ask(&mut client).value, b"v");
-        // Once more, and wrong: that ends it.
+        // A later attempt with a wrong password takes the authentication back.
         assert_eq!(sasl(SASL_AUTH, "PLAIN", b"\0user\0wrong").ask(&mut client).status, 0x20);
         let refused = Packet::new(opcode::GET, b"k").ask(&mut client);
         assert_eq!((refused.status, &refused.value[..]), (0x20, &b"Auth failure."[..]));
         assert_eq!(client.rest(), b"");
-        // Before the password everything else closes, values and mistakes too.
+        // Before the password any other request closes the connection, also a value or a malformed one.
         for request in [
             Packet::new(opcode::NOOP, b""),
             Packet::store(opcode::SET, b"k", &[b'x'; 100_000]),

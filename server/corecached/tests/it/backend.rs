@@ -1,18 +1,18 @@
-//! How the network is reached: io_uring where the kernel grants it, epoll else, and never without saying so.
+//! The choice of the backend: io_uring where the kernel allows it, else epoll, which is reported.
 
 use crate::support::{Backend, Client, Launch, Server};
 
-/// `SECCOMP_RET_ERRNO` with EPERM, as container runtimes deny it.
+/// The filter's result that makes a system call fail with EPERM, as container runtimes do.
 const DENY: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
 
-/// Deny this process, and what it becomes, the making of rings.
+/// Denies `io_uring_setup` to this process and to the program that it executes. It only makes system calls.
 fn without_io_uring() -> std::io::Result<()> {
     const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
     const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
     let step = |code, k, jt, jf| libc::sock_filter { code, jt, jf, k };
     let mut steps = [
-        step(LOAD, 0, 0, 0), // the number of the system call is the first word of what a filter sees
+        step(LOAD, 0, 0, 0), // the number of the system call is the first word of the data of a filter
         step(JUMP_IF_EQUAL, libc::SYS_io_uring_setup as u32, 0, 1),
         step(RETURN, DENY, 0, 0),
         step(RETURN, libc::SECCOMP_RET_ALLOW, 0, 0),
@@ -24,6 +24,12 @@ fn without_io_uring() -> std::io::Result<()> {
             | libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter)
     };
     if outcome == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+/// Adds to `launch` that the server may not use io_uring.
+fn denied_io_uring(launch: Launch) -> Launch {
+    // SAFETY: `without_io_uring` only makes system calls.
+    unsafe { launch.prepare(without_io_uring) }
 }
 
 #[test]
@@ -47,7 +53,7 @@ fn auto_takes_io_uring_where_there_is_one() {
 #[test]
 fn auto_falls_back_to_epoll_and_says_so() {
     for shards in ["1", "2"] {
-        let server = Launch::new(&["-t", shards]).prepare(without_io_uring).serve();
+        let server = denied_io_uring(Launch::new(&["-t", shards])).serve();
         let mut client = Client::connect(&server);
         client.set("k", b"v");
         assert_eq!(client.get("k").unwrap(), b"v");
@@ -64,7 +70,7 @@ fn auto_falls_back_to_epoll_and_says_so() {
 
 #[test]
 fn io_uring_that_was_insisted_on_and_denied_is_an_error() {
-    let exit = Launch::new(&["--io-backend=io_uring"]).prepare(without_io_uring).exit();
+    let exit = denied_io_uring(Launch::new(&["--io-backend=io_uring"])).exit();
     assert_eq!(exit.code(), Some(71), "{}", exit.stderr);
     for part in ["--io-backend", "io_uring", "not permitted"] {
         assert!(exit.stderr.contains(part), "{}", exit.stderr);
@@ -85,7 +91,7 @@ fn an_idle_server_uses_no_cpu() {
             let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
             fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
         };
-        // The time itself is what is looked at: two seconds in which nothing is asked.
+        // The CPU time of two seconds without requests.
         let (before, start) = (ticks(), std::time::Instant::now());
         crate::support::wait_until("two seconds to pass", || start.elapsed().as_secs() >= 2);
         let used = ticks() - before;

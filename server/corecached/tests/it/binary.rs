@@ -1,11 +1,11 @@
-//! The binary protocol beyond what the transcripts say: large values, many clients, and random requests to a real
-//! memcached and to this server, of which every reply must be the same.
+//! The binary protocol beyond the transcripts: large values, many clients, and random requests to a real
+//! memcached and to this server, whose replies must be equal.
 
 use std::collections::HashMap;
 
 use crate::support::{Backend, Client, Launch, Packet, Random, Server, opcode, shorten};
 
-/// Bytes in which a byte out of place is noticed.
+/// A value whose bytes differ by position, so that a misplaced one is noticed.
 fn pattern(seed: u8, len: usize) -> Vec<u8> {
     (0..len).map(|at| (at as u32).wrapping_mul(2_654_435_761).to_be_bytes()[0] ^ seed).collect()
 }
@@ -29,7 +29,7 @@ fn large_values_come_back_whole_from_every_core() {
                     assert!(got.value == value && got.key == key && got.cas == stored.cas);
                 }
             }
-            // Several at once, hits in the order of their requests.
+            // Several requests at once: hits are in the order of their requests.
             let mut requests = Vec::new();
             for number in 0..7 {
                 requests.extend(Packet::new(opcode::GETQ, format!("missing{number}").as_bytes()).bytes());
@@ -43,7 +43,7 @@ fn large_values_come_back_whole_from_every_core() {
                 assert_eq!((got.opaque, got.key), (number, format!("big{number}.1").into_bytes()));
             }
             assert_eq!(Packet::read(&mut client).opcode, opcode::NOOP);
-            // One that breaks off leaves nothing behind.
+            // A request that breaks off stores nothing.
             let broken = Packet::store(opcode::SET, b"broken", &pattern(0, BYTES)).bytes();
             client.send(&broken[..1 << 20]);
             drop(client);
@@ -114,21 +114,22 @@ fn a_listener_may_insist_on_one_protocol() {
     let mut client = Client::connect(&server);
     client.send(Packet::new(opcode::GET, b"k").bytes());
     client.check("\r\n", "ERROR\r\n");
-    // Each listener of several as it is told, whatever -B says.
+    // Each listener has the protocol of its own option, whatever -B says.
     let args = ["-p", "-1", "-l", "proto[binary]:127.0.0.1", "-B", "ascii"];
     let server = Launch::bare(&args).serve();
     let mut client = Client::connect(&server);
     assert_eq!(noop.ask(&mut client).status, 0);
 }
 
-/// One of the two servers, as a stream of requests sees it.
+/// One of the two servers, with the uniques that it showed.
 struct Side {
     client: Client,
     _server: Server,
-    /// Most requests sent at once. A memcached holds on to the item of a get until its reply is written, and how it
-    /// pads the result of arithmetic on that item tells: asked one by one, it always lets go first.
+    /// Most requests that are sent at once. A memcached holds the item of a get until the reply is written,
+    /// and pads the result of arithmetic on a held item differently. With one request at a time no item is
+    /// held.
     at_once: usize,
-    /// The last unique shown of each key.
+    /// The last unique that was shown for each key.
     uniques: HashMap<Vec<u8>, u64>,
 }
 
@@ -137,12 +138,12 @@ impl Side {
         Self { client: Client::connect(&server), _server: server, at_once, uniques: HashMap::new() }
     }
 
-    /// The replies to each of `requests`; a cas unique of 1 stands for the right one.
+    /// The replies to each of `requests`. A cas unique of 1 is replaced by the right one.
     fn replies(&mut self, requests: &[Packet]) -> Vec<Vec<Packet>> {
         let requests: Vec<Packet> = requests
             .iter()
             .map(|request| match request.cas {
-                // One that was never shown is nobody's.
+                // Without a shown unique it is one that no item has.
                 1 => {
                     let cas = self.uniques.get(&request.key).copied().unwrap_or(u64::MAX / 5);
                     Packet { cas, ..request.clone() }
@@ -170,7 +171,8 @@ impl Side {
                     self.uniques.insert(request.key.clone(), reply.cas);
                     reply.cas = 1;
                 }
-                // Numbers written in place keep the blanks of longer ones, which is no contract.
+                // Numbers that are overwritten in place keep the blanks of longer ones; clients cannot rely
+                // on that.
                 if reply.value.ends_with(b" ") {
                     let end = reply.value.iter().rposition(|&byte| byte != b' ').map_or(0, |at| at + 1);
                     reply.value.truncate(end);
@@ -183,7 +185,8 @@ impl Side {
     }
 }
 
-/// Begins with no digit and no blank, or is empty: 1.6.18 counts much that begins with them and is no number.
+/// A value that does not begin with a digit or a blank, or is empty: 1.6.18 takes some values that do for
+/// numbers.
 fn random_text(random: &mut Random) -> Vec<u8> {
     match random.below(3) {
         0 => Vec::new(),
@@ -192,8 +195,8 @@ fn random_text(random: &mut Random) -> Vec<u8> {
     }
 }
 
-/// A number, or a text. No number becomes 2^63 or more: one that is 1.6.18 refuses when it finds a `-` in the memory
-/// behind it, whatever lay there before.
+/// A number or a text. No number becomes 2^63 or more: 1.6.18 refuses such a number when it finds a `-` in
+/// the memory after it, whatever was there before.
 fn random_value(random: &mut Random) -> Vec<u8> {
     match random.below(5) {
         0 => (random.next() >> 2).to_string().into_bytes(),

@@ -1,4 +1,4 @@
-//! The command line, as memcached's users write it.
+//! The command line, as users of memcached write it.
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -21,7 +21,7 @@ fn a_health_check_tells_a_server_that_answers_from_one_that_does_not() {
     assert_eq!(exit.code(), Some(1));
     assert!(exit.stderr.contains(&target) && exit.stderr.contains("receive"), "{}", exit.stderr);
     server.signal(Signal::CONT);
-    // Nobody listens on port 1 of the loopback interface.
+    // No process listens on port 1 of the loopback interface.
     let exit = Launch::bare(&["healthcheck", "127.0.0.1:1"]).exit();
     assert_eq!(exit.code(), Some(1));
     assert!(exit.stderr.contains("connect"), "{}", exit.stderr);
@@ -61,10 +61,10 @@ fn a_health_check_shows_a_password_and_stores_a_value_if_told_to() {
     assert_eq!(Client::connect(&full).stats("")["cmd_set"], "1");
 }
 
-/// A process that is not left behind.
-struct Ends(std::process::Child);
+/// A process that is killed when the value is dropped.
+struct KilledOnDrop(std::process::Child);
 
-impl Drop for Ends {
+impl Drop for KilledOnDrop {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -79,10 +79,11 @@ fn the_filter_for_containers_is_installed_whole_and_stays_until_a_signal() {
     assert_eq!(Launch::bare(&["seccomp-profile", "-i", path]).exit().code(), Some(0));
     let written = std::fs::read_to_string(&file).unwrap();
     assert!(written.contains("io_uring_setup") && written.contains("SCMP_ACT_ERRNO"));
-    // One that somebody changed is put right.
+    // A file that was changed is replaced.
     std::fs::write(&file, "{}").unwrap();
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_corecached"));
-    let mut stays = Ends(command.args(["seccomp-profile", "--install", path, "--stay"]).spawn().unwrap());
+    let mut stays =
+        KilledOnDrop(command.args(["seccomp-profile", "--install", path, "--stay"]).spawn().unwrap());
     wait_until("the file is whole", || std::fs::read_to_string(&file).is_ok_and(|text| text == written));
     assert!(stays.0.try_wait().unwrap().is_none());
     kill_process(Pid::from_child(&stays.0), Signal::TERM).unwrap();
@@ -120,7 +121,7 @@ fn wrong_values_end_it_with_memcacheds_code_and_name_flag_and_value() {
         ("--policy-weight", "age", 1),
         ("-l", "999.1.1.1", 71),
     ] {
-        // What is refused late has its address by then: any free one.
+        // Some values are refused after the server listens, so it gets a free port.
         let address: &[&str] =
             if matches!(flag, "-p" | "-l") { &[] } else { &["-l", "127.0.0.1", "-p", "-1"] };
         let exit = refused(&[&[flag, value], address].concat(), code);
@@ -154,7 +155,7 @@ fn the_user_is_changed_once_it_listens() {
         println!("skipped: only root may become another user");
         return;
     }
-    // It reports its port to a file that only root may write.
+    // Only root may write to the folder of the launch, so the port file is in a folder of the other user.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let folder = Folder::new();
     std::os::unix::fs::chown(folder.path(), Some(65_534), Some(65_534)).unwrap();

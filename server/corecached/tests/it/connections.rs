@@ -1,4 +1,4 @@
-//! Connections: how many there may be, how they end, and that none of them is in another's way.
+//! Connections: their limit, their ends, and that no connection disturbs another.
 
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,7 @@ fn past_the_limit_clients_are_told_and_turned_away() {
 #[test]
 fn ten_thousand_idle_connections_are_answered_and_cost_little() {
     const CONNECTIONS: usize = 10_000;
-    /// Growth of the server for each of them, bytes, beside what the kernel keeps.
+    /// Most resident memory of the server for each connection, bytes, without the memory of the kernel.
     const EACH_MAX: usize = 2_048;
     if let Err(limit) = raise_descriptors(CONNECTIONS as u64 + 200) {
         println!("skipped: only {limit} files may be open");
@@ -53,7 +53,7 @@ fn ten_thousand_idle_connections_are_answered_and_cost_little() {
         let grown = server.resident_bytes().saturating_sub(before);
         println!("{backend:?}: {} bytes a connection", grown / CONNECTIONS);
         assert!(grown < CONNECTIONS * EACH_MAX, "{backend:?}: {grown} bytes for {CONNECTIONS} connections");
-        // Still there when they have been idle.
+        // Idle connections are still usable.
         for client in clients.iter_mut().step_by(97) {
             client.check("mn\r\n", "MN\r\n");
         }
@@ -65,7 +65,8 @@ fn ten_thousand_idle_connections_are_answered_and_cost_little() {
     }
 }
 
-/// Raises the limit of open files of this process to what it may be. `Err` with that limit when it is below `wanted`.
+/// Raises the limit of open files of this process to what it may be. `Err` with that limit when it is below
+/// `wanted`.
 fn raise_descriptors(wanted: u64) -> Result<(), u64> {
     let maximum = getrlimit(Resource::Nofile).maximum;
     if let Some(most) = maximum.filter(|&most| most < wanted) {
@@ -119,11 +120,11 @@ fn a_client_that_ends_sending_gets_all_its_replies() {
             client.send(&requests);
             client.end_sending();
             assert!(client.rest() == expected, "{backend:?}, {shards} shards");
-            // Nothing said at all ends as well.
+            // A connection without a request ends as well.
             let mut silent = Client::connect(&server);
             silent.end_sending();
             assert_eq!(silent.rest(), b"");
-            // Half a command never becomes one.
+            // Half a command is never carried out.
             let mut half = Client::connect(&server);
             half.send("set k0 0 0 5\r\nnew");
             half.end_sending();
@@ -237,7 +238,7 @@ fn whoever_says_nothing_for_too_long_is_closed_and_counted() {
             let mut silent: Vec<Client> = (0..300).map(|_| Client::connect(&server)).collect();
             silent[0].send("get a\r\nget");
             silent[0].expect("END\r\n");
-            // One that waits for its client to read is not idle.
+            // A connection that waits for its client to read is not idle.
             client.set("k", &[b'x'; 1_000_000]);
             let mut slow = Client::connect(&server);
             slow.set_receive_buffer(4096);

@@ -1,5 +1,5 @@
-//! Pools that follow a Service of Kubernetes: the proxy before an API server, caches that come, move, end and go, and DNS
-//! for when the API server does not tell.
+//! Pools that follow a Service of Kubernetes: caches are added, moved, terminated and removed, and the proxy
+//! falls back to DNS when the API server does not answer.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -9,13 +9,13 @@ use std::time::Instant;
 use super::admin::{ADMIN, get};
 use super::proxy::{launch, proxy};
 use super::support::{
-    Backend, Client, Cluster, Endpoint, Hosts, LateNames, Names, Server, State, wait_until,
+    Backend, Client, Cluster, Endpoint, EndpointState, Hosts, LateNames, Names, Server, wait_until,
 };
 
-/// So many keys that every cache has some.
+/// Enough keys that every cache has some.
 const KEYS: usize = 60;
 
-/// A proxy before those of `caches` that `cluster` or else DNS names.
+/// Starts a proxy for the `caches` that `cluster`, or else DNS, names.
 fn proxied(caches: &Hosts, cluster: &Cluster, backend: Backend, args: &[&str]) -> Server {
     let port = caches.port();
     let pool = format!(
@@ -30,10 +30,10 @@ fn proxied_by(cluster: &Cluster, backend: Backend, config: &str, args: &[&str]) 
 }
 
 fn ready(name: &'static str, host: u8) -> Endpoint {
-    Endpoint { host, name, state: State::Ready }
+    Endpoint { host, name, state: EndpointState::Ready }
 }
 
-/// Sets every key, and gets it back.
+/// Sets every key and gets it.
 #[track_caller]
 fn round(client: &mut Client) {
     let (mut requests, mut replies) = (String::new(), String::new());
@@ -44,14 +44,14 @@ fn round(client: &mut Client) {
     client.check(requests, replies);
 }
 
-/// Exactly these are used, each of `hosts` that is not is left alone.
+/// Waits until exactly the caches on `used` get requests, and no other one of `hosts`.
 #[track_caller]
 fn wait_for_use(caches: &Hosts, client: &mut Client, hosts: std::ops::RangeInclusive<u8>, used: &[u8]) {
     let sets = || hosts.clone().map(|host| caches.stat(host, "cmd_set")).collect::<Vec<_>>();
     wait_until(&format!("{used:?} to be used"), || {
         let before = sets();
         for key in 0..KEYS {
-            // While there is no address for it, a server is tried in vain.
+            // Requests fail while a server has no address.
             client.ask(&format!("set k{key} 0 0 1\r\nx"));
         }
         let mut use_of = hosts.clone().zip(before.iter().zip(sets()));
@@ -77,22 +77,22 @@ fn caches_that_come_move_end_and_go_lose_no_request() {
         });
         let mut client = Client::connect(&proxy);
         let mut check = |used: &[u8]| {
-            // With the load beside it: what is not to be used gets nothing from there either.
+            // There is other load at the same time; it does not reach the unused caches either.
             wait_for_use(&caches, &mut client, hosts.clone(), used);
         };
         check(&[31, 32]);
         cluster.put("b", &[ready("c-2", 33)]);
         check(&[31, 32, 33]);
-        // The pod comes back elsewhere.
+        // The pod starts again on another address.
         cluster.put("b", &[ready("c-2", 34)]);
         check(&[31, 32, 34]);
         for serving in [true, false] {
-            cluster.put("b", &[Endpoint { state: State::Ending { serving }, ..ready("c-2", 34) }]);
+            cluster.put("b", &[Endpoint { state: EndpointState::Ending { serving }, ..ready("c-2", 34) }]);
             check(&[31, 32]);
             cluster.put("b", &[ready("c-2", 34)]);
             check(&[31, 32, 34]);
         }
-        cluster.put("a", &[ready("c-0", 31), Endpoint { state: State::Unready, ..ready("c-1", 32) }]);
+        cluster.put("a", &[ready("c-0", 31), Endpoint { state: EndpointState::Unready, ..ready("c-1", 32) }]);
         check(&[31, 34]);
         cluster.remove("b");
         check(&[31]);
@@ -108,8 +108,9 @@ fn caches_that_end_and_still_serve_are_used_while_none_is_ready() {
     let caches = Hosts::start(101..=103);
     for &backend in Backend::all() {
         let cluster = Cluster::start();
-        let ending = |name, host, serving| Endpoint { state: State::Ending { serving }, ..ready(name, host) };
-        let unready = Endpoint { state: State::Unready, ..ready("c-2", 103) };
+        let ending =
+            |name, host, serving| Endpoint { state: EndpointState::Ending { serving }, ..ready(name, host) };
+        let unready = Endpoint { state: EndpointState::Unready, ..ready("c-2", 103) };
         cluster.put("a", &[ending("c-0", 101, true), ending("c-1", 102, true)]);
         cluster.put("b", &[ready("c-2", 103)]);
         let proxy = proxied(&caches, &cluster, backend, &["--dns-server=127.0.0.1:9"]);
@@ -162,11 +163,11 @@ fn a_watch_goes_on_where_it_ended_and_is_listed_anew_when_that_is_forgotten() {
     let mut client = Client::connect(&proxy);
     let mut check = |used: &[u8]| wait_for_use(&caches, &mut client, 51..=53, used);
     check(&[51]);
-    // Its time is over: what happens before it is begun again is not missed.
+    // The watch ends by its time limit. Changes before the next one begins are not missed.
     cluster.end_watches();
     cluster.put("a", &[ready("c-0", 52)]);
     check(&[52]);
-    // A bookmark is all that moves the place on, while nothing happens.
+    // Only a bookmark moves the version on while nothing changes.
     cluster.bookmark();
     cluster.put("a", &[ready("c-0", 51)]);
     check(&[51]);
@@ -192,7 +193,7 @@ fn dns_names_the_caches_while_the_api_server_is_away() {
     let mut client = Client::connect(&proxy);
     let mut check = |used: &[u8]| wait_for_use(&caches, &mut client, 61..=63, used);
     check(&[61]);
-    // Back in time: nothing is said, what happened meanwhile is known.
+    // The API server is back in time: nothing is logged, and the changes are known.
     cluster.vanish();
     cluster.put("a", &[ready("c-0", 63)]);
     check(&[61]);
@@ -232,7 +233,8 @@ fn what_the_api_server_refuses_is_said_in_its_words_with_the_remedy() {
     );
     cluster.permit(true);
     check(&[71]);
-    // Those that have just started refuse for a moment: that alone sends nobody to DNS.
+    // An API server that has just started may refuse for a moment. That alone does not make the proxy use
+    // DNS.
     cluster.permit(false);
     cluster.end_watches();
     wait_until("the watch to end", || cluster.watching() == 0);
@@ -240,7 +242,7 @@ fn what_the_api_server_refuses_is_said_in_its_words_with_the_remedy() {
     wait_until("another", || cluster.watching() == 1);
     check(&[71]);
     assert_eq!(proxy.stderr().matches("DNS is asked instead").count(), 1);
-    // A token that is replaced in time is no news; one that is not is said to be that.
+    // A token that is replaced in time is not logged; one that is not is logged.
     cluster.rotate_token("the-second-token");
     cluster.end_watches();
     cluster.put("a", &[ready("c-1", 71)]);
@@ -263,7 +265,7 @@ fn a_service_that_is_not_there_is_named_and_followed_once_it_is() {
     let proxy = proxied(&caches, &cluster, Backend::all()[0], &["--dns-server=127.0.0.1:9"]);
     let warning = "there is no EndpointSlice of n/cache: name a Service that is there";
     wait_until("the warning", || proxy.stderr().contains(warning));
-    // One that is there has a slice, if an empty one.
+    // A Service that exists has a slice, even if it is empty.
     cluster.put("a", &[]);
     cluster.put("a", &[ready("c-0", 91)]);
     wait_for_use(&caches, &mut Client::connect(&proxy), 91..=91, &[91]);
@@ -277,7 +279,7 @@ fn a_dns_server_that_does_not_answer_does_not_hold_up_what_the_cluster_tells() {
     cluster.put("a", &[ready("c-0", 81)]);
     let silent = LateNames::silent();
     let dns = format!("--dns-server=127.0.0.1:{}", silent.port());
-    // One lookup of these takes seconds.
+    // One lookup of these names takes seconds.
     let others = ["b", "c", "d"].map(|name| {
         format!(r#""{name}": {{"servers": ["{name}.test:{}"], "resolve": true}}"#, caches.port())
     });
@@ -299,8 +301,8 @@ fn a_dns_server_that_does_not_answer_does_not_hold_up_what_the_cluster_tells() {
         cluster.put("a", &[ready("c-0", 81)]);
         wait_for_use(&caches, &mut client, 81..=82, &[81]);
     }
-    // A lookup is 18 questions: each name's SRV record twice, then both kinds of address twice. If a change waited for one,
-    // there would be one for each.
+    // A lookup is 18 questions: the SRV record of each name twice, then both kinds of address twice. If each
+    // change waited for a lookup, there would be one for each change.
     let asked = silent.asked() - asked;
     println!("{CHANGES} changes in {:?}, {asked} questions meanwhile", begun.elapsed());
     assert!(asked < 18 * CHANGES / 2, "{asked} questions while {CHANGES} changes were followed");
@@ -312,8 +314,8 @@ fn a_dns_server_that_does_not_answer_does_not_hold_up_the_start() {
     let cache = Server::start(&["-t", "1"]); // on 127.0.0.1
     names.tell(&[1]);
     let port = cache.address.port();
-    // A name that stands for all its addresses, one that stands for one, and an address. What is ejected is probed when it is
-    // found, and in this test not otherwise.
+    // A name that means all its addresses, a name that means one, and an address. In this test an ejected
+    // server is probed only when it is found.
     let pools = format!(
         r#""A": {{"servers": ["caches.test:{port}"], "resolve": true}}, "B": {{"servers": ["caches.test:{port}"]}},
             "C": {{"servers": ["127.0.0.1:{port}"]}}"#
@@ -351,7 +353,7 @@ fn a_fixed_list_of_names_is_waited_for_as_well() {
     let proxy = proxy(Backend::all()[0], 2, &["--config-str", &config, &dns, ADMIN]);
     assert_eq!(get(&proxy, "/readyz").0, 503);
     late.open();
-    // One of them is enough: the other is a server that is down.
+    // One of them is enough; the other counts as a server that is down.
     wait_until("the proxy to be ready", || get(&proxy, "/readyz").0 == 200);
     let mut client = Client::connect(&proxy);
     let mut stored = |key: usize| client.ask(&format!("set k{key} 0 0 1\r\nx")) == "STORED";

@@ -1,4 +1,4 @@
-//! What a server shows of itself stands in the documentation, under `server/docs`.
+//! The documentation under `server/docs` names every stat and every metric.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,7 +9,7 @@ use crate::admin::{ADMIN, scrape};
 use crate::proxy::{addresses, caches, proxy};
 use crate::support::{Authority, Backend, Client, Folder, Launch, Server};
 
-/// Fails with the names that the page does not have.
+/// Asserts that the page names all of `names`.
 #[track_caller]
 fn check(page: &str, names: &BTreeSet<String>) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(page);
@@ -21,7 +21,7 @@ fn check(page: &str, names: &BTreeSet<String>) {
     assert!(missing.is_empty(), "server/docs/{page} does not name {missing:?}: write a line on each of them");
 }
 
-/// `stat` without the slab class, the core or the destination in front of it.
+/// The name of a stat without the slab class, the core or the destination before it.
 fn without_number(stat: &str) -> String {
     stat.rsplit(':').next().unwrap_or(stat).to_owned()
 }

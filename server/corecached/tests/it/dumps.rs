@@ -1,10 +1,11 @@
-//! `lru_crawler metadump` and `mgdump`: all keys of all shards, once each, and nobody waits for whoever reads slowly.
+//! `lru_crawler metadump` and `mgdump`: all keys of all shards, once each, and a slow reader delays no other
+//! client.
 
 use std::collections::BTreeSet;
 
 use crate::support::{Backend, Client, Server, wait_until};
 
-/// The lines of a list, which `end` ends.
+/// Takes the lines of a list up to `end`.
 fn list(client: &mut Client, command: &str, end: &str) -> Vec<String> {
     assert_eq!(client.ask(command), "OK");
     let mut lines = Vec::new();
@@ -46,7 +47,7 @@ fn every_key_of_every_shard_is_listed_once() {
             assert_eq!(lines.len(), KEYS);
             let keys = lines.iter().map(|line| line["mg ".len()..].trim_end().to_owned());
             assert!(keys.collect::<BTreeSet<_>>() == expected);
-            // In order, with what comes before and behind.
+            // The list is in order with the replies before and after it.
             client.send("mn\r\nlru_crawler metadump 2\r\nmn\r\n");
             client.expect("MN\r\nOK\r\nEND\r\nMN\r\n");
         }
@@ -110,7 +111,7 @@ fn what_memcached_refuses_is_refused_in_its_words() {
         let expected = Client::connect(&reference).ask(&line);
         assert_eq!(Client::connect(&ours).ask(&line), expected, "{line}");
     }
-    // Not compared: while its thread ends, a memcached has other words for it.
+    // This reply is not compared: memcached has another one while its thread ends.
     let mut client = Client::connect(&ours);
     client.check("lru_crawler disable\r\n", "OK\r\n");
     client.check("lru_crawler metadump all\r\n", "CLIENT_ERROR lru crawler disabled\r\n");
@@ -138,7 +139,7 @@ fn a_client_that_does_not_read_its_list_stops_nobody_and_costs_little() {
         }
         let grown = server.resident_bytes().saturating_sub(before);
         assert!(grown < 4 << 20, "{grown} bytes for a list that waits");
-        // It goes away in the middle: the next one may have a list.
+        // The client disconnects in the middle of its list; the next client may have one.
         drop(slow);
         wait_until("the list to be given up", || {
             let answer = client.ask("lru_crawler mgdump all");

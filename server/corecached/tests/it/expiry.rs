@@ -19,7 +19,7 @@ fn items_go_when_their_time_has_come_and_not_before() {
             let key = format!("short{number}");
             wait_until("an item to expire", || client.get(&key).is_none());
         }
-        // Seconds are whole: one that begins with the store may count.
+        // Times are whole seconds, so the second in which it was stored may count.
         assert!(start.elapsed() > Duration::from_millis(900), "after {:?}", start.elapsed());
         for number in 0..50 {
             assert!(client.get(&format!("long{number}")).is_some());

@@ -2,12 +2,12 @@
 
 use crate::support::{Backend, Client, Server};
 
-/// What an item counts beside key and value, bytes; as in memcached.
-const BESIDE: usize = 59;
-/// The same for one with flags.
-const BESIDE_WITH_FLAGS: usize = 63;
+/// Bytes that an item without flags counts in addition to key and value, as in memcached.
+const OVERHEAD: usize = 59;
+/// Bytes that an item with flags counts in addition to key and value, as in memcached.
+const OVERHEAD_WITH_FLAGS: usize = 63;
 
-/// Bytes in which a byte out of place is noticed.
+/// A value whose bytes differ by position, so that a misplaced one is noticed.
 fn pattern(seed: u8, len: usize) -> Vec<u8> {
     (0..len).map(|at| (at as u32).wrapping_mul(2_654_435_761).to_be_bytes()[0] ^ seed).collect()
 }
@@ -18,7 +18,8 @@ fn the_default_limit_is_memcacheds_to_the_byte() {
         for shards in [1, 2] {
             let server = Server::start_on(backend, shards, &[]);
             let mut client = Client::connect(&server);
-            for (number, (flags, beside)) in [(0, BESIDE), (1, BESIDE_WITH_FLAGS)].into_iter().enumerate() {
+            for (number, (flags, beside)) in [(0, OVERHEAD), (1, OVERHEAD_WITH_FLAGS)].into_iter().enumerate()
+            {
                 for key in [format!("k{number}"), format!("{}{number}", "x".repeat(249))] {
                     let most = (1 << 20) - beside - key.len();
                     let value = pattern(1, most);
@@ -45,7 +46,7 @@ fn the_default_limit_is_memcacheds_to_the_byte() {
 fn a_real_memcached_has_the_same_default_limit() {
     let server = Server::memcached(&[]);
     let mut client = Client::connect(&server);
-    let most = (1 << 20) - BESIDE - 1;
+    let most = (1 << 20) - OVERHEAD - 1;
     client.set("k", &pattern(1, most));
     client.send(format!("set k 0 0 {}\r\n", most + 1));
     client.send(pattern(1, most + 1));
@@ -61,7 +62,7 @@ fn values_of_30_mb_come_back_whole_from_every_core() {
             let server = Server::start_on(backend, shards, &["-I", "64m", "-m", "1024"]);
             let mut client = Client::connect(&server);
             let value = pattern(7, BYTES);
-            // Enough keys that some are stored where the client is and some elsewhere.
+            // Enough keys that some belong to the client's shard and some to others.
             for number in 0..6 {
                 client.set(&format!("big{number}"), &value);
             }
@@ -104,7 +105,7 @@ fn a_value_that_is_replaced_while_it_is_sent_arrives_as_it_was() {
                     1 => writer.check(format!("delete {key}\r\n"), "DELETED\r\n"),
                     _ => writer.check("flush_all\r\n", "OK\r\n"),
                 }
-                // And everything else is pushed out.
+                // Everything else is evicted.
                 for number in 0..20 {
                     writer.set(&format!("other{number}"), &other);
                 }
@@ -152,11 +153,11 @@ fn values_cut_anywhere_are_stored_whole_and_what_follows_is_answered() {
                         (format!("cas k{number} 0 0 {len} 1\r\n"), "EXISTS\r\n"),
                     ];
                     for (line, answer) in forms {
-                        // Each piece is seen by itself: the rest goes when the server has read what is there.
+                        // The pieces are sent one by one, so that the server receives each by itself.
                         let request = [line.as_bytes(), &value, b"\r\nmn\r\n"].concat();
-                        let (before, behind) = request.split_at(line.len() + cut);
+                        let (before, rest) = request.split_at(line.len() + cut);
                         client.send(before);
-                        let (middle, end) = behind.split_at(behind.len() - 5 - cut.min(2));
+                        let (middle, end) = rest.split_at(rest.len() - 5 - cut.min(2));
                         client.send(middle);
                         client.check(end, format!("{answer}MN\r\n"));
                     }

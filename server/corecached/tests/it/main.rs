@@ -1,7 +1,8 @@
-//! The server as its clients and operators meet it: the real binary, over real sockets, next to a real memcached.
+//! Tests of the binary over real sockets, as its clients and operators use it, in comparison with a real
+//! memcached.
 //!
-//! Every test starts the servers it needs on free ports of the loopback interface and ends them, so that all of them
-//! may run at once. What is waited for is polled with a deadline.
+//! Every test starts the servers that it needs on free ports of the loopback interface and ends them, so that
+//! all tests may run at once. Whatever a test waits for is polled with a deadline.
 
 mod support;
 
@@ -13,8 +14,8 @@ mod binary;
 mod command_line;
 mod connections;
 mod differential;
-mod documented;
 mod discovery;
+mod documented;
 mod dumps;
 mod expiry;
 mod large_values;

@@ -1,11 +1,11 @@
-//! Memory: as much as was granted, and what happens beyond.
+//! Memory: the server stays within its limit, and evicts or refuses past it.
 
 use crate::support::{Backend, Client, Server, wait_until};
 
 const MIB: usize = 1 << 20;
 const VALUE_BYTES: usize = 1_000;
 
-/// Store `count` items under `prefix` without waiting for answers.
+/// Stores `count` items under `prefix` with noreply.
 fn fill(client: &mut Client, prefix: &str, count: usize) {
     let value = vec![b'v'; VALUE_BYTES];
     let mut requests = Vec::new();
@@ -45,7 +45,7 @@ fn three_times_the_memory_evicts_and_stays_within_bounds() {
                 empty / MIB
             );
             assert!(resident < empty.max(64 * MIB) + 32 * MIB, "{resident} bytes resident");
-            // What was stored last is there, and new values still find room.
+            // The newest items are there, and new values are still stored.
             let last = 3 * 64 * MIB / VALUE_BYTES - 1;
             assert!(client.get(&format!("k{last}")).is_some());
             client.set("one-more", &[]);
@@ -61,7 +61,7 @@ fn memory_is_locked_on_request_and_no_more_of_it_than_is_used() {
         let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
         let locked = status.lines().find(|line| line.starts_with("VmLck:")).unwrap();
         if locked.contains(" 0 kB") {
-            // Whoever may lock nothing is told.
+            // The process may not lock memory; a warning says so.
             assert!(server.stderr().contains("-k"), "{}", server.stderr());
         }
         fill(&mut client, "k", 10_000);
@@ -70,7 +70,7 @@ fn memory_is_locked_on_request_and_no_more_of_it_than_is_used() {
 }
 
 impl Client {
-    /// `set` of any key but with an answer of any kind.
+    /// Sets `key` and returns the reply, whatever it is.
     fn try_set(&mut self, key: &str, value: &[u8]) -> String {
         self.send([format!("set {key} 0 0 {}\r\n", value.len()).as_bytes(), value, b"\r\n"].concat());
         self.line()
@@ -103,13 +103,13 @@ fn without_eviction_a_full_memory_says_so_and_keeps_what_it_has() {
             assert_eq!(client.stat("evictions"), 0);
             assert_eq!(client.stat("store_no_memory"), refused);
             assert_eq!(client.stats("settings")["evictions"], "off");
-            // A large value that comes in pieces is refused as well, and the connection goes on.
+            // A large value that is sent in pieces is refused as well, and the connection stays usable.
             assert_eq!(
                 client.try_set("large", &vec![b'l'; 900_000]),
                 "SERVER_ERROR out of memory storing object"
             );
             client.check("mn\r\n", "MN\r\n");
-            // What is given back can be had again.
+            // Memory that was given back can be used again.
             client.check("flush_all\r\n", "OK\r\n");
             wait_until("room", || client.try_set("again", &value) == "STORED");
         }

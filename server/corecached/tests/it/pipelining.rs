@@ -1,11 +1,12 @@
-//! Pipelines: replies in the order of requests, and memory that does not grow with what clients do not read.
+//! Pipelines: replies are in the order of requests, and memory does not grow with replies that clients do not
+//! read.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::support::{Backend, Client, Random, Server, shorten};
 
-/// A value that says whose it is.
+/// A value that names its client and its key.
 fn value(random: &mut Random, key: &str) -> Vec<u8> {
     let len = match random.below(20) {
         0 => 100_000 + random.below(100_000),
@@ -43,7 +44,7 @@ fn replies_keep_the_order_of_requests_on_all_cores() {
     }
 }
 
-/// One more request, and what must come back for it.
+/// Adds a request and the reply that is expected.
 fn request(
     random: &mut Random,
     model: &mut HashMap<String, Vec<u8>>,
@@ -118,7 +119,7 @@ fn request(
 fn gets_of_100_mb_that_nobody_reads_do_not_fill_memory() {
     const VALUE_BYTES: usize = 1_000;
     const GETS: usize = 100_000;
-    /// What may wait for a reader in the server, bytes.
+    /// Bytes that may wait in the server for a client that does not read.
     const GROWTH_MAX: usize = 16 << 20;
     for &backend in Backend::all() {
         for shards in [1, 2] {
@@ -137,7 +138,7 @@ fn gets_of_100_mb_that_nobody_reads_do_not_fill_memory() {
             }
             let (head, tail) = requests.split_at(requests.len() / 8);
             slow.send(head);
-            // As long as it reads nothing, others are served and memory stands still.
+            // While it reads nothing, other clients are served and memory does not grow.
             for number in 0..2_000 {
                 assert_eq!(other.get(&format!("k{}", number % 10)).unwrap(), value);
             }

@@ -1,4 +1,4 @@
-//! The proxy as its clients and operators meet it: real caches behind it, killed, stopped, moved and renamed.
+//! The proxy with real caches, which are killed, stopped, moved and renamed.
 
 use std::fmt::Write;
 use std::io::{Read, Write as _};
@@ -10,16 +10,16 @@ use rustix::process::Signal;
 
 use super::support::{Backend, Client, Folder, Hosts, Launch, Mounted, Names, Server, wait_until};
 
-/// So many keys that every cache has some.
+/// Enough keys that every cache has some.
 const KEYS: usize = 60;
 
-/// A proxy with these arguments, on a free port.
+/// Starts a proxy with these arguments, on a free port.
 #[track_caller]
 pub fn proxy(backend: Backend, shards: usize, args: &[&str]) -> Server {
     launch(backend, shards, args).serve()
 }
 
-/// The same, to be started.
+/// The launch of a proxy with these arguments, on a free port.
 pub fn launch(backend: Backend, shards: usize, args: &[&str]) -> Launch {
     let shards = shards.to_string();
     let fixed =
@@ -27,7 +27,7 @@ pub fn launch(backend: Backend, shards: usize, args: &[&str]) -> Launch {
     Launch::bare(&fixed).args(args)
 }
 
-/// The tutorial's configuration, its trailing comma included.
+/// The configuration of mcrouter's tutorial, with its comment and its trailing comma.
 fn config(servers: &[String]) -> String {
     let list = servers.iter().map(|server| format!("\"{server}\",")).collect::<String>();
     format!("{{\"pools\": {{\"A\": {{\"servers\": [ // pods\n{list}]}}}}, \"route\": \"PoolRoute|A\"}}")
@@ -41,7 +41,7 @@ pub fn caches(count: usize) -> Vec<Server> {
     (0..count).map(|_| Server::start(&["-t", "1"])).collect()
 }
 
-/// Over both backends, on one core and on two.
+/// Runs `check` on every backend, with one shard and with two.
 pub fn everywhere(check: impl Fn(Backend, usize)) {
     for &backend in Backend::all() {
         for shards in [1, 2] {
@@ -50,7 +50,7 @@ pub fn everywhere(check: impl Fn(Backend, usize)) {
     }
 }
 
-/// Items of each cache, asked without the proxy.
+/// The count of items of each cache, without the proxy.
 pub fn items(caches: &[Server]) -> Vec<u64> {
     caches.iter().map(|cache| Client::connect(cache).stat("curr_items")).collect()
 }
@@ -208,7 +208,7 @@ fn one_key_that_fails_is_the_reply_to_its_whole_line() {
         let reply = client.ask(request.trim_end());
         assert!(reply.starts_with("SERVER_ERROR "), "{reply}");
         client.check("mn\r\n", "MN\r\n");
-        // A line that is longer than replies are kept for may have begun with values.
+        // Replies to a line of this length are not held back, so values may have been sent before the error.
         let reply = client.ask(&format!("{}{}", request.trim_end(), " missing".repeat(600)));
         assert!(reply.starts_with("SERVER_ERROR ") || reply.starts_with("VALUE "), "{reply}");
     });
@@ -287,8 +287,8 @@ fn values_of_hot_keys_are_kept_until_something_is_written_through_the_proxy() {
     });
 }
 
-/// A cache that answers `get big` with `sent` bytes of a value of `len`. The rest does not come; it breaks off when the
-/// stream is dropped, so that what was sent has gone on before.
+/// Starts a cache that answers `get big` with `sent` bytes of a value of `len` and no more. The connection
+/// breaks when the stream is dropped, so that the proxy has forwarded what was sent before.
 fn breaks_off(len: usize, sent: usize) -> (String, JoinHandle<TcpStream>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -320,7 +320,7 @@ fn a_large_value_that_breaks_off_ends_the_connection_of_its_client_alone() {
 }
 
 #[test]
-fn nothing_that_was_asked_behind_a_large_value_that_breaks_off_is_taken_for_the_rest_of_it() {
+fn nothing_that_was_asked_after_a_large_value_that_breaks_off_is_taken_for_the_rest_of_it() {
     everywhere(|backend, shards| {
         let (address, cache) = breaks_off(100_000, 99_990);
         let proxy = proxy(backend, shards, &["--config-str", &config(&[address])]);
@@ -352,7 +352,7 @@ fn a_cache_that_stalls_times_out_is_ejected_and_comes_back() {
         let stored = replies.iter().filter(|reply| *reply == "STORED").count() as u64;
         let timeouts = replies.iter().filter(|reply| *reply == "SERVER_ERROR timeout").count();
         assert_eq!(stored, items(&caches[1..])[0], "{replies:?}");
-        // Three in a row on each core, and then no more waiting.
+        // After three timeouts in a row on each core no request waits any more.
         assert!(timeouts >= 1 && timeouts <= 3 * shards, "{replies:?}");
         caches[0].signal(Signal::CONT);
         wait_until("all keys to be stored again", || {
@@ -539,7 +539,7 @@ fn a_spool_outlives_its_proxy_and_is_replayed_by_hand() {
     let replay = || Launch::bare(&["replay", spool]).exit();
     let exit = replay();
     assert_eq!((exit.code(), exit.stdout.trim()), (Some(1), "0 delivered, 1 kept, 0 unreadable"));
-    // The cache is elsewhere now.
+    // The cache has another address now.
     let hour = std::fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
     let file = std::fs::read_dir(hour).unwrap().next().unwrap().unwrap().path();
     let text = std::fs::read_to_string(&file).unwrap();

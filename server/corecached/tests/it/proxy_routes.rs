@@ -1,11 +1,11 @@
-//! Route handles of the proxy over real caches, where time, the log or many items of one key are part of it.
+//! Route handles of the proxy with real caches, where time, the log or several items of a key matter.
 
 use std::time::{Duration, Instant};
 
 use super::proxy::{addresses, caches, everywhere, items, proxy};
 use super::support::{Backend, Client, Folder, Launch, Server, wait_until};
 
-/// All `caches` in pool `A`, under `route`.
+/// The configuration with all `caches` in pool `A`, and `route`.
 fn config(caches: &[Server], route: &str) -> String {
     let servers = addresses(caches);
     format!("{{\"pools\": {{\"A\": {{\"servers\": {servers:?}}}}}, \"route\": {route}}}")
@@ -20,7 +20,8 @@ fn a_route_may_hold_requests_and_replies_back() {
         let mut client = Client::connect(&proxy);
         let begun = Instant::now();
         client.check("set k 0 0 1\r\nx\r\n", "STORED\r\n");
-        // More than one of the two. They are exact by the time of a turn's begin, which is some time before what it reads.
+        // More than one of the two. They are exact by the time of a turn's begin, which is some time before
+        // what it reads.
         assert!(begun.elapsed() > Duration::from_millis(150), "{:?}", begun.elapsed());
         client.check("get k\r\n", "VALUE k 0 1\r\nx\r\nEND\r\n");
     });
@@ -85,7 +86,7 @@ fn check_large_values(backend: Backend, shards: usize, caches: &[Server]) {
         format!("VALUE v1 0 1\r\n\0\r\nVALUE m 7 150000\r\n{value}\r\nVALUE v0 0 0\r\n\r\nEND\r\n"),
     );
     client.check("touch m 100\r\n", "TOUCHED\r\n");
-    // Whatever item of it goes, all of it is gone.
+    // When one of the items is missing, the whole value is.
     for cache in caches {
         Client::connect(cache).check("flush_all\r\n", "OK\r\n");
         assert_eq!(client.get("v5000000"), None);
@@ -94,7 +95,7 @@ fn check_large_values(backend: Backend, shards: usize, caches: &[Server]) {
     client.check("delete m\r\nget m\r\n", "DELETED\r\nEND\r\n");
 }
 
-/// So many keys that every cache has some.
+/// Enough keys that every cache has some.
 const KEYS: usize = 60;
 
 #[test]

@@ -1,4 +1,4 @@
-//! A proxy whose destinations, and whose clients, speak TLS.
+//! A proxy with TLS to destinations and to clients.
 
 use rustls::ALL_VERSIONS;
 
@@ -8,7 +8,7 @@ use crate::support::{
     Authority, Backend, Client, Folder, Identity, Launch, Mounted, Server, free_port, wait_for, wait_until,
 };
 
-/// Files of an authority and of what it signed.
+/// The files of an authority and of a certificate that it signed.
 struct Files {
     folder: Folder,
     authority: Authority,
@@ -24,7 +24,7 @@ impl Files {
         Self { folder, authority, identity }
     }
 
-    /// As a Secret has them.
+    /// The files as those of a Secret.
     fn secret(&self) -> Vec<(&str, &str)> {
         [("ca.pem", self.authority.pem())].into_iter().chain(self.identity.secret()).collect()
     }
@@ -33,12 +33,12 @@ impl Files {
         self.folder.file(name).to_str().unwrap().to_owned()
     }
 
-    /// A cache behind TLS; with `verify` 2 it wants certificates of its clients.
+    /// Starts a cache with TLS; with `verify` 2 it requires certificates of its clients.
     fn cache(&self, verify: u8) -> Server {
         self.launch(verify, "-1").serve()
     }
 
-    /// The same on this port, as soon as what was there before has let go of it.
+    /// Starts a cache with TLS on this port, as soon as the port is free.
     fn cache_on(&self, port: u16, verify: u8) -> Server {
         wait_for("the port", || self.launch(verify, &port.to_string()).try_serve().ok())
     }
@@ -54,7 +54,7 @@ impl Files {
     }
 }
 
-/// The name that certificates of tests bear.
+/// The name in the certificates of tests.
 const NAME: &str = "--ssl-server-name=localhost";
 
 fn proxy(backend: Backend, shards: usize, caches: &[Server], args: &[&str]) -> Launch {
@@ -84,7 +84,7 @@ fn destinations_are_reached_over_tls() {
         let large: Vec<u8> = (0..900_000).map(|at| (at % 251) as u8).collect();
         client.set("large", &large);
         assert!(client.get("large").as_deref() == Some(&large[..]));
-        // Many at once, each answered in its turn.
+        // Many requests at once are answered in order.
         let requests: String = (0..2000).map(|number| format!("get key{}\r\n", number % 60)).collect();
         let replies: Vec<u8> = (0..2000)
             .flat_map(|number| {
@@ -109,7 +109,7 @@ fn whoever_is_not_signed_for_is_not_reached() {
     everywhere(|backend, shards| {
         let caches = [files.cache(0)];
         let (ca, other_ca) = (files.path("ca.pem"), others.path("ca.pem"));
-        // Signed by somebody else, of another name, and no TLS at all.
+        // A certificate of another authority, one of another name, and a server without TLS.
         let plain = [Launch::new(&[]).serve()];
         for (caches, args) in [
             (&caches, vec!["--pem-ca-path", &other_ca, NAME]),
@@ -169,7 +169,7 @@ fn clients_reach_the_proxy_over_tls() {
         let mut client = Client::connect_tls(address, &config);
         client.check("set k 0 0 1\r\nx\r\nget k\r\n", "STORED\r\nVALUE k 0 1\r\nx\r\nEND\r\n");
         Client::connect(&proxy).check("get k\r\n", "VALUE k 0 1\r\nx\r\nEND\r\n");
-        // One that never says anything is not waited for.
+        // The proxy does not wait for a client that never sends anything.
         assert_eq!(Client::connect_to(address).rest(), b"");
         assert_eq!(scrape(&proxy)["corecached_tls_handshake_timeouts_total"], 1.0);
         client.check("get k\r\n", "VALUE k 0 1\r\nx\r\nEND\r\n");

@@ -9,9 +9,9 @@ use rustix::process::Signal;
 
 use crate::support::{Backend, Client, Launch, Server, wait_until};
 
-/// A server without clients that do not read is gone after this long at most, on a loaded machine.
+/// Limit for a server to stop when all its clients read, on a loaded machine.
 const PROMPT: Duration = Duration::from_secs(4);
-/// The same with clients that do not read: they are waited for, but not for ever.
+/// Limit for a server to stop when some clients do not read. It waits for them, but not without end.
 const WITH_SLOW_CLIENTS: Duration = Duration::from_secs(20);
 
 #[test]
@@ -57,7 +57,8 @@ fn a_server_under_load_answers_what_it_read_and_stops() {
     }
 }
 
-/// Pipelines of sets and gets until the server closes; whatever comes back must be whole replies in order.
+/// Sends pipelines of sets and gets until the server closes. Everything that it sent must be whole replies in
+/// order.
 fn work_until_closed(address: std::net::SocketAddr, me: usize, answered: &AtomicUsize) {
     let mut client = Client::connect_to(address);
     let value = format!("{me:0>500}");

@@ -1,8 +1,8 @@
-//! `stats`: the names that monitoring reads, and numbers that are true.
+//! `stats`: the names that monitoring reads, and correct numbers.
 
 use crate::support::{Backend, Client, Server, Stats, wait_until};
 
-/// What exporters and agents read of `stats`.
+/// The names of `stats` that exporters and agents read.
 const NAMES: &str = "pid uptime time version pointer_size rusage_user rusage_system max_connections curr_connections \
     total_connections rejected_connections connection_structures cmd_get cmd_set cmd_flush cmd_touch cmd_meta \
     get_hits get_misses get_expired get_flushed delete_misses delete_hits incr_misses incr_hits decr_misses \
@@ -25,7 +25,7 @@ const ITEMS: &str = "items:1:number items:1:number_hot items:1:number_warm items
     items:1:crawler_reclaimed items:1:crawler_items_checked items:1:lrutail_reflocked items:1:moves_to_cold \
     items:1:moves_to_warm items:1:moves_within_lru items:1:direct_reclaims items:1:hits_to_hot \
     items:1:hits_to_warm items:1:hits_to_cold items:1:hits_to_temp";
-/// Those that are no numbers.
+/// The names with values that are not numbers.
 const TEXTS: &str = "version inter evictions domain_socket cas_enabled binding_protocol lru_crawler \
     lru_maintainer_thread flush_enabled dump_enabled hash_algorithm detail_enabled";
 
@@ -49,7 +49,7 @@ fn all_names_that_monitoring_reads_are_there() {
     assert_eq!(client.stats("sizes")["sizes_status"], "disabled");
     let conns = client.stats("conns");
     assert!(conns.values().any(|value| value.starts_with("tcp:127.0.0.1:")), "{conns:?}");
-    // Where it listens, and by which of these addresses each client came.
+    // The addresses that it listens on, and the one that each client connected to.
     let listens = format!("tcp:{}", server.address);
     let named = |ending: &str| {
         let of = |(name, value): (&String, &String)| {
@@ -73,13 +73,13 @@ fn every_name_of_a_memcached_is_there_but_those_of_what_only_it_has() {
             client.stats(words)
         };
         let (theirs, ours) = (names(&theirs), names(&ours));
-        // Its event library, and its storage on disk.
+        // The event library of memcached, and its storage on disk.
         let its_own = |name: &str| name == "libevent" || name.starts_with("ext_");
-        // A class is another there.
-        let behind = |name: &str| name.rsplit(':').next().unwrap().to_owned();
-        let ours: Vec<String> = ours.keys().map(|name| behind(name)).collect();
+        // An item has another slab class there, so the class is left out.
+        let name_of = |name: &str| name.rsplit(':').next().unwrap().to_owned();
+        let ours: Vec<String> = ours.keys().map(|name| name_of(name)).collect();
         let missing: Vec<&String> =
-            theirs.keys().filter(|name| !its_own(name) && !ours.contains(&behind(name))).collect();
+            theirs.keys().filter(|name| !its_own(name) && !ours.contains(&name_of(name))).collect();
         assert!(missing.is_empty(), "stats {words}: {missing:?}");
     }
 }
@@ -90,7 +90,7 @@ fn numbers_are_true_over_all_cores() {
         for shards in [1, 2, 4] {
             let server = Server::start_on(backend, shards, &[]);
             let mut clients: Vec<Client> = (0..8).map(|_| Client::connect(&server)).collect();
-            // Every client does the same with keys of its own, which lie on all shards.
+            // Every client does the same with keys of its own, which belong to all shards.
             for (me, client) in clients.iter_mut().enumerate() {
                 for number in 0..10 {
                     client.check(format!("set {me}.{number} 0 0 1\r\n5\r\n"), "STORED\r\n");

@@ -1,4 +1,4 @@
-//! What keeps a slow cache out of the way: hedged gets, adaptive concurrency, bounded loads.
+//! What limits the effect of a slow cache: hedged gets, adaptive concurrency, bounded loads.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -11,16 +11,16 @@ use super::admin::{ADMIN, scrape};
 use super::proxy::{addresses, caches, everywhere, items, proxy};
 use super::support::{Backend, Client, Server, wait_until};
 
-/// So many keys that every cache has some.
+/// Enough keys that every cache has some.
 const KEYS: usize = 60;
 
-/// A way to a cache on which requests take as long as it is told, and pass each other never.
-struct Way {
+/// A forwarder to a cache that delays requests by a time that can be set, and keeps their order.
+struct DelayedLink {
     address: SocketAddr,
     delay_ms: Arc<AtomicU64>,
 }
 
-impl Way {
+impl DelayedLink {
     fn to(target: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -42,7 +42,7 @@ impl Way {
     }
 }
 
-/// From one to the other, until either ends.
+/// Forwards bytes, each delayed by `delay_ms`, until either connection ends.
 fn forward(mut from: TcpStream, mut to: TcpStream, delay_ms: Arc<AtomicU64>) {
     let (sender, receiver) = mpsc::channel::<(Instant, Vec<u8>)>();
     std::thread::spawn(move || {
@@ -65,7 +65,7 @@ fn forward(mut from: TcpStream, mut to: TcpStream, delay_ms: Arc<AtomicU64>) {
     });
 }
 
-/// What is counted of all that: by `stats`, and by metrics.
+/// The counters of these features: the name in `stats`, and the metric.
 const COUNTERS: [(&str, &str); 5] = [
     ("hedge_sent", r#"corecached_proxy_hedges_total{outcome="sent"}"#),
     ("hedge_won", r#"corecached_proxy_hedges_total{outcome="won"}"#),
@@ -74,7 +74,8 @@ const COUNTERS: [(&str, &str); 5] = [
     ("adaptive_concurrency_refused", "corecached_proxy_adaptive_concurrency_refused_total"),
 ];
 
-/// Those of `names` have moved and the others have not, and metrics say what `stats` says.
+/// Asserts that the counters of `names` have grown and the others have not, and that metrics agree with
+/// `stats`.
 fn counted(proxy: &Server, client: &mut Client, names: &[&str]) {
     for (name, sample) in COUNTERS {
         let count = client.stat(name);
@@ -83,28 +84,32 @@ fn counted(proxy: &Server, client: &mut Client, names: &[&str]) {
     }
 }
 
-/// A proxy before two caches that sends so many per cent of the gets a second time, and a client that has set every key;
-/// the caches, and the way to the first, go with them.
-fn hedging(backend: Backend, shards: usize, budget_percent: f64) -> (Server, Client, Way, Vec<Server>) {
+/// Starts two caches and a proxy that sends up to `budget_percent` of the gets a second time, and a client
+/// that has set every key. Also returns the link to the first cache, and the caches.
+fn hedging(
+    backend: Backend,
+    shards: usize,
+    budget_percent: f64,
+) -> (Server, Client, DelayedLink, Vec<Server>) {
     let caches = caches(2);
-    let way = Way::to(caches[0].address);
+    let link = DelayedLink::to(caches[0].address);
     let config = format!(
         r#"{{"pools": {{"A": {{"servers": ["{}", "{}"], "server_timeout": 5000}}}},
             "route": {{"type": "PoolRoute", "pool": "A", "replicas": 2, "hedge": {{"budget_percent": {budget_percent}}}}}}}"#,
-        way.address, caches[1].address
+        link.address, caches[1].address
     );
     let proxy = proxy(backend, shards, &[ADMIN, "--config-str", &config]);
     let mut client = Client::connect(&proxy);
     for key in 0..KEYS {
         client.set(&format!("k{key}"), b"value");
     }
-    (proxy, client, way, caches)
+    (proxy, client, link, caches)
 }
 
 #[test]
 fn gets_that_wait_for_a_slow_cache_are_answered_by_the_second_copy() {
     everywhere(|backend, shards| {
-        let (proxy, mut client, way, _caches) = hedging(backend, shards, 100.0);
+        let (proxy, mut client, link, _caches) = hedging(backend, shards, 100.0);
         assert_eq!(COUNTERS.map(|(name, _)| client.stat(name)), [0; 5]);
         let get_all = |client: &mut Client| {
             for key in 0..KEYS {
@@ -114,7 +119,7 @@ fn gets_that_wait_for_a_slow_cache_are_answered_by_the_second_copy() {
         for _ in 0..8 {
             get_all(&mut client); // replies of each cache, for what is usual
         }
-        way.slow_by(1000);
+        link.slow_by(1000);
         get_all(&mut client);
         let (sent, won) = (client.stat("hedge_sent"), client.stat("hedge_won"));
         assert!(won >= 5 && sent >= won, "{won} of {sent}\n{}", proxy.stderr());
@@ -122,7 +127,7 @@ fn gets_that_wait_for_a_slow_cache_are_answered_by_the_second_copy() {
     });
 }
 
-/// Sends so many gets of `k` at once, and says how many were answered with each length of value.
+/// Sends `gets` gets of `k` at once, and counts the replies by the length of their value.
 fn lengths(client: &mut Client, gets: usize) -> [usize; 6] {
     client.send("mg k s\r\n".repeat(gets));
     let mut lengths = [0; 6];
@@ -136,7 +141,7 @@ fn lengths(client: &mut Client, gets: usize) -> [usize; 6] {
     lengths
 }
 
-/// A few windows of what its servers are like at their best.
+/// Sends gets until the proxy has measured its servers without load for a few windows.
 fn at_their_best(client: &mut Client) {
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_millis(400) {
@@ -149,22 +154,22 @@ fn gets_a_slow_cache_has_too_many_of_go_to_the_next_until_it_is_fast_again() {
     everywhere(|backend, shards| {
         let caches = caches(2);
         Client::connect(&caches[1]).set("k", b"no");
-        let way = Way::to(caches[0].address);
+        let link = DelayedLink::to(caches[0].address);
         let config = format!(
             r#"{{"pools": {{"A": {{"servers": ["{}"], "server_timeout": 5000, "adaptive_concurrency": {{}}}},
                 "B": {{"servers": ["{}"]}}}},
                 "route": {{"type": "FailoverRoute", "children": ["PoolRoute|A", "PoolRoute|B"]}}}}"#,
-            way.address, caches[1].address
+            link.address, caches[1].address
         );
         let proxy = proxy(backend, shards, &[ADMIN, "--config-str", &config]);
         let mut client = Client::connect(&proxy);
         client.set("k", b"value");
         at_their_best(&mut client);
-        way.slow_by(60);
+        link.slow_by(60);
         wait_until("gets to go to the other", || lengths(&mut client, 16)[2] > 8);
         counted(&proxy, &mut client, &["adaptive_concurrency_refused"]);
         client.check("set k 0 0 5\r\nother\r\n", "STORED\r\n");
-        way.slow_by(0);
+        link.slow_by(0);
         wait_until("none to go there", || lengths(&mut client, 16)[5] == 16);
     });
 }
@@ -173,25 +178,25 @@ fn gets_a_slow_cache_has_too_many_of_go_to_the_next_until_it_is_fast_again() {
 fn gets_are_answered_where_every_cache_is_slow() {
     everywhere(|backend, shards| {
         let caches = caches(2);
-        let ways: Vec<Way> = caches.iter().map(|cache| Way::to(cache.address)).collect();
+        let links: Vec<DelayedLink> = caches.iter().map(|cache| DelayedLink::to(cache.address)).collect();
         let config = format!(
             r#"{{"pools": {{"A": {{"servers": ["{}", "{}"], "server_timeout": 5000,
                 "adaptive_concurrency": {{"max": 100}}}}}}, "route": {{"type": "PoolRoute", "pool": "A", "replicas": 2}}}}"#,
-            ways[0].address, ways[1].address
+            links[0].address, links[1].address
         );
         let proxy = proxy(backend, shards, &[ADMIN, "--config-str", &config]);
         let mut client = Client::connect(&proxy);
         client.set("k", b"value");
         at_their_best(&mut client);
-        ways.iter().for_each(|way| way.slow_by(60));
-        let limit = |way: &Way| {
+        links.iter().for_each(|link| link.slow_by(60));
+        let limit = |link: &DelayedLink| {
             let sample = "corecached_proxy_destination_concurrency_limit";
-            scrape(&proxy)[&format!("{sample}{{destination=\"{}\"}}", way.address)] as u64
+            scrape(&proxy)[&format!("{sample}{{destination=\"{}\"}}", link.address)] as u64
         };
-        // No answer of `lengths` is an error, whatever the limits are.
+        // No reply that `lengths` counts is an error, whatever the limits are.
         wait_until("a cache to be taken for slow", || {
             assert_eq!(lengths(&mut client, 16)[5], 16);
-            ways.iter().any(|way| limit(way) <= 100 * shards as u64 - 90) // on the key's shard
+            links.iter().any(|link| limit(link) <= 100 * shards as u64 - 90) // on the key's shard
         });
         for _ in 0..10 {
             assert_eq!(lengths(&mut client, 16)[5], 16);
@@ -203,12 +208,12 @@ fn gets_are_answered_where_every_cache_is_slow() {
 #[test]
 fn gets_beyond_the_budget_of_hedges_wait_and_are_counted() {
     everywhere(|backend, shards| {
-        let (proxy, mut client, way, _caches) = hedging(backend, shards, 0.1);
+        let (proxy, mut client, link, _caches) = hedging(backend, shards, 0.1);
         let gets: String = (0..KEYS).map(|key| format!("mg k{key} s\r\n")).collect();
         for _ in 0..8 {
             client.check(&gets, "HD s5\r\n".repeat(KEYS));
         }
-        way.slow_by(500);
+        link.slow_by(500);
         wait_until("a get to be denied its hedge", || {
             client.check(&gets, "HD s5\r\n".repeat(KEYS));
             client.stat("hedge_denied") > 0 && client.stat("hedge_won") > 0

@@ -1,4 +1,5 @@
-//! TLS: what plain connections do, secured; who is let in; what broken clients leave behind; certificates read again.
+//! TLS: everything that plain connections do, which clients are accepted, broken clients, and the reload of
+//! certificates.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -15,7 +16,7 @@ use crate::support::{
     wait_until,
 };
 
-/// An authority, a server identity in a folder, and what `-o` says of it.
+/// An authority, the certificate of a server in a folder, and the value of `-o` that uses it.
 struct World {
     authority: Authority,
     folder: Folder,
@@ -34,7 +35,7 @@ impl World {
         Launch::new(&["-Z", "-o", &self.options]).args(args)
     }
 
-    /// `-o` that names the authority too.
+    /// The value of `-o` that names the authority too.
     fn with_ca(&self) -> String {
         format!("ssl_ca_cert={}", self.folder.file("ca.pem").display())
     }
@@ -102,7 +103,7 @@ fn values_of_many_records_go_both_ways() {
         for len in [16_383, 16_384, 16_385, 65_536, 1 << 20, 20 << 20] {
             let value: Vec<u8> = (0..len as u32).map(|at| (at ^ (at >> 9)) as u8).collect();
             client.set("large", &value);
-            // Several at once, with small replies between them.
+            // Several large values at once, with small replies between them.
             client.send("get large\r\nmn\r\nget large\r\nmn\r\n");
             for _ in 0..2 {
                 client.expect(format!("VALUE large 0 {len}\r\n"));
@@ -114,7 +115,7 @@ fn values_of_many_records_go_both_ways() {
     });
 }
 
-/// Whole records in `bytes`.
+/// The count of whole records in `bytes`.
 fn records(mut bytes: &[u8]) -> usize {
     let mut count = 0;
     while bytes.len() >= 5 {
@@ -136,7 +137,7 @@ fn replies_of_a_batch_come_in_one_record() {
         let mut socket = TcpStream::connect(server.address).unwrap();
         socket.set_read_timeout(Some(DEADLINE)).unwrap();
         let mut tls = ClientConnection::new(world.client(), "localhost".try_into().unwrap()).unwrap();
-        // The tickets of TLS 1.3 come behind the handshake: an exchange gets them out of the way.
+        // The tickets of TLS 1.3 come after the handshake. An exchange receives them first.
         tls.writer().write_all(b"mn\r\n").unwrap();
         let mut got = Vec::new();
         while got != b"MN\r\n" {
@@ -191,7 +192,7 @@ fn a_client_without_tls_is_closed_without_a_word() {
     });
 }
 
-/// A handshake's first flight.
+/// The first message of a handshake.
 fn client_hello(world: &World) -> Vec<u8> {
     let mut tls = ClientConnection::new(world.client(), "localhost".try_into().unwrap()).unwrap();
     let mut hello = Vec::new();
@@ -220,7 +221,7 @@ fn handshakes_that_break_off_leave_nothing_behind() {
             }
         }
         wait_until("the connections to be gone", || watching.stat("curr_connections") == 1);
-        // Whoever said nothing at all may have been a probe.
+        // A client that sent nothing may have been a probe.
         assert_eq!(watching.stat("ssl_handshake_errors"), 6 * 3);
     });
 }
@@ -230,7 +231,7 @@ fn a_handshake_without_end_is_cut_off() {
     let world = World::new();
     each_server(&world, &["-c", "2000"], |server| {
         let mut watching = world.connect(server);
-        // A hello that claims 16 MiB, in records of the largest size; and one in records of a byte.
+        // A ClientHello that claims 16 MiB, in records of the largest size; and one in records of one byte.
         let large = [&[22, 3, 1, 0x40, 0][..], &[1, 0xff, 0xff, 0xff], &[0; 0x4000 - 4]].concat();
         let tiny = [22, 3, 1, 0, 1, 1];
         for record in [&large[..], &tiny] {
@@ -257,7 +258,7 @@ fn a_handshake_without_end_is_cut_off() {
 }
 
 #[test]
-fn rubbish_behind_the_handshake_closes_and_is_counted() {
+fn rubbish_after_the_handshake_closes_and_is_counted() {
     let world = World::new();
     each_server(&world, &[], |server| {
         let mut watching = world.connect(server);
@@ -329,7 +330,7 @@ fn sessions_resume_on_any_core_and_survive_a_reload() {
         let config = world.authority.client(&[version], None);
         let connect = || {
             let mut client = Client::connect_tls(server.address, &config);
-            client.check("mn\r\n", "MN\r\n"); // tickets come behind the handshake
+            client.check("mn\r\n", "MN\r\n"); // tickets come after the handshake
             client
         };
         let mut first = connect();
@@ -346,7 +347,7 @@ fn sessions_resume_on_any_core_and_survive_a_reload() {
 
 /// Whether a client with this configuration is served.
 fn is_served(address: SocketAddr, config: &Arc<ClientConfig>) -> bool {
-    // TLS 1.3 tells a client after its handshake that its certificate is no good.
+    // With TLS 1.3 a client learns after its handshake that its certificate is refused.
     Client::try_connect_tls(address, config)
         .is_ok_and(|mut client| client.try_send(b"mn\r\n").is_ok() && matches!(client.fill(), Ok(1..)))
 }
@@ -392,14 +393,14 @@ fn a_listener_is_secured_as_its_prefix_says_and_its_tickets_open_no_other() {
         assert!(is_served(address(1), &anonymous));
         let mut plain = Client::connect_to(address(2));
         plain.set("k", b"value");
-        // The ticket comes with the first answer, and is tried on the next connection to that name.
+        // The ticket comes with the first reply, and is used on the next connection to that name.
         assert!(is_served(address(3), &anonymous));
         let mut basic = Client::connect_tls(address(3), &anonymous);
         assert_eq!(basic.handshake_kind(), Some(HandshakeKind::Resumed));
         assert_eq!(basic.get("k").as_deref(), Some(&b"value"[..]));
         assert!(!is_served(address(4), &anonymous));
         assert!(is_served(address(4), &world.authority.client(ALL_VERSIONS, Some(&known))));
-        // Plain and secured side by side.
+        // Plain and secured connections at the same time.
         for _ in 0..100 {
             plain.check("get k\r\n", "VALUE k 0 5\r\nvalue\r\nEND\r\n");
             basic.check("get k\r\n", "VALUE k 0 5\r\nvalue\r\nEND\r\n");
@@ -469,7 +470,8 @@ fn a_certificate_of_a_mounted_secret_is_followed_without_a_signal() {
         wait_for(&second);
         assert!(early.stat(age) <= begun.elapsed().as_secs(), "the time of the refresh is known");
         assert_eq!(warnings(), 0, "{}", server.stderr());
-        // A key of another certificate, no key, and nothing at all: each is named once, however often files are looked at.
+        // The key of another certificate, no key, and an empty file: each is logged once, however often files
+        // are checked.
         let foreign = [first.secret()[0], third.secret()[1]];
         for (number, bad) in [&foreign[..], &foreign[..1], &[]].into_iter().enumerate() {
             mounted.hold(bad);
@@ -503,7 +505,7 @@ fn a_flood_of_refreshes_is_answered_and_stops_nobody() {
         assert!(answer == "OK" || answer == "SERVER_ERROR certificates are being refreshed", "{answer}");
         client.expect("MN\r\n");
     }
-    // One that does not wait for its answer.
+    // A client that does not wait for the reply.
     clients[0].send("refresh_certs\r\n");
     drop(clients);
     let mut watching = world.connect(&server);
@@ -587,7 +589,7 @@ fn versions_and_ciphers_are_those_allowed() {
     assert!(!is_served(server.address, &world.authority.client(&[&TLS12], None)));
     assert!(is_served(server.address, &world.authority.client(&[&TLS13], None)));
     let server = world.launch(&["-o", "ssl_ciphers=ECDHE-RSA-AES128-GCM-SHA256"]).serve();
-    // The certificate's key is of another kind: nothing is left of TLS 1.2.
+    // No suite of TLS 1.2 fits the kind of the certificate's key.
     assert!(!is_served(server.address, &world.authority.client(&[&TLS12], None)));
     assert!(is_served(server.address, &world.authority.client(&[&TLS13], None)));
     let server = world.launch(&["-o", "ssl_min_version=0"]).serve();
@@ -629,7 +631,7 @@ fn a_health_check_speaks_tls_and_verifies_whom_it_asks_if_told_to() {
     bad(&server, "localhost", &["-Z", "--pem-cert-path", &chain], "--pem-key-path");
     bad(&server, "localhost", &["--pem-ca-path", &ca], "--enable-ssl");
     bad(&server, "localhost", &[], "receive");
-    // One that wants to see a certificate, and one that does not speak TLS, nor anything at all.
+    // A server that requires a certificate, one without TLS, and one that does not answer.
     let options = format!("{},ssl_verify_mode=2", world.with_ca());
     let strict = world.launch(&["-o", &options]).serve();
     good(&strict, "127.0.0.1", &["-Z", "--pem-cert-path", &chain, "--pem-key-path", &key]);
@@ -650,7 +652,7 @@ fn a_client_that_does_not_finish_its_handshake_in_time_is_closed_and_counted() {
         let mut hello = Vec::new();
         let name = "localhost".try_into().unwrap();
         ClientConnection::new(world.client(), name).unwrap().write_tls(&mut hello).unwrap();
-        // Nothing, a byte, half a ClientHello, and a whole one whose answer is not answered.
+        // Nothing, one byte, half a ClientHello, and a whole one without the rest of the handshake.
         let lengths = [0, 1, hello.len() / 2, hello.len()];
         let late = lengths.map(|sent| {
             let mut client = TcpStream::connect(server.address).unwrap();
@@ -665,11 +667,11 @@ fn a_client_that_does_not_finish_its_handshake_in_time_is_closed_and_counted() {
                 _ => assert_eq!(answer.is_empty(), sent < hello.len(), "{sent} bytes"),
             }
         }
-        // Who was in time stays.
+        // Clients that were in time stay connected.
         assert_eq!(done.get("k").as_deref(), Some(&b"value"[..]));
         assert_eq!((done.stat("ssl_handshake_timeouts"), done.stat("ssl_handshake_errors")), (4, 0));
         assert_eq!(done.stats("settings")["ssl_handshake_timeout_ms"], "1500");
         assert_eq!(scrape(server)["corecached_tls_handshake_timeouts_total"], 4.0);
-        wait_until("their places to be free", || done.stat("curr_connections") == 1);
+        wait_until("their connections to be closed", || done.stat("curr_connections") == 1);
     });
 }

@@ -1,4 +1,5 @@
-//! Conversations from files: what a client sends and what it must get back, however its bytes are cut.
+//! Conversations from files: the bytes that a client sends and the replies that it must get, however its
+//! bytes are cut.
 //!
 //! A file of `tests/transcripts/` is a list of cases:
 //!
@@ -6,7 +7,7 @@
 //! # a comment
 //! ! args -I 1k            every case of the file runs on servers with these arguments
 //! == what the case shows
-//! ! serial                it touches more than its own keys: nothing else runs beside it
+//! ! serial                the case touches more than its own keys: no other one runs at the same time
 //! ! closes                the server closes when it has answered
 //! ! since 1.6.19: reason  a memcached 1.6.18 answers differently
 //! > set {k}a 0 0 1        a line that is sent, CRLF added
@@ -17,16 +18,18 @@
 //! <b set status=02 value=Data\x20exists cas        a reply of it
 //! ```
 //!
-//! A packet of the binary protocol is an opcode, by name or as `op=44`, and what it has of key, extras (in hexadecimal
-//! digits), value and cas unique. Uniques of replies are not compared but for being there (`cas`). `body=`, `keylen=`
-//! and `magic=` set a field of a request wrong. A case that has such a packet has nothing else, and ends with `NOOP`.
+//! A packet of the binary protocol is an opcode, by name or as `op=44`, and what it has of key, extras (in
+//! hexadecimal digits), value and cas unique. Uniques of replies are not compared but for being there
+//! (`cas`). `body=`, `keylen=` and `magic=` set a field of a request wrong. A case that has such a packet has
+//! nothing else, and ends with `NOOP`.
 //!
-//! In the text `{k}` is a prefix of 8 bytes that no other replay uses, `{b64 text}` the base64 of a text, `{x*9}` nine
-//! times `x`, `{any}` bytes that are not compared (without blanks and line ends), and `\r \n \t \0 \\ \x7f` are bytes.
-//! Behind a case that does not close goes `mn`, so that nothing is left unread and nothing comes too much.
+//! In the text `{k}` is a prefix of 8 bytes that no other replay uses, `{b64 text}` the base64 of a text,
+//! `{x*9}` nine times `x`, `{any}` bytes that are not compared (without blanks and line ends), and `\r \n \t
+//! \0 \\ \x7f` are bytes. `mn` is sent after a case that does not close, so that missing and surplus bytes of
+//! the replies are noticed.
 //!
-//! Every case is replayed with its bytes cut in two at every place, and once byte by byte. The second part is sent
-//! when the server has read the first: `stats` says so on another connection.
+//! Every case is replayed with its bytes cut in two at every index, and once byte by byte. The second part is
+//! sent when the server has read the first, which `stats` shows on another connection.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read};
@@ -39,14 +42,14 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::support::{Backend, Client, DEADLINE, Server, shorten};
 
-/// Replays that are under way at once, each on a connection of its own.
+/// Most replays at once, each on a connection of its own.
 const REPLAYS_AT_ONCE: usize = 400;
-/// Differences after which a server is not asked further, and the most that are shown.
+/// Differences after which a server gets no more replays, and the most that are shown.
 const FAILURES_MAX: usize = 12;
 
 #[derive(Clone, Debug, Default)]
 struct Case {
-    /// File, line and what it shows.
+    /// Its file, its line and what it shows.
     name: String,
     args: Vec<String>,
     serial: bool,
@@ -74,24 +77,24 @@ fn parse(file: &Path) -> Vec<Case> {
     let mut of_file = Case::default();
     let mut cases: Vec<Case> = Vec::new();
     for (number, line) in text.lines().enumerate() {
-        let place = format!("{}:{}", file.file_name().unwrap().display(), number + 1);
+        let at = format!("{}:{}", file.file_name().unwrap().display(), number + 1);
         let (mark, rest) = line.split_once(' ').unwrap_or((line, ""));
         let case = cases.last_mut();
         match (mark, case) {
             ("", _) | ("#", _) => {}
-            ("==", _) => cases.push(Case { name: format!("{place} {rest}"), ..of_file.clone() }),
-            ("!", None) => directive(&mut of_file, rest, &place),
-            ("!", Some(case)) => directive(case, rest, &place),
+            ("==", _) => cases.push(Case { name: format!("{at} {rest}"), ..of_file.clone() }),
+            ("!", None) => directive(&mut of_file, rest, &at),
+            ("!", Some(case)) => directive(case, rest, &at),
             (">", Some(case)) => case.sent += &format!("{rest}\\r\\n"),
             (">>", Some(case)) => case.sent += rest,
             (">b", Some(case)) => {
                 case.binary = true;
-                case.sent += &packet(rest, &place, 0x80);
+                case.sent += &packet(rest, &at, 0x80);
             }
-            ("<b", Some(case)) => case.expected += &packet(rest, &place, 0x81),
+            ("<b", Some(case)) => case.expected += &packet(rest, &at, 0x81),
             ("<", Some(case)) => case.expected += &format!("{rest}\\r\\n"),
             ("<<", Some(case)) => case.expected += rest,
-            _ => panic!("{place}: {line:?} is nothing a transcript may say here"),
+            _ => panic!("{at}: {line:?} is nothing a transcript may say here"),
         }
     }
     for case in cases.iter_mut().filter(|case| !case.closes) {
@@ -148,18 +151,18 @@ const OPCODES: [(&str, u8); 38] = [
     ("unknown", 0xff),
 ];
 
-/// The text of a packet, see the head of the file.
-fn packet(text: &str, place: &str, magic: u8) -> String {
+/// The bytes of a packet, in the escaped form of a case, from its description in a transcript.
+fn packet(text: &str, at: &str, magic: u8) -> String {
     let mut words = text.split(' ');
     let name = words.next().unwrap_or_default();
     let found = OPCODES.iter().find_map(|&(known, opcode)| (known == name).then_some(opcode));
-    let opcode = found.unwrap_or_else(|| panic!("{place}: {name} is no opcode"));
+    let opcode = found.unwrap_or_else(|| panic!("{at}: {name} is no opcode"));
     let (mut key, mut extras, mut value) = ("", String::new(), "");
     let (mut magic, mut status, mut cas) = (magic, 0u16, 0u64);
     let (mut key_len, mut body_len) = (None, None);
     for word in words {
         let (field, text) = word.split_once('=').unwrap_or((word, ""));
-        let number = || text.parse::<u32>().unwrap_or_else(|_| panic!("{place}: {word}"));
+        let number = || text.parse::<u32>().unwrap_or_else(|_| panic!("{at}: {word}"));
         match field {
             "key" => key = text,
             "ext" => {
@@ -172,7 +175,7 @@ fn packet(text: &str, place: &str, magic: u8) -> String {
             "keylen" => key_len = Some(number()),
             "body" => body_len = Some(number()),
             "magic" => magic = u8::from_str_radix(text, 16).unwrap(),
-            _ => panic!("{place}: {word} is no part of a packet"),
+            _ => panic!("{at}: {word} is no part of a packet"),
         }
     }
     let len = |text: &str| expand(text, &"k".repeat(PREFIX_BYTES)).len() as u32;
@@ -188,10 +191,10 @@ fn packet(text: &str, place: &str, magic: u8) -> String {
     header + &extras + key + value
 }
 
-/// What the cas unique of a packet is taken for when it has one.
+/// The value that replaces every cas unique that is not 0.
 const SOME_CAS: u64 = 1;
 
-/// `got` with every cas unique of a packet made [`SOME_CAS`].
+/// `got` with the cas unique of every packet replaced by [`SOME_CAS`].
 fn without_uniques(got: &[u8]) -> Vec<u8> {
     let mut made = got.to_vec();
     let mut at = 0;
@@ -204,26 +207,26 @@ fn without_uniques(got: &[u8]) -> Vec<u8> {
     made
 }
 
-fn directive(case: &mut Case, text: &str, place: &str) {
+fn directive(case: &mut Case, text: &str, at: &str) {
     match text.split_once(' ').unwrap_or((text, "")) {
         ("args", args) => case.args = args.split(' ').map(str::to_owned).collect(),
         ("serial", _) => case.serial = true,
         ("closes", _) => case.closes = true,
         ("since", reason) if reason.contains(": ") => case.since = true,
-        _ => panic!("{place}: ! {text} is no directive"),
+        _ => panic!("{at}: ! {text} is no directive"),
     }
 }
 
 /// Bytes of every prefix.
 const PREFIX_BYTES: usize = 8;
 
-/// A prefix that was never given out before, always of the same length.
+/// A prefix that no replay has had, always of the same length.
 fn fresh_prefix() -> String {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     format!("k{:06}.", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// The bytes that `text` stands for.
+/// The bytes that `text` means, with `prefix` for `{k}`.
 fn expand(text: &str, prefix: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rest = text;
@@ -263,7 +266,7 @@ fn expand(text: &str, prefix: &str) -> Vec<u8> {
     bytes
 }
 
-/// Where the brace closes that opened in front of `text`.
+/// The index in `text` at which the brace closes that opened before it.
 fn closing_brace(text: &str) -> usize {
     let mut depth = 1;
     text.bytes()
@@ -287,7 +290,7 @@ fn base64(bytes: &[u8]) -> String {
     text
 }
 
-/// How far what came back agrees with what should.
+/// How far the bytes that were received agree with the expected ones.
 #[derive(Debug, PartialEq)]
 enum Agreement {
     Whole,
@@ -295,7 +298,7 @@ enum Agreement {
     Not,
 }
 
-/// Compare; the gaps between `pieces` are bytes that are not compared.
+/// Compares `got` with `pieces`. Between two pieces there may be any bytes of the kind that `{any}` allows.
 fn agree(pieces: &[Vec<u8>], got: &[u8]) -> Agreement {
     let (first, others) = pieces.split_first().expect("at least one piece");
     let common = first.len().min(got.len());
@@ -340,7 +343,7 @@ impl<'c> Replay<'c> {
         Self { case, how: String::new(), sent: expand(&case.sent, &prefix), expected }
     }
 
-    /// Read the answer from `stream`; what is wrong with it, if anything.
+    /// Reads the reply from `stream`. `Err` describes the difference to the expected one.
     fn compare(&self, stream: &mut TcpStream) -> Result<(), String> {
         let mut got = Vec::new();
         let mut chunk = [0; 16 * 1024];
@@ -379,24 +382,24 @@ impl<'c> Replay<'c> {
     }
 }
 
-/// A server and how much of what it was sent it has read.
-struct Stage {
+/// A server on which cases are replayed, with the count of bytes that were sent to it.
+struct ReplayServer {
     server: Server,
     control: Client,
-    /// Bytes that went to the server on all connections.
+    /// Bytes that were sent to the server on all connections.
     sent: u64,
     idle: [Vec<TcpStream>; 2],
     failures: Vec<String>,
     replays: usize,
 }
 
-impl Stage {
+impl ReplayServer {
     fn new(server: Server) -> Self {
         let control = Client::connect(&server);
         Self { server, control, sent: 0, idle: [Vec::new(), Vec::new()], failures: Vec::new(), replays: 0 }
     }
 
-    /// A connection for `case`: of one that spoke the other protocol it could not be used again.
+    /// A connection for `case`. One on which the other protocol was used cannot be used again.
     fn connection(&mut self, case: &Case) -> TcpStream {
         self.idle[usize::from(case.binary)].pop().unwrap_or_else(|| {
             let stream = TcpStream::connect_timeout(&self.server.address, DEADLINE).unwrap();
@@ -416,13 +419,13 @@ impl Stage {
         }
     }
 
-    /// Bytes the server has read, this question included.
+    /// The count of bytes that the server has read, those of this request included.
     fn read(&mut self) -> u64 {
         self.sent += "stats\r\n".len() as u64;
         self.control.stat("bytes_read")
     }
 
-    /// Wait until the server has read everything.
+    /// Waits until the server has read everything.
     fn wait(&mut self) {
         let start = Instant::now();
         while self.read() < self.sent {
@@ -430,7 +433,7 @@ impl Stage {
         }
     }
 
-    /// The same where `stream` may be closed at any time, which leaves bytes that will never be read.
+    /// Waits until the server has read everything or closed `stream`, after which it reads no more bytes.
     fn wait_or_close(&mut self, stream: &TcpStream) {
         let start = Instant::now();
         while self.read() < self.sent {
@@ -446,13 +449,13 @@ impl Stage {
         self.replays += 1;
         match replay.compare(&mut stream) {
             Ok(()) if !replay.case.closes => self.idle[usize::from(replay.case.binary)].push(stream),
-            // What it had not read when it closed it never will.
+            // Bytes that the server had not read when it closed are never read.
             Ok(()) => self.sent = self.read(),
             Err(failure) => self.failures.push(failure),
         }
     }
 
-    /// Every case that can bear others beside it, in two parts, cut at every place.
+    /// Replays every case that may run at the same time as others, in two parts, cut at every index.
     fn cut_in_two(&mut self, cases: &[&Case]) {
         let mut jobs = cases.iter().flat_map(|case| {
             let len = Replay::new(case).sent.len();
@@ -461,7 +464,7 @@ impl Stage {
         loop {
             let mut batch: Vec<(Replay<'_>, usize, TcpStream)> = Vec::new();
             for (case, cut) in jobs.by_ref().take(REPLAYS_AT_ONCE) {
-                let how = format!("cut behind byte {cut}");
+                let how = format!("cut after byte {cut}");
                 batch.push((Replay { how, ..Replay::new(case) }, cut, self.connection(case)));
             }
             if batch.is_empty() || self.failures.len() > FAILURES_MAX {
@@ -480,7 +483,7 @@ impl Stage {
         }
     }
 
-    /// All of them, byte by byte.
+    /// Replays every case byte by byte.
     fn byte_by_byte(&mut self, cases: &[&Case]) {
         for cases in cases.chunks(REPLAYS_AT_ONCE) {
             let replay = |case| Replay { how: "byte by byte".to_owned(), ..Replay::new(case) };
@@ -500,9 +503,10 @@ impl Stage {
         }
     }
 
-    /// A case alone, cut behind each of the bytes `cuts` and sent on when the server has read what came before.
+    /// Replays one case alone, cut after the bytes `cuts`. Each part is sent when the server has read the one
+    /// before.
     fn alone(&mut self, case: &Case, cuts: &[usize]) {
-        let replay = Replay { how: format!("alone, cut behind {cuts:?}"), ..Replay::new(case) };
+        let replay = Replay { how: format!("alone, cut after {cuts:?}"), ..Replay::new(case) };
         let mut stream = self.connection(case);
         let mut from = 0;
         for &to in cuts.iter().chain([&replay.sent.len()]) {
@@ -515,7 +519,7 @@ impl Stage {
         self.finish(&replay, stream);
     }
 
-    /// Every case in one piece; yields those that went well.
+    /// Replays every case in one piece. Returns the cases that passed.
     fn whole<'c>(&mut self, mut cases: Vec<&'c Case>) -> Vec<&'c Case> {
         cases.retain(|case| {
             let failed = self.failures.len();
@@ -543,7 +547,7 @@ fn is_closed(stream: &TcpStream) -> bool {
     polled[0].revents().intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR)
 }
 
-/// Cases by the arguments their server needs.
+/// Groups cases by the arguments that their server needs.
 fn by_args(cases: &[Case]) -> BTreeMap<Vec<&str>, Vec<&Case>> {
     let mut groups: BTreeMap<Vec<&str>, Vec<&Case>> = BTreeMap::new();
     for case in cases {
@@ -559,8 +563,8 @@ fn replay_all(shards: usize) {
         let mut replays = 0;
         for (args, cases) in by_args(&cases) {
             let what = format!("{backend:?}, {shards} shards, {args:?}");
-            let mut stage = Stage::new(Server::start_on(backend, shards, &args));
-            // What is wrong in one piece need not be shown again in two.
+            let mut stage = ReplayServer::new(Server::start_on(backend, shards, &args));
+            // A case that fails in one piece is not replayed in two.
             let (alone, beside): (Vec<&Case>, Vec<&Case>) =
                 stage.whole(cases).into_iter().partition(|case| case.serial || case.closes);
             stage.cut_in_two(&beside);
@@ -598,7 +602,7 @@ fn transcripts_hold_on_four_shards_however_they_are_cut() {
     replay_all(4);
 }
 
-/// What the transcripts claim is what a memcached does, but for what came after its version 1.6.18.
+/// A memcached passes the transcripts, apart from the cases that its version 1.6.18 does not know.
 #[test]
 fn transcripts_hold_on_memcached() {
     let cases = cases();
@@ -607,7 +611,7 @@ fn transcripts_hold_on_memcached() {
         if args.contains(&"-I") {
             args.extend(["-o", "slab_chunk_max=512"]); // its default is too large for small items
         }
-        let mut stage = Stage::new(Server::memcached(&args));
+        let mut stage = ReplayServer::new(Server::memcached(&args));
         stage.whole(cases);
         println!("memcached {args:?}: {} cases", stage.replays);
         stage.close(&format!("memcached {args:?}"));

@@ -1,4 +1,4 @@
-//! Datagrams, answered as a memcached answers them.
+//! UDP: requests in datagrams, answered as memcached answers them.
 
 use std::net::UdpSocket;
 use std::time::Duration;
@@ -28,14 +28,14 @@ impl Datagrams {
         self.next_id
     }
 
-    /// The reply to the request of this number, its datagrams put together.
+    /// Receives the datagrams of the reply to request `id`, and joins them.
     fn reply(&self, id: u16) -> Vec<u8> {
         let mut parts: Vec<Option<Vec<u8>>> = Vec::new();
         while parts.is_empty() || parts.iter().any(Option::is_none) {
             let mut datagram = [0; 2000];
             let len = loop {
                 match self.socket.recv(&mut datagram) {
-                    // A wait with a timeout may end early, whatever the kernel had to do in this thread meanwhile.
+                    // The kernel may interrupt a wait that has a timeout.
                     Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                     received => break received.unwrap(),
                 }
@@ -56,7 +56,7 @@ impl Datagrams {
     }
 }
 
-/// What holds of both: requests that are answered alike.
+/// Sends requests that both servers answer alike.
 fn exchange(server: &Server) {
     let mut client = Client::connect(server);
     let large: Vec<u8> = (0..5000).map(|at| b'a' + (at % 26) as u8).collect();
@@ -68,13 +68,13 @@ fn exchange(server: &Server) {
     datagrams.check(b"nonsense\r\n", b"ERROR\r\n");
     let reply = [b"VALUE large 0 5000\r\n", &large[..], b"\r\nEND\r\n"].concat();
     datagrams.check(b"get large\r\n", &reply);
-    // Not answered: the ones after them are.
+    // These are not answered; the ones after them are.
     datagrams.send([0, 2, 0], b"get k\r\n");
     datagrams.socket.send(b"\0\x01\0").unwrap();
     datagrams.send([0, 1, 0], b"set k 0 0 2 noreply\r\nho\r\n");
     let id = datagrams.send([1, 1, 9], b"get k\r\n");
     assert_eq!(datagrams.reply(id), b"VALUE k 0 2\r\nho\r\nEND\r\n");
-    // The binary protocol too: a noop.
+    // A noop of the binary protocol.
     let (mut noop, mut answer) = ([0; 24], [0; 24]);
     (noop[0], noop[1], answer[0], answer[1]) = (0x80, 0x0a, 0x81, 0x0a);
     datagrams.check(&noop, &answer);
@@ -83,7 +83,7 @@ fn exchange(server: &Server) {
 #[test]
 fn datagrams_are_answered_as_a_memcached_answers_them() {
     let port = free_port().to_string();
-    // One thread: several would answer in any order.
+    // With one thread replies are in order.
     exchange(&Launch::memcached(&["-U", &port, "-t", "1"]).serve());
     for &backend in Backend::all() {
         for shards in [1, 2] {

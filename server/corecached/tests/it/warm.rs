@@ -73,7 +73,7 @@ fn contents_outlive_a_graceful_stop_and_no_other() {
         assert_eq!(server.exit_within(Duration::from_secs(20)).code(), Some(0));
 
         let server = start(backend, 1, &file);
-        // The token has been given out since.
+        // The cas unique has been used since.
         check_values(&mut Client::connect(&server));
         let second = Launch::new(&["-e", file.to_str().unwrap()]).exit();
         assert_eq!(second.code(), Some(1));

@@ -1,14 +1,14 @@
-//! Pools whose servers change while their keys are in use: nothing is missing that was there, nothing comes back that
-//! was deleted, with corecached and with memcached as the caches, and two proxies before them.
+//! Pools whose servers change while their keys are in use, with two proxies, and with corecached and
+//! memcached as caches: no stored key is missing, and no deleted key comes back.
 
 use rustix::process::Signal;
 
 use super::proxy::proxy;
 use super::support::{Backend, Client, Folder, Hosts, Launch, Names, Server, wait_until};
 
-/// So many keys that every cache has some.
+/// Enough keys that every cache has some.
 const KEYS: usize = 80;
-/// Short, but longer than two proxies of one test learn of a change apart.
+/// Window in milliseconds: short, but longer than the time between the reloads of both proxies.
 const GRACE_MS: u64 = 700;
 
 fn config(servers: &[String], resolve: bool) -> String {
@@ -20,7 +20,7 @@ fn config(servers: &[String], resolve: bool) -> String {
     )
 }
 
-/// Every key is there, with its value and flags.
+/// Asserts that every key is there, with its value and flags.
 fn check_all(client: &mut Client, proxy: &Server, what: &str) {
     for key in 0..KEYS {
         let reply = client.ask(&format!("mg k{key} v f\r\nget k{key}"));
@@ -88,7 +88,7 @@ impl Stage {
         Self { proxies: (0..2).map(|_| proxy(backend, 2, &args)).collect(), ..stage }
     }
 
-    /// The pool is these caches from now on.
+    /// Sets the servers of the pool to these caches.
     fn tell(&self, caches: &[usize]) {
         let servers: Vec<String> =
             caches.iter().map(|&cache| self.caches[cache].address.to_string()).collect();
@@ -130,7 +130,7 @@ fn every_command_finds_its_key_on_a_memcached_that_was_left() {
         for name in names {
             client.check(format!("set {name} 7 500 2\r\n12\r\n"), "STORED\r\n");
         }
-        // More than 30 days are an absolute time.
+        // An exptime of more than 30 days is an absolute time.
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
         let long = format!("set long 1 {} 1\r\nx\r\n", now + 5_000_000);
         client.check(long, "STORED\r\n");
@@ -163,7 +163,7 @@ fn every_command_finds_its_key_on_a_memcached_that_was_left() {
             client.check(request, reply);
         }
         client.check("set ever 1 0 1\r\nx\r\n", "STORED\r\n");
-        // Its cas unique is one that the new server knows.
+        // The new server accepts the cas unique that it shows.
         let shown = client.ask("gets gets");
         client.expect("12\r\nEND\r\n");
         let cas = shown.rsplit(' ').next().unwrap().to_owned();
@@ -173,11 +173,12 @@ fn every_command_finds_its_key_on_a_memcached_that_was_left() {
         client.expect("12\r\nEND\r\n");
         let cas = shown.rsplit(' ').next().unwrap().to_owned();
         client.check(format!("cas gats 0 0 1 {cas}\r\nx\r\n"), "STORED\r\n");
-        // What was shown to the other proxy's clients is gone when this one's delete it.
+        // A value that clients of the other proxy got is gone when a client of this one deletes it.
         other.check("get ttl\r\n", "VALUE ttl 7 2\r\n12\r\nEND\r\n");
         client.check("delete ttl\r\n", "DELETED\r\n");
         other.check("get ttl\r\n", "END\r\n");
-        // Flags and what is left of a life come along; more than 30 days too, as good as two clocks agree.
+        // Flags and the remaining TTL are copied, also a TTL of more than 30 days, as exactly as two clocks
+        // agree.
         client.check("get long\r\n", "VALUE long 1 1\r\nx\r\nEND\r\n");
         let mut fresh = stage.cache(1);
         for (key, least, most) in [("touch", 80, 100), ("gat", 80, 100), ("long", 4_999_000, 5_000_002)] {

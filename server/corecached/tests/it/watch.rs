@@ -1,4 +1,4 @@
-//! `watch`: what is told, to whom, and that nobody waits for whoever does not listen.
+//! `watch`: which events a watcher gets, and that a watcher that does not read delays no other client.
 
 use crate::support::{Backend, Client, Packet, Server, opcode, wait_until};
 
@@ -8,22 +8,22 @@ fn watch(server: &Server, classes: &str) -> Client {
     client
 }
 
-/// The next line of the class, without its time and number.
+/// Takes the next line, without its time and number.
 fn told(client: &mut Client) -> String {
     let line = String::from_utf8(client.through(b"\n")).unwrap();
     let mut words = line.trim_end().splitn(3, ' ');
     let (ts, gid) = (words.next().unwrap(), words.next().unwrap_or_default());
-    // memcached writes microseconds without zeros in front.
+    // memcached writes microseconds without leading zeros.
     let is_time =
         |text: &str| text.split_once('.').is_some_and(|(_, micros)| (1..=6).contains(&micros.len()));
     assert!(ts.strip_prefix("ts=").is_some_and(is_time) && gid.starts_with("gid="), "{line}");
     words.next().unwrap().to_owned()
 }
 
-/// What stands in a line before the name of the connection, and behind it.
+/// The parts of a line before and after the name of the connection.
 fn around_cfd(line: &str) -> (String, String) {
-    let (before, behind) = line.split_once("cfd=").unwrap();
-    (before.to_owned(), behind.trim_start_matches(|digit: char| digit.is_ascii_digit()).to_owned())
+    let (before, after) = line.split_once("cfd=").unwrap();
+    (before.to_owned(), after.trim_start_matches(|digit: char| digit.is_ascii_digit()).to_owned())
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn reads_writes_and_deletions_are_told_as_memcached_tells_them() {
     for (class, count) in [("fetchers", 14), ("mutations", 7)] {
         let expected = tell(&reference, class, count);
         for &backend in Backend::all() {
-            // One shard: with more, lines of several keys come in no order.
+            // With more than one shard the lines of several keys have no order.
             let ours = Server::start_on(backend, 1, &[]);
             assert_eq!(tell(&ours, class, count), expected, "{class}");
         }
@@ -95,7 +95,7 @@ fn every_shard_and_protocol_is_watched() {
         assert_eq!(lines.len(), 64);
         assert_eq!(Packet::store(opcode::SET, b"bin", b"v").ask(&mut Client::connect(&server)).status, 0);
         assert!(told(&mut watcher).starts_with("type=item_store key=bin status=stored cmd=set "));
-        // One that comes in pieces, and one that never fits.
+        // A value that is sent in pieces, and one that is too large.
         let client = &mut clients[0];
         client.set("large", &vec![b'x'; 1 << 20]);
         assert!(told(&mut watcher).ends_with(" size=1048576"));
@@ -152,7 +152,7 @@ fn what_memcached_refuses_is_refused() {
     let mut watchers: Vec<Client> = (0..20).map(|_| watch(&server, "rawcmds proxyreqs")).collect();
     assert_eq!(client.ask("watch"), "WATCHER_TOO_MANY log watcher limit reached");
     assert_eq!(client.stat("log_watchers"), 20);
-    // A watcher is not listened to; it goes when it closes.
+    // Requests of a watcher are ignored; its connection ends when it closes.
     watchers[0].send("get a\r\nquit\r\n");
     client.check("mn\r\n", "MN\r\n");
     assert_eq!((client.stat("log_watchers"), client.stat("cmd_get")), (20, 0));
@@ -185,8 +185,8 @@ fn a_watcher_that_does_not_listen_stops_nobody_and_is_told_what_it_missed() {
         assert_eq!(number("log_watcher_sent") + number("log_watcher_skipped"), number("log_worker_written"));
         let grown = server.resident_bytes().saturating_sub(before);
         assert!(grown < 4 << 20, "{grown} bytes for a watcher that does not listen");
-        // Listening again, it hears how much it missed, and then what is new. What it was told while it slept goes first,
-        // and what happens while that fills its buffers is missed like the rest.
+        // When it reads again, it gets the lines that were buffered, then the count of lines that it missed,
+        // and then new lines. Lines that do not fit its buffers meanwhile are missed as well.
         let mut skipped = false;
         loop {
             client.check("get new\r\n", "END\r\n");

@@ -1,4 +1,4 @@
-//! Arrows between crates go down only.
+//! A crate depends only on crates below it.
 
 use super::{nothing_of, read, root};
 

@@ -1,11 +1,11 @@
-//! No two files of a crate import each other, directly or over others.
+//! No two files of a crate import each other, directly or through other files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::{files, nothing_of, read, root, shown};
 
-/// The crates whose files are looked at.
+/// The folders of the crates that are checked.
 const CRATES: &[&str] = &[
     "protocol",
     "engine",
@@ -19,10 +19,10 @@ const CRATES: &[&str] = &[
     "bench",
 ];
 
-/// A module, as the names on the way to it.
+/// A module: the names of its path from the root of the crate.
 type Module = Vec<String>;
 
-/// The module that a file of the source folder `source` is.
+/// The module of a file in the source folder `source`.
 fn module_of(file: &Path, source: &Path) -> Module {
     let relative = file.strip_prefix(source).expect("a file of the crate").with_extension("");
     let mut names: Module = relative.iter().map(|part| part.to_string_lossy().into_owned()).collect();
@@ -32,7 +32,7 @@ fn module_of(file: &Path, source: &Path) -> Module {
     names
 }
 
-/// The paths that one `use` names: `a::{b, c::d}` is `a::b` and `a::c::d`.
+/// Appends the paths that one `use` names: `a::{b, c::d}` is `a::b` and `a::c::d`.
 fn expand(prefix: &str, tree: &str, out: &mut Vec<String>) {
     let (mut depth, mut start) = (0, 0);
     let mut parts = Vec::new();
@@ -58,8 +58,8 @@ fn expand(prefix: &str, tree: &str, out: &mut Vec<String>) {
     }
 }
 
-/// The modules of the crate that the text of module `me` imports. A re-export (`pub use`) shows what lies below, and is
-/// no import.
+/// The modules of the crate that the text of module `me` imports. A re-export (`pub use`) does not count as
+/// an import.
 fn imports(text: &str, me: &Module, modules: &BTreeMap<Module, PathBuf>) -> BTreeSet<Module> {
     let text = text.split("\nmod tests {").next().unwrap_or_default();
     let mut paths = Vec::new();
@@ -102,7 +102,7 @@ fn imports(text: &str, me: &Module, modules: &BTreeMap<Module, PathBuf>) -> BTre
     found
 }
 
-/// Whether `to` can be reached from `from`.
+/// Whether a chain of imports leads from `from` to `to`.
 fn reaches(arrows: &BTreeMap<Module, BTreeSet<Module>>, from: &Module, to: &Module) -> bool {
     let (mut seen, mut left) = (BTreeSet::new(), vec![from]);
     while let Some(module) = left.pop() {

@@ -1,4 +1,4 @@
-//! What a user can set stands in the documentation.
+//! The documentation names everything that a user can set.
 
 use clap::CommandFactory;
 use corecached_cache::config::{CacheArgs, suboption_names};
@@ -6,7 +6,7 @@ use corecached_proxy::ProxyArgs;
 
 use super::{files, nothing_of, read, root, shown};
 
-/// What of `names` the page does not have as `` `name` ``.
+/// The names that the page does not have as `` `name` ``.
 fn missing(page: &str, names: impl IntoIterator<Item = String>) -> Vec<String> {
     let text = read(&root().join("server/docs").join(page));
     let is_missing =
@@ -44,7 +44,7 @@ fn every_route_handle_has_its_section_in_the_documentation() {
     );
 }
 
-/// How the configuration's keys are read: what stands before a key in the source.
+/// The calls that read a key of the configuration, up to the key.
 const KEY_READERS: &[&str] = &[
     ".get(\"",
     "_at(json, \"",

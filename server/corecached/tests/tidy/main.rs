@@ -1,5 +1,6 @@
-//! The tree itself: who may depend on whom, who may write `unsafe`, how long a file may be, which words are not used, and
-//! whether the documentation names everything that a user can set. Every message says how to mend what it names.
+//! Rules for the source tree: which crates may depend on which, which files may have `unsafe`, how long a
+//! file may be, which words are not used, and that the documentation names everything that a user can set.
+//! Every message says how to fix the lines that it lists.
 
 mod arrows;
 mod circles;
@@ -14,7 +15,8 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the workspace is there")
 }
 
-/// Every file under `folder` whose name ends with `suffix`, in order, without what is built.
+/// Every file under `folder` whose name ends with `suffix`, in order. Build output and hidden folders are
+/// left out.
 fn files(folder: &Path, suffix: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
@@ -40,12 +42,12 @@ fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// `path` as it is written in messages: from the root of the workspace.
+/// `path` as it is written in messages: relative to the root of the workspace.
 fn shown(path: &Path) -> String {
     path.strip_prefix(root()).unwrap_or(path).display().to_string()
 }
 
-/// Fails with everything that was found to be wrong, and how to mend it.
+/// Asserts that `wrong` is empty. The message lists it, and `mend` says how to fix it.
 #[track_caller]
 fn nothing_of(wrong: &[String], mend: &str) {
     assert!(wrong.is_empty(), "{}\n\n{mend}", wrong.join("\n"));

@@ -1,8 +1,8 @@
-//! Words: comments and prose are whole sentences in the field's terms.
+//! Words: comments and prose are whole sentences in standard terms.
 
 use super::{files, nothing_of, read, root, shown};
 
-/// Comments that say nothing, and words that other words took the place of.
+/// Comments without content, and words that have been replaced by others, with the remedy.
 const FORBIDDEN: &[(&str, &str)] = &[
     ("See the head of the file", "say in one sentence what the item is"),
     ("/// Which.", "say what it names"),

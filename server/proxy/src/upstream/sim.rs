@@ -11,9 +11,11 @@ use std::rc::Rc;
 
 use corecached_protocol::client::{ReplyEvent, encode};
 use corecached_protocol::{
-    Arithmetic, Command, Delete, ErrorKind, Exptime, Limits as LineLimits, Meta, MetaFlags, MetaVerb, Parsed,
-    Parser, Reply, Retrieve, Store, StoreVerb, Touch, data_block, text,
+    Arithmetic, Command, Delete, ErrorKind, Exptime, Meta, MetaFlags, MetaVerb, Reply, Retrieve, Store,
+    StoreVerb, Touch,
 };
+use corecached_testkit::memcached::Memcached;
+use corecached_testkit::wire::{Fault, Faults, ServerConnection};
 
 use super::connection::UpstreamConnection;
 use super::*;
@@ -153,29 +155,7 @@ impl TestRequest {
     }
 }
 
-/// What a server does wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Fault {
-    /// Sends nothing for a while, and then all of it.
-    Stall,
-    /// A line that answers nothing.
-    Garbage,
-    /// A value for another key, or one that something else than CRLF follows.
-    WrongValue,
-    /// An error instead of a reply.
-    ErrorReply,
-    /// Part of a reply, and then the end of the connection.
-    BreakOff,
-    /// The connection is reset, with all that was on its way.
-    Reset,
-    /// Refuses connections.
-    Refuse,
-    /// Does not answer any more, and takes no connection.
-    Vanish,
-    /// Works again.
-    Return,
-}
-
+/// What goes wrong in these simulations.
 const FAULTS: [Fault; 9] = [
     Fault::Stall,
     Fault::Garbage,
@@ -189,153 +169,45 @@ const FAULTS: [Fault; 9] = [
 ];
 
 /// A server and the one connection to it.
-#[derive(Default)]
 struct SimulatedServer {
-    /// Bytes sent to it that it has not read.
-    input: Vec<u8>,
-    parser: Parser,
-    /// Bytes that it sent and that were not delivered.
-    output: Vec<u8>,
-    /// How many of these bytes are delivered before the connection ends.
-    break_off: Option<usize>,
+    memcached: Memcached,
+    wire: ServerConnection,
     connected: bool,
     connecting: bool,
-    refuses: bool,
-    vanished: bool,
-    stalled_until_ms: u64,
-    next_reply: Option<Fault>,
+    faults: Faults,
     /// Commands read, each retrieval line as one.
     lines: u64,
 }
 
 impl SimulatedServer {
+    fn new() -> Self {
+        let replies: fn(&Command, &[u8]) -> Reply = |command, _| TestRequest::read(command).truth();
+        Self {
+            memcached: Memcached { replies: Some(replies), ..Memcached::default() },
+            wire: ServerConnection::default(),
+            connected: false,
+            connecting: false,
+            faults: Faults::default(),
+            lines: 0,
+        }
+    }
+
     fn disconnect(&mut self) {
-        self.input.clear();
-        self.output.clear();
-        self.parser = Parser::new();
-        self.break_off = None;
+        self.wire = ServerConnection::default();
         self.connected = false;
         self.connecting = false;
     }
 
-    /// Ends all faults.
-    fn recover(&mut self) {
-        self.refuses = false;
-        self.vanished = false;
-        self.stalled_until_ms = 0;
-        self.next_reply = None;
-    }
-
     /// Reads commands and answers them.
-    fn work(&mut self, random: &mut fastrand::Rng) {
-        let mut at = 0;
-        loop {
-            let input = &self.input[at..];
-            let before = self.parser;
-            let (command, mut consumed) = match self.parser.parse(input, &LineLimits::default()) {
-                Ok(Parsed::Complete { value, consumed }) => (value, consumed),
-                Ok(Parsed::NeedMore) => break,
-                Err(rejected) => {
-                    panic!("a server cannot read {:?}: {rejected:?}", String::from_utf8_lossy(input))
-                }
-            };
-            if let Command::Store(store) = command {
-                match data_block(&input[consumed..], store.value_len) {
-                    Parsed::Complete { value, consumed: block } => {
-                        assert!(value.is_ok());
-                        consumed += block;
-                    }
-                    Parsed::NeedMore => {
-                        self.parser = before;
-                        break;
-                    }
-                }
-            }
-            let last = match command {
-                Command::Retrieve(retrieve) => Some(retrieve.last),
-                _ => None,
-            };
-            let asked = TestRequest::read(&command);
-            at += consumed;
-            self.lines += u64::from(last != Some(false));
-            self.answer(&asked, last, random);
-        }
-        self.input.drain(..at);
+    fn work(&mut self, now_ms: u64, random: &mut fastrand::Rng) {
+        let Self { memcached, wire, faults, .. } = self;
+        let worked = wire.work(faults, random, |command, data| memcached.execute(command, data, now_ms));
+        self.lines += worked.lines;
     }
 
-    /// `last` is that of a retrieval.
-    fn answer(&mut self, asked: &TestRequest, last: Option<bool>, random: &mut fastrand::Rng) {
-        let mut bytes = Vec::new();
-        match asked.truth() {
-            Reply::Value { client_flags, cas_unique, value } => {
-                let TestRequest::Get { key, .. } = asked else { unreachable!() };
-                text::encode_value_header(
-                    &mut bytes,
-                    key.as_bytes(),
-                    client_flags,
-                    value.len() as u32,
-                    cas_unique,
-                );
-                bytes.extend_from_slice(&value);
-                bytes.extend_from_slice(b"\r\n");
-            }
-            Reply::Miss => {}
-            Reply::Number(number) => text::encode_number(&mut bytes, number),
-            Reply::Meta { line, value } => {
-                for part in [&line[..], b"\r\n"] {
-                    bytes.extend_from_slice(part);
-                }
-                if let Some(value) = value {
-                    bytes.extend_from_slice(&value);
-                    bytes.extend_from_slice(b"\r\n");
-                }
-            }
-            other => bytes.extend_from_slice(match other {
-                Reply::Stored => b"STORED\r\n",
-                Reply::NotStored => b"NOT_STORED\r\n",
-                Reply::NotFound => b"NOT_FOUND\r\n",
-                Reply::Deleted => b"DELETED\r\n",
-                Reply::Touched => b"TOUCHED\r\n",
-                Reply::Done => b"VERSION 1.6.45\r\n",
-                _ => unreachable!(),
-            }),
-        }
-        match self.next_reply.take() {
-            Some(Fault::Garbage) => {
-                bytes = [&b"GARBAGE\r\n"[..], b"\n", &[b'x'; 5000], b"HDX\r\n"][random.usize(..4)].to_vec()
-            }
-            Some(Fault::WrongValue) => match (asked, random.bool()) {
-                (TestRequest::Get { .. }, true) => bytes = b"VALUE other 0 1\r\nx\r\n".to_vec(),
-                _ if bytes.ends_with(b"\r\n") => {
-                    bytes.truncate(bytes.len() - 2);
-                    bytes.extend_from_slice(b"\n\n");
-                }
-                _ => bytes = b"VALUE\r\n".to_vec(),
-            },
-            Some(Fault::ErrorReply) => {
-                let line: &[u8] = match random.u32(..8) {
-                    0 => b"SERVER_ERROR 301 shutdown\r\n",
-                    1 => b"SERVER_ERROR 302 try again\r\n",
-                    2 | 3 => b"SERVER_ERROR 307 busy\r\n",
-                    4 => b"ERROR\r\n",
-                    _ => b"SERVER_ERROR out of memory\r\n",
-                };
-                // In a retrieval it ends the whole line: the keys after it get no reply of their own.
-                if last != Some(false) {
-                    self.output.extend_from_slice(line);
-                    return;
-                }
-                self.next_reply = Some(Fault::ErrorReply);
-            }
-            Some(Fault::BreakOff) => {
-                self.break_off = Some(self.output.len() + random.usize(..=bytes.len()));
-            }
-            _ => {}
-        }
-        self.output.extend_from_slice(&bytes);
-        if last == Some(true) {
-            self.output.extend_from_slice(b"END\r\n");
-        }
+    /// Whether the server works on a connection now.
+    fn is_up(&self, now_ms: u64) -> bool {
+        self.connected && !self.faults.is_silent(now_ms)
     }
 }
 
@@ -456,7 +328,7 @@ impl World {
                 Destination::new(address, options, pool.as_ref().map(Rc::clone), seed ^ number as u64)
             })
             .collect();
-        let servers = (0..count).map(|_| SimulatedServer::default()).collect();
+        let servers = (0..count).map(|_| SimulatedServer::new()).collect();
         Self { now_ms: 0, destinations, servers, clients: Clients::default(), faults, random }
     }
 
@@ -510,9 +382,9 @@ impl World {
                 }
                 DestinationAction::Send => {
                     assert!(server.connected);
-                    let before = server.input.len();
-                    destination.take_output(&mut server.input, self.now_ms);
-                    assert!(server.input.len() > before);
+                    let before = server.wire.input.len();
+                    destination.take_output(&mut server.wire.input, self.now_ms);
+                    assert!(server.wire.input.len() > before);
                 }
                 DestinationAction::Close => server.disconnect(),
             }
@@ -521,11 +393,11 @@ impl World {
 
     fn connect(&mut self, number: usize) {
         let (destination, server) = (&mut self.destinations[number], &mut self.servers[number]);
-        if !server.connecting || server.vanished {
+        if !server.connecting || server.faults.hangs {
             return;
         }
         server.connecting = false;
-        if server.refuses {
+        if server.faults.refuses {
             let error =
                 self.random.choice([io::ErrorKind::ConnectionRefused, io::ErrorKind::TimedOut]).unwrap();
             let clients = &mut self.clients;
@@ -539,25 +411,25 @@ impl World {
 
     fn serve(&mut self, number: usize) {
         let server = &mut self.servers[number];
-        if server.connected && !server.vanished && server.stalled_until_ms <= self.now_ms {
-            server.work(&mut self.random);
+        if server.is_up(self.now_ms) {
+            server.work(self.now_ms, &mut self.random);
         }
     }
 
     fn deliver(&mut self, number: usize) {
         let (destination, server) = (&mut self.destinations[number], &mut self.servers[number]);
-        if !server.connected || server.vanished || server.stalled_until_ms > self.now_ms {
+        if !server.is_up(self.now_ms) {
             return;
         }
         let clients = &mut self.clients;
         let mut sink = |number, event: ReplyEvent<'_>| clients.deliver(number, event);
-        let until = server.break_off.unwrap_or(usize::MAX).min(server.output.len());
-        if until > 0 {
-            let len = if self.random.bool() { until } else { self.random.usize(1..=until.min(40)) };
-            destination.received(&server.output[..len], self.now_ms, &mut sink);
-            server.output.drain(..len);
-            server.break_off = server.break_off.map(|left| left - len);
-        } else if server.break_off.is_some() {
+        let bytes = server.wire.sendable();
+        if !bytes.is_empty() {
+            let len =
+                if self.random.bool() { bytes.len() } else { self.random.usize(1..=bytes.len().min(40)) };
+            destination.received(&bytes[..len], self.now_ms, &mut sink);
+            server.wire.sent(len);
+        } else if server.wire.has_broken_off() {
             destination.closed(self.now_ms, &mut sink);
             server.disconnect();
         }
@@ -592,26 +464,17 @@ impl World {
             if self.random.u32(..3) == 0 { Fault::Return } else { self.random.choice(FAULTS).unwrap() };
         *self.clients.tally.faults.entry(fault).or_default() += 1;
         let (destination, server) = (&mut self.destinations[number], &mut self.servers[number]);
-        match fault {
-            Fault::Stall => server.stalled_until_ms = self.now_ms + self.random.u64(..3000),
-            Fault::Garbage | Fault::WrongValue | Fault::ErrorReply | Fault::BreakOff => {
-                server.next_reply = Some(fault);
-            }
-            Fault::Reset if server.connected => {
-                let clients = &mut self.clients;
-                destination.closed(self.now_ms, &mut |number, event| clients.deliver(number, event));
-                server.disconnect();
-            }
-            Fault::Reset => {}
-            Fault::Refuse => server.refuses = true,
-            Fault::Vanish => server.vanished = true,
-            Fault::Return => server.recover(),
+        if fault == Fault::Reset && server.connected {
+            let clients = &mut self.clients;
+            destination.closed(self.now_ms, &mut |number, event| clients.deliver(number, event));
+            server.disconnect();
         }
+        server.faults.begin(fault, self.now_ms, 3000, &mut self.random);
     }
 
     /// Everything works again: every request gets its reply, and every destination comes back.
     fn finish(&mut self) {
-        self.servers.iter_mut().for_each(SimulatedServer::recover);
+        self.servers.iter_mut().for_each(|server| server.faults.end());
         for round in 0.. {
             assert!(round < 10_000, "never done: {:?}", self.destinations);
             let is_quiet = self.destinations.iter().all(|destination| {

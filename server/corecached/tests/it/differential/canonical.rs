@@ -1,30 +1,31 @@
-//! Replies made comparable: numbers that two servers need not agree on are replaced.
+//! Makes replies comparable: numbers in which two servers may differ are replaced.
 
 use std::collections::HashMap;
 
 use super::grammar::{Command, TTLS};
 
-/// Seconds that a test may take; times to live are compared no more exactly.
+/// Longest duration of a test, seconds. TTLs are compared up to this difference.
 const TTL_SLACK_S: i64 = 600;
 
-/// How long before the start of a server the moments lie that exptimes of the past come to, seconds.
+/// The longest time by which an exptime of the past lies before the start of the server, seconds.
 const PAST_MAX_S: i64 = 10_000;
 
-/// The uniques that a server showed, and the last of each key.
+/// The uniques that a server showed, and the last one for each key.
 #[derive(Debug, Default)]
 pub struct Uniques {
-    /// By key: uniques of different keys have nothing to do with each other.
+    /// The uniques of each key in the order in which they were shown.
     numbers: HashMap<Vec<u8>, Vec<u64>>,
     of_key: HashMap<Vec<u8>, u64>,
 }
 
 impl Uniques {
-    /// The last that was shown for `key`.
+    /// The last unique that was shown for `key`.
     pub fn last_of(&self, key: &[u8]) -> Option<u64> {
         self.of_key.get(key).copied()
     }
 
-    /// `key` was shown with the unique that `digits` spell; what stands for it in the comparison.
+    /// Takes note that `key` was shown with the unique `digits`. Returns the text that replaces it in the
+    /// comparison.
     fn shown(&mut self, key: &[u8], digits: &str) -> String {
         let Ok(unique) = digits.parse::<u64>() else { return digits.to_owned() };
         if unique == 0 {
@@ -40,13 +41,13 @@ impl Uniques {
     }
 }
 
-/// The reply to `command`, comparable.
+/// The reply to `command` in a form that can be compared.
 pub fn reply(command: &Command, mut rest: &[u8], uniques: &mut Uniques) -> Vec<u8> {
     let mut out = Vec::new();
     while !rest.is_empty() {
         let end = rest.windows(2).position(|pair| pair == b"\r\n").map_or(rest.len(), |end| end + 2);
-        let (line, behind) = rest.split_at(end);
-        rest = behind;
+        let (line, after) = rest.split_at(end);
+        rest = after;
         let text = String::from_utf8_lossy(line.strip_suffix(b"\r\n").unwrap_or(line)).into_owned();
         let words: Vec<&str> = text.split(' ').collect();
         let value_len = match words[..] {
@@ -90,7 +91,7 @@ fn flag(word: &str, key: &[u8], uniques: &mut Uniques) -> String {
     }
 }
 
-/// The time to live that was set, from what is left of it.
+/// The TTL that was set, from the remaining TTL.
 fn ttl(digits: &str) -> String {
     let Ok(left) = digits.parse::<i64>() else { return digits.to_owned() };
     if left > i64::from(u32::MAX) - TTL_SLACK_S - PAST_MAX_S {
@@ -104,14 +105,14 @@ fn ttl(digits: &str) -> String {
     }
 }
 
-/// What `me` says but for times, the unique and what memory an item takes.
+/// The reply to `me` without times, the unique and the memory of the item.
 fn debug(words: &[&str]) -> String {
-    let kept = words
+    let compared = words
         .iter()
         .filter(|word| !["la=", "cas=", "cls=", "size="].iter().any(|name| word.starts_with(name)));
-    let shown: Vec<String> = kept
+    let shown: Vec<String> = compared
         .map(|word| match word.strip_prefix("exp=") {
-            // 1.6.18 shows times to live with the sign turned round.
+            // 1.6.18 shows TTLs with the opposite sign.
             Some(digits) if digits != "-1" => format!("exp={}", ttl(digits.trim_start_matches('-'))),
             _ => (*word).to_owned(),
         })

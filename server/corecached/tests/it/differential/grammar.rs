@@ -1,16 +1,17 @@
-//! Commands from a seed: valid ones mostly, some that are not.
+//! Commands that a seed determines: most of them valid, some not.
 
 use super::canonical::Uniques;
 use crate::support::Random;
 
-/// Keys there are: few, so that commands meet.
+/// Count of keys: few, so that commands meet on the same keys.
 const KEYS: usize = 10;
-/// Largest value.
+/// Longest value, bytes.
 const VALUE_BYTES_MAX: usize = 100_000;
 
-/// Times to live that items are given, in ascending order and far from each other: a test is over before one passes.
+/// TTLs of items in seconds, in ascending order and far from each other. A test ends before any of them has
+/// passed.
 pub const TTLS: &[i64] = &[1_000, 20_000, 100_000, 2_592_000];
-/// Exptimes: none, past, relative, and unix times past and to come.
+/// Exptimes: none, past, relative, and Unix times in the past and in the future.
 const EXPTIMES: &[&str] = &[
     "0",
     "0",
@@ -27,7 +28,7 @@ const EXPTIMES: &[&str] = &[
 ];
 /// Client flags.
 const FLAGS: &[&str] = &["0", "0", "0", "1", "4294967295", "77"];
-/// A unique that no server hands out.
+/// A cas unique that no server gives to an item.
 const NO_UNIQUE: u64 = 1 << 60;
 
 /// A part of a command.
@@ -38,14 +39,14 @@ enum Part {
     Unique,
 }
 
-/// What is sent, apart from uniques, which every server has its own of.
+/// A command. Uniques in it are filled in for each server, as every server has its own.
 #[derive(Clone, Debug, Default)]
 pub struct Command {
     parts: Vec<Part>,
-    /// The key it is about, if it is one.
+    /// The key of the command; empty if it has none or several.
     pub key: Vec<u8>,
-    /// It goes in no batch: memcached loses replies in front of some errors, and pads the result of arithmetic with
-    /// blanks unless a value of the key is still on its way to a client.
+    /// Whether it must be sent alone: memcached loses replies before some errors, and pads the result of
+    /// arithmetic with blanks unless a value of the key is still on its way to a client.
     alone: bool,
 }
 
@@ -61,7 +62,7 @@ impl Command {
         }
     }
 
-    /// What a server is sent that showed `uniques`.
+    /// The bytes for a server that showed `uniques`.
     pub fn bytes(&self, uniques: &Uniques) -> Vec<u8> {
         let unique = || uniques.last_of(&self.key).unwrap_or(NO_UNIQUE).to_string().into_bytes();
         self.parts
@@ -73,25 +74,25 @@ impl Command {
             .collect()
     }
 
-    /// Whether replies to it are those of a meta command.
+    /// Whether it is a meta command with a key.
     pub fn is_meta(&self) -> bool {
         matches!(self.parts.first(), Some(Part::Bytes(bytes)) if [b"mg ", b"ms ", b"md ", b"ma "].iter().any(|verb| bytes.starts_with(*verb)))
     }
 }
 
-/// See the head of the file.
+/// A sequence of commands that a seed determines.
 pub struct Grammar {
     random: Random,
     held: Option<Command>,
 }
 
 impl Grammar {
-    /// The commands of `seed`.
+    /// The sequence of `seed`.
     pub fn new(seed: u64) -> Self {
         Self { random: Random::new(seed), held: None }
     }
 
-    /// The next commands to be sent at once, at most `max`.
+    /// The next commands that are sent at once, at most `max`.
     pub fn batch(&mut self, max: usize) -> Vec<Command> {
         let count = 1 + self.random.below(max);
         let mut batch = Vec::new();
@@ -160,21 +161,22 @@ impl Grammar {
         if self.random.once_in(6) { " noreply" } else { "" }
     }
 
-    /// A number, or a text. No number is 2^63 or more: one that is 1.6.18 refuses when it finds a `-` in the memory
-    /// behind it.
+    /// A number or a text. No number is 2^63 or more: 1.6.18 refuses such a number when it finds a `-` in the
+    /// memory after it.
     fn value(&mut self) -> Vec<u8> {
         const NUMBERS: &[&[u8]] = &[b"0", b"7", b"10", b"99", b"1000", b"999999999", b"18446744073709551616"];
         if self.random.below(5) < 2 { self.random.pick(NUMBERS).to_vec() } else { self.text() }
     }
 
-    /// Begins with no digit and no blank, or is empty: 1.6.18 counts much that begins with them and is no number.
+    /// A value that does not begin with a digit or a blank, or is empty: 1.6.18 takes some values that do for
+    /// numbers.
     fn text(&mut self) -> Vec<u8> {
         let len = self.text_len();
         self.text_of(len)
     }
 
-    /// To be added to a value. Short: what 1.6.18 takes for a number, digits and a blank and text, it does at any
-    /// length.
+    /// A text that is appended or prepended to a value. It is short: 1.6.18 takes digits, a blank and text
+    /// for a number at any length.
     fn added_text(&mut self) -> Vec<u8> {
         let len = self.random.below(40);
         self.text_of(len)
@@ -358,13 +360,14 @@ impl Grammar {
             "k",
             "Oabc",
         ];
-        // 1.6.18 loses T where the number grows longer: it goes to the item that was just replaced.
+        // 1.6.18 loses T when the number grows longer: it sets the TTL of the item that was just replaced.
         if self.random.once_in(3) {
             command.push(" D0");
             flags.retain(|flag| !flag.starts_with('D'));
             flags.extend(["T0", "T1000"]);
         }
-        // Not both: under q 1.6.18 shows the unique of what was created, which would shift the numbers of later ones.
+        // Not both: under q 1.6.18 shows the unique of what was created, which would shift the numbers of
+        // later ones.
         flags.push(*self.random.pick(&["c", "q"]));
         self.meta_flags_to(&mut command, &flags);
         command.push("\r\n");
@@ -437,7 +440,7 @@ impl Grammar {
             "mg {k} v v",
             "mg {k} z",
             "mg {k} Tx",
-            // Of a key that never is there: 1.6.18 counts it as read before it refuses.
+            // With a key that is never set: 1.6.18 counts the item as read before it refuses the command.
             "mg absent O{L}",
             "md {k} q q",
             "md {k} z",

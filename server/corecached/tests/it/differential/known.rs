@@ -1,9 +1,10 @@
-//! What Debian's memcached 1.6.18 answers otherwise than the version this server speaks, and why.
+//! The replies in which memcached 1.6.18, which Debian packages, differs from the version whose protocol this
+//! server has.
 
 /// One difference between the versions.
 struct Known {
     reason: &'static str,
-    /// Whether it is what is seen: what was sent, the reply of memcached, ours.
+    /// Whether it explains a difference: takes the command, the reply of memcached and ours.
     holds: fn(&[u8], &[u8], &[u8]) -> bool,
 }
 
@@ -41,7 +42,7 @@ const KNOWN: &[Known] = &[
         holds: |sent, _, ours| sent.starts_with(b"version") && ours == b"VERSION 1.6.45\r\n",
     },
     Known {
-        reason: "the value behind a storage line with a wrong word is not skipped there, and taken for a command",
+        reason: "the value after a storage line with a wrong word is not skipped there, and taken for a command",
         holds: |sent, theirs, ours| sent.ends_with(b"\r\nzzzz\r\n") && theirs == [ours, ERROR].concat(),
     },
     Known {
@@ -62,7 +63,7 @@ const KNOWN: &[Known] = &[
     },
 ];
 
-/// Why the replies to `sent` may differ as they do.
+/// The reason why the replies to `sent` may differ; `None` if they may not.
 pub fn reason(sent: &[u8], theirs: &[u8], ours: &[u8]) -> Option<&'static str> {
     KNOWN.iter().find(|known| (known.holds)(sent, theirs, ours)).map(|known| known.reason)
 }

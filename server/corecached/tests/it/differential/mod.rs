@@ -1,9 +1,10 @@
 //! Random commands to a real memcached and to this server: every reply must be the same.
 //!
-//! A seed determines the commands. Each is followed by `mn`, whose answer ends the command's reply. Many are sent at
-//! once. Replies are compared after what cannot be the same has been made so: uniques of a key are numbered in the
-//! order in which a server shows them, and times to live in whole seconds are rounded. Debian's memcached is 1.6.18 while this
-//! server speaks 1.6.45: what differs for that is listed in [`known`], and nothing else may differ.
+//! A seed determines the commands. Each is followed by `mn`, whose reply marks the end of the command's
+//! reply. Many commands are sent at once. Numbers that cannot be equal are replaced before the comparison:
+//! uniques of a key are numbered in the order in which a server shows them, and TTLs are rounded. Debian's
+//! memcached is 1.6.18, while this server has the protocol of 1.6.45: [`known`] lists the differences between
+//! the versions, and nothing else may differ.
 //!
 //! `DIFFERENTIAL_SEEDS=100` runs the seeds 0 to 99, `DIFFERENTIAL_SEEDS=17..18` the seed 17 alone.
 
@@ -25,14 +26,15 @@ const BATCH_MAX: usize = 48;
 /// Commands on the same keys that are shown before one whose replies differ.
 const HISTORY_SHOWN: usize = 8;
 
-/// Threads of memcached's that hold on to items now and then, which shows in how it pads the results of arithmetic.
+/// Switches off threads of memcached that hold items at times, which changes how it pads the results of
+/// arithmetic.
 const QUIET: &str = "no_lru_maintainer,no_lru_crawler,no_slab_reassign";
 
 const DELIMITER: &[u8] = b"mn\r\n";
-/// What answers it. No key, value or text of a command contains it.
+/// The reply to it. No key, value or text of a command contains it.
 const DELIMITED: &[u8] = b"MN\r\n";
 
-/// One of the two servers, as a stream of commands sees it.
+/// One of the two servers, with the uniques that it showed.
 struct Side {
     name: &'static str,
     server: Server,
@@ -46,7 +48,7 @@ impl Side {
         Self { name, server, client, uniques: Uniques::default() }
     }
 
-    /// Send `commands`; their replies, comparable to those of the other side.
+    /// Sends `commands`. Returns their replies in a form that can be compared with those of the other server.
     fn replies(&mut self, commands: &[Command]) -> Vec<Vec<u8>> {
         let mut bytes = Vec::new();
         for command in commands {
@@ -85,7 +87,7 @@ fn memchr_delimited(bytes: &[u8]) -> Option<usize> {
     None
 }
 
-/// What became of a seed.
+/// The result of one seed.
 struct Outcome {
     compared: usize,
     known: usize,
@@ -120,7 +122,7 @@ fn compare(seed: u64, backend: Backend, shards: usize) -> Outcome {
     outcome
 }
 
-/// The difference, and what the same keys went through before.
+/// Describes the difference, with the commands on the same keys before it.
 fn describe(history: &[(Vec<u8>, Vec<u8>)], sent: &[u8], their: &[u8], our: &[u8]) -> String {
     let keys_of = |command: &[u8]| -> Vec<Vec<u8>> {
         let line = command.split(|&byte| byte == b'\n').next().unwrap_or_default();

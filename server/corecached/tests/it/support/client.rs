@@ -1,4 +1,4 @@
-//! A client: a blocking socket on which nothing waits longer than the deadline.
+//! A client: a blocking socket on which no call waits longer than the deadline.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -14,7 +14,7 @@ use socket2::SockRef;
 
 use super::{DEADLINE, Server, shorten};
 
-/// What `stats` listed.
+/// The names and values that `stats` listed.
 pub type Stats = BTreeMap<String, String>;
 
 #[derive(Debug)]
@@ -24,16 +24,17 @@ enum Stream {
     Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
-/// See the head of the file. What was read and not yet asked for is kept.
+/// A connection of a test to a server. Bytes that were received and not yet taken are buffered.
 #[derive(Debug)]
 pub struct Client {
     stream: Stream,
     input: Vec<u8>,
+    /// Index of the first byte of `input` that was not taken.
     at: usize,
 }
 
 impl Client {
-    /// Connect to `server`.
+    /// Connects to `server`.
     #[track_caller]
     pub fn connect(server: &Server) -> Self {
         match server.unix_socket() {
@@ -47,7 +48,7 @@ impl Client {
         }
     }
 
-    /// Connect to an address.
+    /// Connects to an address.
     #[track_caller]
     pub fn connect_to(address: SocketAddr) -> Self {
         let stream = TcpStream::connect_timeout(&address, DEADLINE).expect("the server listens");
@@ -57,16 +58,16 @@ impl Client {
         Self { stream: Stream::Tcp(stream), input: Vec::new(), at: 0 }
     }
 
-    /// Connect to an address, secured.
+    /// Connects to an address over TLS.
     #[track_caller]
     pub fn connect_tls(address: SocketAddr, config: &Arc<ClientConfig>) -> Self {
         Self::try_connect_tls(address, config).unwrap_or_else(|error| panic!("no TLS: {error}"))
     }
 
-    /// Connect to an address, secured if that can be had.
+    /// Tries to connect to an address over TLS.
     ///
     /// # Errors
-    /// What the handshake failed of.
+    /// Why the handshake failed.
     pub fn try_connect_tls(address: SocketAddr, config: &Arc<ClientConfig>) -> io::Result<Self> {
         let Stream::Tcp(mut stream) = Self::connect_to(address).stream else { unreachable!("asked for TCP") };
         let name = "localhost".try_into().expect("a name");
@@ -78,17 +79,17 @@ impl Client {
         Ok(Self { stream, input: Vec::new(), at: 0 })
     }
 
-    /// Of a secured connection: how the handshake went.
+    /// The kind of handshake of a TLS connection.
     pub fn handshake_kind(&self) -> Option<HandshakeKind> {
         self.tls().conn.handshake_kind()
     }
 
-    /// Of a secured connection: the certificate that the server showed.
+    /// The certificate that the server of a TLS connection showed, as DER.
     pub fn server_certificate(&self) -> Vec<u8> {
         self.tls().conn.peer_certificates().expect("a server shows one")[0].to_vec()
     }
 
-    /// Of a secured connection: what is below it.
+    /// The socket below a TLS connection.
     pub fn raw(&mut self) -> &mut TcpStream {
         match &mut self.stream {
             Stream::Tls(stream) => &mut stream.sock,
@@ -96,7 +97,7 @@ impl Client {
         }
     }
 
-    /// Of a secured connection: change the keys of what is sent.
+    /// Changes the traffic keys of a TLS connection.
     pub fn refresh_keys(&mut self) {
         let Stream::Tls(stream) = &mut self.stream else { panic!("not secured") };
         stream.conn.refresh_traffic_keys().expect("TLS 1.3");
@@ -109,7 +110,7 @@ impl Client {
         }
     }
 
-    /// Take no more than about this much from the network before it is read.
+    /// Sets the size of the receive buffer of the socket; the kernel takes it as a hint.
     pub fn set_receive_buffer(&self, bytes: usize) {
         let set = match &self.stream {
             Stream::Tcp(stream) => SockRef::from(stream).set_recv_buffer_size(bytes),
@@ -119,7 +120,7 @@ impl Client {
         set.expect("the buffer can be made smaller");
     }
 
-    /// Has the connection reset when it is dropped: no orderly end, and no port kept back for a minute.
+    /// Has the connection reset when it is dropped, so that its port is not reserved for a minute afterwards.
     pub fn reset_on_drop(&self) {
         let at_once = Some(Duration::ZERO);
         let set = match &self.stream {
@@ -130,16 +131,16 @@ impl Client {
         set.expect("a socket may linger");
     }
 
-    /// Send all of `bytes`.
+    /// Sends all of `bytes`.
     #[track_caller]
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.try_send(bytes.as_ref()).expect("the server reads");
     }
 
-    /// Send all of `bytes`, if the server reads them.
+    /// Tries to send all of `bytes`.
     ///
     /// # Errors
-    /// What the socket says.
+    /// The error of the socket.
     pub fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.stream {
             Stream::Tcp(stream) => stream.write_all(bytes),
@@ -148,7 +149,7 @@ impl Client {
         }
     }
 
-    /// Send nothing more.
+    /// Ends the sending direction.
     pub fn end_sending(&mut self) {
         match &mut self.stream {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
@@ -161,11 +162,12 @@ impl Client {
         .expect("the connection is open");
     }
 
-    /// Send all of `bytes` while reading what comes, until all is sent and `done` says of everything read that it is
-    /// enough. Neither side waits for the other, however much there is. Nothing may be kept from before.
+    /// Sends all of `bytes` while it receives, until everything is sent and `done` returns true for
+    /// everything received. Neither side waits for the other, however much is sent. Nothing may be buffered
+    /// before.
     #[track_caller]
     pub fn exchange(&mut self, bytes: &[u8], mut done: impl FnMut(&[u8]) -> bool) -> Vec<u8> {
-        assert_eq!(self.at, self.input.len(), "nothing is kept");
+        assert_eq!(self.at, self.input.len(), "nothing is buffered");
         let Stream::Tcp(stream) = &mut self.stream else { panic!("exchange is for TCP") };
         let mut got = Vec::new();
         let mut chunk = vec![0; 256 * 1024];
@@ -202,10 +204,10 @@ impl Client {
         got
     }
 
-    /// Whatever comes next, appended to what is kept; 0 at the end.
+    /// Receives once and appends to what is buffered. Returns the count of bytes, which is 0 at the end.
     ///
     /// # Errors
-    /// What the socket says, `WouldBlock` past the deadline.
+    /// The error of the socket; `WouldBlock` past the deadline.
     pub fn fill(&mut self) -> io::Result<usize> {
         if self.at == self.input.len() {
             self.input.clear();
@@ -238,7 +240,7 @@ impl Client {
         }
     }
 
-    /// The next `len` bytes.
+    /// Takes the next `len` bytes.
     #[track_caller]
     pub fn read(&mut self, len: usize) -> Vec<u8> {
         while self.input.len() - self.at < len {
@@ -248,14 +250,14 @@ impl Client {
         self.input[self.at - len..self.at].to_vec()
     }
 
-    /// The next line, without its CRLF.
+    /// Takes the next line, without its CRLF.
     #[track_caller]
     pub fn line(&mut self) -> String {
         let line = self.through(b"\r\n");
         String::from_utf8(line[..line.len() - 2].to_vec()).expect("a line is text")
     }
 
-    /// Everything through the next `ending`.
+    /// Takes everything up to the next `ending`, which is included.
     #[track_caller]
     pub fn through(&mut self, ending: &[u8]) -> Vec<u8> {
         let mut looked = self.at;
@@ -267,13 +269,13 @@ impl Client {
                 self.at = end;
                 return bytes;
             }
-            let kept = self.input.len() - self.at;
+            let buffered = self.input.len() - self.at;
             self.fill_for(&format!("{:?}", ending.escape_ascii().to_string()));
-            looked = (self.at + kept.saturating_sub(ending.len() - 1)).min(self.input.len());
+            looked = (self.at + buffered.saturating_sub(ending.len() - 1)).min(self.input.len());
         }
     }
 
-    /// The next bytes are `expected`.
+    /// Asserts that the next bytes are `expected`.
     #[track_caller]
     pub fn expect(&mut self, expected: impl AsRef<[u8]>) {
         let expected = expected.as_ref();
@@ -281,21 +283,21 @@ impl Client {
         assert!(got == expected, "expected {}, got {}", shorten(expected), shorten(&got));
     }
 
-    /// Send `request`; the answer is `expected`.
+    /// Sends `request` and asserts that the reply is `expected`.
     #[track_caller]
     pub fn check(&mut self, request: impl AsRef<[u8]>, expected: impl AsRef<[u8]>) {
         self.send(request);
         self.expect(expected);
     }
 
-    /// Send a line, CRLF added; its answer is one line.
+    /// Sends a line, to which CRLF is added, and takes a reply of one line.
     #[track_caller]
     pub fn ask(&mut self, line: &str) -> String {
         self.send(format!("{line}\r\n"));
         self.line()
     }
 
-    /// Everything until the server closes.
+    /// Takes everything until the server closes.
     #[track_caller]
     pub fn rest(&mut self) -> Vec<u8> {
         loop {
@@ -307,14 +309,14 @@ impl Client {
         }
     }
 
-    /// `set key value`, stored.
+    /// Sets `key` and asserts that the value was stored.
     #[track_caller]
     pub fn set(&mut self, key: &str, value: &[u8]) {
         self.send([format!("set {key} 0 0 {}\r\n", value.len()).as_bytes(), value, b"\r\n"].concat());
         assert_eq!(self.line(), "STORED", "set {key}, {} bytes", value.len());
     }
 
-    /// `get key`
+    /// Gets `key`; `None` is a miss.
     #[track_caller]
     pub fn get(&mut self, key: &str) -> Option<Vec<u8>> {
         let header = self.ask(&format!("get {key}"));
@@ -328,7 +330,7 @@ impl Client {
         Some(value)
     }
 
-    /// `stats`, or `stats words`.
+    /// The numbers of `stats`, or of `stats words`.
     #[track_caller]
     pub fn stats(&mut self, words: &str) -> Stats {
         self.send(if words.is_empty() { "stats\r\n".to_owned() } else { format!("stats {words}\r\n") });

@@ -1,5 +1,5 @@
-//! A cluster's API server that exists for one test. It knows EndpointSlices, and answers lists and watches of them over
-//! TLS byte for byte as a kube-apiserver does: what is written out here was recorded from one.
+//! An API server of Kubernetes for one test. It has EndpointSlices, and answers lists and watches of them
+//! over TLS byte for byte as a kube-apiserver does: the texts in this file were recorded from one.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -13,39 +13,39 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use super::{Authority, Folder, Launch};
 
-/// What a list and a watch of the Service's slices begin with.
+/// The path that lists and watches of the Service's slices ask for.
 const RESOURCE: &str = "/apis/discovery.k8s.io/v1/namespaces/n/endpointslices?labelSelector=kubernetes.io%2Fservice-name%3Dcache";
 const HEAD: &str = "Cache-Control: no-cache, private\r\nContent-Type: application/json\r\nDate: Sat, 28 Nov 2026 09:14:16 GMT\r\n";
-/// What stands before a slice's version.
+/// The text before the version in the JSON of a slice.
 const VERSION: &str = r#""resourceVersion":""#;
-/// Answers of up to so many bytes come with their length, longer ones in chunks.
+/// Longest body, bytes, that is sent with its length. Longer ones are sent in chunks.
 const UNCHUNKED_BYTES_MAX: usize = 2048;
-/// The account that asks, as refusals call it.
+/// The account of the proxy, as refusals name it.
 const ACCOUNT: &str = "system:serviceaccount:n:proxy";
 
 /// An endpoint of a slice.
 #[derive(Clone, Copy, Debug)]
 pub struct Endpoint {
-    /// Host of 127.0.0.0/24.
+    /// Its host in 127.0.0.0/24.
     pub host: u8,
-    /// Name of its pod.
+    /// The name of its pod.
     pub name: &'static str,
     /// Its conditions.
-    pub state: State,
+    pub state: EndpointState,
 }
 
 /// The conditions of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// Takes requests.
+pub enum EndpointState {
+    /// It takes requests.
     Ready,
-    /// Does not yet, or no more.
+    /// It takes no requests yet, or no longer.
     Unready,
-    /// Ends, and may still answer.
+    /// It is terminating; `serving` says whether it still takes requests.
     Ending { serving: bool },
 }
 
-/// See the head of the file. Its service account is in its folder.
+/// A running API server, with the service account of the proxy in its folder.
 pub struct Cluster {
     shared: Arc<Shared>,
     address: SocketAddr,
@@ -62,17 +62,17 @@ struct Shared {
 
 #[derive(Default)]
 struct Known {
-    /// By name, as JSON.
+    /// The slices as JSON, by name.
     slices: BTreeMap<String, String>,
     version: u64,
-    /// What happened, with the version it led to; what lies before `oldest` is forgotten.
+    /// Events with the version of each. Events up to `oldest` are forgotten.
     events: Vec<(u64, String)>,
     oldest: u64,
-    /// Tokens other than this are refused.
+    /// The token that is accepted.
     token: String,
-    /// The account may read EndpointSlices.
+    /// Whether the account may read EndpointSlices.
     permits: bool,
-    /// Watches begun before this number of them end.
+    /// Watches with a number below this end.
     ends_before: u64,
     watches: u64,
     lists: usize,
@@ -82,7 +82,7 @@ struct Known {
 }
 
 impl Cluster {
-    /// It listens, knows no slice, and permits everything.
+    /// Starts a server that has no slice and permits everything.
     pub fn start() -> Self {
         let authority = Authority::new();
         let identity = authority.sign();
@@ -105,7 +105,7 @@ impl Cluster {
         cluster
     }
 
-    /// `launch` of a proxy that reaches it.
+    /// Adds to `launch` of a proxy what it needs to reach this server.
     pub fn reached_by(&self, launch: Launch) -> Launch {
         launch
             .env("KUBERNETES_SERVICE_HOST", "localhost")
@@ -113,7 +113,7 @@ impl Cluster {
             .args(&["--service-account", self.folder.path().to_str().unwrap()])
     }
 
-    /// The slice is there from now on, with these endpoints.
+    /// Adds or replaces a slice with these endpoints.
     pub fn put(&self, name: &str, endpoints: &[Endpoint]) {
         self.change(|known| {
             let is_new = known.slices.insert(name.to_owned(), slice(name, known.version, endpoints));
@@ -122,10 +122,10 @@ impl Cluster {
         });
     }
 
-    /// The slice is not there any more.
+    /// Removes a slice.
     pub fn remove(&self, name: &str) {
         self.change(|known| {
-            // As it was, but for its version.
+            // The event has the last state of the slice, with the new version.
             let last = known.slices.remove(name).unwrap();
             let (head, rest) = last.split_once(VERSION).unwrap();
             let (_, tail) = rest.split_once('"').unwrap();
@@ -133,7 +133,7 @@ impl Cluster {
         });
     }
 
-    /// Says how far it is, and nothing else.
+    /// Sends a bookmark: the current version without a change.
     pub fn bookmark(&self) {
         self.change(|known| {
             let object = format!(
@@ -144,7 +144,7 @@ impl Cluster {
         });
     }
 
-    /// What happened so far cannot be watched any more.
+    /// Forgets all events, so that no watch can begin from an earlier version.
     pub fn forget(&self) {
         let mut known = self.state();
         known.version += 1;
@@ -152,7 +152,7 @@ impl Cluster {
         known.events.clear();
     }
 
-    /// Watches end, as they do when their time is over.
+    /// Ends all watches, as the server does when their time is over.
     pub fn end_watches(&self) {
         let mut known = self.state();
         known.ends_before = known.watches;
@@ -160,33 +160,33 @@ impl Cluster {
         self.shared.changed.notify_all();
     }
 
-    /// Whether the account may read EndpointSlices: asked of each list and each watch as it begins.
+    /// Sets whether the account may read EndpointSlices. It is checked when a list or a watch begins.
     pub fn permit(&self, permits: bool) {
         self.state().permits = permits;
     }
 
-    /// The account's token is another, in its folder too.
+    /// Replaces the token of the account, also in its folder.
     pub fn rotate_token(&self, token: &str) {
         self.accept_token(token);
         std::fs::write(self.folder.file("token"), token).unwrap();
     }
 
-    /// No token but this is taken.
+    /// Accepts this token only.
     pub fn accept_token(&self, token: &str) {
         token.clone_into(&mut self.state().token);
     }
 
-    /// Lists answered so far.
+    /// Count of lists that were answered.
     pub fn lists(&self) -> usize {
         self.state().lists
     }
 
-    /// Watches under way.
+    /// Count of watches under way.
     pub fn watching(&self) -> usize {
         self.state().watching
     }
 
-    /// It is away, as when its machine is restarted: connections end without a word.
+    /// Stops the server as if its machine was restarted: connections are cut.
     pub fn vanish(&mut self) {
         let mut known = self.state();
         known.away = true;
@@ -196,14 +196,14 @@ impl Cluster {
         drop(known);
         self.shared.changed.notify_all();
         if let Some((thread, listener)) = self.listening.take() {
-            // It is asleep in `accept`.
+            // The thread sleeps in `accept`.
             let _ = TcpStream::connect(self.address);
             thread.join().unwrap();
             drop(listener);
         }
     }
 
-    /// It is there again, where it was.
+    /// Starts the server again, at the same address.
     pub fn come_back(&mut self) {
         self.state().away = false;
         self.listen(TcpListener::bind(self.address).unwrap());
@@ -235,7 +235,7 @@ impl Cluster {
                 known.streams.push(stream.try_clone().unwrap());
                 drop(known);
                 let (shared, config) = (Arc::clone(&shared), Arc::clone(&config));
-                // A connection that ends early is the test's doing.
+                // A connection that ends early was ended by the test.
                 std::thread::spawn(move || {
                     let secure = ServerConnection::new(config).unwrap();
                     answer(StreamOwned::new(secure, stream), &shared)
@@ -284,7 +284,7 @@ fn answer(mut stream: Secured, shared: &Shared) -> std::io::Result<()> {
     if !watched {
         known.lists += 1;
         let items = known.slices.values().map(|slice| {
-            // In a list they do not say again what they are.
+            // The items of a list have no kind and version.
             slice.replacen(r#""kind":"EndpointSlice","apiVersion":"discovery.k8s.io/v1","#, "", 1)
         });
         let list = format!(
@@ -379,9 +379,9 @@ fn slice(name: &str, version: u64, endpoints: &[Endpoint]) -> String {
 impl Endpoint {
     fn json(&self) -> String {
         let conditions = match self.state {
-            State::Ready => r#"{"ready":true,"serving":true,"terminating":false}"#.to_owned(),
-            State::Unready => r#"{"ready":false,"serving":false,"terminating":false}"#.to_owned(),
-            State::Ending { serving } => {
+            EndpointState::Ready => r#"{"ready":true,"serving":true,"terminating":false}"#.to_owned(),
+            EndpointState::Unready => r#"{"ready":false,"serving":false,"terminating":false}"#.to_owned(),
+            EndpointState::Ending { serving } => {
                 format!(r#"{{"ready":false,"serving":{serving},"terminating":true}}"#)
             }
         };

@@ -1,15 +1,15 @@
-//! A folder of a test's own, gone with its value; and one that changes as Kubernetes has it.
+//! Folders for one test: a temporary one, and one whose files change as those of a mounted Secret do.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// See the head of the file.
+/// A temporary folder. It is removed when the value is dropped.
 #[derive(Debug)]
 pub struct Folder(PathBuf);
 
 impl Folder {
-    /// A new empty folder.
+    /// Makes an empty folder.
     pub fn new() -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("corecached-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
@@ -18,12 +18,12 @@ impl Folder {
         Self(path)
     }
 
-    /// Where it is.
+    /// The path of the folder.
     pub fn path(&self) -> &Path {
         &self.0
     }
 
-    /// A file in it.
+    /// The path of a file in the folder.
     pub fn file(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
@@ -35,8 +35,8 @@ impl Drop for Folder {
     }
 }
 
-/// A folder as a Secret or a ConfigMap is mounted: its files are links by way of `..data`, itself a link, which flips from
-/// one folder to the next, so that all files change at once.
+/// A folder as Kubernetes mounts a Secret or a ConfigMap: its files are links through `..data`, which is a
+/// link itself. It flips from one folder to the next, so that all files change at once.
 #[derive(Debug)]
 pub struct Mounted {
     folder: Folder,
@@ -44,7 +44,7 @@ pub struct Mounted {
 }
 
 impl Mounted {
-    /// It holds these files, name and contents.
+    /// Makes a folder with these files, given as name and contents.
     pub fn new(files: &[(&str, &str)]) -> Self {
         let mounted = Self { folder: Folder::new(), version: AtomicUsize::new(0) };
         mounted.hold(files);
@@ -54,7 +54,7 @@ impl Mounted {
         mounted
     }
 
-    /// It holds these from now on. The link of a file that is left out leads nowhere.
+    /// Replaces all files by these. The link of a file that is left out dangles.
     pub fn hold(&self, files: &[(&str, &str)]) {
         let version = self.version.fetch_add(1, Ordering::Relaxed);
         let name = |version: usize| format!("..2026_11_28_10_11_12.{version}");
@@ -70,12 +70,12 @@ impl Mounted {
         }
     }
 
-    /// A file in it.
+    /// The path of a file in the folder.
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.file(name)
     }
 
-    /// As text.
+    /// The path of a file in the folder, as text.
     pub fn path(&self, name: &str) -> String {
         self.file(name).to_str().unwrap().to_owned()
     }

@@ -1,18 +1,19 @@
-//! Caches as pods have them: each on an address of its own, all on one port.
+//! Caches as pods run them: each on an address of its own, all on one port.
 
 use std::net::{SocketAddr, TcpListener};
 use std::ops::RangeInclusive;
 
 use super::{Client, Launch, Server};
 
-/// See the head of the file.
+/// Running caches on addresses of 127.0.0.0/24, all on one port.
 pub struct Hosts {
     port: u16,
     _servers: Vec<Server>,
 }
 
 impl Hosts {
-    /// On these hosts of 127.0.0.0/24. Each test has others: they run side by side.
+    /// Starts a cache on each of these hosts of 127.0.0.0/24. Tests run side by side, so each test uses other
+    /// hosts.
     pub fn start(hosts: RangeInclusive<u8>) -> Self {
         let first = format!("127.0.0.{}:0", hosts.start());
         let port = TcpListener::bind(first).unwrap().local_addr().unwrap().port();
@@ -22,17 +23,17 @@ impl Hosts {
         Self { port, _servers: hosts.map(on).collect() }
     }
 
-    /// The port of all of them.
+    /// The port of all caches.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// A client of one of them.
+    /// Connects a client to the cache on `host`.
     pub fn client(&self, host: u8) -> Client {
         Client::connect_to(SocketAddr::from(([127, 0, 0, host], self.port)))
     }
 
-    /// What one of them says of itself.
+    /// One number of the `stats` of the cache on `host`.
     pub fn stat(&self, host: u8, name: &str) -> u64 {
         self.client(host).stat(name)
     }

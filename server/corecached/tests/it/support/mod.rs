@@ -1,4 +1,4 @@
-//! What the tests stand on: servers as child processes, clients with deadlines, seeded random numbers.
+//! What the tests share: servers as child processes, clients with deadlines, seeded random numbers.
 
 mod client;
 mod cluster;
@@ -13,7 +13,7 @@ mod tls;
 use std::time::{Duration, Instant};
 
 pub use client::{Client, Stats};
-pub use cluster::{Cluster, Endpoint, State};
+pub use cluster::{Cluster, Endpoint, EndpointState};
 pub use folder::{Folder, Mounted};
 pub use hosts::Hosts;
 pub use names::{LateNames, Names};
@@ -22,13 +22,13 @@ pub use random::Random;
 pub use server::{Backend, Exit, Launch, Server};
 pub use tls::{Authority, Identity};
 
-/// How long anything at all may take before a test gives up on it: far above what a loaded machine needs.
+/// Limit for everything that a test waits for: far more than a loaded machine needs.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Pause between two looks at something that is waited for.
 const POLL_PAUSE: Duration = Duration::from_millis(2);
 
-/// A port of the loopback interface that is free for TCP and UDP.
+/// Returns a port of the loopback interface that is free for TCP and UDP.
 pub fn free_port() -> u16 {
     loop {
         let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -39,10 +39,10 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// Look until `found` yields something.
+/// Calls `found` until it returns a value.
 ///
 /// # Panics
-/// When it has not within [`DEADLINE`]; `what` is named.
+/// It has returned none within [`DEADLINE`]; the message names `what`.
 #[track_caller]
 pub fn wait_for<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
@@ -55,16 +55,16 @@ pub fn wait_for<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Look until `holds`.
+/// Calls `holds` until it returns true.
 ///
 /// # Panics
-/// As [`wait_for`].
+/// It has not within [`DEADLINE`]; the message names `what`.
 #[track_caller]
 pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     wait_for(what, || holds().then_some(()));
 }
 
-/// `text` for messages: a long one is cut in the middle.
+/// `bytes` as text for messages. The middle of a long text is left out.
 pub fn shorten(bytes: &[u8]) -> String {
     const SHOWN_MAX: usize = 600;
     if bytes.len() <= SHOWN_MAX {

@@ -1,4 +1,4 @@
-//! Names that a test decides.
+//! DNS servers whose answers a test sets.
 
 use std::net::UdpSocket;
 use std::process::{Child, Command, Stdio};
@@ -17,7 +17,7 @@ pub struct Names {
 }
 
 impl Names {
-    /// Knows nothing yet. `None`, said aloud, where there is no dnsmasq.
+    /// Starts a server without names. Where dnsmasq is not installed it prints so and returns `None`.
     pub fn start() -> Option<Self> {
         let folder = Folder::new();
         std::fs::write(folder.file("hosts"), "").unwrap();
@@ -52,12 +52,12 @@ impl Names {
         }
     }
 
-    /// Where it is asked, on 127.0.0.1.
+    /// The port on 127.0.0.1 at which it listens.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// `caches.test` stands for these hosts of 127.0.0.0/8 from now on.
+    /// Sets the addresses of `caches.test` to these hosts of 127.0.0.0/24.
     pub fn tell(&self, hosts: &[u8]) {
         let lines: String = hosts.iter().map(|host| format!("127.0.0.{host} caches.test\n")).collect();
         std::fs::write(self.folder.file("hosts"), lines).unwrap();
@@ -72,35 +72,35 @@ impl Drop for Names {
     }
 }
 
-/// A DNS server that says nothing until it is told to, and then what another says.
+/// A DNS server that does not answer until it is opened, and then forwards questions to another one.
 pub struct LateNames {
     port: u16,
-    counts: Arc<Counts>,
+    counts: Arc<QuestionCounts>,
 }
 
 #[derive(Default)]
-struct Counts {
+struct QuestionCounts {
     open: AtomicBool,
     asked: AtomicUsize,
     answered: AtomicUsize,
 }
 
 impl LateNames {
-    /// One that never says anything.
+    /// A server that never answers.
     pub fn silent() -> Self {
         Self::start(None)
     }
 
-    /// One that will say what `names` says.
+    /// A server in front of `names`.
     pub fn before(names: &Names) -> Self {
         Self::start(Some(names.port()))
     }
 
-    /// It ends with the process of the test.
+    /// Starts the server. It ends with the process of the test.
     fn start(target: Option<u16>) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let port = socket.local_addr().unwrap().port();
-        let counts = Arc::new(Counts::default());
+        let counts = Arc::new(QuestionCounts::default());
         let counted = Arc::clone(&counts);
         std::thread::spawn(move || {
             let mut packet = [0; 4096];
@@ -119,22 +119,23 @@ impl LateNames {
         Self { port, counts }
     }
 
-    /// Where it is asked, on 127.0.0.1.
+    /// The port on 127.0.0.1 at which it listens.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// It answers from now on.
+    /// Has it answer from now on.
     pub fn open(&self) {
         self.counts.open.store(true, Ordering::Relaxed);
     }
 
-    /// Questions so far.
+    /// Count of questions so far.
     pub fn asked(&self) -> usize {
         self.counts.asked.load(Ordering::Relaxed)
     }
 
-    /// The proxy has looked for the servers of a pool since, more than once: that takes three questions.
+    /// Waits until the proxy has looked up the servers of a pool several times more: a lookup takes three
+    /// questions.
     pub fn wait_for_answers(&self) {
         let answered = || self.counts.answered.load(Ordering::Relaxed);
         let before = answered();

@@ -17,15 +17,15 @@ pub mod opcode {
 /// A packet, request or reply.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Packet {
-    /// What it is about.
+    /// The operation.
     pub opcode: u8,
-    /// Of replies: 0 is success.
+    /// The status of a reply: 0 is success. Requests have 0.
     pub status: u16,
-    /// Repeated by the reply.
+    /// A number of the client, which the reply repeats.
     pub opaque: u32,
-    /// Version of the item.
+    /// The cas unique of the item; 0 for none.
     pub cas: u64,
-    /// Numbers that go with the opcode.
+    /// The fields that belong to the opcode.
     pub extras: Vec<u8>,
     /// The key.
     pub key: Vec<u8>,
@@ -34,17 +34,17 @@ pub struct Packet {
 }
 
 impl Packet {
-    /// A request.
+    /// A request without extras and value.
     pub fn new(opcode: u8, key: &[u8]) -> Self {
         Self { opcode, key: key.to_vec(), ..Self::default() }
     }
 
-    /// `SET` and its like, of this value and no flags.
+    /// A storage request such as `SET`, with this value, flags of 0 and no exptime.
     pub fn store(opcode: u8, key: &[u8], value: &[u8]) -> Self {
         Self { extras: vec![0; 8], value: value.to_vec(), ..Self::new(opcode, key) }
     }
 
-    /// Its bytes, as a request.
+    /// The bytes of the packet as a request.
     pub fn bytes(&self) -> Vec<u8> {
         let mut bytes = vec![0x80, self.opcode];
         bytes.extend_from_slice(&(self.key.len() as u16).to_be_bytes());
@@ -59,7 +59,7 @@ impl Packet {
         bytes
     }
 
-    /// The reply at the front of `bytes`, and its length; `None` when it has not come whole.
+    /// Parses the reply at the front of `bytes`; also returns its length. `None` when it is incomplete.
     pub fn parse(bytes: &[u8]) -> Option<(Self, usize)> {
         let header = bytes.get(..24)?;
         assert_eq!(header[0], 0x81, "no reply: {}", super::shorten(bytes));
@@ -80,7 +80,7 @@ impl Packet {
         Some((packet, 24 + body))
     }
 
-    /// The next reply to `client`.
+    /// Reads the next reply that `client` receives.
     #[track_caller]
     pub fn read(client: &mut Client) -> Self {
         let mut bytes = client.read(24);
@@ -89,7 +89,7 @@ impl Packet {
         Self::parse(&bytes).expect("it is all there").0
     }
 
-    /// Send it; the reply.
+    /// Sends the packet and reads the reply.
     #[track_caller]
     pub fn ask(&self, client: &mut Client) -> Self {
         client.send(self.bytes());

@@ -1,4 +1,5 @@
-//! A server as a child process: this one or Debian's memcached, on a free port, ended with its value.
+//! A server as a child process: corecached, or memcached as Debian packages it. It is killed when the value
+//! is dropped.
 
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -13,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal
 
 use super::{DEADLINE, Folder, wait_for};
 
-/// How the server reaches the network.
+/// The kernel interface that a server reaches the network through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
     /// `--io-backend=io_uring`
@@ -23,7 +24,7 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// Those that this machine has: epoll, and io_uring unless the kernel refuses it to everybody.
+    /// The backends that this machine has: epoll, and io_uring unless the kernel refuses it.
     pub fn all() -> &'static [Self] {
         static REFUSED: OnceLock<Option<std::io::Error>> = OnceLock::new();
         match REFUSED.get_or_init(io_uring_refused) {
@@ -35,7 +36,7 @@ impl Backend {
         }
     }
 
-    /// The flag that asks for it.
+    /// The flag that selects it.
     pub fn flag(self) -> &'static str {
         match self {
             Self::IoUring => "--io-backend=io_uring",
@@ -44,31 +45,31 @@ impl Backend {
     }
 }
 
-/// What the kernel says when this process asks for a ring.
+/// The error of the kernel when this process makes a ring; `None` when it may.
 fn io_uring_refused() -> Option<std::io::Error> {
     let mut parameters = [0u64; 15]; // struct io_uring_params is 120 bytes
-    // SAFETY: the kernel reads and writes 120 bytes at the pointer, which is what is there.
+    // SAFETY: the kernel reads and writes 120 bytes at the pointer, and `parameters` has 120 bytes.
     let made = unsafe { libc::syscall(libc::SYS_io_uring_setup, 8, parameters.as_mut_ptr()) };
     if made < 0 {
         return Some(std::io::Error::last_os_error());
     }
-    // SAFETY: the descriptor was just made and is nobody else's.
+    // SAFETY: the descriptor was just made, and nothing else uses it.
     unsafe { libc::close(made as i32) };
     None
 }
 
-/// How a process ended, and what it had said.
+/// How a process ended, and what it had written.
 #[derive(Debug)]
 pub struct Exit {
-    /// Exit code or signal.
+    /// Its exit code or signal.
     pub status: ExitStatus,
-    /// What it wrote.
+    /// What it wrote to stdout.
     pub stdout: String,
-    /// What it complained about.
+    /// What it wrote to stderr.
     pub stderr: String,
 }
 
-/// Something to start.
+/// A server to be started.
 #[derive(Debug)]
 pub struct Launch {
     command: Command,
@@ -78,40 +79,40 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// This server with `args` and nothing else.
+    /// corecached with `args` and no others.
     pub fn bare(args: &[&str]) -> Self {
-        Self::of(env!("CARGO_BIN_EXE_corecached"), args)
+        Self::from_program(env!("CARGO_BIN_EXE_corecached"), args)
     }
 
-    /// This server with `args`, on a free port.
+    /// corecached with `args`, on a free port.
     pub fn new(args: &[&str]) -> Self {
         let mut launch = Self::bare(&["-l", "127.0.0.1", "-p", "-1"]);
         launch.command.args(args);
         launch
     }
 
-    /// A real memcached with `args`, on a free port.
+    /// memcached with `args`, on a free port.
     pub fn memcached(args: &[&str]) -> Self {
-        let mut launch = Self::of("memcached", &["-u", "root", "-l", "127.0.0.1", "-p", "-1"]);
+        let mut launch = Self::from_program("memcached", &["-u", "root", "-l", "127.0.0.1", "-p", "-1"]);
         launch.command.args(args);
         launch
     }
 
-    fn of(program: &str, args: &[&str]) -> Self {
+    fn from_program(program: &str, args: &[&str]) -> Self {
         let folder = Folder::new();
         let ports = folder.file("ports");
         let mut command = Command::new(program);
         command.args(args).env("MEMCACHED_PORT_FILENAME", &ports);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // SAFETY: between fork and exec only a system call is made. It has the child killed when the thread that
-        // started it ends, also when the test itself is killed.
+        // SAFETY: between fork and exec only a system call is made. It has the child killed when the thread
+        // that started it ends, also when the test itself is killed.
         unsafe {
             command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?));
         }
         Self { command, folder, unix_socket: None, ports }
     }
 
-    /// Listen on a socket in the file system, which [`Server::unix_socket`] names.
+    /// Has it listen on a Unix socket, which [`Server::unix_socket`] names.
     pub fn on_unix_socket(mut self) -> Self {
         let path = self.folder.file("socket");
         self.command.arg("-s").arg(&path);
@@ -119,30 +120,33 @@ impl Launch {
         self
     }
 
-    /// Have it tell its ports in `file` instead of in a folder of its own.
+    /// Has it write its ports to `file` instead of a file in its own folder.
     pub fn ports_to(mut self, file: &std::path::Path) -> Self {
         self.command.env("MEMCACHED_PORT_FILENAME", file);
         self.ports = file.to_owned();
         self
     }
 
-    /// Set a variable of its environment.
+    /// Sets a variable of its environment.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.command.env(name, value);
         self
     }
 
-    /// Run `prepare` in the child before it becomes the server. It may only make system calls.
-    pub fn prepare(mut self, prepare: fn() -> std::io::Result<()>) -> Self {
-        // SAFETY: the caller keeps to system calls, as asked.
+    /// Runs `prepare` in the child before it becomes the server.
+    ///
+    /// # Safety
+    /// `prepare` runs between fork and exec: it may only make system calls.
+    pub unsafe fn prepare(mut self, prepare: fn() -> std::io::Result<()>) -> Self {
+        // SAFETY: the caller passes a function that only makes system calls.
         unsafe { self.command.pre_exec(prepare) };
         self
     }
 
-    /// Start it and wait until it serves.
+    /// Starts it and waits until it serves.
     ///
     /// # Panics
-    /// When it ends instead.
+    /// It ends instead.
     #[track_caller]
     pub fn serve(self) -> Server {
         match self.try_serve() {
@@ -151,10 +155,10 @@ impl Launch {
         }
     }
 
-    /// Start it and wait until it serves or ends.
+    /// Starts it and waits until it serves or ends.
     ///
     /// # Errors
-    /// When it ends.
+    /// It ended.
     pub fn try_serve(mut self) -> Result<Server, Exit> {
         let mut running = Running::start(&mut self.command);
         let start = Instant::now();
@@ -184,10 +188,10 @@ impl Launch {
         Ok(Server { running, address, admin, folder: self.folder, unix_socket: self.unix_socket })
     }
 
-    /// Run it to its end.
+    /// Runs it to its end.
     ///
     /// # Panics
-    /// When it does not end within [`DEADLINE`].
+    /// It does not end within [`DEADLINE`].
     #[track_caller]
     pub fn exit(mut self) -> Exit {
         let mut running = Running::start(&mut self.command);
@@ -226,7 +230,7 @@ impl Collected {
         String::from_utf8_lossy(&self.bytes.lock().unwrap()).into_owned()
     }
 
-    /// All of it, once the process has ended.
+    /// Everything that was written, once the process has ended.
     fn finish(&mut self) -> String {
         if let Some(reader) = self.reader.take() {
             reader.join().unwrap();
@@ -260,11 +264,11 @@ impl Drop for Running {
     }
 }
 
-/// A server that serves.
+/// A running server.
 #[derive(Debug)]
 pub struct Server {
     running: Running,
-    /// Where, if on TCP.
+    /// Its address, if it listens on TCP.
     pub address: SocketAddr,
     admin: Option<SocketAddr>,
     folder: Folder,
@@ -272,35 +276,35 @@ pub struct Server {
 }
 
 impl Server {
-    /// Where its admin server listens, if it has one.
+    /// The address of its admin server, if it has one.
     pub fn try_admin(&self) -> Option<SocketAddr> {
         self.admin
     }
 
-    /// Where its admin server listens.
+    /// The address of its admin server.
     pub fn admin(&self) -> SocketAddr {
         self.admin.expect("started with --admin-listen")
     }
 
-    /// This server with `args`, on a free port.
+    /// Starts corecached with `args`, on a free port.
     #[track_caller]
     pub fn start(args: &[&str]) -> Self {
         Launch::new(args).serve()
     }
 
-    /// This server on `backend` with so many shards.
+    /// Starts corecached on `backend` with this number of shards.
     #[track_caller]
     pub fn start_on(backend: Backend, shards: usize, args: &[&str]) -> Self {
         Launch::new(&[backend.flag(), "-t", &shards.to_string()]).args(args).serve()
     }
 
-    /// A real memcached.
+    /// Starts memcached with `args`, on a free port.
     #[track_caller]
     pub fn memcached(args: &[&str]) -> Self {
         Launch::memcached(args).serve()
     }
 
-    /// Its socket in the file system, if it has one.
+    /// The file of its Unix socket, if it has one.
     pub fn unix_socket(&self) -> Option<&PathBuf> {
         self.unix_socket.as_ref()
     }
@@ -310,7 +314,7 @@ impl Server {
         &self.folder
     }
 
-    /// Its process.
+    /// The id of its process.
     pub fn pid(&self) -> u32 {
         self.running.child.id()
     }
@@ -325,7 +329,7 @@ impl Server {
         self.status_kib("VmRSS:") << 10
     }
 
-    /// The most resident memory it ever had, bytes.
+    /// The most resident memory that it ever had, bytes.
     pub fn peak_resident_bytes(&self) -> usize {
         self.status_kib("VmHWM:") << 10
     }
@@ -337,21 +341,21 @@ impl Server {
         line.trim().trim_end_matches(" kB").parse().expect("a number of kB")
     }
 
-    /// Send `signal`.
+    /// Sends it `signal`.
     #[track_caller]
     pub fn signal(&self, signal: Signal) {
         // The process has not been waited for, so the id still names it.
         kill_process(Pid::from_child(&self.running.child), signal).expect("a signal may be sent to a child");
     }
 
-    /// Stop it with SIGSTOP, and wait until all its threads have stopped.
+    /// Stops it with SIGSTOP, and waits until all its threads have stopped.
     pub fn stop(&self) {
         self.signal(Signal::STOP);
         let tasks = format!("/proc/{}/task", self.pid());
         wait_for("every thread to stop", || {
             let is_stopped = |task: std::fs::DirEntry| {
                 let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
-                stat.rsplit_once(')').is_none_or(|(_, behind)| behind.trim_start().starts_with('T'))
+                stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with('T'))
             };
             std::fs::read_dir(&tasks).unwrap().flatten().all(is_stopped).then_some(())
         });
@@ -362,10 +366,10 @@ impl Server {
         self.running.child.try_wait().unwrap().is_none()
     }
 
-    /// Wait until it ends of itself.
+    /// Waits until it ends by itself.
     ///
     /// # Panics
-    /// When it does not within `limit`.
+    /// It does not end within `limit`.
     #[track_caller]
     pub fn exit_within(&mut self, limit: Duration) -> Exit {
         let start = Instant::now();
@@ -380,7 +384,7 @@ impl Server {
 }
 
 impl Launch {
-    /// More arguments.
+    /// Adds arguments.
     pub fn args(mut self, args: &[&str]) -> Self {
         self.command.args(args);
         self
@@ -388,7 +392,7 @@ impl Launch {
 }
 
 impl Exit {
-    /// What the process returned; `None` when a signal ended it.
+    /// Its exit code; `None` when a signal ended it.
     pub fn code(&self) -> Option<i32> {
         debug_assert!(self.status.code().is_some() || self.status.signal().is_some());
         self.status.code()

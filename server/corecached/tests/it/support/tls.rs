@@ -9,7 +9,7 @@ use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 
 use super::Folder;
 
-/// Who signs certificates.
+/// An authority that signs certificates.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
@@ -18,17 +18,17 @@ pub struct Authority {
 
 /// A certificate and its key.
 pub struct Identity {
-    /// The certificate.
+    /// The certificate, as DER.
     pub certificate: CertificateDer<'static>,
-    /// In PEM format.
+    /// The certificate, as PEM.
     pub certificate_pem: String,
-    /// Its key, in PEM format.
+    /// Its private key, as PEM.
     pub key_pem: String,
     key: KeyPair,
 }
 
 impl Authority {
-    /// A new one.
+    /// Makes an authority with a new key.
     pub fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -39,12 +39,12 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), certificate, pem }
     }
 
-    /// Its own certificate, in PEM format.
+    /// Its own certificate, as PEM.
     pub fn pem(&self) -> &str {
         &self.pem
     }
 
-    /// A certificate for `localhost`, good for server and client.
+    /// Signs a certificate for `localhost` that servers and clients may use.
     pub fn sign(&self) -> Identity {
         let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         params.extended_key_usages =
@@ -59,7 +59,8 @@ impl Authority {
         }
     }
 
-    /// A client that trusts it, speaks these versions, and shows `identity` if asked.
+    /// The configuration of a client that trusts the authority, offers these versions, and shows `identity`
+    /// if asked.
     pub fn client(
         &self,
         versions: &[&'static SupportedProtocolVersion],
@@ -82,7 +83,7 @@ impl Authority {
 }
 
 impl Identity {
-    /// Write it to `chain.pem` and `key.pem` in `folder`; what `-o` must say to use it.
+    /// Writes it to `chain.pem` and `key.pem` in `folder`. Returns the value of `-o` that uses these files.
     pub fn install(&self, folder: &Folder) -> String {
         let (chain, key) = (folder.file("chain.pem"), folder.file("key.pem"));
         // A reload between the two writes would find a pair that does not fit, and keep the old one.
@@ -91,12 +92,12 @@ impl Identity {
         format!("ssl_chain_cert={},ssl_key={}", chain.display(), key.display())
     }
 
-    /// The key as DER.
+    /// The private key, as DER.
     pub fn key_der(&self) -> Vec<u8> {
         self.key.serialize_der()
     }
 
-    /// As a Secret has it, under the names of [`Identity::install`].
+    /// The files of a Secret with it, under the names of [`Identity::install`].
     pub fn secret(&self) -> [(&str, &str); 2] {
         [("chain.pem", &self.certificate_pem), ("key.pem", &self.key_pem)]
     }

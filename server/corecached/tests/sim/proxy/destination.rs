@@ -1,49 +1,25 @@
-//! Destinations that answer as a memcached does, and go wrong as the seed wants it.
+//! Memcacheds on the simulated network: the connections of each, what it tells the history, and the faults that
+//! it tells the blame.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use corecached_protocol::{
-    Arithmetic, Command, Delete, Limits, Meta, MetaVerb, Parsed, Parser, Retrieve, Store, StoreVerb,
-    data_block, text,
-};
+use corecached_protocol::{Command, Delete, Meta, MetaVerb, Retrieve, Store, StoreVerb};
+use corecached_testkit::memcached::Memcached;
+use corecached_testkit::network::{Link, Network};
+use corecached_testkit::wire::{Fault, Faults, ServerConnection};
 
-use corecached_testkit::network::Network;
 use super::blame::{Blame, Harm, TIMEOUT_MS};
 use super::history::History;
 
 /// Bytes that wait for a proxy that does not read, before nothing more is answered.
 const SOCKET_BYTES: usize = 64 * 1024;
 
-/// A reply of more bytes is large.
+/// A reply of this many bytes is large. [`Fault::BreakOff`] mostly cuts these.
 const LARGE_BYTES: usize = 1500;
 
-/// What a destination does wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Fault {
-    /// Says nothing for a while, and then all of it.
-    Stall,
-    /// A line that answers nothing.
-    Garbage,
-    /// A value for another key, or with something else behind it than CRLF.
-    WrongValue,
-    /// An error instead of a reply.
-    ErrorReply,
-    /// Part of a reply, and then the end of the connection.
-    BreakOff,
-    /// Connections are reset, with all that was on its way.
-    Reset,
-    /// Ends its connections when it has answered all that came.
-    Leave,
-    /// Takes no connection, and says so; those that stand are reset.
-    Refuse,
-    /// Takes no connection, and does not say so; those that stand are reset.
-    Hang,
-    /// All is well again.
-    Return,
-}
-
+/// What goes wrong in these simulations.
 pub const FAULTS: [Fault; 10] = [
     Fault::Stall,
     Fault::Garbage,
@@ -57,34 +33,23 @@ pub const FAULTS: [Fault; 10] = [
     Fault::Return,
 ];
 
-#[derive(Debug)]
-struct Item {
-    flags: u32,
-    value: Vec<u8>,
-    cas: u64,
-}
-
-/// Its end of one connection.
+/// The destination's end of one link.
 #[derive(Debug, Default)]
-struct Conn {
-    input: Vec<u8>,
-    parser: Parser,
-    output: Vec<u8>,
-    /// No more of the output is sent than this, and then the end.
-    break_off: Option<usize>,
-    /// What was answered wrongly may not have been noticed.
-    wronged: Option<Harm>,
-    ended: bool,
+struct DestinationConnection {
+    wire: ServerConnection,
+    /// The harm of a wrong reply that the proxy may not have noticed yet.
+    unnoticed: Option<Harm>,
+    /// It is closed once everything is answered.
+    leaves: bool,
 }
 
-/// See the head of the file.
+/// A memcached that the proxy connects to.
 pub struct Destination {
     number: usize,
-    items: BTreeMap<Vec<u8>, Item>,
-    cas: u64,
-    conns: BTreeMap<usize, Conn>,
-    stalled_until_ms: u64,
-    next_reply: Option<Fault>,
+    memcached: Memcached,
+    faults: Faults,
+    /// By the number of the link.
+    connections: BTreeMap<usize, DestinationConnection>,
     history: Rc<RefCell<History>>,
     blame: Rc<RefCell<Blame>>,
     random: fastrand::Rng,
@@ -99,11 +64,9 @@ impl Destination {
     ) -> Self {
         Self {
             number,
-            items: BTreeMap::new(),
-            cas: 0,
-            conns: BTreeMap::new(),
-            stalled_until_ms: 0,
-            next_reply: None,
+            memcached: Memcached::default(),
+            faults: Faults::with_break_off_bytes(LARGE_BYTES),
+            connections: BTreeMap::new(),
             history: Rc::clone(history),
             blame: Rc::clone(blame),
             random,
@@ -115,38 +78,32 @@ impl Destination {
     pub fn go_wrong(&mut self, fault: Fault, network: &mut Network) {
         let now_ms = self.blame.borrow().now_ms;
         match fault {
-            Fault::Stall => self.stalled_until_ms = now_ms + self.random.u64(..4 * TIMEOUT_MS),
-            Fault::Garbage | Fault::WrongValue | Fault::ErrorReply | Fault::BreakOff => {
-                self.next_reply = Some(fault);
-            }
-            Fault::Reset => self.reset_all(network),
-            Fault::Leave => self.conns.values_mut().for_each(|conn| conn.ended = true),
-            Fault::Refuse => {
-                self.reset_all(network);
-                network.entrances[self.number].refuses = true;
-            }
-            Fault::Hang => {
-                self.reset_all(network);
-                network.entrances[self.number].hangs = true;
-            }
+            Fault::Reset | Fault::Refuse | Fault::Hang => self.reset_all(network),
+            Fault::Leave => self.connections.values_mut().for_each(|connection| connection.leaves = true),
             Fault::Return => self.recover(network),
+            _ => {}
         }
-        self.show_harm(network);
+        self.faults.begin(fault, now_ms, 4 * TIMEOUT_MS, &mut self.random);
+        self.show_entrance(network);
+        self.show_harm();
     }
 
-    /// Nothing is wrong with it any more.
+    /// Ends every fault.
     pub fn recover(&mut self, network: &mut Network) {
-        self.show_harm(network);
-        let entrance = &mut network.entrances[self.number];
-        (entrance.refuses, entrance.hangs) = (false, false);
-        self.stalled_until_ms = 0;
-        self.next_reply = None;
+        self.show_harm();
+        self.faults.end();
+        self.show_entrance(network);
         network.stir_all();
+    }
+
+    fn show_entrance(&self, network: &mut Network) {
+        let entrance = &mut network.entrances[self.number];
+        (entrance.refuses, entrance.hangs) = (self.faults.refuses, self.faults.hangs);
     }
 
     fn reset_all(&mut self, network: &mut Network) {
         let number = self.number;
-        let is_here = |link: &corecached_testkit::network::Link| link.destination == Some(number) && link.is_held();
+        let is_here = |link: &Link| link.destination == Some(number) && link.is_held();
         for at in 0..network.links.len() {
             if is_here(&network.links[at]) && network.links[at].stands {
                 network.links[at].reset = true;
@@ -156,20 +113,19 @@ impl Destination {
         }
     }
 
-    /// What is wrong with it now.
-    pub fn show_harm(&self, network: &Network) {
+    /// Tells the blame what is wrong now.
+    pub fn show_harm(&self) {
         let mut blame = self.blame.borrow_mut();
-        let Self { number, stalled_until_ms, .. } = *self;
-        let entrance = &network.entrances[number];
-        let wronged = self.conns.values().filter_map(|conn| conn.wronged);
-        let ends = self.conns.values().any(|conn| conn.ended).then_some(Harm::Break);
+        let connections = || self.connections.values();
+        let leaves = connections().any(|connection| connection.leaves);
         let harms = [
-            (stalled_until_ms > blame.now_ms).then_some(Harm::Silence),
-            entrance.refuses.then_some(Harm::Refusal),
-            entrance.hangs.then_some(Harm::Hang),
-            ends,
+            self.faults.is_silent(blame.now_ms).then_some(Harm::Silence),
+            self.faults.refuses.then_some(Harm::Refusal),
+            self.faults.hangs.then_some(Harm::Hang),
+            leaves.then_some(Harm::Break),
         ];
-        harms.into_iter().flatten().chain(wronged).for_each(|harm| blame.goes_on(number, harm));
+        let unnoticed = connections().filter_map(|connection| connection.unnoticed);
+        harms.into_iter().flatten().chain(unnoticed).for_each(|harm| blame.goes_on(self.number, harm));
     }
 
     // --- connections ---
@@ -181,13 +137,13 @@ impl Destination {
             links.filter(|(_, link)| link.destination == Some(self.number) && !link.reset && !link.closed);
         let mut unread = Vec::new();
         for (at, link) in open {
-            let conn = self.conns.get(&at);
-            let (input, output) = conn.map_or((0, 0), |conn| (conn.input.len(), conn.output.len()));
+            let wire = self.connections.get(&at).map(|connection| &connection.wire);
+            let (input, output) = wire.map_or((0, 0), |wire| (wire.input.len(), wire.output_len()));
             if link.to_server.len() + input + output > 0 {
                 let (sent, given_up) = (link.to_server.len(), link.shut);
                 unread.push(format!(
-                    "destination {}, link {at}: {sent} bytes sent, {input} read, {output} to send, stands {}, given up \
-                     {given_up}",
+                    "destination {}, link {at}: {sent} bytes sent, {input} read, {output} to send, stands {}, \
+                     given up {given_up}",
                     self.number, link.stands
                 ));
             }
@@ -195,9 +151,9 @@ impl Destination {
         unread
     }
 
-    /// Work on one connection. False when there was nothing to do.
+    /// Works on one connection. False when there was nothing to do.
     pub fn step(&mut self, network: &mut Network) -> bool {
-        if self.stalled_until_ms > self.blame.borrow().now_ms {
+        if self.faults.is_silent(self.blame.borrow().now_ms) {
             return false;
         }
         let count = network.links.len();
@@ -214,43 +170,43 @@ impl Destination {
         let link = &mut network.links[at];
         if link.reset {
             link.closed = true;
-            self.conns.remove(&at);
+            self.connections.remove(&at);
             return true;
         }
-        let mut conn = self.conns.remove(&at).unwrap_or_default();
+        let mut connection = self.connections.remove(&at).unwrap_or_default();
+        let wire = &mut connection.wire;
         let mut moved = false;
-        let waiting = link.to_server.len();
-        if waiting > 0 && conn.output.len() < SOCKET_BYTES && conn.break_off.is_none() {
-            let len = if self.random.bool() { waiting } else { self.random.usize(1..=waiting) };
-            conn.input.extend(link.to_server.drain(..len));
+        let arrived = link.to_server.len();
+        if arrived > 0 && wire.output_len() < SOCKET_BYTES && !wire.breaks_off() {
+            let len = if self.random.bool() { arrived } else { self.random.usize(1..=arrived) };
+            wire.input.extend(link.to_server.drain(..len));
             moved = true;
         }
         let is_given_up = link.shut;
-        if conn.break_off.is_none() {
-            moved |= self.work(&mut conn, is_given_up);
-        }
-        let until = conn.break_off.unwrap_or(usize::MAX).min(conn.output.len());
-        let room = SOCKET_BYTES.saturating_sub(link.to_client.len()).min(until);
+        moved |= self.work(&mut connection, is_given_up);
+        let wire = &mut connection.wire;
+        let room = SOCKET_BYTES.saturating_sub(link.to_client.len()).min(wire.sendable().len());
         if is_given_up {
-            conn.output.clear();
+            wire.clear_output();
         } else if room > 0 {
             let len = if self.random.bool() { room } else { self.random.usize(1..=room) };
-            link.to_client.extend(conn.output.drain(..len));
-            conn.break_off = conn.break_off.map(|left| left - len);
+            link.to_client.extend(&wire.sendable()[..len]);
+            wire.sent(len);
             moved = true;
         }
-        let has_answered = conn.output.is_empty() && conn.input.is_empty() && link.to_server.is_empty();
-        // Of a proxy that gave up, the rest of a command will not come.
-        let is_alone = is_given_up && (link.to_server.is_empty() || conn.break_off.is_some());
-        let is_over = conn.break_off == Some(0) || is_alone || (has_answered && conn.ended);
+        let has_answered = wire.output_len() + wire.input.len() + link.to_server.len() == 0;
+        // The rest of a command does not come from a proxy that gave up.
+        let is_alone = is_given_up && (link.to_server.is_empty() || wire.breaks_off());
+        let is_over = wire.has_broken_off() || is_alone || (has_answered && connection.leaves);
         if is_over {
             link.closed = true;
             self.blame.borrow_mut().goes_on(self.number, Harm::Break);
         } else {
-            if conn.output.is_empty() && link.to_client.is_empty() && conn.wronged == Some(Harm::Error) {
-                conn.wronged = None; // it was read
+            let is_read = wire.output_len() == 0 && link.to_client.is_empty();
+            if is_read && connection.unnoticed == Some(Harm::Error) {
+                connection.unnoticed = None;
             }
-            self.conns.insert(at, conn);
+            self.connections.insert(at, connection);
         }
         if moved || is_over {
             network.stir(at);
@@ -258,208 +214,45 @@ impl Destination {
         moved || is_over
     }
 
-    /// Read commands and answer them.
-    fn work(&mut self, conn: &mut Conn, is_given_up: bool) -> bool {
-        let input = std::mem::take(&mut conn.input);
-        let mut at = 0;
-        while conn.break_off.is_none() && at < input.len() {
-            let (mut parser, rest) = (conn.parser, &input[at..]);
-            let (command, mut consumed) = match parser.parse(rest, &Limits::default()) {
-                Ok(Parsed::Complete { value, consumed }) => (value, consumed),
-                Ok(Parsed::NeedMore) => break,
-                Err(rejected) => panic!("a destination cannot read {:?}: {rejected:?}", rest.escape_ascii()),
-            };
-            let value_len = match command {
-                Command::Store(Store { value_len, .. })
-                | Command::Meta(Meta { verb: MetaVerb::Set, value_len, .. }) => Some(value_len),
-                _ => None,
-            };
-            let mut data = &b""[..];
-            if let Some(value_len) = value_len {
-                let Parsed::Complete { value, consumed: block } = data_block(&rest[consumed..], value_len)
-                else {
-                    break;
-                };
-                data = value.expect("a block that ends as it should");
-                consumed += block;
-            }
-            conn.parser = parser;
-            at += consumed;
-            self.answer(conn, &command, data, is_given_up);
-        }
-        conn.input = input[at..].to_vec();
-        at > 0
-    }
-
-    fn answer(&mut self, conn: &mut Conn, command: &Command<'_>, data: &[u8], is_given_up: bool) {
-        let mut bytes = Vec::new();
-        // The keys behind the first of a line are answered with it.
-        let last = match command {
-            Command::Retrieve(retrieve) => retrieve.last,
-            _ => true,
-        };
-        match self.next_reply.take() {
-            Some(Fault::ErrorReply) if last => {
-                let line: &[u8] = match self.random.u32(..8) {
-                    0 => b"SERVER_ERROR 301 shutdown\r\n",
-                    1 => b"SERVER_ERROR 302 try again\r\n",
-                    2 | 3 => b"SERVER_ERROR 307 busy\r\n",
-                    4 => b"ERROR\r\n",
-                    _ => b"SERVER_ERROR out of memory\r\n",
-                };
-                // Behind `ERROR` the value might be read as commands: the proxy closes the connection.
-                self.wrong(conn, if line == b"ERROR\r\n" { Harm::Break } else { Harm::Error });
-                self.blame.borrow_mut().goes_on(self.number, Harm::Error);
-                conn.output.extend_from_slice(line);
-                return;
-            }
-            Some(fault @ (Fault::Garbage | Fault::WrongValue | Fault::BreakOff)) => {
-                self.execute(command, data, is_given_up, &mut bytes);
-                // Rather in a value that is passed on in pieces, of which there are few.
-                if fault == Fault::BreakOff && bytes.len() < LARGE_BYTES && self.random.u8(..8) > 0 {
-                    self.next_reply = Some(fault);
-                    conn.output.append(&mut bytes);
-                    return Self::end_line(conn, command, last);
-                }
-                self.wrong(conn, Harm::Break);
-                match fault {
-                    Fault::Garbage => {
-                        let garbage = [&b"GARBAGE\r\n"[..], b"\n", &[b'x'; 5000], b"HDX\r\n"];
-                        bytes = garbage[self.random.usize(..garbage.len())].to_vec();
-                    }
-                    Fault::WrongValue => match bytes.strip_suffix(b"\r\n") {
-                        Some(rest) if self.random.bool() => bytes = [rest, b"\n\n"].concat(),
-                        _ => bytes = b"VALUE other 0 1\r\nx\r\n".to_vec(),
-                    },
-                    _ => conn.break_off = Some(conn.output.len() + self.random.usize(..=bytes.len())),
-                }
-            }
-            left => {
-                self.next_reply = left;
-                self.execute(command, data, is_given_up, &mut bytes);
+    /// Reads commands and answers them. False when none came whole.
+    fn work(&mut self, connection: &mut DestinationConnection, is_given_up: bool) -> bool {
+        let Self { number, memcached, faults, history, blame, random, .. } = self;
+        let now_ms = blame.borrow().now_ms;
+        let worked = connection.wire.work(faults, random, |command, data| {
+            tell(&mut history.borrow_mut(), *number, command, is_given_up);
+            memcached.execute(command, data, now_ms)
+        });
+        if let Some(wrong) = worked.wrong {
+            let harm = if wrong.ends_connection { Harm::Break } else { Harm::Error };
+            connection.unnoticed = Some(harm);
+            blame.borrow_mut().goes_on(*number, harm);
+            if wrong.is_error {
+                blame.borrow_mut().goes_on(*number, Harm::Error);
             }
         }
-        conn.output.append(&mut bytes);
-        Self::end_line(conn, command, last);
+        worked.commands > 0
     }
+}
 
-    fn end_line(conn: &mut Conn, command: &Command<'_>, last: bool) {
-        if matches!(command, Command::Retrieve(_)) && last {
-            conn.output.extend_from_slice(b"END\r\n");
+/// Tells the history that destination `number` was sent `command`, on a connection that the proxy may have
+/// given up meanwhile. Panics at a command that no client asked for in this form.
+fn tell(history: &mut History, number: usize, command: &Command<'_>, is_given_up: bool) {
+    // The client flags of a write, which number it; `None` deletes.
+    let (key, write) = match *command {
+        Command::Version => return,
+        Command::Retrieve(Retrieve { key, touch: None, .. })
+        | Command::Meta(Meta { verb: MetaVerb::Get | MetaVerb::Arithmetic, key, .. }) => (key, None),
+        Command::Store(Store { verb: StoreVerb::Set, key, client_flags, .. }) => {
+            (key, Some(Some(client_flags)))
         }
-    }
-
-    fn wrong(&self, conn: &mut Conn, harm: Harm) {
-        conn.wronged = Some(harm);
-        self.blame.borrow_mut().goes_on(self.number, harm);
-    }
-
-    // --- what a memcached does ---
-
-    fn execute(&mut self, command: &Command<'_>, data: &[u8], is_given_up: bool, out: &mut Vec<u8>) {
-        let line: &[u8] = match *command {
-            Command::Version => b"VERSION 1.6.45\r\n",
-            Command::Retrieve(Retrieve { key, with_cas, touch: None, .. }) => {
-                self.asked(key);
-                if let Some(Item { flags, value, cas }) = self.items.get(key) {
-                    let len = value.len() as u32;
-                    text::encode_value_header(out, key, *flags, len, with_cas.then_some(*cas));
-                    out.extend_from_slice(value);
-                    out.extend_from_slice(b"\r\n");
-                }
-                return;
-            }
-            Command::Store(Store { verb: StoreVerb::Set, key, client_flags, noreply: false, .. }) => {
-                self.store(key, client_flags, data, is_given_up);
-                b"STORED\r\n"
-            }
-            Command::Delete(Delete { key, noreply: false }) => {
-                if self.delete(key, is_given_up) {
-                    b"DELETED\r\n"
-                } else {
-                    b"NOT_FOUND\r\n"
-                }
-            }
-            Command::Arithmetic(Arithmetic { key, noreply: false, .. }) => {
-                panic!("nobody counts {} in this way", key.escape_ascii())
-            }
-            Command::Meta(ref meta) if !meta.flags.has(b'q') => {
-                return self.meta(meta, data, is_given_up, out);
-            }
-            ref other => panic!("a destination was sent {other:?}"),
-        };
-        out.extend_from_slice(line);
-    }
-
-    fn meta(&mut self, meta: &Meta<'_>, data: &[u8], is_given_up: bool, out: &mut Vec<u8>) {
-        let (key, flags) = (meta.key, &meta.flags);
-        let code = match meta.verb {
-            MetaVerb::Get => {
-                self.asked(key);
-                if self.items.contains_key(key) { "VA" } else { "EN" }
-            }
-            MetaVerb::Set => {
-                self.store(key, flags.client_flags, data, is_given_up);
-                "HD"
-            }
-            MetaVerb::Delete => {
-                if self.delete(key, is_given_up) {
-                    "HD"
-                } else {
-                    "NF"
-                }
-            }
-            MetaVerb::Arithmetic => {
-                let old = self.items.get(key).map(|item| String::from_utf8_lossy(&item.value).parse::<u64>());
-                let number = old.map_or(flags.initial, |number| number.expect("a number") + flags.delta);
-                self.asked(key);
-                self.put(key, 0, number.to_string().as_bytes());
-                "VA"
-            }
-            MetaVerb::Debug => panic!("a destination was sent {meta:?}"),
-        };
-        out.extend_from_slice(code.as_bytes());
-        let item = self.items.get(key).filter(|_| code == "VA");
-        if let Some(item) = item {
-            out.extend_from_slice(format!(" {}", item.value.len()).as_bytes());
+        Command::Meta(Meta { verb: MetaVerb::Set, key, flags, .. }) => (key, Some(Some(flags.client_flags))),
+        Command::Delete(Delete { key, .. }) | Command::Meta(Meta { verb: MetaVerb::Delete, key, .. }) => {
+            (key, Some(None))
         }
-        for (letter, token) in flags.iter() {
-            match (letter, item) {
-                (b'O', _) => out.extend_from_slice(&[b" O", token].concat()),
-                (b'k', _) => out.extend_from_slice(&[b" k", key].concat()),
-                (b'f', Some(item)) => out.extend_from_slice(format!(" f{}", item.flags).as_bytes()),
-                _ => {}
-            }
-        }
-        out.extend_from_slice(b"\r\n");
-        if let Some(item) = item {
-            out.extend_from_slice(&item.value);
-            out.extend_from_slice(b"\r\n");
-        }
-    }
-
-    fn asked(&self, key: &[u8]) {
-        self.history.borrow_mut().asked(key, self.number);
-    }
-
-    fn put(&mut self, key: &[u8], flags: u32, value: &[u8]) {
-        self.cas += 1;
-        self.items.insert(key.to_vec(), Item { flags, value: value.to_vec(), cas: self.cas });
-    }
-
-    fn store(&mut self, key: &[u8], flags: u32, value: &[u8], is_given_up: bool) {
-        self.asked(key);
-        if is_given_up {
-            self.history.borrow_mut().written_late(key, Some(flags));
-        }
-        self.put(key, flags, value);
-    }
-
-    fn delete(&mut self, key: &[u8], is_given_up: bool) -> bool {
-        self.asked(key);
-        if is_given_up {
-            self.history.borrow_mut().written_late(key, None);
-        }
-        self.items.remove(key).is_some()
+        ref other => panic!("a destination was sent {other:?}"),
+    };
+    history.asked(key, number);
+    if let Some(write) = write.filter(|_| is_given_up) {
+        history.written_late(key, write);
     }
 }

@@ -30,7 +30,8 @@ use corecached_testkit::shards::Shards;
 use corecached_proxy::{Proxy, Snapshot};
 use blame::{Blame, RETURN_MS};
 use client::{Client, Scene, Tally};
-use destination::{Destination, FAULTS, Fault};
+use corecached_testkit::wire::Fault;
+use destination::{Destination, FAULTS};
 use history::History;
 use setup::{Route, START_MS, Setup};
 
@@ -158,7 +159,7 @@ impl World {
         if before_ms / 1000 != (before_ms + ms) / 1000 {
             network.stir_all();
         }
-        self.destinations.iter().for_each(|destination| destination.show_harm(network));
+        self.destinations.iter().for_each(Destination::show_harm);
     }
 
     fn step_client(&mut self) -> bool {

@@ -88,8 +88,6 @@ mod model;
 mod queues;
 mod run;
 #[cfg(test)]
-mod sim;
-#[cfg(test)]
 mod tests;
 mod words;
 

@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use corecached_protocol::{Limits as LineLimits, Parsed, Parser, Reply};
+use corecached_testkit::memcached::Memcached;
 
-use super::sim::FakeServer;
 use crate::config::{Config, Options, ResolvedPools, Rings};
 use crate::request::OwnedRequest;
 use crate::route::{Action, CallId, Execution, ExecutionLimits, Routes, Tree};
@@ -78,7 +78,7 @@ struct World {
     now_ms: u64,
     /// Of single steps; orders everything.
     step: u64,
-    servers: Vec<FakeServer>,
+    servers: Vec<Memcached>,
     proxies: Vec<Proxy>,
     /// By client: what it waits for.
     asked: Vec<Option<Asked>>,
@@ -133,7 +133,7 @@ impl World {
                 links: (0..SERVERS).map(|_| Link::default()).collect(),
             }
         };
-        let server = |_| FakeServer { ignores_cas: !scenario.fenced, ..FakeServer::default() };
+        let server = |_| Memcached { ignores_cas: !scenario.fenced, ..Memcached::default() };
         Self {
             proxies: (0..PROXIES).map(proxy).collect(),
             servers: (0..SERVERS).map(server).collect(),
@@ -297,7 +297,7 @@ impl World {
         let link = &mut self.proxies[proxy].links[server];
         if is_request {
             let Some((_, call, request)) = link.requests.pop_front() else { return };
-            let reply = self.servers[server].answer(&request, self.now_ms);
+            let reply = self.servers[server].execute(&request.command(), request.data(), self.now_ms);
             link.replies.push_back((self.now_ms, call, reply.clone()));
             self.say(format!("  s{server} to proxy {proxy}: {:?} {reply:?}", request.command()));
         } else {

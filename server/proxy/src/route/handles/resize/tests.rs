@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use corecached_protocol::{Limits as LineLimits, Parsed, Parser, Reply};
+use corecached_testkit::memcached::{Item, Memcached};
 
-use super::sim::{FakeServer, Item};
 use crate::config::{Config, Options, ResolvedPools, Rings};
 use crate::request::OwnedRequest;
 use crate::route::{Action, Execution, ExecutionLimits, ResizeCounters, Routes, Tree};
@@ -26,7 +26,7 @@ struct Bench {
     rings: Rings,
     routes: Rc<Routes>,
     execution: Execution,
-    servers: [FakeServer; 3],
+    servers: [Memcached; 3],
     now_ms: u64,
     asked: Vec<String>,
 }
@@ -107,7 +107,7 @@ impl Bench {
         &mut self,
         line: &str,
         data: &str,
-        mut before: impl FnMut(usize, &OwnedRequest, &mut [FakeServer; 3]),
+        mut before: impl FnMut(usize, &OwnedRequest, &mut [Memcached; 3]),
     ) -> Reply {
         self.asked.clear();
         let mut actions = Vec::new();
@@ -130,7 +130,7 @@ impl Bench {
             before(self.asked.len(), &request, &mut self.servers);
             let operation = format!("{:?}", request.operation()).to_lowercase();
             self.asked.push(format!("{place} {operation}"));
-            let reply = self.servers[place as usize].answer(&request, self.now_ms);
+            let reply = self.servers[place as usize].execute(&request.command(), request.data(), self.now_ms);
             self.execution.replied(call, reply, self.now_ms, &mut actions);
         }
         assert_eq!((self.execution.calls(), self.execution.frames()), (0, 0), "{line}");
@@ -171,10 +171,10 @@ fn a_copy_lives_as_long_as_what_it_was_made_of() {
     for left_ms in [1000, 30_000, 40 * DAY_MS] {
         let mut bench = Bench::at(WINDOW);
         bench.put(0, "v");
-        bench.servers[0].items.get_mut(&b"k"[..]).unwrap().dies_ms = Some(WINDOW + left_ms);
+        bench.servers[0].items.get_mut(&b"k"[..]).unwrap().expires_at_ms = Some(WINDOW + left_ms);
         assert_eq!(bench.ask("get k", ""), value("v"));
-        let dies_ms = bench.servers[1].items[&b"k"[..]].dies_ms.unwrap();
-        assert!(dies_ms.abs_diff(WINDOW + left_ms) < 1000, "{left_ms}: {dies_ms}");
+        let expires_at_ms = bench.servers[1].items[&b"k"[..]].expires_at_ms.unwrap();
+        assert!(expires_at_ms.abs_diff(WINDOW + left_ms) < 1000, "{left_ms}: {expires_at_ms}");
     }
 }
 
@@ -182,7 +182,7 @@ fn a_copy_lives_as_long_as_what_it_was_made_of() {
 fn what_dies_within_the_second_is_shown_and_not_copied() {
     let mut bench = Bench::at(WINDOW);
     bench.put(0, "v");
-    bench.servers[0].items.get_mut(&b"k"[..]).unwrap().dies_ms = Some(WINDOW + 900);
+    bench.servers[0].items.get_mut(&b"k"[..]).unwrap().expires_at_ms = Some(WINDOW + 900);
     assert_eq!(bench.ask("get k", ""), value("v"));
     assert_eq!((bench.held(1), bench.counters()), (None, [1, 1, 0, 1, 0]));
 }
@@ -291,15 +291,12 @@ fn what_changes_a_value_finds_it_on_the_old_server() {
     ] {
         let mut bench = Bench::at(WINDOW);
         bench.put(0, "12");
-        if line.starts_with("prepend") {
-            continue; // of the servers by hand only memcached itself prepends by meta command
-        }
         assert_eq!(bench.ask(line, data), reply, "{line}");
         assert_eq!(bench.held(1), Some(held), "{line}");
         let reads = line.starts_with("mg") || line.starts_with("add") || line.contains("ME");
         assert_eq!(bench.held(0), reads.then_some("12"), "{line}");
         if line.contains("60") {
-            assert_eq!(bench.servers[1].items[&b"k"[..]].dies_ms, Some(WINDOW + 60_000), "{line}");
+            assert_eq!(bench.servers[1].items[&b"k"[..]].expires_at_ms, Some(WINDOW + 60_000), "{line}");
         }
     }
 }
@@ -357,7 +354,7 @@ fn a_delete_between_the_old_value_and_its_copy_wins() {
 fn a_lease_of_another_proxy_is_no_value_and_no_place_for_one() {
     let lease = |bench: &mut Bench| {
         let request = Bench::request("mg k N2", "");
-        bench.servers[1].answer(&request, WINDOW);
+        bench.servers[1].execute(&request.command(), request.data(), WINDOW);
     };
     let mut bench = Bench::at(WINDOW);
     lease(&mut bench);
@@ -378,7 +375,7 @@ fn a_lease_of_another_proxy_is_no_value_and_no_place_for_one() {
 fn what_was_declared_stale_is_not_fetched() {
     let mut bench = Bench::at(WINDOW);
     bench.put(0, "old");
-    super::sim::declare_stale(&mut bench.servers[0], "k");
+    bench.servers[0].items.get_mut(&b"k"[..]).unwrap().stale = true;
     assert_eq!(bench.ask("get k", ""), Reply::Miss);
 }
 
@@ -467,7 +464,8 @@ fn requests_on_a_key_that_is_being_changed_wait_in_their_order() {
         for action in std::mem::take(&mut actions) {
             match action {
                 Action::Send { call, place, request, .. } => {
-                    let reply = bench.servers[place as usize].answer(&request, WINDOW);
+                    let reply =
+                        bench.servers[place as usize].execute(&request.command(), request.data(), WINDOW);
                     bench.execution.replied(call, reply, WINDOW, &mut actions);
                 }
                 Action::Answer { ticket, reply } => answers.push((ticket, reply)),
