@@ -1,6 +1,8 @@
 //! Runs a case a given number of times, for `callgrind.sh` to count instructions. Without arguments it lists
 //! the cases.
 
+#![allow(unreachable_pub, reason = "a test binary has no face")]
+
 mod cases;
 
 fn main() {

@@ -1,5 +1,7 @@
 //! Measures the time of an operation: `cargo bench -p corecached-bench`, with an optional filter after `--`.
 
+#![allow(unreachable_pub, reason = "a test binary has no face")]
+
 mod cases;
 
 use criterion::{Criterion, Throughput};

@@ -6,7 +6,7 @@ use super::table::{Added, Cell, Comparison, Spread};
 
 /// Renders the comparison: machine, method, ratios, figures and, for proxies, added latency.
 #[must_use]
-pub fn render(comparison: &Comparison) -> String {
+pub(super) fn render(comparison: &Comparison) -> String {
     let mut text = String::new();
     let machine = &comparison.machine;
     let names: Vec<&str> = comparison.servers.iter().map(|server| server.name.as_str()).collect();

@@ -28,7 +28,7 @@ type Group = (String, Vec<Option<f64>>);
 ///
 /// # Errors
 /// The plotting library fails.
-pub fn render(comparison: &Comparison) -> Result<String, Failure> {
+pub(super) fn render(comparison: &Comparison) -> Result<String, Failure> {
     let open = comparison.rows.iter().find(|row| OPEN_LOOPS.contains(&row.workload.as_str()));
     let mut svg = String::new();
     {

@@ -16,7 +16,7 @@ const CRLF: usize = 2;
 
 /// Verifies replies and counts the results.
 #[derive(Debug)]
-pub struct Judge<'p> {
+pub(super) struct Judge<'p> {
     /// Keys and values of the run.
     pub dataset: &'p Dataset,
     /// Commands of the run.
@@ -29,11 +29,11 @@ pub struct Judge<'p> {
 
 /// A reply that makes no sense, in words. The connection cannot be used after it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Garbled(pub String);
+pub(super) struct Garbled(pub String);
 
 /// The pending requests of one connection, and what has been received of their replies.
 #[derive(Debug, Default)]
-pub struct Replies {
+pub(super) struct Replies {
     /// Keys of the burst, in order.
     keys: Vec<BurstKey>,
     /// Requests of the burst, in order.
@@ -75,34 +75,34 @@ enum ReplyState {
 
 impl Replies {
     /// Adds a get to the burst, for these keys and the oldest version that each may return.
-    pub fn expect_get(&mut self, keys: impl Iterator<Item = (u32, u32)>) {
+    pub(super) fn expect_get(&mut self, keys: impl Iterator<Item = (u32, u32)>) {
         self.keys.extend(keys.map(|(id, version)| BurstKey { id, version }));
         self.requests.push(BurstRequest { is_set: false, keys_end: self.keys.len() as u32 });
     }
 
     /// Adds a set of this version to the burst.
-    pub fn expect_set(&mut self, id: u32, version: u32) {
+    pub(super) fn expect_set(&mut self, id: u32, version: u32) {
         self.keys.push(BurstKey { id, version });
         self.requests.push(BurstRequest { is_set: true, keys_end: self.keys.len() as u32 });
     }
 
     /// Returns the number of requests that are not answered.
-    pub fn outstanding(&self) -> usize {
+    pub(super) fn outstanding(&self) -> usize {
         self.requests.len() - self.request_at
     }
 
     /// Returns the number of gets and sets answered since the last call.
-    pub fn take_answered(&mut self) -> (u64, u64) {
+    pub(super) fn take_answered(&mut self) -> (u64, u64) {
         std::mem::take(&mut self.answered)
     }
 
     /// Tells whether no request was added since [`Replies::clear`].
-    pub fn is_clear(&self) -> bool {
+    pub(super) fn is_clear(&self) -> bool {
         self.requests.is_empty()
     }
 
     /// Removes all requests: the burst is answered, or the connection is lost.
-    pub fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.keys.clear();
         self.requests.clear();
         self.held.clear();
@@ -114,7 +114,7 @@ impl Replies {
     ///
     /// # Errors
     /// The bytes are not a reply to the pending requests.
-    pub fn take(&mut self, mut bytes: &[u8], judge: &mut Judge<'_>) -> Result<(), Garbled> {
+    pub(super) fn take(&mut self, mut bytes: &[u8], judge: &mut Judge<'_>) -> Result<(), Garbled> {
         while !bytes.is_empty() {
             bytes = match self.state {
                 ReplyState::Line => self.take_line(bytes, judge)?,

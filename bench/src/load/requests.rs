@@ -8,7 +8,7 @@ use crate::rng::{Rng, mix};
 use crate::{Failure, wire};
 
 /// Draws the requests of one thread.
-pub struct RequestSource<'p> {
+pub(super) struct RequestSource<'p> {
     plan: &'p Plan,
     /// Number of the thread.
     number: usize,
@@ -30,7 +30,7 @@ impl<'p> RequestSource<'p> {
     ///
     /// # Errors
     /// The popularity of keys cannot be read.
-    pub fn new(plan: &'p Plan, number: usize, left: u64) -> Result<Self, Failure> {
+    pub(super) fn new(plan: &'p Plan, number: usize, left: u64) -> Result<Self, Failure> {
         let mut rng = Rng::new(plan.seed ^ mix(number as u64));
         let draws = match plan.traffic.work {
             Work::Mix => KeyDraws::new(&plan.items.popularity, plan.items.keys, &mut rng)?,
@@ -43,7 +43,7 @@ impl<'p> RequestSource<'p> {
     /// Appends the next request to `out`, and the expected reply to `replies`. The caller checks that a
     /// request is left.
     #[inline]
-    pub fn put(&mut self, judge: &mut Judge<'_>, replies: &mut Replies, out: &mut Vec<u8>) {
+    pub(super) fn put(&mut self, judge: &mut Judge<'_>, replies: &mut Replies, out: &mut Vec<u8>) {
         let plan = self.plan;
         self.left -= 1;
         let is_set = match plan.traffic.work {

@@ -13,7 +13,7 @@ const EXAMPLES_MAX: usize = 5;
 
 /// Counters and histograms of one thread.
 #[derive(Debug)]
-pub struct Tally {
+pub(super) struct Tally {
     /// Latency of gets: nanoseconds from when a get was due to the last byte of its reply.
     pub get_ns: Histogram<u64>,
     /// Latency of sets, in nanoseconds.
@@ -33,7 +33,7 @@ pub struct Tally {
 
 /// Counters of one thread. Requests are counted when they are answered.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct LoadCounts {
+pub(super) struct LoadCounts {
     /// Gets of one or more keys.
     pub gets: u64,
     /// Sets.
@@ -65,7 +65,7 @@ impl Tally {
     ///
     /// # Errors
     /// A histogram cannot be created.
-    pub fn new() -> Result<Self, Failure> {
+    pub(super) fn new() -> Result<Self, Failure> {
         let histogram = || {
             Histogram::new_with_bounds(1, LATENCY_NS_MAX, LATENCY_DIGITS)
                 .map_err(|error| Failure::new(format!("histogram: {error}")))
@@ -84,7 +84,7 @@ impl Tally {
 
     /// Resets counters and histograms, except wrong values, stale values, broken connections and descriptions
     /// of faults.
-    pub fn restart(&mut self) {
+    pub(super) fn restart(&mut self) {
         self.get_ns.reset();
         self.set_ns.reset();
         self.intervals.clear();
@@ -98,7 +98,7 @@ impl Tally {
 
     /// Counts answered gets and sets that all took `latency_ns`.
     #[inline]
-    pub fn answered(&mut self, gets: u64, sets: u64, latency_ns: u64) {
+    pub(super) fn answered(&mut self, gets: u64, sets: u64, latency_ns: u64) {
         self.counts.gets += gets;
         self.counts.sets += sets;
         if gets > 0 {
@@ -111,7 +111,7 @@ impl Tally {
 
     /// Adds answered requests to an interval of the measured time.
     #[inline]
-    pub fn in_interval(&mut self, index: usize, requests: u64, latency_ns: u64) {
+    pub(super) fn in_interval(&mut self, index: usize, requests: u64, latency_ns: u64) {
         if index >= self.intervals.len() {
             self.intervals.resize(index + 1, (0, 0));
         }
@@ -123,7 +123,7 @@ impl Tally {
     /// Adds answered requests to a tenth of a second of the measured time. A request whose tenth has ended
     /// counts in the current one.
     #[inline]
-    pub fn in_tenth(&mut self, index: u64, requests: u64, latency_ns: u64) {
+    pub(super) fn in_tenth(&mut self, index: u64, requests: u64, latency_ns: u64) {
         if index > self.tenth {
             self.end_tenth();
             self.tenth = index;
@@ -132,7 +132,7 @@ impl Tally {
     }
 
     /// Ends the current tenth of a second and records its 99th percentile.
-    pub fn end_tenth(&mut self) {
+    pub(super) fn end_tenth(&mut self) {
         if !self.tenth_ns.is_empty() {
             self.tenths_p99_ns.push(self.tenth_ns.value_at_quantile(0.99));
             self.tenth_ns.reset();
@@ -141,7 +141,7 @@ impl Tally {
 
     /// Keeps the description of a fault, unless there are enough.
     #[cold]
-    pub fn example(&mut self, words: impl FnOnce() -> String) {
+    pub(super) fn example(&mut self, words: impl FnOnce() -> String) {
         if self.examples.len() < EXAMPLES_MAX {
             self.examples.push(words());
         }

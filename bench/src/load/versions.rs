@@ -8,7 +8,7 @@ use crate::payload::Stamp;
 
 /// The writes of a run to each key.
 #[derive(Debug)]
-pub struct Versions {
+pub(super) struct Versions {
     run: u32,
     first_key: u32,
     keys: Vec<Writes>,
@@ -28,7 +28,7 @@ struct Writes {
 
 /// How the version of a value that was read compares with what was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Age {
+pub(super) enum Age {
     /// The read may return this version.
     Right,
     /// This version had been overwritten before the read was sent.
@@ -40,7 +40,7 @@ pub enum Age {
 impl Versions {
     /// Starts a run with number `run` that has written no key yet.
     #[must_use]
-    pub fn new(run: u32, first_key: u32, keys: u32) -> Self {
+    pub(super) fn new(run: u32, first_key: u32, keys: u32) -> Self {
         Self { run, first_key, keys: vec![Writes::default(); keys as usize] }
     }
 
@@ -49,7 +49,7 @@ impl Versions {
     }
 
     /// Records that a write of this key is about to be sent, and returns its version.
-    pub fn sending(&mut self, id: u32) -> u32 {
+    pub(super) fn sending(&mut self, id: u32) -> u32 {
         let writes = self.writes(id);
         writes.met |= writes.under_way > 0;
         writes.under_way += 1;
@@ -58,7 +58,7 @@ impl Versions {
     }
 
     /// Records the reply to a write. A write that is never answered leaves the floor as it was.
-    pub fn answered(&mut self, id: u32, version: u32, stored: bool) {
+    pub(super) fn answered(&mut self, id: u32, version: u32, stored: bool) {
         let writes = self.writes(id);
         writes.under_way -= 1;
         if stored && !writes.met {
@@ -68,12 +68,12 @@ impl Versions {
     }
 
     /// Returns the oldest version that a read sent now may return.
-    pub fn floor(&mut self, id: u32) -> u32 {
+    pub(super) fn floor(&mut self, id: u32) -> u32 {
         self.writes(id).floor
     }
 
     /// Judges the stamp of a value that a read returned. `floor` is that of the time when the read was sent.
-    pub fn judge(&mut self, stamp: Stamp, floor: u32) -> Age {
+    pub(super) fn judge(&mut self, stamp: Stamp, floor: u32) -> Age {
         if stamp.run != self.run {
             return if floor == 0 { Age::Right } else { Age::Stale };
         }

@@ -45,7 +45,7 @@ const TURNS_PER_STEP: u32 = 256;
 
 /// The result of a thread.
 #[derive(Debug)]
-pub struct ThreadOutcome {
+pub(super) struct ThreadOutcome {
     /// Counters and histograms of the measured time.
     pub tally: Tally,
     /// Length of the measured time.
@@ -64,7 +64,7 @@ pub struct ThreadOutcome {
 /// # Errors
 /// The server cannot be reached, gives no reply, or breaks too many connections; or io_uring was requested
 /// and the kernel denies it.
-pub fn run(
+pub(super) fn run(
     plan: &Plan,
     dataset: &Dataset,
     number: usize,

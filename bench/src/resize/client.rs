@@ -18,7 +18,7 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Counters of one client in one step.
 #[derive(Clone, Debug, Default)]
-pub struct StepCounts {
+pub(super) struct StepCounts {
     pub gets: u64,
     pub hits: u64,
     /// Values that are older than a delete which was answered before the read was sent.
@@ -30,10 +30,10 @@ pub struct StepCounts {
 }
 
 /// Counters of one client for each step.
-pub type Tally = Vec<StepCounts>;
+pub(super) type Tally = Vec<StepCounts>;
 
 /// A look-aside client of a proxy.
-pub struct Client<'a> {
+pub(super) struct Client<'a> {
     number: usize,
     address: SocketAddr,
     connection: Option<BufReader<TcpStream>>,
@@ -48,7 +48,7 @@ pub struct Client<'a> {
 }
 
 impl<'a> Client<'a> {
-    pub fn new(
+    pub(super) fn new(
         number: usize,
         keys: usize,
         rate_per_s: f64,
@@ -70,7 +70,7 @@ impl<'a> Client<'a> {
     }
 
     /// Sets every key, then works at Poisson instants until `stop`.
-    pub fn run(mut self, step: &AtomicUsize, stop: &AtomicBool, steps: usize) -> Tally {
+    pub(super) fn run(mut self, step: &AtomicUsize, stop: &AtomicBool, steps: usize) -> Tally {
         for key in 0..self.versions.len() {
             let _ = self.set(key);
         }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 /// A simulated database, which counts its requests.
 #[derive(Debug)]
-pub struct Database {
+pub(super) struct Database {
     width: usize,
     takes: Duration,
     state: Mutex<DatabaseState>,
@@ -26,7 +26,7 @@ impl Database {
     /// Creates a database that handles `width` requests at a time. Requests before the first step are not
     /// counted.
     #[must_use]
-    pub const fn new(width: usize, takes: Duration) -> Self {
+    pub(super) const fn new(width: usize, takes: Duration) -> Self {
         let state = DatabaseState { at_work: 0, clients_ready: 0, began: None, requests: Vec::new() };
         Self { width, takes, state: Mutex::new(state), changed: Condvar::new() }
     }
@@ -37,7 +37,7 @@ impl Database {
 
     /// Makes one request: waits until fewer than `width` are being handled, and then for the time of a
     /// request.
-    pub fn ask(&self) {
+    pub(super) fn ask(&self) {
         let mut state = self.state();
         if let Some(began) = state.began
             && let Some(step) = state.requests.last_mut()
@@ -57,13 +57,13 @@ impl Database {
     }
 
     /// Records that a client has set its keys.
-    pub fn client_is_ready(&self) {
+    pub(super) fn client_is_ready(&self) {
         self.state().clients_ready += 1;
         self.changed.notify_all();
     }
 
     /// Waits until `count` clients have set their keys.
-    pub fn wait_for_clients(&self, count: usize) {
+    pub(super) fn wait_for_clients(&self, count: usize) {
         let mut state = self.state();
         while state.clients_ready < count {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -71,7 +71,7 @@ impl Database {
     }
 
     /// Starts the next step.
-    pub fn begin_step(&self) {
+    pub(super) fn begin_step(&self) {
         let mut state = self.state();
         state.began = Some(Instant::now());
         state.requests.push(Vec::new());
@@ -79,7 +79,7 @@ impl Database {
 
     /// Returns the number of requests in each second of a step.
     #[must_use]
-    pub fn per_second(&self, step: usize) -> Vec<u64> {
+    pub(super) fn per_second(&self, step: usize) -> Vec<u64> {
         self.state().requests.get(step).cloned().unwrap_or_default()
     }
 }

@@ -16,7 +16,7 @@ const START_LIMIT: Duration = Duration::from_secs(10);
 
 /// The kind of a proxy, and its options.
 #[derive(Clone, Debug)]
-pub enum ProxyKind {
+pub(super) enum ProxyKind {
     /// corecached with warm resize.
     Warm { program: PathBuf, window_ms: u64, grace_ms: u64 },
     /// corecached without warm resize.
@@ -28,7 +28,7 @@ pub enum ProxyKind {
 impl ProxyKind {
     /// Returns its name in tables.
     #[must_use]
-    pub const fn name(&self) -> &'static str {
+    pub(super) const fn name(&self) -> &'static str {
         match self {
             Self::Warm { .. } => "corecached, warm resize",
             Self::Cold { .. } => "corecached, without",
@@ -38,14 +38,14 @@ impl ProxyKind {
 
     /// Tells whether this proxy uses warm resize.
     #[must_use]
-    pub const fn is_warm(&self) -> bool {
+    pub(super) const fn is_warm(&self) -> bool {
         matches!(self, Self::Warm { .. })
     }
 }
 
 /// A running proxy. It is stopped when this is dropped.
 #[derive(Debug)]
-pub struct Proxy {
+pub(super) struct Proxy {
     kind: ProxyKind,
     folder: TempDir,
     port: u16,
@@ -57,7 +57,7 @@ impl Proxy {
     ///
     /// # Errors
     /// It cannot be started, or accepts no connections in time.
-    pub fn start(kind: ProxyKind, caches: &[SocketAddr]) -> Result<Self, Failure> {
+    pub(super) fn start(kind: ProxyKind, caches: &[SocketAddr]) -> Result<Self, Failure> {
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
         let folder = tempfile::tempdir()?;
         write(&kind, &folder, port, caches)?;
@@ -69,7 +69,7 @@ impl Proxy {
 
     /// Returns the address that it listens on.
     #[must_use]
-    pub fn address(&self) -> SocketAddr {
+    pub(super) fn address(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
     }
 
@@ -77,7 +77,7 @@ impl Proxy {
     ///
     /// # Errors
     /// The configuration cannot be written, or twemproxy cannot be restarted.
-    pub fn set_caches(&mut self, caches: &[SocketAddr]) -> Result<(), Failure> {
+    pub(super) fn set_caches(&mut self, caches: &[SocketAddr]) -> Result<(), Failure> {
         write(&self.kind, &self.folder, self.port, caches)?;
         if let ProxyKind::Twemproxy { .. } = self.kind {
             self.end();

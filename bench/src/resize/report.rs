@@ -9,7 +9,7 @@ use crate::machine::Machine;
 
 /// The result of one step with one proxy.
 #[derive(Clone, Debug, Serialize)]
-pub struct Row {
+pub(super) struct Row {
     /// Name of the proxy.
     pub proxy: String,
     /// Whether it uses warm resize.
@@ -22,7 +22,7 @@ pub struct Row {
 
 /// Figures of a step.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct StepOutcome {
+pub(super) struct StepOutcome {
     /// Reads a second.
     pub gets_per_s: f64,
     /// Share of reads that the cache answered.
@@ -45,7 +45,7 @@ impl StepOutcome {
     /// Combines the counters of all clients in a step of `seconds`. `database` has the requests of each
     /// second.
     #[must_use]
-    pub fn from_tallies(tallies: &[Tally], step: usize, database: Vec<u64>, seconds: u64) -> Self {
+    pub(super) fn from_tallies(tallies: &[Tally], step: usize, database: Vec<u64>, seconds: u64) -> Self {
         let counts = || tallies.iter().map(|tally| &tally[step]);
         let mut get_us: Vec<u32> = counts().flat_map(|counts| counts.get_us.iter().copied()).collect();
         get_us.sort_unstable();
@@ -70,7 +70,7 @@ impl StepOutcome {
 
 /// Renders the results as Markdown.
 #[must_use]
-pub fn markdown(rows: &[Row], machine: &Machine, command: &str) -> String {
+pub(super) fn markdown(rows: &[Row], machine: &Machine, command: &str) -> String {
     let mut text = format!(
         "# A pool that goes 3 -> 4 -> 6 -> 3\n\n`corecached-bench {command}`, {}\n\n{}\n\n\
          Each row is the time from when the pool got that size; the first is before any change.\n\n\

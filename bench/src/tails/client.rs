@@ -14,11 +14,11 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(5);
 
 /// A connection to a proxy.
 #[derive(Debug)]
-pub struct ProxyConnection(BufReader<TcpStream>);
+pub(super) struct ProxyConnection(BufReader<TcpStream>);
 
 /// Counters of one client in one phase.
 #[derive(Clone, Debug, Default)]
-pub struct PhaseCounts {
+pub(super) struct PhaseCounts {
     /// Microseconds from when each get was due to its reply.
     pub get_us: Vec<u32>,
     /// Gets that were not answered with the value.
@@ -26,7 +26,7 @@ pub struct PhaseCounts {
 }
 
 impl ProxyConnection {
-    pub fn open(address: SocketAddr) -> io::Result<Self> {
+    pub(super) fn open(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(SILENCE_LIMIT))?;
@@ -41,7 +41,7 @@ impl ProxyConnection {
         Ok(line.trim_end().to_owned())
     }
 
-    pub fn set(&mut self, key: u64) -> io::Result<()> {
+    pub(super) fn set(&mut self, key: u64) -> io::Result<()> {
         let value = "v".repeat(VALUE_BYTES);
         self.0.get_mut().write_all(format!("set tails:{key} 0 0 {VALUE_BYTES}\r\n{value}\r\n").as_bytes())?;
         match self.line()?.as_str() {
@@ -62,7 +62,7 @@ impl ProxyConnection {
     }
 
     /// Returns the numbers of these names from the reply to `stats`.
-    pub fn stats<const N: usize>(&mut self, names: [&str; N]) -> io::Result<[u64; N]> {
+    pub(super) fn stats<const N: usize>(&mut self, names: [&str; N]) -> io::Result<[u64; N]> {
         self.0.get_mut().write_all(b"stats\r\n")?;
         let mut found = [0; N];
         loop {
@@ -81,7 +81,7 @@ impl ProxyConnection {
 }
 
 /// Sends gets at Poisson instants. `ends` are the ends of the phases; the result has counters for each phase.
-pub fn run(
+pub(super) fn run(
     number: u64,
     address: SocketAddr,
     keys: u64,

@@ -9,7 +9,7 @@ use crate::machine::Machine;
 
 /// The result of one phase with one setting.
 #[derive(Clone, Debug, Serialize)]
-pub struct Row {
+pub(super) struct Row {
     /// Name of the setting.
     pub setting: String,
     /// Name of the phase: before the delay, its first 2 s, or later.
@@ -38,7 +38,7 @@ impl Row {
     /// Combines the counters of all clients in a phase of `seconds`. `sent` has the requests that the proxy
     /// sent, hedged, denied and refused in the phase.
     #[must_use]
-    pub fn from_counts(
+    pub(super) fn from_counts(
         setting: &str,
         phase: &str,
         counts: &[&PhaseCounts],
@@ -71,7 +71,7 @@ impl Row {
 
 /// Renders the results as Markdown.
 #[must_use]
-pub fn markdown(rows: &[Row], delay_ms: u64, machine: &Machine, command: &str) -> String {
+pub(super) fn markdown(rows: &[Row], delay_ms: u64, machine: &Machine, command: &str) -> String {
     let mut text = format!(
         "# One of three servers becomes {delay_ms} ms slower\n\n`corecached-bench {command}`, {}\n\n{}\n\n\
          Three caches with two copies of each key behind one proxy of one core; gets at Poisson instants, each timed from \

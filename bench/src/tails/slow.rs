@@ -17,7 +17,7 @@ const CHUNKS_MAX: usize = 4096;
 /// A forwarder to one cache. Bytes keep their order; each is delayed by the current delay. Its threads end
 /// with their connections.
 #[derive(Debug)]
-pub struct SlowForwarder {
+pub(super) struct SlowForwarder {
     address: SocketAddr,
     delay_ms: Arc<AtomicU64>,
 }
@@ -27,7 +27,7 @@ impl SlowForwarder {
     ///
     /// # Errors
     /// It cannot listen on a port.
-    pub fn start(target: SocketAddr) -> Result<Self, Failure> {
+    pub(super) fn start(target: SocketAddr) -> Result<Self, Failure> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
         let delay_ms = Arc::new(AtomicU64::new(0));
@@ -45,12 +45,12 @@ impl SlowForwarder {
     }
 
     /// Returns the address that it listens on.
-    pub const fn address(&self) -> SocketAddr {
+    pub(super) const fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Delays requests by this many milliseconds from now on.
-    pub fn slow_by(&self, delay_ms: u64) {
+    pub(super) fn slow_by(&self, delay_ms: u64) {
         self.delay_ms.store(delay_ms, Ordering::Relaxed);
     }
 }

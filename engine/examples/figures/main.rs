@@ -13,6 +13,8 @@
 //!
 //! Times are CPU seconds of this thread. Only ratios taken in one run mean anything.
 
+#![allow(unreachable_pub, reason = "an example has no face")]
+
 mod expiry;
 mod memory;
 mod ram;

@@ -18,6 +18,7 @@ use std::io;
 
 use crate::item::Location;
 
+#[allow(unreachable_pub, reason = "the default of a type parameter of Store, which is public")]
 pub use buckets::BucketIndex;
 #[cfg(test)]
 pub(crate) use tables::TableIndex;

@@ -14,7 +14,7 @@ use crate::error::EX_OSERR;
 
 /// The listening sockets of a server.
 #[derive(Debug)]
-pub struct Bound {
+pub(crate) struct Bound {
     /// The sockets of each shard. Every shard has one socket for each entry of `protocols`, in the same
     /// order.
     sockets: Vec<Vec<OwnedFd>>,
@@ -29,7 +29,7 @@ pub struct Bound {
 ///
 /// # Errors
 /// An address or a socket file cannot be listened on.
-pub fn bind(config: &ServerConfig, shards: usize) -> Result<Bound, ConfigError> {
+pub(crate) fn bind(config: &ServerConfig, shards: usize) -> Result<Bound, ConfigError> {
     let mut sockets: Vec<Vec<OwnedFd>> = (0..shards).map(|_| Vec::new()).collect();
     let (mut bound, mut protocols) = (Vec::new(), Vec::new());
     match &config.listen {
@@ -77,7 +77,7 @@ impl Bound {
     ///
     /// # Errors
     /// The socket cannot be duplicated.
-    pub fn add(&mut self, socket: &OwnedFd, protocol: ListenerProtocol) -> std::io::Result<()> {
+    pub(crate) fn add(&mut self, socket: &OwnedFd, protocol: ListenerProtocol) -> std::io::Result<()> {
         for shard in &mut self.sockets {
             shard.push(socket.try_clone()?);
         }
@@ -90,7 +90,7 @@ impl Bound {
     ///
     /// # Errors
     /// A socket cannot be duplicated.
-    pub fn sockets(&self, shard: usize) -> std::io::Result<Vec<OwnedFd>> {
+    pub(crate) fn sockets(&self, shard: usize) -> std::io::Result<Vec<OwnedFd>> {
         self.sockets[shard].iter().map(|socket| socket.as_fd().try_clone_to_owned()).collect()
     }
 }

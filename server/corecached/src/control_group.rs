@@ -19,7 +19,7 @@ const HEADROOM_BYTES_MIN: u64 = 16 << 20;
 
 /// The limits that apply to this process, the tightest of all its control groups.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct GroupLimits {
+pub(crate) struct GroupLimits {
     /// Bytes that all processes of the group may use together; `None` without a limit below the memory of the
     /// machine.
     pub memory_bytes: Option<u64>,
@@ -30,7 +30,7 @@ pub struct GroupLimits {
 impl GroupLimits {
     /// Reads the limits of this process.
     #[must_use]
-    pub fn read() -> Self {
+    pub(crate) fn read() -> Self {
         let mut limits = Self::read_in(Path::new(MEMBERSHIP), Path::new(MOUNT));
         let machine = rustix::system::sysinfo();
         #[allow(clippy::useless_conversion, reason = "the width of these fields depends on the target")]
@@ -76,14 +76,14 @@ impl GroupLimits {
 /// The largest `-m`, in megabytes, that leaves the rest of the process and its sockets room under a memory
 /// limit.
 #[must_use]
-pub fn cache_megabytes(limit_bytes: u64) -> u64 {
+pub(crate) fn cache_megabytes(limit_bytes: u64) -> u64 {
     let headroom = (limit_bytes / HEADROOM_FRACTION).max(HEADROOM_BYTES_MIN).min(limit_bytes / 2);
     ((limit_bytes - headroom) >> 20).max(1)
 }
 
 /// The warning when a cache of `given_bytes` (`-m`) does not fit the memory limit; `None` when it fits.
 #[must_use]
-pub fn memory_warning(given_bytes: usize, limits: &GroupLimits) -> Option<String> {
+pub(crate) fn memory_warning(given_bytes: usize, limits: &GroupLimits) -> Option<String> {
     let limit = limits.memory_bytes?;
     let (given, most) = (given_bytes as u64 >> 20, cache_megabytes(limit));
     (given > most).then(|| {

@@ -13,7 +13,7 @@ const SLICE_BYTES_MIN: usize = 1 << 20;
 
 /// The shards of a server and their cores.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// The core of each shard. Shards share cores when there are more shards than cores.
     pub cores: Vec<CoreId>,
     /// Warnings for the operator: why the number of shards is not the one asked for, or that it exceeds the
@@ -26,14 +26,14 @@ pub struct Plan {
 ///
 /// # Errors
 /// No number of shards fits the memory and the largest item.
-pub fn plan_cache(config: &CacheConfig, quota_cores: Option<f64>) -> Result<Plan, ConfigError> {
+pub(crate) fn plan_cache(config: &CacheConfig, quota_cores: Option<f64>) -> Result<Plan, ConfigError> {
     plan_cache_on(config, &allowed_cores(), whole_cores(quota_cores))
 }
 
 /// Decides on the shards of a proxy: as many as asked for, else as many as the affinity mask and
 /// `quota_cores` allow.
 #[must_use]
-pub fn plan_proxy(config: &ServerConfig, quota_cores: Option<f64>) -> Plan {
+pub(crate) fn plan_proxy(config: &ServerConfig, quota_cores: Option<f64>) -> Plan {
     let (allowed, quota) = (allowed_cores(), whole_cores(quota_cores));
     let wanted = config.shards.unwrap_or_else(|| allowed.len().min(quota));
     plan_on(&allowed, quota, wanted.max(1), Vec::new())

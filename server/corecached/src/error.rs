@@ -6,11 +6,11 @@ use corecached_net::granted::UringRefused;
 use corecached_shard::ConfigError;
 
 /// `EX_OSERR` of sysexits: what memcached exits with when it cannot listen.
-pub const EX_OSERR: u8 = 71;
+pub(crate) const EX_OSERR: u8 = 71;
 
 /// Why a server does not start, or ends early.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub(crate) enum StartError {
     /// A setting cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -27,7 +27,7 @@ pub enum StartError {
 
 impl StartError {
     /// The exit code of the process.
-    pub const fn exit_code(&self) -> u8 {
+    pub(crate) const fn exit_code(&self) -> u8 {
         match self {
             Self::Config(error) => error.exit_code,
             Self::Daemon(_) | Self::Signals(_) | Self::Shard(_) => EX_OSERR,
@@ -37,7 +37,7 @@ impl StartError {
 
 /// Why the shards of a server cannot be launched on one backend.
 #[derive(Debug, thiserror::Error)]
-pub enum LaunchError {
+pub(crate) enum LaunchError {
     /// A listening socket cannot be shared with a shard.
     #[error("a listening socket cannot be duplicated: {0}")]
     Socket(io::Error),

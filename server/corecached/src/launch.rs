@@ -18,7 +18,7 @@ use crate::recipe::Recipe;
 
 /// The kernel interface that the shards reach the network through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Backend {
+pub(crate) enum Backend {
     /// io_uring; each shard runs on a glommio executor.
     Uring,
     /// epoll; each shard runs on a plain thread.
@@ -27,7 +27,7 @@ pub enum Backend {
 
 /// The executor or thread that a shard runs on.
 #[derive(Debug)]
-pub enum Host {
+pub(crate) enum Host {
     /// A glommio executor.
     Glommio(glommio::ExecutorJoinHandle<std::io::Result<()>>),
     /// A plain thread.
@@ -52,7 +52,7 @@ impl Host {
     ///
     /// # Errors
     /// The shard ended with an error, or it panicked.
-    pub fn join(self) -> std::io::Result<()> {
+    pub(crate) fn join(self) -> std::io::Result<()> {
         match self {
             Self::Glommio(handle) => {
                 handle.join().unwrap_or_else(|error| Err(std::io::Error::other(error.to_string())))
@@ -66,7 +66,7 @@ impl Host {
 
 /// The TLS settings of a server.
 #[derive(Clone, Debug)]
-pub struct Secured {
+pub(crate) struct Secured {
     /// The certificates that clients are shown; `None` where only connections to destinations are secured.
     pub certificates: Option<Arc<Certificates>>,
     /// Whether the connections of each listening socket are plain or secured.
@@ -74,7 +74,7 @@ pub struct Secured {
 }
 
 /// What the shards of a server are started with.
-pub struct Launch<'a> {
+pub(crate) struct Launch<'a> {
     /// The core of each shard.
     pub cores: &'a [CoreId],
     /// The listening sockets.
@@ -92,7 +92,7 @@ impl Launch<'_> {
     ///
     /// # Errors
     /// A shard cannot be made.
-    pub fn run<R: Recipe>(
+    pub(crate) fn run<R: Recipe>(
         &self,
         recipe: &Arc<R>,
         meshes: Vec<Mesh<R::Service>>,

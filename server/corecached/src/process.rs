@@ -18,7 +18,7 @@ const DESCRIPTORS_BESIDE: u64 = 64;
 
 /// Raises the limit of open files as far as is allowed. Returns a warning when that is too few for `-c`.
 #[must_use]
-pub fn raise_descriptors(connections_max: usize) -> Option<String> {
+pub(crate) fn raise_descriptors(connections_max: usize) -> Option<String> {
     let wanted = connections_max as u64 + DESCRIPTORS_BESIDE;
     let set = |most| setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most });
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
@@ -34,13 +34,13 @@ pub fn raise_descriptors(connections_max: usize) -> Option<String> {
 }
 
 /// Raises the limit of core files as far as is allowed (`-r`).
-pub fn allow_core_dumps() {
+pub(crate) fn allow_core_dumps() {
     let most = getrlimit(Resource::Core).maximum;
     let _ = setrlimit(Resource::Core, Rlimit { current: most, maximum: most });
 }
 
 /// A random number. It comes from the kernel, through the random keys of the standard library's hasher.
-pub fn random_seed() -> u64 {
+pub(crate) fn random_seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(std::process::id())
 }
@@ -49,7 +49,7 @@ pub fn random_seed() -> u64 {
 ///
 /// # Errors
 /// There is no such user, or the kernel refuses.
-pub fn drop_privileges(user: Option<&str>) -> Result<(), ConfigError> {
+pub(crate) fn drop_privileges(user: Option<&str>) -> Result<(), ConfigError> {
     let Some(name) = user.filter(|_| Uid::effective().is_root()) else { return Ok(()) };
     let found = match name.parse::<u32>() {
         Ok(number) => User::from_uid(Uid::from_raw(number)),
@@ -72,7 +72,7 @@ pub fn drop_privileges(user: Option<&str>) -> Result<(), ConfigError> {
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn write_pid(file: &Path) -> Result<(), ConfigError> {
+pub(crate) fn write_pid(file: &Path) -> Result<(), ConfigError> {
     std::fs::write(file, format!("{}\n", std::process::id())).map_err(|error| {
         let remedy = format!("give a file that can be written: {error}");
         ConfigError::new("-P", &file.display().to_string(), &remedy, EX_OSERR)
@@ -84,7 +84,7 @@ pub fn write_pid(file: &Path) -> Result<(), ConfigError> {
 ///
 /// # Errors
 /// The process may not lock so much memory (`ulimit -l`).
-pub fn lock_memory() -> rustix::io::Result<()> {
+pub(crate) fn lock_memory() -> rustix::io::Result<()> {
     use rustix::mm::{MlockAllFlags, mlockall};
     mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT)
 }
@@ -94,7 +94,7 @@ pub fn lock_memory() -> rustix::io::Result<()> {
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn write_ports(named: &[(&str, &[SocketAddr])]) -> Result<(), ConfigError> {
+pub(crate) fn write_ports(named: &[(&str, &[SocketAddr])]) -> Result<(), ConfigError> {
     let Some(file) = std::env::var_os("MEMCACHED_PORT_FILENAME") else { return Ok(()) };
     let file = std::path::PathBuf::from(file);
     let write = || -> std::io::Result<()> {

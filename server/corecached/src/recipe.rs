@@ -14,7 +14,7 @@ use corecached_shard::mesh::slice::{SliceHandle, Slices};
 use crate::error::LaunchError;
 
 /// How the services of all shards are made.
-pub trait Recipe: Send + Sync + 'static {
+pub(crate) trait Recipe: Send + Sync + 'static {
     /// The service that a shard runs.
     type Service: Service;
     /// What the thread of a shard prepares.
@@ -43,7 +43,7 @@ pub trait Recipe: Send + Sync + 'static {
 }
 
 /// How the shards of a cache are made.
-pub struct CacheRecipe {
+pub(crate) struct CacheRecipe {
     /// The state that all shards of the cache share.
     pub context: Arc<CacheContext>,
     /// The hasher of every store.
@@ -94,7 +94,7 @@ impl Recipe for CacheRecipe {
 }
 
 /// How the shards of a proxy are made.
-pub struct ProxyRecipe {
+pub(crate) struct ProxyRecipe {
     /// The settings and connections that requests are forwarded with.
     pub forwarding: Arc<Forwarding>,
     /// The options of connections of clients.

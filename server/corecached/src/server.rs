@@ -13,7 +13,7 @@ use crate::process;
 
 /// A running server.
 #[derive(Debug)]
-pub struct Server {
+pub(crate) struct Server {
     /// The view that the admin server reads.
     pub view: AdminView,
     /// The executors or threads of its shards.
@@ -62,7 +62,7 @@ fn reload(view: &AdminView) {
 ///
 /// # Errors
 /// The server did not start, or it ended early.
-pub fn serve(
+pub(crate) fn serve(
     config: &ServerConfig,
     start: impl FnOnce() -> Result<Server, StartError>,
 ) -> Result<(), StartError> {

@@ -40,7 +40,7 @@ const EX_TLS_FILE: u8 = 64;
 ///
 /// # Errors
 /// A setting or the system does not allow the cache to start, or the cache ended early.
-pub fn cache(mut args: CacheArgs) -> Result<(), StartError> {
+pub(crate) fn cache(mut args: CacheArgs) -> Result<(), StartError> {
     let limits = GroupLimits::read();
     if args.memory_limit.is_none()
         && let Some(limit_bytes) = limits.memory_bytes
@@ -60,7 +60,7 @@ pub fn cache(mut args: CacheArgs) -> Result<(), StartError> {
 ///
 /// # Errors
 /// A setting or the system does not allow the proxy to start, or the proxy ended early.
-pub fn proxy(args: &ProxyArgs) -> Result<(), StartError> {
+pub(crate) fn proxy(args: &ProxyArgs) -> Result<(), StartError> {
     let mut checked = args.check()?;
     let (spool, spooler) = start_spool(&mut checked).unzip();
     let control = Control::start(&checked)?;
@@ -77,7 +77,7 @@ pub fn proxy(args: &ProxyArgs) -> Result<(), StartError> {
 ///
 /// # Errors
 /// The command line or the configuration is wrong.
-pub fn check_proxy(args: &ProxyArgs) -> Result<(), StartError> {
+pub(crate) fn check_proxy(args: &ProxyArgs) -> Result<(), StartError> {
     println!("{}", Control::check(&args.check()?)?);
     Ok(())
 }

@@ -37,7 +37,7 @@ const BINARY_REQUEST: u8 = 0x80;
 
 /// The sockets of `-U`, and the address that requests go to.
 #[derive(Debug)]
-pub struct Udp {
+pub(crate) struct Udp {
     sockets: Vec<UdpSocket>,
     inner: UnixAddr,
 }
@@ -48,7 +48,10 @@ impl Udp {
     ///
     /// # Errors
     /// The first address that cannot be bound, with the reason. IPv6 is left out where the machine has none.
-    pub fn bind(addresses: &[SocketAddr], name: u64) -> Result<(Self, OwnedFd), (SocketAddr, io::Error)> {
+    pub(crate) fn bind(
+        addresses: &[SocketAddr],
+        name: u64,
+    ) -> Result<(Self, OwnedFd), (SocketAddr, io::Error)> {
         let mut sockets: Vec<UdpSocket> = Vec::new();
         for &address in addresses {
             match bind(address) {
@@ -67,13 +70,13 @@ impl Udp {
 
     /// The addresses that are bound.
     #[must_use]
-    pub fn addresses(&self) -> Vec<SocketAddr> {
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         self.sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect()
     }
 
     /// Answers on every socket, in threads of their own, until the server stops. Replies longer than
     /// `reply_max` bytes are refused.
-    pub fn run(self, lifecycle: &Arc<Lifecycle>, reply_max: usize) {
+    pub(crate) fn run(self, lifecycle: &Arc<Lifecycle>, reply_max: usize) {
         for socket in self.sockets {
             let (lifecycle, inner) = (Arc::clone(lifecycle), self.inner.clone());
             std::thread::spawn(move || {

@@ -17,7 +17,7 @@ pub(crate) const VALUE_BYTES_MAX: usize = 64 << 20;
 /// Every reply of a destination is needed, so `noreply` and the meta flag `q` are not kept: the reply format
 /// of the client's request remembers them.
 #[derive(Clone, Debug, PartialEq)]
-pub struct OwnedRequest {
+pub(crate) struct OwnedRequest {
     /// The routing prefix that the client's key began with, `/region/cluster/`; mostly empty.
     prefix: Bytes,
     /// The key that routes look at: without the prefix, and decoded from base64.
@@ -58,7 +58,7 @@ enum RequestVerb {
 
 /// What a request does, by the names that mcrouter's configuration uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Operation {
+pub(crate) enum Operation {
     Get,
     Gets,
     Gat,
@@ -79,7 +79,7 @@ pub enum Operation {
 
 /// The kinds of operations that routes treat alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum OperationClass {
+pub(crate) enum OperationClass {
     /// Operations that return a value.
     Get,
     /// Operations that store a value.
@@ -94,7 +94,7 @@ pub enum OperationClass {
 
 impl Operation {
     /// Every operation with its name in the configuration.
-    pub const NAMES: [(&'static str, Self); 15] = [
+    pub(crate) const NAMES: [(&'static str, Self); 15] = [
         ("get", Self::Get),
         ("gets", Self::Gets),
         ("gat", Self::Gat),
@@ -114,14 +114,14 @@ impl Operation {
 
     /// The operation with this name.
     #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
+    pub(crate) fn named(name: &str) -> Option<Self> {
         Self::NAMES.iter().find_map(|&(known, operation)| (known == name).then_some(operation))
     }
 
     /// What `command` does; `None` for commands without a key.
     #[inline]
     #[must_use]
-    pub fn from_command(command: &Command) -> Option<Self> {
+    pub(crate) fn from_command(command: &Command) -> Option<Self> {
         Some(match command {
             Command::Retrieve(Retrieve { with_cas, touch, .. }) => match (with_cas, touch) {
                 (false, None) => Self::Get,
@@ -171,7 +171,7 @@ impl Operation {
 
     /// The kind of this operation.
     #[must_use]
-    pub const fn class(self) -> OperationClass {
+    pub(crate) const fn class(self) -> OperationClass {
         match self {
             Self::Get | Self::Gets | Self::Gat | Self::Gats | Self::Metaget => OperationClass::Get,
             Self::Set | Self::Add | Self::Replace | Self::Append | Self::Prepend | Self::Cas => {
@@ -186,12 +186,12 @@ impl Operation {
 
 /// The error of a key that cannot be sent: it is empty, too long, or contains blanks or control bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BadKey;
+pub(crate) struct BadKey;
 
 impl OwnedRequest {
     /// Copies `command`. `data` is its value, without CRLF. `None` for commands without a key.
     #[must_use]
-    pub fn new(command: &Command, data: Bytes) -> Option<Self> {
+    pub(crate) fn new(command: &Command, data: Bytes) -> Option<Self> {
         let key = command.key()?;
         debug_assert!(key.len() <= KEY_BYTES_MAX, "the parser lets no longer key through");
         let key = Bytes::copy_from_slice(key);
@@ -232,31 +232,31 @@ impl OwnedRequest {
 
     /// `get` of the same key.
     #[must_use]
-    pub fn get(&self) -> Self {
+    pub(crate) fn get(&self) -> Self {
         self.with_verb(RequestVerb::Retrieve { with_cas: false, touch: None }, Bytes::new())
     }
 
     /// `gat` of the same key.
     #[must_use]
-    pub fn get_and_touch(&self, exptime: Exptime) -> Self {
+    pub(crate) fn get_and_touch(&self, exptime: Exptime) -> Self {
         self.with_verb(RequestVerb::Retrieve { with_cas: false, touch: Some(exptime) }, Bytes::new())
     }
 
     /// `touch` of the same key.
     #[must_use]
-    pub fn touch(&self, exptime: Exptime) -> Self {
+    pub(crate) fn touch(&self, exptime: Exptime) -> Self {
         self.with_verb(RequestVerb::Touch { exptime }, Bytes::new())
     }
 
     /// `delete` of the same key.
     #[must_use]
-    pub fn delete(&self) -> Self {
+    pub(crate) fn delete(&self) -> Self {
         self.with_verb(RequestVerb::Delete, Bytes::new())
     }
 
     /// A classic storage command on the same key, with this value.
     #[must_use]
-    pub fn store(&self, verb: StoreVerb, client_flags: u32, exptime: Exptime, value: Bytes) -> Self {
+    pub(crate) fn store(&self, verb: StoreVerb, client_flags: u32, exptime: Exptime, value: Bytes) -> Self {
         self.with_verb(RequestVerb::Store { verb, client_flags, exptime, cas_unique: 0 }, value)
     }
 
@@ -267,31 +267,31 @@ impl OwnedRequest {
     /// Whether the key came as plain text, so that classic commands can name it. One in base64 may contain
     /// any bytes.
     #[must_use]
-    pub const fn is_plain(&self) -> bool {
+    pub(crate) const fn is_plain(&self) -> bool {
         self.base64.is_none()
     }
 
     /// The key that routes look at: without routing prefix, decoded from base64.
     #[must_use]
-    pub const fn key(&self) -> &Bytes {
+    pub(crate) const fn key(&self) -> &Bytes {
         &self.key
     }
 
     /// The routing prefix, `/region/cluster/`, or an empty string.
     #[must_use]
-    pub const fn prefix(&self) -> &Bytes {
+    pub(crate) const fn prefix(&self) -> &Bytes {
         &self.prefix
     }
 
     /// The value, without its CRLF.
     #[must_use]
-    pub const fn data(&self) -> &Bytes {
+    pub(crate) const fn data(&self) -> &Bytes {
         &self.data
     }
 
     /// The command to send, borrowed from this.
     #[must_use]
-    pub fn command(&self) -> Command<'_> {
+    pub(crate) fn command(&self) -> Command<'_> {
         let key = self.base64.as_ref().unwrap_or(&self.key).as_ref();
         debug_assert!(
             u32::try_from(self.data.len()).is_ok(),
@@ -324,7 +324,7 @@ impl OwnedRequest {
 
     /// What the request does.
     #[must_use]
-    pub fn operation(&self) -> Operation {
+    pub(crate) fn operation(&self) -> Operation {
         match &self.verb {
             RequestVerb::Meta { verb, flags, .. } => Operation::from_meta(*verb, flags),
             _ => Operation::from_command(&self.command()).unwrap_or(Operation::Get),
@@ -333,13 +333,13 @@ impl OwnedRequest {
 
     /// The kind of what the request does.
     #[must_use]
-    pub fn class(&self) -> OperationClass {
+    pub(crate) fn class(&self) -> OperationClass {
         self.operation().class()
     }
 
     /// The verb and flags of a meta command; `None` for a classic one.
     #[must_use]
-    pub fn meta(&self) -> Option<(MetaVerb, MetaFlags<'_>)> {
+    pub(crate) fn meta(&self) -> Option<(MetaVerb, MetaFlags<'_>)> {
         match &self.verb {
             RequestVerb::Meta { verb, flags, tokens } => Some((*verb, MetaFlags { tokens, ..*flags })),
             _ => None,
@@ -350,7 +350,7 @@ impl OwnedRequest {
     ///
     /// # Errors
     /// Nothing would be left of the key.
-    pub fn split_prefix(&self, len: usize) -> Result<Self, BadKey> {
+    pub(crate) fn split_prefix(&self, len: usize) -> Result<Self, BadKey> {
         if len >= self.key.len() {
             return Err(BadKey);
         }
@@ -363,7 +363,7 @@ impl OwnedRequest {
     ///
     /// # Errors
     /// The key would be too long.
-    pub fn join_prefix(&self) -> Result<Self, BadKey> {
+    pub(crate) fn join_prefix(&self) -> Result<Self, BadKey> {
         if self.prefix.is_empty() {
             return Ok(self.clone());
         }
@@ -374,7 +374,7 @@ impl OwnedRequest {
 
     /// This request with another routing prefix.
     #[must_use]
-    pub fn with_prefix(&self, prefix: Bytes) -> Self {
+    pub(crate) fn with_prefix(&self, prefix: Bytes) -> Self {
         Self { prefix, ..self.clone() }
     }
 
@@ -383,7 +383,7 @@ impl OwnedRequest {
     /// # Errors
     /// The key is empty or too long, or it contains blanks or control bytes and the key of this request did
     /// not come in base64.
-    pub fn with_key(&self, key: Bytes) -> Result<Self, BadKey> {
+    pub(crate) fn with_key(&self, key: Bytes) -> Result<Self, BadKey> {
         let base64 = self.base64.is_some().then(|| encode_base64(&key));
         let sent = base64.as_ref().unwrap_or(&key);
         let foreign = |byte: &u8| *byte <= b' ' || *byte == 0x7f;
@@ -395,7 +395,7 @@ impl OwnedRequest {
 
     /// The exptime of the item that the request stores or touches; `None` if the request does not set it.
     #[must_use]
-    pub fn exptime(&self) -> Option<Exptime> {
+    pub(crate) fn exptime(&self) -> Option<Exptime> {
         match &self.verb {
             RequestVerb::Retrieve { touch, .. } => *touch,
             RequestVerb::Store { verb: StoreVerb::Append | StoreVerb::Prepend, .. } => None,
@@ -410,7 +410,7 @@ impl OwnedRequest {
 
     /// This request with another exptime; unchanged if [`OwnedRequest::exptime`] is `None`.
     #[must_use]
-    pub fn with_exptime(&self, exptime: Exptime) -> Self {
+    pub(crate) fn with_exptime(&self, exptime: Exptime) -> Self {
         let mut changed = self.clone();
         if self.exptime().is_none() {
             return changed;
@@ -437,13 +437,13 @@ impl OwnedRequest {
 impl OwnedRequest {
     /// Whether a classic command can name the key, even if it came in base64.
     #[must_use]
-    pub fn has_classic_key(&self) -> bool {
+    pub(crate) fn has_classic_key(&self) -> bool {
         self.key.len() <= KEY_BYTES_MAX && !self.key.iter().any(|byte| *byte <= b' ' || *byte == 0x7f)
     }
 
     /// The client flags of the item that the request stores; 0 if it stores none.
     #[must_use]
-    pub const fn client_flags(&self) -> u32 {
+    pub(crate) const fn client_flags(&self) -> u32 {
         match &self.verb {
             RequestVerb::Store { client_flags, .. } => *client_flags,
             RequestVerb::Meta { flags, .. } => flags.client_flags,
@@ -453,7 +453,7 @@ impl OwnedRequest {
 
     /// This request with another value and other client flags; unchanged if it stores no value.
     #[must_use]
-    pub fn with_value(&self, client_flags: u32, value: Bytes) -> Self {
+    pub(crate) fn with_value(&self, client_flags: u32, value: Bytes) -> Self {
         let mut changed = self.clone();
         match &mut changed.verb {
             RequestVerb::Store { client_flags: old, .. } => *old = client_flags,
@@ -472,7 +472,7 @@ impl OwnedRequest {
     /// This request with these meta flags, which have no argument, after its own; unchanged if it is a
     /// classic command.
     #[must_use]
-    pub fn with_meta_flags(&self, letters: &[u8]) -> Self {
+    pub(crate) fn with_meta_flags(&self, letters: &[u8]) -> Self {
         let mut changed = self.clone();
         if let RequestVerb::Meta { flags, tokens, .. } = &mut changed.verb {
             for letter in letters {

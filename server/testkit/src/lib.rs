@@ -1,5 +1,5 @@
-//! For tests only: a simulated network with its driver, the shards of a server stepped on one thread by a seed,
-//! and one memcached for all tests, which a seed makes fail.
+//! For tests only: a simulated network with its driver, the shards of a server stepped on one thread by a
+//! seed, and one memcached for all tests, which a seed makes fail.
 
 pub mod memcached;
 pub mod network;

@@ -295,8 +295,8 @@ fn header(code: &str, flags: &MetaFlags<'_>, key: &[u8], item: Option<(&Item, &[
     line.into()
 }
 
-/// Appends `reply`, the reply to `command`, as a memcached sends it. That of one key of a retrieval is without
-/// the `END` of the line.
+/// Appends `reply`, the reply to `command`, as a memcached sends it. The reply to one key of a retrieval is
+/// without the `END` of the line.
 ///
 /// # Panics
 /// When a value answers anything but a retrieval.

@@ -1,4 +1,5 @@
-//! A network of byte queues, and the driver that a shard sees it through: clients connect to it, and it to destinations.
+//! A simulated network of byte queues, and the driver through which a shard uses it. Simulated clients
+//! connect to shards, and shards connect to destinations.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -14,18 +15,18 @@ use corecached_net::{Buffer, Close, ConnId, Driver, Event, Send, Wait, Waker};
 
 /// Bytes of one receive buffer: small, so that commands are cut often.
 const BUFFER_BYTES: usize = 4096;
-/// Bytes that wait for a peer that does not read, before a shard's sends are refused.
+/// Bytes that the socket of a peer holds unread. Past it, what a shard sends stays in its outbox.
 const SOCKET_BYTES: usize = 8 * 1024;
 
-/// The port of the first destination; the others have those that follow.
+/// The port of destination 0. Destination `n` has the port `PORT_FIRST + n`.
 pub const PORT_FIRST: u16 = 10_000;
 
-/// Who has one end of a link.
+/// One end of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Side {
-    /// Whoever connected.
+    /// The end that made the connection.
     Client,
-    /// Whoever was connected to.
+    /// The end that accepted the connection.
     Server,
 }
 
@@ -36,17 +37,17 @@ pub struct Link {
     pub to_server: VecDeque<u8>,
     /// Bytes on their way to the client.
     pub to_client: VecDeque<u8>,
-    /// The client sends nothing more; it is gone if it is a shard.
+    /// The client sends nothing more. A shard that is the client has closed its end.
     pub shut: bool,
-    /// The connection broke: what was on its way is lost.
+    /// The connection was reset: the bytes on their way are lost.
     pub reset: bool,
-    /// The server closed.
+    /// The server closed its end.
     pub closed: bool,
-    /// It was made. Those of simulated clients always are.
-    pub stands: bool,
-    /// What a shard connected to.
+    /// The connection is established. That of a simulated client is so from the start.
+    pub established: bool,
+    /// The destination that a shard connected to; `None` for simulated clients.
     pub destination: Option<usize>,
-    /// The shards that have its ends, where those are no simulated client or destination.
+    /// The shards that hold the ends; `None` for the end of a simulated client or destination.
     server: Option<usize>,
     client: Option<usize>,
     accepted: bool,
@@ -64,7 +65,7 @@ impl Link {
         self.incoming(if side == Side::Client { Side::Server } else { Side::Client })
     }
 
-    /// Nothing follows what is on its way to `side`.
+    /// Whether nothing follows the bytes that are on their way to `side`.
     fn is_over(&self, side: Side) -> bool {
         if side == Side::Client { self.closed } else { self.shut }
     }
@@ -77,72 +78,72 @@ impl Link {
         if side == Side::Client { self.server } else { self.client }
     }
 
-    /// Whether a shard has, or wants, its client's end.
+    /// Whether a shard holds the client's end, established or not.
     pub fn is_held(&self) -> bool {
         self.client.is_some() && !self.shut && !self.reset
     }
 }
 
-/// What a destination does with those that connect.
+/// An address that shards may connect to.
 #[derive(Debug, Default)]
-pub struct Entrance {
-    /// The shards that serve it, if it is a real one.
+pub struct Endpoint {
+    /// The shards that accept its connections; empty for a simulated destination.
     pub shards: Vec<usize>,
-    /// It refuses connections.
+    /// Connections are refused.
     pub refuses: bool,
-    /// Connections are neither made nor refused.
+    /// Connections are neither accepted nor refused.
     pub hangs: bool,
 }
 
-/// Every link, and which shards were woken.
+/// Every connection, and which shards were woken.
 #[derive(Debug)]
 pub struct Network {
-    /// Every connection that was ever made.
+    /// Every connection that was ever asked for, by its number.
     pub links: Vec<Link>,
-    /// Where shards may connect to.
-    pub entrances: Vec<Entrance>,
+    /// The addresses that shards may connect to, by the number of the destination.
+    pub endpoints: Vec<Endpoint>,
     wakers: Vec<Arc<Waker>>,
     woken: Vec<bool>,
     random: fastrand::Rng,
 }
 
 impl Network {
-    /// A network of so many shards, whose randomness `seed` decides.
+    /// A network of `shards` shards. `seed` decides how bytes are cut and delayed.
     #[must_use]
     pub fn new(seed: u64, shards: usize) -> Self {
         let wakers = (0..shards).map(|_| Arc::new(Waker::for_tests())).collect();
         let random = fastrand::Rng::with_seed(seed ^ 0x5eed);
-        Self { links: Vec::new(), entrances: Vec::new(), wakers, woken: vec![false; shards], random }
+        Self { links: Vec::new(), endpoints: Vec::new(), wakers, woken: vec![false; shards], random }
     }
 
-    /// A client connects to a shard; the number of its link.
+    /// Connects a simulated client to a shard and returns the number of the link.
     pub fn connect(&mut self, shard: usize) -> usize {
-        self.links.push(Link { server: Some(shard), stands: true, ..Link::default() });
+        self.links.push(Link { server: Some(shard), established: true, ..Link::default() });
         self.woken[shard] = true;
         self.links.len() - 1
     }
 
-    /// A client or a destination did something that the shard's kernel would report.
-    pub fn stir(&mut self, link: usize) {
+    /// Wakes the shards that hold an end of the link: something happened that their kernel would report.
+    pub fn wake_ends(&mut self, link: usize) {
         let Link { server, client, .. } = self.links[link];
         for shard in [server, client].into_iter().flatten() {
             self.woken[shard] = true;
         }
     }
 
-    /// Something may have changed for everybody.
-    pub fn stir_all(&mut self) {
+    /// Wakes every shard.
+    pub fn wake_all(&mut self) {
         self.woken.fill(true);
     }
 
-    /// Whether the shard would be awake now: by its network or by a peer.
+    /// Whether the shard was woken, by its kernel or by another shard, since this was last asked.
     pub fn take_wake(&mut self, shard: usize) -> bool {
         std::mem::take(&mut self.woken[shard])
     }
 }
 
 #[derive(Debug)]
-struct Place {
+struct Slot {
     generation: u32,
     conn: Option<Conn>,
 }
@@ -163,45 +164,45 @@ pub struct SimDriver {
     shard: usize,
     network: Rc<RefCell<Network>>,
     admission: Arc<Admission>,
-    places: Vec<Place>,
+    slots: Vec<Slot>,
     free: Vec<u32>,
     buffers: Vec<Option<Vec<u8>>>,
     deferred: Vec<Event>,
 }
 
 impl SimDriver {
-    /// That of a shard, by its number among all that are on the network.
+    /// The driver of a shard. `shard` is its number among all shards on the network.
     pub fn new(shard: usize, network: Rc<RefCell<Network>>, admission: Arc<Admission>) -> Self {
-        let (places, free, buffers, deferred) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { shard, network, admission, places, free, buffers, deferred }
+        let (slots, free, buffers, deferred) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { shard, network, admission, slots, free, buffers, deferred }
     }
 
-    /// Connections it has, and buffers it lent and did not get back.
-    pub fn left_behind(&self) -> (usize, usize) {
-        (self.places.iter().flat_map(|place| &place.conn).count(), self.buffers.iter().flatten().count())
+    /// The number of open connections, and of lent buffers that were not given back.
+    pub fn left_over(&self) -> (usize, usize) {
+        (self.slots.iter().flat_map(|slot| &slot.conn).count(), self.buffers.iter().flatten().count())
     }
 
     fn conn(&mut self, conn: ConnId) -> Option<&mut Conn> {
-        let place = &mut self.places[conn.index as usize];
-        if place.generation == conn.generation { place.conn.as_mut() } else { None }
+        let slot = &mut self.slots[conn.index as usize];
+        if slot.generation == conn.generation { slot.conn.as_mut() } else { None }
     }
 
     fn open(&mut self, link: usize, side: Side) -> ConnId {
         let index = self.free.pop().unwrap_or_else(|| {
-            self.places.push(Place { generation: 0, conn: None });
-            self.places.len() as u32 - 1
+            self.slots.push(Slot { generation: 0, conn: None });
+            self.slots.len() as u32 - 1
         });
-        let place = &mut self.places[index as usize];
-        place.generation += 1;
+        let slot = &mut self.slots[index as usize];
+        slot.generation += 1;
         let outbox = Outbox::default();
-        place.conn = Some(Conn { link, side, outbox, paused: false, ended: false, closing: false });
-        ConnId { index, generation: place.generation }
+        slot.conn = Some(Conn { link, side, outbox, paused: false, ended: false, closing: false });
+        ConnId { index, generation: slot.generation }
     }
 
     fn accept(&mut self, events: &mut Vec<Event>) {
         let shared = Rc::clone(&self.network);
         for (number, link) in shared.borrow_mut().links.iter_mut().enumerate() {
-            if link.server != Some(self.shard) || link.accepted || !link.stands {
+            if link.server != Some(self.shard) || link.accepted || !link.established {
                 continue;
             }
             link.accepted = true;
@@ -210,21 +211,21 @@ impl SimDriver {
         }
     }
 
-    /// What became of a connection that was asked for.
+    /// Establishes or refuses a connection that was asked for, or leaves it for later.
     fn try_connect(&mut self, id: ConnId, link: usize, network: &mut Network, events: &mut Vec<Event>) {
-        let Network { links, entrances, woken, random, .. } = network;
+        let Network { links, endpoints, woken, random, .. } = network;
         let link = &mut links[link];
-        let entrance = &entrances[link.destination.expect("a shard connected")];
-        if entrance.hangs {
+        let endpoint = &endpoints[link.destination.expect("a shard connected")];
+        if endpoint.hangs {
             return;
         }
         if random.bool() {
             woken[self.shard] = true; // delayed
-        } else if entrance.refuses {
+        } else if endpoint.refuses {
             self.forget(id, network);
             events.push(Event::Closed { conn: id });
         } else {
-            link.stands = true;
+            link.established = true;
             events.push(Event::Connected { conn: id });
             link.server.into_iter().for_each(|shard| woken[shard] = true);
         }
@@ -233,10 +234,10 @@ impl SimDriver {
     fn receive(&mut self, index: usize, events: &mut Vec<Event>) {
         let shared = Rc::clone(&self.network);
         let network = &mut *shared.borrow_mut();
-        let Place { generation, conn: Some(conn) } = &mut self.places[index] else { return };
+        let Slot { generation, conn: Some(conn) } = &mut self.slots[index] else { return };
         let id = ConnId { index: index as u32, generation: *generation };
         let link = &mut network.links[conn.link];
-        if !link.stands {
+        if !link.established {
             let link = conn.link;
             return self.try_connect(id, link, network, events);
         }
@@ -249,7 +250,7 @@ impl SimDriver {
             events.append(&mut self.deferred);
             return;
         }
-        // Several may come in one turn.
+        // Several buffers may arrive in one turn.
         loop {
             if conn.paused || conn.ended || conn.closing {
                 return;
@@ -280,11 +281,11 @@ impl SimDriver {
     }
 
     fn forget(&mut self, id: ConnId, network: &mut Network) {
-        if let Some(mut conn) = self.places[id.index as usize].conn.take() {
+        if let Some(mut conn) = self.slots[id.index as usize].conn.take() {
             conn.outbox.clear(|pinned| self.deferred.push(Event::Released { pinned }));
             let link = &mut network.links[conn.link];
             link.leave(conn.side);
-            // Of a destination that has not read all: either it does so later, or it never does.
+            // A destination that has not read everything either reads it later or never does.
             link.reset |= conn.side == Side::Client && network.random.bool();
             link.other(conn.side).into_iter().for_each(|shard| network.woken[shard] = true);
             self.free.push(id.index);
@@ -294,7 +295,7 @@ impl SimDriver {
         }
     }
 
-    /// Move what the other end's socket takes.
+    /// Moves as many bytes as the other end's socket takes.
     fn flush(&mut self, id: ConnId) {
         let shared = Rc::clone(&self.network);
         let network = &mut *shared.borrow_mut();
@@ -303,7 +304,7 @@ impl SimDriver {
         let was_high = conn.outbox.len() > outbox::LOW_WATER_BYTES;
         let mut released = Vec::new();
         while !conn.outbox.is_empty() && !link.reset {
-            assert!(link.stands, "sent before the connection was made");
+            assert!(link.established, "sent before the connection was made");
             let outgoing = link.outgoing(conn.side);
             let room = SOCKET_BYTES.saturating_sub(outgoing.len());
             if room == 0 {
@@ -341,9 +342,9 @@ impl Driver for SimDriver {
     fn turn(&mut self, _wait: Wait, events: &mut Vec<Event>) -> io::Result<()> {
         events.append(&mut self.deferred);
         self.accept(events);
-        for index in 0..self.places.len() {
+        for index in 0..self.slots.len() {
             self.receive(index, events);
-            let generation = self.places[index].generation;
+            let generation = self.slots[index].generation;
             self.flush(ConnId { index: index as u32, generation });
         }
         events.append(&mut self.deferred);
@@ -415,9 +416,9 @@ impl Driver for SimDriver {
     }
 
     fn backlog(&self, conn: ConnId) -> usize {
-        let place = &self.places[conn.index as usize];
-        match &place.conn {
-            Some(open) if place.generation == conn.generation => open.outbox.len(),
+        let slot = &self.slots[conn.index as usize];
+        match &slot.conn {
+            Some(open) if slot.generation == conn.generation => open.outbox.len(),
             _ => 0,
         }
     }
@@ -451,7 +452,7 @@ impl Driver for SimDriver {
         let network = &mut *shared.borrow_mut();
         let port = address.as_socket().expect("an internet address").port();
         let number = usize::from(port - PORT_FIRST);
-        let Entrance { shards, refuses, .. } = &network.entrances[number];
+        let Endpoint { shards, refuses, .. } = &network.endpoints[number];
         if *refuses && network.random.bool() {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
@@ -487,6 +488,6 @@ impl Driver for SimDriver {
     }
 
     fn has_unsent(&self) -> bool {
-        self.places.iter().flat_map(|place| &place.conn).any(|conn| conn.closing)
+        self.slots.iter().flat_map(|slot| &slot.conn).any(|conn| conn.closing)
     }
 }

@@ -1,5 +1,5 @@
-//! The shards of one server on the simulated network. They sleep as their hosts have them sleep, and one that is not woken
-//! when it should be is found out.
+//! The shards of one server on the simulated network. They sleep as their hosts let them sleep: a shard that
+//! is not woken when it should be stops the simulation, which fails.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -12,22 +12,22 @@ use corecached_shard::{CoreSetup, Progress, ServerContext, Service, Shard, count
 
 use crate::network::{Network, SimDriver};
 
-/// Turns of every shard after which nothing that can be done is left to do.
+/// Turns after which every shard has done everything that it can do.
 const SETTLE_TURNS: usize = 64;
 
-/// What a service has at one moment, and must have nothing of once nothing is under way.
+/// What a service holds at one moment. Once nothing is pending, it must hold nothing.
 #[derive(Debug, Default)]
 pub struct Leftovers {
     /// Connections that the service made itself. Idle ones may stay.
     pub connections: usize,
-    /// Everything else, by name.
+    /// The number of everything else, each with its name.
     pub counts: Vec<(&'static str, usize)>,
 }
 
 /// The shards of one server, stepped on one thread.
 pub struct Shards<S: Service> {
     network: Rc<RefCell<Network>>,
-    /// The number of the first of them on the network.
+    /// The number of the first shard on the network.
     first: usize,
     shards: Vec<Shard<SimDriver, S>>,
     asleep: Vec<bool>,
@@ -36,8 +36,8 @@ pub struct Shards<S: Service> {
 }
 
 impl<S: Service> Shards<S> {
-    /// The shards with these ends of their mesh and these services, numbered from `first` on the network. `leftovers` tells
-    /// what a service has.
+    /// One shard for each mesh and service, numbered from `first` on the network. `leftovers` returns what a
+    /// service holds.
     pub fn new(
         network: &Rc<RefCell<Network>>,
         first: usize,
@@ -61,17 +61,17 @@ impl<S: Service> Shards<S> {
         Self { network: Rc::clone(network), first, shards, asleep, context: context.clone(), leftovers }
     }
 
-    /// How many there are.
+    /// The number of shards.
     pub fn len(&self) -> usize {
         self.shards.len()
     }
 
-    /// Which of them sleep.
+    /// Which shards sleep, by number.
     pub fn asleep(&self) -> &[bool] {
         &self.asleep
     }
 
-    /// One of them takes a turn, if it is awake. False when nothing came of it.
+    /// Lets a random shard take a turn, if it is awake. False when it did nothing.
     pub fn step(&mut self, random: &mut fastrand::Rng) -> bool {
         let number = random.usize(..self.shards.len());
         if self.asleep[number] {
@@ -92,7 +92,7 @@ impl<S: Service> Shards<S> {
         }
     }
 
-    /// Everybody does what is left to do.
+    /// Lets every shard do everything that it can do.
     pub fn settle(&mut self) {
         for _ in 0..SETTLE_TURNS {
             for (shard, asleep) in self.shards.iter_mut().zip(&mut self.asleep) {
@@ -104,16 +104,16 @@ impl<S: Service> Shards<S> {
         }
     }
 
-    /// Whether no client is connected, and nothing that was asked is under way.
+    /// Whether no client is connected and no request is pending.
     pub fn is_empty(&self) -> bool {
         let mut left = self.shards.iter().flat_map(|shard| (self.leftovers)(shard.service()).counts);
         self.context.network.admission.open() == 0 && left.all(|(_, count)| count == 0)
     }
 
-    /// Checks that nothing is left behind by clients that are gone, or of what destinations were asked.
+    /// Checks that clients that are gone, and requests to destinations, left nothing over.
     ///
     /// # Panics
-    /// When something is.
+    /// When a connection, a buffer, an upload, a pin or anything that the service counts is left.
     pub fn check_empty(&mut self) {
         let (_, store) = counters::sum(&self.context.cells);
         assert_eq!((store.uploads, store.segments_pinned), (0, 0), "uploads or pins were leaked");
@@ -121,11 +121,11 @@ impl<S: Service> Shards<S> {
         for shard in &mut self.shards {
             let Leftovers { connections, counts } = (self.leftovers)(shard.service());
             assert_eq!(
-                shard.driver_mut().left_behind(),
+                shard.driver_mut().left_over(),
                 (connections, 0),
                 "connections or buffers were leaked"
             );
-            assert!(counts.iter().all(|(_, count)| *count == 0), "left behind: {counts:?}");
+            assert!(counts.iter().all(|(_, count)| *count == 0), "left over: {counts:?}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The server's end of one connection, without sockets, and what a server does wrong: faults that a test begins
-//! and a seed fills in.
+//! The server's end of one connection, without sockets, and the faults of a server, which a test begins and a
+//! seed fills in.
 
 use corecached_protocol::{Command, Limits, Parsed, Parser, Reply, data_block};
 
@@ -47,8 +47,8 @@ pub struct Faults {
 }
 
 impl Faults {
-    /// No fault yet. [`Fault::BreakOff`] cuts the next reply of `break_off_bytes` and more, and of smaller ones
-    /// one in eight: where values are relayed in pieces, the large ones are few, and worth more.
+    /// No fault yet. [`Fault::BreakOff`] cuts the next reply of `break_off_bytes` and more, and of smaller
+    /// ones one in eight: where values are relayed in pieces, the large ones are few, and worth more.
     #[must_use]
     pub fn with_break_off_bytes(break_off_bytes: usize) -> Self {
         Self { break_off_bytes, ..Self::default() }

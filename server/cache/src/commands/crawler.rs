@@ -49,7 +49,7 @@ pub(crate) enum CrawlerAction {
 
 /// Whether lists may be made, and whether one is being made.
 #[derive(Debug, Default)]
-pub struct Crawler {
+pub(crate) struct Crawler {
     /// Set by `lru_crawler disable`.
     disabled: AtomicBool,
     /// A list is being made.

@@ -30,13 +30,13 @@ impl Prefixes {
     /// Counters for prefixes: the bytes of a key before its first `delimiter`. A key without one is not
     /// counted.
     #[must_use]
-    pub fn new(delimiter: u8) -> Self {
+    pub(crate) fn new(delimiter: u8) -> Self {
         Self { delimiter, counters: HashMap::new() }
     }
 
     /// Counts `command`, which has been carried out. It changed the counters of the shard from `before` to
     /// `after`.
-    pub fn count(&mut self, command: &Command<'_>, before: &Counters, after: &Counters) {
+    pub(crate) fn count(&mut self, command: &Command<'_>, before: &Counters, after: &Counters) {
         let key = match command {
             Command::Retrieve(retrieve) => retrieve.key,
             Command::Store(store) => store.key,
@@ -70,7 +70,7 @@ impl Prefixes {
 
     /// The counters as text for another shard: a line for each prefix, with the prefix and its four counters.
     #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         use std::io::Write;
         let mut lines = Vec::new();
         for (prefix, counters) in &self.counters {

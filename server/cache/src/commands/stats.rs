@@ -40,7 +40,7 @@ pub(crate) enum StatsTopic {
 impl StatsTopic {
     /// The topic of `stats WORDS`.
     #[must_use]
-    pub fn parse(words: &[u8]) -> Self {
+    pub(crate) fn parse(words: &[u8]) -> Self {
         match words {
             b"reset" => Self::Reset,
             b"conns" => Self::Conns,

@@ -24,17 +24,17 @@ pub(crate) const QUEUE_BYTES_MAX: usize = 256 * 1024;
 /// Classes of events, one bit each.
 pub(crate) mod class {
     /// Lookups of a key, with those that come before a write.
-    pub const FETCHERS: u32 = 1;
+    pub(crate) const FETCHERS: u32 = 1;
     /// Commands that store a value, whether or not it was stored.
-    pub const MUTATIONS: u32 = 1 << 1;
+    pub(crate) const MUTATIONS: u32 = 1 << 1;
     /// Items that were evicted.
-    pub const EVICTIONS: u32 = 1 << 2;
+    pub(crate) const EVICTIONS: u32 = 1 << 2;
     /// Connections that are opened or closed.
-    pub const CONNEVENTS: u32 = 1 << 3;
+    pub(crate) const CONNEVENTS: u32 = 1 << 3;
     /// Items that were deleted.
-    pub const DELETIONS: u32 = 1 << 4;
+    pub(crate) const DELETIONS: u32 = 1 << 4;
     /// Classes of parts of memcached that this server does not have. They have no events.
-    pub const SILENT: u32 = 1 << 5;
+    pub(crate) const SILENT: u32 = 1 << 5;
 }
 
 /// The classes that `words` name, or [`class::FETCHERS`] when they name none. `None` when a word is no class.
@@ -55,7 +55,7 @@ pub(crate) fn parse_classes(words: &[u8]) -> Option<u32> {
 
 /// All watchers of the server.
 #[derive(Debug, Default)]
-pub struct Watchers {
+pub(crate) struct Watchers {
     /// The classes that at least one of them watches.
     classes: AtomicU32,
     /// The number of the last line (`gid`), over all shards.
@@ -101,12 +101,12 @@ pub(crate) struct WatchJournal {
 impl WatchJournal {
     /// Whether there is nothing to publish.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.lines.is_empty() && self.dropped == 0
     }
 
     /// Adds a line of this class. `write` appends its text, which comes after the time and the number.
-    pub fn add_line(&mut self, class: u32, watchers: &Watchers, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(crate) fn add_line(&mut self, class: u32, watchers: &Watchers, write: impl FnOnce(&mut Vec<u8>)) {
         if self.bytes.len() > JOURNAL_BYTES_MAX {
             self.dropped += 1;
             return;
@@ -120,7 +120,7 @@ impl WatchJournal {
     }
 
     /// Counts lines that were dropped before they came to this journal.
-    pub fn count_dropped(&mut self, count: u64) {
+    pub(crate) fn count_dropped(&mut self, count: u64) {
         self.dropped += count;
     }
 }

@@ -127,31 +127,31 @@ pub(super) struct Extended(Vec<(String, Option<String>)>);
 
 impl Extended {
     /// Their names, in the order given.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|(name, _)| name.as_str())
     }
 
     /// Whether suboption `name` was given.
     #[must_use]
-    pub fn is_set(&self, name: &str) -> bool {
+    pub(super) fn is_set(&self, name: &str) -> bool {
         self.names().any(|given| given == name)
     }
 
     /// The value that suboption `name` was set to last.
     #[must_use]
-    pub fn value(&self, name: &str) -> Option<&str> {
+    pub(super) fn value(&self, name: &str) -> Option<&str> {
         self.0.iter().rev().find(|(given, _)| given == name)?.1.as_deref()
     }
 
     /// The number that suboption `name` was set to last.
     #[must_use]
-    pub fn number(&self, name: &str) -> Option<u64> {
+    pub(super) fn number(&self, name: &str) -> Option<u64> {
         self.value(name)?.parse().ok()
     }
 
     /// The suboptions without effect, as they are named in the log.
     #[must_use]
-    pub fn without_effect(&self) -> Vec<String> {
+    pub(super) fn without_effect(&self) -> Vec<String> {
         self.names().filter(|name| !WITH_EFFECT.contains(name)).map(|name| format!("-o {name}")).collect()
     }
 }

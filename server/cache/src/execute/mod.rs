@@ -53,7 +53,7 @@ impl StoreCommand<'_> {
     ///
     /// Appends nothing when the client gets no reply. A value longer than `copy_max` is not appended but
     /// returned.
-    pub fn execute(
+    pub(crate) fn execute(
         &mut self,
         command: &Command<'_>,
         hash: u64,
@@ -101,7 +101,7 @@ impl StoreCommand<'_> {
 
     /// Carries out `command` with a value that was uploaded in pieces. `upload` is `None` when there was no
     /// memory for it.
-    pub fn commit(
+    pub(crate) fn commit(
         &mut self,
         command: &Command<'_>,
         hash: u64,
@@ -148,7 +148,7 @@ impl StoreCommand<'_> {
     }
 
     /// Deletes the key, without a reply.
-    pub fn unlink(&mut self, key: Key<'_>) {
+    pub(crate) fn unlink(&mut self, key: Key<'_>) {
         let _ = self.store.delete(key, &DeleteHow::default(), self.now);
     }
 

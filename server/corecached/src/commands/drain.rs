@@ -12,7 +12,7 @@ use super::error::CommandError;
 /// Makes a server fail /readyz from now on, then waits while it keeps serving; stop it with a signal after that.
 #[derive(Debug, Parser)]
 #[command(name = "corecached drain", bin_name = "corecached drain", disable_version_flag = true)]
-pub struct DrainArgs {
+pub(crate) struct DrainArgs {
     /// Address of the server's --admin-listen, on this machine
     #[arg(value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9150")]
     pub target: SocketAddr,
@@ -31,7 +31,7 @@ const RESPONSE_BYTES_MAX: u64 = 4096;
 ///
 /// # Errors
 /// The stop could not be announced. In that case it does not wait.
-pub fn drain(args: &DrainArgs) -> Result<(), CommandError> {
+pub(crate) fn drain(args: &DrainArgs) -> Result<(), CommandError> {
     let target = args.target.to_string();
     let failed = |step| CommandError::exchange(&target, step);
     let mut stream = TcpStream::connect_timeout(&args.target, TIMEOUT).map_err(failed("connect"))?;

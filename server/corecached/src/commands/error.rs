@@ -8,7 +8,7 @@ use corecached_net::tls::TlsError;
 
 /// Why `drain`, `healthcheck` or `seccomp-profile` fails: what was being done, to what, and the cause.
 #[derive(Debug, thiserror::Error)]
-pub enum CommandError {
+pub(crate) enum CommandError {
     /// A step of the exchange with the server failed.
     #[error("{target}: {step}: {source}")]
     Exchange {
@@ -86,7 +86,7 @@ pub enum CommandError {
 
 impl CommandError {
     /// Makes an error of a step of the exchange with the server at `target` from its cause.
-    pub fn exchange(target: &str, step: &'static str) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn exchange(target: &str, step: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Exchange { target: target.to_owned(), step, source }
     }
 }

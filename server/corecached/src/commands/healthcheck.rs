@@ -16,7 +16,7 @@ use super::error::CommandError;
 /// Makes a round trip to a cache or a proxy; the exit code is 0 when it answers in time, else 1.
 #[derive(Debug, Parser)]
 #[command(name = "corecached healthcheck", bin_name = "corecached healthcheck", disable_version_flag = true)]
-pub struct HealthcheckArgs {
+pub(crate) struct HealthcheckArgs {
     /// Address of the server
     #[arg(value_name = "HOST:PORT", default_value = "127.0.0.1:11211")]
     pub target: String,
@@ -107,7 +107,7 @@ impl Write for Timed {
 ///
 /// # Errors
 /// Why the round trip failed, at the last address of the server if it has several.
-pub fn check(args: &HealthcheckArgs) -> Result<(), CommandError> {
+pub(crate) fn check(args: &HealthcheckArgs) -> Result<(), CommandError> {
     let deadline = Instant::now() + Duration::from_millis(args.timeout_ms);
     let exchanges = exchanges(args)?;
     let secure = secure(args)?;

@@ -1,6 +1,6 @@
 //! The commands of the binary that end by themselves.
 
-pub mod drain;
-pub mod error;
-pub mod healthcheck;
-pub mod seccomp;
+pub(crate) mod drain;
+pub(crate) mod error;
+pub(crate) mod healthcheck;
+pub(crate) mod seccomp;

@@ -20,7 +20,7 @@ const PROFILE: &str = include_str!("../../../../deploy/chart/seccomp/corecached-
     bin_name = "corecached seccomp-profile",
     disable_version_flag = true
 )]
-pub struct SeccompArgs {
+pub(crate) struct SeccompArgs {
     /// Write the profile to this file instead, and create missing folders
     #[arg(short = 'i', long, value_name = "FILE")]
     pub install: Option<PathBuf>,
@@ -34,7 +34,7 @@ pub struct SeccompArgs {
 ///
 /// # Errors
 /// The profile could not be written.
-pub fn run(args: &SeccompArgs) -> Result<(), CommandError> {
+pub(crate) fn run(args: &SeccompArgs) -> Result<(), CommandError> {
     let Some(file) = &args.install else {
         return std::io::stdout().write_all(PROFILE.as_bytes()).map_err(CommandError::Print);
     };

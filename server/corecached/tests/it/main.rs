@@ -4,6 +4,8 @@
 //! Every test starts the servers that it needs on free ports of the loopback interface and ends them, so that
 //! all tests may run at once. Whatever a test waits for is polled with a deadline.
 
+#![allow(unreachable_pub, reason = "a test binary has no face")]
+
 mod support;
 
 mod admin;

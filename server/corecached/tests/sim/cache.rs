@@ -20,7 +20,7 @@ use corecached_testkit::network::Network;
 use corecached_testkit::shards::{Leftovers, Shards};
 
 /// What the shards of a simulated server share.
-pub fn context(
+pub(crate) fn context(
     presence: Arc<[Presence]>,
     clock: &Arc<Clock>,
     shards: usize,
@@ -41,8 +41,8 @@ pub fn context(
     }
 }
 
-/// A cache of so many shards, numbered from `first` on the network.
-pub fn cache(
+/// A cache of `shards` shards, numbered from `first` on the network.
+pub(crate) fn cache(
     network: &Rc<RefCell<Network>>,
     first: usize,
     shards: usize,

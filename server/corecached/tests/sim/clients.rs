@@ -17,36 +17,36 @@ struct Stored {
     value: Vec<u8>,
 }
 
-/// Whom clients speak to.
+/// The server that clients are connected to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Speaks {
+pub(crate) enum ServerKind {
     /// A cache.
-    Directly,
-    /// A proxy before caches. It closes the connection of a client that it does not understand.
-    Proxied,
+    Cache,
+    /// A proxy before caches. It closes the connection of a client whose command it cannot read.
+    Proxy,
 }
 
 /// One simulated client.
-pub struct Client {
+pub(crate) struct Client {
     number: usize,
     link: usize,
     random: fastrand::Rng,
-    /// How it will end, if not in good order.
+    /// What the client does wrong.
     fault: Fault,
     stored: BTreeMap<Vec<u8>, Stored>,
-    /// Bytes made and not sent.
+    /// Bytes of commands that were not sent yet.
     unsent: VecDeque<u8>,
-    /// Replies due and not received.
+    /// Bytes of replies that were not received yet.
     expected: VecDeque<u8>,
     commands: u64,
     done: bool,
-    speaks: Speaks,
+    server: ServerKind,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fault {
     None,
-    /// Shuts down its side after the last command, and still wants every reply.
+    /// Shuts down its side after the last command, and still expects every reply.
     HalfClose,
     /// Breaks the connection at some point.
     Reset,
@@ -71,7 +71,13 @@ impl std::fmt::Debug for Client {
 }
 
 impl Client {
-    pub fn new(number: usize, link: usize, mut random: fastrand::Rng, faults: bool, speaks: Speaks) -> Self {
+    pub(crate) fn new(
+        number: usize,
+        link: usize,
+        mut random: fastrand::Rng,
+        faults: bool,
+        server: ServerKind,
+    ) -> Self {
         let fault = match random.u8(..8) {
             0 | 1 if faults => Fault::HalfClose,
             2 | 3 if faults => Fault::Reset,
@@ -88,26 +94,26 @@ impl Client {
             expected: VecDeque::new(),
             commands: 0,
             done: false,
-            speaks,
+            server,
         }
     }
 
-    pub fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.done
     }
 
-    pub fn commands(&self) -> u64 {
+    pub(crate) fn commands(&self) -> u64 {
         self.commands
     }
 
-    pub fn hang_up(&self, network: &mut Network) {
+    pub(crate) fn hang_up(&self, network: &mut Network) {
         network.links[self.link].shut = true;
         network.links[self.link].to_client.clear();
-        network.stir(self.link);
+        network.wake_ends(self.link);
     }
 
-    /// Send a little, read a little. False when nothing changed.
-    pub fn step(&mut self, network: &mut Network) -> bool {
+    /// Sends a part and reads a part. False when nothing changed.
+    pub(crate) fn step(&mut self, network: &mut Network) -> bool {
         if self.done {
             return false;
         }
@@ -123,14 +129,14 @@ impl Client {
         moved |= self.read(network);
         if self.fault == Fault::Reset && self.random.u16(..400) == 0 {
             network.links[self.link].reset = true;
-            network.stir(self.link);
+            network.wake_ends(self.link);
             self.done = true;
             return true;
         }
         if self.commands >= COMMANDS && self.unsent.is_empty() {
             if self.fault == Fault::HalfClose {
                 network.links[self.link].shut = true;
-                network.stir(self.link);
+                network.wake_ends(self.link);
             }
             self.done = self.expected.is_empty();
         }
@@ -146,13 +152,13 @@ impl Client {
         }
         let len = if self.random.bool() { room } else { self.random.usize(1..=room) };
         link.to_server.extend(self.unsent.drain(..len));
-        network.stir(self.link);
+        network.wake_ends(self.link);
         true
     }
 
     fn read(&mut self, network: &mut Network) -> bool {
         if self.fault == Fault::Stall && (self.commands < COMMANDS || !self.unsent.is_empty()) {
-            // Never reading at all would rightly stop the server from taking more: only be slow.
+            // A server rightly stops reading from a client that never reads. This one is only slow.
             if self.random.u16(..200) != 0 {
                 return !network.links[self.link].to_client.is_empty(); // it could, and will
             }
@@ -165,7 +171,7 @@ impl Client {
         let most = link.to_client.len();
         let len = if self.random.bool() { most } else { self.random.usize(1..=most) };
         let got: Vec<u8> = link.to_client.drain(..len).collect();
-        network.stir(self.link);
+        network.wake_ends(self.link);
         let want: Vec<u8> = self.expected.drain(..len.min(self.expected.len())).collect();
         if got != want {
             let at = got
@@ -231,7 +237,7 @@ impl Client {
                 self.say(b"version\r\n");
                 self.expect(b"VERSION 1.6.45\r\n");
             }
-            14 if self.speaks == Speaks::Proxied => self.get(),
+            14 if self.server == ServerKind::Proxy => self.get(),
             14 => {
                 self.say(b"nonsense and more\r\n");
                 self.expect(b"ERROR\r\n");

@@ -1,8 +1,11 @@
-//! The whole data path without kernel, threads or time: shards over a simulated network, stepped by a seed. That of a
-//! proxy is in [`proxy`].
+//! The whole data path without kernel, threads or time: shards over a simulated network, stepped by a seed.
+//! The data path of a proxy is in [`proxy`].
 //!
-//! Same shards, sessions, mesh and stores as in production. The network splits and delays bytes, clients read slowly,
-//! stall, shut down and reset; shards sleep for real, and one that is not woken when it should be is found out.
+//! Shards, sessions, mesh and stores are those of production. The network splits and delays bytes; clients
+//! read slowly, stall, shut down and reset; shards sleep, and one that is not woken when it should be fails
+//! the test.
+
+#![allow(unreachable_pub, reason = "a test binary has no face")]
 
 mod cache;
 mod clients;
@@ -13,7 +16,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use cache::cache;
-use clients::{Client, Speaks};
+use clients::{Client, ServerKind};
 use corecached_cache::Cache;
 use corecached_shard::clock::Clock;
 use corecached_testkit::network::Network;
@@ -35,13 +38,13 @@ impl World {
         let clients = (0..clients)
             .map(|number| {
                 let link = network.borrow_mut().connect(random.usize(..shards.len()));
-                Client::new(number, link, random.fork(), faults, Speaks::Directly)
+                Client::new(number, link, random.fork(), faults, ServerKind::Cache)
             })
             .collect();
         Self { network, shards, clients, random }
     }
 
-    /// Run until every client is done; panics when something is wrong, or when nobody can move.
+    /// Runs until every client is done. Panics when a reply is wrong, or when nothing changes any more.
     fn run(&mut self) {
         let mut idle_steps = 0u32;
         while self.clients.iter().any(|client| !client.is_done()) {
@@ -51,7 +54,7 @@ impl World {
             if idle_steps > 20_000 {
                 let waiting: Vec<_> = self.clients.iter().filter(|client| !client.is_done()).collect();
                 panic!(
-                    "nobody moves: shards asleep {:?}, waiting clients {waiting:#?}",
+                    "nothing changes any more: shards asleep {:?}, waiting clients {waiting:#?}",
                     self.shards.asleep()
                 );
             }
@@ -63,7 +66,7 @@ impl World {
         self.clients[number].step(&mut self.network.borrow_mut())
     }
 
-    /// Close every connection, let the shards settle, and check that nothing is left behind.
+    /// Closes every connection, lets the shards settle, and checks that nothing is left over.
     fn finish(mut self) -> u64 {
         let commands = self.clients.iter().map(Client::commands).sum();
         for client in &self.clients {
@@ -96,7 +99,8 @@ fn simulate(seeds: std::ops::Range<u64>, clients: usize, faults: bool) {
     println!("{} runs, {commands} commands answered as expected", (seeds.end - seeds.start) * 3);
 }
 
-/// Seeds from `CORECACHED_SIM_FIRST` on, as many as `CORECACHED_SIM_SEEDS` says: else from 0, and so many.
+/// The seeds of a test: from `CORECACHED_SIM_FIRST` on, or from 0, as many as `CORECACHED_SIM_SEEDS` says, or
+/// `default`.
 fn seeds(default: u64) -> std::ops::Range<u64> {
     let number = |name| std::env::var(name).ok().and_then(|text: String| text.parse::<u64>().ok());
     let first = number("CORECACHED_SIM_FIRST").unwrap_or(0);

@@ -2,6 +2,8 @@
 //! file may be, which words are not used, and that the documentation names everything that a user can set.
 //! Every message says how to fix the lines that it lists.
 
+#![allow(unreachable_pub, reason = "a test binary has no face")]
+
 mod arrows;
 mod circles;
 mod documented;

@@ -46,7 +46,7 @@ pub(crate) struct PoolUse<'a> {
 
 /// How keys are laid out over children.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Hash {
+pub(crate) struct Hash {
     /// The scheme.
     pub distribution: Distribution,
     /// What of the key is hashed.
@@ -76,9 +76,9 @@ pub(crate) struct ErrorSet(u16);
 
 impl ErrorSet {
     /// No error.
-    pub const EMPTY: Self = Self(0);
+    pub(crate) const EMPTY: Self = Self(0);
     /// mcrouter's default: all but a bad key and what the client did wrong.
-    pub const DEFAULT: Self = Self::EMPTY
+    pub(crate) const DEFAULT: Self = Self::EMPTY
         .with(ErrorKind::Busy)
         .with(ErrorKind::Timeout)
         .with(ErrorKind::ConnectTimeout)
@@ -91,13 +91,13 @@ impl ErrorSet {
 
     /// This set and `kind`.
     #[must_use]
-    pub const fn with(self, kind: ErrorKind) -> Self {
+    pub(crate) const fn with(self, kind: ErrorKind) -> Self {
         Self(self.0 | 1 << kind as u16)
     }
 
     /// Whether `kind` is in it.
     #[must_use]
-    pub const fn has(self, kind: ErrorKind) -> bool {
+    pub(crate) const fn has(self, kind: ErrorKind) -> bool {
         self.0 & 1 << kind as u16 != 0
     }
 }
@@ -110,7 +110,7 @@ impl Default for FailoverErrors {
 
 /// What bounds a token bucket.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Limit {
+pub(crate) struct Limit {
     /// Tokens a second; of a failover, tokens a request, from 0 to 1.
     pub rate: f64,
     /// Tokens it holds at most.

@@ -48,7 +48,7 @@ impl WrittenHash {
     ///
     /// # Errors
     /// One of the keys has a value that cannot be.
-    pub fn check(self) -> Result<Hash, HashFault> {
+    pub(crate) fn check(self) -> Result<Hash, HashFault> {
         let named = self.function.as_deref();
         let key_hash = match self.key_hash.as_deref() {
             None => None,

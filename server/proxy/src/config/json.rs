@@ -56,7 +56,7 @@ impl Sources {
     const FILES_MAX: usize = 1000;
 
     /// Reads `text`, which came from `file`.
-    pub fn read(&mut self, file: &str, text: &str) -> Result<Json, ConfigError> {
+    pub(crate) fn read(&mut self, file: &str, text: &str) -> Result<Json, ConfigError> {
         let fault = |line: u32, remedy: &str| ConfigError {
             file: file.into(),
             line,
@@ -84,7 +84,7 @@ impl Sources {
     }
 
     /// An error about the value at `position`.
-    pub fn error(&self, position: Position, key: &str, value: &str, remedy: &str) -> ConfigError {
+    pub(crate) fn error(&self, position: Position, key: &str, value: &str, remedy: &str) -> ConfigError {
         ConfigError {
             file: self.files.get(usize::from(position.file)).cloned().unwrap_or_default(),
             line: position.line,
@@ -175,25 +175,25 @@ pub(super) fn put(members: &mut Vec<(String, Json)>, key: &str, value: Json) {
 }
 
 impl Json {
-    pub fn string(position: Position, text: &str) -> Self {
+    pub(crate) fn string(position: Position, text: &str) -> Self {
         Self { position, node: JsonNode::String(text.into()) }
     }
 
-    pub fn as_str(&self) -> Option<&str> {
+    pub(crate) fn as_str(&self) -> Option<&str> {
         match &self.node {
             JsonNode::String(text) => Some(text),
             _ => None,
         }
     }
 
-    pub fn as_array(&self) -> Option<&[Self]> {
+    pub(crate) fn as_array(&self) -> Option<&[Self]> {
         match &self.node {
             JsonNode::Array(elements) => Some(elements),
             _ => None,
         }
     }
 
-    pub fn as_object(&self) -> Option<&[(String, Self)]> {
+    pub(crate) fn as_object(&self) -> Option<&[(String, Self)]> {
         match &self.node {
             JsonNode::Object(members) => Some(members),
             _ => None,
@@ -201,12 +201,12 @@ impl Json {
     }
 
     /// The member `key` of an object that has it; `null` counts as not there.
-    pub fn get(&self, key: &str) -> Option<&Self> {
+    pub(crate) fn get(&self, key: &str) -> Option<&Self> {
         let (_, value) = self.as_object()?.iter().find(|(name, _)| name == key)?;
         (value.node != JsonNode::Null).then_some(value)
     }
 
-    pub const fn kind(&self) -> &'static str {
+    pub(crate) const fn kind(&self) -> &'static str {
         match self.node {
             JsonNode::Null => "null",
             JsonNode::Bool(_) => "true or false",
@@ -218,7 +218,7 @@ impl Json {
     }
 
     /// For messages: the value, or its kind when it is long.
-    pub fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         let text = self.to_string();
         if text.len() <= 80 { text } else { self.kind().into() }
     }

@@ -12,7 +12,7 @@ const DEPTH_MAX: usize = 250;
 const VALUES_MAX: usize = 1_000_000;
 
 /// Reads the file that an `@import` names.
-pub type Import<'a> = dyn Fn(&str) -> Result<String, ImportError> + 'a;
+pub(crate) type Import<'a> = dyn Fn(&str) -> Result<String, ImportError> + 'a;
 
 /// Why a file cannot be imported.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -110,12 +110,16 @@ const MISSING: &[&str] =
 const LATE: &[&str] = &["is_true", "is_false", "default"];
 
 impl<'a> Preprocessor<'a> {
-    pub fn new(sources: &'a mut Sources, import: &'a Import<'a>, globals: HashMap<String, Json>) -> Self {
+    pub(super) fn new(
+        sources: &'a mut Sources,
+        import: &'a Import<'a>,
+        globals: HashMap<String, Json>,
+    ) -> Self {
         Self { sources, import, macros: HashMap::new(), constants: globals, values: 0 }
     }
 
     /// The configuration without its macros and constants, all calls done.
-    pub fn run(&mut self, config: &Json) -> Result<Json, ConfigError> {
+    pub(super) fn run(&mut self, config: &Json) -> Result<Json, ConfigError> {
         for section in ["macros", "consts"] {
             match config.get(section).map(|section| (section, &section.node)) {
                 None => {}

@@ -32,18 +32,18 @@ mod zone;
 pub(crate) use build::REFUSED;
 pub(crate) use build::{Builder, Checked, WrittenHandle};
 pub use checked::Config;
-pub use concurrency::AdaptiveConcurrency;
+pub(crate) use concurrency::AdaptiveConcurrency;
 
 pub(crate) use handle::{Child, ErrorSet, FailoverErrors, Handle, HandleSet, Handles, PoolUse};
-pub use handle::{HandleId, Hash, Limit, PoolId};
+pub(crate) use handle::{HandleId, Hash, Limit, PoolId};
 pub(crate) use hash::WrittenHash;
 pub(crate) use json::{Json, JsonNode};
-pub use macros::{Import, ImportError};
-pub use options::Options;
+pub(crate) use macros::{Import, ImportError};
+pub(crate) use options::Options;
 pub(crate) use options::normal_prefix;
-pub use pool::{EjectedLimit, Member, Pool, ResolvedPools, Service};
+pub(crate) use pool::{EjectedLimit, Member, Pool, ResolvedPools, Service};
 #[cfg(test)]
-pub use rings::EARLIER_MAX;
-pub use rings::{Ring, Rings};
-pub use server::{Address, Server};
-pub use warm_resize::WarmResize;
+pub(crate) use rings::EARLIER_MAX;
+pub(crate) use rings::{Ring, Rings};
+pub(crate) use server::{Address, Server};
+pub(crate) use warm_resize::WarmResize;

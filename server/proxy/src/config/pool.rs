@@ -91,4 +91,4 @@ pub struct EjectedLimit {
 }
 
 /// Members of pools that were found since the configuration was read, in place of those written.
-pub type ResolvedPools = HashMap<String, Vec<Server>>;
+pub(crate) type ResolvedPools = HashMap<String, Vec<Server>>;

@@ -15,9 +15,9 @@ use super::server::{Address, Server};
 use super::warm_resize::WarmResize;
 
 /// Rings before the newest that are kept; of more changes within a window the oldest are forgotten.
-pub const EARLIER_MAX: usize = 4;
+pub(crate) const EARLIER_MAX: usize = 4;
 /// Lists of servers that wait for the grace of those before; of more the newest takes the place of the last.
-pub const WAITING_MAX: usize = 4;
+pub(super) const WAITING_MAX: usize = 4;
 
 /// The servers of a pool at some time.
 #[derive(Clone, Debug, PartialEq)]

@@ -7,11 +7,11 @@ use crate::request::{BadKey, OwnedRequest};
 
 /// A request that was sent; its reply is brought back under this name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct CallId(pub(super) SlotId);
+pub(crate) struct CallId(pub(super) SlotId);
 
 /// What the caller is to do.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Action {
+pub(crate) enum Action {
     /// Send a request, and bring its reply to [`Execution::replied`](super::Execution::replied), once,
     /// whatever it is.
     Send {
@@ -47,7 +47,7 @@ pub enum Action {
 
 /// What bounds an [`Execution`](super::Execution).
 #[derive(Clone, Copy, Debug)]
-pub struct ExecutionLimits {
+pub(crate) struct ExecutionLimits {
     /// Most requests sent and not answered, and most that a handle holds back. Past it routes see
     /// `SERVER_ERROR 307 busy`.
     pub calls_max: usize,

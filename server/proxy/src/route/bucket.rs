@@ -13,23 +13,23 @@ pub(super) struct Bucket {
 
 impl Bucket {
     /// Full.
-    pub const fn full(limit: Limit) -> Self {
+    pub(super) const fn full(limit: Limit) -> Self {
         Self { tokens: Cell::new(limit.burst), filled_at_ms: Cell::new(0) }
     }
 
     /// Adds what came since the last call.
-    pub fn fill_by_time(&self, limit: Limit, now_ms: u64) {
+    pub(super) fn fill_by_time(&self, limit: Limit, now_ms: u64) {
         let passed_s = now_ms.saturating_sub(self.filled_at_ms.replace(now_ms)) as f64 / 1000.0;
         self.fill(passed_s * limit.rate, limit);
     }
 
     /// Adds so many.
-    pub fn fill(&self, tokens: f64, limit: Limit) {
+    pub(super) fn fill(&self, tokens: f64, limit: Limit) {
         self.tokens.set((self.tokens.get() + tokens).min(limit.burst));
     }
 
     /// Takes one, if there is one.
-    pub fn take(&self) -> bool {
+    pub(super) fn take(&self) -> bool {
         let left = self.tokens.get() - 1.0;
         if left < 0.0 {
             return false;

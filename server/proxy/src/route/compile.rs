@@ -41,7 +41,7 @@ pub(super) struct Compiler<'a> {
 }
 
 impl<'a> Compiler<'a> {
-    pub fn new(config: &'a Config, resolved: &'a ResolvedPools, rings: &'a Rings) -> Self {
+    pub(super) fn new(config: &'a Config, resolved: &'a ResolvedPools, rings: &'a Rings) -> Self {
         Self {
             config,
             rings,
@@ -55,7 +55,7 @@ impl<'a> Compiler<'a> {
     }
 
     /// Compiles the next handle of the configuration.
-    pub fn compile(&mut self, handle: &Handle) -> Compiled<()> {
+    pub(super) fn compile(&mut self, handle: &Handle) -> Compiled<()> {
         let node = handle.compile(self)?;
         debug_assert!((node as usize) < self.nodes.len(), "{handle:?} has no node");
         self.handle_nodes.push(node);
@@ -63,13 +63,13 @@ impl<'a> Compiler<'a> {
     }
 
     /// The nodes and destinations of all handles.
-    pub fn finish(self) -> (Vec<Node>, Vec<Destination>) {
+    pub(super) fn finish(self) -> (Vec<Node>, Vec<Destination>) {
         assert!(!self.nodes.is_empty(), "a configuration has a route");
         (self.nodes, self.destinations)
     }
 
     /// Adds a node.
-    pub fn push(&mut self, node: impl Listed) -> NodeId {
+    pub(super) fn push(&mut self, node: impl Listed) -> NodeId {
         self.push_any(node.into_node())
     }
 
@@ -79,28 +79,28 @@ impl<'a> Compiler<'a> {
     }
 
     /// The node of a handle that was compiled.
-    pub fn node(&self, handle: HandleId) -> NodeId {
+    pub(super) fn node(&self, handle: HandleId) -> NodeId {
         self.handle_nodes[handle.0 as usize]
     }
 
     /// Node `node`, if it is of the kind `N`.
-    pub fn get<N: Listed>(&self, node: NodeId) -> Option<&N> {
+    pub(super) fn get<N: Listed>(&self, node: NodeId) -> Option<&N> {
         N::in_node(&self.nodes[node as usize])
     }
 
     /// Adds a node that answers with an error.
-    pub fn error_node(&mut self, text: &str) -> NodeId {
+    pub(super) fn error_node(&mut self, text: &str) -> NodeId {
         self.push_any(Node::error(text))
     }
 
     /// The servers that a pool's name resolved to; `None` when those written count.
-    pub fn resolved(&self, pool: PoolId) -> Option<&'a [Server]> {
+    pub(super) fn resolved(&self, pool: PoolId) -> Option<&'a [Server]> {
         let pool = self.config.pool(pool);
         if pool.resolve { self.resolved.get(&pool.name).map(Vec::as_slice) } else { None }
     }
 
     /// A node for each member of a pool, in their order.
-    pub fn members(&mut self, id: PoolId) -> Vec<NodeId> {
+    pub(super) fn members(&mut self, id: PoolId) -> Vec<NodeId> {
         let pool = self.config.pool(id);
         match self.resolved(id) {
             Some(servers) => servers.iter().map(|server| self.destination(id, server)).collect(),
@@ -115,7 +115,7 @@ impl<'a> Compiler<'a> {
     }
 
     /// The node of a server of a pool.
-    pub fn destination(&mut self, pool_id: PoolId, server: &Server) -> NodeId {
+    pub(super) fn destination(&mut self, pool_id: PoolId, server: &Server) -> NodeId {
         let pool = self.config.pool(pool_id);
         let key = (server.clone(), pool.keep_routing_prefix);
         if let Some(&node) = self.destination_nodes.get(&key) {
@@ -139,7 +139,7 @@ impl<'a> Compiler<'a> {
     }
 
     /// The nodes of a handle's children, at least one.
-    pub fn children(&mut self, children: &[Child]) -> Box<[NodeId]> {
+    pub(super) fn children(&mut self, children: &[Child]) -> Box<[NodeId]> {
         let mut nodes = Vec::new();
         for child in children {
             match child {
@@ -155,7 +155,7 @@ impl<'a> Compiler<'a> {
     }
 
     /// The ring of `servers`; `place` says in an error what it is the ring of.
-    pub fn ring(&self, hash: &Hash, servers: &[RingServer], place: &str) -> Compiled<Ring> {
+    pub(super) fn ring(&self, hash: &Hash, servers: &[RingServer], place: &str) -> Compiled<Ring> {
         let spec = RingSpec {
             distribution: hash.distribution.clone(),
             key_part: hash.key_part.clone(),
@@ -165,7 +165,7 @@ impl<'a> Compiler<'a> {
     }
 
     /// What `nodes` hash by: their addresses where they are destinations, else their indices.
-    pub fn ring_servers(&self, hash: &Hash, nodes: &[NodeId]) -> Vec<RingServer> {
+    pub(super) fn ring_servers(&self, hash: &Hash, nodes: &[NodeId]) -> Vec<RingServer> {
         let server = |(at, node): (usize, &NodeId)| {
             let destination = self.destination_ids.get(node).map(|id| &self.destinations[id.0 as usize]);
             let mut server = match destination.map(|destination| &destination.server.address) {
@@ -183,7 +183,7 @@ impl<'a> Compiler<'a> {
     }
 
     /// The ring of a pool under nodes that only limit or watch.
-    pub fn ring_below(&self, mut node: NodeId) -> Option<Arc<Ring>> {
+    pub(super) fn ring_below(&self, mut node: NodeId) -> Option<Arc<Ring>> {
         loop {
             match self.nodes[node as usize].ring_below() {
                 RingBelow::Ring(ring) => return Some(ring),
@@ -194,7 +194,7 @@ impl<'a> Compiler<'a> {
     }
 
     /// The indices 0 to `count` in an order that differs from host to host and never changes on one.
-    pub fn order_of_host(&self, count: usize, salt: &str) -> Vec<usize> {
+    pub(super) fn order_of_host(&self, count: usize, salt: &str) -> Vec<usize> {
         let mut order: Vec<usize> = (0..count).collect();
         order.sort_by_key(|at| {
             murmur::murmur64a(format!("{}:{salt}:{at}", self.config.options.host_id).as_bytes(), 0)

@@ -2,7 +2,7 @@
 
 /// Counts of requests that were kept from slow servers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TailCounters {
+pub(crate) struct TailCounters {
     /// Gets sent to a second copy.
     pub hedges_sent: u64,
     /// How many of these had their answer from the second copy.
@@ -16,7 +16,7 @@ pub struct TailCounters {
 impl TailCounters {
     /// Each with its name in the statistics.
     #[must_use]
-    pub const fn named(&self) -> [(&'static str, u64); 4] {
+    pub(crate) const fn named(&self) -> [(&'static str, u64); 4] {
         [
             ("hedge_sent", self.hedges_sent),
             ("hedge_won", self.hedges_won),
@@ -28,7 +28,7 @@ impl TailCounters {
 
 /// Counts of warm resizes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ResizeCounters {
+pub(crate) struct ResizeCounters {
     /// Lookups on earlier servers, one for each key that the new server has not got.
     pub tried: u64,
     /// How many of these found the key on an earlier server.
@@ -45,7 +45,7 @@ pub struct ResizeCounters {
 impl ResizeCounters {
     /// Each with its name in the statistics.
     #[must_use]
-    pub const fn named(&self) -> [(&'static str, u64); 5] {
+    pub(crate) const fn named(&self) -> [(&'static str, u64); 5] {
         [
             ("resize_tried", self.tried),
             ("resize_found", self.found),

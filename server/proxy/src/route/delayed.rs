@@ -41,28 +41,28 @@ impl<W> PartialEq for DelayedWork<W> {
 impl<W> Eq for DelayedWork<W> {}
 
 impl<W> Delayed<W> {
-    pub const fn new(max: usize) -> Self {
+    pub(super) const fn new(max: usize) -> Self {
         Self { heap: BinaryHeap::new(), next: 0, max }
     }
 
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.heap.len()
     }
 
     /// When the earliest is due, unix milliseconds.
-    pub fn next_ms(&self) -> Option<u64> {
+    pub(super) fn next_ms(&self) -> Option<u64> {
         self.heap.peek().map(|entry| entry.at_ms)
     }
 
     /// Drops the earliest for as long as `is_over` holds for it.
-    pub fn drop_while(&mut self, is_over: impl Fn(&W) -> bool) {
+    pub(super) fn drop_while(&mut self, is_over: impl Fn(&W) -> bool) {
         while self.heap.peek().is_some_and(|entry| is_over(&entry.work)) {
             self.heap.pop();
         }
     }
 
     /// Takes the earliest that is due.
-    pub fn due(&mut self, now_ms: u64) -> Option<W> {
+    pub(super) fn due(&mut self, now_ms: u64) -> Option<W> {
         if self.next_ms()? > now_ms {
             return None;
         }
@@ -70,7 +70,7 @@ impl<W> Delayed<W> {
     }
 
     /// Gives `work` back when there is no room.
-    pub fn push(&mut self, at_ms: u64, work: W) -> Result<(), W> {
+    pub(super) fn push(&mut self, at_ms: u64, work: W) -> Result<(), W> {
         if self.heap.len() >= self.max {
             return Err(work);
         }

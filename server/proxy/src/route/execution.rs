@@ -18,7 +18,7 @@ use crate::request::OwnedRequest;
 
 /// Requests under way on one shard. Does no I/O, and reads no clock.
 #[derive(Debug)]
-pub struct Execution {
+pub(crate) struct Execution {
     frames: Slab<Frame>,
     calls: Slab<Call>,
     work: VecDeque<Work>,
@@ -32,7 +32,7 @@ pub struct Execution {
 impl Execution {
     /// Nothing under way. `seed` decides all that is random.
     #[must_use]
-    pub fn new(limits: &ExecutionLimits, seed: u64) -> Self {
+    pub(crate) fn new(limits: &ExecutionLimits, seed: u64) -> Self {
         Self {
             frames: Slab::new(limits.frames_max),
             calls: Slab::new(limits.calls_max),
@@ -47,36 +47,36 @@ impl Execution {
 
     /// Requests sent and not answered.
     #[must_use]
-    pub const fn calls(&self) -> usize {
+    pub(crate) const fn calls(&self) -> usize {
         self.calls.len()
     }
 
     /// Requests and replies that a handle holds back.
     #[must_use]
-    pub fn delayed(&self) -> usize {
+    pub(crate) fn delayed(&self) -> usize {
         self.delayed.len()
     }
 
     /// What became of keys whose pool changed.
     #[must_use]
-    pub const fn resize_counters(&self) -> &ResizeCounters {
+    pub(crate) const fn resize_counters(&self) -> &ResizeCounters {
         &self.resize
     }
 
     /// What was kept from slow servers.
     #[must_use]
-    pub const fn tail_counters(&self) -> &TailCounters {
+    pub(crate) const fn tail_counters(&self) -> &TailCounters {
         &self.tails
     }
 
     /// Requests that wait somewhere in a tree.
     #[must_use]
-    pub const fn frames(&self) -> usize {
+    pub(crate) const fn frames(&self) -> usize {
         self.frames.len()
     }
 
     /// Routes `request`. `ticket` names it in its answer; `now_ms` is unix time in milliseconds.
-    pub fn begin(
+    pub(crate) fn begin(
         &mut self,
         routes: &Rc<Routes>,
         request: OwnedRequest,
@@ -153,7 +153,7 @@ impl Execution {
     }
 
     /// The reply to a call has come. One to a call that is not known, or was answered, is overlooked.
-    pub fn replied(&mut self, call: CallId, reply: Reply, now_ms: u64, actions: &mut Vec<Action>) {
+    pub(crate) fn replied(&mut self, call: CallId, reply: Reply, now_ms: u64, actions: &mut Vec<Action>) {
         if let Some(Call { parent }) = self.calls.remove(call.0) {
             self.work.push_back(Work::Deliver { parent, reply });
             self.run(now_ms, actions);
@@ -162,12 +162,12 @@ impl Execution {
 
     /// When [`Execution::tick`] has something to do; `None` when nothing waits for its time.
     #[must_use]
-    pub fn next_deadline_ms(&self) -> Option<u64> {
+    pub(crate) fn next_deadline_ms(&self) -> Option<u64> {
         self.delayed.next_ms()
     }
 
     /// Does what is due.
-    pub fn tick(&mut self, now_ms: u64, actions: &mut Vec<Action>) {
+    pub(crate) fn tick(&mut self, now_ms: u64, actions: &mut Vec<Action>) {
         while let Some(work) = self.delayed.due(now_ms) {
             self.work.push_back(work);
         }

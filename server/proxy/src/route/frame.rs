@@ -81,20 +81,20 @@ pub(super) struct Step<'a> {
 
 impl Step<'_> {
     /// Sends `request` down to `node`; `parent` gets the reply.
-    pub fn start(&mut self, node: NodeId, request: OwnedRequest, parent: Parent) {
+    pub(super) fn start(&mut self, node: NodeId, request: OwnedRequest, parent: Parent) {
         debug_assert!(self.routes.tree.has(node), "node {node} is of another tree");
         self.work.push_back(Work::Start { routes: Rc::clone(self.routes), node, request, parent });
     }
 
     /// Delivers `reply` to `parent`.
-    pub fn answer(&mut self, parent: Parent, reply: Reply) {
+    pub(super) fn answer(&mut self, parent: Parent, reply: Reply) {
         if parent != Parent::Nobody {
             self.work.push_back(Work::Deliver { parent, reply });
         }
     }
 
     /// Does `work` at `at_ms`; at once if that is past. When there is no room for it, its parent gets `busy`.
-    pub fn later(&mut self, at_ms: u64, work: Work) {
+    pub(super) fn later(&mut self, at_ms: u64, work: Work) {
         if at_ms <= self.now_ms {
             return self.work.push_back(work);
         }
@@ -106,13 +106,13 @@ impl Step<'_> {
 
     /// Wakes the frame in `slot` at `at_ms`, if it is still there then, and if there is room for one more
     /// alarm.
-    pub fn wake(&mut self, at_ms: u64, slot: SlotId) {
+    pub(super) fn wake(&mut self, at_ms: u64, slot: SlotId) {
         self.later(at_ms, Work::Alarm { frame: slot });
     }
 
     /// A new frame, whose children are started with [`Frame::start_child`]; with no room for it `parent` gets
     /// `busy`.
-    pub fn open(
+    pub(super) fn open(
         &mut self,
         node: NodeId,
         request: OwnedRequest,
@@ -131,7 +131,7 @@ impl Step<'_> {
     }
 
     /// Opens a frame and starts its first `children`.
-    pub fn open_with(
+    pub(super) fn open_with(
         &mut self,
         node: NodeId,
         request: &OwnedRequest,
@@ -150,7 +150,7 @@ impl Step<'_> {
     }
 
     /// `replies` replies are to come to the new frame in `slot`.
-    pub fn expect(&mut self, slot: SlotId, replies: u32) {
+    pub(super) fn expect(&mut self, slot: SlotId, replies: u32) {
         if let Some(mut frame) = self.frames.take(slot) {
             debug_assert_eq!(frame.waiting, 0, "the frame has children already");
             frame.waiting = replies;
@@ -161,13 +161,13 @@ impl Step<'_> {
 
 impl Frame {
     /// Delivers the answer; only the first one counts.
-    pub fn answer(&mut self, step: &mut Step, reply: Reply) {
+    pub(super) fn answer(&mut self, step: &mut Step, reply: Reply) {
         let parent = std::mem::replace(&mut self.parent, Parent::Nobody);
         step.answer(parent, reply);
     }
 
     /// Starts one more child of the frame, which is in `slot`.
-    pub fn start_child(
+    pub(super) fn start_child(
         &mut self,
         step: &mut Step,
         slot: SlotId,

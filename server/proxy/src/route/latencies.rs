@@ -38,7 +38,7 @@ impl Default for Latencies {
 
 impl Latencies {
     /// A reply took so long.
-    pub fn add(&self, waited_ms: u64, percentile: f64) {
+    pub(super) fn add(&self, waited_ms: u64, percentile: f64) {
         let count = &self.counts[bucket(waited_ms)];
         count.set(count.get() + 1);
         self.total.set(self.total.get() + 1);
@@ -53,7 +53,7 @@ impl Latencies {
     }
 
     /// What so many in a hundred of them took at most, milliseconds; `None` of too few.
-    pub const fn percentile_ms(&self) -> Option<u64> {
+    pub(super) const fn percentile_ms(&self) -> Option<u64> {
         self.percentile_ms.get()
     }
 

@@ -18,14 +18,14 @@ pub(super) enum Refused {
 
 impl Refused {
     /// `child` has said `reply`.
-    pub fn heard(&mut self, child: u32, reply: &Reply) {
+    pub(super) fn heard(&mut self, child: u32, reply: &Reply) {
         if matches!(self, Self::Nobody) && *reply == upstream::failure::slow() {
             *self = Self::By(child);
         }
     }
 
     /// No other child can answer: the child to ask again, if one refused.
-    pub fn ask_again(&mut self) -> Option<u32> {
+    pub(super) fn ask_again(&mut self) -> Option<u32> {
         let Self::By(child) = *self else { return None };
         *self = Self::AskedAgain;
         Some(child)

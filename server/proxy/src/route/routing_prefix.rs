@@ -13,7 +13,7 @@ pub(super) fn prefix_len(key: &[u8]) -> Option<usize> {
 
 /// `key` without its `/region/cluster/`, if it has one.
 #[must_use]
-pub fn without_prefix(key: &[u8]) -> &[u8] {
+pub(crate) fn without_prefix(key: &[u8]) -> &[u8] {
     &key[prefix_len(key).unwrap_or(0)..]
 }
 

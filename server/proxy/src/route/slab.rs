@@ -16,22 +16,22 @@ pub(super) struct Slab<T> {
 }
 
 impl<T> Slab<T> {
-    pub const fn new(max: usize) -> Self {
+    pub(super) const fn new(max: usize) -> Self {
         Self { entries: Vec::new(), free: Vec::new(), max }
     }
 
     /// Values held, those taken out for a moment included.
-    pub const fn len(&self) -> usize {
+    pub(super) const fn len(&self) -> usize {
         self.entries.len() - self.free.len()
     }
 
     /// Whether `more` further values have room.
-    pub const fn has_room(&self, more: usize) -> bool {
+    pub(super) const fn has_room(&self, more: usize) -> bool {
         self.len() + more <= self.max
     }
 
     /// Gives `value` back when every slot is taken.
-    pub fn insert(&mut self, value: T) -> Result<SlotId, T> {
+    pub(super) fn insert(&mut self, value: T) -> Result<SlotId, T> {
         if let Some(index) = self.free.pop() {
             let (generation, entry) = &mut self.entries[index as usize];
             debug_assert!(entry.is_none(), "slot {index} is free and holds a value");
@@ -47,24 +47,24 @@ impl<T> Slab<T> {
     }
 
     /// Whether the tenant of `slot` is still there.
-    pub fn has(&self, slot: SlotId) -> bool {
+    pub(super) fn has(&self, slot: SlotId) -> bool {
         self.entries.get(slot.index as usize).is_some_and(|(generation, _)| *generation == slot.generation)
     }
 
     /// The value in `slot`; `None` while it is taken out, and when the slot has another tenant by now.
-    pub fn get(&self, slot: SlotId) -> Option<&T> {
+    pub(super) fn get(&self, slot: SlotId) -> Option<&T> {
         let (generation, entry) = self.entries.get(slot.index as usize)?;
         if *generation == slot.generation { entry.as_ref() } else { None }
     }
 
     /// Takes the value out and keeps its slot for [`Slab::put_back`] or [`Slab::release`]. `None` when the
     /// slot has another tenant by now.
-    pub fn take(&mut self, slot: SlotId) -> Option<T> {
+    pub(super) fn take(&mut self, slot: SlotId) -> Option<T> {
         let (generation, entry) = self.entries.get_mut(slot.index as usize)?;
         if *generation == slot.generation { entry.take() } else { None }
     }
 
-    pub fn put_back(&mut self, slot: SlotId, value: T) {
+    pub(super) fn put_back(&mut self, slot: SlotId, value: T) {
         let (generation, entry) = &mut self.entries[slot.index as usize];
         assert_eq!(*generation, slot.generation, "the slot has another tenant");
         debug_assert!(entry.is_none(), "the value was not taken out");
@@ -72,7 +72,7 @@ impl<T> Slab<T> {
     }
 
     /// Frees the slot of a value that was taken out.
-    pub fn release(&mut self, slot: SlotId) {
+    pub(super) fn release(&mut self, slot: SlotId) {
         let (generation, entry) = &mut self.entries[slot.index as usize];
         assert_eq!(*generation, slot.generation, "the slot has another tenant");
         debug_assert!(entry.is_none(), "the value was not taken out");
@@ -81,7 +81,7 @@ impl<T> Slab<T> {
         debug_assert!(self.free.len() <= self.entries.len());
     }
 
-    pub fn remove(&mut self, slot: SlotId) -> Option<T> {
+    pub(super) fn remove(&mut self, slot: SlotId) -> Option<T> {
         let value = self.take(slot)?;
         self.release(slot);
         Some(value)

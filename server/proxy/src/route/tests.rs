@@ -84,11 +84,11 @@ pub(super) const TIMEOUT: ErrorKind = ErrorKind::Timeout;
 
 impl Bench {
     /// `route` as in a configuration, over [`POOLS`].
-    pub fn new(route: &str) -> Self {
+    pub(super) fn new(route: &str) -> Self {
         Self::with(&format!("{{{POOLS}, \"route\": {route}}}"), &options())
     }
 
-    pub fn with(text: &str, options: &Options) -> Self {
+    pub(super) fn with(text: &str, options: &Options) -> Self {
         Self {
             routes: Rc::new(Routes::new(tree(text, options))),
             execution: Execution::new(&ExecutionLimits::default(), 1),
@@ -102,7 +102,7 @@ impl Bench {
     }
 
     /// A client sends `line` (and `data`); its answer, if it is there at once.
-    pub fn ask(&mut self, line: &str, data: &str) -> Option<Reply> {
+    pub(super) fn ask(&mut self, line: &str, data: &str) -> Option<Reply> {
         let line = format!("{line}\r\n");
         let limits = LineLimits::default();
         let request =
@@ -112,7 +112,7 @@ impl Bench {
         self.collect()
     }
 
-    pub fn get(&mut self) -> Option<Reply> {
+    pub(super) fn get(&mut self) -> Option<Reply> {
         self.ask("get k", "")
     }
 
@@ -141,7 +141,7 @@ impl Bench {
     }
 
     /// The destination that got `sent` answers; what the client gets then.
-    pub fn reply(&mut self, sent: &str, reply: Reply) -> Option<Reply> {
+    pub(super) fn reply(&mut self, sent: &str, reply: Reply) -> Option<Reply> {
         let at = self.sent.iter().position(|(_, text)| text == sent);
         let at = at.unwrap_or_else(|| panic!("nobody got {sent}: {:?}", self.waiting()));
         let (call, _) = self.sent.remove(at);
@@ -149,25 +149,25 @@ impl Bench {
         self.collect()
     }
 
-    pub fn waiting(&self) -> Vec<&str> {
+    pub(super) fn waiting(&self) -> Vec<&str> {
         self.sent.iter().map(|(_, text)| text.as_str()).collect()
     }
 
     /// What was `sent`.
-    pub fn request(&self, sent: &str) -> &OwnedRequest {
+    pub(super) fn request(&self, sent: &str) -> &OwnedRequest {
         let (_, request) = self.requests.iter().rev().find(|(text, _)| text == sent).unwrap();
         request
     }
 
     /// So many milliseconds; what the client gets then.
-    pub fn pass(&mut self, ms: u64) -> Option<Reply> {
+    pub(super) fn pass(&mut self, ms: u64) -> Option<Reply> {
         self.now_ms += ms;
         self.execution.tick(self.now_ms, &mut self.actions);
         self.collect()
     }
 
     /// Nothing is left over.
-    pub fn done(&self) {
+    pub(super) fn done(&self) {
         assert_eq!((self.waiting(), self.execution.calls(), self.execution.frames()), (vec![], 0, 0));
         assert_eq!(self.execution.delayed(), 0);
     }

@@ -113,7 +113,7 @@ impl Tree {
 
 /// A shard's tree: the tree that all shards share, and what this one keeps of its nodes.
 #[derive(Debug)]
-pub struct Routes {
+pub(crate) struct Routes {
     pub(super) tree: Arc<Tree>,
     pub(super) states: Box<[NodeState]>,
     /// The caller's number of each of the tree's destinations.
@@ -124,7 +124,7 @@ impl Routes {
     #[cfg(test)]
     /// With every bucket full and no failure remembered. Destinations are numbered as the tree has them.
     #[must_use]
-    pub fn new(tree: Arc<Tree>) -> Self {
+    pub(crate) fn new(tree: Arc<Tree>) -> Self {
         let places = (0..tree.destinations.len() as u32).collect();
         Self::with_places(tree, places)
     }
@@ -135,7 +135,7 @@ impl Routes {
     /// # Panics
     /// When there are fewer or more numbers than destinations.
     #[must_use]
-    pub fn with_places(tree: Arc<Tree>, places: Box<[u32]>) -> Self {
+    pub(crate) fn with_places(tree: Arc<Tree>, places: Box<[u32]>) -> Self {
         assert_eq!(places.len(), tree.destinations.len());
         assert!(tree.default_root < tree.roots.len(), "a tree has a default root");
         debug_assert!(tree.roots.iter().all(|&(_, root)| tree.has(root)));
@@ -145,27 +145,27 @@ impl Routes {
 
     /// The tree.
     #[must_use]
-    pub const fn tree(&self) -> &Arc<Tree> {
+    pub(crate) const fn tree(&self) -> &Arc<Tree> {
         &self.tree
     }
 
     /// Every server that requests may be sent to, each once.
     #[must_use]
-    pub fn destinations(&self) -> &[Destination] {
+    pub(crate) fn destinations(&self) -> &[Destination] {
         self.tree.destinations()
     }
 
     /// The caller's number of a destination of the tree.
     #[inline]
     #[must_use]
-    pub fn place(&self, id: DestinationId) -> u32 {
+    pub(crate) fn place(&self, id: DestinationId) -> u32 {
         self.places[id.0 as usize]
     }
 
     /// As [`Tree::direct`].
     #[inline]
     #[must_use]
-    pub fn direct(&self, key: &[u8], command: &Command) -> Option<DestinationId> {
+    pub(crate) fn direct(&self, key: &[u8], command: &Command) -> Option<DestinationId> {
         self.tree.direct(key, command)
     }
 }

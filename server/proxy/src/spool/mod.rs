@@ -50,7 +50,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// A delete that is to be delivered later.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Undelivered {
+pub(crate) struct Undelivered {
     /// The server it is for.
     pub address: Address,
     /// The key, as the destination knows it.

@@ -27,8 +27,8 @@ mod sim;
 #[cfg(test)]
 mod tests;
 
-pub use connection::ConnectionLimits;
+pub(crate) use connection::ConnectionLimits;
 pub(crate) use destination::{Destination, DestinationAction, DestinationOptions, DestinationStatus};
 pub(crate) use failure::failure;
-pub use health::HealthOptions;
+pub(crate) use health::HealthOptions;
 pub(crate) use health::{EjectionThresholds, PoolHealth};

@@ -10,17 +10,17 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 /// A spin lock. The value is true while somebody holds it.
 #[derive(Debug)]
-pub struct Lock(AtomicBool);
+pub(super) struct Lock(AtomicBool);
 
 impl Lock {
     /// A lock that is held from the start.
-    pub fn new_held() -> Self {
+    pub(super) fn new_held() -> Self {
         Self(AtomicBool::new(true))
     }
 
     /// Takes the lock if it is free. Returns whether it did.
     #[inline]
-    pub fn try_lock(&self) -> bool {
+    pub(super) fn try_lock(&self) -> bool {
         // The load keeps the line shared while it is held, which is nearly always.
         !self.0.load(Ordering::Relaxed)
             && self.0.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok()
@@ -28,7 +28,7 @@ impl Lock {
 
     /// Takes the lock, and waits for its holder if there is one.
     #[inline]
-    pub fn lock(&self) {
+    pub(super) fn lock(&self) {
         let mut spins = 0u32;
         while !self.try_lock() {
             spins += 1;
@@ -38,7 +38,7 @@ impl Lock {
 
     /// Releases the lock. Only its holder may call this.
     #[inline]
-    pub fn unlock(&self) {
+    pub(super) fn unlock(&self) {
         debug_assert!(self.0.load(Ordering::Relaxed), "a free lock is not unlocked");
         self.0.store(false, Ordering::Release);
     }
@@ -67,31 +67,31 @@ fn relax(_spins: u32) {
 /// The shard arms the bell and then looks for work. A publisher publishes and then looks at the bell. Both
 /// have a full fence between the two steps, so that at least one of them sees what the other did.
 #[derive(Debug)]
-pub struct Bell(AtomicBool);
+pub(super) struct Bell(AtomicBool);
 
 impl Bell {
     /// The bell of a shard that is awake.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(AtomicBool::new(false))
     }
 
     /// Called by the shard that is about to sleep, before its last look for work.
     #[inline]
-    pub fn arm(&self) {
+    pub(super) fn arm(&self) {
         self.0.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
     }
 
     /// Called by the shard when it is awake again.
     #[inline]
-    pub fn disarm(&self) {
+    pub(super) fn disarm(&self) {
         self.0.store(false, Ordering::Relaxed);
     }
 
     /// Called by a publisher after publishing. Returns whether it must wake the shard: true for one of
     /// several publishers.
     #[inline]
-    pub fn must_ring(&self) -> bool {
+    pub(super) fn must_ring(&self) -> bool {
         fence(Ordering::SeqCst);
         self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::AcqRel)
     }

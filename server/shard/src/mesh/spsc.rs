@@ -79,7 +79,7 @@ impl<T> Drop for Shared<T> {
 
 /// The end of a channel that pushes values.
 #[derive(Debug)]
-pub struct Producer<T> {
+pub(super) struct Producer<T> {
     shared: Arc<Shared<T>>,
     /// Equal to [`Shared::pushed`].
     pushed: usize,
@@ -89,7 +89,7 @@ pub struct Producer<T> {
 
 /// The end of a channel that pops values.
 #[derive(Debug)]
-pub struct Consumer<T> {
+pub(super) struct Consumer<T> {
     shared: Arc<Shared<T>>,
     /// Equal to [`Shared::popped`].
     popped: usize,
@@ -99,7 +99,7 @@ pub struct Consumer<T> {
 
 /// A channel with room for `capacity` values, which must be a power of two.
 #[must_use]
-pub fn channel<T>(capacity: usize) -> (Producer<T>, Consumer<T>) {
+pub(super) fn channel<T>(capacity: usize) -> (Producer<T>, Consumer<T>) {
     assert!(capacity.is_power_of_two(), "an index is masked with the capacity");
     let shared = Arc::new(Shared {
         popped: Index(AtomicUsize::new(0)),
@@ -116,7 +116,7 @@ impl<T> Producer<T> {
     /// # Errors
     /// Returns the value when the channel is full.
     #[inline]
-    pub fn push(&mut self, value: T) -> Result<(), T> {
+    pub(super) fn push(&mut self, value: T) -> Result<(), T> {
         let capacity = self.shared.slots.len();
         if self.pushed.wrapping_sub(self.popped) == capacity {
             self.popped = self.shared.popped.0.load(Ordering::Acquire);
@@ -137,7 +137,7 @@ impl<T> Producer<T> {
     /// visible to this thread.
     #[inline]
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.shared.popped.0.load(Ordering::Acquire) == self.pushed
     }
 }
@@ -145,7 +145,7 @@ impl<T> Producer<T> {
 impl<T> Consumer<T> {
     /// Takes the oldest value. `None` when the channel is empty.
     #[inline]
-    pub fn pop(&mut self) -> Option<T> {
+    pub(super) fn pop(&mut self) -> Option<T> {
         if self.popped == self.pushed {
             self.pushed = self.shared.pushed.0.load(Ordering::Acquire);
             if self.popped == self.pushed {
@@ -163,7 +163,7 @@ impl<T> Consumer<T> {
     /// Whether the channel is empty.
     #[inline]
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.popped == self.pushed && self.shared.pushed.0.load(Ordering::Acquire) == self.popped
     }
 }

@@ -1,54 +1,54 @@
-//! Which faults explain an error: each kind of fault of each destination, and when it last went on.
+//! Which faults explain an error: each harm of each destination, and when it was last done.
 
 use std::collections::BTreeSet;
 
-/// What a fault does to those who ask.
+/// What a fault does to requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Harm {
-    /// Nothing comes.
+pub(crate) enum Harm {
+    /// No reply arrives.
     Silence,
-    /// The connection ends, or what comes on it is no reply.
+    /// The connection ends, or what arrives on it is no reply.
     Break,
-    /// No connection is taken.
+    /// Connections are refused.
     Refusal,
-    /// A connection is neither taken nor refused.
+    /// Connections are neither accepted nor refused.
     Hang,
-    /// It answers with an error.
+    /// The reply is an error.
     Error,
 }
 
 const HARMS: usize = Harm::Error as usize + 1;
 
-/// The longest that a request waits for its own time-out, and those before it, ms.
-pub const TIMEOUT_MS: u64 = 200;
-/// From the end of a fault to a destination's having its traffic back, at most, ms.
-pub const RETURN_MS: u64 = 10 * TIMEOUT_MS;
-/// From the end of a connection to the last word of it, ms.
+/// Milliseconds after which a request times out, at most.
+pub(crate) const TIMEOUT_MS: u64 = 200;
+/// Milliseconds from the end of a fault until the destination has its traffic back, at most.
+pub(crate) const RETURN_MS: u64 = 10 * TIMEOUT_MS;
+/// Milliseconds from the end of a connection until the last error that comes of it, at most.
 const NOTICE_MS: u64 = TIMEOUT_MS;
 
-/// See the head of the file.
+/// Every harm of every destination.
 #[derive(Debug, Default)]
-pub struct Blame {
-    /// By destination and harm: when it last went on, ms.
+pub(crate) struct Blame {
+    /// By destination and harm: when it was last done, in milliseconds.
     last_ms: Vec<[Option<u64>; HARMS]>,
-    pub now_ms: u64,
+    pub(crate) now_ms: u64,
 }
 
 impl Blame {
-    pub fn new(destinations: usize) -> Self {
+    pub(crate) fn new(destinations: usize) -> Self {
         Self { last_ms: vec![[None; HARMS]; destinations], now_ms: 0 }
     }
 
     /// A destination does this harm now.
-    pub fn goes_on(&mut self, destination: usize, harm: Harm) {
+    pub(crate) fn record(&mut self, destination: usize, harm: Harm) {
         self.last_ms[destination][harm as usize] = Some(self.now_ms);
     }
 
-    /// Whether the error `line`, to what was asked at `asked_ms`, comes from a fault of one of `destinations`, or, where
-    /// there is none, of any. `None` stands for an error that the client is not shown.
-    pub fn explains(&self, line: Option<&[u8]>, asked_ms: u64, destinations: &BTreeSet<usize>) -> bool {
+    /// Whether a fault of one of `destinations`, or of any if that is empty, explains the error `line` to a
+    /// request that was sent at `sent_ms`. `None` stands for an error that was downgraded to a miss.
+    pub(crate) fn explains(&self, line: Option<&[u8]>, sent_ms: u64, destinations: &BTreeSet<usize>) -> bool {
         let kinds: &[(Harm, u64)] = match line {
-            // One that waits for a connection may run out of time before that does.
+            // A request that waits for a connection may time out before the connection does.
             Some(b"SERVER_ERROR timeout" | b"SERVER_ERROR Server unavailable. Reason: timeout") => {
                 &[(Harm::Silence, RETURN_MS), (Harm::Hang, RETURN_MS)]
             }
@@ -81,13 +81,13 @@ impl Blame {
         let is_meant = |destination: &usize| destinations.is_empty() || destinations.contains(destination);
         (0..self.last_ms.len()).filter(is_meant).any(|destination| {
             kinds.iter().any(|&(harm, lasts_ms)| {
-                self.last_ms[destination][harm as usize].is_some_and(|last| last + lasts_ms >= asked_ms)
+                self.last_ms[destination][harm as usize].is_some_and(|last| last + lasts_ms >= sent_ms)
             })
         })
     }
 
-    /// Whether a request that was answered with this error was certainly not carried out, and will not be.
-    pub fn was_not_sent(line: &[u8]) -> bool {
+    /// Whether a request that got this error was not carried out, and never will be.
+    pub(crate) fn was_not_sent(line: &[u8]) -> bool {
         line.starts_with(b"SERVER_ERROR Server unavailable")
             || [
                 &b"SERVER_ERROR unavailable"[..],

@@ -1,24 +1,24 @@
-//! The proxy before real caches of ours, on the same network: clients get exactly the bytes that they would get of one
-//! cache.
+//! The proxy before our own caches, on the same network: clients get exactly the bytes that one cache would
+//! send them.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::super::clients::{Client, Speaks};
-use corecached_testkit::network::{Entrance, Network};
-use corecached_testkit::shards::Shards;
+use super::super::clients::{Client, ServerKind};
 use super::setup::{Route, START_MS, Setup};
-use corecached_shard::clock::Clock;
 use corecached_cache::Cache;
 use corecached_proxy::Proxy;
+use corecached_shard::clock::Clock;
+use corecached_testkit::network::{Endpoint, Network};
+use corecached_testkit::shards::Shards;
 
 use crate::cache::cache;
 
-/// Steps in which nobody moves after which nobody ever will.
+/// Steps without a change after which nothing changes any more.
 const IDLE_STEPS: u32 = 40_000;
-/// Rounds in which proxy and caches do what is left to do, at most.
+/// The most rounds in which proxy and caches do everything that is left to do.
 const SETTLE_ROUNDS: usize = 1000;
 
 struct World {
@@ -48,8 +48,8 @@ impl World {
             .map(|&cores| {
                 let seed = seed ^ first as u64;
                 let numbers = (first..first + cores).collect();
-                let entrance = Entrance { shards: numbers, ..Entrance::default() };
-                network.borrow_mut().entrances.push(entrance);
+                let endpoint = Endpoint { shards: numbers, ..Endpoint::default() };
+                network.borrow_mut().endpoints.push(endpoint);
                 first += cores;
                 cache(&network, first - cores, cores, seed, &clock)
             })
@@ -57,7 +57,7 @@ impl World {
         let clients = (0..random.usize(1..6))
             .map(|number| {
                 let link = network.borrow_mut().connect(random.usize(..shards));
-                Client::new(number, link, random.fork(), faults, Speaks::Proxied)
+                Client::new(number, link, random.fork(), faults, ServerKind::Proxy)
             })
             .collect();
         Self { network, clock_ms, proxy, caches, clients, random, _setup_updates: updates }
@@ -79,7 +79,7 @@ impl World {
                 _ => {
                     let before_ms = self.clock_ms.fetch_add(self.random.u64(..3), Ordering::Relaxed);
                     if before_ms / 1000 != self.clock_ms.load(Ordering::Relaxed) / 1000 {
-                        self.network.borrow_mut().stir_all();
+                        self.network.borrow_mut().wake_all();
                     }
                     false
                 }
@@ -87,17 +87,20 @@ impl World {
             idle_steps = if moved { 0 } else { idle_steps + 1 };
             if idle_steps > IDLE_STEPS {
                 let waiting: Vec<_> = self.clients.iter().filter(|client| !client.is_done()).collect();
-                panic!("nobody moves: shards asleep {:?}, waiting {waiting:#?}", self.proxy.asleep());
+                panic!(
+                    "nothing changes any more: shards asleep {:?}, waiting {waiting:#?}",
+                    self.proxy.asleep()
+                );
             }
         }
     }
 
-    /// Every client hangs up, and then nobody uses the connections to the caches; nothing is left behind.
+    /// Every client disconnects, then the connections to the caches are reset: nothing is left over.
     fn finish(mut self) -> u64 {
         for client in &self.clients {
             client.hang_up(&mut self.network.borrow_mut());
         }
-        // What clients asked and did not wait for may be large.
+        // The replies that clients did not wait for may be large.
         for _ in 0..SETTLE_ROUNDS {
             self.proxy.settle();
             self.caches.iter_mut().for_each(Shards::settle);

@@ -1,35 +1,35 @@
-//! Clients of the proxy. Each writes keys of its own and reads everybody's, over one connection at a time; when that is
-//! lost it makes another, and keeps away from the keys it had.
+//! Clients of the proxy. Each writes keys of its own and reads those of all, over one connection at a time. A
+//! client that loses its connection makes another, and writes other keys from then on.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
-use corecached_testkit::network::Network;
 use super::VALUE_BYTES_MAX;
-use super::asked::{Asked, Facts, Told, What};
 use super::blame::Blame;
 use super::history::{History, Settled, contents};
+use super::pending::{Facts, PendingRequest, ReplyProgress, RequestKind};
+use corecached_testkit::network::Network;
 
-/// Keys of a client for each of its connections.
+/// Keys that a client writes over one connection.
 const KEYS: usize = 6;
 /// Bytes that the network takes of a client before the proxy has read any.
 const SOCKET_BYTES: usize = 64_000;
 
-/// What all clients have in common.
+/// The state that all clients share.
 #[derive(Clone)]
-pub struct Scene {
-    pub history: Rc<RefCell<History>>,
-    pub blame: Rc<RefCell<Blame>>,
-    /// How often each client has lost its connection.
-    pub generations: Rc<RefCell<Vec<u32>>>,
-    /// Errors of retrievals look like misses.
-    pub softens: bool,
+pub(crate) struct Scene {
+    pub(crate) history: Rc<RefCell<History>>,
+    pub(crate) blame: Rc<RefCell<Blame>>,
+    /// The number of connections that each client has lost.
+    pub(crate) generations: Rc<RefCell<Vec<u32>>>,
+    /// Errors of retrievals are downgraded to misses.
+    pub(crate) downgrades_errors: bool,
     /// There are no faults.
-    pub is_exact: bool,
-    /// Values of more bytes are passed on in pieces.
-    pub whole_value_bytes_max: usize,
-    pub shards: usize,
+    pub(crate) is_exact: bool,
+    /// Values of more bytes are relayed in pieces.
+    pub(crate) whole_value_bytes_max: usize,
+    pub(crate) shards: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,69 +37,69 @@ enum Fault {
     None,
     /// Breaks its connection now and then.
     Reset,
-    /// Reads seldom.
+    /// Reads rarely.
     Slow,
-    /// Shuts down its side after the last command, and still wants every reply.
+    /// Shuts down its side after the last command, and still expects every reply.
     HalfClose,
 }
 
-/// What clients saw.
+/// What clients sent and received.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    pub asked: u64,
-    pub answered: u64,
-    pub errors: u64,
+pub(crate) struct Tally {
+    pub(crate) requests: u64,
+    pub(crate) answered: u64,
+    pub(crate) errors: u64,
     /// Connections that the proxy closed in the middle of a value.
-    pub broken: u64,
+    pub(crate) broken: u64,
 }
 
 impl Tally {
-    pub fn add(&mut self, other: &Self) {
-        self.asked += other.asked;
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.requests += other.requests;
         self.answered += other.answered;
         self.errors += other.errors;
         self.broken += other.broken;
     }
 }
 
-/// See the head of the file.
-pub struct Client {
+/// One simulated client.
+pub(crate) struct Client {
     number: usize,
     link: usize,
     scene: Scene,
     random: fastrand::Rng,
     fault: Fault,
-    /// Requests it has under way, at most.
+    /// The most pending requests.
     depth_max: usize,
     commands_left: u64,
-    /// Keys to be read, written and read once more.
+    /// Keys that the audit still has to read, write and read again.
     audit: Vec<Vec<u8>>,
     unsent: VecDeque<u8>,
     input: Vec<u8>,
-    asked: VecDeque<Asked>,
+    pending: VecDeque<PendingRequest>,
     counts: BTreeMap<Vec<u8>, u64>,
     counted: BTreeMap<Vec<u8>, u64>,
     half_closed: bool,
-    pub tally: Tally,
+    pub(crate) tally: Tally,
 }
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { number, link, fault, commands_left, asked, .. } = self;
+        let Self { number, link, fault, commands_left, pending, .. } = self;
         write!(
             f,
-            "client {number} on link {link} ({fault:?}): {commands_left} commands left, {} bytes unsent, {} received, \
-             {} without a reply: {:?}",
+            "client {number} on link {link} ({fault:?}): {commands_left} commands left, {} bytes unsent, \
+             {} received, {} without a reply: {:?}",
             self.unsent.len(),
             self.input.len(),
-            asked.len(),
-            asked.front()
+            pending.len(),
+            pending.front()
         )
     }
 }
 
 impl Client {
-    pub fn new(
+    pub(crate) fn new(
         number: usize,
         scene: &Scene,
         commands: u64,
@@ -123,7 +123,7 @@ impl Client {
             audit: Vec::new(),
             unsent: VecDeque::new(),
             input: Vec::new(),
-            asked: VecDeque::new(),
+            pending: VecDeque::new(),
             counts: BTreeMap::new(),
             counted: BTreeMap::new(),
             half_closed: false,
@@ -131,29 +131,29 @@ impl Client {
         }
     }
 
-    pub fn is_done(&self) -> bool {
-        let has_asked = self.commands_left == 0 && self.audit.is_empty();
-        has_asked && self.unsent.is_empty() && self.asked.is_empty()
+    pub(crate) fn is_done(&self) -> bool {
+        let has_sent_all = self.commands_left == 0 && self.audit.is_empty();
+        has_sent_all && self.unsent.is_empty() && self.pending.is_empty()
     }
 
-    pub fn hang_up(&self, network: &mut Network) {
+    pub(crate) fn hang_up(&self, network: &mut Network) {
         network.links[self.link].shut = true;
         network.links[self.link].to_client.clear();
-        network.stir(self.link);
+        network.wake_ends(self.link);
     }
 
-    /// Send a little, read a little. False when nothing changed.
-    pub fn step(&mut self, network: &mut Network) -> bool {
+    /// Sends a part and reads a part. False when nothing changed.
+    pub(crate) fn step(&mut self, network: &mut Network) -> bool {
         let mut moved = false;
-        if self.commands_left > 0 && self.asked.len() < self.depth_max {
-            let room = self.depth_max - self.asked.len();
+        if self.commands_left > 0 && self.pending.len() < self.depth_max {
+            let room = self.depth_max - self.pending.len();
             for _ in 0..self.random.usize(1..8).min(room).min(self.commands_left as usize) {
                 self.command();
                 self.commands_left -= 1;
             }
             moved = true;
         }
-        if self.asked.len() < self.depth_max
+        if self.pending.len() < self.depth_max
             && let Some(key) = self.audit.pop()
         {
             self.audit_key(key);
@@ -163,7 +163,7 @@ impl Client {
         moved |= self.read(network);
         if self.fault == Fault::Reset && !self.is_done() && self.random.u16(..300) == 0 {
             network.links[self.link].reset = true;
-            network.stir(self.link);
+            network.wake_ends(self.link);
             self.connect_anew(network);
             return true;
         }
@@ -174,7 +174,7 @@ impl Client {
         {
             self.half_closed = true;
             network.links[self.link].shut = true;
-            network.stir(self.link);
+            network.wake_ends(self.link);
         }
         moved
     }
@@ -187,7 +187,7 @@ impl Client {
         }
         let len = if self.random.bool() { room } else { self.random.usize(1..=room) };
         link.to_server.extend(self.unsent.drain(..len));
-        network.stir(self.link);
+        network.wake_ends(self.link);
         true
     }
 
@@ -197,12 +197,12 @@ impl Client {
             return !link.to_client.is_empty(); // it could, and will
         }
         if link.to_client.is_empty() {
-            if !link.closed || self.half_closed && self.asked.is_empty() {
+            if !link.closed || self.half_closed && self.pending.is_empty() {
                 return false;
             }
-            // A value that was begun and did not come whole cannot be told from one by an error.
-            let front = self.asked.front();
-            let len = front.and_then(|asked| asked.broken_value_len(&self.input)).unwrap_or(0);
+            // A value that has begun cannot be replaced by an error: the proxy closes the connection.
+            let front = self.pending.front();
+            let len = front.and_then(|request| request.broken_value_len(&self.input)).unwrap_or(0);
             let is_streamed = len > self.scene.whole_value_bytes_max && !self.scene.is_exact;
             assert!(is_streamed, "closed by the proxy: {self:?}");
             self.tally.broken += 1;
@@ -212,7 +212,7 @@ impl Client {
         let most = link.to_client.len();
         let len = if self.random.bool() { most } else { self.random.usize(1..=most) };
         self.input.extend(link.to_client.drain(..len));
-        network.stir(self.link);
+        network.wake_ends(self.link);
         self.take_replies();
         true
     }
@@ -220,37 +220,43 @@ impl Client {
     fn take_replies(&mut self) {
         let mut at = 0;
         while at < self.input.len() {
-            let Some(asked) = self.asked.front_mut() else {
-                panic!("unasked: {:?}", self.input[at..].escape_ascii().to_string())
+            let Some(request) = self.pending.front_mut() else {
+                panic!("no request is pending: {:?}", self.input[at..].escape_ascii().to_string())
             };
-            let Scene { history, blame, softens, is_exact, .. } = &self.scene;
+            let Scene { history, blame, downgrades_errors, is_exact, .. } = &self.scene;
             let (history, blame) = (&mut history.borrow_mut(), &blame.borrow());
             let counted = &mut self.counted;
             let is_alone = self.depth_max == 1;
-            let mut facts =
-                Facts { history, blame, softens: *softens, is_exact: *is_exact, is_alone, counted };
-            match asked.take(&self.input[at..], &mut facts) {
-                Told::NeedMore => break,
-                Told::Part(len) => at += len,
-                Told::Done(len) => {
+            let mut facts = Facts {
+                history,
+                blame,
+                downgrades_errors: *downgrades_errors,
+                is_exact: *is_exact,
+                is_alone,
+                counted,
+            };
+            match request.take(&self.input[at..], &mut facts) {
+                ReplyProgress::NeedMore => break,
+                ReplyProgress::Part(len) => at += len,
+                ReplyProgress::Done(len) => {
                     at += len;
                     self.tally.answered += 1;
-                    self.asked.pop_front();
+                    self.pending.pop_front();
                 }
-                Told::Error(len) => {
+                ReplyProgress::Error(len) => {
                     at += len;
                     self.tally.errors += 1;
-                    self.asked.pop_front();
+                    self.pending.pop_front();
                 }
             }
         }
         self.input.drain(..at);
     }
 
-    /// The connection is gone, with all that was asked on it.
+    /// The connection is lost, with every pending request. Makes another one.
     fn connect_anew(&mut self, network: &mut Network) {
-        for asked in self.asked.drain(..) {
-            asked.is_lost(&mut self.scene.history.borrow_mut());
+        for request in self.pending.drain(..) {
+            request.is_lost(&mut self.scene.history.borrow_mut());
         }
         self.unsent.clear();
         self.input.clear();
@@ -259,8 +265,9 @@ impl Client {
         self.link = network.connect(self.random.usize(..self.scene.shards));
     }
 
-    /// Everything works again, and nothing is under way: reads all its keys, and writes and reads them once more.
-    pub fn begin_audit(&mut self, network: &mut Network) {
+    /// Begins the audit, once everything works again and nothing is pending: every key is read, written and
+    /// read again.
+    pub(crate) fn begin_audit(&mut self, network: &mut Network) {
         self.fault = Fault::None;
         if std::mem::take(&mut self.half_closed) {
             self.link = network.connect(self.random.usize(..self.scene.shards));
@@ -280,7 +287,7 @@ impl Client {
         self.count();
     }
 
-    // --- what it asks ---
+    // --- requests ---
 
     fn generation(&self) -> u32 {
         self.scene.generations.borrow()[self.number]
@@ -299,10 +306,10 @@ impl Client {
         name(client, generations[client], self.random.usize(..KEYS))
     }
 
-    fn ask(&mut self, what: What) {
+    fn ask(&mut self, kind: RequestKind) {
         let at_ms = self.scene.blame.borrow().now_ms;
-        self.tally.asked += 1;
-        self.asked.push_back(Asked { what, at_ms });
+        self.tally.requests += 1;
+        self.pending.push_back(PendingRequest { kind, at_ms });
     }
 
     fn say(&mut self, bytes: &[u8]) {
@@ -339,11 +346,11 @@ impl Client {
             17 => self.count(),
             18 => {
                 self.say(b"mn\r\n");
-                self.ask(What::Noop);
+                self.ask(RequestKind::Noop);
             }
             _ => {
                 self.say(b"version\r\n");
-                self.ask(What::Version);
+                self.ask(RequestKind::Version);
             }
         }
     }
@@ -358,7 +365,7 @@ impl Client {
         self.random.usize(..most)
     }
 
-    /// A write of `key`, its number, and what it says when it needs no reply.
+    /// Adds a write of `key` and returns its number, and ` noreply` or nothing for its line.
     fn write(
         &mut self,
         key: Vec<u8>,
@@ -376,7 +383,7 @@ impl Client {
             return (number, " noreply");
         }
         drop(history);
-        self.ask(What::Write { key, number, deletes: value_len.is_none(), before, opaque, quiet });
+        self.ask(RequestKind::Write { key, number, deletes: value_len.is_none(), before, opaque, quiet });
         (number, "")
     }
 
@@ -390,7 +397,7 @@ impl Client {
     }
 
     fn delete(&mut self, key: Vec<u8>) {
-        let opaque = self.random.bool().then_some(self.tally.asked);
+        let opaque = self.random.bool().then_some(self.tally.requests);
         let (_, noreply) = self.write(key.clone(), None, opaque, false);
         let key = String::from_utf8_lossy(&key);
         self.say(
@@ -406,7 +413,7 @@ impl Client {
         let mut history = self.scene.history.borrow_mut();
         let reads = keys.iter().map(|key| history.read(key, self.owns(key))).collect();
         drop(history);
-        self.ask(What::Gets { reads, with_cas, done: 0 });
+        self.ask(RequestKind::Gets { reads, with_cas, done: 0 });
         self.say(if with_cas { b"gets" } else { b"get" });
         for key in keys {
             self.say(b" ");
@@ -420,16 +427,16 @@ impl Client {
     }
 
     fn meta_get(&mut self, key: Vec<u8>) {
-        let (opaque, quiet) = (self.tally.asked, self.random.u8(..4) == 0);
+        let (opaque, quiet) = (self.tally.requests, self.random.u8(..4) == 0);
         let read = self.scene.history.borrow_mut().read(&key, self.owns(&key));
-        self.ask(What::Meta { read, opaque, quiet });
+        self.ask(RequestKind::Meta { read, opaque, quiet });
         let q = if quiet { " q" } else { "" };
         self.say(format!("mg {} v f k O{opaque}{q}\r\n", String::from_utf8_lossy(&key)).as_bytes());
         self.end_quiet(quiet);
     }
 
     fn meta_set(&mut self) {
-        let (opaque, quiet) = (self.tally.asked, self.random.u8(..4) == 0);
+        let (opaque, quiet) = (self.tally.requests, self.random.u8(..4) == 0);
         let (key, len) = (self.own_key(), self.value_len());
         let (number, _) = self.write(key.clone(), Some(len), Some(opaque), quiet);
         let q = if quiet { " q" } else { "" };
@@ -443,17 +450,17 @@ impl Client {
     fn end_quiet(&mut self, quiet: bool) {
         if quiet {
             self.say(b"mn\r\n");
-            self.ask(What::Noop);
+            self.ask(RequestKind::Noop);
         }
     }
 
     fn count(&mut self) {
         let key = format!("client{}.{}:count", self.number, self.generation()).into_bytes();
-        let asked = self.counts.entry(key.clone()).or_default();
-        *asked += 1;
-        let (asked, opaque) = (*asked, self.tally.asked);
+        let count = self.counts.entry(key.clone()).or_default();
+        *count += 1;
+        let (count_max, opaque) = (*count, self.tally.requests);
         self.say(format!("ma {} N0 J1 D1 v O{opaque}\r\n", String::from_utf8_lossy(&key)).as_bytes());
-        self.ask(What::Count { key, asked, opaque });
+        self.ask(RequestKind::Count { key, count_max, opaque });
     }
 }
 

@@ -1,5 +1,5 @@
-//! Memcacheds on the simulated network: the connections of each, what it tells the history, and the faults that
-//! it tells the blame.
+//! Memcacheds on the simulated network. Each records the requests that it receives in the history, and its
+//! faults in the blame.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ const SOCKET_BYTES: usize = 64 * 1024;
 const LARGE_BYTES: usize = 1500;
 
 /// What goes wrong in these simulations.
-pub const FAULTS: [Fault; 10] = [
+pub(crate) const FAULTS: [Fault; 10] = [
     Fault::Stall,
     Fault::Garbage,
     Fault::WrongValue,
@@ -44,7 +44,7 @@ struct DestinationConnection {
 }
 
 /// A memcached that the proxy connects to.
-pub struct Destination {
+pub(crate) struct Destination {
     number: usize,
     memcached: Memcached,
     faults: Faults,
@@ -56,7 +56,7 @@ pub struct Destination {
 }
 
 impl Destination {
-    pub fn new(
+    pub(crate) fn new(
         number: usize,
         history: &Rc<RefCell<History>>,
         blame: &Rc<RefCell<Blame>>,
@@ -73,9 +73,9 @@ impl Destination {
         }
     }
 
-    // --- what goes wrong ---
+    // --- faults ---
 
-    pub fn go_wrong(&mut self, fault: Fault, network: &mut Network) {
+    pub(crate) fn go_wrong(&mut self, fault: Fault, network: &mut Network) {
         let now_ms = self.blame.borrow().now_ms;
         match fault {
             Fault::Reset | Fault::Refuse | Fault::Hang => self.reset_all(network),
@@ -84,37 +84,37 @@ impl Destination {
             _ => {}
         }
         self.faults.begin(fault, now_ms, 4 * TIMEOUT_MS, &mut self.random);
-        self.show_entrance(network);
-        self.show_harm();
+        self.update_endpoint(network);
+        self.record_harm();
     }
 
     /// Ends every fault.
-    pub fn recover(&mut self, network: &mut Network) {
-        self.show_harm();
+    pub(crate) fn recover(&mut self, network: &mut Network) {
+        self.record_harm();
         self.faults.end();
-        self.show_entrance(network);
-        network.stir_all();
+        self.update_endpoint(network);
+        network.wake_all();
     }
 
-    fn show_entrance(&self, network: &mut Network) {
-        let entrance = &mut network.entrances[self.number];
-        (entrance.refuses, entrance.hangs) = (self.faults.refuses, self.faults.hangs);
+    fn update_endpoint(&self, network: &mut Network) {
+        let endpoint = &mut network.endpoints[self.number];
+        (endpoint.refuses, endpoint.hangs) = (self.faults.refuses, self.faults.hangs);
     }
 
     fn reset_all(&mut self, network: &mut Network) {
         let number = self.number;
         let is_here = |link: &Link| link.destination == Some(number) && link.is_held();
         for at in 0..network.links.len() {
-            if is_here(&network.links[at]) && network.links[at].stands {
+            if is_here(&network.links[at]) && network.links[at].established {
                 network.links[at].reset = true;
-                network.stir(at);
-                self.blame.borrow_mut().goes_on(number, Harm::Break);
+                network.wake_ends(at);
+                self.blame.borrow_mut().record(number, Harm::Break);
             }
         }
     }
 
-    /// Tells the blame what is wrong now.
-    pub fn show_harm(&self) {
+    /// Records the harm that is done now.
+    pub(crate) fn record_harm(&self) {
         let mut blame = self.blame.borrow_mut();
         let connections = || self.connections.values();
         let leaves = connections().any(|connection| connection.leaves);
@@ -125,13 +125,13 @@ impl Destination {
             leaves.then_some(Harm::Break),
         ];
         let unnoticed = connections().filter_map(|connection| connection.unnoticed);
-        harms.into_iter().flatten().chain(unnoticed).for_each(|harm| blame.goes_on(self.number, harm));
+        harms.into_iter().flatten().chain(unnoticed).for_each(|harm| blame.record(self.number, harm));
     }
 
     // --- connections ---
 
-    /// Its links on which something is to be read or sent, in words.
-    pub fn unread(&self, network: &Network) -> Vec<String> {
+    /// The links on which something is left to be read or sent, for messages.
+    pub(crate) fn unread(&self, network: &Network) -> Vec<String> {
         let links = network.links.iter().enumerate();
         let open =
             links.filter(|(_, link)| link.destination == Some(self.number) && !link.reset && !link.closed);
@@ -142,9 +142,9 @@ impl Destination {
             if link.to_server.len() + input + output > 0 {
                 let (sent, given_up) = (link.to_server.len(), link.shut);
                 unread.push(format!(
-                    "destination {}, link {at}: {sent} bytes sent, {input} read, {output} to send, stands {}, \
-                     given up {given_up}",
-                    self.number, link.stands
+                    "destination {}, link {at}: {sent} bytes sent, {input} read, {output} to send, \
+                     established {}, given up {given_up}",
+                    self.number, link.established
                 ));
             }
         }
@@ -152,7 +152,7 @@ impl Destination {
     }
 
     /// Works on one connection. False when there was nothing to do.
-    pub fn step(&mut self, network: &mut Network) -> bool {
+    pub(crate) fn step(&mut self, network: &mut Network) -> bool {
         if self.faults.is_silent(self.blame.borrow().now_ms) {
             return false;
         }
@@ -160,7 +160,7 @@ impl Destination {
         let from = self.random.usize(..count.max(1));
         let is_ours = |at: &usize| {
             let link = &network.links[*at];
-            link.destination == Some(self.number) && link.stands && !link.closed
+            link.destination == Some(self.number) && link.established && !link.closed
         };
         let ours: Vec<usize> = (from..count).chain(0..from).filter(is_ours).collect();
         ours.into_iter().any(|link| self.step_on(link, network))
@@ -200,7 +200,7 @@ impl Destination {
         let is_over = wire.has_broken_off() || is_alone || (has_answered && connection.leaves);
         if is_over {
             link.closed = true;
-            self.blame.borrow_mut().goes_on(self.number, Harm::Break);
+            self.blame.borrow_mut().record(self.number, Harm::Break);
         } else {
             let is_read = wire.output_len() == 0 && link.to_client.is_empty();
             if is_read && connection.unnoticed == Some(Harm::Error) {
@@ -209,7 +209,7 @@ impl Destination {
             self.connections.insert(at, connection);
         }
         if moved || is_over {
-            network.stir(at);
+            network.wake_ends(at);
         }
         moved || is_over
     }
@@ -219,24 +219,24 @@ impl Destination {
         let Self { number, memcached, faults, history, blame, random, .. } = self;
         let now_ms = blame.borrow().now_ms;
         let worked = connection.wire.work(faults, random, |command, data| {
-            tell(&mut history.borrow_mut(), *number, command, is_given_up);
+            record_request(&mut history.borrow_mut(), *number, command, is_given_up);
             memcached.execute(command, data, now_ms)
         });
         if let Some(wrong) = worked.wrong {
             let harm = if wrong.ends_connection { Harm::Break } else { Harm::Error };
             connection.unnoticed = Some(harm);
-            blame.borrow_mut().goes_on(*number, harm);
+            blame.borrow_mut().record(*number, harm);
             if wrong.is_error {
-                blame.borrow_mut().goes_on(*number, Harm::Error);
+                blame.borrow_mut().record(*number, Harm::Error);
             }
         }
         worked.commands > 0
     }
 }
 
-/// Tells the history that destination `number` was sent `command`, on a connection that the proxy may have
-/// given up meanwhile. Panics at a command that no client asked for in this form.
-fn tell(history: &mut History, number: usize, command: &Command<'_>, is_given_up: bool) {
+/// Records that destination `number` received `command`, on a connection that the proxy may have given up
+/// meanwhile. Panics at a command that the proxy sends for none of the clients' commands.
+fn record_request(history: &mut History, number: usize, command: &Command<'_>, is_given_up: bool) {
     // The client flags of a write, which number it; `None` deletes.
     let (key, write) = match *command {
         Command::Version => return,
@@ -251,7 +251,7 @@ fn tell(history: &mut History, number: usize, command: &Command<'_>, is_given_up
         }
         ref other => panic!("a destination was sent {other:?}"),
     };
-    history.asked(key, number);
+    history.requested(key, number);
     if let Some(write) = write.filter(|_| is_given_up) {
         history.written_late(key, write);
     }

@@ -1,22 +1,22 @@
-//! The whole proxy in the same world: its shards with their relays, between simulated clients and destinations that go
-//! wrong. One seed decides everything.
+//! The whole proxy on the simulated network: its shards with their relays, between simulated clients and
+//! destinations that fail. One seed decides everything.
 //!
-//! | module | what it is |
+//! | module | content |
 //! | --- | --- |
 //! | [`setup`] | shards, routes and options of a seed |
-//! | [`client`] | clients, and what they do to the proxy |
-//! | [`asked`] | a request, and whether what came is a reply to it |
-//! | [`history`] | every write of every key: what a read may find |
-//! | [`blame`] | every fault: what error it explains |
-//! | [`destination`] | memcacheds, and what they do to the proxy |
-//! | [`caches`] | real caches of ours in their place |
+//! | [`client`] | clients, and what they do wrong |
+//! | [`pending`] | a pending request, and the replies that it may get |
+//! | [`history`] | every write of every key, and what a read may find |
+//! | [`blame`] | every fault, and the errors that it explains |
+//! | [`destination`] | memcacheds, and what they do wrong |
+//! | [`caches`] | our own caches in their place |
 
-mod asked;
 mod blame;
 mod caches;
 mod client;
 mod destination;
 mod history;
+mod pending;
 mod setup;
 
 use std::cell::RefCell;
@@ -25,25 +25,25 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use corecached_testkit::network::{Entrance, Network};
-use corecached_testkit::shards::Shards;
-use corecached_proxy::{Proxy, Snapshot};
 use blame::{Blame, RETURN_MS};
 use client::{Client, Scene, Tally};
+use corecached_proxy::{Proxy, Snapshot};
+use corecached_testkit::network::{Endpoint, Network};
+use corecached_testkit::shards::Shards;
 use corecached_testkit::wire::Fault;
 use destination::{Destination, FAULTS};
 use history::History;
 use setup::{Route, START_MS, Setup};
 
-/// Seeds of one test, unless told otherwise.
+/// Seeds of one test, without `CORECACHED_SIM_SEEDS`.
 const SEEDS: u64 = 100;
-/// All there are.
+/// Every kind of route.
 const ROUTES: [Route; 4] = [Route::Pool, Route::Failover, Route::AllSync, Route::Replicas];
 /// Commands of one client.
 const COMMANDS: u64 = 80;
-/// Steps in which nobody moves after which time passes.
+/// Steps without a change after which time passes.
 const IDLE_STEPS: u32 = 300;
-/// Milliseconds in which nobody moves after which nobody ever will.
+/// Milliseconds without a change after which nothing changes any more.
 const IDLE_MS: u64 = 60_000;
 /// Largest value that clients store, bytes.
 const VALUE_BYTES_MAX: usize = 100_000;
@@ -56,7 +56,7 @@ struct World {
     clients: Vec<Client>,
     scene: Scene,
     inactive_reset_ms: u64,
-    /// Destinations with which nothing is ever wrong.
+    /// The number of destinations that never fail: the first ones.
     sound: usize,
     faults: BTreeMap<Fault, u64>,
     random: fastrand::Rng,
@@ -75,13 +75,13 @@ impl World {
             history: Rc::new(RefCell::new(history)),
             blame: Rc::new(RefCell::new(Blame::new(destinations))),
             generations: Rc::new(RefCell::new(vec![0; clients])),
-            softens: setup.softens,
+            downgrades_errors: setup.downgrades_errors,
             is_exact,
             whole_value_bytes_max: setup.whole_value_bytes_max,
             shards,
         };
         let network = Rc::new(RefCell::new(Network::new(seed, shards)));
-        network.borrow_mut().entrances = (0..destinations).map(|_| Entrance::default()).collect();
+        network.borrow_mut().endpoints = (0..destinations).map(|_| Endpoint::default()).collect();
         let clients = (0..clients)
             .map(|number| Client::new(number, &scene, COMMANDS, random.fork(), &mut network.borrow_mut()))
             .collect();
@@ -106,7 +106,7 @@ impl World {
         }
     }
 
-    /// Run until `is_over`; panics when something is wrong, or when nobody can move.
+    /// Runs until `is_over`. Panics when a reply is wrong, or when nothing changes any more.
     fn run(&mut self, goes_wrong: bool, is_over: impl Fn(&Self) -> bool) {
         let (mut idle_steps, mut moved_ms) = (0, self.now_ms());
         while !is_over(self) {
@@ -140,7 +140,8 @@ impl World {
                 let unread: Vec<_> =
                     self.destinations.iter().flat_map(|destination| destination.unread(&network)).collect();
                 panic!(
-                    "nobody moves: shards asleep {:?}, destinations have {unread:#?}, waiting {waiting:#?}",
+                    "nothing changes any more: shards asleep {:?}, destinations have {unread:#?}, \
+                     waiting {waiting:#?}",
                     self.shards.asleep()
                 );
             }
@@ -151,15 +152,15 @@ impl World {
         self.clock_ms.load(Ordering::Relaxed)
     }
 
-    /// Time passes. Hosts wake their shards once a second.
+    /// Lets time pass. Hosts wake their shards once a second.
     fn pass(&mut self, ms: u64) {
         let network = &mut self.network.borrow_mut();
         let before_ms = self.clock_ms.fetch_add(ms, Ordering::Relaxed);
         self.scene.blame.borrow_mut().now_ms += ms;
         if before_ms / 1000 != (before_ms + ms) / 1000 {
-            network.stir_all();
+            network.wake_all();
         }
-        self.destinations.iter().for_each(Destination::show_harm);
+        self.destinations.iter().for_each(Destination::record_harm);
     }
 
     fn step_client(&mut self) -> bool {
@@ -182,7 +183,7 @@ impl World {
         }
     }
 
-    /// Everything works again: nothing of before is under way any more, and all keys are what they may be.
+    /// Ends every fault, waits until nothing is pending, and checks what every key holds.
     fn audit(&mut self) {
         let network = Rc::clone(&self.network);
         self.destinations.iter_mut().for_each(|destination| destination.recover(&mut network.borrow_mut()));
@@ -205,7 +206,7 @@ impl World {
         sum
     }
 
-    /// Every client hangs up; nothing is left behind.
+    /// Every client disconnects: nothing is left over.
     fn finish(mut self) -> Tally {
         for client in &self.clients {
             client.hang_up(&mut self.network.borrow_mut());
@@ -223,13 +224,13 @@ impl World {
     }
 }
 
-/// What came of one seed, or of several.
+/// The result of one seed, or the sum over several.
 #[derive(Debug, Default, PartialEq)]
 struct Outcome {
     tally: Tally,
     faults: BTreeMap<Fault, u64>,
     steps: u64,
-    /// Simulated.
+    /// Simulated milliseconds.
     ms: u64,
 }
 
@@ -263,7 +264,7 @@ fn simulate(routes: &[Route], is_exact: bool) -> Outcome {
     }
     let count = seeds.end - seeds.start;
     println!("{count} runs: {total:?}");
-    // Of a few seeds, as when one is looked into, not everything can be asked.
+    // A few seeds, as one runs to look into a failure, do not reach every fault.
     if count >= SEEDS && !is_exact {
         assert!(FAULTS.iter().all(|fault| total.faults.contains_key(fault)), "some fault never happened");
         assert!(total.tally.errors > 0 && total.tally.answered > 4 * total.tally.errors);
@@ -273,8 +274,8 @@ fn simulate(routes: &[Route], is_exact: bool) -> Outcome {
 
 #[test]
 fn a_proxy_answers_every_request_as_its_destinations_do() {
-    let Tally { asked, answered, .. } = simulate(&ROUTES, true).tally;
-    assert_eq!(answered, asked);
+    let Tally { requests, answered, .. } = simulate(&ROUTES, true).tally;
+    assert_eq!(answered, requests);
 }
 
 #[test]

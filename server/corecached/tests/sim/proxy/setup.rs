@@ -1,5 +1,5 @@
-//! What a seed makes of the proxy: its shards, destinations, routes and options, by the command line and configuration
-//! that anybody would write.
+//! The proxy of a seed: its shards, destinations, routes and options, made by the command line and the
+//! configuration that an operator would write.
 
 use std::cell::RefCell;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -24,36 +24,36 @@ use crate::cache::context;
 
 /// How requests are routed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Route {
+pub(crate) enum Route {
     /// Each key has one destination.
     Pool,
-    /// So it has, until that fails.
+    /// Each key has one destination, and another one when that fails.
     Failover,
     /// Every destination has every key.
     AllSync,
-    /// Each key has two.
+    /// Each key has two destinations.
     Replicas,
 }
 
-/// When simulated time begins, unix milliseconds.
-pub const START_MS: u64 = 1_700_000_000_000;
+/// The start of simulated time, Unix milliseconds.
+pub(crate) const START_MS: u64 = 1_700_000_000_000;
 
-/// What a proxy is made from.
-pub struct Setup {
+/// The parts of a proxy.
+pub(crate) struct Setup {
     context: ServerContext,
     hasher: KeyHasher,
     meshes: Vec<Mesh<Proxy>>,
     services: Vec<Proxy>,
-    /// Shards hear of changes as long as these are there.
+    /// The senders of configuration changes; shards expect none once these are dropped.
     updates: Vec<Sender<Arc<Snapshot>>>,
-    pub softens: bool,
-    pub whole_value_bytes_max: usize,
-    /// Of connections that are not used, ms; 0 is never.
-    pub inactive_reset_ms: u64,
+    pub(crate) downgrades_errors: bool,
+    pub(crate) whole_value_bytes_max: usize,
+    /// Milliseconds after which an unused connection is closed; 0 is never.
+    pub(crate) inactive_reset_ms: u64,
 }
 
 impl Setup {
-    pub fn new(
+    pub(crate) fn new(
         seed: u64,
         random: &mut fastrand::Rng,
         clock_ms: &Arc<AtomicU64>,
@@ -62,7 +62,7 @@ impl Setup {
         route: Route,
         is_exact: bool,
     ) -> Self {
-        let softens = random.bool();
+        let downgrades_errors = random.bool();
         let inactive_reset_ms = random.choice([0, 5000]).unwrap();
         let timeout_ms = if is_exact { 600_000 } else { TIMEOUT_MS };
         let mut line = vec![
@@ -84,7 +84,7 @@ impl Setup {
         give(3, &["--single-flight"]);
         give(3, &["--hot-keys=8", "--hot-key-stale-ms=50"]);
         give(8, &["--disable-tko-tracking"]);
-        if !softens {
+        if !downgrades_errors {
             line.push("--disable-miss-on-get-errors".to_owned());
         }
         let checked = ProxyArgs::read(line.into_iter().map(Into::into)).unwrap().check().unwrap();
@@ -123,14 +123,17 @@ impl Setup {
             meshes,
             services,
             updates,
-            softens,
+            downgrades_errors,
             whole_value_bytes_max: whole_value_bytes_max as usize,
             inactive_reset_ms,
         }
     }
 
-    /// The shards of the proxy on the network, and what lets them hear of changes.
-    pub fn shards(self, network: &Rc<RefCell<Network>>) -> (Shards<Proxy>, Vec<Sender<Arc<Snapshot>>>) {
+    /// The shards of the proxy on the network, and the senders of configuration changes.
+    pub(crate) fn shards(
+        self,
+        network: &Rc<RefCell<Network>>,
+    ) -> (Shards<Proxy>, Vec<Sender<Arc<Snapshot>>>) {
         let Self { context, hasher, meshes, services, updates, .. } = self;
         (Shards::new(network, 0, meshes, &context, &hasher, services, leftovers), updates)
     }

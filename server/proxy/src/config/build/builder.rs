@@ -29,7 +29,7 @@ pub(crate) struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    pub fn new(sources: &'a Sources, options: &'a Options) -> Self {
+    pub(crate) fn new(sources: &'a Sources, options: &'a Options) -> Self {
         Self {
             sources,
             options,

@@ -10,7 +10,7 @@ use crate::config::pool::Pool;
 use crate::hash::{Ring, RingSpec};
 
 impl Builder<'_> {
-    pub fn build(mut self, json: &Json) -> Checked<Config> {
+    pub(crate) fn build(mut self, json: &Json) -> Checked<Config> {
         let default_prefix = normal_prefix(&self.options.route_prefix).ok_or_else(|| {
             self.fault(json, "-R", &self.options.route_prefix, "must be \"/region/cluster/\"")
         })?;

@@ -87,7 +87,7 @@ pub(in crate::route) struct HashNode {
 
 impl HashNode {
     #[inline]
-    pub fn child(&self, key: &[u8]) -> NodeId {
+    pub(crate) fn child(&self, key: &[u8]) -> NodeId {
         self.children[self.ring.pick(key)]
     }
 }

@@ -92,7 +92,7 @@ impl RouteHandle for LoadBalancerRoute {
 
 impl LoadBalancerRoute {
     /// Reads all but the children.
-    pub fn parse_over(builder: &mut Builder, json: &Json, children: Vec<Child>) -> Checked<HandleId> {
+    pub(crate) fn parse_over(builder: &mut Builder, json: &Json, children: Vec<Child>) -> Checked<HandleId> {
         let algorithm = match builder.text_at(json, "algorithm")?.as_deref() {
             None | Some("weighted-hashing") => Balance::WeightedHashing,
             Some("two-random-choices") => Balance::TwoRandomChoices,

@@ -51,7 +51,7 @@ impl RouteHandle for OutstandingLimitRoute {
 
 impl OutstandingLimitRoute {
     /// `max_outstanding`.
-    pub fn parse_max(builder: &Builder, json: &Json) -> Checked<Option<u32>> {
+    pub(crate) fn parse_max(builder: &Builder, json: &Json) -> Checked<Option<u32>> {
         let max = builder.int_at(json, "max_outstanding", 1, i64::from(u32::MAX))?;
         Ok(max.map(|max| max as u32))
     }

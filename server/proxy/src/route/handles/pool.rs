@@ -125,7 +125,7 @@ impl RouteHandle for PoolRoute {
 impl PoolRoute {
     /// Reads the pool and how it is sent to, without what [`put_around`] puts around it. `kind` is the type
     /// of the handle.
-    pub fn parse_pool(builder: &mut Builder, json: &Json, kind: &str) -> Checked<Self> {
+    pub(crate) fn parse_pool(builder: &mut Builder, json: &Json, kind: &str) -> Checked<Self> {
         let Some(pool) = json.get("pool") else {
             return Err(builder.fault(json, &format!("{kind}.pool"), "", "is missing: a pool's name"));
         };

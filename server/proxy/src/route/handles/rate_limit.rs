@@ -61,7 +61,7 @@ impl RouteHandle for RateLimitRoute {
 
 impl Rates {
     /// Reads the value of `rates`.
-    pub fn parse(builder: &Builder, json: &Json) -> Checked<Self> {
+    pub(crate) fn parse(builder: &Builder, json: &Json) -> Checked<Self> {
         builder.object(json, "rates")?;
         let limit = |class: &str| -> Checked<Option<Limit>> {
             let key = format!("{class}_rate");

@@ -83,7 +83,7 @@ impl RouteHandle for ShadowRoute {
 
 impl Shadow {
     /// `shadows` of a handle.
-    pub fn parse_all(builder: &mut Builder, json: &Json) -> Checked<Vec<Self>> {
+    pub(crate) fn parse_all(builder: &mut Builder, json: &Json) -> Checked<Vec<Self>> {
         let Some(list) = json.get("shadows") else { return Ok(Vec::new()) };
         let mut shadows = Vec::new();
         for one in builder.list(list, "shadows")? {

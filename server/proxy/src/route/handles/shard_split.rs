@@ -53,7 +53,7 @@ impl ShardSplit {
     }
 
     /// Reads `shard_splits` of a pool's handle.
-    pub fn parse_all(builder: &Builder, json: &Json) -> Checked<Vec<(String, Self)>> {
+    pub(crate) fn parse_all(builder: &Builder, json: &Json) -> Checked<Vec<(String, Self)>> {
         let Some(written) = json.get("shard_splits") else { return Ok(Vec::new()) };
         let mut splits = Vec::new();
         for (shard, split) in builder.object(written, "shard_splits")? {

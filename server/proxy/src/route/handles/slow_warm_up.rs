@@ -42,7 +42,7 @@ pub(in crate::route) struct WarmUpSettings {
 
 impl SlowWarmUpPart {
     /// Reads `slow_warmup` of a pool's handle.
-    pub fn parse(builder: &mut Builder, json: &Json) -> Checked<Option<Self>> {
+    pub(super) fn parse(builder: &mut Builder, json: &Json) -> Checked<Option<Self>> {
         let Some(written) = json.get("slow_warmup") else { return Ok(None) };
         builder.object(written, "slow_warmup")?;
         let none = Json { position: written.position, node: JsonNode::Object(Vec::new()) };
@@ -69,7 +69,7 @@ impl SlowWarmUpPart {
     }
 
     /// As JSON, for `check-config`.
-    pub fn show(&self, config: &Config) -> Value {
+    pub(super) fn show(&self, config: &Config) -> Value {
         let settings = &self.settings;
         json!({
             "failoverTarget": config.child_json(self.failover),
@@ -84,7 +84,7 @@ impl SlowWarmUpPart {
     }
 
     /// Puts a node in front of each of the servers.
-    pub fn put_in_front(&self, compiler: &mut Compiler, servers: &mut [NodeId]) {
+    pub(super) fn put_in_front(&self, compiler: &mut Compiler, servers: &mut [NodeId]) {
         let failover = compiler.node(self.failover);
         for target in servers {
             *target = compiler.push(SlowWarmUp { target: *target, failover, settings: self.settings });

@@ -57,7 +57,7 @@ impl RouteHandle for LatestRoute {
 
 impl LatestRoute {
     /// Reads all but the children.
-    pub fn parse_over(builder: &mut Builder, json: &Json, children: Vec<Child>) -> Checked<HandleId> {
+    pub(crate) fn parse_over(builder: &mut Builder, json: &Json, children: Vec<Child>) -> Checked<HandleId> {
         let route = Self {
             children,
             count: builder.int_at(json, "failover_count", 1, 10_000)?.unwrap_or(5) as usize,

@@ -47,10 +47,10 @@ pub(super) struct CompiledPolicy {
 
 impl FailoverPolicy {
     /// All children, as written.
-    pub const IN_ORDER: Self = Self::InOrder { max_tries: usize::MAX };
+    pub(super) const IN_ORDER: Self = Self::InOrder { max_tries: usize::MAX };
 
     /// Reads `failover_policy` of a handle.
-    pub fn parse(builder: &Builder, json: &Json) -> Checked<Self> {
+    pub(super) fn parse(builder: &Builder, json: &Json) -> Checked<Self> {
         let Some(policy) = json.get("failover_policy") else { return Ok(Self::IN_ORDER) };
         let tries = |key: &str, default: usize| -> Checked<usize> {
             Ok(builder.int_at(policy, key, 1, 100_000)?.map_or(default, |tries| tries as usize))
@@ -75,7 +75,12 @@ impl FailoverPolicy {
     }
 
     /// The order of `children`, which are those of a handle of type `name`.
-    pub fn compile(&self, compiler: &Compiler, children: &[NodeId], name: &str) -> Compiled<CompiledPolicy> {
+    pub(super) fn compile(
+        &self,
+        compiler: &Compiler,
+        children: &[NodeId],
+        name: &str,
+    ) -> Compiled<CompiledPolicy> {
         let (mut tries_max, mut error_tries_max) = (usize::MAX, usize::MAX);
         let order = match self {
             Self::InOrder { max_tries } => {

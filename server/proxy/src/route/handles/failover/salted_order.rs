@@ -20,7 +20,7 @@ pub(in crate::route) struct SaltedOrder {
 impl SaltedOrder {
     /// Child 0, then every server but the one it sends to: each where a salt first hits it, and those that no
     /// salt hits as they follow that one. A `ConstShard`, say, is the same with any salt.
-    pub fn order(&self, key: &[u8]) -> Vec<u32> {
+    pub(crate) fn order(&self, key: &[u8]) -> Vec<u32> {
         let mut tried = vec![false; self.servers as usize];
         let mut order = Vec::with_capacity(self.servers as usize);
         order.push(0);

@@ -37,7 +37,7 @@ impl Hedge {
     const BUDGET_PERCENT: f64 = 5.0;
 
     /// Reads `hedge` of a `PoolRoute` with so many copies of each key.
-    pub fn parse(builder: &Builder, json: &Json, replicas: u32) -> Checked<Option<Self>> {
+    pub(crate) fn parse(builder: &Builder, json: &Json, replicas: u32) -> Checked<Option<Self>> {
         let Some(written) = json.get("hedge") else { return Ok(None) };
         builder.known(written, "hedge", &["percentile", "budget_percent", "min_delay_ms"])?;
         if replicas < 2 {
@@ -52,7 +52,7 @@ impl Hedge {
     }
 
     /// As JSON, for `check-config`.
-    pub fn show(&self) -> Value {
+    pub(crate) fn show(&self) -> Value {
         json!({
             "percentile": self.percentile,
             "budget_percent": self.budget * 100.0,
@@ -74,7 +74,7 @@ pub(in crate::route) struct HedgeState {
 }
 
 impl HedgeState {
-    pub fn new(settings: Hedge, servers: usize) -> Self {
+    pub(crate) fn new(settings: Hedge, servers: usize) -> Self {
         let latencies = (0..servers).map(|_| Latencies::default()).collect();
         let budget = Bucket::full(limit(settings));
         Self { settings, latencies, budget }
@@ -82,7 +82,7 @@ impl HedgeState {
 
     /// A get goes to server `asked`, and would go to `next` after this many milliseconds; `None` while too
     /// little is known.
-    pub fn delay_ms(&self, asked: u32, next: u32) -> Option<u64> {
+    pub(crate) fn delay_ms(&self, asked: u32, next: u32) -> Option<u64> {
         self.budget.fill(self.settings.budget, limit(self.settings));
         let of = |server: u32| self.latencies[server as usize].percentile_ms();
         // More than that many milliseconds of the turns' clock.
@@ -91,12 +91,12 @@ impl HedgeState {
     }
 
     /// Whether one more may be sent; then it is counted.
-    pub fn may_send(&self) -> bool {
+    pub(crate) fn may_send(&self) -> bool {
         self.budget.take()
     }
 
     /// `server` has answered.
-    pub fn answered(&self, server: u32, waited_ms: u64) {
+    pub(crate) fn answered(&self, server: u32, waited_ms: u64) {
         self.latencies[server as usize].add(waited_ms, self.settings.percentile);
     }
 }

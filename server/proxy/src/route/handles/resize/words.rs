@@ -35,11 +35,11 @@ pub(super) enum ResizeKind {
 
 impl ResizeKind {
     /// Whether the request may change its key.
-    pub const fn changes(self) -> bool {
+    pub(super) const fn changes(self) -> bool {
         !matches!(self, Self::Look | Self::LookMeta)
     }
 
-    pub fn from_request(request: &OwnedRequest) -> Self {
+    pub(super) fn from_request(request: &OwnedRequest) -> Self {
         let Some((verb, flags)) = request.meta() else {
             return match request.operation() {
                 Operation::Get | Operation::Gets => Self::Look,
