@@ -27,10 +27,10 @@ impl EjectionReason {
     #[must_use]
     pub(crate) const fn reply(self) -> Reply {
         let line: &[u8] = match self {
-            Self::Timeout => b"SERVER_ERROR Server unavailable. EjectionReason: timeout",
-            Self::ConnectTimeout => b"SERVER_ERROR Server unavailable. EjectionReason: connection timeout",
-            Self::Connect => b"SERVER_ERROR Server unavailable. EjectionReason: connection error",
-            Self::Shutdown => b"SERVER_ERROR Server unavailable. EjectionReason: shutdown",
+            Self::Timeout => b"SERVER_ERROR Server unavailable. Reason: timeout",
+            Self::ConnectTimeout => b"SERVER_ERROR Server unavailable. Reason: connection timeout",
+            Self::Connect => b"SERVER_ERROR Server unavailable. Reason: connection error",
+            Self::Shutdown => b"SERVER_ERROR Server unavailable. Reason: shutdown",
         };
         Reply::Error { kind: ErrorKind::Ejected, line: Bytes::from_static(line) }
     }

@@ -417,7 +417,7 @@ fn a_refused_connection_ejects_until_a_probe_is_answered() {
     assert_eq!(bench.told(), ["1 SERVER_ERROR connection error"]);
     assert_eq!(bench.destination.status(), DestinationStatus::Ejected(EjectionReason::Connect));
     bench.ask(&get("a"), 2, 20);
-    assert_eq!(bench.told(), ["2 SERVER_ERROR Server unavailable. EjectionReason: connection error"]);
+    assert_eq!(bench.told(), ["2 SERVER_ERROR Server unavailable. Reason: connection error"]);
     assert_eq!(bench.action(20), None);
 
     // The first probe is refused, the second gets no reply, the third gets one.
@@ -484,7 +484,7 @@ fn a_destination_that_goes_away_gets_no_more_but_answers_what_it_has() {
     bench.ask(&get("c"), 3, 0);
     assert_eq!(
         bench.told(),
-        ["1 SERVER_ERROR 301 shutdown", "3 SERVER_ERROR Server unavailable. EjectionReason: shutdown",]
+        ["1 SERVER_ERROR 301 shutdown", "3 SERVER_ERROR Server unavailable. Reason: shutdown",]
     );
     assert_eq!(bench.destination.status(), DestinationStatus::Ejected(EjectionReason::Shutdown));
     bench.close(1);
