@@ -33,6 +33,8 @@
 //!
 //! So `execute`, `uploads` and `observe` know both commands and stores. `requests` only chooses the store.
 
+#![forbid(unsafe_code)]
+
 mod auth;
 mod binary;
 pub mod budget;

@@ -20,6 +20,8 @@
 //! view         what other threads may read: the reports of shards, and the log of the control thread
 //! ```
 
+#![forbid(unsafe_code)]
+
 mod args;
 mod config;
 mod control;

@@ -69,7 +69,7 @@ pub struct CacheArgs {
     #[arg(short = 'u', long, value_name = "USER")]
     pub user: Option<String>,
 
-    /// Memory for items and their index, in megabytes [default: what the control group's memory limit leaves,
+    /// Memory of the whole process, in megabytes [default: what the control group's memory limit leaves,
     /// else 64]
     #[arg(short = 'm', long, value_name = "MB", allow_hyphen_values = true)]
     pub memory_limit: Option<String>,

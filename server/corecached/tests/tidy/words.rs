@@ -5,7 +5,10 @@ use super::{files, nothing_of, read, root, shown};
 /// Comments without content, and words that have been replaced by others, with the remedy.
 const FORBIDDEN: &[(&str, &str)] = &[
     ("See the head of the file", "say in one sentence what the item is"),
+    ("See the top of the file", "say in one sentence what the item is"),
     ("/// Which.", "say what it names"),
+    ("/// Which one.", "say what it names"),
+    ("/// What it is.", "say it"),
     ("/// Whose.", "say what it belongs to"),
     ("/// Who.", "say what it is"),
     ("/// What.", "say what it is"),
@@ -42,13 +45,21 @@ fn comments_say_something_in_the_words_of_the_field() {
 fn constructors_are_not_called_of() {
     let mut wrong = Vec::new();
     for path in files(&root(), ".rs") {
-        for (number, line) in read(&path).lines().enumerate() {
-            let code = line.trim_start();
-            let is_constructor = code.contains("fn of(") || code.contains("fn of<");
-            if is_constructor && (code.contains("-> Self") || code.contains("-> Option<Self>")) {
-                wrong.push(format!("{}:{}: {code}", shown(&path), number + 1));
+        let text = read(&path);
+        for name in ["fn of(", "fn of<"] {
+            for (at, _) in text.match_indices(name) {
+                let signature = text[at..].split(['{', ';']).next().unwrap_or_default();
+                let result = signature.split_once("->").map_or("", |(_, result)| result);
+                if result.contains("Self") {
+                    let line = text[..at].lines().count();
+                    wrong.push(format!("{}:{line}: {}", shown(&path), signature.trim()));
+                }
             }
         }
     }
-    nothing_of(&wrong, "Call a constructor new, from_..., parse or with_....");
+    nothing_of(
+        &wrong,
+        "Call a constructor `new`, `from_x` if it converts an x, `parse` if it reads text and may fail, `with_x` if it \
+         takes an option more than `new`.",
+    );
 }
