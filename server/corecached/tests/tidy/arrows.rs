@@ -53,7 +53,8 @@ fn crates_depend_on_those_below_alone() {
         let is_below = dependency.strip_prefix("corecached-").is_some_and(|short| below.contains(&short));
         // Tests may use the testkit; those of the benchmarks measure the mesh.
         let is_for_tests = kind.as_deref() == Some("dev")
-            && (dependency == "corecached-testkit" || package == "corecached-bench" && dependency == "corecached-shard");
+            && (dependency == "corecached-testkit"
+                || package == "corecached-bench" && dependency == "corecached-shard");
         if is_ours && !is_below && !is_for_tests {
             wrong.push(format!("{folder}/Cargo.toml: {package} depends on {dependency}"));
         }
