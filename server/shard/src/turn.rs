@@ -1,8 +1,9 @@
 //! One shard: the chassis, a driver and a service, and the turn in which they work.
 //!
 //! [`Shard::turn`] is the whole data path: take what the kernel and the other shards have, parse and answer,
-//! publish, send. It never blocks but in the driver's wait, takes no lock, and reads the clock once. What
-//! hosts it, a glommio executor or a plain thread, is in [`crate::host_glommio`] and [`crate::host_thread`].
+//! publish, send. It never blocks but in the driver's wait, and reads the clock once. The lock of its slice it
+//! holds all the while, and gives it up to sleep. What hosts it, a glommio executor or a plain thread, is in
+//! [`crate::host_glommio`] and [`crate::host_thread`].
 
 use std::io;
 use std::net::SocketAddr;

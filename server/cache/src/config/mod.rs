@@ -26,7 +26,7 @@ pub(crate) const UDP_REPLY_BYTES_MAX: usize = UDP_PAYLOAD_BYTES * u16::MAX as us
 pub struct CacheConfig {
     /// What every server is configured with.
     pub server: ServerConfig,
-    /// Memory for items and index over all shards, in bytes (`-m`).
+    /// Memory of the whole process in bytes (`-m`). Items get what the rest of it leaves.
     pub memory_bytes: usize,
     /// The item size limit (`-I`).
     pub item_limit: ItemLimit,

@@ -68,7 +68,7 @@ impl FailoverPolicy {
             },
             Some("RendezvousPolicy") => Self::Rendezvous { tags: builder.texts_at(policy, "tags")? },
             Some(other) => {
-                let remedy = "must be LeastFailuresPolicy, DeterministicOrderPolicy or RendezvousPolicy";
+                let remedy = "must be InOrderPolicy, LeastFailuresPolicy, DeterministicOrderPolicy or RendezvousPolicy";
                 return Err(builder.fault(policy, "failover_policy.type", other, remedy));
             }
         })
