@@ -73,11 +73,7 @@ pub struct Uring {
     conns: Vec<UringSlot>,
     /// Slots without a connection.
     free: Vec<u32>,
-    /// What the queued sends from the arena read, from `send` until the enter of the next turn has carried
-    /// them out.
-    arena_in_flight: Vec<u8>,
-    arena_sends: Vec<ArenaSend>,
-    arena_spare: Vec<u8>,
+    arena: ArenaOutput,
     completions: Vec<cqueue::Entry>,
     /// Connections with queued output and no send under way.
     dirty: Vec<ConnId>,
@@ -100,6 +96,16 @@ pub struct Uring {
 struct UringListener {
     socket: OwnedFd,
     armed: bool,
+}
+
+/// The output of a turn while the kernel sends it.
+#[derive(Debug, Default)]
+struct ArenaOutput {
+    /// What the queued sends read, from `send` until the enter of the next turn has carried them out.
+    in_flight: Vec<u8>,
+    sends: Vec<ArenaSend>,
+    /// Empty memory for the output of the next turn.
+    spare: Vec<u8>,
 }
 
 /// A send that is queued, of a range of the arena.
@@ -144,9 +150,7 @@ impl Uring {
             admission: setup.admission,
             conns: Vec::new(),
             free: Vec::new(),
-            arena_in_flight: Vec::new(),
-            arena_sends: Vec::new(),
-            arena_spare: Vec::new(),
+            arena: ArenaOutput::default(),
             completions: Vec::with_capacity(COMPLETIONS),
             dirty: Vec::new(),
             closings: Vec::new(),
@@ -431,7 +435,7 @@ impl Uring {
 
     /// A send from the arena did not take everything: the rest is queued.
     fn arena_send_cut(&mut self, number: usize, result: i32, events: &mut Vec<Event>) {
-        let ArenaSend { conn: id, start, end } = self.arena_sends[number];
+        let ArenaSend { conn: id, start, end } = self.arena.sends[number];
         let taken = match result {
             0.. => result as usize,
             _ if may_send_again(result) => 0,
@@ -442,7 +446,7 @@ impl Uring {
         if let Some(conn) = conn_at(&mut self.conns, id) {
             debug_assert!(conn.output.is_none(), "queued output was overtaken");
             let output = conn.output.get_or_insert_with(|| QueuedOutput::boxed(turn_before));
-            output.outbox.push_bytes(&self.arena_in_flight[start + taken..end]);
+            output.outbox.push_bytes(&self.arena.in_flight[start + taken..end]);
             self.mark_dirty(id);
         }
     }
@@ -674,10 +678,10 @@ impl Driver for Uring {
         }
         self.completions = completions;
         self.completions.clear();
-        self.arena_sends.clear();
-        self.arena_spare = std::mem::take(&mut self.arena_in_flight);
-        self.arena_spare.clear();
-        driver::shrink_arena(&mut self.arena_spare);
+        self.arena.sends.clear();
+        self.arena.spare = std::mem::take(&mut self.arena.in_flight);
+        self.arena.spare.clear();
+        driver::shrink_arena(&mut self.arena.spare);
         self.finish_closings();
         for conn in std::mem::take(&mut self.dirty) {
             self.send_output(conn);
@@ -724,15 +728,15 @@ impl Driver for Uring {
     }
 
     fn take_arena(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.arena_spare)
+        std::mem::take(&mut self.arena.spare)
     }
 
     fn send(&mut self, arena: Vec<u8>, sends: &mut Vec<Send>) {
         self.buffers.publish();
-        debug_assert!(self.arena_sends.is_empty(), "`send` was called twice in one turn");
+        debug_assert!(self.arena.sends.is_empty(), "`send` was called twice in one turn");
         // `turn` has taken the arena before this one. Were there one, because `send` is called twice, queued
         // sends would still read it: it is leaked, not freed.
-        std::mem::forget(std::mem::replace(&mut self.arena_in_flight, arena));
+        std::mem::forget(std::mem::replace(&mut self.arena.in_flight, arena));
         for send in sends.drain(..) {
             match send {
                 Send::Bytes { conn, start, end, queued } => {
@@ -742,7 +746,7 @@ impl Driver for Uring {
                     let turn = self.turns;
                     let Some(open) = open_conn_at(&mut self.conns, conn) else { continue };
                     open.unanswered = false;
-                    let bytes = &self.arena_in_flight[start..end];
+                    let bytes = &self.arena.in_flight[start..end];
                     if queued || open.output.is_some() {
                         let output = open.output.get_or_insert_with(|| QueuedOutput::boxed(turn));
                         output.outbox.push_bytes(bytes);
@@ -754,9 +758,9 @@ impl Driver for Uring {
                         .flags(ARENA_SEND_FLAGS as i32)
                         .build()
                         .flags(squeue::Flags::SKIP_SUCCESS)
-                        .user_data(user_data::ARENA_SEND | self.arena_sends.len() as u64);
-                    self.arena_sends.push(ArenaSend { conn, start, end });
-                    // SAFETY: the bytes stay in `arena_in_flight`, and the socket open, until the enter of
+                        .user_data(user_data::ARENA_SEND | self.arena.sends.len() as u64);
+                    self.arena.sends.push(ArenaSend { conn, start, end });
+                    // SAFETY: the bytes stay in `arena.in_flight`, and the socket open, until the enter of
                     // the next turn has carried the send out: connections end after it.
                     unsafe { self.push(&entry) };
                 }
@@ -860,7 +864,7 @@ impl Driver for Uring {
     fn has_unsent(&self) -> bool {
         // The next enter carries out the sends from the arena.
         let is_unsent = |conn: &UringConn| conn.closing == Some(Close::AfterSend);
-        !self.arena_sends.is_empty() || self.conns.iter().flat_map(|slot| &slot.conn).any(is_unsent)
+        !self.arena.sends.is_empty() || self.conns.iter().flat_map(|slot| &slot.conn).any(is_unsent)
     }
 }
 

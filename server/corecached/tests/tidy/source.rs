@@ -1,9 +1,12 @@
-//! Rust files: their length, and `unsafe`.
+//! Rust files: their length, their structs, and `unsafe`.
 
 use super::{files, nothing_of, read, root, shown};
 
 /// Most lines of one file. A longer file has a second subject.
 const LINES_MAX: usize = 900;
+
+/// Most fields of a struct, but for those that hold what a user may set: `...Args` and `...Config`.
+const FIELDS_MAX: usize = 20;
 
 /// The files and folders in which `unsafe` may be written, and what for.
 const UNSAFE: &[(&str, &str)] = &[
@@ -39,6 +42,56 @@ fn no_file_is_longer_than_a_reader_has_patience() {
     nothing_of(
         &wrong,
         &format!("At most {LINES_MAX} lines: move a subject of its own to a file of its own."),
+    );
+}
+
+/// The names and the number of fields of the structs in `text`, which is formatted by rustfmt.
+fn structs(text: &str) -> Vec<(&str, usize)> {
+    let mut found: Vec<(&str, usize)> = Vec::new();
+    let mut indent = None;
+    for line in text.lines() {
+        let code = line.trim_start();
+        let depth = line.len() - code.len();
+        let words: Vec<&str> = code.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+        let name = words.iter().position(|word| *word == "struct").and_then(|at| words.get(at + 1));
+        match (indent, name) {
+            (None, Some(name)) if code.ends_with('{') && !code.starts_with("//") => {
+                found.push((*name, 0));
+                indent = Some(depth);
+            }
+            (Some(outer), _) if depth == outer && code.starts_with('}') => indent = None,
+            (Some(outer), _) if depth == outer + 4 && !code.starts_with(['/', '#']) => {
+                if let Some((_, fields)) = found.last_mut() {
+                    *fields += usize::from(code.contains(": "));
+                }
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+#[test]
+fn fields_are_counted() {
+    let text = "pub struct A<T> {\n    /// B: c.\n    b: T,\n    pub(crate) c: [u8; 4],\n}\nstruct D(u8);\n\
+                mod e {\n    struct F {\n        g: u8,\n    }\n}\n";
+    assert_eq!(structs(text), [("A", 2), ("F", 1)]);
+}
+
+#[test]
+fn a_struct_has_one_subject() {
+    let mut wrong = Vec::new();
+    for path in files(&root(), ".rs") {
+        let text = read(&path);
+        for (name, fields) in structs(&text) {
+            if fields > FIELDS_MAX && !name.ends_with("Args") && !name.ends_with("Config") {
+                wrong.push(format!("{}: {name} has {fields} fields", shown(&path)));
+            }
+        }
+    }
+    nothing_of(
+        &wrong,
+        &format!("At most {FIELDS_MAX} fields: make a struct of those that are used together."),
     );
 }
 
