@@ -261,7 +261,7 @@ pub struct ProxyArgs {
     #[command(flatten)]
     pub operate: OperateArgs,
 
-    /// Say more; repeat for more still
+    /// Log more; repeat to log still more
     #[arg(short = 'v', long, action = ArgAction::Count)]
     pub verbose: u8,
 
