@@ -185,7 +185,7 @@ impl Peer {
             arguments,
             _directory: directory,
         };
-        server.wait_until_up().map_err(failed)?;
+        server.wait_until_up().map_err(|failure| failed(failure.to_string()))?;
         if let Some(mut errors) = server.child.stderr.take() {
             // Later output is discarded; left unread, it would fill the pipe and block the server.
             std::thread::spawn(move || std::io::copy(&mut errors, &mut std::io::sink()));
@@ -288,7 +288,7 @@ impl Server {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
     }
 
-    fn wait_until_up(&mut self) -> Result<(), String> {
+    fn wait_until_up(&mut self) -> Result<(), Failure> {
         let began = Instant::now();
         while TcpStream::connect(self.address()).is_err() {
             if let Ok(Some(status)) = self.child.try_wait() {
@@ -296,10 +296,11 @@ impl Server {
                 if let Some(mut errors) = self.child.stderr.take() {
                     let _ = std::io::Read::read_to_string(&mut errors, &mut said);
                 }
-                return Err(format!("ended with {status}: {}", said.trim()));
+                return Err(Failure::new(format!("ended with {status}: {}", said.trim())));
             }
             if began.elapsed() > START_LIMIT {
-                return Err(format!("accepts no connections after {} s", START_LIMIT.as_secs()));
+                let limit_s = START_LIMIT.as_secs();
+                return Err(Failure::new(format!("accepts no connections after {limit_s} s")));
             }
             std::thread::sleep(POLL);
         }
