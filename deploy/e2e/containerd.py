@@ -30,7 +30,9 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
   snapshotter = "overlayfs"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
   runtime_type = "io.containerd.runc.v2"
-"""# The containerd namespace of everything that the container runtime interface creates. NAMESPACE = "k8s.io"
+"""
+# The containerd namespace of everything that the container runtime interface creates.
+NAMESPACE = "k8s.io"
 START_S = 30
 
 

@@ -140,9 +140,9 @@ def options(path):
 OPTIONS = {
     "cache": options("server/cache/src/config/args.rs") | options("server/shard/src/operation.rs"),
     "mcrouter": options("server/proxy/src/args.rs") | options("server/shard/src/operation.rs"),
-    "healthcheck": options("server/corecached/src/healthcheck.rs"),
-    "seccomp-profile": options("server/corecached/src/seccomp.rs"),
-    "drain": options("server/corecached/src/drain.rs"),
+    "healthcheck": options("server/corecached/src/commands/healthcheck.rs"),
+    "seccomp-profile": options("server/corecached/src/commands/seccomp.rs"),
+    "drain": options("server/corecached/src/commands/drain.rs"),
 }
 
 
