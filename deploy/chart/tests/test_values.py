@@ -11,7 +11,7 @@ import sys
 import pytest
 import yaml
 
-from support import CASES, CHART, HELMS, NEWEST, POOL, PROXY, ROOT, helm, objects, own_containers, pair, pods, refused, text, the
+from support import CASES, CHART, HELMS, POOL, PROXY, ROOT, helm, objects, own_containers, pair, pods, refused, text, the
 
 CACHE, ROUTER = "mycache-memcached", "mycache-mcrouter"
 
