@@ -272,10 +272,10 @@ impl PageWork {
             PageWorkKind::Provide => Advice::LinuxPopulateWrite,
             PageWorkKind::TakeBack(_) => Advice::LinuxDontNeed,
         };
-        // SAFETY: in range, as just asserted, of a mapping kept alive by `self`. Providing pages faults them
-        // in as a write would and changes no contents, even if they are read, written or discarded meanwhile.
-        // Nothing refers to what is taken back: the store does not lend it until it has read the outcome,
-        // which is written below.
+        // Providing pages changes no contents, even if they are read, written or discarded meanwhile.
+        // SAFETY: in range, as asserted, of a mapping kept alive by `self`. Pages are faulted in as by a write;
+        // or nothing refers to what is taken back, since the store does not lend it until it has read the
+        // outcome, which is written below.
         unsafe { self.mapping.advise(self.at, self.len, advice) };
         if let PageWorkKind::TakeBack(taken_back) = &self.kind {
             // Also after a refusal: the kernel keeps locked memory whatever the store does, so it need not

@@ -19,8 +19,8 @@ const OVER_FRACTION: usize = 100;
 /// Nothing changes while the process is above the aim by less than the limit divided by this, or below it by
 /// less than twice that.
 const SLACK_FRACTION: usize = 400;
-/// Bytes that the process grows by when its shards start. Measured: 5.5 MiB were resident before, and 8 MiB
-/// after.
+/// Bytes that the process is expected to grow by when its shards start. With io_uring it grows by about as
+/// much, and later by more; with epoll by less. [`run`] corrects the rest once the stores fill.
 const SHARDS_BYTES: usize = 5 << 19;
 /// How full the stores must be before their memory is lowered, in percent of what they are given.
 const FILL_PERCENT_TO_LOWER: u64 = 85;
