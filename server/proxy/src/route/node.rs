@@ -68,21 +68,26 @@ pub(super) trait RouteNode: Debug + Sized {
         Next::Undecided
     }
 
+    /// The child of a node that only limits or watches: all requests that it lets through go there.
+    fn only_child(&self) -> Option<NodeId> {
+        None
+    }
+
     /// Where a request goes in most cases, past what only limits or watches. For log lines, not for sending.
     fn usual(&self, key: &[u8], operation: Operation) -> Next {
         let _ = (key, operation);
-        Next::Undecided
+        self.only_child().map_or(Next::Undecided, Next::Node)
     }
 
     /// Where a delete of `key` goes that is sent again later.
     fn late_delete(&self, key: &[u8], now_ms: u64) -> Next {
         let _ = (key, now_ms);
-        Next::Undecided
+        self.only_child().map_or(Next::Undecided, Next::Node)
     }
 
     /// The ring of the pool that the node is, or limits or watches.
     fn ring_below(&self) -> RingBelow {
-        RingBelow::None
+        self.only_child().map_or(RingBelow::None, RingBelow::At)
     }
 }
 

@@ -12,13 +12,13 @@ use serde_json::{Value, json};
 
 use super::null::Null;
 use crate::config::{Builder, Checked, Child, Config, HandleId, Limit, WrittenHandle};
-use crate::request::{Operation, OwnedRequest};
+use crate::request::OwnedRequest;
 use crate::route::bucket::Bucket;
 use crate::route::compile::{Compiled, Compiler};
 use crate::route::frame::{Frame, Parent, Step};
 use crate::route::handle::RouteHandle;
 use crate::route::node::{Listed, RouteNode};
-use crate::route::node_set::{Next, NodeId, RingBelow};
+use crate::route::node_set::NodeId;
 use crate::route::slab::SlotId;
 use crate::route::tree::Tree;
 
@@ -115,16 +115,8 @@ impl RouteNode for Logging {
         frame.answer(step, reply);
     }
 
-    fn usual(&self, _: &[u8], _: Operation) -> Next {
-        Next::Node(self.target)
-    }
-
-    fn late_delete(&self, _: &[u8], _: u64) -> Next {
-        Next::Node(self.target)
-    }
-
-    fn ring_below(&self) -> RingBelow {
-        RingBelow::At(self.target)
+    fn only_child(&self) -> Option<NodeId> {
+        Some(self.target)
     }
 }
 

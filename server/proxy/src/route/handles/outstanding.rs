@@ -7,12 +7,12 @@ use corecached_protocol::Reply;
 use serde_json::{Value, json};
 
 use crate::config::{Builder, Checked, Child, Config, HandleId, Json, WrittenHandle};
-use crate::request::{Operation, OwnedRequest};
+use crate::request::OwnedRequest;
 use crate::route::compile::{Compiled, Compiler};
 use crate::route::frame::{Frame, Parent, Step};
 use crate::route::handle::RouteHandle;
 use crate::route::node::{Listed, RouteNode};
-use crate::route::node_set::{Next, NodeId, RingBelow};
+use crate::route::node_set::NodeId;
 use crate::route::outcome;
 use crate::route::slab::SlotId;
 
@@ -143,16 +143,8 @@ impl RouteNode for Outstanding {
         }
     }
 
-    fn usual(&self, _: &[u8], _: Operation) -> Next {
-        Next::Node(self.target)
-    }
-
-    fn late_delete(&self, _: &[u8], _: u64) -> Next {
-        Next::Node(self.target)
-    }
-
-    fn ring_below(&self) -> RingBelow {
-        RingBelow::At(self.target)
+    fn only_child(&self) -> Option<NodeId> {
+        Some(self.target)
     }
 }
 

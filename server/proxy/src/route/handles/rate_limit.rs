@@ -5,13 +5,13 @@ use std::convert::Infallible;
 use serde_json::{Value, json};
 
 use crate::config::{Builder, Checked, Child, Config, HandleId, Json, Limit, WrittenHandle};
-use crate::request::{Operation, OperationClass, OwnedRequest};
+use crate::request::{OperationClass, OwnedRequest};
 use crate::route::bucket::Bucket;
 use crate::route::compile::{Compiled, Compiler};
 use crate::route::frame::{Parent, Step};
 use crate::route::handle::RouteHandle;
 use crate::route::node::RouteNode;
-use crate::route::node_set::{Next, NodeId, RingBelow};
+use crate::route::node_set::NodeId;
 use crate::route::outcome;
 
 /// `RateLimitRoute`, and `rates` of a pool.
@@ -118,16 +118,8 @@ impl RouteNode for RateLimit {
         step.start(self.target, request, parent);
     }
 
-    fn usual(&self, _: &[u8], _: Operation) -> Next {
-        Next::Node(self.target)
-    }
-
-    fn late_delete(&self, _: &[u8], _: u64) -> Next {
-        Next::Node(self.target)
-    }
-
-    fn ring_below(&self) -> RingBelow {
-        RingBelow::At(self.target)
+    fn only_child(&self) -> Option<NodeId> {
+        Some(self.target)
     }
 }
 
