@@ -1,10 +1,15 @@
 //! The exptime that a client sent, and the second at which the item expires.
 
+use crate::number::parse_i32;
+
 /// The largest exptime that counts seconds from now, in seconds: 30 days. A larger one is a unix time.
 pub const RELATIVE_MAX_S: i64 = 60 * 60 * 24 * 30;
 
 /// An exptime as sent. 0 is never, 1 to [`RELATIVE_MAX_S`] are seconds from now, a larger number is a unix
 /// time, and a negative one is already past.
+///
+/// Memcached keeps an exptime in 32 bits with a sign. A storage command whose exptime needs more keeps the lower
+/// 32 bits, so that 4294967295, which some clients send for -1, is past; every other command is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Exptime(pub i64);
 
@@ -20,6 +25,19 @@ pub enum Expiry {
 }
 
 impl Exptime {
+    /// The exptime of a storage command: the lower 32 bits of the number that was sent.
+    #[inline]
+    pub(crate) fn of_store(sent: i64) -> Self {
+        Self(i64::from(sent as i32))
+    }
+
+    /// Reads the exptime of any other command. `None` when the word is no number, or one that 32 bits with a
+    /// sign cannot hold.
+    #[inline]
+    pub(crate) fn parse(word: &[u8]) -> Option<Self> {
+        parse_i32(word).map(|seconds| Self(i64::from(seconds)))
+    }
+
     /// The expiry of an item that gets this exptime at the unix second `now`. A time after the last second
     /// that 32 bits can hold is that second.
     #[must_use]
@@ -36,6 +54,25 @@ impl Exptime {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_exptime_that_32_bits_cannot_hold_is_cut_by_a_store_and_refused_by_others() {
+        for (word, stored, other) in [
+            ("2147483647", 2_147_483_647, Some(2_147_483_647)),
+            ("2147483648", -2_147_483_648, None),
+            ("4294967295", -1, None),
+            ("4294967296", 0, None),
+            ("4294967297", 1, None),
+            ("9223372036854775807", -1, None),
+            ("-1", -1, Some(-1)),
+            ("-2147483648", -2_147_483_648, Some(-2_147_483_648)),
+            ("-2147483649", 2_147_483_647, None),
+            ("-4294967295", 1, None),
+        ] {
+            assert_eq!(Exptime::of_store(word.parse().unwrap()), Exptime(stored), "{word}");
+            assert_eq!(Exptime::parse(word.as_bytes()), other.map(Exptime), "{word}");
+        }
+    }
 
     #[test]
     fn exptimes_are_relative_for_30_days_and_absolute_above() {

@@ -83,6 +83,13 @@ pub fn parse_i64(word: &[u8]) -> Option<i64> {
     }
 }
 
+/// Reads all of `word` as a number that an `i32` holds, as [`parse_i64`] does.
+#[inline]
+#[must_use]
+pub fn parse_i32(word: &[u8]) -> Option<i32> {
+    parse_i64(word)?.try_into().ok()
+}
+
 #[cold]
 fn parse_long(digits: &[u8]) -> Option<u64> {
     digits.iter().try_fold(0u64, |n, &byte| n.checked_mul(10)?.checked_add(u64::from(digit(byte)?)))

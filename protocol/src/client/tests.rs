@@ -316,7 +316,7 @@ fn classic() -> impl Strategy<Value = Command<'static>> {
         StoreVerb::Prepend,
         StoreVerb::Cas,
     ]);
-    let exptime = || prop_oneof![Just(0), 1..3_000_000i64, any::<i64>()].prop_map(Exptime);
+    let exptime = || prop_oneof![Just(0), 1..3_000_000, any::<i32>()].prop_map(|s| Exptime(s.into()));
     let key = b"k";
     prop_oneof![
         (any::<bool>(), prop::option::of(exptime()))

@@ -1,6 +1,6 @@
 //! The flags of a meta line: which letters exist, what may follow them, and which errors they cause.
 
-use crate::number::{parse_i64, parse_u64};
+use crate::number::{parse_i32, parse_u64};
 use crate::words::Words;
 use crate::{Exptime, MetaFlags, MetaMode, MetaVerb, ParseError};
 
@@ -54,17 +54,16 @@ pub(super) fn parse<'a>(
         }
         flags.present |= bit;
         let read = match letter {
-            b'T' => read(&mut flags.exptime, parse_i64(token).map(Exptime), ParseError::BadToken),
-            b'N' => read(&mut flags.vivify, parse_i64(token).map(Exptime), ParseError::BadToken),
-            b'R' => read(&mut flags.recache_s, parse_seconds(token), ParseError::BadToken),
+            b'T' => read(&mut flags.exptime, Exptime::parse(token), ParseError::BadToken),
+            b'N' => read(&mut flags.vivify, Exptime::parse(token), ParseError::BadToken),
+            b'R' => read(&mut flags.recache_s, parse_i32(token), ParseError::BadToken),
             b'E' => read(&mut flags.new_cas, parse_u64(token), ParseError::BadToken),
             b'C' => read(&mut flags.compare_cas, parse_u64(token), ParseError::BadToken),
             b'D' => read(&mut flags.delta, parse_u64(token), ParseError::BadMetaDelta),
             b'J' => read(&mut flags.initial, parse_u64(token), ParseError::BadMetaInitial),
-            // As in the classic commands, the upper half of a larger number is dropped.
             b'F' => read(
                 &mut flags.client_flags,
-                parse_u64(token).map(|n| n as u32),
+                parse_u64(token).and_then(|n| n.try_into().ok()),
                 ParseError::BadMetaClientFlags,
             ),
             b'M' => match (token, verb) {
@@ -103,28 +102,10 @@ pub(super) fn parse_debug(flags: &mut MetaFlags, mut words: Words) -> Result<(),
     }
 }
 
-/// Whether one of `words` does not begin with a letter. The value after such an `ms` line is not skipped.
-#[cold]
-pub(super) fn any_without_letter(mut words: Words) -> bool {
-    loop {
-        match words.next() {
-            [] => return false,
-            [letter, ..] if !letter.is_ascii_alphabetic() => return true,
-            _ => {}
-        }
-    }
-}
-
 #[inline]
 fn read<N>(field: &mut N, number: Option<N>, otherwise: ParseError) -> Result<(), ParseError> {
     *field = number.ok_or(otherwise)?;
     Ok(())
-}
-
-/// Reads seconds, which may be negative. A number that 32 bits cannot hold becomes the nearest that they can.
-fn parse_seconds(token: &[u8]) -> Option<i32> {
-    let seconds = parse_i64(token)?;
-    Some(seconds.clamp(i32::MIN.into(), i32::MAX.into()) as i32)
 }
 
 /// The mode that `letter` means for `ms` or `ma`. A letter in lower case is an error.

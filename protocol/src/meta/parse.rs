@@ -56,9 +56,6 @@ pub(crate) fn parse<'a>(
             Err(refuse(as_reported(verb, ParseError::BadKeyEncoding)))
         }
         Ok(()) => Ok(Command::Meta(meta)),
-        Err(error @ ParseError::InvalidFlag) if flags::any_without_letter(words) => {
-            Err(as_reported(verb, error).into())
-        }
         Err(error) => Err(refuse(as_reported(verb, error))),
     }
 }

@@ -46,7 +46,7 @@ impl Retrieval {
             return Err(ParseError::MissingArgument);
         }
         let touch =
-            exptime.map(|word| parse_i64(word).map(Exptime).ok_or(ParseError::BadExptime)).transpose()?;
+            exptime.map(|word| Exptime::parse(word).ok_or(ParseError::BadExptime)).transpose()?;
         Ok(KeysAhead { with_cas: self.with_cas, touch, checked: 0 })
     }
 }
@@ -104,7 +104,7 @@ pub(crate) fn plain_set<'a>(input: &'a [u8], limits: &Limits) -> Option<(Store<'
         verb: StoreVerb::Set,
         key,
         client_flags: client_flags as u32, // as in `store`
-        exptime: Exptime(exptime as i64),
+        exptime: Exptime::of_store(exptime as i64),
         value_len: value_len as u32,
         cas_unique: 0,
         noreply,
@@ -133,13 +133,16 @@ fn store<'a>(verb: StoreVerb, arguments: Words<'a>, limits: &Limits) -> Result<C
     let exptime = words.next();
     let value_len = words.next();
     let cas_unique = if verb == StoreVerb::Cas { words.next() } else { b"0" };
-    if value_len.is_empty() || cas_unique.is_empty() {
+    if value_len.is_empty() {
         return Err(ParseError::MissingArgument.into());
     }
     let value_len = parse_value_len(value_len)?;
     // The client sends the value even when the line is refused for one of the errors below.
     let refuse =
         |error| Refused { error, swallow: data_block_bytes(value_len), noreply: arguments.end_in_noreply() };
+    if cas_unique.is_empty() {
+        return Err(refuse(ParseError::MissingArgument));
+    }
     if key.len() > limits.key_bytes_max {
         return Err(refuse(ParseError::KeyTooLong));
     }
@@ -152,7 +155,7 @@ fn store<'a>(verb: StoreVerb, arguments: Words<'a>, limits: &Limits) -> Result<C
         verb,
         key,
         client_flags: client_flags as u32, // the upper half of a larger number is dropped, as memcached does
-        exptime: Exptime(exptime),
+        exptime: Exptime::of_store(exptime),
         value_len,
         cas_unique,
         noreply: words.end_in_noreply(),
@@ -209,8 +212,8 @@ fn arithmetic<'a>(decrement: bool, words: Words<'a>, limits: &Limits) -> Result<
 }
 
 fn touch<'a>(words: Words<'a>, limits: &Limits) -> Result<Command<'a>, Refused> {
-    let (key, exptime, noreply) = key_and_number(words, limits, parse_i64, ParseError::BadExptime)?;
-    Ok(Command::Touch(Touch { key, exptime: Exptime(exptime), noreply }))
+    let (key, exptime, noreply) = key_and_number(words, limits, Exptime::parse, ParseError::BadExptime)?;
+    Ok(Command::Touch(Touch { key, exptime, noreply }))
 }
 
 /// Reads a key, a number and whether `noreply` ends the line; `bad_number` is the error when the number
@@ -241,8 +244,8 @@ fn flush_all(arguments: Words<'_>) -> Result<Command<'_>, Refused> {
     let delay = match words.next() {
         b"" => None,
         b"noreply" if noreply && words.rest().is_empty() => None,
-        word => match parse_i64(word) {
-            Some(delay) => Some(Exptime(delay)),
+        word => match Exptime::parse(word) {
+            Some(delay) => Some(delay),
             None => return Err(hidden_by_noreply(ParseError::BadExptime, arguments)),
         },
     };

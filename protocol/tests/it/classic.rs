@@ -48,7 +48,12 @@ fn the_numbers_of_a_storage_line_are_read_to_their_bounds() {
         ("set k +5 +0 +2", client_flags(5)),
         ("set k 0 2592000 2", exptime(2_592_000)),
         ("set k 0 -1 2", exptime(-1)),
-        ("set k 0 99999999999 2", exptime(99_999_999_999)),
+        ("set k 0 2147483647 2", exptime(2_147_483_647)),
+        ("set k 0 2147483648 2", exptime(-2_147_483_648)),
+        ("set k 0 4294967295 2", exptime(-1)),
+        ("set k 0  4294967295 2", exptime(-1)), // not as plain as the line before
+        ("set k 0 4294967297 2", exptime(1)),
+        ("set k 0 9223372036854775807 2", exptime(-1)),
         ("set k 0 0 0000000000000000000000002", SET),
     ] {
         check(format!("{line}\r\nab\r\n"), &store(stored));

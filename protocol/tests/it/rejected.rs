@@ -63,7 +63,6 @@ fn missing_arguments_are_a_bad_line_even_under_noreply() {
         "set k",
         "set k 0 0",
         "set k 0 noreply",
-        "cas k 0 0 2",
         "delete",
         "delete ",
         "incr",
@@ -97,6 +96,13 @@ fn value_lengths_that_are_none_are_answered_and_nothing_is_skipped() {
         ] {
             check_line(line, ParseError::BadValueLen, BAD_FORMAT);
         }
+    }
+}
+
+#[test]
+fn a_cas_without_its_unique_skips_its_value() {
+    for line in ["cas k 0 0 2", "cas k 0 0 2 ", &format!("cas {} 0 0 2", "k".repeat(251))] {
+        check_swallowed(line, ParseError::MissingArgument, false);
     }
 }
 
@@ -155,6 +161,9 @@ fn numbers_have_their_own_answers_and_obey_noreply() {
         ("incr k -1", ParseError::BadDelta, "CLIENT_ERROR invalid numeric delta argument"),
         ("decr k 18446744073709551616", ParseError::BadDelta, "CLIENT_ERROR invalid numeric delta argument"),
         ("touch k x", ParseError::BadExptime, "CLIENT_ERROR invalid exptime argument"),
+        ("touch k 2147483648", ParseError::BadExptime, "CLIENT_ERROR invalid exptime argument"),
+        ("touch k -2147483649", ParseError::BadExptime, "CLIENT_ERROR invalid exptime argument"),
+        ("flush_all 4294967295", ParseError::BadExptime, "CLIENT_ERROR invalid exptime argument"),
         ("flush_all x", ParseError::BadExptime, "CLIENT_ERROR invalid exptime argument"),
         ("flush_all noreply 0", ParseError::BadExptime, "CLIENT_ERROR invalid exptime argument"),
         ("verbosity x", ParseError::BadNumber, BAD_FORMAT),
@@ -173,7 +182,7 @@ fn numbers_have_their_own_answers_and_obey_noreply() {
 
 #[test]
 fn a_retrieval_line_knows_no_noreply() {
-    for line in ["gat x k", "gats x k noreply", "gat 9223372036854775808 k"] {
+    for line in ["gat x k", "gats x k noreply", "gat 9223372036854775808 k", "gat 2147483648 k"] {
         check_line(line, ParseError::BadExptime, "CLIENT_ERROR invalid exptime argument");
     }
 }

@@ -31,7 +31,12 @@ const EX_VALUE: u8 = 1;
 /// Options that tune machinery this proxy does not have are accepted and named in one log line at -v; unknown ones are
 /// left out with a warning.
 #[derive(Debug, Parser)]
-#[command(name = "corecached proxy", bin_name = "corecached proxy", disable_version_flag = true)]
+#[command(
+    name = "corecached proxy",
+    bin_name = "corecached proxy",
+    disable_version_flag = true,
+    args_override_self = true
+)]
 pub struct ProxyArgs {
     /// Ports to listen on, separated by commas
     #[arg(short = 'p', long, value_name = "PORTS", value_delimiter = ',', default_value = "5000")]

@@ -14,16 +14,27 @@ pub(crate) fn answer(verb: AdminVerb, words: &[u8]) -> &'static [u8] {
     let mut words = words.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
     let mut next = || words.next().unwrap_or(b"");
     match verb {
-        AdminVerb::Slabs => match (next(), next(), next()) {
-            (b"automove", b"0" | b"1" | b"2", _) => line::OK,
-            (b"automove", b"ratio" | b"freeratio", number) if decimal::<f64>(number).is_some() => line::OK,
-            (b"automove", b"window", number) => match decimal::<u64>(number) {
-                Some(3..=1800) => line::OK,
-                Some(_) => line::BAD_AUTOMOVE_WINDOW,
+        AdminVerb::Slabs => match (next(), next(), next(), next()) {
+            (b"automove", b"", ..) => line::ERROR,
+            (b"automove", b"ratio" | b"freeratio", number, _) => match decimal::<f64>(number) {
+                Some(_) => line::OK,
                 None => line::ERROR,
             },
-            (b"reassign", from, to) if decimal::<i64>(from).is_some() && decimal::<i64>(to).is_some() => {
-                line::BAD_SLAB_CLASS
+            (b"automove", b"window", number, _) => match decimal::<u64>(number) {
+                Some(3..=1800) => line::OK,
+                Some(_) => line::BAD_AUTOMOVE_WINDOW,
+                None => line::BAD_FORMAT,
+            },
+            (b"automove", mode, ..) => match decimal::<u32>(mode) {
+                Some(0..=2) => line::OK,
+                Some(_) => line::ERROR,
+                None => line::BAD_FORMAT,
+            },
+            (b"reassign", from, to, b"") if !to.is_empty() => {
+                match (decimal::<i32>(from), decimal::<i32>(to)) {
+                    (Some(_), Some(_)) => line::BAD_SLAB_CLASS,
+                    _ => line::BAD_FORMAT,
+                }
             }
             _ => line::ERROR,
         },

@@ -16,6 +16,7 @@ use corecached_shard::operation::OperateArgs;
     name = "corecached",
     disable_help_flag = true,
     disable_version_flag = true,
+    args_override_self = true,
     after_help = "Other commands, each with a --help of its own:\n  \
                   corecached proxy          a proxy in front of several caches, with mcrouter's options\n  \
                   corecached check-config   check a proxy's configuration and print its routes\n  \
@@ -207,7 +208,8 @@ pub struct CacheArgs {
 
 impl CacheArgs {
     /// Parses a command line, with the name of the program first. An argument may have leading blanks, and it
-    /// may be a flag and its value with a blank between them ("-m 64"), as container manifests write them.
+    /// may be a flag and its value with a blank between them ("-m 64"), as container manifests write them. Of a
+    /// flag with one value that is given more than once, the last one counts.
     ///
     /// # Errors
     /// When the usage is wrong, or when the help text was asked for.

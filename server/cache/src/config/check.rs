@@ -425,6 +425,36 @@ mod tests {
     }
 
     #[test]
+    fn of_a_flag_that_is_given_twice_the_last_one_counts() {
+        assert_eq!(read("-m|64|-m|128").unwrap().memory_bytes, 128 << 20);
+        assert_eq!(read("-m 64|--memory-limit=128|-m32").unwrap().memory_bytes, 32 << 20);
+        assert_eq!(read("-I|1m|-I|4m").unwrap().item_limit.item_bytes_max, 4 << 20);
+        assert_eq!(read("-t|4|-t|1").unwrap().server.shards, Some(1));
+        for line in [
+            "-c|9|-c|10",
+            "-f|1.1|-f|1.3",
+            "-D|:|-D|,",
+            "-B|ascii|-B|auto",
+            "-a|700|-a|777",
+            "-P|/a|-P|/b",
+            "-u|a|-u|b",
+            "-e|/a|-e|/b",
+            "-s|/a|-s|/b",
+            "-U|0|-U|0",
+            "-C|-C",
+            "-F|-F|-A|-A|-X|-X|-W|-W|-M|-M|-k|-k|-L|-L|-r|-r|-d|-d",
+            "--io-backend|auto|--io-backend|epoll",
+        ] {
+            assert!(read(line).is_ok(), "{line}: {:?}", read(line));
+        }
+        // Those that add up.
+        let config = read("-v|-v|-o|idle_timeout=9|-o|modern|-l|127.0.0.1|-l|[::1]").unwrap();
+        assert_eq!((config.server.verbosity, config.server.idle_timeout_s), (2, 9));
+        let Listen::Tcp(addresses) = &config.server.listen else { panic!("on TCP") };
+        assert_eq!(addresses.len(), 2);
+    }
+
+    #[test]
     fn wrong_values_die_with_memcacheds_code_and_name_flag_value_and_remedy() {
         for (line, code) in [
             ("-c|0", 1),

@@ -35,6 +35,13 @@ fn options_of_other_machinery_and_unknown_ones_change_nothing() {
 }
 
 #[test]
+fn of_an_option_that_is_given_twice_the_last_one_counts() {
+    let args = read(&["--config-str={}", "--config-str", "{\"route\":\"NullRoute\"}", "-t", "4", "-t", "1"]);
+    assert_eq!(args.check().expect("good").source, ConfigSource::Text("{\"route\":\"NullRoute\"}".into()));
+    read(&["-f", "a", "-f", "b", "--thread-affinity", "--thread-affinity", "--fibers-stack-size=1", "--fibers-stack-size=2"]);
+}
+
+#[test]
 fn a_wrong_value_is_named_with_its_remedy() {
     let checked = |line: &[&str]| read(line).check().unwrap_err().to_string();
     assert_eq!(checked(&["-p", "x", "-f", "c"]), "--port \"x\": give a number from 0 to 65535");

@@ -412,7 +412,7 @@ impl Grammar {
             "set {k} 0 0 x",
             "set {k} 0 0 -1",
             "add {k} 0 0 1x",
-            "cas {k} 0 0 1",
+            "cas {k} 0 0 4\r\nzzzz",
             "delete",
             "delete {k} 5",
             "delete {k} x noreply",
