@@ -45,8 +45,7 @@ impl Retrieval {
         if words.len() == 0 {
             return Err(ParseError::MissingArgument);
         }
-        let touch =
-            exptime.map(|word| Exptime::parse(word).ok_or(ParseError::BadExptime)).transpose()?;
+        let touch = exptime.map(|word| Exptime::parse(word).ok_or(ParseError::BadExptime)).transpose()?;
         Ok(KeysAhead { with_cas: self.with_cas, touch, checked: 0 })
     }
 }

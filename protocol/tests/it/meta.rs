@@ -194,10 +194,7 @@ fn of_several_errors_the_graver_is_answered() {
 fn a_flag_that_is_no_letter_skips_the_value_of_ms() {
     for flag in [&b"5"[..], b"-", b"\x01", b"\xff", b"+5"] {
         let line = [&b"ms k 2 v "[..], flag, b"\r\nab\r\nmn\r\n"].concat();
-        check(
-            line,
-            &[rejected(ParseError::InvalidFlag), Event::Swallowed(4), command(Command::MetaNoop)],
-        );
+        check(line, &[rejected(ParseError::InvalidFlag), Event::Swallowed(4), command(Command::MetaNoop)]);
     }
     check_error("mg k 5", ParseError::InvalidFlag, "invalid flag");
     check_error("ma k 5", ParseError::InvalidOrDuplicateFlag, "invalid or duplicate flag");
