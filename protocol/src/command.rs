@@ -120,7 +120,7 @@ pub struct Store<'a> {
     pub key: &'a [u8],
     /// A number that is stored with the value and returned with it; it means nothing to the server.
     pub client_flags: u32,
-    /// The new exptime of the item, as sent.
+    /// The new exptime of the item.
     pub exptime: Exptime,
     /// Length of the value in bytes, without its CRLF; at most [`crate::VALUE_LEN_MAX`].
     pub value_len: u32,

@@ -5,11 +5,12 @@ use crate::number::parse_i32;
 /// The largest exptime that counts seconds from now, in seconds: 30 days. A larger one is a unix time.
 pub const RELATIVE_MAX_S: i64 = 60 * 60 * 24 * 30;
 
-/// An exptime as sent. 0 is never, 1 to [`RELATIVE_MAX_S`] are seconds from now, a larger number is a unix
-/// time, and a negative one is already past.
+/// An exptime: 0 is never, 1 to [`RELATIVE_MAX_S`] are seconds from now, a larger number is a unix time, and a
+/// negative one is already past.
 ///
-/// Memcached keeps an exptime in 32 bits with a sign. A storage command whose exptime needs more keeps the lower
-/// 32 bits, so that 4294967295, which some clients send for -1, is past; every other command is refused.
+/// In text it has 32 bits with a sign, as in memcached 1.6.45. Of a larger number a classic storage command keeps
+/// the lower 32 bits, so that 4294967295, which some clients send for -1, is past; all other commands are refused
+/// with it. In the binary protocol it has 32 bits without a sign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Exptime(pub i64);
 
@@ -25,13 +26,13 @@ pub enum Expiry {
 }
 
 impl Exptime {
-    /// The exptime of a storage command: the lower 32 bits of the number that was sent.
+    /// The exptime of a classic storage command: the lower 32 bits of the number that was sent.
     #[inline]
-    pub(crate) fn of_store(sent: i64) -> Self {
+    pub(crate) fn from_store(sent: i64) -> Self {
         Self(i64::from(sent as i32))
     }
 
-    /// Reads the exptime of any other command. `None` when the word is no number, or one that 32 bits with a
+    /// Reads the exptime of any other text command. `None` when the word is no number, or one that 32 bits with a
     /// sign cannot hold.
     #[inline]
     pub(crate) fn parse(word: &[u8]) -> Option<Self> {
@@ -69,7 +70,7 @@ mod tests {
             ("-2147483649", 2_147_483_647, None),
             ("-4294967295", 1, None),
         ] {
-            assert_eq!(Exptime::of_store(word.parse().unwrap()), Exptime(stored), "{word}");
+            assert_eq!(Exptime::from_store(word.parse().unwrap()), Exptime(stored), "{word}");
             assert_eq!(Exptime::parse(word.as_bytes()), other.map(Exptime), "{word}");
         }
     }

@@ -85,8 +85,7 @@ pub fn parse_i64(word: &[u8]) -> Option<i64> {
 
 /// Reads all of `word` as a number that an `i32` holds, as [`parse_i64`] does.
 #[inline]
-#[must_use]
-pub fn parse_i32(word: &[u8]) -> Option<i32> {
+pub(crate) fn parse_i32(word: &[u8]) -> Option<i32> {
     parse_i64(word)?.try_into().ok()
 }
 

@@ -407,7 +407,8 @@ proptest! {
             let letter = char::from(*letter);
             line += &match letter {
                 'M' => format!(" M{}", if verb == "ma" { 'D' } else { 'E' }),
-                'T' | 'N' | 'R' | 'E' | 'C' | 'F' | 'D' | 'J' | 'O' => format!("  {letter}{number}"),
+                'T' | 'N' | 'R' => format!("  {letter}{}", number.cast_signed()),
+                'E' | 'C' | 'F' | 'D' | 'J' | 'O' => format!("  {letter}{number}"),
                 _ => format!(" {letter}"),
             };
         }

@@ -103,7 +103,7 @@ pub(crate) fn plain_set<'a>(input: &'a [u8], limits: &Limits) -> Option<(Store<'
         verb: StoreVerb::Set,
         key,
         client_flags: client_flags as u32, // as in `store`
-        exptime: Exptime::of_store(exptime as i64),
+        exptime: Exptime::from_store(exptime as i64),
         value_len: value_len as u32,
         cas_unique: 0,
         noreply,
@@ -154,7 +154,7 @@ fn store<'a>(verb: StoreVerb, arguments: Words<'a>, limits: &Limits) -> Result<C
         verb,
         key,
         client_flags: client_flags as u32, // the upper half of a larger number is dropped, as memcached does
-        exptime: Exptime::of_store(exptime),
+        exptime: Exptime::from_store(exptime),
         value_len,
         cas_unique,
         noreply: words.end_in_noreply(),

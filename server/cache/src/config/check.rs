@@ -386,6 +386,7 @@ fn resolve(text: &str, port: u16) -> Result<Vec<SocketAddr>, ConfigError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use corecached_net::endpoints::IoBackend;
 
     fn read(line: &str) -> Result<CacheConfig, ConfigError> {
         let argv = std::iter::once("corecached").chain(line.split('|').filter(|word| !word.is_empty()));
@@ -429,24 +430,26 @@ mod tests {
         assert_eq!(read("-m|64|-m|128").unwrap().memory_bytes, 128 << 20);
         assert_eq!(read("-m 64|--memory-limit=128|-m32").unwrap().memory_bytes, 32 << 20);
         assert_eq!(read("-I|1m|-I|4m").unwrap().item_limit.item_bytes_max, 4 << 20);
-        assert_eq!(read("-t|4|-t|1").unwrap().server.shards, Some(1));
-        for line in [
-            "-c|9|-c|10",
-            "-f|1.1|-f|1.3",
-            "-D|:|-D|,",
-            "-B|ascii|-B|auto",
-            "-a|700|-a|777",
-            "-P|/a|-P|/b",
-            "-u|a|-u|b",
-            "-e|/a|-e|/b",
-            "-s|/a|-s|/b",
-            "-U|0|-U|0",
-            "-C|-C",
-            "-F|-F|-A|-A|-X|-X|-W|-W|-M|-M|-k|-k|-L|-L|-r|-r|-d|-d",
-            "--io-backend|auto|--io-backend|epoll",
-        ] {
-            assert!(read(line).is_ok(), "{line}: {:?}", read(line));
-        }
+        let line = "-t|4|-t|1|-c|9|-c|10|-b|7|-b|8|-f|1.1|-f|1.3|-n|40|-n|50|-R|3|-R|4|-D|:|-D|,|-B|auto|-B|ascii|\
+                    -P|/a|-P|/b|-u|a|-u|b|-e|/a|-e|/b|-U|7|-U|0|-Y|/a|-Y|/b|--policy-weight|requests|\
+                    --policy-weight|bytes|--io-backend|auto|--io-backend|epoll";
+        let config = read(line).unwrap();
+        let (server, shown) = (&config.server, &config.shown);
+        assert_eq!((server.shards, server.connections_max, server.listen_backlog), (Some(1), 10, 8));
+        assert_eq!((shown.growth_factor, shown.chunk_size, shown.reqs_per_event), (1.3, 50, 4));
+        assert_eq!((config.prefix_delimiter, shown.protocol), (b',', "ascii"));
+        let files = [&server.pid_file, &config.memory_file, &config.auth_file];
+        assert_eq!(files.map(|file| file.as_deref().unwrap()), [std::path::Path::new("/b"); 3]);
+        assert_eq!((server.user.as_deref(), config.udp.len()), (Some("b"), 0));
+        assert_eq!((config.policy_weight, server.io_backend), (EvictionWeight::Bytes, IoBackend::Epoll));
+        let Listen::Unix { path, mode, .. } = read("-s|/a|-s|/b|-a|700|-a|777").unwrap().server.listen else {
+            panic!("on a Unix socket")
+        };
+        assert_eq!((path, mode), (PathBuf::from("/b"), 0o777));
+        let switches = read("-C|-C|-F|-F|-A|-A|-X|-X|-W|-W|-M|-M|-k|-k|-L|-L|-r|-r|-d|-d").unwrap();
+        assert!(switches.allow_shutdown && switches.lock_memory && switches.server.daemon);
+        assert!(!(switches.allow_flush || switches.allow_dump || switches.allow_watch || switches.evict));
+        assert!(!switches.item_limit.cas && switches.server.core_dumps);
         // Those that add up.
         let config = read("-v|-v|-o|idle_timeout=9|-o|modern|-l|127.0.0.1|-l|[::1]").unwrap();
         assert_eq!((config.server.verbosity, config.server.idle_timeout_s), (2, 9));

@@ -38,16 +38,11 @@ fn options_of_other_machinery_and_unknown_ones_change_nothing() {
 fn of_an_option_that_is_given_twice_the_last_one_counts() {
     let args = read(&["--config-str={}", "--config-str", "{\"route\":\"NullRoute\"}", "-t", "4", "-t", "1"]);
     assert_eq!(args.check().expect("good").source, ConfigSource::Text("{\"route\":\"NullRoute\"}".into()));
-    read(&[
-        "-f",
-        "a",
-        "-f",
-        "b",
-        "--thread-affinity",
-        "--thread-affinity",
-        "--fibers-stack-size=1",
-        "--fibers-stack-size=2",
-    ]);
+    assert_eq!(args.server_timeout, "1");
+    assert_eq!(read(&["-f", "a", "-f", "b"]).config_file, Some("b".into()));
+    assert_eq!(read(&["-p", "1", "-p", "2"]).port, ["1", "2"], "lists add up");
+    let line = ["--thread-affinity", "--thread-affinity", "--fibers-stack-size=1", "--fibers-stack-size=2"];
+    assert_eq!(read(&line).without_effect, ["--fibers-stack-size", "--thread-affinity"]);
 }
 
 #[test]

@@ -43,9 +43,15 @@ const KNOWN: &[Known] = &[
     },
     Known {
         reason: "the value after a storage line with a wrong word is not skipped there, and taken for a command",
+        holds: |sent, theirs, ours| sent.ends_with(b"\r\nzzzz\r\n") && theirs == [ours, ERROR].concat(),
+    },
+    Known {
+        reason: "a cas without its unique is ERROR there, and its value is taken for a command",
         holds: |sent, theirs, ours| {
-            let line = if theirs == [ERROR, ERROR].concat() && ours == BAD_FORMAT { ERROR } else { ours };
-            sent.ends_with(b"\r\nzzzz\r\n") && theirs == [line, ERROR].concat()
+            sent.starts_with(b"cas ")
+                && sent.ends_with(b" 0 0 4\r\nzzzz\r\n")
+                && theirs == [ERROR, ERROR].concat()
+                && ours == BAD_FORMAT
         },
     },
     Known {
