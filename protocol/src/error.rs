@@ -38,8 +38,6 @@ pub enum ParseError {
     BadNumber,
     /// The exptime of `gat`, `gats`, `touch` or `flush_all` cannot be read.
     BadExptime,
-    /// `delete` has words other than `0` and `noreply` after the key.
-    DeleteUsage,
     /// The number of `incr` or `decr` cannot be read.
     BadDelta,
     /// The number of `cache_memlimit` cannot be read.
@@ -75,7 +73,8 @@ pub enum ParseError {
     BadStoreMode,
     /// The meta flag `M` of `ma` is followed by a byte that is not a mode of `ma`.
     BadArithmeticMode,
-    /// No line end comes within [`crate::Limits::line_bytes_max`]. The connection closes without an answer.
+    /// More than [`crate::Limits::line_bytes_max`] bytes have arrived and no line end among them. The connection
+    /// closes without an answer.
     LineTooLong,
     /// The line is a request of a browser or of a web probe. The connection closes without an answer.
     Http,
@@ -101,7 +100,6 @@ impl ParseError {
             | Self::BadMetaClientFlags
             | Self::BadDebugKeyEncoding => line::BAD_FORMAT,
             Self::BadExptime => line::BAD_EXPTIME,
-            Self::DeleteUsage => line::DELETE_USAGE,
             Self::BadDelta => line::BAD_DELTA,
             Self::BadShutdownMode => line::BAD_SHUTDOWN_MODE,
             Self::DuplicateFlag => line::DUPLICATE_FLAG,

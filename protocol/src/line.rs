@@ -43,8 +43,6 @@ lines! {
     BAD_DATA_CHUNK = "CLIENT_ERROR bad data chunk";
     /// `gat`, `gats`, `touch`, `flush_all`: the exptime cannot be read.
     BAD_EXPTIME = "CLIENT_ERROR invalid exptime argument";
-    /// `delete` with words after the key that it does not know.
-    DELETE_USAGE = "CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]";
     /// `incr`, `decr`: the argument is not a number.
     BAD_DELTA = "CLIENT_ERROR invalid numeric delta argument";
     /// `incr`, `decr`, `ma`: the stored value is not a number.

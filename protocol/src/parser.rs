@@ -17,9 +17,9 @@ use crate::{Command, Exptime, KEY_BYTES_MAX, ParseError, Parsed, Rejected, Retri
 pub struct Limits {
     /// Longest key in bytes, at most [`KEY_BYTES_MAX`]; a longer one is [`ParseError::KeyTooLong`].
     pub key_bytes_max: usize,
-    /// Most bytes before the LF of a line; a longer line closes the connection. Retrieval lines may be
-    /// longer, but not their runs of blanks. More than [`Self::key_bytes_max`], and at least
-    /// [`binary::HEADER_BYTES`] + [`binary::BODY_BYTES_MAX`].
+    /// Most bytes of a line whose LF has not arrived; more close the connection. A line that arrives as a
+    /// whole may be longer, as in memcached, and so may a retrieval line, but not its runs of blanks. More
+    /// than [`Self::key_bytes_max`], and at least [`binary::HEADER_BYTES`] + [`binary::BODY_BYTES_MAX`].
     ///
     /// An input of more bytes than this never yields [`Parsed::NeedMore`], so that the input buffer of a
     /// connection needs room for one byte more.
@@ -210,9 +210,6 @@ impl Parser {
             let (key, key_consumed) =
                 self.checked_key(KeysAhead { checked: consumed - at, ..keys }, &input[at..]);
             return Ok(Parsed::Complete { value: Command::Retrieve(key), consumed: at + key_consumed });
-        }
-        if end > limits.line_bytes_max {
-            return reject(ParseError::LineTooLong);
         }
         let parsed = match meta::verb(verb) {
             Some(verb) => meta::parse(verb, words, limits),

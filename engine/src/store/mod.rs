@@ -206,6 +206,15 @@ impl<I: Index> Store<I> {
         Some(self.item(slot.location, ItemBefore::from_record(self.record(slot.location))))
     }
 
+    /// Looks an item up as [`peek`](Self::peek) does, and gives it a cas unique if it has none. Also returns its
+    /// last access, which that may change. Without memory for the unique it stays 0.
+    pub fn inspect(&mut self, key: Key<'_>, now: Seconds) -> Option<(Item<'_>, Seconds)> {
+        let item = self.peek(key, now)?;
+        let (at, last_access) = (item.at, item.last_access());
+        let at = self.assign_cas(key, at, now).unwrap_or(at);
+        Some((self.item(at, ItemBefore::from_record(self.record(at))), last_access))
+    }
+
     /// Sets a new expiry (`None` for never), as an access. False if there is no item, or no memory for the
     /// change.
     pub fn touch(&mut self, key: Key<'_>, expires: Option<Seconds>, now: Seconds) -> bool {

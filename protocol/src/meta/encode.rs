@@ -1,6 +1,7 @@
 //! Writes the replies to meta commands.
 
 use super::flags::mask;
+use super::key::put_stored;
 use crate::number::put_decimal;
 use crate::{Meta, MetaFlags, MetaVerb, line};
 
@@ -67,6 +68,8 @@ pub struct MetaItem {
     pub stale: bool,
     /// `Z`: whether another client is already renewing the item.
     pub token_sent: bool,
+    /// `k` of `mg`: whether the key of the item was given in base64.
+    pub binary_key: bool,
 }
 
 /// The fields of an item that `me` shows.
@@ -84,6 +87,8 @@ pub struct MetaDebug {
     pub class: u32,
     /// `size`: the memory that the item takes, in bytes.
     pub size: u64,
+    /// Whether the key of the item was given in base64.
+    pub binary_key: bool,
 }
 
 /// The flags that every verb returns, whatever the result.
@@ -141,8 +146,14 @@ fn put_flags(out: &mut Vec<u8>, returned: u64, code: MetaCode, meta: &Meta, item
         match letter {
             b'O' => out.extend_from_slice(token),
             b'k' => {
-                out.extend_from_slice(meta.key);
-                if meta.flags.has(b'b') {
+                let found = meta.verb == MetaVerb::Get && code.is_success();
+                let in_base64 = if found && item.binary_key | meta.flags.has(b'b') {
+                    put_stored(out, meta, item.binary_key)
+                } else {
+                    out.extend_from_slice(meta.key);
+                    meta.flags.has(b'b')
+                };
+                if in_base64 {
                     out.extend_from_slice(b" b");
                 }
             }
@@ -173,10 +184,10 @@ fn put_ttl(out: &mut Vec<u8>, ttl_s: Option<u32>) {
 }
 
 /// Appends the line that answers `me` for an item that exists; for one that does not the answer is
-/// [`line::META_MISS`]. The key is shown as it was sent, so that none of its bytes can break the line.
+/// [`line::META_MISS`]. The key is shown as it was stored, or in base64 where its bytes would break the line.
 pub fn encode_debug(out: &mut Vec<u8>, meta: &Meta, item: &MetaDebug) {
     out.extend_from_slice(b"ME ");
-    out.extend_from_slice(meta.key);
+    put_stored(out, meta, item.binary_key);
     out.extend_from_slice(b" exp=");
     put_ttl(out, item.ttl_s);
     out.extend_from_slice(b" la=");

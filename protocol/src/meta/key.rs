@@ -1,5 +1,8 @@
-//! The keys of meta commands, which are base64 when the flag `b` is sent. Replies return the base64 of the
-//! request.
+//! The keys of meta commands, which are base64 when the flag `b` is sent. Replies return the key in the form of
+//! the request, and those about an item that was found in the form in which it was stored.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 
 use crate::{KEY_BYTES_MAX, Meta};
 
@@ -31,6 +34,23 @@ impl MetaKey {
     pub fn decode<'k>(meta: &Meta<'k>, scratch: &'k mut [u8; KEY_BYTES_MAX]) -> &'k [u8] {
         if meta.flags.has(b'b') { decode(meta.key, scratch) } else { meta.key }
     }
+}
+
+/// Appends the key of `meta` as a client stored it: in base64 if `binary`. Returns whether it is in base64, which
+/// it also is when its bytes cannot stand in a line.
+pub(super) fn put_stored(out: &mut Vec<u8>, meta: &Meta, binary: bool) -> bool {
+    let mut scratch = [0; KEY_BYTES_MAX];
+    let key = MetaKey::decode(meta, &mut scratch);
+    let in_base64 = binary || key.iter().any(|&byte| byte <= b' ' || byte == 0x7f);
+    if in_base64 {
+        let start = out.len();
+        out.resize(start + key.len().div_ceil(3) * 4, 0);
+        let written = STANDARD.encode_slice(key, &mut out[start..]);
+        debug_assert_eq!(written, Ok(out.len() - start));
+    } else {
+        out.extend_from_slice(key);
+    }
+    in_base64
 }
 
 /// Whether `key` is the base64 of at least one byte: groups of four digits, the last of which may be padded.

@@ -191,17 +191,6 @@ fn delete<'a>(mut words: Words<'a>, limits: &Limits) -> Result<Command<'a>, Refu
     if key.len() > limits.key_bytes_max {
         return Err(Refused { error: ParseError::KeyTooLong, swallow: 0, noreply });
     }
-    // Old clients send a time of 0 here. memcached 1.6.45 ignores any word; test suites expect the error of
-    // 1.6.18.
-    let (third, fourth, fifth) = (words.next(), words.next(), words.next());
-    let valid = match (third, fourth) {
-        (b"" | b"0" | b"noreply", b"") => true,
-        (b"0", b"noreply") => fifth.is_empty(),
-        _ => false,
-    };
-    if !valid {
-        return Err(Refused { error: ParseError::DeleteUsage, swallow: 0, noreply });
-    }
     Ok(Command::Delete(Delete { key, noreply }))
 }
 

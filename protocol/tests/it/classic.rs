@@ -114,10 +114,12 @@ fn past_a_bad_terminator_the_next_command_begins() {
 }
 
 #[test]
-fn delete_knows_a_key_named_noreply() {
+fn delete_ignores_all_words_but_a_noreply_at_the_end() {
     check("delete noreply\r\n", &[command(Command::Delete(Delete { key: b"noreply", noreply: false }))]);
     check("delete k 0\r\n", &[command(Command::Delete(Delete { key: b"k", noreply: false }))]);
     check("delete k 0 noreply\r\n", &[command(Command::Delete(Delete { key: b"k", noreply: true }))]);
+    check("delete k noreply 0\r\n", &[command(Command::Delete(Delete { key: b"k", noreply: false }))]);
+    check("delete k a b c d noreply\r\n", &[command(Command::Delete(Delete { key: b"k", noreply: true }))]);
 }
 
 #[test]

@@ -13,6 +13,7 @@ const ITEM: MetaItem = MetaItem {
     win: false,
     stale: false,
     token_sent: false,
+    binary_key: false,
 };
 
 fn parse(request: &str) -> Meta<'_> {
@@ -72,6 +73,22 @@ fn base64_keys_come_back_as_base64_and_say_so() {
 }
 
 #[test]
+fn a_key_that_was_found_comes_back_in_the_form_in_which_it_was_stored() {
+    let binary = MetaItem { binary_key: true, ..ITEM };
+    check("mg foo f k O1", MetaCode::Done, binary, "HD f7 kZm9v b O1");
+    check("mg Zm9v b k v", MetaCode::Value, binary, "VA 3 kZm9v b");
+    check("mg Zm9v b k v", MetaCode::Value, ITEM, "VA 3 kfoo");
+    check("mg foo k", MetaCode::Miss, binary, "EN kfoo");
+    for verb in ["ms foo 3", "md foo", "ma foo"] {
+        check(&format!("{verb} k"), MetaCode::Done, binary, "HD kfoo");
+    }
+    // Without the last bits, which stand for no byte, the base64 is that of the key.
+    check("mg Zm9vYh== b k", MetaCode::Done, binary, "HD kZm9vYg== b");
+    // A key with a blank and a line end, stored by the binary protocol.
+    check("mg YSBiDQo= b k", MetaCode::Done, ITEM, "HD kYSBiDQo= b");
+}
+
+#[test]
 fn the_state_of_an_item_follows_its_flags() {
     let ttl = MetaItem { ttl_s: Some(30), size: 5, stale: true, ..ITEM };
     check("mg k t v", MetaCode::Value, MetaItem { win: true, ..ttl }, "VA 5 t30 X W");
@@ -110,14 +127,17 @@ fn quiet_hides_what_was_expected_and_nothing_else() {
 }
 
 #[test]
-fn debug_shows_the_key_as_sent_and_the_life_of_the_item() {
+fn debug_shows_the_key_as_stored_and_the_life_of_the_item() {
     let mut out = Vec::new();
-    let mut item = MetaDebug { ttl_s: None, last_access_s: 4, cas: 44, fetched: false, class: 1, size: 63 };
+    let item = MetaDebug { last_access_s: 4, cas: 44, class: 1, size: 63, ..MetaDebug::default() };
     encode_debug(&mut out, &parse("me k\r\n"), &item);
-    item.ttl_s = Some(30);
-    item.fetched = true;
     encode_debug(&mut out, &parse("me aw== b\r\n"), &item);
+    let binary = MetaDebug { ttl_s: Some(30), fetched: true, binary_key: true, ..item };
+    encode_debug(&mut out, &parse("me k\r\n"), &binary);
+    encode_debug(&mut out, &parse("me CiA= b\r\n"), &item);
     let expected = "ME k exp=-1 la=4 cas=44 fetch=no cls=1 size=63\r\n\
-                    ME aw== exp=30 la=4 cas=44 fetch=yes cls=1 size=63\r\n";
+                    ME k exp=-1 la=4 cas=44 fetch=no cls=1 size=63\r\n\
+                    ME aw== exp=30 la=4 cas=44 fetch=yes cls=1 size=63\r\n\
+                    ME CiA= exp=-1 la=4 cas=44 fetch=no cls=1 size=63\r\n";
     assert_eq!(String::from_utf8(out).unwrap(), expected);
 }

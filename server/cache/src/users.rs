@@ -3,13 +3,15 @@
 //!
 //! A line of the file is `user:password`. It is read at start and again on SIGHUP. Connections that have
 //! authenticated stay authenticated.
+//!
+//! In the text protocol a client sends both as two words, so that neither may be empty or have a blank.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// Longest line in bytes, as in memcached.
-const LINE_BYTES_MAX: usize = 256;
+/// Longest line in bytes, without its end, as in memcached.
+const LINE_BYTES_MAX: usize = 255;
 /// Longest file in bytes. That is enough for hundreds of users; memcached stops at eight.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 
@@ -25,11 +27,32 @@ pub enum UsersError {
         /// Length of the file in bytes.
         len: u64,
     },
-    /// A line has no colon, or is too long.
+    /// The file is empty.
+    #[error("it is empty: nobody could authenticate")]
+    Empty,
+    /// A line has no colon.
     #[error("line {line} is malformed: it should be user:password")]
     Malformed {
         /// Number of the line, from 1.
         line: usize,
+    },
+    /// A line is too long.
+    #[error("line {line} is malformed: it has {len} bytes, more than {LINE_BYTES_MAX}")]
+    LineTooLong {
+        /// Number of the line, from 1.
+        line: usize,
+        /// Its length in bytes.
+        len: usize,
+    },
+    /// The name or the password of a line cannot be sent in the text protocol.
+    #[error("line {line}: the {part} {problem}, and no client can send that in the text protocol")]
+    CannotBeSent {
+        /// Number of the line, from 1.
+        line: usize,
+        /// `user` or `password`.
+        part: &'static str,
+        /// What is wrong with it.
+        problem: &'static str,
     },
 }
 
@@ -44,16 +67,20 @@ struct User {
 #[derive(Debug)]
 pub struct Users {
     file: PathBuf,
+    /// Whether clients authenticate in the text protocol.
+    text: bool,
+    /// Never empty.
     list: RwLock<Arc<[User]>>,
 }
 
 impl Users {
-    /// Reads the users of `file`.
+    /// Reads the users of `file`, who authenticate in the text protocol (`text`) or by SASL.
     ///
     /// # Errors
-    /// When the file cannot be read, is too long, or has a line that is not `user:password`.
-    pub fn read(file: &Path) -> Result<Self, UsersError> {
-        Ok(Self { file: file.to_owned(), list: RwLock::new(read(file)?.into()) })
+    /// When the file cannot be read, is empty or too long, or has a line that is not `user:password` or cannot
+    /// be sent.
+    pub fn read(file: &Path, text: bool) -> Result<Self, UsersError> {
+        Ok(Self { file: file.to_owned(), text, list: RwLock::new(read(file, text)?.into()) })
     }
 
     /// The file that the users are in.
@@ -66,16 +93,17 @@ impl Users {
     /// # Errors
     /// As [`Users::read`]. Then the users do not change.
     pub(crate) fn reload(&self) -> Result<(), UsersError> {
-        let list = read(&self.file)?.into();
+        let list = read(&self.file, self.text)?.into();
         *self.list.write().unwrap_or_else(PoisonError::into_inner) = list;
         Ok(())
     }
 
-    /// What the first user sends to authenticate in the text protocol: name, space, password. `None` when
-    /// there is no user.
+    /// What the first user sends to authenticate in the text protocol: name, space, password.
     #[must_use]
-    pub fn first_token(&self) -> Option<Vec<u8>> {
-        self.list().first().map(|user| [&user.name, &b" "[..], &user.password].concat())
+    pub fn first_token(&self) -> Vec<u8> {
+        let list = self.list();
+        let User { name, password } = &list[0];
+        [name, &b" "[..], password].concat()
     }
 
     /// Whether `name` is a user with this password. The time that it takes does not tell what is wrong.
@@ -104,26 +132,44 @@ impl Users {
     }
 }
 
-fn read(file: &Path) -> Result<Vec<User>, UsersError> {
+fn read(file: &Path, text: bool) -> Result<Vec<User>, UsersError> {
     let len = std::fs::metadata(file).map_err(UsersError::Read)?.len();
     if len > FILE_BYTES_MAX {
         return Err(UsersError::TooLong { len });
     }
-    parse(&std::fs::read(file).map_err(UsersError::Read)?)
+    parse(&std::fs::read(file).map_err(UsersError::Read)?, text)
 }
 
-fn parse(text: &[u8]) -> Result<Vec<User>, UsersError> {
-    if text.is_empty() {
-        return Ok(Vec::new());
+fn parse(content: &[u8], text: bool) -> Result<Vec<User>, UsersError> {
+    if content.is_empty() {
+        return Err(UsersError::Empty);
     }
-    let lines = text.strip_suffix(b"\n").unwrap_or(text).split(|&byte| byte == b'\n');
-    let user = |(index, line): (usize, &[u8])| {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let colon = line.iter().position(|&byte| byte == b':').filter(|_| line.len() < LINE_BYTES_MAX);
-        let colon = colon.ok_or(UsersError::Malformed { line: index + 1 })?;
-        Ok(User { name: line[..colon].into(), password: line[colon + 1..].into() })
+    let lines = content.strip_suffix(b"\n").unwrap_or(content).split(|&byte| byte == b'\n');
+    let user = |(index, content): (usize, &[u8])| {
+        let (line, len) = (index + 1, content.len());
+        let content = content.strip_suffix(b"\r").unwrap_or(content);
+        if content.len() > LINE_BYTES_MAX {
+            return Err(UsersError::LineTooLong { line, len });
+        }
+        let colon = content.iter().position(|&byte| byte == b':').ok_or(UsersError::Malformed { line })?;
+        let (name, password) = (&content[..colon], &content[colon + 1..]);
+        let problems = [("user", name), ("password", password)].map(|(part, word)| (part, problem(word)));
+        match problems {
+            [(part, Some(problem)), _] | [_, (part, Some(problem))] if text => {
+                Err(UsersError::CannotBeSent { line, part, problem })
+            }
+            _ => Ok(User { name: name.into(), password: password.into() }),
+        }
     };
     lines.enumerate().map(user).collect()
+}
+
+/// Why `word` cannot be a word of a line; `None` if it can.
+fn problem(word: &[u8]) -> Option<&'static str> {
+    if word.is_empty() {
+        return Some("is empty");
+    }
+    word.contains(&b' ').then_some("has a blank")
 }
 
 /// Whether both are equal. The time that it takes depends only on their lengths.
@@ -138,8 +184,8 @@ mod tests {
     #[test]
     fn a_file_is_a_list_of_users_with_or_without_its_last_line_end() {
         for text in ["user:pass\nbob:se:cret\n", "user:pass\r\nbob:se:cret"] {
-            let list = parse(text.as_bytes()).unwrap();
-            let users = Users { file: PathBuf::new(), list: RwLock::new(list.into()) };
+            let list = parse(text.as_bytes(), true).unwrap();
+            let users = Users { file: PathBuf::new(), text: true, list: RwLock::new(list.into()) };
             assert!(users.admit(b"user", b"pass") && users.admit(b"bob", b"se:cret"));
             for (user, password) in
                 [("user", "pas"), ("user", "se:cret"), ("bo", "se:cret"), ("", ""), ("user", "")]
@@ -151,13 +197,34 @@ mod tests {
                 assert!(!users.admit_plain(message), "{message:?}");
             }
         }
-        assert!(parse(b"").unwrap().is_empty());
     }
 
     #[test]
     fn a_line_without_colon_or_too_long_is_named() {
-        for text in ["\n", "nocolon\n", "a:b\n\nc:d\n", &format!("a:b\n{}:y\n", "x".repeat(300))] {
-            assert!(parse(text.as_bytes()).unwrap_err().to_string().contains("malformed"), "{text}");
+        let too_long = format!("a:b\n{}:y\n", "x".repeat(254));
+        let texts = [("\n", 1), ("nocolon\n", 1), ("a:b\n\nc:d\n", 2), (&too_long, 2)];
+        for (text, line) in texts {
+            for over_text in [true, false] {
+                let error = parse(text.as_bytes(), over_text).unwrap_err().to_string();
+                assert!(error.starts_with(&format!("line {line} is malformed")), "{text}: {error}");
+            }
+        }
+        assert!(parse(format!("{}:y\n", "x".repeat(253)).as_bytes(), true).is_ok());
+        assert!(parse(b"", true).is_err(), "as in memcached");
+    }
+
+    #[test]
+    fn what_the_text_protocol_cannot_carry_is_refused_there_alone() {
+        for (text, part) in [
+            ("a:b\nbob:se cret\n", "line 2: the password has a blank"),
+            ("bo b:secret\n", "line 1: the user has a blank"),
+            ("bob: secret", "line 1: the password has a blank"),
+            ("bob:\n", "line 1: the password is empty"),
+            (":secret\n", "line 1: the user is empty"),
+        ] {
+            let error = parse(text.as_bytes(), true).unwrap_err().to_string();
+            assert!(error.starts_with(part), "{text}: {error}");
+            assert!(parse(text.as_bytes(), false).is_ok(), "{text}");
         }
     }
 }

@@ -95,6 +95,20 @@ pub(crate) fn memory_warning(given_bytes: usize, limits: &GroupLimits) -> Option
     })
 }
 
+/// The warning when a cache of `given_bytes` (`-m`) is more than this machine has; `None` when it is not.
+#[must_use]
+pub(crate) fn machine_warning(given_bytes: usize) -> Option<String> {
+    let info = rustix::system::sysinfo();
+    let machine = info.totalram.saturating_mul(u64::from(info.mem_unit).max(1)) >> 20;
+    let given = given_bytes as u64 >> 20;
+    (given > machine).then(|| {
+        format!(
+            "-m {given} (MB) is more than the {machine} MB of this machine: the kernel may kill this process when it \
+             fills. -m counts megabytes: give at most what the machine can spare"
+        )
+    })
+}
+
 /// The folder of `group` below `mount`, then the folders of the groups above it, up to the mount itself. In a
 /// container the mount may be the group itself, whatever its name outside.
 fn upwards(mount: &Path, group: &str) -> impl Iterator<Item = PathBuf> {

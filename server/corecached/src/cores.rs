@@ -2,8 +2,7 @@
 
 use core_affinity::CoreId;
 
-use corecached_cache::config::{CacheConfig, SLICE_BYTES_MAX};
-use corecached_shard::ConfigError;
+use corecached_cache::config::{CacheConfig, SHARDS_MAX, SLICE_BYTES_MAX};
 use corecached_shard::config::ServerConfig;
 
 /// Items of the largest size that a slice must be able to hold.
@@ -22,12 +21,27 @@ pub(crate) struct Plan {
 }
 
 /// Decides on the shards of a cache: as many as asked for, else as many as the affinity mask and
-/// `quota_cores` allow. The memory sets a lower and an upper bound.
-///
-/// # Errors
-/// No number of shards fits the memory and the largest item.
-pub(crate) fn plan_cache(config: &CacheConfig, quota_cores: Option<f64>) -> Result<Plan, ConfigError> {
+/// `quota_cores` allow, but no more than the memory has room for. More memory never makes more shards.
+#[must_use]
+pub(crate) fn plan_cache(config: &CacheConfig, quota_cores: Option<f64>) -> Plan {
     plan_cache_on(config, &allowed_cores(), whole_cores(quota_cores))
+}
+
+/// The memory in bytes that `shards` shards can use of `given_bytes` (`-m`), and a warning when it is less.
+#[must_use]
+pub(crate) fn usable_memory(given_bytes: usize, shards: usize) -> (usize, Option<String>) {
+    let most_bytes = shards * SLICE_BYTES_MAX;
+    let warning = (given_bytes > most_bytes).then(|| {
+        let (given, most, needed) =
+            (given_bytes >> 20, most_bytes >> 20, given_bytes.div_ceil(SLICE_BYTES_MAX));
+        let remedy = if needed <= SHARDS_MAX {
+            format!("give -t {needed} to use all of it")
+        } else {
+            "give less".into()
+        };
+        format!("-m {given} (MB) counts as {most}, the most that {shards} shards can use: {remedy}")
+    });
+    (given_bytes.min(most_bytes), warning)
 }
 
 /// Decides on the shards of a proxy: as many as asked for, else as many as the affinity mask and
@@ -43,29 +57,19 @@ fn whole_cores(quota: Option<f64>) -> usize {
     quota.map_or(usize::MAX, |cores| cores.ceil().max(1.0) as usize)
 }
 
-fn plan_cache_on(config: &CacheConfig, allowed: &[CoreId], quota: usize) -> Result<Plan, ConfigError> {
+fn plan_cache_on(config: &CacheConfig, allowed: &[CoreId], quota: usize) -> Plan {
     let item_bytes_max = config.item_limit.item_bytes_max;
     let wanted = config.server.shards.unwrap_or_else(|| allowed.len().min(quota));
-    let least = config.memory_bytes.div_ceil(SLICE_BYTES_MAX);
     let most = config.memory_bytes / (item_bytes_max * LARGEST_ITEMS_MIN).max(SLICE_BYTES_MIN);
-    if least > most {
-        let megabytes = (config.memory_bytes >> 20).to_string();
-        return Err(ConfigError::new(
-            "-m",
-            &megabytes,
-            "lower the largest item (-I), or give less memory",
-            64,
-        ));
-    }
-    let shards = wanted.clamp(least.max(1), most.max(1));
+    let shards = wanted.min(most).max(1);
     let mut notes = Vec::new();
     if shards != wanted {
         let (memory, item) = (config.memory_bytes >> 20, item_bytes_max >> 10);
         notes.push(format!(
-            "{shards} shards instead of {wanted}: -m {memory} (MB) with items of up to {item} KB (-I) allows no other"
+            "{shards} shards instead of {wanted}: -m {memory} (MB) with items of up to {item} KB (-I) allows no more"
         ));
     }
-    Ok(plan_on(allowed, quota, shards, notes))
+    plan_on(allowed, quota, shards, notes)
 }
 
 fn plan_on(allowed: &[CoreId], quota: usize, shards: usize, mut notes: Vec<String>) -> Plan {
@@ -95,7 +99,7 @@ mod tests {
         let argv = std::iter::once("corecached").chain(line.split_whitespace());
         let config = check(&CacheArgs::read(argv.map(Into::into)).unwrap()).unwrap();
         let allowed: Vec<CoreId> = (0..cores).map(|id| CoreId { id }).collect();
-        plan_cache_on(&config, &allowed, quota).unwrap()
+        plan_cache_on(&config, &allowed, quota)
     }
 
     fn shards(line: &str, cores: usize, quota: usize) -> usize {
@@ -120,6 +124,20 @@ mod tests {
     fn slices_hold_the_largest_item_and_stay_addressable() {
         assert_eq!(shards("-m 64", 128, usize::MAX), 32);
         assert_eq!(shards("-m 64 -I 32m", 8, usize::MAX), 1);
-        assert_eq!(shards("-m 65536", 2, usize::MAX), 4);
+        for (given_mib, usable_mib, remedy) in [
+            (32_768, 32_768, None),
+            (65_536, 32_768, Some("give -t 4 to")),
+            (99_999_999, 32_768, Some("give less")),
+        ] {
+            let (usable, warning) = usable_memory(given_mib << 20, 2);
+            assert_eq!((usable, warning.is_some()), (usable_mib << 20, remedy.is_some()));
+            assert!(remedy.is_none_or(|remedy| warning.unwrap().contains(remedy)), "{given_mib}");
+        }
+    }
+
+    #[test]
+    fn memory_makes_no_shards() {
+        assert_eq!(shards("-m 65536", 2, usize::MAX), 2);
+        assert_eq!(shards("-m 99999999", 2, usize::MAX), 2);
     }
 }

@@ -1,12 +1,15 @@
 //! Settings of the process that memcached makes at start: limits, user, locked memory, and the files with its
 //! id and ports.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use corecached_shard::ConfigError;
-use nix::unistd::{Uid, User};
+use nix::sys::wait::WaitStatus;
+use nix::unistd::{ForkResult, Pid, Uid, User};
+use rustix::pipe::PipeFlags;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// `EX_NOUSER` of sysexits.
@@ -45,12 +48,18 @@ pub(crate) fn random_seed() -> u64 {
     RandomState::new().hash_one(std::process::id())
 }
 
+/// Whether this process has the rights of root.
+#[must_use]
+pub(crate) fn is_root() -> bool {
+    Uid::effective().is_root()
+}
+
 /// Becomes the user of `-u` if the process runs as root. Listening sockets must be bound before.
 ///
 /// # Errors
 /// There is no such user, or the kernel refuses.
 pub(crate) fn drop_privileges(user: Option<&str>) -> Result<(), ConfigError> {
-    let Some(name) = user.filter(|_| Uid::effective().is_root()) else { return Ok(()) };
+    let Some(name) = user.filter(|_| is_root()) else { return Ok(()) };
     let found = match name.parse::<u32>() {
         Ok(number) => User::from_uid(Uid::from_raw(number)),
         Err(_) => User::from_name(name),
@@ -68,15 +77,63 @@ pub(crate) fn drop_privileges(user: Option<&str>) -> Result<(), ConfigError> {
     nix::unistd::setuid(user.uid).map_err(refused)
 }
 
-/// Writes the process id to `file` (`-P`).
-///
-/// # Errors
-/// The file cannot be written.
-pub(crate) fn write_pid(file: &Path) -> Result<(), ConfigError> {
-    std::fs::write(file, format!("{}\n", std::process::id())).map_err(|error| {
-        let remedy = format!("give a file that can be written: {error}");
-        ConfigError::new("-P", &file.display().to_string(), &remedy, EX_OSERR)
-    })
+/// Writes the process id to `file` (`-P`). Where it cannot be written, a warning says so: as in memcached, that
+/// is no reason not to serve.
+pub(crate) fn write_pid(file: &Path) {
+    if let Err(error) = std::fs::write(file, format!("{}\n", std::process::id())) {
+        tracing::warn!("-P {}: {error}: the process id is in no file", file.display());
+    }
+}
+
+/// A process that left its terminal, while the process that was started still waits for the outcome there.
+#[derive(Debug)]
+pub(crate) struct Background {
+    /// The process that was started reads the other end: a byte says that the server serves.
+    outcome: OwnedFd,
+}
+
+impl Background {
+    /// Goes to the background (`-d`): returns in a new process without a terminal. The process that was started
+    /// waits for it to serve or to fail, and ends with the exit code of that, so that a failure is seen.
+    ///
+    /// # Errors
+    /// No process or pipe can be made.
+    pub(crate) fn enter() -> io::Result<Self> {
+        let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        // SAFETY: This is called before any thread is started, so that the child has all of the process.
+        match unsafe { nix::unistd::fork() }? {
+            ForkResult::Parent { child } => {
+                drop(write);
+                std::process::exit(exit_code_of(child, &read));
+            }
+            ForkResult::Child => {
+                rustix::process::setsid()?;
+                Ok(Self { outcome: write })
+            }
+        }
+    }
+
+    /// Lets the process that was started end. Unless `keeps_output`, nothing is printed any more from now on.
+    pub(crate) fn serves(self, keeps_output: bool) {
+        let null = std::fs::File::options().read(true).write(true).open("/dev/null");
+        if let (false, Ok(null)) = (keeps_output, null) {
+            let _ = rustix::stdio::dup2_stdin(&null);
+            let _ = rustix::stdio::dup2_stdout(&null);
+            let _ = rustix::stdio::dup2_stderr(&null);
+        }
+        let _ = rustix::io::write(&self.outcome, &[1]);
+    }
+}
+
+/// Waits until `child` serves or has ended. Returns the exit code that says which.
+fn exit_code_of(child: Pid, outcome: &OwnedFd) -> i32 {
+    if matches!(rustix::io::retry_on_intr(|| rustix::io::read(outcome, &mut [0])), Ok(1)) {
+        return 0;
+    }
+    match nix::sys::wait::waitpid(child, None) {
+        Ok(WaitStatus::Exited(_, code)) => code,
+        _ => i32::from(EX_OSERR),
+    }
 }
 
 /// Locks all pages of the process, present and future, in memory (`-k`). A page is locked when it is first

@@ -9,7 +9,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 
 use crate::error::StartError;
 use crate::launch::Host;
-use crate::process;
+use crate::process::{self, Background};
 
 /// A running server.
 #[derive(Debug)]
@@ -66,9 +66,7 @@ pub(crate) fn serve(
     config: &ServerConfig,
     start: impl FnOnce() -> Result<Server, StartError>,
 ) -> Result<(), StartError> {
-    if config.daemon {
-        nix::unistd::daemon(true, config.verbosity > 0).map_err(|error| StartError::Daemon(error.into()))?;
-    }
+    let background = config.daemon.then(Background::enter).transpose().map_err(StartError::Daemon)?;
     if config.core_dumps {
         process::allow_core_dumps();
     }
@@ -77,7 +75,11 @@ pub(crate) fn serve(
         .map_err(StartError::Signals)?;
     let server = start()?;
     if let Some(file) = &config.pid_file {
-        process::write_pid(file)?;
+        process::write_pid(file);
+    }
+    if let Some(background) = background {
+        // The log of -v goes on to where it went, as in memcached.
+        background.serves(config.verbosity > 0);
     }
     let view = server.view.clone();
     std::thread::spawn(move || follow_signals(&mut signals, &view));

@@ -8,11 +8,11 @@ use corecached_admin::{Admin, AdminView, Role};
 use corecached_cache::config::{CacheArgs, CacheConfig, check};
 use corecached_cache::{CacheContext, Users, Warm, budget};
 use corecached_engine::KeyHasher;
-use corecached_net::endpoints::{IoBackend, Listen, ListenerProtocol};
+use corecached_net::endpoints::{IoBackend, Listen};
 use corecached_net::granted;
 use corecached_net::listen::Admission;
+use corecached_net::tls::Certificates;
 use corecached_net::tls::follow::follow;
-use corecached_net::tls::{Certificates, Usage};
 use corecached_proxy::{CheckedProxy, Control, Forwarding, ProxyArgs, ProxyView, Spool, Spooler};
 use corecached_shard::clock::Clock;
 use corecached_shard::config::ServerConfig;
@@ -22,7 +22,7 @@ use corecached_shard::network::Network;
 use corecached_shard::{ConfigError, ServerContext, host_glommio, mesh};
 
 use crate::bind::{Bound, bind};
-use crate::control_group::{GroupLimits, cache_megabytes, memory_warning};
+use crate::control_group::{GroupLimits, cache_megabytes, machine_warning, memory_warning};
 use crate::cores;
 use crate::error::{EX_OSERR, LaunchError, StartError};
 use crate::launch::{Backend, Host, Launch, Secured};
@@ -53,6 +53,9 @@ pub(crate) fn cache(mut args: CacheArgs) -> Result<(), StartError> {
         args.memory_limit = Some(megabytes.to_string());
     }
     let config = check(&args)?;
+    if config.server.user.is_none() && process::is_root() {
+        tracing::warn!("running as root: name the user to become (-u USER); -u root says that root is meant");
+    }
     serve(&config.server.clone(), || start_cache(config, limits))
 }
 
@@ -103,16 +106,20 @@ fn start_spool(checked: &mut CheckedProxy) -> Option<(Spool, Spooler)> {
     }
 }
 
-fn start_cache(config: CacheConfig, limits: GroupLimits) -> Result<Server, StartError> {
-    let plan = cores::plan_cache(&config, limits.cpu_cores)?;
-    if let Some(warning) = memory_warning(config.memory_bytes, &limits) {
+fn start_cache(mut config: CacheConfig, limits: GroupLimits) -> Result<Server, StartError> {
+    let plan = cores::plan_cache(&config, limits.cpu_cores);
+    let shards = plan.cores.len();
+    let beyond =
+        memory_warning(config.memory_bytes, &limits).or_else(|| machine_warning(config.memory_bytes));
+    let (usable_bytes, unusable) = cores::usable_memory(config.memory_bytes, shards);
+    config.memory_bytes = usable_bytes;
+    for warning in beyond.iter().chain(&unusable) {
         tracing::warn!("{warning}");
     }
-    let shards = plan.cores.len();
     let mut starting = Starting::new(&config.server, plan, limits)?;
     let udp = bind_udp(&config, &mut starting.bound)?;
     let users = config.auth_file.as_ref().map(|file| {
-        Users::read(file).map_err(|error| {
+        Users::read(file, !config.sasl).map_err(|error| {
             let flag = if config.sasl { "MEMCACHED_SASL_PWDB" } else { "-Y" };
             let remedy = format!("give a file of user:password lines: {error}");
             ConfigError::new(flag, &file.display().to_string(), &remedy, EX_FILE)
@@ -203,8 +210,7 @@ fn bind_udp(config: &CacheConfig, bound: &mut Bound) -> Result<Option<Udp>, Conf
     };
     let (udp, inner) = Udp::bind(&config.udp, random_seed())
         .map_err(|(address, error)| refused(&address.to_string(), &error))?;
-    let protocol = ListenerProtocol { usage: Usage::Plain, ..ListenerProtocol::default() };
-    bound.add(&inner, protocol).map_err(|error| refused("", &error))?;
+    bound.add(&inner, config.udp[0].protocol).map_err(|error| refused("", &error))?;
     Ok(Some(udp))
 }
 

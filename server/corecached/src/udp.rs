@@ -22,7 +22,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use corecached_cache::config::UDP_PAYLOAD_BYTES as PAYLOAD_BYTES;
+use corecached_net::endpoints::ListenAddress;
 use corecached_shard::lifecycle::Lifecycle;
+
+use crate::bind::bind_each;
 
 const HEADER_BYTES: usize = 8;
 /// Longest datagram, bytes.
@@ -47,21 +50,13 @@ impl Udp {
     /// `name` makes the name of the latter unique on this machine.
     ///
     /// # Errors
-    /// The first address that cannot be bound, with the reason. IPv6 is left out where the machine has none.
+    /// The first address that cannot be bound, with the reason.
     pub(crate) fn bind(
-        addresses: &[SocketAddr],
+        addresses: &[ListenAddress],
         name: u64,
     ) -> Result<(Self, OwnedFd), (SocketAddr, io::Error)> {
-        let mut sockets: Vec<UdpSocket> = Vec::new();
-        for &address in addresses {
-            match bind(address) {
-                Ok(socket) => sockets.push(socket),
-                // A machine may have no IPv6 at all.
-                Err(_) if address.is_ipv6() && !sockets.is_empty() => {}
-                Err(error) => return Err((address, error)),
-            }
-        }
-        let failed = |error| (addresses[0], error);
+        let sockets = bind_each(addresses, |address| bind(address.socket_address))?;
+        let failed = |error| (addresses[0].socket_address, error);
         let inner = UnixAddr::from_abstract_name(format!("corecached-udp-{name:016x}")).map_err(failed)?;
         let listener = UnixListener::bind_addr(&inner).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;

@@ -189,6 +189,9 @@ pub trait Driver {
         self.backlog(conn)
     }
 
+    /// Whether something has come on this connection, bytes or the end of the stream, that no event has reported.
+    fn has_unreported(&mut self, conn: ConnId) -> bool;
+
     /// Stops receiving on this connection; a receive that is under way may still be reported.
     fn pause(&mut self, conn: ConnId);
 
@@ -299,6 +302,13 @@ pub(crate) fn receive_into(
     let mut none = rustix::net::RecvAncillaryBuffer::default();
     let flags = rustix::net::RecvFlags::DONTWAIT;
     rustix::net::recvmsg(socket, &mut parts, &mut none, flags).map(|received| received.bytes)
+}
+
+/// Whether `socket` has bytes that were not received, or is at its end.
+pub(crate) fn is_readable(socket: std::os::fd::BorrowedFd<'_>) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut polled = [PollFd::from_borrowed_fd(socket, PollFlags::IN)];
+    poll(&mut polled, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
 }
 
 pub(crate) fn peer_of(socket: std::os::fd::BorrowedFd<'_>) -> Option<SocketAddr> {

@@ -30,6 +30,9 @@ pub struct ListenAddress {
     pub socket_address: SocketAddr,
     /// What is spoken there.
     pub protocol: ListenerProtocol,
+    /// The entry of the command line that it is for, such as a name with several addresses. Of the addresses
+    /// of one entry, those may be left out that are in use or of a family that this machine has not.
+    pub entry: usize,
 }
 
 /// What is spoken on the connections of a listening socket.

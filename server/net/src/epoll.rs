@@ -549,6 +549,10 @@ impl Driver for Epoll {
         }
     }
 
+    fn has_unreported(&mut self, conn: ConnId) -> bool {
+        self.get(conn).is_some_and(|open| driver::is_readable(open.socket.as_fd()))
+    }
+
     fn pause(&mut self, conn: ConnId) {
         if let Some(open) = self.get(conn) {
             open.paused = true;

@@ -667,7 +667,7 @@ impl Driver for Uring {
         }
         events.append(&mut self.deferred);
         // A connection that is closing ends after the enter, which must not wait before that.
-        if !events.is_empty() || !self.closings.is_empty() {
+        if !events.is_empty() || !self.closings.is_empty() || !self.completions.is_empty() {
             wait = Wait::No;
         }
         self.enter(wait)?;
@@ -789,6 +789,14 @@ impl Driver for Uring {
         output.filter(|output| output.since_turn != self.turns).map_or(0, |output| output.outbox.len())
     }
 
+    fn has_unreported(&mut self, conn: ConnId) -> bool {
+        // What the kernel has taken from the socket is in a completion; the next turn works on those.
+        self.collect();
+        let receive = user_data::for_conn(user_data::RECEIVE, conn);
+        self.completions.iter().any(|entry| entry.user_data() == receive)
+            || self.open_conn(conn).is_some_and(|open| driver::is_readable(open.socket.as_fd()))
+    }
+
     fn pause(&mut self, conn: ConnId) {
         let Some(open) = self.open_conn(conn) else { return };
         open.paused = true;
@@ -877,6 +885,9 @@ impl UringDriver for Uring {
         let queue = self.ring.submission();
         let (deferred_work, queued) = (queue.taskrun(), !queue.is_empty());
         drop(queue);
-        deferred_work || queued || !self.ring.completion().is_empty() || !self.deferred.is_empty()
+        let completed = !self.completions.is_empty() || !self.ring.completion().is_empty();
+        // What is left to be done at the beginning or the end of a turn.
+        let undone = !(self.deferred.is_empty() && self.closings.is_empty() && self.starved.is_empty());
+        deferred_work || queued || completed || undone || !self.dirty.is_empty()
     }
 }

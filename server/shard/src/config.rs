@@ -14,9 +14,6 @@ use crate::operation::Operation;
 pub struct ServerConfig {
     /// The addresses to listen on.
     pub listen: Listen,
-    /// The addresses were given, so that each of them must be had. Else those of a family that this machine
-    /// has not are left out.
-    pub listen_is_given: bool,
     /// Maximum number of connections at once, over all shards.
     pub connections_max: usize,
     /// Length of each accept queue.
@@ -66,16 +63,31 @@ impl ItemLimit {
     }
 }
 
-/// Parses a whole number of `flag` from `least` to `most`.
+/// Parses a whole number of `flag` from `least` to `most`. As in C, what follows the digits is ignored; then a
+/// warning says so.
 ///
 /// # Errors
-/// When `text` is something else. `exit_code` is the exit code of the error.
+/// When `text` begins with something else. `exit_code` is the exit code of the error.
 pub fn parse_number<T>(flag: &str, text: &str, least: T, most: T, exit_code: u8) -> Result<T, ConfigError>
 where
     T: std::str::FromStr + PartialOrd + std::fmt::Display,
 {
-    match text.trim().parse::<T>() {
-        Ok(value) if value >= least && value <= most => Ok(value),
+    let (digits, ignored) = leading_number(text.trim());
+    match digits.parse::<T>() {
+        Ok(value) if value >= least && value <= most => {
+            if !ignored.is_empty() {
+                tracing::warn!("{flag} {text:?} counts as {value}: leave out {ignored:?}, which is ignored");
+            }
+            Ok(value)
+        }
         _ => Err(ConfigError::new(flag, text, &format!("give a number from {least} to {most}"), exit_code)),
     }
+}
+
+/// Divides `text` after the whole number, with or without a sign, that it begins with.
+#[must_use]
+pub fn leading_number(text: &str) -> (&str, &str) {
+    let signs = usize::from(text.starts_with(['+', '-']));
+    let digits = text[signs..].bytes().take_while(u8::is_ascii_digit).count();
+    text.split_at(if digits == 0 { 0 } else { signs + digits })
 }

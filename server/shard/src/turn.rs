@@ -58,6 +58,8 @@ impl<D: SecureDriver, S: Service> Shard<D, S> {
     pub fn new(driver: D, setup: CoreSetup<S>, service: S) -> Self {
         let core = Core::new(setup);
         core.context.lifecycle.presence()[core.me].set_waker(driver.waker());
+        // A store may have been filled from a file.
+        service.publish(&core);
         Self { driver, core, service, events: Vec::new(), draining_since_s: None }
     }
 
@@ -238,8 +240,8 @@ impl<D: SecureDriver, S: Service> Shard<D, S> {
     /// Closes connections that have said nothing for too long (`-o idle_timeout`).
     fn close_idle(&mut self) {
         while let Some(conn) = self.core.next_idle() {
-            // What the client did not take is no sign of its being idle.
-            if self.driver.backlog(conn) == 0 {
+            // What the client did not take is no sign of its being idle, and what has come is answered.
+            if self.driver.backlog(conn) == 0 && !self.driver.has_unreported(conn) {
                 self.driver.close(conn, Close::AfterSend);
                 self.core.counters.idle_kicks += 1;
                 self.core.closed(&mut self.service, conn, "idle_timeout");

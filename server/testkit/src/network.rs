@@ -423,6 +423,14 @@ impl Driver for SimDriver {
         }
     }
 
+    fn has_unreported(&mut self, id: ConnId) -> bool {
+        let shared = Rc::clone(&self.network);
+        let Some(conn) = self.conn(id) else { return false };
+        let (link, side) = (conn.link, conn.side);
+        let network = &mut *shared.borrow_mut();
+        !network.links[link].incoming(side).is_empty()
+    }
+
     fn pause(&mut self, conn: ConnId) {
         if let Some(conn) = self.conn(conn) {
             assert!(!conn.paused, "paused twice");

@@ -17,6 +17,7 @@ use corecached_shard::operation::OperateArgs;
     disable_help_flag = true,
     disable_version_flag = true,
     args_override_self = true,
+    infer_long_args = true,
     after_help = "Other commands, each with a --help of its own:\n  \
                   corecached proxy          a proxy in front of several caches, with mcrouter's options\n  \
                   corecached check-config   check a proxy's configuration and print its routes\n  \
@@ -27,11 +28,12 @@ use corecached_shard::operation::OperateArgs;
 )]
 pub struct CacheArgs {
     /// TCP port to listen on; 0 is off, -1 any free port [default: 11211, or that of -U]
-    #[arg(short = 'p', long, value_name = "PORT", allow_hyphen_values = true)]
+    #[arg(short = 'p', long, alias = "po", value_name = "PORT", allow_hyphen_values = true)]
     pub port: Option<String>,
 
     /// UDP port; 0 is off, -1 any free port
-    #[arg(short = 'U', long, value_name = "PORT", default_value = "0", allow_hyphen_values = true)]
+    #[arg(short = 'U', long, aliases = ["ud", "udp", "udp-"], value_name = "PORT", default_value = "0",
+          allow_hyphen_values = true)]
     pub udp_port: String,
 
     /// What eviction optimizes: "requests" for the hit rate of requests, "bytes" for the hit rate of bytes
@@ -204,12 +206,17 @@ pub struct CacheArgs {
     /// The options of operation.
     #[command(flatten)]
     pub operate: OperateArgs,
+
+    /// Words that are neither flags nor values of flags.
+    #[arg(hide = true)]
+    pub stray: Vec<String>,
 }
 
 impl CacheArgs {
     /// Parses a command line, with the name of the program first. An argument may have leading blanks, and it
     /// may be a flag and its value with a blank between them ("-m 64"), as container manifests write them. Of a
-    /// flag with one value that is given more than once, the last one counts.
+    /// flag with one value that is given more than once, the last one counts. A long flag may be cut short as
+    /// long as it can be no other flag of memcached; the aliases above are such beginnings.
     ///
     /// # Errors
     /// When the usage is wrong, or when the help text was asked for.

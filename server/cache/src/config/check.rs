@@ -9,9 +9,9 @@ use corecached_protocol::Wire;
 use corecached_net::endpoints::{ALL_ADDRESSES, LISTENERS_MAX, Listen, ListenAddress, ListenerProtocol};
 use corecached_net::tls::Usage;
 use corecached_shard::ConfigError;
-use corecached_shard::config::{ItemLimit, ServerConfig, parse_number as number};
+use corecached_shard::config::{ItemLimit, ServerConfig, leading_number, parse_number as number};
 
-use super::{CacheArgs, CacheConfig, ShownSettings, UDP_REPLY_BYTES_MAX, extended, tls};
+use super::{CacheArgs, CacheConfig, SHARDS_MAX, ShownSettings, UDP_REPLY_BYTES_MAX, extended, tls};
 
 /// Exit code of a wrong value.
 const EX_VALUE: u8 = 1;
@@ -25,6 +25,8 @@ const TAG_BYTES_MAX: usize = 8;
 
 /// The default TCP port.
 const PORT: u16 = 11211;
+/// The default of `-m`.
+const MEGABYTES: usize = 64;
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 /// Least memory in bytes. With less, a slice cannot hold an item of the default size limit.
@@ -35,7 +37,11 @@ const MEMORY_BYTES_MIN: usize = MIB;
 /// # Errors
 /// The first setting that cannot be used.
 pub fn check(args: &CacheArgs) -> Result<CacheConfig, ConfigError> {
+    for word in args.stray.iter().filter(|word| !word.trim().is_empty()) {
+        tracing::warn!("{word:?} is neither a flag nor the value of one, and changes nothing: leave it out");
+    }
     let extended = extended::check(&args.extended)?;
+    extended.warn();
     let mut without_effect = extended.without_effect();
     if extended.is_set("core_ports") {
         tracing::warn!(
@@ -55,9 +61,8 @@ pub fn check(args: &CacheArgs) -> Result<CacheConfig, ConfigError> {
     let megabytes: usize = args
         .memory_limit
         .as_deref()
-        .map_or(Ok(0), |text| number("-m", text, 0, usize::MAX / MIB, EX_VALUE))?;
-    // As in memcached, 0 is the default.
-    let memory_bytes = if megabytes == 0 { 64 * MIB } else { megabytes * MIB };
+        .map_or(Ok(MEGABYTES), |text| number("-m", text, 1, usize::MAX / MIB, EX_USAGE))?;
+    let memory_bytes = megabytes * MIB;
     if item_bytes_max > memory_bytes / 2 {
         let remedy =
             format!("an item may take at most half of -m {}: lower it, or raise -m", memory_bytes / MIB);
@@ -65,8 +70,15 @@ pub fn check(args: &CacheArgs) -> Result<CacheConfig, ConfigError> {
     }
     debug_assert!(memory_bytes >= MEMORY_BYTES_MIN);
     let delimiter = match &args.prefix_delimiter {
-        Some(text) if text.len() == 1 => text.as_bytes()[0],
-        Some(text) => return Err(ConfigError::new("-D", text, "give one character", EX_VALUE)),
+        Some(text) => {
+            let Some(&first) = text.as_bytes().first() else {
+                return Err(ConfigError::new("-D", text, "give one character", EX_VALUE));
+            };
+            if text.len() > 1 {
+                tracing::warn!("-D {text:?}: only its first byte is the delimiter: leave out the others");
+            }
+            first
+        }
         None => b':',
     };
     refuse_users_over_udp(args)?;
@@ -83,7 +95,7 @@ pub fn check(args: &CacheArgs) -> Result<CacheConfig, ConfigError> {
             Listen::Tcp(addresses) => addresses.first().map_or(0, |address| address.socket_address.port()),
             Listen::Unix { .. } => 0,
         },
-        udp_port: datagrams.first().map_or(0, SocketAddr::port),
+        udp_port: datagrams.first().map_or(0, |address| address.socket_address.port()),
         listen: (!args.listen.is_empty()).then(|| args.listen.join(",")),
         growth_factor: growth_factor(&args.slab_growth_factor)?,
         chunk_size: number("-n", &args.slab_min_size, 1, u64::MAX, EX_VALUE)?,
@@ -103,10 +115,14 @@ pub fn check(args: &CacheArgs) -> Result<CacheConfig, ConfigError> {
     let reply_max = number("--udp-reply-max", &args.udp_reply_max, 16, UDP_REPLY_BYTES_MAX, EX_USAGE)?;
     let server = ServerConfig {
         listen,
-        listen_is_given: shown.listen.is_some(),
         connections_max: number("-c", &args.conn_limit, 1, i32::MAX as usize, EX_VALUE)?,
-        listen_backlog: number("-b", &args.listen_backlog, 1, i32::MAX, EX_VALUE)?,
-        shards: args.threads.as_deref().map(|text| number("-t", text, 1, 1024, EX_VALUE)).transpose()?,
+        // As in memcached, the kernel makes of it what it can: of a negative number its own limit.
+        listen_backlog: number_or_0("-b", &args.listen_backlog, i32::MIN, i32::MAX, EX_VALUE)?,
+        shards: args
+            .threads
+            .as_deref()
+            .map(|text| number("-t", text, 1, SHARDS_MAX, EX_VALUE))
+            .transpose()?,
         io_backend: args
             .io_backend
             .parse()
@@ -145,31 +161,49 @@ pub fn check(args: &CacheArgs) -> Result<CacheConfig, ConfigError> {
 }
 
 /// The addresses of `-U`: its port on each address that TCP listens on.
-fn udp_addresses(args: &CacheArgs, listen: &Listen) -> Result<Vec<SocketAddr>, ConfigError> {
+fn udp_addresses(args: &CacheArgs, listen: &Listen) -> Result<Vec<ListenAddress>, ConfigError> {
     let Some(port) = port("-U", &args.udp_port)? else { return Ok(Vec::new()) };
-    let mut ips: Vec<IpAddr> = match listen {
-        Listen::Tcp(addresses) => addresses.iter().map(|address| address.socket_address.ip()).collect(),
-        Listen::Unix { .. } => return Ok(Vec::new()),
-    };
+    let Listen::Tcp(addresses) = listen else { return Ok(Vec::new()) };
+    let mut ips: Vec<(IpAddr, usize)> =
+        addresses.iter().map(|address| (address.socket_address.ip(), address.entry)).collect();
     ips.dedup();
     if ips.is_empty() {
-        ips.extend(ALL_ADDRESSES);
+        ips.extend(ALL_ADDRESSES.map(|ip| (ip, 0)));
     }
-    Ok(ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
+    let protocol = ListenerProtocol { usage: Usage::Plain, ..ListenerProtocol::default() };
+    let on_port = |(ip, entry)| ListenAddress { socket_address: SocketAddr::new(ip, port), protocol, entry };
+    Ok(ips.into_iter().map(on_port).collect())
 }
 
 /// Parses a port. 0 in the result is any free port, and `None` is no port.
 fn port(flag: &str, text: &str) -> Result<Option<u16>, ConfigError> {
     match text.trim() {
         "-1" => Ok(Some(0)),
-        text => Ok(Some(number(flag, text, 0, u16::MAX, EX_USAGE)?).filter(|&port| port != 0)),
+        text => Ok(Some(number_or_0(flag, text, 0, u16::MAX, EX_USAGE)?).filter(|&port| port != 0)),
     }
 }
 
+/// As [`number`], but text that does not begin with a number counts as 0, as it does in C. A warning says so.
+fn number_or_0<T>(flag: &str, text: &str, least: T, most: T, exit_code: u8) -> Result<T, ConfigError>
+where
+    T: std::str::FromStr + PartialOrd + std::fmt::Display,
+{
+    if leading_number(text.trim()).0.is_empty() {
+        tracing::warn!("{flag} {text:?} counts as 0: give a number");
+        return number(flag, "0", least, most, exit_code);
+    }
+    number(flag, text, least, most, exit_code)
+}
+
 fn growth_factor(text: &str) -> Result<f64, ConfigError> {
-    match text.trim().parse::<f64>() {
-        Ok(factor) if factor > 1.0 => Ok(factor),
-        _ => Err(ConfigError::new("-f", text, "give a factor greater than 1", EX_VALUE)),
+    match extended::leading_fraction(text.trim()).filter(|(factor, _)| *factor > 1.0) {
+        Some((factor, ignored)) => {
+            if !ignored.is_empty() {
+                tracing::warn!("-f {text:?} counts as {factor}: leave out {ignored:?}, which is ignored");
+            }
+            Ok(factor)
+        }
+        None => Err(ConfigError::new("-f", text, "give a factor greater than 1", EX_VALUE)),
     }
 }
 
@@ -298,14 +332,22 @@ fn underscore_tag(text: &str) -> Option<(&str, &str)> {
 /// Parses a size in bytes, such as `1048576`, `512k` or `1m`.
 fn item_size(text: &str) -> Result<usize, ConfigError> {
     let trimmed = text.trim();
-    let (digits, unit) = match trimmed.as_bytes().last() {
+    let (number, unit) = match trimmed.as_bytes().last() {
         Some(b'k' | b'K') => (&trimmed[..trimmed.len() - 1], KIB),
         Some(b'm' | b'M') => (&trimmed[..trimmed.len() - 1], MIB),
         _ => (trimmed, 1),
     };
+    let (digits, ignored) = leading_number(number);
     let bytes = digits.parse::<usize>().ok().and_then(|number| number.checked_mul(unit));
     match bytes {
-        Some(bytes) if (KIB..=1024 * MIB).contains(&bytes) => Ok(bytes),
+        Some(bytes) if (KIB..=1024 * MIB).contains(&bytes) => {
+            if !ignored.is_empty() {
+                tracing::warn!(
+                    "-I {text:?} counts as {bytes} bytes: leave out {ignored:?}, which is ignored"
+                );
+            }
+            Ok(bytes)
+        }
         _ => Err(ConfigError::new("-I", text, "give a size from 1k to 1024m", EX_USAGE)),
     }
 }
@@ -332,26 +374,31 @@ fn listen(args: &CacheArgs, protocol: ListenerProtocol) -> Result<Listen, Config
         (None, None) => Some(PORT),
     };
     let Some(port) = port.or_else(|| (!args.listen.is_empty()).then_some(0)) else {
-        if udp.is_some() {
-            return Ok(Listen::Tcp(Vec::new()));
+        if udp.is_none() {
+            tracing::warn!(
+                "-p 0: no client can connect: give a port (-1 takes a free one), an address with a port (-l), or a file (-s)"
+            );
         }
-        let remedy = "give a port (-1 takes a free one), or -s FILE: nothing would be listened on";
-        return Err(ConfigError::new("-p", args.port.as_deref().unwrap_or_default(), remedy, EX_USAGE));
+        return Ok(Listen::Tcp(Vec::new()));
     };
-    let mut addresses = Vec::new();
+    let mut addresses: Vec<ListenAddress> = Vec::new();
     let listed = args.listen.iter().flat_map(|list| list.split([',', ';'])).map(str::trim);
-    for text in listed.filter(|text| !text.is_empty()) {
+    for (entry, text) in listed.filter(|text| !text.is_empty()).enumerate() {
         let (text, protocol) = listen_prefixes(text, protocol, args)?;
-        addresses.extend(
-            resolve(text, port)?.into_iter().map(|socket_address| ListenAddress { socket_address, protocol }),
-        );
+        for socket_address in resolve(text, port)? {
+            let again = addresses
+                .iter()
+                .any(|before| (before.socket_address, before.protocol) == (socket_address, protocol));
+            if !again {
+                addresses.push(ListenAddress { socket_address, protocol, entry });
+            }
+        }
     }
     if addresses.is_empty() {
-        addresses.extend(
-            ALL_ADDRESSES
-                .iter()
-                .map(|&ip| ListenAddress { socket_address: SocketAddr::new(ip, port), protocol }),
-        );
+        addresses.extend(ALL_ADDRESSES.iter().map(|&ip| {
+            let socket_address = SocketAddr::new(ip, port);
+            ListenAddress { socket_address, protocol, entry: 0 }
+        }));
     }
     if addresses.len() > LISTENERS_MAX {
         let remedy = format!("give at most {LISTENERS_MAX} addresses, these are {}", addresses.len());
@@ -400,6 +447,7 @@ mod tests {
         let all = all.map(|at| ListenAddress {
             socket_address: at.parse().unwrap(),
             protocol: ListenerProtocol::default(),
+            entry: 0,
         });
         assert_eq!(config.server.listen, Listen::Tcp(all.to_vec()));
         assert_eq!((config.memory_bytes, config.item_limit.item_bytes_max), (64 << 20, 1 << 20));
@@ -461,17 +509,21 @@ mod tests {
     fn wrong_values_die_with_memcacheds_code_and_name_flag_value_and_remedy() {
         for (line, code) in [
             ("-c|0", 1),
+            ("-m|0", 64),
+            ("-m|abc", 64),
+            ("-m| ", 64),
+            ("-m|-1", 64),
+            ("-m|0x40", 64),
+            ("-c|x10", 1),
             ("-t|0", 1),
             ("-t|abc", 1),
             ("-R|0", 1),
             ("-f|0.5", 1),
             ("-n|0", 1),
-            ("-b|x", 1),
             ("-I|1", 64),
             ("-I|10g", 64),
             ("-I|64m|-m|64", 64),
             ("-p|99999", 64),
-            ("-p|0", 64),
             ("-B|foo", 64),
             ("-l|proto[proxy]:127.0.0.1", 1),
             ("-l|tag[toolongtag]:127.0.0.1", 1),
@@ -484,7 +536,8 @@ mod tests {
             ("-Y|/etc/users|-l|proto[binary]:127.0.0.1", 64),
             ("--io-backend|dpdk", 1),
             ("-a|9|-s|/tmp/x", 1),
-            ("-D|ab", 1),
+            ("-p|-2", 64),
+            ("-U|-2", 64),
             ("-Z", 64),
             ("-Z|-o|ssl_key=/k", 64),
             ("-Z|-o|ssl_chain_cert=/c,ssl_keyformat=ENGINE", 1),
@@ -499,6 +552,57 @@ mod tests {
             let message = error.to_string();
             assert!(words.iter().any(|word| message.starts_with(word)), "{line}: {message}");
         }
+    }
+
+    #[test]
+    fn what_memcached_survives_is_survived() {
+        // As C reads numbers: what follows the digits is ignored.
+        for megabytes in ["64m", "64MB", "64.5", "+64", " 64"] {
+            assert_eq!(read(&format!("-m|{megabytes}")).unwrap().memory_bytes, 64 << 20, "{megabytes}");
+        }
+        let config = read("-c|100x|-t|2x|-R|10x|-n|48x|-f|1.25x|-D|ab").unwrap();
+        assert_eq!((config.server.connections_max, config.server.shards), (100, Some(2)));
+        assert_eq!((config.shown.growth_factor, config.prefix_delimiter), (1.25, b'a'));
+        assert_eq!(read("-I|1.5m|-m|64").unwrap().item_limit.item_bytes_max, 1 << 20);
+        for (backlog, number) in [("0", 0), ("-1", -1), ("abc", 0), (" ", 0), ("10x", 10)] {
+            assert_eq!(read(&format!("-b|{backlog}")).unwrap().server.listen_backlog, number, "{backlog}");
+        }
+        assert!(read("-U|abc").unwrap().udp.is_empty());
+        // Words that belong to no flag.
+        for line in ["-m|64|stray", "stray|words|-m|64", "-v|2|-m|64", "-m|64|--|-c|0", "-m|64|-"] {
+            assert_eq!(read(line).unwrap().memory_bytes, 64 << 20, "{line}");
+        }
+        // Long flags that are cut short.
+        let config =
+            read("--thr=2|--memory-l|32|--conn=7|--po=9|--listen=127.0.0.1|--verb|--disable-c|--ext=modern")
+                .unwrap();
+        assert_eq!((config.server.shards, config.memory_bytes), (Some(2), 32 << 20));
+        assert_eq!((config.server.connections_max, config.shown.port), (7, 9));
+        assert!(CacheArgs::read(["corecached", "--disable", "--memory-limits"].map(Into::into)).is_err());
+        for ours in ["--udp-reply=99", "--pol=bytes", "--io=epoll"] {
+            assert!(read(ours).is_ok(), "{ours}");
+        }
+        assert!(read("--udp=7").unwrap().udp.len() == 2);
+    }
+
+    #[test]
+    fn no_port_is_no_listener_and_an_address_that_is_given_twice_is_one() {
+        for line in ["-p|0", "-p|0|-U|0", "-p|abc", "-p| "] {
+            assert_eq!(read(line).unwrap().server.listen, Listen::Tcp(Vec::new()), "{line}");
+        }
+        let addresses = |line| match read(line).unwrap().server.listen {
+            Listen::Tcp(addresses) => {
+                addresses.iter().map(|at| (at.socket_address, at.entry)).collect::<Vec<_>>()
+            }
+            Listen::Unix { .. } => panic!("on TCP"),
+        };
+        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let one = [(at("127.0.0.1:11211"), 0)];
+        for line in ["-l|127.0.0.1|-l|127.0.0.1", "-l|127.0.0.1,127.0.0.1:11211"] {
+            assert_eq!(addresses(line), one, "{line}");
+        }
+        assert_eq!(addresses("-l|127.0.0.1,[::1]:9"), [one[0], (at("[::1]:9"), 1)]);
+        assert_eq!(addresses("-p|-1|-l|127.0.0.1,127.0.0.1"), [(at("127.0.0.1:0"), 0)]);
     }
 
     #[test]

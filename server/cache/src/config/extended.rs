@@ -2,6 +2,7 @@
 
 use corecached_net::tls::HANDSHAKE_TIMEOUT_MS;
 use corecached_shard::ConfigError;
+use corecached_shard::config::leading_number;
 
 /// The value that a suboption takes.
 #[derive(Clone, Copy, Debug)]
@@ -10,15 +11,21 @@ enum ValueKind {
     Nothing,
     /// A whole number, from the first to the second.
     Number(u64, u64),
-    /// A decimal fraction that is not less than this.
+    /// As `Number`, read as C does: what follows the digits is ignored, and without digits it is 0.
+    Digits(i64, i64),
+    /// As `Digits`, or no value.
+    DigitsOrNothing(i64, i64),
+    /// A decimal fraction that is not less than this. What follows it is ignored.
     Fraction(f64),
     /// One of these words.
     Word(&'static [&'static str]),
     /// Any text.
     Text,
+    /// Any text, or no value.
+    Anything,
 }
 
-use ValueKind::{Fraction, Nothing, Number, Text, Word};
+use ValueKind::{Anything, Digits, DigitsOrNothing, Fraction, Nothing, Number, Text, Word};
 
 /// Any whole number.
 const ANY: ValueKind = Number(0, u64::MAX);
@@ -31,31 +38,31 @@ const SUBOPTIONS: &[(&str, ValueKind)] = &[
     ("no_hashexpand", Nothing),
     ("slab_reassign", Nothing),
     ("no_slab_reassign", Nothing),
-    ("slab_automove", Number(0, 2)),
+    ("slab_automove", DigitsOrNothing(0, 2)),
     ("no_slab_automove", Nothing),
     ("slab_automove_ratio", Fraction(0.0)),
-    ("slab_automove_window", Number(3, u64::MAX)),
-    ("slab_automove_freeratio", Fraction(0.0)),
+    ("slab_automove_window", Digits(3, i64::MAX)),
+    ("slab_automove_freeratio", Fraction(f64::MIN)),
     ("slab_sizes", Text),
     ("slab_chunk_max", ANY),
-    ("tail_repair_time", Number(10, u64::MAX)),
+    ("tail_repair_time", Digits(10, i64::MAX)),
     ("hash_algorithm", Word(&["jenkins", "murmur3", "xxh3"])),
     ("lru_crawler", Nothing),
     ("no_lru_crawler", Nothing),
-    ("lru_crawler_sleep", Number(0, 1_000_000)),
+    ("lru_crawler_sleep", Digits(0, 1_000_000)),
     ("lru_crawler_tocrawl", ANY),
     ("lru_maintainer", Nothing),
     ("no_lru_maintainer", Nothing),
-    ("hot_lru_pct", Number(1, 79)),
-    ("warm_lru_pct", Number(1, 79)),
+    ("hot_lru_pct", Digits(1, 79)),
+    ("warm_lru_pct", Digits(1, 79)),
     ("hot_max_factor", Fraction(0.0)),
     ("warm_max_factor", Fraction(0.0)),
-    ("temporary_ttl", ANY),
-    ("idle_timeout", Number(0, IDLE_TIMEOUT_MAX_S)),
+    ("temporary_ttl", Anything),
+    ("idle_timeout", Digits(i64::MIN, IDLE_TIMEOUT_MAX_S)),
     ("watcher_logbuf_size", ANY),
     ("worker_logbuf_size", ANY),
     ("read_buf_mem_limit", ANY),
-    ("resp_obj_mem_limit", ANY),
+    ("resp_obj_mem_limit", Anything),
     ("track_sizes", Nothing),
     ("no_track_sizes", Nothing),
     ("inline_ascii_resp", Nothing),
@@ -64,7 +71,8 @@ const SUBOPTIONS: &[(&str, ValueKind)] = &[
     ("no_modern", Nothing),
     ("drop_privileges", Nothing),
     ("no_drop_privileges", Nothing),
-    ("sock_cookie_id", ANY),
+    ("no_chunked_items", Nothing),
+    ("sock_cookie_id", Anything),
     ("ssl_chain_cert", Text),
     ("ssl_key", Text),
     ("ssl_keyformat", Text),
@@ -97,7 +105,7 @@ const SUBOPTIONS: &[(&str, ValueKind)] = &[
 ];
 
 /// Longest `idle_timeout` in seconds: a day, as in memcached.
-const IDLE_TIMEOUT_MAX_S: u64 = 86_400;
+const IDLE_TIMEOUT_MAX_S: i64 = 86_400;
 
 /// Suboptions that have an effect. All others are accepted without one, and named in the log.
 const WITH_EFFECT: &[&str] = &[
@@ -116,6 +124,17 @@ const WITH_EFFECT: &[&str] = &[
     "ssl_min_version",
     "ssl_handshake_timeout_ms",
     "ssl_watch_certs",
+];
+
+/// Suboptions without effect whose absence changes how much the cache holds, how much memory it may take, or
+/// what it may do: what it means that they have none.
+const WITHOUT_PROTECTION: &[(&str, &str)] = &[
+    ("ext_path", "there is no storage on disk: the cache holds what fits -m, so raise -m"),
+    (
+        "drop_privileges",
+        "no system call is forbidden to this process: use a seccomp profile, such as a container's",
+    ),
+    ("read_buf_mem_limit", "the buffers of connections have bounds of their own, which -c multiplies"),
 ];
 
 /// Suboptions with this prefix are refused, since they ask for the proxy inside memcached.
@@ -143,10 +162,21 @@ impl Extended {
         self.0.iter().rev().find(|(given, _)| given == name)?.1.as_deref()
     }
 
-    /// The number that suboption `name` was set to last.
+    /// The number that suboption `name` was set to last; 0 for a negative one.
     #[must_use]
     pub(super) fn number(&self, name: &str) -> Option<u64> {
-        self.value(name)?.parse().ok()
+        let (digits, _) = leading_number(self.value(name)?.trim());
+        Some(digits.parse().unwrap_or(0))
+    }
+
+    /// Warns of the suboptions without effect that somebody may rely on.
+    pub(super) fn warn(&self) {
+        for (name, meaning) in WITHOUT_PROTECTION {
+            // A limit of 0 is none.
+            if self.is_set(name) && self.value(name) != Some("0") {
+                tracing::warn!("-o {name} has no effect: {meaning}");
+            }
+        }
     }
 
     /// The suboptions without effect, as they are named in the log.
@@ -169,9 +199,9 @@ enum ValueError {
     #[error("give a whole number")]
     NotAWholeNumber,
     #[error("give a number of at least {0}")]
-    TooSmall(u64),
+    TooSmall(i128),
     #[error("give a whole number from {0} to {1}")]
-    OutOfRange(u64, u64),
+    OutOfRange(i128, i128),
     #[error("give a number of at least {0}")]
     BadFraction(f64),
     #[error("give one of {}", .0.join(", "))]
@@ -179,26 +209,46 @@ enum ValueError {
 }
 
 impl ValueKind {
-    /// Checks a value that was given for a suboption of this kind.
-    fn check(self, value: Option<&str>) -> Result<(), ValueError> {
+    /// Checks a value that was given for a suboption of this kind. Returns the end of it that is ignored.
+    fn check(self, value: Option<&str>) -> Result<&str, ValueError> {
         match (self, value) {
-            (Nothing, _) => Ok(()),
+            (Nothing | Anything | DigitsOrNothing(..), None) | (Nothing | Anything, Some(_)) => Ok(""),
+            (Digits(least, most) | DigitsOrNothing(least, most), Some(text)) => {
+                let (digits, ignored) = leading_number(text.trim());
+                let number = if digits.is_empty() { 0 } else { digits.parse().unwrap_or(i128::MAX) };
+                in_range(number, least.into(), most.into()).map(|()| ignored)
+            }
             (_, None | Some("")) => Err(ValueError::Missing),
-            (Number(least, most), Some(text)) => match text.parse::<u64>() {
-                Ok(number) if (least..=most).contains(&number) => Ok(()),
-                Ok(_) if most == u64::MAX => Err(ValueError::TooSmall(least)),
-                _ if most == u64::MAX => Err(ValueError::NotAWholeNumber),
-                _ => Err(ValueError::OutOfRange(least, most)),
-            },
-            (Fraction(least), Some(text)) => match text.parse::<f64>() {
-                Ok(number) if number >= least => Ok(()),
+            (Number(least, most), Some(text)) => {
+                let number = text.parse::<u64>().map_err(|_| match most {
+                    u64::MAX => ValueError::NotAWholeNumber,
+                    _ => ValueError::OutOfRange(least.into(), most.into()),
+                });
+                in_range(number?.into(), least.into(), most.into()).map(|()| "")
+            }
+            (Fraction(least), Some(text)) => match leading_fraction(text) {
+                Some((number, ignored)) if number >= least => Ok(ignored),
                 _ => Err(ValueError::BadFraction(least)),
             },
-            (Word(words), Some(text)) if words.contains(&text) => Ok(()),
+            (Word(words), Some(text)) if words.contains(&text) => Ok(""),
             (Word(words), Some(_)) => Err(ValueError::OtherWord(words)),
-            (Text, Some(_)) => Ok(()),
+            (Text, Some(_)) => Ok(""),
         }
     }
+}
+
+fn in_range(number: i128, least: i128, most: i128) -> Result<(), ValueError> {
+    match number {
+        number if (least..=most).contains(&number) => Ok(()),
+        _ if most >= i128::from(i64::MAX) => Err(ValueError::TooSmall(least)),
+        _ => Err(ValueError::OutOfRange(least.max(0), most)),
+    }
+}
+
+/// The longest beginning of `text` that is a decimal fraction, and what follows it.
+pub(super) fn leading_fraction(text: &str) -> Option<(f64, &str)> {
+    let ends = (1..=text.len()).rev().filter(|&end| text.is_char_boundary(end));
+    ends.filter_map(|end| Some((text[..end].parse().ok()?, &text[end..]))).next()
 }
 
 /// Checks every suboption of `lists`.
@@ -221,7 +271,11 @@ pub(super) fn check(lists: &[String]) -> Result<Extended, ConfigError> {
         let Some((_, kind)) = SUBOPTIONS.iter().find(|(known, _)| *known == name) else {
             return Err(ConfigError::new("-o", option, "remove it: there is no such suboption", 1));
         };
-        kind.check(value).map_err(|error| ConfigError::new("-o", option, &error.to_string(), 1))?;
+        let ignored =
+            kind.check(value).map_err(|error| ConfigError::new("-o", option, &error.to_string(), 1))?;
+        if !ignored.is_empty() {
+            tracing::warn!("-o {option:?}: leave out {ignored:?}, which is ignored");
+        }
         extended.0.push((name.to_owned(), value.map(str::to_owned)));
     }
     Ok(extended)
@@ -251,14 +305,41 @@ mod tests {
     }
 
     #[test]
+    fn numbers_are_read_as_c_reads_them_where_memcached_does() {
+        for (text, seconds) in
+            [("60", 60), ("60s", 60), ("1.5", 1), ("+7", 7), ("soon", 0), ("", 0), ("-1", 0)]
+        {
+            let extended = check(&[format!("idle_timeout={text}")]).unwrap();
+            assert_eq!(extended.number("idle_timeout"), Some(seconds), "{text}");
+        }
+        for list in [
+            "slab_reassign,slab_automove",
+            "slab_automove=",
+            "slab_automove=1.5",
+            "slab_automove_window=10x",
+            "tail_repair_time=10x",
+            "hot_max_factor=1e",
+            "slab_automove_freeratio=-1",
+            "temporary_ttl",
+            "sock_cookie_id=",
+            "no_chunked_items",
+            "lru_crawler_sleep=a",
+        ] {
+            assert!(checked(list).is_ok(), "{list}: {:?}", checked(list));
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_named_with_its_value_and_the_remedy() {
         for (list, part) in [
             ("nonsense", "no such suboption"),
             ("hashpower=99", "12 to 32"),
+            ("hashpower=twenty", "12 to 32"),
+            ("lru_crawler_tocrawl=x", "a whole number"),
+            ("slab_automove_window=2", "at least 3"),
             ("hashpower", "name=value"),
             ("slab_automove=7", "0 to 2"),
             ("hash_algorithm=md5", "jenkins, murmur3, xxh3"),
-            ("idle_timeout=soon", "whole number"),
             ("proxy_config=/k", "corecached proxy"),
             ("idle_timeout=86401", "0 to 86400"),
             ("ssl_verify_mode=4", "0 to 3"),

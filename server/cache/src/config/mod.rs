@@ -6,10 +6,10 @@ mod check;
 mod extended;
 mod tls;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use corecached_engine::EvictionWeight;
+use corecached_net::endpoints::ListenAddress;
 use corecached_shard::config::{ItemLimit, ServerConfig};
 
 pub use args::CacheArgs;
@@ -51,7 +51,7 @@ pub struct CacheConfig {
     /// Whether clients authenticate by SASL (`-S`). Then all of them speak the binary protocol.
     pub sasl: bool,
     /// The UDP addresses to listen on (`-U`).
-    pub udp: Vec<SocketAddr>,
+    pub udp: Vec<ListenAddress>,
     /// Longest reply over UDP in bytes (`--udp-reply-max`).
     pub udp_reply_max: usize,
     /// Whether to lock the memory of the process (`-k`).
@@ -92,6 +92,9 @@ impl CacheConfig {
         bytes / 2 >= self.item_limit.item_bytes_max && bytes <= SLICE_BYTES_MAX
     }
 }
+
+/// Most shards of a cache (`-t`).
+pub const SHARDS_MAX: usize = 1024;
 
 /// Most memory of one slice in bytes. Its index numbers units of 4 bytes with 32 bits.
 pub const SLICE_BYTES_MAX: usize = 16 << 30;

@@ -479,12 +479,13 @@ impl StoreCommand<'_> {
     }
 
     fn meta_debug(&mut self, meta: &Meta<'_>, key: Key<'_>, out: &mut Vec<u8>) {
-        match self.store.peek(key, self.now) {
-            Some(item) => {
+        match self.store.inspect(key, self.now) {
+            Some((item, last_access)) => {
                 let debug = MetaDebug {
                     ttl_s: ttl_s(item.expires, self.now),
-                    last_access_s: self.now.0.saturating_sub(item.last_access().0),
+                    last_access_s: self.now.0.saturating_sub(last_access.0),
                     cas: item.cas,
+                    binary_key: item.binary_key,
                     fetched: item.hit_before,
                     class: 1,
                     size: u64::from(item.stored_bytes),
@@ -535,6 +536,7 @@ fn meta_item(item: &Item<'_>, now: Seconds) -> MetaItem {
         win: item.win,
         stale: item.stale,
         token_sent: item.token_sent,
+        binary_key: item.binary_key,
     }
 }
 

@@ -14,7 +14,7 @@ mod part;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use corecached_engine::{Key, KeyHasher, Seconds, Store};
@@ -45,13 +45,34 @@ struct Manifest {
     flush_at: Option<u32>,
 }
 
+/// What FILE says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    /// Contents were saved.
+    Saved(Manifest),
+    /// A process ran and saved nothing.
+    NotSaved,
+    /// Something that this version cannot read, or nothing.
+    Unreadable,
+}
+
+impl Found {
+    fn parse(text: &str) -> Self {
+        let Ok(value) = serde_json::from_str::<Value>(text) else { return Self::Unreadable };
+        if value.get("corecached_warm").and_then(Value::as_u64) != Some(VERSION) {
+            return Self::Unreadable;
+        }
+        match value.get("state").and_then(Value::as_str) {
+            Some("saved") => Manifest::from_json(&value).map_or(Self::Unreadable, Self::Saved),
+            Some("running") => Self::NotSaved,
+            _ => Self::Unreadable,
+        }
+    }
+}
+
 impl Manifest {
-    fn parse(text: &str) -> Option<Self> {
-        let value: Value = serde_json::from_str(text).ok()?;
+    fn from_json(value: &Value) -> Option<Self> {
         let number = |name: &str| value.get(name).and_then(Value::as_u64);
-        let is_saved = number("corecached_warm") == Some(VERSION)
-            && value.get("state").and_then(Value::as_str) == Some("saved");
-        is_saved.then_some(())?;
         Some(Self {
             seed: number("seed")?,
             parts: usize::try_from(number("parts")?).ok().filter(|parts| (1..=PARTS_MAX).contains(parts))?,
@@ -87,6 +108,8 @@ pub struct Warm {
     seed: u64,
     /// What the process before saved, if it saved anything.
     saved: Option<Manifest>,
+    /// Items that were read from the parts.
+    items_read: AtomicU64,
     /// The stop that follows is a graceful one.
     graceful: AtomicBool,
     /// For each shard the part that it has written.
@@ -108,21 +131,31 @@ impl Warm {
         let mut file = file;
         let mut text = String::new();
         let read = (&mut file).take(MANIFEST_BYTES_MAX).read_to_string(&mut text);
-        let saved = Manifest::parse(&text);
+        let found = if read.is_ok() { Found::parse(&text) } else { Found::Unreadable };
         let shown = path.display();
-        match (&saved, read) {
-            (Some(saved), Ok(_)) => tracing::info!("{shown}: {} items of the process before", saved.items),
-            _ if file.metadata()?.len() == 0 => tracing::info!("{shown}: new, starting empty"),
-            _ if text.contains("\"corecached_warm\"") => tracing::warn!(
+        match found {
+            Found::Saved(saved) => tracing::info!("{shown}: {} items of the process before", saved.items),
+            Found::NotSaved => tracing::warn!(
                 "{shown}: the process before was not stopped gracefully (by SIGUSR1), or could not save: starting empty"
             ),
-            _ => tracing::warn!("{shown}: nothing that this version can read: starting empty"),
+            Found::Unreadable if file.metadata()?.len() > 0 => {
+                tracing::warn!("{shown}: damaged, or not written by this program: starting empty");
+            }
+            Found::Unreadable if part::is_part(&part_path(path, 0)) => tracing::warn!(
+                "{shown}: empty, although a process before saved contents beside it: starting without them"
+            ),
+            Found::Unreadable => tracing::info!("{shown}: new, starting empty"),
         }
+        let saved = match found {
+            Found::Saved(saved) => Some(saved),
+            _ => None,
+        };
         Ok(Self {
             path: path.to_owned(),
             file: Mutex::new(file),
             seed: saved.map_or(seed, |saved| saved.seed),
             saved,
+            items_read: AtomicU64::new(0),
             graceful: AtomicBool::new(false),
             written: Mutex::default(),
         })
@@ -139,7 +172,11 @@ impl Warm {
         let Some(saved) = self.saved else { return };
         store.raise_cas(saved.cas_next.saturating_sub(1));
         match saved.flush_at.map(Seconds) {
-            Some(at) if at <= now => return,
+            Some(at) if at <= now => {
+                // The flush has emptied the cache by now: nothing is missing.
+                self.items_read.store(saved.items, Ordering::Relaxed);
+                return;
+            }
             Some(at) => store.flush(at, now),
             None => {}
         }
@@ -149,6 +186,7 @@ impl Warm {
         let mut moved = saved.parts != shards;
         let mut parts: Vec<usize> = (0..saved.parts).collect();
         parts.sort_by_key(|&part| part != shard);
+        let mut items_read = 0;
         for part in parts {
             if part != shard && !moved {
                 break;
@@ -157,6 +195,7 @@ impl Warm {
             let outcome = part::read(&path, |key, carried, value| {
                 let hash = hasher.hash(key);
                 if owner_of(hash, shards) == shard {
+                    items_read += 1;
                     store.restore(Key { bytes: key, hash }, carried, value, now);
                 } else {
                     moved = true;
@@ -166,6 +205,7 @@ impl Warm {
                 tracing::warn!("{}: {error}: the rest of it is left out", path.display());
             }
         }
+        self.items_read.fetch_add(items_read, Ordering::Relaxed);
     }
 
     /// Removes what was saved. Called when all shards have loaded their items, before the first request is
@@ -175,6 +215,14 @@ impl Warm {
     /// When FILE cannot be written, or a part cannot be removed. Then the server must not serve: a later
     /// start would load items that are out of date.
     pub fn begin_serving(&self, shards: usize) -> io::Result<()> {
+        let items_read = self.items_read.load(Ordering::Relaxed);
+        if let Some(saved) = self.saved.filter(|saved| saved.items > items_read) {
+            tracing::warn!(
+                "{}: {items_read} items of the {} that were saved could be read: starting without the others",
+                self.path.display(),
+                saved.items
+            );
+        }
         self.write(&json!({"corecached_warm": VERSION, "state": "running"}))?;
         // With the parts of a process that was killed while it saved.
         for path in (0..PARTS_MAX).map(|part| self.part(part)).take_while(|path| part::is_part(path)) {
@@ -243,9 +291,7 @@ impl Warm {
 
     /// The path of part `number`.
     fn part(&self, number: usize) -> PathBuf {
-        let mut path = self.path.as_os_str().to_owned();
-        path.push(format!(".{number}"));
-        path.into()
+        part_path(&self.path, number)
     }
 
     fn write(&self, manifest: &Value) -> io::Result<()> {
@@ -254,6 +300,13 @@ impl Warm {
         file.rewind()?;
         file.write_all(manifest.to_string().as_bytes())
     }
+}
+
+/// The path of part `number` beside FILE at `path`.
+fn part_path(path: &Path, number: usize) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(format!(".{number}"));
+    path.into()
 }
 
 #[cfg(test)]

@@ -158,7 +158,7 @@ fn what_is_damaged_is_left_out_and_never_wrong() {
 fn a_manifest_that_is_none_starts_empty() {
     let folder = Folder::new("manifest");
     let good = Manifest { seed: u64::MAX, parts: 2, items: 5, cas_next: 9, flush_at: Some(7) };
-    assert_eq!(Manifest::parse(&good.to_json().to_string()), Some(good));
+    assert_eq!(Found::parse(&good.to_json().to_string()), Found::Saved(good));
     let long = "x".repeat(200_000);
     for text in ["", "{", "[]", &long, "{\"corecached_warm\": 2, \"state\": \"saved\"}", "\u{1}\u{2}"] {
         fs::write(folder.file(), text).unwrap();

@@ -51,12 +51,6 @@ pub(crate) enum CommandError {
         /// What is wrong with it.
         source: UsersError,
     },
-    /// The file of `--auth-file` names no user.
-    #[error("--auth-file {}: has no user", file.display())]
-    NoUser {
-        /// The file.
-        file: PathBuf,
-    },
     /// A certificate or key that was given cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),

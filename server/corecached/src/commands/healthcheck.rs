@@ -126,8 +126,9 @@ pub(crate) fn check(args: &HealthcheckArgs) -> Result<(), CommandError> {
 fn exchanges(args: &HealthcheckArgs) -> Result<Vec<Exchange>, CommandError> {
     let mut all = Vec::new();
     if let Some(file) = &args.auth_file {
-        let users = Users::read(file).map_err(|source| CommandError::Users { file: file.clone(), source })?;
-        let token = users.first_token().ok_or_else(|| CommandError::NoUser { file: file.clone() })?;
+        let users =
+            Users::read(file, true).map_err(|source| CommandError::Users { file: file.clone(), source })?;
+        let token = users.first_token();
         let mut request = format!("set auth 0 0 {}\r\n", token.len()).into_bytes();
         request.extend_from_slice(&token);
         request.extend_from_slice(b"\r\n");

@@ -1,5 +1,7 @@
 //! Connections: their limit, their ends, and that no connection disturbs another.
 
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
@@ -254,4 +256,41 @@ fn whoever_says_nothing_for_too_long_is_closed_and_counted() {
     }
     let server = Server::start(&[]);
     assert!(!Client::connect(&server).stats("").contains_key("idle_kicks"));
+}
+
+#[test]
+fn a_request_after_the_limit_of_silence_is_answered_while_the_connection_is_open() {
+    for &backend in Backend::all() {
+        // A server each, so that nothing wakes the only shard but its own clock.
+        let silent: Vec<_> = (0..8u64)
+            .map(|number| {
+                std::thread::spawn(move || {
+                    let server = Server::start_on(backend, 1, &["-m", "8", "-o", "idle_timeout=1"]);
+                    let mut client = TcpStream::connect(server.address).unwrap();
+                    client.set_read_timeout(Some(DEADLINE)).unwrap();
+                    let ask = |client: &mut TcpStream| {
+                        let mut answer = [0; b"END\r\n".len()];
+                        let asked =
+                            client.write_all(b"get k\r\n").and_then(|()| client.read_exact(&mut answer));
+                        asked.is_ok_and(|()| answer == *b"END\r\n")
+                    };
+                    assert!(ask(&mut client));
+                    std::thread::sleep(Duration::from_millis(1_900 + 150 * number));
+                    client.set_nonblocking(true).unwrap();
+                    let is_open =
+                        client.peek(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+                    client.set_nonblocking(false).unwrap();
+                    match is_open {
+                        false => "closed",
+                        true if ask(&mut client) => "answered",
+                        true => "lost",
+                    }
+                })
+            })
+            .collect();
+        let outcomes: Vec<&str> = silent.into_iter().map(|thread| thread.join().unwrap()).collect();
+        let lost = outcomes.iter().filter(|outcome| **outcome == "lost").count();
+        // One may be closed in the very moment in which it sends.
+        assert!(lost <= 1, "{backend:?}: {outcomes:?}");
+    }
 }

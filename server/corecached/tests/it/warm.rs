@@ -106,6 +106,33 @@ fn a_server_that_is_killed_starts_empty() {
 }
 
 #[test]
+fn what_was_saved_and_cannot_be_read_is_said() {
+    let start = |file: &Path| Launch::new(&["-t", "2", "-u", "root", "-e", file.to_str().unwrap()]).serve();
+    for (part, damage, said) in [
+        ("", &b""[..], "empty, although"),
+        ("", b"{\"corecached_warm\": 1, \"state\": \"sav", "damaged"),
+        ("", &[0xff; 300], "damaged"),
+        ("", b"{\"corecached_warm\": 1, \"state\": \"saved\"}", "damaged"),
+        (".0", b"", "could be read"),
+        (".1", b"ccwarm1\n", "could be read"),
+    ] {
+        let folder = Folder::new();
+        let file = folder.file("memory");
+        let server = start(&file);
+        let mut client = Client::connect(&server);
+        (0..100).for_each(|number| client.set(&format!("key{number}"), b"value"));
+        drop(client);
+        assert_eq!(end(server, Signal::USR1), "", "a first start and a graceful stop have nothing to say");
+        std::fs::write(format!("{}{part}", file.display()), damage).unwrap();
+        let server = start(&file);
+        let left = Client::connect(&server).stat("curr_items");
+        assert_eq!(left == 0, part.is_empty(), "{part} {said}: {left} items");
+        let stderr = server.stderr();
+        assert!(stderr.contains("WARN") && stderr.contains(said), "{part} {said}: {stderr}");
+    }
+}
+
+#[test]
 fn a_file_that_cannot_be_used_is_named() {
     let exit = Launch::new(&["-e", "/nowhere/at/all"]).exit();
     assert_eq!(exit.code(), Some(1));

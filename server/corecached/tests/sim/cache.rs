@@ -11,6 +11,7 @@ use corecached_net::endpoints::ListenerProtocol;
 use corecached_net::listen::Admission;
 use corecached_shard::ServerContext;
 use corecached_shard::clock::Clock;
+use corecached_shard::config::ServerConfig;
 use corecached_shard::counters::Cells;
 use corecached_shard::lifecycle::Lifecycle;
 use corecached_shard::mesh::slice::Slices;
@@ -24,35 +25,37 @@ pub(crate) fn context(
     presence: Arc<[Presence]>,
     clock: &Arc<Clock>,
     shards: usize,
-    connections_max: usize,
+    config: &ServerConfig,
     protocol: ListenerProtocol,
 ) -> ServerContext {
     ServerContext {
         clock: Arc::clone(clock),
         lifecycle: Arc::new(Lifecycle::new(presence, std::time::Duration::ZERO, false)),
         network: Arc::new(Listening {
-            admission: Arc::new(Admission::new(connections_max)),
+            admission: Arc::new(Admission::new(config.connections_max)),
             listeners: [protocol].into(),
             addresses: [String::new()].into(),
             backend: "simulated".to_owned(),
-            idle_timeout_s: 0,
+            idle_timeout_s: config.idle_timeout_s,
         }),
         cells: (0..shards).map(|_| Cells::default()).collect(),
     }
 }
 
-/// A cache of `shards` shards, numbered from `first` on the network.
+/// A cache of `shards` shards, numbered from `first` on the network. `args` are those of its command line.
 pub(crate) fn cache(
     network: &Rc<RefCell<Network>>,
     first: usize,
     shards: usize,
     seed: u64,
     clock: &Arc<Clock>,
+    args: &[&str],
 ) -> Shards<Cache> {
-    let args = CacheArgs::read(["corecached", "-m", "64"].map(Into::into)).unwrap();
+    let argv = ["corecached", "-m", "64"].iter().chain(args).map(Into::into);
+    let args = CacheArgs::read(argv).unwrap();
     let config = check(&args).unwrap();
     let (meshes, presence) = mesh::connect(shards);
-    let server = context(presence, clock, shards, config.server.connections_max, ListenerProtocol::default());
+    let server = context(presence, clock, shards, &config.server, ListenerProtocol::default());
     let hasher = KeyHasher::new(seed);
     let store = || {
         let config = StoreConfig::new(config.memory_bytes / shards, hasher.clone());

@@ -33,7 +33,7 @@ struct World {
 impl World {
     fn new(seed: u64, shards: usize, clients: usize, faults: bool) -> Self {
         let network = Rc::new(RefCell::new(Network::new(seed, shards)));
-        let shards = cache(&network, 0, shards, seed, &Arc::new(Clock::start()));
+        let shards = cache(&network, 0, shards, seed, &Arc::new(Clock::start()), &[]);
         let mut random = fastrand::Rng::with_seed(seed);
         let clients = (0..clients)
             .map(|number| {
@@ -120,4 +120,26 @@ fn clients_on_all_shards_get_their_own_replies_only() {
 #[test]
 fn stalls_resets_and_half_closes_hurt_nobody_else_and_leak_nothing() {
     simulate(seeds(20), 9, true);
+}
+
+#[test]
+fn a_request_that_has_come_is_answered_however_long_its_client_was_silent() {
+    for seed in seeds(40) {
+        let network = Rc::new(RefCell::new(Network::new(seed, 2)));
+        let clock = Arc::new(Clock::start());
+        let mut shards = cache(&network, 0, 2, seed, &clock, &["-o", "idle_timeout=2"]);
+        let link = network.borrow_mut().connect(0);
+        for _ in 0..10 {
+            clock.advance(5);
+            network.borrow_mut().links[link].to_server.extend(b"get k\r\n");
+            network.borrow_mut().wake_ends(link);
+            shards.settle();
+            let answer: Vec<u8> = network.borrow_mut().links[link].to_client.drain(..).collect();
+            assert_eq!(answer, b"END\r\n", "seed {seed}");
+        }
+        clock.advance(5);
+        shards.settle();
+        assert!(network.borrow().links[link].closed, "seed {seed}: a silent client is closed");
+        shards.check_empty();
+    }
 }

@@ -464,6 +464,10 @@ impl<D: Driver> Driver for TlsDriver<D> {
         self.below.backlog(conn) + self.get(conn).map_or(0, TlsConnection::queued)
     }
 
+    fn has_unreported(&mut self, conn: ConnId) -> bool {
+        self.below.has_unreported(conn)
+    }
+
     fn pause(&mut self, conn: ConnId) {
         if let Some(conn) = self.conn(conn) {
             conn.paused = true;

@@ -77,7 +77,6 @@ impl ProxyArgs {
         }
         let server = ServerConfig {
             listen: self.listen()?,
-            listen_is_given: !self.listen_addresses.is_empty(),
             connections_max: match number("--max-conns", &self.max_conns, 0, 10_000_000)? {
                 0 | 1 => descriptors_max(),
                 most => most as usize,
@@ -213,16 +212,19 @@ impl ProxyArgs {
             };
             ips = self.listen_addresses.iter().map(ip).collect::<Result<_, _>>()?;
         }
-        let mut addresses = Vec::new();
+        let mut addresses: Vec<ListenAddress> = Vec::new();
         let plain = self.port.iter().map(|port| ("--port", port, Usage::Plain));
         for (flag, port, usage) in
             plain.chain(self.ssl_port.iter().map(|port| ("--ssl-port", port, Usage::Default)))
         {
             let port = number(flag, port, 0, u64::from(u16::MAX))? as u16;
             let protocol = ListenerProtocol { usage, ..protocol };
-            addresses.extend(
-                ips.iter().map(|&ip| ListenAddress { socket_address: SocketAddr::new(ip, port), protocol }),
-            );
+            for &ip in &ips {
+                // Without addresses given, one family is enough.
+                let same_entry = self.listen_addresses.is_empty() && ip != ips[0];
+                let entry = addresses.last().map_or(0, |last| last.entry + usize::from(!same_entry));
+                addresses.push(ListenAddress { socket_address: SocketAddr::new(ip, port), protocol, entry });
+            }
         }
         Ok(Listen::Tcp(addresses))
     }

@@ -51,6 +51,10 @@ impl Driver for FakeDriver {
         self.backlog
     }
 
+    fn has_unreported(&mut self, _conn: ConnId) -> bool {
+        false
+    }
+
     fn pause(&mut self, _conn: ConnId) {}
 
     fn resume(&mut self, _conn: ConnId) {}

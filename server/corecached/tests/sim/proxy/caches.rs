@@ -51,7 +51,7 @@ impl World {
                 let endpoint = Endpoint { shards: numbers, ..Endpoint::default() };
                 network.borrow_mut().endpoints.push(endpoint);
                 first += cores;
-                cache(&network, first - cores, cores, seed, &clock)
+                cache(&network, first - cores, cores, seed, &clock, &[])
             })
             .collect();
         let clients = (0..random.usize(1..6))

@@ -118,7 +118,7 @@ impl Setup {
         let protocol = ListenerProtocol { wire: listen[0].protocol.wire, ..ListenerProtocol::default() };
         let clock = Arc::new(Clock::simulated(Arc::clone(clock_ms)));
         Self {
-            context: context(presence, &clock, shards, checked.server.connections_max, protocol),
+            context: context(presence, &clock, shards, &checked.server, protocol),
             hasher: KeyHasher::new(seed),
             meshes,
             services,
