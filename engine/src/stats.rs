@@ -13,10 +13,14 @@ pub struct StoreStats {
     pub evictions: u64,
     /// Evicted items that were never read.
     pub evicted_unfetched: u64,
-    /// Items removed because they had expired or were flushed.
+    /// Items removed because they had expired.
     pub reclaimed: u64,
     /// Reclaimed items that were never read.
     pub expired_unfetched: u64,
+    /// Lookups that found an item which had expired.
+    pub found_expired: u64,
+    /// Lookups that found an item which was flushed.
+    pub found_flushed: u64,
     /// Segments the memory limit allows now.
     pub segments_total: u64,
     /// Segments that may still be opened within the memory limit.

@@ -67,11 +67,9 @@ pub enum ParseError {
     OpaqueTooLong,
     /// A meta line has more than 20 words.
     TooManyFlags,
-    /// The meta flag `M` is not followed by exactly one byte.
-    BadModeLength,
-    /// The meta flag `M` of `ms` is followed by a byte that is not a mode of `ms`.
+    /// The meta flag `M` of `ms` is not followed by a mode of `ms`.
     BadStoreMode,
-    /// The meta flag `M` of `ma` is followed by a byte that is not a mode of `ma`.
+    /// The meta flag `M` of `ma` is not followed by a mode of `ma`.
     BadArithmeticMode,
     /// More than [`crate::Limits::line_bytes_max`] bytes have arrived and no line end among them. The connection
     /// closes without an answer.
@@ -111,7 +109,6 @@ impl ParseError {
             Self::BadKeyEncoding => line::BAD_KEY_ENCODING,
             Self::OpaqueTooLong => line::OPAQUE_TOO_LONG,
             Self::TooManyFlags => line::TOO_MANY_FLAGS,
-            Self::BadModeLength => line::BAD_MODE_LENGTH,
             Self::BadStoreMode => line::BAD_STORE_MODE,
             Self::BadArithmeticMode => line::BAD_ARITHMETIC_MODE,
             Self::LineTooLong | Self::Http | Self::BadMagic | Self::RestOfLine => b"",

@@ -88,8 +88,6 @@ lines! {
     OPAQUE_TOO_LONG = "CLIENT_ERROR opaque token too long";
     /// Meta: the line has more than 20 words.
     TOO_MANY_FLAGS = "CLIENT_ERROR options flags are too long";
-    /// Meta: `M` is not followed by exactly one byte.
-    BAD_MODE_LENGTH = "CLIENT_ERROR incorrect length for M token";
     /// `ms`: `M` names a mode that `ms` does not have.
     BAD_STORE_MODE = "CLIENT_ERROR invalid mode for ms M token";
     /// `ma`: `M` names a mode that `ma` does not have.

@@ -48,15 +48,11 @@ fn write_backwards(digits: &mut [u8; DIGITS_MAX], mut n: u64) -> usize {
     start
 }
 
-/// Reads all of `word` as a number: digits, after an optional `+`. `None` for anything else, a `-` and a
-/// number above `u64::MAX` included.
+/// Reads all of `digits` as a number. `None` for anything else, a sign and a number above `u64::MAX`
+/// included.
 #[inline]
 #[must_use]
-pub fn parse_u64(word: &[u8]) -> Option<u64> {
-    let digits = match word {
-        [b'+', digits @ ..] => digits,
-        _ => word,
-    };
+pub fn parse_u64(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;
     }
@@ -71,13 +67,12 @@ pub fn parse_u64(word: &[u8]) -> Option<u64> {
     Some(n)
 }
 
-/// Reads all of `word` as a number: digits, after an optional `+` or `-`. `None` for anything else, and for a
-/// number that an `i64` cannot hold.
+/// Reads all of `word` as a number: digits, after an optional `-`. `None` for anything else, and for a number that
+/// an `i64` cannot hold.
 #[inline]
 #[must_use]
 pub fn parse_i64(word: &[u8]) -> Option<i64> {
     match word {
-        [b'-', b'+', ..] => None,
         [b'-', digits @ ..] => 0i64.checked_sub_unsigned(parse_u64(digits)?),
         _ => parse_u64(word)?.try_into().ok(),
     }
@@ -129,7 +124,7 @@ mod tests {
             ("-", None, None),
             ("0", Some(0), Some(0)),
             ("007", Some(7), Some(7)),
-            ("+7", Some(7), Some(7)),
+            ("+7", None, None),
             ("-7", None, Some(-7)),
             ("-0", None, Some(0)),
             ("-+7", None, None),
@@ -164,7 +159,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_read_as_the_library_reads_them(word in "[+-]?[0-9x]{0,22}") {
+        fn any_bytes_are_read_as_the_library_reads_them(word in "-?[0-9x]{0,22}") {
             prop_assert_eq!(parse_u64(word.as_bytes()), word.parse().ok());
             prop_assert_eq!(parse_i64(word.as_bytes()), word.parse().ok());
         }

@@ -167,8 +167,7 @@ impl<I: Index> Store<I> {
 }
 
 /// The number at the start of a value, as memcached reads it with strtoull: blanks, a sign, digits, and then
-/// the end, a blank or a NUL, which anything may follow ("12 abc" is 12). It has at most 20 digits, including
-/// leading zeros. A negative number is taken modulo 2^64, and is valid if that is below 2^63.
+/// the end, a blank or a NUL, which anything may follow ("12 abc" is 12). A negative number is taken modulo 2^64, and is valid if that is below 2^63.
 fn parse(text: &[u8]) -> Option<u64> {
     let is_blank = |byte: u8| matches!(byte, b' ' | b'\t'..=b'\r');
     let start = text.iter().position(|&byte| !is_blank(byte))?;
@@ -178,9 +177,7 @@ fn parse(text: &[u8]) -> Option<u64> {
         rest => (false, rest),
     };
     let digits = rest.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(rest.len());
-    if !(1..=DIGITS_MAX).contains(&digits)
-        || rest.get(digits).is_some_and(|&byte| byte != 0 && !is_blank(byte))
-    {
+    if digits == 0 || rest.get(digits).is_some_and(|&byte| byte != 0 && !is_blank(byte)) {
         return None;
     }
     let add = |number: u64, &digit: &u8| number.checked_mul(10)?.checked_add(u64::from(digit - b'0'));

@@ -337,6 +337,8 @@ impl<I: Index> Store<I> {
         }
         let at = at?;
         if header.expires(arena, at) <= now.0 || self.is_flushed(at) {
+            let flushed = self.is_flushed(at);
+            *if flushed { &mut self.counts.found_flushed } else { &mut self.counts.found_expired } += 1;
             self.reclaim(key.hash, at);
             self.adapt_index(SHRINK_SLICES);
             return None;
@@ -368,8 +370,10 @@ impl<I: Index> Store<I> {
     /// Removes a dead item.
     #[cold]
     fn reclaim(&mut self, hash: u64, at: Location) {
-        self.counts.reclaimed += 1;
-        self.counts.expired_unfetched += u64::from(!self.record(at).has(flag::FETCHED));
+        if !self.is_flushed(at) {
+            self.counts.reclaimed += 1;
+            self.counts.expired_unfetched += u64::from(!self.record(at).has(flag::FETCHED));
+        }
         self.unlink(hash, at);
     }
 

@@ -92,6 +92,6 @@ fn counting_takes_the_number_a_value_begins_with_as_memcached_does() {
     check(b" ", None);
     check(b"18446744073709551615", Some(0));
     check(b"18446744073709551616", None);
-    // As memcached 1.6.45 does; 1.6.18 counts it.
-    check(b"000000000000000000012", None);
+
+    check(b"000000000000000000012", Some(13));
 }

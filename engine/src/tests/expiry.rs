@@ -23,6 +23,21 @@ fn storing_with_a_past_expiry_succeeds_and_shows_nothing() {
 }
 
 #[test]
+fn lookups_that_come_upon_the_dead_are_counted() {
+    let mut bench = Bench::new(8 << 20);
+    bench.set_for("short", b"v", 60);
+    bench.set("long", b"v");
+    bench.now.0 += 61;
+    assert!(bench.get("short").is_none() && bench.get("short").is_none());
+    let now = bench.now;
+    bench.store.flush(now, now);
+    assert!(bench.get("long").is_none() && bench.get("long").is_none());
+    let stats = bench.store.stats();
+    assert_eq!((stats.found_expired, stats.found_flushed), (1, 1));
+    assert_eq!((stats.reclaimed, stats.expired_unfetched), (1, 1), "what is flushed has not expired");
+}
+
+#[test]
 fn expired_segments_are_released_without_a_read() {
     let mut bench = Bench::new(8 << 20);
     for n in 0..20_000 {

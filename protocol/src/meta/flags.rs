@@ -61,22 +61,20 @@ pub(super) fn parse<'a>(
             b'C' => read(&mut flags.compare_cas, parse_u64(token), ParseError::BadToken),
             b'D' => read(&mut flags.delta, parse_u64(token), ParseError::BadMetaDelta),
             b'J' => read(&mut flags.initial, parse_u64(token), ParseError::BadMetaInitial),
-            b'F' => read(
-                &mut flags.client_flags,
-                parse_u64(token).and_then(|n| n.try_into().ok()),
-                ParseError::BadMetaClientFlags,
-            ),
-            b'M' => match (token, verb) {
-                ([mode], MetaVerb::Set | MetaVerb::Arithmetic) => {
-                    match parse_mode(verb, *mode) {
-                        Ok(mode) => flags.mode = mode,
-                        Err(error) => verb_error = Some(error),
-                    }
-                    Ok(())
+            b'F' => {
+                let number = parse_u64(token).and_then(|n| n.try_into().ok());
+                let outcome = read(&mut flags.client_flags, number, ParseError::BadMetaClientFlags);
+                // It is reported only when every other number can be read.
+                number_error = number_error.or(outcome.err());
+                Ok(())
+            }
+            b'M' if matches!(verb, MetaVerb::Set | MetaVerb::Arithmetic) => {
+                match parse_mode(verb, token) {
+                    Ok(mode) => flags.mode = mode,
+                    Err(error) => verb_error = Some(error),
                 }
-                ([_], _) => Ok(()),
-                _ => Err(ParseError::BadModeLength),
-            },
+                Ok(())
+            }
             b'O' if token.len() > OPAQUE_BYTES_MAX => {
                 verb_error = verb_error.or(Some(ParseError::OpaqueTooLong));
                 Ok(())
@@ -108,9 +106,10 @@ fn read<N>(field: &mut N, number: Option<N>, otherwise: ParseError) -> Result<()
     Ok(())
 }
 
-/// The mode that `letter` means for `ms` or `ma`. A letter in lower case is an error.
-fn parse_mode(verb: MetaVerb, letter: u8) -> Result<MetaMode, ParseError> {
-    match (verb, letter) {
+/// The mode that the first letter of `token` means for `ms` or `ma`. One in lower case is an error; what follows it
+/// is ignored.
+fn parse_mode(verb: MetaVerb, token: &[u8]) -> Result<MetaMode, ParseError> {
+    match (verb, token.first().copied().unwrap_or_default()) {
         (MetaVerb::Arithmetic, b'I' | b'+') => Ok(MetaMode::Increment),
         (MetaVerb::Arithmetic, b'D' | b'-') => Ok(MetaMode::Decrement),
         (MetaVerb::Arithmetic, _) => Err(ParseError::BadArithmeticMode),

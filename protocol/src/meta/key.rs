@@ -37,11 +37,11 @@ impl MetaKey {
 }
 
 /// Appends the key of `meta` as a client stored it: in base64 if `binary`. Returns whether it is in base64, which
-/// it also is when its bytes cannot stand in a line.
+/// it also is when its bytes would break a line.
 pub(super) fn put_stored(out: &mut Vec<u8>, meta: &Meta, binary: bool) -> bool {
     let mut scratch = [0; KEY_BYTES_MAX];
     let key = MetaKey::decode(meta, &mut scratch);
-    let in_base64 = binary || key.iter().any(|&byte| byte <= b' ' || byte == 0x7f);
+    let in_base64 = binary || memchr::memchr3(b' ', b'\r', b'\n', key).is_some();
     if in_base64 {
         let start = out.len();
         out.resize(start + key.len().div_ceil(3) * 4, 0);

@@ -44,7 +44,7 @@ pub(crate) fn parse<'a>(
     // Errors of a meta line are always answered: `q` hides expected results only.
     let refuse = |error| Refused { error, swallow, noreply: false };
     if key.len() > limits.key_bytes_max {
-        return Err(refuse(ParseError::KeyTooLong));
+        return Err(refuse(as_reported(verb, ParseError::KeyTooLong)));
     }
     let mut meta = Meta { verb, key, value_len, flags: MetaFlags { delta: 1, ..MetaFlags::default() } };
     let parsed = match verb {

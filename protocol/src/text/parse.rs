@@ -146,7 +146,7 @@ fn store<'a>(verb: StoreVerb, arguments: Words<'a>, limits: &Limits) -> Result<C
         return Err(refuse(ParseError::KeyTooLong));
     }
     let (Some(client_flags), Some(exptime), Some(cas_unique)) =
-        (parse_u64(client_flags), parse_i64(exptime), parse_u64(cas_unique))
+        (parse_u64(without_plus(client_flags)), parse_i64(without_plus(exptime)), parse_u64(cas_unique))
     else {
         return Err(refuse(ParseError::BadNumber));
     };
@@ -159,6 +159,14 @@ fn store<'a>(verb: StoreVerb, arguments: Words<'a>, limits: &Limits) -> Result<C
         cas_unique,
         noreply: words.end_in_noreply(),
     }))
+}
+
+/// `word` without a plus in front of its digits. Only client flags and exptime of a storage line may have one.
+fn without_plus(word: &[u8]) -> &[u8] {
+    match word {
+        [b'+', digits @ ..] if digits.first().is_some_and(u8::is_ascii_digit) => digits,
+        _ => word,
+    }
 }
 
 /// Reads the length of a value, without its CRLF.

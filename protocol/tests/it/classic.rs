@@ -45,7 +45,7 @@ fn the_numbers_of_a_storage_line_are_read_to_their_bounds() {
         ("set k 4294967295 0 2", client_flags(u32::MAX)),
         ("set k 4294967296 0 2", client_flags(0)),
         ("set k 18446744073709551615 0 2", client_flags(u32::MAX)),
-        ("set k +5 +0 +2", client_flags(5)),
+        ("set k +5 +0 2", client_flags(5)),
         ("set k 0 2592000 2", exptime(2_592_000)),
         ("set k 0 -1 2", exptime(-1)),
         ("set k 0 2147483647 2", exptime(2_147_483_647)),
@@ -125,7 +125,7 @@ fn delete_ignores_all_words_but_a_noreply_at_the_end() {
 #[test]
 fn incr_and_decr_take_any_unsigned_number() {
     for (line, delta, decrement) in
-        [("incr k 0", 0, false), ("decr k +7", 7, true), ("decr k 18446744073709551615", u64::MAX, true)]
+        [("incr k 0", 0, false), ("decr k 7", 7, true), ("decr k 18446744073709551615", u64::MAX, true)]
     {
         let arithmetic = Arithmetic { key: b"k", delta, decrement, noreply: false };
         check(format!("{line}\r\n"), &[command(Command::Arithmetic(arithmetic))]);

@@ -42,7 +42,6 @@ fn each_verb_stands_alone() {
     let increment = MetaFlags { mode: MetaMode::Increment, ..flags("", "") };
     check("ma k\r\n", &[meta(MetaVerb::Arithmetic, increment)]);
     check("ms k 2\r\nab\r\n", &[meta(MetaVerb::Set, flags("", "")), data(b"ab")]);
-    check("ms k +2\r\nab\r\n", &[meta(MetaVerb::Set, flags("", "")), data(b"ab")]);
     for line in ["mn\r\n", "mn \n", "mn foo bar\r\n"] {
         check(line, &[command(Command::MetaNoop)]);
     }
@@ -85,7 +84,6 @@ fn numbers_of_flags_are_read_to_their_bounds() {
         check(format!("mg k {tokens}\r\n"), &[meta(MetaVerb::Get, read)]);
     };
     with("T", "T-1", |flags| flags.exptime = Exptime(-1));
-    with("T", "T+5", |flags| flags.exptime = Exptime(5));
     with("T", "T2147483647", |flags| flags.exptime = Exptime(2_147_483_647));
     with("R", "R-2147483648", |flags| flags.recache_s = i32::MIN);
     with("R", "R2147483647", |flags| flags.recache_s = i32::MAX);
@@ -123,10 +121,16 @@ fn modes_are_one_upper_case_letter_or_sign() {
     for token in ["Mi", "Md", "MS", "MX"] {
         check_error(format!("ma k {token}"), ParseError::BadArithmeticMode, "invalid mode for ma M token");
     }
-    for token in ["M", "Mset", "MSS"] {
-        check_error(format!("ms k 2 {token}"), ParseError::BadModeLength, "incorrect length for M token");
-        check_error(format!("mg k {token}"), ParseError::BadModeLength, "incorrect length for M token");
-        check_error(format!("ma k {token}"), ParseError::InvalidOrDuplicateFlag, "invalid or duplicate flag");
+    for token in ["M", "Mset", "M1S"] {
+        check_error(format!("ms k 2 {token}"), ParseError::BadStoreMode, "invalid mode for ms M token");
+        check_error(format!("ma k {token}"), ParseError::BadArithmeticMode, "invalid mode for ma M token");
+    }
+    // Only the first letter counts, and only for verbs that have modes.
+    let append = MetaFlags { mode: MetaMode::Append, ..flags("M", "MAppend") };
+    check("ms k 2 MAppend\r\nab\r\n", &[meta(MetaVerb::Set, append), data(b"ab")]);
+    for verb in [MetaVerb::Get, MetaVerb::Delete] {
+        let word = if verb == MetaVerb::Get { "mg" } else { "md" };
+        check(format!("{word} k MX\r\n"), &[meta(verb, flags("M", "MX"))]);
     }
 }
 

@@ -86,7 +86,7 @@ fn missing_arguments_are_a_bad_line_even_under_noreply() {
 
 #[test]
 fn value_lengths_that_are_none_are_answered_and_nothing_is_skipped() {
-    for len in ["x", "-1", "2147483646", "4294967296", "99999999999999999999999", "2x", "S2", "0x2"] {
+    for len in ["x", "-1", "2147483646", "4294967296", "99999999999999999999999", "2x", "S2", "0x2", "+2"] {
         for line in [
             format!("set k 0 0 {len}"),
             format!("set k 0 0 {len} noreply"),
@@ -116,6 +116,9 @@ fn other_errors_of_a_storage_line_skip_its_value_and_obey_noreply() {
         ("add k 0 x 2", ParseError::BadNumber),
         ("add k 0 9223372036854775808 2", ParseError::BadNumber),
         ("cas k 0 0 2 x", ParseError::BadNumber),
+        ("cas k 0 0 2 +1", ParseError::BadNumber),
+        ("set k +-1 0 2", ParseError::BadNumber),
+        ("set k 0 ++1 2", ParseError::BadNumber),
         ("cas k 0 0 2 -1", ParseError::BadNumber),
         ("cas k 0 0 2 18446744073709551616", ParseError::BadNumber),
         (&format!("set {long} 0 0 2"), ParseError::KeyTooLong),
@@ -147,7 +150,9 @@ fn keys_too_long_are_a_bad_line_and_obey_noreply() {
         check_line(&line, ParseError::KeyTooLong, BAD_FORMAT);
         check_hidden(&format!("{line} noreply"), ParseError::KeyTooLong);
     }
-    for verb in ["mg", "md", "ma", "me"] {
+    let invalid = "CLIENT_ERROR invalid or duplicate flag";
+    check_line(format!("ma {long} v"), ParseError::InvalidOrDuplicateFlag, invalid);
+    for verb in ["mg", "md", "me"] {
         check_line(format!("{verb} {long}"), ParseError::KeyTooLong, BAD_FORMAT);
         check_line(format!("{verb} {long} q"), ParseError::KeyTooLong, BAD_FORMAT);
     }
@@ -158,6 +163,11 @@ fn keys_too_long_are_a_bad_line_and_obey_noreply() {
 fn numbers_have_their_own_answers_and_obey_noreply() {
     for (line, error, answer) in [
         ("incr k x", ParseError::BadDelta, "CLIENT_ERROR invalid numeric delta argument"),
+        ("incr k +1", ParseError::BadDelta, "CLIENT_ERROR invalid numeric delta argument"),
+        ("touch k +1", ParseError::BadExptime, "CLIENT_ERROR invalid exptime argument"),
+        ("flush_all +1", ParseError::BadExptime, "CLIENT_ERROR invalid exptime argument"),
+        ("verbosity +1", ParseError::BadNumber, BAD_FORMAT),
+        ("cache_memlimit +9", ParseError::BadMegabytes, "ERROR"),
         ("incr k -1", ParseError::BadDelta, "CLIENT_ERROR invalid numeric delta argument"),
         ("decr k 18446744073709551616", ParseError::BadDelta, "CLIENT_ERROR invalid numeric delta argument"),
         ("touch k x", ParseError::BadExptime, "CLIENT_ERROR invalid exptime argument"),

@@ -18,10 +18,11 @@ use crate::users::Users;
 
 /// Shortest line that could be a command, with its line end. A shorter one closes the connection, as in
 /// memcached.
-const LINE_BYTES_MIN: usize = 6;
-/// Longest line in bytes. A longer one closes the connection.
+const LINE_BYTES_MIN: usize = 7;
+/// Most bytes of a line whose end has not arrived. More close the connection.
 const LINE_BYTES_MAX: usize = 2048;
-/// Longest `user password` in bytes. A longer one closes the connection.
+/// Longest `user password` in bytes. A longer one is refused before it has arrived, and what follows is taken for
+/// lines, as in memcached.
 const TOKEN_BYTES_MAX: usize = 16 * 1024;
 /// The only SASL mechanism of this server.
 const MECHANISM: &[u8] = b"PLAIN";
@@ -46,12 +47,14 @@ impl Cache {
     fn authenticate_text(&mut self, core: &mut CacheCore, session: &mut CacheSession, input: &[u8]) -> usize {
         let Some(end) = memchr::memchr(b'\n', input) else {
             if input.len() > LINE_BYTES_MAX {
+                session.malformed = true;
                 session.state = State::Closing;
             }
             return 0;
         };
         let consumed = end + 1;
-        if consumed < LINE_BYTES_MIN || end > LINE_BYTES_MAX {
+        if consumed < LINE_BYTES_MIN {
+            session.malformed = true;
             session.state = State::Closing;
             return consumed;
         }
@@ -65,7 +68,6 @@ impl Cache {
         };
         if len > TOKEN_BYTES_MAX {
             core.say(session, line::AUTHENTICATION_TOKEN_TOO_LONG);
-            session.state = State::Closing;
             return consumed;
         }
         let Some(token) = input[consumed..].get(..len + 2) else { return 0 };
@@ -74,11 +76,11 @@ impl Cache {
             core.say(session, line::BAD_TERMINATION);
             return consumed;
         };
-        let mut words = token.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
-        let (Some(user), Some(password)) = (words.next(), words.next()) else {
+        let Some(blank) = memchr::memchr(b' ', token) else {
             core.say(session, line::BAD_AUTHENTICATION_TOKEN);
             return consumed;
         };
+        let (user, password) = (&token[..blank], &token[blank + 1..]);
         if self.admits(core, |users| users.admit(user, password)) {
             session.state = State::Command;
             core.say(session, line::STORED);
@@ -108,6 +110,7 @@ impl Cache {
             Ok(Parsed::Complete { value, consumed }) => (value, consumed),
             Ok(Parsed::NeedMore) => return 0,
             Err(rejected) => {
+                session.malformed = true;
                 session.state = State::Closing;
                 return rejected.consumed;
             }
@@ -130,6 +133,7 @@ impl Cache {
             _ => unreachable!("-S goes with the binary protocol alone"),
         };
         refuse_binary(core, session, envelope, Status::AuthError);
+        session.malformed = true;
         session.state = State::Closing;
         consumed
     }

@@ -41,6 +41,7 @@ impl Cache {
             BinaryControlVerb::Refused { status, swallow, close } => {
                 refuse_binary(core, session, envelope, status);
                 if close {
+                    session.malformed = true;
                     session.state = State::Closing;
                 } else if swallow > 0 {
                     session.state = State::Swallow(u64::from(swallow));

@@ -254,6 +254,7 @@ impl Service for Cache {
             core.say(session, answer);
         }
         if rejected.close {
+            session.malformed = true;
             session.state = State::Closing;
         } else if rejected.swallow > 0 {
             session.state = State::Swallow(rejected.swallow);
@@ -353,8 +354,12 @@ impl Service for Cache {
             CacheBroadcast::ResetCounters => {
                 core.counters = corecached_shard::counters::Counters::default();
                 core.context.cells[core.me].reset_store(&self.store.stats());
+                if let Some(prefixes) = &mut self.prefixes {
+                    prefixes.reset();
+                }
             }
             CacheBroadcast::CountPrefixes { on } => {
+                self.context.set_counts_prefixes(on);
                 let delimiter = self.context.config.prefix_delimiter;
                 self.prefixes = on.then(|| Box::new(Prefixes::new(delimiter)));
                 self.observed = on || self.watched_classes != 0;
@@ -363,14 +368,15 @@ impl Service for Cache {
                 return cachedump::list(&self.store, limit, core.now);
             }
             CacheBroadcast::ListItemsPiece { from, list } => {
-                return crawler::list_piece(&self.store, from, list, core.now);
+                return crawler::list_piece(&self.context.crawler, &self.store, from, list, core.now);
             }
             CacheBroadcast::ListPrefixes => {
                 return self.prefixes.as_ref().map_or_else(Vec::new, |prefixes| prefixes.encode());
             }
             CacheBroadcast::ListConns => {
                 let all = core.sessions().chain(asking);
-                return conns::list(core.me, all, &core.context.network.addresses, core.now.0);
+                let asks = asking.map(|session| session.conn);
+                return conns::list(core, asks, all);
             }
         }
         Vec::new()

@@ -1,7 +1,7 @@
 //! What the shards of a cache share with its other threads.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use corecached_net::tls::Certificates;
 
@@ -35,6 +35,8 @@ pub struct CacheContext {
     pub certificates: Option<Arc<Certificates>>,
     /// `-v`, or what the command `verbosity` set.
     verbosity: AtomicU32,
+    /// `-D`, or what the command `stats detail` set.
+    counts_prefixes: AtomicBool,
 }
 
 impl CacheContext {
@@ -45,6 +47,7 @@ impl CacheContext {
         Self {
             memory: Memory::new(config.memory_bytes, shards),
             verbosity: AtomicU32::new(config.server.verbosity),
+            counts_prefixes: AtomicBool::new(config.count_prefixes),
             paging: Paging::default(),
             crawler: Crawler::default(),
             watchers: Watchers::default(),
@@ -53,6 +56,16 @@ impl CacheContext {
             certificates: None,
             config,
         }
+    }
+
+    /// Whether `stats detail` counts.
+    pub(crate) fn counts_prefixes(&self) -> bool {
+        self.counts_prefixes.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of whether `stats detail` counts. The shards are told by a broadcast.
+    pub(crate) fn set_counts_prefixes(&self, on: bool) {
+        self.counts_prefixes.store(on, Ordering::Relaxed);
     }
 
     /// Has the coming stop save the contents for the next start, if there is a file for them.

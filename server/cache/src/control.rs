@@ -172,7 +172,8 @@ impl Cache {
             CacheThen::Items(limit) => core.reply(session, |out| cachedump::render(&answers, limit, out)),
             CacheThen::Conns => {
                 let network = std::sync::Arc::clone(&core.context.network);
-                core.reply(session, |out| conns::render(&answers, &network.addresses, out));
+                let datagrams = &self.context.config.shown.udp_addresses;
+                core.reply(session, |out| conns::render(&answers, &network.addresses, datagrams, out));
             }
             CacheThen::Prefixes => core.reply(session, |out| prefixes::render(&answers, out)),
         }

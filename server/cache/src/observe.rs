@@ -34,6 +34,8 @@ enum WatchedEffect {
     Lookup,
     Store(&'static str),
     Delete(&'static str),
+    /// Creates the item if there is none.
+    Create,
 }
 
 impl Cache {
@@ -146,6 +148,14 @@ impl Cache {
         let mut scratch = [0; _];
         let Some((key, effect)) = effect_of(command, &mut scratch) else { return };
         let conn = before.conn;
+        let effect = match effect {
+            WatchedEffect::Create
+                if self.total_items(core, owner) > before.total_items && before.value_len.is_none() =>
+            {
+                WatchedEffect::Store("add")
+            }
+            effect => effect,
+        };
         match effect {
             WatchedEffect::Store(verb) if self.watched_classes & class::MUTATIONS != 0 => {
                 let counted = |count: fn(&Counters) -> u64| count(&core.counters) > count(&before.counters);
@@ -289,12 +299,16 @@ fn effect_of<'k>(
         ),
         Command::Meta(ref meta) => {
             let effect = match (meta.verb, meta.flags.mode) {
+                (MetaVerb::Set, MetaMode::Set) if meta.flags.has(b'C') => WatchedEffect::Store("cas"),
                 (MetaVerb::Set, MetaMode::Add) => WatchedEffect::Store("add"),
                 (MetaVerb::Set, MetaMode::Append) => WatchedEffect::Store("append"),
                 (MetaVerb::Set, MetaMode::Prepend) => WatchedEffect::Store("prepend"),
                 (MetaVerb::Set, MetaMode::Replace) => WatchedEffect::Store("replace"),
                 (MetaVerb::Set, _) => WatchedEffect::Store("set"),
+                // The item stays, stale.
+                (MetaVerb::Delete, _) if meta.flags.has(b'I') => WatchedEffect::Lookup,
                 (MetaVerb::Delete, _) => WatchedEffect::Delete("md"),
+                (MetaVerb::Arithmetic, _) if meta.flags.has(b'N') => WatchedEffect::Create,
                 (MetaVerb::Get | MetaVerb::Arithmetic | MetaVerb::Debug, _) => WatchedEffect::Lookup,
             };
             (MetaKey::decode(meta, scratch), effect)

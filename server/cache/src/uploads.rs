@@ -6,8 +6,8 @@
 
 use corecached_engine::Key;
 use corecached_protocol::{
-    BadDataChunk, Binary, BinaryVerb, Command, Meta, MetaFlags, MetaKey, MetaMode, MetaVerb, Parsed, Parser,
-    StoreVerb, binary, data_block, line,
+    BadDataChunk, Binary, BinaryVerb, Command, Meta, MetaFlags, MetaKey, MetaVerb, Parsed, Parser, StoreVerb,
+    binary, data_block, line,
 };
 
 use corecached_net::tls::SecureDriver;
@@ -61,7 +61,8 @@ impl Cache {
                 (store.key, store.client_flags, core.hasher.hash(store.key), unlink, store.noreply)
             }
             Command::Meta(meta) => {
-                let unlink = (meta.flags.mode == MetaMode::Set).then_some((meta.key, meta.flags.has(b'b')));
+                // In any mode, as in memcached: the old value is out of date for who sent this one.
+                let unlink = Some((meta.key, meta.flags.has(b'b')));
                 let hash = core.hasher.hash(MetaKey::decode(meta, &mut [0; _]));
                 (meta.key, meta.flags.client_flags, hash, unlink, false)
             }
@@ -80,6 +81,7 @@ impl Cache {
                 unreachable!("a complete command was carried out")
             }
             Parsed::Complete { value: Err(BadDataChunk), consumed } => {
+                core.counters.commands.cmd_set += 1;
                 core.say_unless(session, noreply, line::BAD_DATA_CHUNK);
                 Step::Took(consumed)
             }
@@ -165,7 +167,6 @@ impl Cache {
                 return Step::Full;
             }
         }
-        core.counters.commands.cmd_set += 1;
         core.counters.store_too_large += 1;
         if let Some((key, _)) = unlink {
             self.observe_too_large(core, key, session.conn);
@@ -310,6 +311,7 @@ impl Cache {
         debug_assert_eq!(upload.left, 0, "the whole value has been received");
         debug_assert_eq!(upload.terminator, CRLF_BYTES, "the terminator has been received");
         if upload.bad_terminator {
+            core.counters.commands.cmd_set += 1;
             self.abort_upload(core, session.conn, owner);
             core.say_unless(session, command.noreply(), line::BAD_DATA_CHUNK);
         } else if owner == core.me {

@@ -140,6 +140,7 @@ fn start_cache(mut config: CacheConfig, limits: GroupLimits) -> Result<Server, S
     context.config.shown.port = starting.bound.addresses.first().map_or(0, SocketAddr::port);
     let datagrams = udp.as_ref().map(Udp::addresses).unwrap_or_default();
     context.config.shown.udp_port = datagrams.first().map_or(0, SocketAddr::port);
+    context.config.shown.udp_addresses.clone_from(&datagrams);
     context.users = users.map(Arc::new);
     context.warm = warm.map(Arc::new);
     context.certificates.clone_from(&starting.certificates);

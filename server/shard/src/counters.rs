@@ -41,13 +41,13 @@ macro_rules! counters {
 counters! {
     /// What the commands of one shard did, or the sums over several shards. All of them only grow, until `stats reset`.
     CommandCounters {
-        /// Keys asked for by `get`, `gets` and `mg` without touch.
+        /// Keys asked for by `get`, `gets` and `mg`, without those that `mg` found and touched.
         cmd_get,
-        /// Requests to store a value, whether or not it was stored.
+        /// Requests to store a value whose value was received, whether or not it was stored.
         cmd_set,
         /// `flush_all` commands, with those that were refused.
         cmd_flush,
-        /// Keys asked for by `touch`, `gat`, `mg` with `T`.
+        /// Keys asked for by `touch` and `gat`, and those found by `mg` with `T`.
         cmd_touch,
         /// Meta commands.
         cmd_meta,
@@ -55,9 +55,9 @@ counters! {
         get_hits,
         /// Keys of `cmd_get` that were not found.
         get_misses,
-        /// `delete` and `md` commands that found the key.
+        /// `delete` and `md` commands that deleted the item.
         delete_hits,
-        /// `delete` and `md` commands that did not find the key.
+        /// `delete` and `md` commands that did not find the key, or not with the wanted version.
         delete_misses,
         /// `incr` commands, and incrementing `ma` commands, that found the key.
         incr_hits,
@@ -143,6 +143,8 @@ store_cells!(
     evicted_unfetched,
     reclaimed,
     expired_unfetched,
+    found_expired,
+    found_flushed,
     segments_total,
     segments_free,
     segments_pinned,
@@ -244,6 +246,8 @@ fn since(stats: &StoreStats, reset: &StoreStats) -> StoreStats {
         evicted_unfetched: stats.evicted_unfetched.saturating_sub(reset.evicted_unfetched),
         reclaimed: stats.reclaimed.saturating_sub(reset.reclaimed),
         expired_unfetched: stats.expired_unfetched.saturating_sub(reset.expired_unfetched),
+        found_expired: stats.found_expired.saturating_sub(reset.found_expired),
+        found_flushed: stats.found_flushed.saturating_sub(reset.found_flushed),
         moved_items: stats.moved_items.saturating_sub(reset.moved_items),
         moved_bytes: stats.moved_bytes.saturating_sub(reset.moved_bytes),
         out_of_memory: stats.out_of_memory.saturating_sub(reset.out_of_memory),

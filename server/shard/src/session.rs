@@ -96,6 +96,8 @@ pub struct Session<S: ServiceTypes> {
     pub(crate) listed: bool,
     /// The client will send nothing more.
     pub(crate) ended: bool,
+    /// It closes because what the client sent cannot be answered.
+    pub malformed: bool,
     /// Index of the listening socket that accepted it.
     pub listener: u16,
     /// When its last bytes were received, in seconds of the shard's clock.
@@ -123,13 +125,20 @@ impl<S: ServiceTypes> Session<S> {
             touched: false,
             listed: false,
             ended: false,
+            malformed: false,
             listener,
             last_s: now_s,
             peer,
         }
     }
 
-    /// Bytes received and not parsed.
+    /// The bytes received and not parsed.
+    #[must_use]
+    pub fn waiting_input(&self) -> &[u8] {
+        &self.input[self.input_at..]
+    }
+
+    /// The number of bytes received and not parsed.
     #[must_use]
     pub fn unparsed(&self) -> usize {
         self.input.len() - self.input_at

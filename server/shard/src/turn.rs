@@ -408,8 +408,9 @@ impl<S: Service> Core<S> {
             State::Command | State::Swallow(_) => session.ended && !session.stalled,
         };
         if finished && session.replies.is_caught_up() && !session.lags {
+            let reason = if session.malformed { "error" } else { "normal" };
             driver.close(conn, Close::AfterSend);
-            self.closed(service, conn, "normal");
+            self.closed(service, conn, reason);
         }
     }
 

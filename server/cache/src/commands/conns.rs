@@ -1,14 +1,16 @@
 //! `stats conns`: every shard lists its connections, and the shard of the client that asked puts the lists
 //! together.
 
+use std::io::Write;
 use std::net::SocketAddr;
 
-use corecached_protocol::line;
+use corecached_protocol::{Command, Parsed, line};
 
 use corecached_net::ConnId;
+use corecached_shard::State;
 use corecached_shard::session::PeerAddress;
-use corecached_shard::{ServiceTypes, Session, State};
 
+use crate::cache::{CacheCore, CacheSession};
 use crate::task::CacheTask;
 
 /// Connection numbers are unique over all shards: each shard has so many slots for connections.
@@ -20,34 +22,23 @@ pub(crate) const fn conn_number(shard: usize, conn: ConnId) -> usize {
     shard * SLOTS_PER_SHARD + conn.index as usize
 }
 
-/// The lines of the connections of one shard.
-pub(crate) fn list<'a, S: ServiceTypes<Task = CacheTask>>(
-    shard: usize,
-    sessions: impl Iterator<Item = &'a Session<S>>,
-    listens: &[String],
-    now_s: u32,
+/// The lines of the connections of this shard. `asks` is the one whose client asked for them, if it is one of
+/// them.
+pub(crate) fn list<'a>(
+    core: &CacheCore,
+    asks: Option<ConnId>,
+    sessions: impl Iterator<Item = &'a CacheSession>,
 ) -> Vec<u8> {
-    use std::io::Write;
+    let (listens, now_s) = (&core.context.network.addresses, core.now.0);
     let mut lines = Vec::new();
     for session in sessions {
-        let number = conn_number(shard, session.conn);
+        let number = conn_number(core.me, session.conn);
         let address = address_text(&session.peer);
-        let state = match session.state {
-            State::Command | State::Task(CacheTask::Authenticate) if session.unparsed() == 0 => "conn_read",
-            State::Command | State::Task(CacheTask::Authenticate) => "conn_parse_cmd",
-            State::Swallow(_) => "conn_swallow",
-            State::Task(CacheTask::Upload(_)) => "conn_nread",
-            State::Barrier(_) | State::Gather(_) => "conn_parse_cmd",
-            State::Task(CacheTask::Dump(_)) => "conn_mwrite",
-            State::Task(CacheTask::Watch) => "conn_watch",
-            State::Closing => "conn_closing",
-        };
+        let state = if asks == Some(session.conn) { "conn_parse_cmd" } else { state_of(core, session) };
         let idle_s = now_s.saturating_sub(session.last_s);
         let _ = write!(lines, "STAT {number}:addr {address}\r\n");
-        // As in memcached, which does not show it for Unix sockets.
-        if let Some(listen) = listens.get(usize::from(session.listener))
-            && !matches!(session.peer, PeerAddress::Unix)
-        {
+        // Those that carry datagrams have none.
+        if let Some(listen) = listens.get(usize::from(session.listener)) {
             let _ = write!(lines, "STAT {number}:listen_addr {listen}\r\n");
         }
         let _ =
@@ -56,16 +47,44 @@ pub(crate) fn list<'a, S: ServiceTypes<Task = CacheTask>>(
     lines
 }
 
-/// Appends the answer: the listening sockets, and then the connections of every shard.
-pub(crate) fn render(parts: &[Vec<u8>], listens: &[String], out: &mut Vec<u8>) {
-    use std::io::Write;
-    for (index, listen) in listens.iter().enumerate() {
-        let number = parts.len() * SLOTS_PER_SHARD + index;
+/// The name that memcached has for the state of a connection.
+fn state_of(core: &CacheCore, session: &CacheSession) -> &'static str {
+    match &session.state {
+        State::Task(CacheTask::Authenticate) => "conn_read",
+        // What has arrived is not a whole command yet.
+        State::Command => match { session.parser }.parse(session.waiting_input(), &core.limits) {
+            Ok(Parsed::Complete { value: Command::Store(_) | Command::Meta(_), .. }) => "conn_nread",
+            Ok(Parsed::Complete { value: Command::Binary(_), .. } | Parsed::NeedMore) => "conn_read",
+            _ => "conn_parse_cmd",
+        },
+        State::Swallow(_) => "conn_swallow",
+        State::Task(CacheTask::Upload(_)) => "conn_nread",
+        State::Barrier(_) | State::Gather(_) => "conn_parse_cmd",
+        State::Task(CacheTask::Dump(_)) => "conn_mwrite",
+        State::Task(CacheTask::Watch) => "conn_watch",
+        State::Closing => "conn_closing",
+    }
+}
+
+/// Appends the answer: the listening sockets, those of datagrams, and then the connections of every shard.
+pub(crate) fn render(parts: &[Vec<u8>], listens: &[String], datagrams: &[SocketAddr], out: &mut Vec<u8>) {
+    let mut number = parts.len() * SLOTS_PER_SHARD;
+    for listen in listens {
         let _ = write!(
             out,
             "STAT {number}:addr {listen}\r\nSTAT {number}:state conn_listening\r\n\
              STAT {number}:secs_since_last_cmd 0\r\n"
         );
+        number += 1;
+    }
+    for address in datagrams {
+        let kind = if address.is_ipv4() { "udp" } else { "udp6" };
+        let _ = write!(
+            out,
+            "STAT {number}:UDP UDP\r\nSTAT {number}:addr {kind}:{address}\r\nSTAT {number}:state conn_read\r\n\
+             STAT {number}:secs_since_last_cmd 0\r\n"
+        );
+        number += 1;
     }
     for part in parts {
         out.extend_from_slice(part);

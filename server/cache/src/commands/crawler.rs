@@ -4,11 +4,11 @@
 //! A list is made a piece at a time, shard after shard, while its client reads it. The whole server makes one
 //! at a time.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use corecached_engine::{Seconds, Store};
+use corecached_engine::{Item, Seconds, Store};
 use corecached_protocol::{line, number::put_decimal};
 
 /// The highest slab class of memcached. The lowest is 1, and all items here are in class 1.
@@ -34,6 +34,41 @@ impl ItemList {
             Self::MetaGets => line::META_MISS,
         }
     }
+
+    /// Appends the line of one item.
+    fn put_item(self, out: &mut Vec<u8>, key: &[u8], item: &Item<'_>) {
+        match self {
+            Self::Fields => {
+                out.extend_from_slice(b"key=");
+                put_uri_encoded(out, key);
+                out.extend_from_slice(b" exp=");
+                match item.expires {
+                    None => out.extend_from_slice(b"-1"),
+                    Some(at) => put_decimal(out, at.0.into()),
+                }
+                out.extend_from_slice(b" la=");
+                put_decimal(out, item.last_access().0.into());
+                out.extend_from_slice(b" cas=");
+                put_decimal(out, item.cas);
+                out.extend_from_slice(if item.hit_before { b" fetch=yes" } else { b" fetch=no" });
+                out.extend_from_slice(b" cls=1 size=");
+                put_decimal(out, item.stored_bytes.into());
+                out.extend_from_slice(b" flags=");
+                put_decimal(out, item.client_flags.into());
+                out.extend_from_slice(b" \n");
+            }
+            Self::MetaGets => {
+                out.extend_from_slice(b"mg ");
+                if item.binary_key {
+                    out.extend_from_slice(STANDARD.encode(key).as_bytes());
+                    out.extend_from_slice(b" b");
+                } else {
+                    out.extend_from_slice(key);
+                }
+                out.extend_from_slice(b"\r\n");
+            }
+        }
+    }
 }
 
 /// What to do for an `lru_crawler` command.
@@ -54,6 +89,10 @@ pub(crate) struct Crawler {
     disabled: AtomicBool,
     /// A list is being made.
     dumping: AtomicBool,
+    /// Lists that were begun.
+    dumps: AtomicU64,
+    /// Items in all lists.
+    items_listed: AtomicU64,
 }
 
 impl Crawler {
@@ -65,7 +104,24 @@ impl Crawler {
     /// Begins a list. False when another is being made. After true, the caller calls [`Crawler::end_dump`] in
     /// the end.
     pub(crate) fn begin_dump(&self) -> bool {
-        !self.dumping.swap(true, Ordering::Relaxed)
+        let begins = !self.dumping.swap(true, Ordering::Relaxed);
+        self.dumps.fetch_add(u64::from(begins), Ordering::Relaxed);
+        begins
+    }
+
+    /// Whether a list is being made.
+    pub(crate) fn is_dumping(&self) -> bool {
+        self.dumping.load(Ordering::Relaxed)
+    }
+
+    /// Items that were listed since the start.
+    pub(crate) fn items_listed(&self) -> u64 {
+        self.items_listed.load(Ordering::Relaxed)
+    }
+
+    /// Lists that were begun since the start.
+    pub(crate) fn dumps(&self) -> u64 {
+        self.dumps.load(Ordering::Relaxed)
     }
 
     /// The list that [`Crawler::begin_dump`] began has ended.
@@ -146,39 +202,20 @@ const CURSOR_BYTES: usize = 8;
 
 /// A piece of the list of a shard's items, from cursor `from` on. Before its lines it has the cursor of the
 /// next piece.
-pub(crate) fn list_piece(store: &Store, from: u64, list: ItemList, now: Seconds) -> Vec<u8> {
+pub(crate) fn list_piece(
+    crawler: &Crawler,
+    store: &Store,
+    from: u64,
+    list: ItemList,
+    now: Seconds,
+) -> Vec<u8> {
     let mut out = vec![0; CURSOR_BYTES];
-    let next = store.walk(from, now, |key, item| match list {
-        ItemList::Fields => {
-            out.extend_from_slice(b"key=");
-            put_uri_encoded(&mut out, key);
-            out.extend_from_slice(b" exp=");
-            match item.expires {
-                None => out.extend_from_slice(b"-1"),
-                Some(at) => put_decimal(&mut out, at.0.into()),
-            }
-            out.extend_from_slice(b" la=");
-            put_decimal(&mut out, item.last_access().0.into());
-            out.extend_from_slice(b" cas=");
-            put_decimal(&mut out, item.cas);
-            out.extend_from_slice(if item.hit_before { b" fetch=yes" } else { b" fetch=no" });
-            out.extend_from_slice(b" cls=1 size=");
-            put_decimal(&mut out, item.stored_bytes.into());
-            out.extend_from_slice(b" flags=");
-            put_decimal(&mut out, item.client_flags.into());
-            out.extend_from_slice(b" \n");
-        }
-        ItemList::MetaGets => {
-            out.extend_from_slice(b"mg ");
-            if item.binary_key {
-                out.extend_from_slice(STANDARD.encode(key).as_bytes());
-                out.extend_from_slice(b" b");
-            } else {
-                out.extend_from_slice(key);
-            }
-            out.extend_from_slice(b"\r\n");
-        }
+    let mut items = 0;
+    let next = store.walk(from, now, |key, item| {
+        items += 1;
+        list.put_item(&mut out, key, item);
     });
+    crawler.items_listed.fetch_add(items, Ordering::Relaxed);
     out[..CURSOR_BYTES].copy_from_slice(&next.unwrap_or(NO_MORE).to_le_bytes());
     out
 }

@@ -34,6 +34,11 @@ impl Prefixes {
         Self { delimiter, counters: HashMap::new() }
     }
 
+    /// Forgets all counters.
+    pub(crate) fn reset(&mut self) {
+        self.counters.clear();
+    }
+
     /// Counts `command`, which has been carried out. It changed the counters of the shard from `before` to
     /// `after`.
     pub(crate) fn count(&mut self, command: &Command<'_>, before: &Counters, after: &Counters) {

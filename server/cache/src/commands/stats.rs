@@ -1,5 +1,6 @@
-//! The `stats` command, with memcached's names. Numbers of parts of memcached that this server does not have
-//! are 0. Slab class 1 stands for all memory.
+//! The `stats` command, with memcached's names. What happens only in parts of memcached that this server does
+//! not have is counted as 0, since it never happened: moves between its queues, work of its threads. A number that
+//! is not known here is left out: ages of items, its buffers. Slab class 1 stands for all memory.
 
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use corecached_net::tls::{KeyFormat, MIN_VERSIONS, TlsOptions};
 use corecached_shard::process::{self, CpuTime};
 use corecached_shard::{MEMCACHED_VERSION, ServerContext, VERSION, counters};
 
+use crate::commands::crawler::Crawler;
 use crate::config::CacheConfig;
 use crate::context::CacheContext;
 
@@ -71,7 +73,7 @@ pub(crate) fn render(words: &[u8], cache: &CacheContext, server: &ServerContext,
     match words.split(|&byte| byte == b' ').next().unwrap_or(b"") {
         b"" => general(&mut list, cache, server),
         b"settings" => settings(&mut list, cache, server),
-        b"items" => items(&mut list, server),
+        b"items" => items(&mut list, &cache.crawler, server),
         b"slabs" => slabs(&mut list, server),
         b"sizes" => list.put("sizes_status", "disabled"),
         b"cores" => cores(&mut list, server),
@@ -154,15 +156,7 @@ fn general(list: &mut StatsWriter<'_>, cache: &CacheContext, server: &ServerCont
         ("connection_structures", connections),
         ("response_obj_oom", counters.response_obj_oom),
     ]);
-    list.put_zeroes(&[
-        "response_obj_count",
-        "response_obj_bytes",
-        "read_buf_count",
-        "read_buf_bytes",
-        "read_buf_bytes_free",
-        "read_buf_oom",
-        "reserved_fds",
-    ]);
+    list.put_zeroes(&["response_obj_count", "response_obj_bytes", "read_buf_oom"]);
     if config.server.idle_timeout_s > 0 {
         list.put("idle_kicks", counters.idle_kicks);
     }
@@ -174,8 +168,8 @@ fn general(list: &mut StatsWriter<'_>, cache: &CacheContext, server: &ServerCont
         ("cmd_meta", counters.commands.cmd_meta),
         ("get_hits", counters.commands.get_hits),
         ("get_misses", counters.commands.get_misses),
-        ("get_expired", 0),
-        ("get_flushed", 0),
+        ("get_expired", store.found_expired),
+        ("get_flushed", store.found_flushed),
         ("delete_misses", counters.commands.delete_misses),
         ("delete_hits", counters.commands.delete_hits),
         ("incr_misses", counters.commands.incr_misses),
@@ -196,24 +190,27 @@ fn general(list: &mut StatsWriter<'_>, cache: &CacheContext, server: &ServerCont
         ("limit_maxbytes", cache.memory.limit_bytes() as u64),
         ("accepting_conns", u64::from(!server.lifecycle.is_stopping())),
         ("listen_disabled_num", counters.listen_disabled_num),
-        ("time_in_listen_disabled_us", 0),
         ("threads", server.cells.len() as u64),
         ("conn_yields", counters.conn_yields),
-        ("hash_power_level", (store.items.max(1)).next_power_of_two().trailing_zeros().into()),
+        // As in memcached, 2 to this power pointers of 8 bytes are as large as the index.
+        ("hash_power_level", (store.index_bytes / 8).max(1).ilog2().into()),
         ("hash_bytes", store.index_bytes),
+        // The index grows by a line at a time, and is never copied as a whole.
+        ("hash_is_expanding", 0),
+        ("lru_crawler_running", u64::from(cache.crawler.is_dumping())),
+        ("lru_crawler_starts", cache.crawler.dumps()),
+        ("crawler_items_checked", cache.crawler.items_listed()),
     ]);
     list.put_zeroes(&[
-        "hash_is_expanding",
         "slab_reassign_rescues",
         "slab_reassign_chunk_rescues",
-        "slab_reassign_evictions_nomem",
+        "slab_reassign_busy_nomem",
+        "slab_reassign_last_busy_status",
         "slab_reassign_inline_reclaim",
         "slab_reassign_busy_items",
         "slab_reassign_busy_deletes",
         "slab_reassign_running",
         "slabs_moved",
-        "lru_crawler_running",
-        "lru_crawler_starts",
         "lru_maintainer_juggles",
     ]);
     list.put("malloc_fails", store.out_of_memory);
@@ -247,13 +244,7 @@ fn general(list: &mut StatsWriter<'_>, cache: &CacheContext, server: &ServerCont
         ("evictions", store.evictions),
         ("reclaimed", store.reclaimed),
     ]);
-    list.put_zeroes(&[
-        "crawler_reclaimed",
-        "crawler_items_checked",
-        "lrutail_reflocked",
-        "moves_to_cold",
-        "moves_to_warm",
-    ]);
+    list.put_zeroes(&["crawler_reclaimed", "lrutail_reflocked", "moves_to_cold", "moves_to_warm"]);
     list.put("moves_within_lru", store.moved_items);
     list.put_zeroes(&["direct_reclaims", "lru_bumps_dropped"]);
     list.put("io_backend", &server.network.backend);
@@ -308,7 +299,7 @@ fn settings(list: &mut StatsWriter<'_>, cache: &CacheContext, server: &ServerCon
     list.put("num_threads", server.cells.len());
     list.put("num_threads_per_udp", server.cells.len());
     list.put("stat_key_prefix", config.prefix_delimiter as char);
-    list.put("detail_enabled", yes(config.count_prefixes));
+    list.put("detail_enabled", yes(cache.counts_prefixes()));
     list.put("reqs_per_event", shown.reqs_per_event);
     list.put("cas_enabled", yes(config.item_limit.cas));
     list.put("tcp_backlog", config.server.listen_backlog);
@@ -349,6 +340,9 @@ fn settings(list: &mut StatsWriter<'_>, cache: &CacheContext, server: &ServerCon
     list.put("read_buf_mem_limit", 0);
     list.put("inline_ascii_response", "no");
     list.put("num_napi_ids", "(null)");
+    list.put("proxy_enabled", "no");
+    list.put("proxy_uring_enabled", "no");
+    list.put("client_flags_size", size_of::<u32>());
     match &config.server.tls {
         None => tls_off(list),
         Some(tls) => tls_on(list, tls),
@@ -399,8 +393,8 @@ fn tls_on(list: &mut StatsWriter<'_>, tls: &TlsOptions) {
     list.put("ssl_watch_certs", if tls.watch { "yes" } else { "no" });
 }
 
-fn items(list: &mut StatsWriter<'_>, server: &ServerContext) {
-    let (_, store) = counters::sum(&server.cells);
+fn items(list: &mut StatsWriter<'_>, crawler: &Crawler, server: &ServerContext) {
+    let (counters, store) = counters::sum(&server.cells);
     if store.items == 0 {
         return;
     }
@@ -410,29 +404,23 @@ fn items(list: &mut StatsWriter<'_>, server: &ServerContext) {
         put(name, 0);
     }
     put("number_cold", store.items);
-    for name in ["age_hot", "age_warm", "age"] {
-        put(name, 0);
-    }
     put("mem_requested", store.bytes);
     put("evicted", store.evictions);
-    for name in ["evicted_nonzero", "evicted_time"] {
-        put(name, 0);
-    }
     put("outofmemory", store.out_of_memory);
     put("tailrepairs", 0);
     put("reclaimed", store.reclaimed);
     put("expired_unfetched", store.expired_unfetched);
     put("evicted_unfetched", store.evicted_unfetched);
     put("evicted_active", store.evictions.saturating_sub(store.evicted_unfetched));
-    for name in
-        ["crawler_reclaimed", "crawler_items_checked", "lrutail_reflocked", "moves_to_cold", "moves_to_warm"]
-    {
+    for name in ["crawler_reclaimed", "lrutail_reflocked", "moves_to_cold", "moves_to_warm"] {
         put(name, 0);
     }
     put("moves_within_lru", store.moved_items);
-    for name in ["direct_reclaims", "hits_to_hot", "hits_to_warm", "hits_to_cold", "hits_to_temp"] {
+    for name in ["direct_reclaims", "hits_to_hot", "hits_to_warm", "hits_to_temp"] {
         put(name, 0);
     }
+    put("hits_to_cold", counters.commands.get_hits);
+    put("crawler_items_checked", crawler.items_listed());
 }
 
 fn slabs(list: &mut StatsWriter<'_>, server: &ServerContext) {
@@ -445,9 +433,9 @@ fn slabs(list: &mut StatsWriter<'_>, server: &ServerContext) {
             ("chunk_size", segment_bytes),
             ("chunks_per_page", 1),
             ("total_pages", used),
-            ("total_chunks", used),
+            ("total_chunks", store.segments_total.max(used)),
             ("used_chunks", used),
-            ("free_chunks", 0),
+            ("free_chunks", store.segments_total.saturating_sub(used)),
             ("free_chunks_end", 0),
             ("mem_requested", store.bytes),
             ("get_hits", counters.commands.get_hits),

@@ -95,6 +95,7 @@ pub fn check(args: &CacheArgs) -> Result<CacheConfig, ConfigError> {
             Listen::Tcp(addresses) => addresses.first().map_or(0, |address| address.socket_address.port()),
             Listen::Unix { .. } => 0,
         },
+        udp_addresses: Vec::new(),
         udp_port: datagrams.first().map_or(0, |address| address.socket_address.port()),
         listen: (!args.listen.is_empty()).then(|| args.listen.join(",")),
         growth_factor: growth_factor(&args.slab_growth_factor)?,

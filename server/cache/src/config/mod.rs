@@ -6,6 +6,7 @@ mod check;
 mod extended;
 mod tls;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use corecached_engine::EvictionWeight;
@@ -69,6 +70,8 @@ pub struct CacheConfig {
 pub struct ShownSettings {
     /// The UDP port. 0 when UDP is off.
     pub udp_port: u16,
+    /// The UDP addresses that are listened on.
+    pub udp_addresses: Vec<SocketAddr>,
     /// The TCP port: `-p`, or the free port that was taken.
     pub port: u16,
     /// The addresses of `-l`, as they were given.

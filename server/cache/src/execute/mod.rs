@@ -208,7 +208,10 @@ impl StoreCommand<'_> {
             Stored::NotFound => line::NOT_STORED,
             Stored::TooLarge => {
                 counters.store_too_large += 1;
-                line::TOO_LARGE
+                match store.verb {
+                    StoreVerb::Append | StoreVerb::Prepend => line::NOT_STORED,
+                    _ => line::TOO_LARGE,
+                }
             }
             Stored::NoMemory => {
                 counters.store_no_memory += 1;
@@ -348,9 +351,10 @@ impl StoreCommand<'_> {
             }
         }
         let counters = &mut *self.counters;
-        if ask.touch.is_some() {
+        // As in memcached, a miss counts as one of a read even when it was to touch.
+        if hit && ask.touch.is_some() {
             counters.commands.cmd_touch += 1;
-            *if hit { &mut counters.commands.touch_hits } else { &mut counters.commands.touch_misses } += 1;
+            counters.commands.touch_hits += 1;
         } else {
             counters.commands.cmd_get += 1;
             *if hit { &mut counters.commands.get_hits } else { &mut counters.commands.get_misses } += 1;
@@ -371,7 +375,10 @@ impl StoreCommand<'_> {
             Stored::NotFound => (MetaCode::NotFound, MetaItem::default()),
             Stored::TooLarge => {
                 self.counters.store_too_large += 1;
-                return out.extend_from_slice(line::TOO_LARGE);
+                if !matches!(meta.flags.mode, MetaMode::Append | MetaMode::Prepend) {
+                    return out.extend_from_slice(line::TOO_LARGE);
+                }
+                (MetaCode::NotStored, MetaItem::default())
             }
             Stored::NoMemory => {
                 self.counters.store_no_memory += 1;
@@ -408,9 +415,10 @@ impl StoreCommand<'_> {
             Deleted::NoMemory => return out.extend_from_slice(line::OUT_OF_MEMORY),
         };
         match code {
+            // The item stays, stale.
+            MetaCode::Done if how.invalidate => {}
             MetaCode::Done => self.counters.commands.delete_hits += 1,
-            MetaCode::NotFound => self.counters.commands.delete_misses += 1,
-            _ => {}
+            _ => self.counters.commands.delete_misses += 1,
         }
         if !meta::is_hidden(meta, code) {
             meta::encode_header(out, code, None, meta, &MetaItem::default());
@@ -436,7 +444,7 @@ impl StoreCommand<'_> {
         let mut found = None;
         let code = match self.store.arithmetic(key, &how, now) {
             Counted::Value { value, item, created: is_created } => {
-                found = Some(!is_created);
+                found = (!is_created).then_some(true);
                 let code = if flags.has(b'v') { MetaCode::Value } else { MetaCode::Done };
                 if !meta::is_hidden(meta, code) {
                     let mut digits = Vec::new();

@@ -51,24 +51,58 @@ fn nothing_is_answered_before_the_password_but_that_it_is_missing() {
 }
 
 #[test]
-fn what_cannot_become_a_password_closes() {
+fn what_cannot_become_a_command_closes() {
     let folder = Folder::new();
     let file = users(&folder, "user:pass\n");
     let server = Launch::new(&["-Y", &file]).serve();
-    for (sent, answer) in [
-        (b"mn\r\n".to_vec(), ""),
-        (vec![b'x'; 3000], ""),
-        (b"set x 0 0 16385\r\n".to_vec(), "CLIENT_ERROR auth token too long\r\n"),
-        (b"set x 0 0 99999999999999\r\n".to_vec(), "CLIENT_ERROR auth token too long\r\n"),
-    ] {
+    for sent in [&b"mn\r\n"[..], b"quit\r\n", &[b'x'; 3000]] {
         let mut client = Client::connect(&server);
-        client.send(&sent);
-        assert_eq!(client.rest(), answer.as_bytes());
+        client.send(sent);
+        assert_eq!(client.rest(), b"");
     }
-    // The binary protocol does not get around it.
     let mut client = Client::connect(&server);
+    client.check(format!("{}\r\n", "x".repeat(3000)), "CLIENT_ERROR unauthenticated\r\n");
+    // The binary protocol does not get around it.
     client.send(Packet::new(opcode::GET, b"k").bytes());
     client.check("\r\n", "CLIENT_ERROR unauthenticated\r\n");
+}
+
+#[test]
+fn a_token_over_16_kilobytes_is_refused_and_the_client_may_try_again() {
+    let folder = Folder::new();
+    let file = users(&folder, "user:pass\n");
+    let ours = Launch::new(&["-Y", &file]).serve();
+    let reference = Server::memcached(&["-Y", &file]);
+    for server in [&ours, &reference] {
+        for len in ["16385", "65536", "2000000000"] {
+            let mut client = Client::connect(server);
+            client.check(format!("set x 0 0 {len}\r\n"), "CLIENT_ERROR auth token too long\r\n");
+            client.check("flush_all\r\n", "CLIENT_ERROR unauthenticated\r\n");
+            client.check("set x 0 0 9\r\nuser pass\r\n", "STORED\r\n");
+            client.check("mn\r\n", "MN\r\n");
+        }
+    }
+}
+
+#[test]
+fn the_password_is_all_that_follows_the_name_and_a_blank() {
+    let folder = Folder::new();
+    let file = users(&folder, "user:pass word\nempty:\nbob:se:cret\n");
+    let server = Launch::new(&["-Y", &file]).serve();
+    for (token, answer) in [
+        ("user pass word", "STORED"),
+        ("user pass", "CLIENT_ERROR authentication failure"),
+        ("user  pass word", "CLIENT_ERROR authentication failure"),
+        ("user pass word ", "CLIENT_ERROR authentication failure"),
+        (" user pass word", "CLIENT_ERROR authentication failure"),
+        ("empty ", "STORED"),
+        ("empty", "CLIENT_ERROR bad authentication token format"),
+        ("bob se:cret", "STORED"),
+        ("bob:se:cret", "CLIENT_ERROR bad authentication token format"),
+    ] {
+        let mut client = Client::connect(&server);
+        assert_eq!(client.ask(&format!("set x 0 0 {}\r\n{token}", token.len())), answer, "{token:?}");
+    }
 }
 
 #[test]

@@ -131,7 +131,7 @@ fn appending_grows_a_value_up_to_the_limit() {
     assert!(client.get("k").unwrap() == piece.repeat(10));
     client.send("append k 0 0 100000\r\n");
     client.send(&piece);
-    client.check("\r\n", "SERVER_ERROR object too large for cache\r\n");
+    client.check("\r\n", "NOT_STORED\r\n");
     assert!(client.get("k").unwrap() == piece.repeat(10), "what was there stays");
 }
 

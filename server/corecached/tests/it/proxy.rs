@@ -78,7 +78,7 @@ fn every_kind_of_command_goes_through() {
             ("mg n v s k Oq\r\n", "VA 2 s2 kn Oq\r\n10\r\n"),
             ("mg nothing v q\r\nmn\r\n", "MN\r\n"),
             ("ms m 2 T0 F3 q\r\nhi\r\nmn\r\n", "MN\r\n"),
-            ("mg bQ== b k f v\r\n", "VA 2 kbQ== b f3\r\nhi\r\n"),
+            ("mg bQ== b k f v\r\n", "VA 2 km f3\r\nhi\r\n"),
             ("md m\r\n", "HD\r\n"),
             ("ma n D5 v\r\n", "VA 2\r\n15\r\n"),
             ("delete n\r\n", "DELETED\r\n"),

@@ -3,7 +3,7 @@
 use std::net::UdpSocket;
 use std::time::Duration;
 
-use crate::support::{Backend, Client, Launch, Server, free_port};
+use crate::support::{Backend, Client, Launch, Memcached, Server, free_port};
 
 struct Datagrams {
     socket: UdpSocket,
@@ -84,7 +84,7 @@ fn exchange(server: &Server) {
 fn datagrams_are_answered_as_a_memcached_answers_them() {
     let port = free_port().to_string();
     // With one thread replies are in order.
-    exchange(&Launch::memcached(&["-U", &port, "-t", "1"]).serve());
+    exchange(&Launch::memcached(Memcached::newest(), &["-U", &port, "-t", "1"]).serve());
     for &backend in Backend::all() {
         for shards in [1, 2] {
             let args = ["-U", "-1", "--udp-reply-max", "100000"];

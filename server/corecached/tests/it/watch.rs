@@ -75,6 +75,15 @@ fn reads_writes_and_deletions_are_told_as_memcached_tells_them() {
         assert_eq!(line, ("type=deleted key=a cmd=delete clsid=1 ".into(), " size=3".into()));
         client.check("md b\r\n", "HD\r\n");
         assert!(told(&mut watcher).starts_with("type=deleted key=b cmd=md "));
+        // What is only marked as stale is not deleted.
+        client.set("c", b"");
+        client.check("md c I\r\nmd c I T30\r\nmd c\r\n", "HD\r\nHD\r\nHD\r\n");
+        assert!(told(&mut watcher).starts_with("type=deleted key=c cmd=md "));
+        assert_eq!(client.stat("delete_hits"), 3);
+        let mut watcher = watch(&ours, "mutations");
+        client.check("ma n N0\r\nma n N0\r\nms n 1 C99\r\nx\r\n", "HD\r\nHD\r\nEX\r\n");
+        assert!(told(&mut watcher).starts_with("type=item_store key=n status=stored cmd=add "));
+        assert!(told(&mut watcher).starts_with("type=item_store key=n status=exists cmd=cas "));
     }
 }
 
@@ -124,6 +133,17 @@ fn connections_are_told_with_what_ended_them() {
         client.reset_on_drop();
         drop(client);
         expect("conn_close", " reason=error");
+        // What cannot be answered.
+        for sent in [
+            &b"GET / HTTP/1.1\r\n\r\n"[..],
+            &[b'x'; 3000],
+            b"\x80\x0a\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01",
+        ] {
+            let mut client = Client::connect(&server);
+            expect("conn_new", "");
+            client.send(sent);
+            expect("conn_close", " reason=error");
+        }
         let _silent = Client::connect(&server);
         expect("conn_new", "");
         expect("conn_close", " reason=idle_timeout");

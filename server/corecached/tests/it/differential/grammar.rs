@@ -26,6 +26,33 @@ const EXPTIMES: &[&str] = &[
     "2000000000",
     "-100000",
 ];
+/// Exptimes at and around the bounds of 32 and 64 bits, and what is no number. memcached 1.6.18 holds them
+/// otherwise.
+const WIDE_EXPTIMES: &[&str] = &[
+    "2147483646",
+    "2147483647",
+    "2147483648",
+    "-2147483648",
+    "-2147483649",
+    "4294967294",
+    "4294967295",
+    "4294967296",
+    "4294968296",
+    "-4294967295",
+    "9223372036854775807",
+    "9223372036854775808",
+    "-9223372036854775808",
+    "18446744073709551615",
+    "18446744073709551616",
+    "99999999999999999999999",
+    "+1000",
+    "1000x",
+    "0x10",
+    "1.5",
+];
+/// Lines that change something if they are run: values of storage lines that are refused.
+const COMMANDS: &[&str] =
+    &["flush_all", "delete key0", "touch key1 -1", "md key2 q", "incr key3 1", "ma key4 N0"];
 /// Client flags.
 const FLAGS: &[&str] = &["0", "0", "0", "1", "4294967295", "77"];
 /// A cas unique that no server gives to an item.
@@ -83,13 +110,15 @@ impl Command {
 /// A sequence of commands that a seed determines.
 pub struct Grammar {
     random: Random,
+    /// The other server is a memcached 1.6.18: what it does at random, or does wrong, is left out.
+    for_old: bool,
     held: Option<Command>,
 }
 
 impl Grammar {
-    /// The sequence of `seed`.
-    pub fn new(seed: u64) -> Self {
-        Self { random: Random::new(seed), held: None }
+    /// The sequence of `seed`, for a comparison with a memcached 1.6.18 if `for_old`.
+    pub fn new(seed: u64, for_old: bool) -> Self {
+        Self { random: Random::new(seed), for_old, held: None }
     }
 
     /// The next commands that are sent at once, at most `max`.
@@ -126,6 +155,8 @@ impl Grammar {
             88..92 => self.meta_arithmetic(),
             92..94 => self.keyed("me "),
             94..95 => self.rare(),
+            95..97 if !self.for_old => self.refused_store(),
+            97..98 if !self.for_old => self.base64(),
             _ => self.broken(),
         }
     }
@@ -219,9 +250,108 @@ impl Grammar {
 
     fn get_and_touch(&mut self) -> Command {
         let mut command = Command::text(*self.random.pick(&["gat ", "gats "]));
-        let exptime = *self.random.pick(EXPTIMES);
+        let exptime = self.exptime();
         command.push(exptime);
         self.keys_to(&mut command);
+        command
+    }
+
+    fn exptime(&mut self) -> &'static str {
+        let wide = !self.for_old && self.random.once_in(10);
+        self.random.pick::<&str>(if wide { WIDE_EXPTIMES } else { EXPTIMES })
+    }
+
+    /// A command on one of a few keys that only these use, given in base64 or not. None of them makes another
+    /// item of an old one, which loses its form in memcached.
+    fn base64(&mut self) -> Command {
+        const FORMS: &[[&str; 2]] = &[["b64a", "YjY0YQ=="], ["b64bc", "YjY0YmM="], ["b64def", "YjY0ZGVm"]];
+        let [plain, encoded] = *self.random.pick(FORMS);
+        let (key, flag) = if self.random.once_in(2) { (encoded, " b") } else { (plain, "") };
+        let lines = [
+            format!("ms {key} 2{flag} k\r\nab\r\n"),
+            format!("ms {key} 2{flag} MR\r\ncd\r\n"),
+            format!("mg {key}{flag} k v\r\n"),
+            format!("mg {key} Oa k{flag} s\r\n"),
+            format!("md {key}{flag} k\r\n"),
+            format!("me {plain}\r\n"),
+            format!("set {plain} 0 0 1\r\n5\r\n"),
+            format!("get {plain} {encoded}\r\n"),
+            format!("touch {plain} 1000\r\n"),
+            format!("delete {plain}\r\n"),
+        ];
+        let line = self.random.pick(&lines).clone();
+        let mut command = Command::text(line);
+        command.key = plain.as_bytes().to_vec();
+        command
+    }
+
+    /// A storage line that is refused, or is not, with a value that is a command.
+    fn refused_store(&mut self) -> Command {
+        let key = if self.random.once_in(8) { b"x".repeat(251) } else { self.key() };
+        let value = *self.random.pick::<&str>(COMMANDS);
+        let len = value.len().to_string();
+        let word = |grammar: &mut Self, usual: &str| -> String {
+            let broken = ["", "x", "-1", "99999999999999999999999", "4294967295", "1x", "0x1", "\x01"];
+            let pick = *grammar.random.pick::<&str>(&broken);
+            if grammar.random.once_in(4) { pick.to_owned() } else { usual.to_owned() }
+        };
+        let meta = self.random.once_in(3);
+        let mut command = if meta {
+            let mut command = Command::text([b"ms ", &key[..]].concat());
+            command.push(format!(" {len}"));
+            for _ in 0..self.random.below(4) {
+                let flags = [
+                    "T",
+                    "Tx",
+                    "T-1",
+                    "F",
+                    "Fx",
+                    "F1",
+                    "I",
+                    "I",
+                    "MS",
+                    "MX",
+                    "M",
+                    "b",
+                    "q",
+                    "k",
+                    "z",
+                    "C999999999999",
+                    "Cx",
+                    "O",
+                    "E",
+                    "Ex",
+                    "N",
+                    "N0",
+                    "c",
+                    "s",
+                    "1",
+                    "?",
+                ];
+                let flag = *self.random.pick::<&str>(&flags);
+                // A byte that is no letter makes memcached 1.6.45 run the value.
+                if flag.as_bytes()[0].is_ascii_alphabetic() {
+                    command.push(format!(" {flag}"));
+                }
+            }
+            command
+        } else {
+            let verb = *self.random.pick::<&str>(&["set", "add", "replace", "append", "prepend", "cas"]);
+            let mut command = Command::text([verb.as_bytes(), b" ", &key[..]].concat());
+            let (flags, exptime) = (word(self, "0"), word(self, "0"));
+            command.push(format!(" {flags} {exptime} {len}"));
+            let unique = word(self, "999999999999");
+            if verb == "cas" || self.random.once_in(5) {
+                command.push(format!(" {unique}"));
+            }
+            if self.random.once_in(5) {
+                command.push(" noreply");
+            }
+            command
+        };
+        command.alone = key.len() > 250;
+        command.key = key;
+        command.push(format!("\r\n{value}\r\n"));
         command
     }
 
@@ -232,7 +362,7 @@ impl Grammar {
     fn store(&mut self) -> Command {
         let verb = *self.random.pick(&["set ", "set ", "set ", "add ", "replace ", "append ", "prepend "]);
         let mut command = self.keyed(verb);
-        let (blanks, flags, exptime) = (self.blanks(), self.flags(), *self.random.pick(EXPTIMES));
+        let (blanks, flags, exptime) = (self.blanks(), self.flags(), self.exptime());
         let value = if verb.ends_with("pend ") { self.added_text() } else { self.value() };
         let (noreply, end) = (self.noreply(), self.line_end());
         command.push(format!("{blanks}{flags} {exptime} {}{noreply}{end}", value.len()));
@@ -262,7 +392,11 @@ impl Grammar {
 
     fn delete(&mut self) -> Command {
         let mut command = self.keyed("delete ");
-        let more = *self.random.pick(&["", "", "", " 0", " noreply", " 0 noreply"]);
+        let more: &[&str] = match self.for_old {
+            true => &["", "", "", " 0", " noreply", " 0 noreply"],
+            false => &["", "", "", " 0", " noreply", " 0 noreply", " 10", " x y", " noreply 0", " x noreply"],
+        };
+        let more = *self.random.pick::<&str>(more);
         command.push(format!("{more}\r\n"));
         command
     }
@@ -279,7 +413,7 @@ impl Grammar {
 
     fn touch(&mut self) -> Command {
         let mut command = self.keyed("touch ");
-        let (exptime, noreply) = (*self.random.pick(EXPTIMES), self.noreply());
+        let (exptime, noreply) = (self.exptime(), self.noreply());
         command.push(format!(" {exptime}{noreply}\r\n"));
         command
     }
@@ -309,6 +443,8 @@ impl Grammar {
             "v", "v", "v", "k", "Oabc", "f", "s", "t", "h", "q", "u", "c", "T0", "T1000", "T-1", "N0",
             "N1000", "R500", "R30000", "L", "P",
         ];
+        let wide = self.wide_flags();
+        let flags = [&flags[..], &wide].concat();
         self.meta_flags_to(&mut command, &flags);
         let end = self.line_end();
         command.push(end);
@@ -326,11 +462,34 @@ impl Grammar {
         if extends {
             flags.extend(["MA", "MA", "MP", "MP"]);
         }
+        flags.extend(self.wide_flags());
         self.meta_flags_to(&mut command, &flags);
         command.push("\r\n");
         command.push(value);
         command.push("\r\n");
         command
+    }
+
+    /// Flags with numbers at and around the bounds of 32 bits, and modes of several letters.
+    fn wide_flags(&mut self) -> Vec<&'static str> {
+        let flags = [
+            "T2147483647",
+            "T2147483648",
+            "T-2147483648",
+            "T-2147483649",
+            "T4294967295",
+            "N2147483648",
+            "N4294967295",
+            "R2147483648",
+            "R-1",
+            "F4294967295",
+            "F4294967296",
+            "F-1",
+            "MSet",
+            "M",
+            "MXX",
+        ];
+        if self.for_old || !self.random.once_in(10) { Vec::new() } else { flags.to_vec() }
     }
 
     fn meta_delete(&mut self) -> Command {
@@ -482,7 +641,12 @@ impl Grammar {
             "md {LL}",
             "ma {LL}",
         ];
-        let template = *self.random.pick(&templates);
+        // What 1.6.18 answers or does otherwise.
+        let not_old = ["delete {k} 5", "delete {k} x noreply", "ma {LL}", "ms {k} 4 M\r\nzzzz"];
+        let mut template = *self.random.pick(&templates);
+        while self.for_old && not_old.contains(&template) {
+            template = self.random.pick::<&str>(&templates);
+        }
         let text = template.replace("{LL}", &long).replace("{L}", &"o".repeat(32));
         let mut command = Command { alone: template.contains("{LL}"), ..Command::text(spell(&text)) };
         command.key = key.clone();

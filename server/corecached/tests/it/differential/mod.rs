@@ -2,9 +2,9 @@
 //!
 //! A seed determines the commands. Each is followed by `mn`, whose reply marks the end of the command's
 //! reply. Many commands are sent at once. Numbers that cannot be equal are replaced before the comparison:
-//! uniques of a key are numbered in the order in which a server shows them, and TTLs are rounded. Debian's
-//! memcached is 1.6.18, while this server has the protocol of 1.6.45: [`known`] lists the differences between
-//! the versions, and nothing else may differ.
+//! uniques of a key are numbered in the order in which a server shows them, and TTLs are rounded. Every memcached
+//! of this machine is compared with: 1.6.45, whose protocol this server has, and 1.6.18, which Debian packages.
+//! [`known`] lists for each the differences with their reasons, and nothing else may differ.
 //!
 //! `DIFFERENTIAL_SEEDS=100` runs the seeds 0 to 99, `DIFFERENTIAL_SEEDS=17..18` the seed 17 alone.
 
@@ -15,7 +15,7 @@ mod known;
 use std::ops::Range;
 use std::time::Instant;
 
-use crate::support::{Backend, Client, Server, shorten};
+use crate::support::{Backend, Client, Launch, Memcached, Server, shorten};
 use canonical::Uniques;
 use grammar::{Command, Grammar};
 
@@ -94,10 +94,11 @@ struct Outcome {
     failure: Option<String>,
 }
 
-fn compare(seed: u64, backend: Backend, shards: usize) -> Outcome {
-    let mut theirs = Side::new("memcached", Server::memcached(&["-m", "1024", "-o", QUIET]));
+fn compare(memcached: &Memcached, seed: u64, backend: Backend, shards: usize) -> Outcome {
+    let reference = Launch::memcached(memcached, &["-m", "1024", "-o", QUIET]).serve();
+    let mut theirs = Side::new("memcached", reference);
     let mut ours = Side::new("corecached", Server::start_on(backend, shards, &["-m", "1024"]));
-    let mut grammar = Grammar::new(seed);
+    let mut grammar = Grammar::new(seed, memcached.is_old());
     let mut outcome = Outcome { compared: 0, known: 0, failure: None };
     let mut history: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
     while outcome.compared < COMMANDS_PER_SEED {
@@ -107,9 +108,11 @@ fn compare(seed: u64, backend: Backend, shards: usize) -> Outcome {
             outcome.compared += 1;
             let sent = command.bytes(&theirs.uniques);
             if their != our {
-                if known::reason(&sent, &their, &our).is_none() {
-                    let place =
-                        format!("seed {seed}, {backend:?}, {shards} shards, command {}", outcome.compared);
+                if known::reason(memcached.is_old(), &sent, &their, &our).is_none() {
+                    let place = format!(
+                        "{memcached}, seed {seed}, {backend:?}, {shards} shards, command {}",
+                        outcome.compared
+                    );
                     outcome.failure = Some(place + &describe(&history, &sent, &their, &our));
                     return outcome;
                 }
@@ -161,17 +164,20 @@ fn seeds() -> Range<u64> {
 
 #[test]
 fn replies_are_those_of_a_memcached() {
-    let start = Instant::now();
     let servers: Vec<(Backend, usize)> =
         [1, 2, 4].into_iter().flat_map(|shards| Backend::all().iter().map(move |&b| (b, shards))).collect();
-    let (mut compared, mut known, mut failures) = (0, 0, Vec::new());
-    for seed in seeds() {
-        let (backend, shards) = servers[seed as usize % servers.len()];
-        let outcome = compare(seed, backend, shards);
-        compared += outcome.compared;
-        known += outcome.known;
-        failures.extend(outcome.failure);
+    for memcached in Memcached::all() {
+        let start = Instant::now();
+        let (mut compared, mut known, mut failures) = (0, 0, Vec::new());
+        for seed in seeds() {
+            let (backend, shards) = servers[seed as usize % servers.len()];
+            let outcome = compare(memcached, seed, backend, shards);
+            compared += outcome.compared;
+            known += outcome.known;
+            failures.extend(outcome.failure);
+        }
+        let took = start.elapsed();
+        println!("{memcached}: {compared} commands compared, {known} known differences, {took:?}");
+        assert!(failures.is_empty(), "{} seeds differ\n{}", failures.len(), failures.join("\n"));
     }
-    println!("{compared} commands compared, {known} known differences, {:?}", start.elapsed());
-    assert!(failures.is_empty(), "{} seeds differ\n{}", failures.len(), failures.join("\n"));
 }

@@ -1,5 +1,4 @@
-//! A server as a child process: corecached, or memcached as Debian packages it. It is killed when the value
-//! is dropped.
+//! A server as a child process: corecached, or a memcached. It is killed when the value is dropped.
 
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -12,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 
-use super::{DEADLINE, Folder, wait_for};
+use super::{DEADLINE, Folder, Memcached, wait_for};
 
 /// The kernel interface that a server reaches the network through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,14 +90,15 @@ impl Launch {
         launch
     }
 
-    /// memcached with `args`, on a free port.
-    pub fn memcached(args: &[&str]) -> Self {
-        let mut launch = Self::from_program("memcached", &["-u", "root", "-l", "127.0.0.1", "-p", "-1"]);
+    /// `memcached` with `args`, on a free port.
+    pub fn memcached(memcached: &Memcached, args: &[&str]) -> Self {
+        let mut launch =
+            Self::from_program(&memcached.program, &["-u", "root", "-l", "127.0.0.1", "-p", "-1"]);
         launch.command.args(args);
         launch
     }
 
-    fn from_program(program: &str, args: &[&str]) -> Self {
+    fn from_program(program: impl AsRef<std::ffi::OsStr>, args: &[&str]) -> Self {
         let folder = Folder::new();
         let ports = folder.file("ports");
         let mut command = Command::new(program);
@@ -298,10 +298,10 @@ impl Server {
         Launch::new(&[backend.flag(), "-t", &shards.to_string()]).args(args).serve()
     }
 
-    /// Starts memcached with `args`, on a free port.
+    /// Starts the newest memcached that there is with `args`, on a free port.
     #[track_caller]
     pub fn memcached(args: &[&str]) -> Self {
-        Launch::memcached(args).serve()
+        Launch::memcached(Memcached::newest(), args).serve()
     }
 
     /// The file of its Unix socket, if it has one.
