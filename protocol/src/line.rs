@@ -57,6 +57,10 @@ lines! {
     BAD_AUTOMOVE_WINDOW = "CLIENT_ERROR automove window too low or too high";
     /// `stats cachedump` where dumps are switched off (`-X`).
     STATS_CACHEDUMP_NOT_ALLOWED = "CLIENT_ERROR stats cachedump not allowed";
+    /// `stats cachedump` with fewer words than it needs.
+    BAD_COMMAND_LINE = "CLIENT_ERROR bad command line";
+    /// `stats cachedump` of a class that does not exist.
+    ILLEGAL_SLAB_CLASS = "CLIENT_ERROR Illegal slab id";
     /// `stats detail` without one of its three words.
     STATS_DETAIL_USAGE = "CLIENT_ERROR usage: stats detail on|off|dump";
     /// A command that was sent before the client authenticated (`-Y`).

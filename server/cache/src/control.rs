@@ -103,7 +103,8 @@ impl Cache {
             }
             Command::Admin { verb: AdminVerb::Watch, words } => self.watch(core, session, words),
             Command::Admin { verb, words } => {
-                core.say(session, tunables::answer(verb, words));
+                let answer = tunables::answer(verb, words);
+                core.say_unless(session, answer.is_empty(), answer);
             }
             _ => unreachable!("commands with a key go to their owner"),
         }
@@ -219,6 +220,7 @@ impl Cache {
             StatsTopic::CacheDump { .. } => {
                 return core.say(session, line::STATS_CACHEDUMP_NOT_ALLOWED);
             }
+            StatsTopic::NoSuchClass => return core.say(session, line::ILLEGAL_SLAB_CLASS),
             StatsTopic::Conns => broadcast(CacheBroadcast::ListConns, CacheThen::Conns),
             StatsTopic::DetailOn => {
                 broadcast(CacheBroadcast::CountPrefixes { on: true }, CacheThen::Line(line::OK))

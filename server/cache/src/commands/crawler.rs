@@ -12,7 +12,7 @@ use corecached_engine::{Item, Seconds, Store};
 use corecached_protocol::{line, number::put_decimal};
 
 /// The highest slab class of memcached. The lowest is 1, and all items here are in class 1.
-const CLASS_MAX: u32 = 63;
+pub(crate) const CLASS_MAX: u32 = 63;
 /// Longest sleep of the crawler in microseconds, as in memcached.
 const SLEEP_MAX_US: u64 = 1_000_000;
 
@@ -153,6 +153,7 @@ pub(crate) fn command(words: &[u8], crawler: &Crawler, allow_dump: bool) -> Craw
         }
         (b"sleep", _) => number(SLEEP_MAX_US, line::CRAWLER_SLEEP_TOO_LONG),
         (b"tocrawl", _) => number(u64::MAX, line::ERROR),
+        (b"crawl", Some(_)) if !crawler.is_enabled() => DISABLED,
         (b"crawl", Some(classes)) => match holds_items(classes) {
             Some(_) => line::OK,
             None => line::BAD_CRAWLER_CLASS,

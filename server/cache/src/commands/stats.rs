@@ -13,7 +13,7 @@ use corecached_net::tls::{KeyFormat, MIN_VERSIONS, TlsOptions};
 use corecached_shard::process::{self, CpuTime};
 use corecached_shard::{MEMCACHED_VERSION, ServerContext, VERSION, counters};
 
-use crate::commands::crawler::Crawler;
+use crate::commands::crawler::{CLASS_MAX, Crawler};
 use crate::config::CacheConfig;
 use crate::context::CacheContext;
 
@@ -35,6 +35,8 @@ pub(crate) enum StatsTopic {
         /// Most items to list.
         limit: u32,
     },
+    /// `cachedump` of a class that memcached does not have either.
+    NoSuchClass,
     /// Anything else. [`render`] answers it from published numbers, or with an error.
     Rendered,
 }
@@ -43,12 +45,13 @@ impl StatsTopic {
     /// The topic of `stats WORDS`.
     #[must_use]
     pub(crate) fn parse(words: &[u8]) -> Self {
-        match words {
-            b"reset" => Self::Reset,
-            b"conns" => Self::Conns,
-            b"detail on" => Self::DetailOn,
-            b"detail off" => Self::DetailOff,
-            b"detail dump" => Self::DetailDump,
+        let mut each = words.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
+        match (each.next().unwrap_or_default(), each.next().unwrap_or_default()) {
+            (b"reset", _) => Self::Reset,
+            (b"conns", _) => Self::Conns,
+            (b"detail", b"on") => Self::DetailOn,
+            (b"detail", b"off") => Self::DetailOff,
+            (b"detail", b"dump") => Self::DetailDump,
             _ => parse_cache_dump(words).unwrap_or(Self::Rendered),
         }
     }
@@ -58,6 +61,9 @@ fn parse_cache_dump(words: &[u8]) -> Option<StatsTopic> {
     let words = std::str::from_utf8(words.strip_prefix(b"cachedump ")?).ok()?;
     let mut numbers = words.split_ascii_whitespace().map(str::parse::<u32>);
     let (class, limit) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+    if class > CLASS_MAX {
+        return Some(StatsTopic::NoSuchClass);
+    }
     // The limit 0 is none, and other classes than 1 have no items.
     let limit = match (class, limit) {
         (1, 0) => u32::MAX,
@@ -78,6 +84,9 @@ pub(crate) fn render(words: &[u8], cache: &CacheContext, server: &ServerContext,
         b"sizes" => list.put("sizes_status", "disabled"),
         b"cores" => cores(&mut list, server),
         b"detail" => return out.extend_from_slice(line::STATS_DETAIL_USAGE),
+        b"cachedump" if words.split(|&byte| byte == b' ').nth(2).is_none() => {
+            return out.extend_from_slice(line::BAD_COMMAND_LINE);
+        }
         b"cachedump" => return out.extend_from_slice(line::BAD_FORMAT),
         _ => return out.extend_from_slice(line::ERROR),
     }

@@ -194,7 +194,7 @@ fn what_was_counted_by_prefix_is_reset_with_the_rest() {
     for key in ["a:1", "a:2", "b:1"] {
         client.set(key, b"v");
     }
-    client.check("stats reset\r\nstats detail dump\r\n", "RESET\r\nEND\r\n");
+    client.check("stats reset x\r\nstats detail dump\r\n", "RESET\r\nEND\r\n");
     client.check("get a:1\r\n", "VALUE a:1 0 1\r\nv\r\nEND\r\n");
     client.check("stats detail dump\r\n", "PREFIX a get 1 hit 1 set 0 del 0\r\nEND\r\n");
     assert_eq!(client.stats("settings")["detail_enabled"], "yes");
