@@ -61,7 +61,7 @@ pub use arena::PageWork;
 pub use clock::Seconds;
 pub use config::{ConfigError, EvictionWeight, PolicyConfig, StoreConfig};
 pub use key::{KEY_BYTES_MAX, Key, KeyHasher};
-pub use stats::StoreStats;
+pub use stats::{FoundDead, StoreStats};
 pub use store::{
     ArithmeticHow, Carried, Counted, DeleteHow, Deleted, Evicted, MetaGet, MetaGot, Mode, NoMemory,
     PinnedValue, Store, StoreHow, Stored, Upload,

@@ -17,10 +17,8 @@ pub struct StoreStats {
     pub reclaimed: u64,
     /// Reclaimed items that were never read.
     pub expired_unfetched: u64,
-    /// Lookups that found an item which had expired.
-    pub found_expired: u64,
-    /// Lookups that found an item which was flushed.
-    pub found_flushed: u64,
+    /// Lookups that came upon dead items.
+    pub found_dead: FoundDead,
     /// Segments the memory limit allows now.
     pub segments_total: u64,
     /// Segments that may still be opened within the memory limit.
@@ -45,4 +43,13 @@ pub struct StoreStats {
     pub uploads: u64,
     /// The memory limit.
     pub memory_bytes: u64,
+}
+
+/// Lookups that came upon an item which is dead but was not removed yet, since the store was made.
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub struct FoundDead {
+    /// It had expired.
+    pub expired: u64,
+    /// It was flushed.
+    pub flushed: u64,
 }

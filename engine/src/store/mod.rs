@@ -338,7 +338,8 @@ impl<I: Index> Store<I> {
         let at = at?;
         if header.expires(arena, at) <= now.0 || self.is_flushed(at) {
             let flushed = self.is_flushed(at);
-            *if flushed { &mut self.counts.found_flushed } else { &mut self.counts.found_expired } += 1;
+            let found = &mut self.counts.found_dead;
+            *if flushed { &mut found.flushed } else { &mut found.expired } += 1;
             self.reclaim(key.hash, at);
             self.adapt_index(SHRINK_SLICES);
             return None;

@@ -33,7 +33,7 @@ fn lookups_that_come_upon_the_dead_are_counted() {
     bench.store.flush(now, now);
     assert!(bench.get("long").is_none() && bench.get("long").is_none());
     let stats = bench.store.stats();
-    assert_eq!((stats.found_expired, stats.found_flushed), (1, 1));
+    assert_eq!((stats.found_dead.expired, stats.found_dead.flushed), (1, 1));
     assert_eq!((stats.reclaimed, stats.expired_unfetched), (1, 1), "what is flushed has not expired");
 }
 

@@ -14,7 +14,33 @@ fuzz_target!(|bytes: &[u8]| {
     if sent.split(|&byte| byte == b'\n').all(|line| line.len() <= Limits::default().line_bytes_max) {
         assert_eq!(whole, pieces);
     }
+    check_value(sent);
 });
+
+/// The value of a storage line whose length can be read is never taken for commands, whatever else the line holds.
+/// `words` are the words before and after the length, which a NUL separates.
+fn check_value(words: &[u8]) {
+    const VALUE: &[u8] = b"flush_all";
+    let Some(at) = words.iter().position(|&byte| byte == 0) else { return };
+    let (before, after) = (&words[..at], &words[at + 1..]);
+    let count = before.split(|&byte| byte == b' ').filter(|word| !word.is_empty()).count();
+    let verb = match count {
+        1 => "ms",
+        3 => "cas",
+        _ => return,
+    };
+    if words.iter().any(|&byte| byte == b'\n') {
+        return;
+    }
+    let line = [verb.as_bytes(), before, VALUE.len().to_string().as_bytes(), after].join(&b' ');
+    let sent = [&line[..], b"\r\n", VALUE, b"\r\n"].concat();
+    let to_take = VALUE.len() as u64 + 2;
+    match Parser::new().parse(&sent, &Limits::default()) {
+        Ok(Parsed::Complete { value, .. }) => assert_eq!(value.value_len(), Some(VALUE.len() as u32)),
+        Ok(Parsed::NeedMore) => unreachable!("the line is whole"),
+        Err(rejected) => assert!(rejected.swallow == to_take || rejected.close, "{}", line.escape_ascii()),
+    }
+}
 
 /// A connection, reduced to a fingerprint of all that it yielded. Data blocks are left to be read as lines.
 #[derive(Default)]

@@ -2,6 +2,7 @@
 //! any pieces.
 
 use crate::{Connection, Event, events};
+use corecached_protocol::{Limits, ParseError};
 use proptest::prelude::*;
 
 /// Words that lines are made of, so that arbitrary input gets past the verb.
@@ -33,6 +34,19 @@ fn conversation() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
+/// A word of a storage line: what belongs there, what is wrong, and what does not fit.
+fn storage_word() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        6 => prop::sample::select(vec![
+            "0", "k", "1", "-1", "x", "4294967295", "99999999999999999999", "noreply", "T0", "Tx", "T", "F", "Fx", "MX",
+            "M", "I", "b", "q", "C1", "Cx", "z", "!", "?9", "aw==", "N0", "E", "S2", "0x1", "+1", "-",
+        ]).prop_map(|word| word.as_bytes().to_vec()),
+        1 => prop::sample::select(vec![249usize, 250, 251, 260, 900])
+            .prop_map(|len| vec![b'k'; len]),
+        1 => prop::collection::vec(any::<u8>().prop_filter("a blank or a line end", |byte| !b" \r\n".contains(byte)), 1..6),
+    ]
+}
+
 /// The events of `sent`, cut where `cuts` say.
 fn cut(sent: &[u8], cuts: &[prop::sample::Index]) -> Vec<Event> {
     let mut at: Vec<usize> = cuts.iter().map(|cut| cut.index(sent.len() + 1)).collect();
@@ -53,6 +67,36 @@ proptest! {
         for piece in &pieces {
             connection.receive(piece);
         }
+    }
+
+    #[test]
+    fn a_value_whose_length_can_be_read_is_never_a_command(
+        verb in prop::sample::select(vec!["set", "add", "replace", "append", "prepend", "cas", "ms"]),
+        before in prop::collection::vec(storage_word(), 3),
+        after in prop::collection::vec(storage_word(), 0..24),
+        separators in prop::collection::vec(" {1,3}", 32),
+        value in prop::sample::select(vec!["flush_all", "set k 0 0 2", "ms k 2", "quit", "get a b", "", "\r\nmn"]),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
+    ) {
+        let before = if verb == "ms" { &before[..1] } else { &before[..] };
+        let len = value.len().to_string().into_bytes();
+        let mut line = verb.as_bytes().to_vec();
+        let words = before.iter().chain([&len]).chain(&after);
+        for (separator, word) in separators.iter().zip(words) {
+            line.extend_from_slice(separator.as_bytes());
+            line.extend_from_slice(word);
+        }
+        let sent = [&line[..], b"\r\n", value.as_bytes(), b"\r\nmn\r\n"].concat();
+        let events = cut(&sent, &cuts);
+        let taken = match &events[..] {
+            [Event::Command(_), Event::Data(data), Event::Command(last)] => data == value.as_bytes() && last == "MetaNoop",
+            [Event::Rejected { .. }, Event::Swallowed(bytes), Event::Command(last)] => {
+                *bytes == value.len() as u64 + 2 && last == "MetaNoop"
+            }
+            [Event::Closed(ParseError::LineTooLong)] => sent.len() > Limits::default().line_bytes_max,
+            _ => false,
+        };
+        prop_assert!(taken, "{}: {events:?}", sent.escape_ascii());
     }
 
     #[test]

@@ -1,15 +1,14 @@
 //! Settings of the process that memcached makes at start: limits, user, locked memory, and the files with its
 //! id and ports.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use corecached_shard::ConfigError;
-use nix::sys::wait::WaitStatus;
-use nix::unistd::{ForkResult, Pid, Uid, User};
-use rustix::pipe::PipeFlags;
+use nix::unistd::{Uid, User};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// `EX_NOUSER` of sysexits.
@@ -85,54 +84,46 @@ pub(crate) fn write_pid(file: &Path) {
     }
 }
 
-/// A process that left its terminal, while the process that was started still waits for the outcome there.
+/// The variable of the environment that tells a process that it was started for the background.
+const IN_BACKGROUND: &str = "CORECACHED_IN_BACKGROUND";
+
+/// A process that left its terminal, while the one that was started there still waits for the outcome.
 #[derive(Debug)]
-pub(crate) struct Background {
-    /// The process that was started reads the other end: a byte says that the server serves.
-    outcome: OwnedFd,
-}
+pub(crate) struct Background(());
 
 impl Background {
-    /// Goes to the background (`-d`): returns in a new process without a terminal. The process that was started
-    /// waits for it to serve or to fail, and ends with the exit code of that, so that a failure is seen.
+    /// Goes to the background (`-d`): this program is started anew with the same arguments, without a terminal,
+    /// and there this returns. The process that was started first waits for the other to serve or to fail, and
+    /// ends with the exit code of that, so that a failure is seen. A fork would do without the second start, but
+    /// is not safe code.
     ///
     /// # Errors
-    /// No process or pipe can be made.
+    /// The program cannot be started again.
     pub(crate) fn enter() -> io::Result<Self> {
-        let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-        // SAFETY: This is called before any thread is started, so that the child has all of the process.
-        match unsafe { nix::unistd::fork() }? {
-            ForkResult::Parent { child } => {
-                drop(write);
-                std::process::exit(exit_code_of(child, &read));
-            }
-            ForkResult::Child => {
-                rustix::process::setsid()?;
-                Ok(Self { outcome: write })
-            }
+        if std::env::var_os(IN_BACKGROUND).is_some() {
+            rustix::process::setsid()?;
+            return Ok(Self(()));
         }
+        let mut argv = std::env::args_os();
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0(argv.next().unwrap_or_default()).args(argv).env(IN_BACKGROUND, "1");
+        let mut other = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+        let says = other.stdout.take().map(|mut output| output.read(&mut [0]));
+        let serves = matches!(says, Some(Ok(1)));
+        let code = if serves { Some(0) } else { other.wait()?.code() };
+        std::process::exit(code.unwrap_or(i32::from(EX_OSERR)))
     }
 
-    /// Lets the process that was started end. Unless `keeps_output`, nothing is printed any more from now on.
-    pub(crate) fn serves(self, keeps_output: bool) {
-        let null = std::fs::File::options().read(true).write(true).open("/dev/null");
-        if let (false, Ok(null)) = (keeps_output, null) {
-            let _ = rustix::stdio::dup2_stdin(&null);
+    /// Lets the process that was started first end. Nothing is printed to stdout any more from now on, and
+    /// unless `keeps_log` nothing to stderr.
+    pub(crate) fn serves(self, keeps_log: bool) {
+        let _ = io::stdout().write_all(b"\n").and_then(|()| io::stdout().flush());
+        if let Ok(null) = std::fs::File::options().write(true).open("/dev/null") {
             let _ = rustix::stdio::dup2_stdout(&null);
-            let _ = rustix::stdio::dup2_stderr(&null);
+            if !keeps_log {
+                let _ = rustix::stdio::dup2_stderr(&null);
+            }
         }
-        let _ = rustix::io::write(&self.outcome, &[1]);
-    }
-}
-
-/// Waits until `child` serves or has ended. Returns the exit code that says which.
-fn exit_code_of(child: Pid, outcome: &OwnedFd) -> i32 {
-    if matches!(rustix::io::retry_on_intr(|| rustix::io::read(outcome, &mut [0])), Ok(1)) {
-        return 0;
-    }
-    match nix::sys::wait::waitpid(child, None) {
-        Ok(WaitStatus::Exited(_, code)) => code,
-        _ => i32::from(EX_OSERR),
     }
 }
 

@@ -58,15 +58,15 @@ fn reload(view: &AdminView) {
     }
 }
 
-/// Runs the server that `start` makes until a signal ends it.
+/// Runs the server that `start` makes until a signal ends it. With `background` this is a daemon.
 ///
 /// # Errors
 /// The server did not start, or it ended early.
 pub(crate) fn serve(
     config: &ServerConfig,
+    background: Option<Background>,
     start: impl FnOnce() -> Result<Server, StartError>,
 ) -> Result<(), StartError> {
-    let background = config.daemon.then(Background::enter).transpose().map_err(StartError::Daemon)?;
     if config.core_dumps {
         process::allow_core_dumps();
     }

@@ -26,7 +26,7 @@ use crate::control_group::{GroupLimits, cache_megabytes, machine_warning, memory
 use crate::cores;
 use crate::error::{EX_OSERR, LaunchError, StartError};
 use crate::launch::{Backend, Host, Launch, Secured};
-use crate::process::{self, random_seed};
+use crate::process::{self, Background, random_seed};
 use crate::recipe::{CacheRecipe, ProxyRecipe, Recipe};
 use crate::server::{Server, serve};
 use crate::udp::Udp;
@@ -41,6 +41,8 @@ const EX_TLS_FILE: u8 = 64;
 /// # Errors
 /// A setting or the system does not allow the cache to start, or the cache ended early.
 pub(crate) fn cache(mut args: CacheArgs) -> Result<(), StartError> {
+    // First, so that the process in the terminal says nothing that the other says too.
+    let background = args.daemon.then(Background::enter).transpose().map_err(StartError::Daemon)?;
     let limits = GroupLimits::read();
     if args.memory_limit.is_none()
         && let Some(limit_bytes) = limits.memory_bytes
@@ -56,7 +58,7 @@ pub(crate) fn cache(mut args: CacheArgs) -> Result<(), StartError> {
     if config.server.user.is_none() && process::is_root() {
         tracing::warn!("running as root: name the user to become (-u USER); -u root says that root is meant");
     }
-    serve(&config.server.clone(), || start_cache(config, limits))
+    serve(&config.server.clone(), background, || start_cache(config, limits))
 }
 
 /// Runs a proxy until it is stopped.
@@ -69,7 +71,7 @@ pub(crate) fn proxy(args: &ProxyArgs) -> Result<(), StartError> {
     let control = Control::start(&checked)?;
     let forwarding = Arc::new(Forwarding::new(control.snapshot(), checked.upstream.clone(), spooler));
     let reloads = !args.disable_reload_configs;
-    let served = serve(&checked.server.clone(), || start_proxy(checked, control, forwarding, reloads));
+    let served = serve(&checked.server.clone(), None, || start_proxy(checked, control, forwarding, reloads));
     if let Some(spool) = spool {
         spool.stop();
     }

@@ -30,8 +30,6 @@ pub struct ServerConfig {
     pub verbosity: u32,
     /// The user to become when the process runs as root.
     pub user: Option<String>,
-    /// Whether to run in the background.
-    pub daemon: bool,
     /// Whether to raise the limit of core files.
     pub core_dumps: bool,
     /// The file to write the process id to.

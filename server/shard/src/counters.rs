@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use corecached_engine::StoreStats;
+use corecached_engine::{FoundDead, StoreStats};
 
 macro_rules! counters {
     (
@@ -121,16 +121,16 @@ counters! {
 
 macro_rules! store_cells {
     ($($name:ident),* $(,)?) => {
-        const STORE_COUNT: usize = [$(stringify!($name)),*].len();
+        const STORE_COUNT: usize = [$(stringify!($name)),*, "expired", "flushed"].len();
 
         fn store_to_array(stats: &StoreStats) -> [u64; STORE_COUNT] {
-            let StoreStats { $($name),* } = *stats;
-            [$($name),*]
+            let StoreStats { found_dead: FoundDead { expired, flushed }, $($name),* } = *stats;
+            [$($name),*, expired, flushed]
         }
 
         fn store_from_array(values: [u64; STORE_COUNT]) -> StoreStats {
-            let [$($name),*] = values;
-            StoreStats { $($name),* }
+            let [$($name),*, expired, flushed] = values;
+            StoreStats { found_dead: FoundDead { expired, flushed }, $($name),* }
         }
     };
 }
@@ -143,8 +143,6 @@ store_cells!(
     evicted_unfetched,
     reclaimed,
     expired_unfetched,
-    found_expired,
-    found_flushed,
     segments_total,
     segments_free,
     segments_pinned,
@@ -246,8 +244,10 @@ fn since(stats: &StoreStats, reset: &StoreStats) -> StoreStats {
         evicted_unfetched: stats.evicted_unfetched.saturating_sub(reset.evicted_unfetched),
         reclaimed: stats.reclaimed.saturating_sub(reset.reclaimed),
         expired_unfetched: stats.expired_unfetched.saturating_sub(reset.expired_unfetched),
-        found_expired: stats.found_expired.saturating_sub(reset.found_expired),
-        found_flushed: stats.found_flushed.saturating_sub(reset.found_flushed),
+        found_dead: FoundDead {
+            expired: stats.found_dead.expired.saturating_sub(reset.found_dead.expired),
+            flushed: stats.found_dead.flushed.saturating_sub(reset.found_dead.flushed),
+        },
         moved_items: stats.moved_items.saturating_sub(reset.moved_items),
         moved_bytes: stats.moved_bytes.saturating_sub(reset.moved_bytes),
         out_of_memory: stats.out_of_memory.saturating_sub(reset.out_of_memory),

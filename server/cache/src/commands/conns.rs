@@ -7,10 +7,9 @@ use std::net::SocketAddr;
 use corecached_protocol::{Command, Parsed, line};
 
 use corecached_net::ConnId;
-use corecached_shard::State;
 use corecached_shard::session::PeerAddress;
+use corecached_shard::{Core, Service, Session, State};
 
-use crate::cache::{CacheCore, CacheSession};
 use crate::task::CacheTask;
 
 /// Connection numbers are unique over all shards: each shard has so many slots for connections.
@@ -24,10 +23,10 @@ pub(crate) const fn conn_number(shard: usize, conn: ConnId) -> usize {
 
 /// The lines of the connections of this shard. `asks` is the one whose client asked for them, if it is one of
 /// them.
-pub(crate) fn list<'a>(
-    core: &CacheCore,
+pub(crate) fn list<'a, S: Service<Task = CacheTask>>(
+    core: &Core<S>,
     asks: Option<ConnId>,
-    sessions: impl Iterator<Item = &'a CacheSession>,
+    sessions: impl Iterator<Item = &'a Session<S>>,
 ) -> Vec<u8> {
     let (listens, now_s) = (&core.context.network.addresses, core.now.0);
     let mut lines = Vec::new();
@@ -48,7 +47,7 @@ pub(crate) fn list<'a>(
 }
 
 /// The name that memcached has for the state of a connection.
-fn state_of(core: &CacheCore, session: &CacheSession) -> &'static str {
+fn state_of<S: Service<Task = CacheTask>>(core: &Core<S>, session: &Session<S>) -> &'static str {
     match &session.state {
         State::Task(CacheTask::Authenticate) => "conn_read",
         // What has arrived is not a whole command yet.

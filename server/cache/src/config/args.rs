@@ -60,7 +60,7 @@ pub struct CacheArgs {
     #[arg(short = 'l', long, value_name = "ADDR")]
     pub listen: Vec<String>,
 
-    /// Run as a daemon
+    /// Run in the background; returns when it serves
     #[arg(short = 'd', long)]
     pub daemon: bool,
 
@@ -138,7 +138,7 @@ pub struct CacheArgs {
     #[arg(short = 'C', long)]
     pub disable_cas: bool,
 
-    /// Length of each accept queue
+    /// Length of each accept queue; the kernel takes a negative number for its own limit
     #[arg(short = 'b', long, value_name = "NUM", default_value = "1024", allow_hyphen_values = true)]
     pub listen_backlog: String,
 

@@ -132,7 +132,6 @@ pub fn check(args: &CacheArgs) -> Result<CacheConfig, ConfigError> {
         idle_timeout_s: extended.number("idle_timeout").unwrap_or(0) as u32,
         verbosity: u32::from(args.verbose),
         user: args.user.as_deref().map(|user| user.trim().to_owned()),
-        daemon: args.daemon,
         core_dumps: args.enable_coredumps,
         pid_file: args.pidfile.as_deref().map(|path| PathBuf::from(path.trim())),
         operation: args.operate.check()?,
@@ -496,7 +495,7 @@ mod tests {
         };
         assert_eq!((path, mode), (PathBuf::from("/b"), 0o777));
         let switches = read("-C|-C|-F|-F|-A|-A|-X|-X|-W|-W|-M|-M|-k|-k|-L|-L|-r|-r|-d|-d").unwrap();
-        assert!(switches.allow_shutdown && switches.lock_memory && switches.server.daemon);
+        assert!(switches.allow_shutdown && switches.lock_memory);
         assert!(!(switches.allow_flush || switches.allow_dump || switches.allow_watch || switches.evict));
         assert!(!switches.item_limit.cas && switches.server.core_dumps);
         // Those that add up.

@@ -18,8 +18,12 @@ def run(command, **more):
 
 
 def test_memccapable(server):
-    output = run(["memccapable", "-a", "-h", server.host, "-p", str(server.port)])
-    assert output.count("[pass]") == 27 and "FAIL" not in output, output
+    command = ["memccapable", "-a", "-h", server.host, "-p", str(server.port)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
+    output = done.stdout + done.stderr
+    # They insist that a delete with a third word is an error, as it was before memcached 1.6.19.
+    failed = re.findall(r"^(.+?) *\[FAIL\]", output, re.MULTILINE)
+    assert output.count("[pass]") == 25 and failed == ["ascii delete", "ascii delete noreply"], output
 
 
 def test_memccapable_in_binary(server):

@@ -96,7 +96,6 @@ impl ProxyArgs {
             idle_timeout_s: 0,
             verbosity: u32::from(self.verbose),
             user: None,
-            daemon: false,
             core_dumps: false,
             pid_file: None,
             operation: self.operate.check()?,
