@@ -573,9 +573,10 @@ mod tests {
             assert_eq!(read(line).unwrap().memory_bytes, 64 << 20, "{line}");
         }
         // Long flags that are cut short.
-        let config =
-            read("--thr=2|--memory-l|32|--conn=7|--po=9|--listen=127.0.0.1|--verb|--disable-c|--ext=modern")
-                .unwrap();
+        let config = read(
+            "--thread=2|--memory-l|32|--conn=7|--po=9|--listen=127.0.0.1|--verb|--disable-c|--ext=modern",
+        )
+        .unwrap();
         assert_eq!((config.server.shards, config.memory_bytes), (Some(2), 32 << 20));
         assert_eq!((config.server.connections_max, config.shown.port), (7, 9));
         assert!(CacheArgs::read(["corecached", "--disable", "--memory-limits"].map(Into::into)).is_err());

@@ -247,7 +247,7 @@ fn what_memcached_survives_is_survived_and_said() {
         "2",
         "-P",
         "/nowhere/pid",
-        "--thr=1",
+        "--thread=1",
         "-l",
         "127.0.0.1",
         "stray",

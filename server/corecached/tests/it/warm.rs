@@ -110,7 +110,7 @@ fn what_was_saved_and_cannot_be_read_is_said() {
     let start = |file: &Path| Launch::new(&["-t", "2", "-u", "root", "-e", file.to_str().unwrap()]).serve();
     for (part, damage, said) in [
         ("", &b""[..], "empty, although"),
-        ("", b"{\"corecached_warm\": 1, \"state\": \"sav", "damaged"),
+        ("", b"{\"corecached_warm\": 1, \"state\": \"save", "damaged"),
         ("", &[0xff; 300], "damaged"),
         ("", b"{\"corecached_warm\": 1, \"state\": \"saved\"}", "damaged"),
         (".0", b"", "could be read"),
