@@ -118,6 +118,8 @@ lines! {
     CRAWLER_SLEEP_TOO_LONG = "CLIENT_ERROR sleep must be one second or less";
     /// `lru_crawler crawl` of empty classes.
     CRAWLER_NOT_STARTED = "NOTSTARTED no items to crawl";
+    /// A proxy: a key is too long.
+    BAD_KEY = "CLIENT_ERROR bad key";
     /// A proxy: the command does not exist or is malformed. The connection closes.
     MALFORMED_REQUEST = "CLIENT_ERROR malformed request";
     /// A proxy: `flush_all` where it is not enabled.

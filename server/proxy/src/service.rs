@@ -6,7 +6,7 @@ use std::sync::Arc;
 use corecached_net::Event;
 use corecached_net::tls::SecureDriver;
 use corecached_protocol::{
-    BadDataChunk, Command, CommandHead, Exptime, Parsed, Rejected, data_block, line, text,
+    BadDataChunk, Command, CommandHead, Exptime, ParseError, Parsed, Rejected, data_block, line, text,
 };
 use corecached_shard::batch::Ready;
 use corecached_shard::config::ItemLimit;
@@ -61,14 +61,16 @@ impl Proxy {
             }
             Command::Quit => session.state = State::Closing,
             Command::Verbosity { noreply, .. } => core.say_unless(session, noreply, line::OK),
-            Command::FlushAll { .. } if !self.options.allow_flush => {
-                core.say(session, line::COMMAND_DISABLED);
+            Command::FlushAll { noreply, .. } if !self.options.allow_flush => {
+                core.say_unless(session, noreply, line::COMMAND_DISABLED);
             }
             Command::FlushAll { delay, noreply } => {
                 core.wait_for_replies(session, ProxyBarrier::FlushDestinations { delay, noreply });
             }
             Command::Stats { words } => match StatsGroup::parse(words) {
                 Some(group) => core.wait_for_replies(session, ProxyBarrier::Stats(group)),
+                // Agents ask a memcached for these. A proxy has nothing to list there.
+                None if MEMCACHED_STATS.contains(&words) => core.say(session, line::END),
                 None => core.say(session, line::BAD_STATS_COMMAND),
             },
             _ => core.say(session, line::COMMAND_NOT_SUPPORTED),
@@ -112,6 +114,23 @@ impl Proxy {
             Parsed::NeedMore => Step::NeedMore,
         }
     }
+}
+
+/// The groups of statistics that only a memcached has.
+const MEMCACHED_STATS: [&[u8]; 5] = [b"items", b"slabs", b"sizes", b"settings", b"conns"];
+
+/// Whether what follows a line that was refused for `error` may belong to the same request.
+const fn leaves_its_end_open(error: ParseError) -> bool {
+    matches!(
+        error,
+        ParseError::UnknownCommand
+            | ParseError::LineTooShort
+            | ParseError::MissingArgument
+            | ParseError::BadValueLen
+            | ParseError::LineTooLong
+            | ParseError::Http
+            | ParseError::BadMagic
+    )
 }
 
 /// What a session does once all of its earlier replies have been sent.
@@ -248,10 +267,24 @@ impl Service for Proxy {
         }
     }
 
-    /// Closes the connection, as mcrouter does: what follows might be taken for something it is not.
-    fn reject(&mut self, core: &mut Core<Self>, session: &mut Session<Self>, _: &Rejected) {
-        core.say(session, line::MALFORMED_REQUEST);
-        session.state = State::Closing;
+    /// Answers what is wrong with a line and goes on behind it. When that is not known to be the end of the
+    /// request, because the line is no command or its value has no length, the connection closes, as in mcrouter.
+    fn reject(&mut self, core: &mut Core<Self>, session: &mut Session<Self>, rejected: &Rejected) {
+        let answer = match rejected.error {
+            ParseError::RestOfLine => return,
+            ParseError::KeyTooLong => line::BAD_KEY,
+            error if rejected.swallow == 0 && leaves_its_end_open(error) => {
+                core.say(session, line::MALFORMED_REQUEST);
+                session.malformed = true;
+                session.state = State::Closing;
+                return;
+            }
+            error => error.line(),
+        };
+        core.say_unless(session, rejected.noreply, answer);
+        if rejected.swallow > 0 {
+            session.state = State::Swallow(rejected.swallow);
+        }
     }
 
     fn resume(&mut self, _: &mut Core<Self>, session: &mut Session<Self>, _: &[u8]) -> Step {

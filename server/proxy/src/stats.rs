@@ -399,4 +399,13 @@ fn general(
     for (name, number) in counters {
         put(name, number);
     }
+    // As clients of a memcached expect them.
+    let command = |name: &str| counters.get(&format!("cmd_{name}_count")).copied().unwrap_or_default();
+    put("cmd_get", &(command("get") + command("gets") + command("gat") + command("gats")));
+    put("cmd_set", &["set", "add", "replace", "append", "prepend", "cas"].map(command).iter().sum::<u64>());
+    put("get_hits", &sum(|s| s.found));
+    put("get_misses", &sum(|s| s.not_found));
+    put("curr_connections", &server.network.admission.open());
+    put("total_connections", &server.network.admission.accepted());
+    put("threads", &server.cells.len());
 }

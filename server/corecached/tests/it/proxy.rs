@@ -95,6 +95,51 @@ fn every_kind_of_command_goes_through() {
 }
 
 #[test]
+fn a_refused_line_is_answered_and_the_connection_goes_on() {
+    everywhere(|backend, shards| {
+        let caches = caches(2);
+        let proxy = proxy(backend, shards, &["--config-str", &config(&addresses(&caches))]);
+        let mut client = Client::connect(&proxy);
+        client.check("set good 0 0 1\r\nx\r\n", "STORED\r\n");
+        let good = "VALUE good 0 1\r\nx\r\nEND\r\n";
+        let long = "k".repeat(251);
+        for (refused, answer) in [
+            (format!("get {long}"), "CLIENT_ERROR bad key\r\n"),
+            (format!("get good {long} good"), "CLIENT_ERROR bad key\r\n"),
+            (format!("gat 0 {long}"), "CLIENT_ERROR bad key\r\n"),
+            (format!("set {long} 0 0 9\r\nflush_all"), "CLIENT_ERROR bad key\r\n"),
+            (format!("set {long} 0 0 9 noreply\r\nflush_all"), ""),
+            (format!("delete {long}"), "CLIENT_ERROR bad key\r\n"),
+            (format!("delete {long} noreply"), ""),
+            (format!("mg {long} v"), "CLIENT_ERROR bad key\r\n"),
+            ("set good x 0 9\r\nflush_all".into(), "CLIENT_ERROR bad command line format\r\n"),
+            ("cas good 0 0 9\r\nflush_all".into(), "CLIENT_ERROR bad command line format\r\n"),
+            ("ms good 9 !\r\nflush_all".into(), "CLIENT_ERROR invalid flag\r\n"),
+            ("mg good !".into(), "CLIENT_ERROR invalid flag\r\n"),
+            ("incr good -1".into(), "CLIENT_ERROR invalid numeric delta argument\r\n"),
+            ("incr good -1 noreply".into(), ""),
+            ("touch good x".into(), "CLIENT_ERROR invalid exptime argument\r\n"),
+            ("gat x good".into(), "CLIENT_ERROR invalid exptime argument\r\n"),
+            ("flush_all".into(), "SERVER_ERROR Command disabled\r\n"),
+            ("flush_all noreply".into(), ""),
+            ("flush_all x noreply".into(), ""),
+            ("stats items".into(), "END\r\n"),
+            ("stats slabs".into(), "END\r\n"),
+            ("get /no/where/good".into(), "SERVER_ERROR RootRoute: No rh found\r\n"),
+            ("gets /no/where/good good".into(), "SERVER_ERROR RootRoute: No rh found\r\n"),
+            ("delete nothing 100".into(), "NOT_FOUND\r\n"),
+        ] {
+            client.check(format!("get good\r\n{refused}\r\nget good\r\n"), format!("{good}{answer}{good}"));
+        }
+        for closes in ["nonsense", "get", "set good 0 0", "set good 0 0 -1", "GET / HTTP/1.1", "a"] {
+            let mut client = Client::connect(&proxy);
+            client.send(format!("{closes}\r\nflush_all\r\n"));
+            assert_eq!(client.rest(), b"CLIENT_ERROR malformed request\r\n", "{closes}");
+        }
+    });
+}
+
+#[test]
 fn a_flush_stands_between_what_one_client_asked_before_and_after() {
     everywhere(|backend, shards| {
         let caches = caches(2);

@@ -1,6 +1,6 @@
 //! What a client gets in place of an error.
 
-use corecached_protocol::Reply;
+use corecached_protocol::{ErrorKind, Reply};
 
 /// The error downgrade of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +18,8 @@ impl ErrorDowngrade {
     #[must_use]
     pub fn apply(self, reply: Reply) -> Reply {
         match (self, &reply) {
+            // A mistake of the client's, which a miss would hide for ever.
+            (_, Reply::Error { kind: ErrorKind::BadKey, .. }) => reply,
             (Self::Miss, Reply::Error { .. }) => Reply::Miss,
             (Self::NotFound, Reply::Error { .. }) => Reply::NotFound,
             _ => reply,

@@ -129,7 +129,7 @@ impl Execution {
             None if tree.send_invalid_route_to_default => {
                 return self.start_rekeyed(routes, default, request, split, parent);
             }
-            None => outcome::local_error("RootRoute: No rh found"),
+            None => outcome::no_route(),
         };
         self.work.push_back(Work::Deliver { parent, reply });
     }

@@ -110,6 +110,11 @@ pub(super) const fn bad_key() -> Reply {
     Reply::Error { kind: ErrorKind::BadKey, line: Bytes::from_static(b"CLIENT_ERROR bad key") }
 }
 
+/// The routing prefix of the key is not configured: the key can be sent nowhere.
+pub(super) const fn no_route() -> Reply {
+    Reply::Error { kind: ErrorKind::BadKey, line: Bytes::from_static(b"SERVER_ERROR RootRoute: No rh found") }
+}
+
 /// What an empty server would answer.
 pub(super) fn null(request: &OwnedRequest) -> Reply {
     let Some((verb, flags)) = request.meta() else {
