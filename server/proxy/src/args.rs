@@ -35,15 +35,16 @@ const EX_VALUE: u8 = 1;
     name = "corecached proxy",
     bin_name = "corecached proxy",
     disable_version_flag = true,
-    args_override_self = true
+    args_override_self = true,
+    infer_long_args = true
 )]
 pub struct ProxyArgs {
     /// Ports to listen on, separated by commas
-    #[arg(short = 'p', long, value_name = "PORTS", value_delimiter = ',', default_value = "5000")]
+    #[arg(short = 'p', long, value_name = "PORTS", value_delimiter = ',', default_value = "5000", action = ArgAction::Set)]
     pub port: Vec<String>,
 
     /// Addresses to listen on, separated by commas [default: all]
-    #[arg(long, value_name = "ADDRS", value_delimiter = ',')]
+    #[arg(long, value_name = "ADDRS", value_delimiter = ',', action = ArgAction::Set)]
     pub listen_addresses: Vec<String>,
 
     /// Unix socket to listen on instead of TCP
@@ -51,7 +52,7 @@ pub struct ProxyArgs {
     pub unix_domain_sock: Option<String>,
 
     /// Ports to listen on for TLS, separated by commas
-    #[arg(long, value_name = "PORTS", value_delimiter = ',')]
+    #[arg(long, value_name = "PORTS", value_delimiter = ',', action = ArgAction::Set)]
     pub ssl_port: Vec<String>,
 
     /// Certificates of the authorities that sign those of destinations with use_ssl; and of clients, if they must show one
@@ -111,7 +112,7 @@ pub struct ProxyArgs {
     pub config_str: Option<String>,
 
     /// Values for %name% in the configuration, name:value, separated by commas
-    #[arg(long, value_name = "PARAMS", value_delimiter = ',')]
+    #[arg(long, value_name = "PARAMS", value_delimiter = ',', action = ArgAction::Set)]
     pub config_params: Vec<String>,
 
     /// Check the configuration and exit; "run" checks and goes on
@@ -273,6 +274,18 @@ pub struct ProxyArgs {
     /// Print the version and exit
     #[arg(short = 'V', long)]
     pub version: bool,
+
+    /// Words that are neither options nor values: mcrouter's flavor.
+    #[arg(hide = true)]
+    pub stray: Vec<String>,
+
+    /// An option that cannot be left out, its value, and the remedy.
+    #[arg(skip)]
+    pub refused: Option<(String, String, String)>,
+
+    /// Options without effect that somebody may rely on, and what that means.
+    #[arg(skip)]
+    pub relied_on: Vec<(&'static str, &'static str)>,
 
     /// `--async-dir` was given.
     #[arg(skip)]

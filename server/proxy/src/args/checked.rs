@@ -70,6 +70,18 @@ impl ProxyArgs {
     /// # Errors
     /// The first option that cannot be used, with its value and the remedy.
     pub fn check(&self) -> Result<CheckedProxy, ConfigError> {
+        if let Some((option, value, remedy)) = &self.refused {
+            return Err(ConfigError::new(option, value, remedy, EX_VALUE));
+        }
+        for (option, meaning) in &self.relied_on {
+            tracing::warn!("--{option} has no effect: {meaning}");
+        }
+        for word in self.stray.iter().filter(|word| !word.trim().is_empty()) {
+            tracing::warn!(
+                "{word:?} is neither an option nor the value of one, and changes nothing: flavors do not exist here, so \
+                 write their options on the command line"
+            );
+        }
         if self.core_aware {
             tracing::warn!(
                 "--core-aware is gone, and changes nothing: it cost the caches more CPU than it saved; leave it out"
@@ -230,19 +242,22 @@ impl ProxyArgs {
 
     fn source(&self) -> Result<ConfigSource, ConfigError> {
         let file = |path: &str| ConfigSource::File(PathBuf::from(path));
+        let given = [self.config.is_some(), self.config_file.is_some(), self.config_str.is_some()];
+        if given.iter().filter(|given| **given).count() > 1 {
+            let taken = if self.config.is_some() { "--config" } else { "--config-file" };
+            tracing::warn!(
+                "of --config, --config-file and --config-str {taken} counts, as in mcrouter: leave the others out"
+            );
+        }
         match (&self.config, &self.config_file, &self.config_str) {
-            (Some(config), None, None) => Ok(match config.trim().strip_prefix("file:") {
+            (Some(config), _, _) => Ok(match config.trim().strip_prefix("file:") {
                 Some(path) => file(path),
                 None => ConfigSource::Text(config.clone()),
             }),
-            (None, Some(path), None) => Ok(ConfigSource::File(path.clone())),
+            (None, Some(path), _) => Ok(ConfigSource::File(path.clone())),
             (None, None, Some(text)) => Ok(ConfigSource::Text(text.clone())),
             (None, None, None) => {
                 Err(ConfigError::new("--config-file", "", "name the file with pools and routes", EX_VALUE))
-            }
-            _ => {
-                let remedy = "give one of --config, --config-file and --config-str";
-                Err(ConfigError::new("--config-file", "", remedy, EX_VALUE))
             }
         }
     }
