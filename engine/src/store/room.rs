@@ -36,6 +36,9 @@ const PACE_TENTHS: usize = 13;
 const SPARSE_FRACTION: usize = 4;
 /// Without eviction a segment is compacted if that gains at least its size divided by this.
 const COMPACTION_GAIN_FRACTION: usize = 8;
+/// A piece is kept in a segment of its own if it leaves at most the segment divided by this without use. With
+/// all pieces kept there, values of 50,000 bytes used 60 % of a store of 32 MiB, and 77 % with this bound.
+const WASTE_FRACTION: usize = 8;
 /// Segments that one search for the sparsest looks at. It takes 3 microseconds, and covers all segments of a
 /// store that was not made larger since it started.
 const SPARSE_LOOKS: u32 = 2048;
@@ -394,13 +397,17 @@ impl<I: Index> Store<I> {
     }
 
     /// Drops or moves the item at `at`. False if it has to be kept and there is no room to move it.
+    ///
+    /// The record of a large item is moved within its queue: whether the item is dropped is decided at its
+    /// pieces. One segment holds the records of hundreds of large items, and to drop them all would empty most
+    /// of the store to free one segment.
     fn scan_item(&mut self, at: Location, hash: u64, queue: Queue, keep_all: bool, now: Seconds) -> bool {
         let Some(slot) = self.index.find(hash, |other| other == at) else { return true };
         if self.is_dead(at, now) {
             self.reclaim(hash, at);
             return true;
         }
-        if keep_all {
+        if keep_all || self.record(at).is_large() {
             let fields = self.record(at).fields();
             let moved = self.rewrite_to(hash, at, fields, queue, Some(slot.frequency), Purpose::Move, now);
             return moved.is_some() || self.drop_if_allowed(hash, at);
@@ -444,7 +451,7 @@ impl<I: Index> Store<I> {
         }
     }
 
-    /// Moves an item to the main queue. A piece with a segment of its own is moved with the segment and not
+    /// Moves an item to the main queue. A piece that fills a segment of its own is moved with it and not
     /// copied, so that of a large item only the record and the pieces in a few part-filled segments are
     /// copied.
     ///
@@ -454,12 +461,16 @@ impl<I: Index> Store<I> {
         let fields = self.record(at).fields();
         let head = self.rewrite_to(hash, at, fields, Queue::Main, Some(frequency), Purpose::Move, now);
         let head = head.ok_or(at)?;
+        let segment_bytes = self.log.segments.segment_bytes();
         for ordinal in 0..self.record(head).piece_count() {
             let piece = self.record(head).piece(ordinal);
             let number = self.log.segments.segment_of(piece.offset());
             let bytes = Piece::bytes(Piece::read(&self.log.arena, piece).len);
             let segment = &self.log.segments[number];
-            if segment.live as usize == bytes && !segment.open {
+            if segment.live as usize == bytes
+                && !segment.open
+                && segment_bytes - bytes <= segment_bytes / WASTE_FRACTION
+            {
                 // If it is being scanned, it goes to the main queue when the scan ends.
                 if segment.state != SegmentState::Scanned {
                     self.log.segments.detach(number);

@@ -1,7 +1,7 @@
 //! Values larger than a segment: pieces, uploads, pins.
 
 use super::support::{Bench, stored};
-use crate::{NoMemory, StoreHow, Stored};
+use crate::{NoMemory, Seconds, StoreHow, Stored};
 
 fn bytes(len: usize, seed: usize) -> Vec<u8> {
     (0..len).map(|n| (n * 31 + n / 253 + seed) as u8).collect()
@@ -115,6 +115,53 @@ fn a_large_value_that_is_read_stays_and_one_that_is_not_goes() {
     }
     assert!(bench.get("unread").is_none());
     bench.store.check_invariants();
+}
+
+/// Stores the value as a server does that receives it in parts.
+fn upload(bench: &mut Bench, key: &str, value: &[u8], life_s: Option<u32>) {
+    let mut upload = bench.store.upload_begin(value.len(), bench.now).unwrap();
+    for part in value.chunks(16 << 10) {
+        bench.store.upload_write(&mut upload, part, bench.now).unwrap();
+    }
+    let expires = life_s.map(|life_s| Seconds(bench.now.0 + life_s));
+    let (key, how) = (bench.key(key.as_bytes()), StoreHow { expires, ..StoreHow::default() });
+    assert!(stored(bench.store.upload_commit(upload, key, &how, bench.now)));
+}
+
+/// Fills a store four times over and returns the fewest bytes of it, in percent, that items took at any time
+/// after the first eviction. `small` items of 100 bytes go before each value; every `read`th value is read
+/// three times, if `read` is not 0.
+fn least_percent(len: usize, small: usize, read: usize, life_s: Option<u32>) -> u64 {
+    let memory_bytes = 32 << 20;
+    let mut bench = Bench::new(memory_bytes);
+    let (value, mut least) = (bytes(len, 1), 100);
+    for n in 0..4 * memory_bytes / (len + 150 * small) {
+        for other in 0..small {
+            bench.set_for(&format!("small:{n}:{other}"), &[7; 100], 1 << 20);
+        }
+        upload(&mut bench, &format!("k{n}"), &value, life_s.map(|life_s| life_s + (n % 7) as u32 * 3_600));
+        for _ in 0..if read > 0 && n % read == 0 { 3 } else { 0 } {
+            let _ = bench.get(&format!("k{n}"));
+        }
+        let stats = bench.store.stats();
+        if stats.evictions > 0 {
+            least = least.min(stats.bytes * 100 / memory_bytes as u64);
+        }
+    }
+    bench.store.check_invariants();
+    least
+}
+
+#[test]
+fn making_room_for_a_large_value_leaves_the_others() {
+    for len in [5_000, 8_000, 16_000, 50_000, 100_000, 900_000] {
+        for (small, read, life_s) in
+            [(0, 0, None), (0, 2, None), (0, 1, None), (30, 0, None), (30, 3, Some(60)), (0, 0, Some(86_400))]
+        {
+            let least = least_percent(len, small, read, life_s);
+            assert!(least >= 70, "{len} bytes, {small} small, every {read}th read, {life_s:?}: {least} %");
+        }
+    }
 }
 
 /// Two stores with an item "k" of 200,000 bytes each, at the same location.
