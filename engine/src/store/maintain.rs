@@ -133,6 +133,11 @@ impl<I: Index> Store<I> {
         self.log.segments.due_next().map(Seconds)
     }
 
+    /// The highest memory limit, bytes, that [`Store::set_memory_bytes`] takes.
+    pub fn memory_bytes_max(&self) -> usize {
+        self.log.arena.len().min(MEMORY_BYTES_MAX)
+    }
+
     /// Changes the memory limit. A higher limit, up to eight times the limit at start and 16 GiB, has effect
     /// at once. To a lower one the store shrinks gradually, in `maintain` and writes.
     ///
@@ -144,7 +149,7 @@ impl<I: Index> Store<I> {
         if bytes < MEMORY_BYTES_MIN || bytes / 2 < self.config.value_bytes_max {
             return bad("keep at least 1 MiB and twice value_bytes_max");
         }
-        if bytes > self.log.arena.len().min(MEMORY_BYTES_MAX) {
+        if bytes > self.memory_bytes_max() {
             return bad("restart with this limit: it is past the address space reserved at start");
         }
         self.config.memory_bytes = bytes;

@@ -557,8 +557,9 @@ impl<I: Index> Store<I> {
     }
 
     /// Takes a unique that a client chose, and raises the counter above it, so that the uniques of this key
-    /// rise even if the item is removed and stored again. A number in the upper half of all numbers does not
-    /// raise the counter, which would soon overflow: above it uniques rise only as long as the item lives.
+    /// rise even if the item is removed and stored again. A number of [`CHOSEN_CAS_MAX`] or more does not
+    /// raise the counter: the uniques of all other keys would rise past what clients read that use signed
+    /// numbers. There uniques rise only as long as the item lives.
     fn chosen_cas(&mut self, requested: u64) -> u64 {
         if requested < CHOSEN_CAS_MAX {
             self.cas_next = self.cas_next.max(requested + 1);
@@ -617,7 +618,7 @@ impl<I: Index> Store<I> {
 const SEGMENTS_MIN: usize = 8;
 
 /// A cas unique that a client chose raises the counter if it is below this.
-const CHOSEN_CAS_MAX: u64 = 1 << 63;
+const CHOSEN_CAS_MAX: u64 = 1 << 62;
 
 /// Memory is scarce to the index once no more than the segments divided by this may still be opened. That
 /// leaves time to shrink before items have to be dropped for it.

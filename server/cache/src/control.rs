@@ -192,7 +192,12 @@ impl Cache {
         let slice = bytes.map(|bytes| bytes / core.mesh.shards());
         match slice {
             _ if megabytes < 8 => core.say_unless(session, noreply, line::MEMLIMIT_TOO_SMALL),
-            Some(slice) if self.context.config.slice_limit_fits(slice) => {
+            Some(slice)
+                if self.context.config.slice_limit_fits(slice) && slice <= self.store.memory_bytes_max() =>
+            {
+                tracing::warn!(
+                    "cache_memlimit: the memory limit is {megabytes} MB now, until the next start"
+                );
                 self.context.memory.set_limit_bytes(slice * core.mesh.shards());
                 let then = if noreply { CacheThen::Silence } else { CacheThen::Line(line::OK) };
                 let bytes = self.context.memory.slice_bytes();

@@ -66,7 +66,8 @@ fn plan_cache_on(config: &CacheConfig, allowed: &[CoreId], quota: usize) -> Plan
     if shards != wanted {
         let (memory, item) = (config.memory_bytes >> 20, item_bytes_max >> 10);
         notes.push(format!(
-            "{shards} shards instead of {wanted}: -m {memory} (MB) with items of up to {item} KB (-I) allows no more"
+            "{shards} shards (-t) instead of {wanted}: each needs twice the largest item, and -m is {memory} MB with \
+             items of up to {item} KB: raise -m, or lower -I or -t"
         ));
     }
     plan_on(allowed, quota, shards, notes)

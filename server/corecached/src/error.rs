@@ -23,6 +23,9 @@ pub(crate) enum StartError {
     /// A shard ended while the server ran.
     #[error("a shard ended: {0}")]
     Shard(io::Error),
+    /// A graceful stop could not save the contents.
+    #[error("-e: contents are not kept: the lines above say why")]
+    NotKept,
 }
 
 impl StartError {
@@ -30,7 +33,7 @@ impl StartError {
     pub(crate) const fn exit_code(&self) -> u8 {
         match self {
             Self::Config(error) => error.exit_code,
-            Self::Daemon(_) | Self::Signals(_) | Self::Shard(_) => EX_OSERR,
+            Self::Daemon(_) | Self::Signals(_) | Self::Shard(_) | Self::NotKept => EX_OSERR,
         }
     }
 }

@@ -38,8 +38,9 @@ impl Server {
         }
         if let (Role::Cache(cache), Ok(())) = (&self.view.role, &outcome)
             && let Some(warm) = &cache.warm
+            && !warm.conclude()
         {
-            warm.conclude();
+            outcome = Err(StartError::NotKept);
         }
         if let Some(path) = &self.unix_socket {
             let _ = std::fs::remove_file(path);

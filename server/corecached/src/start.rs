@@ -171,7 +171,9 @@ fn start_cache(mut config: CacheConfig, limits: GroupLimits) -> Result<Server, S
     if context.config.lock_memory
         && let Err(error) = process::lock_memory()
     {
-        tracing::warn!("-k: memory is not locked: {error}");
+        tracing::warn!(
+            "-k: memory is not locked: {error}; lift the limit on locked memory (ulimit -l unlimited, LimitMEMLOCK=infinity in a unit), or leave -k out"
+        );
     }
     Ok(starting.finish(&context.config.server, view, hosts, &role))
 }
@@ -358,8 +360,11 @@ impl Starting {
             }
         }
         let (shards, backend) = (view.server.cells.len(), &view.server.network.backend);
-        let addresses = &self.bound.addresses;
-        tracing::info!("listening on {addresses:?}, {shards} shards, {role}, backend {backend}");
+        let place = match &config.listen {
+            Listen::Unix { path, .. } => path.display().to_string(),
+            Listen::Tcp(_) => format!("{:?}", self.bound.addresses),
+        };
+        tracing::info!("listening on {place}, {shards} shards, {role}, backend {backend}");
         if !config.without_effect.is_empty() {
             tracing::info!("accepted without effect here: {}", config.without_effect.join(" "));
         }

@@ -89,7 +89,7 @@ pub struct CacheArgs {
     #[arg(short = 'k', long)]
     pub lock_memory: bool,
 
-    /// Log more; repeat to log still more
+    /// Log more; -vv more again, but no commands of clients: the watch command shows these
     #[arg(short = 'v', long, action = ArgAction::Count)]
     pub verbose: u8,
 

@@ -62,6 +62,9 @@ pub fn check(args: &CacheArgs) -> Result<CacheConfig, ConfigError> {
         .memory_limit
         .as_deref()
         .map_or(Ok(MEGABYTES), |text| number("-m", text, 1, usize::MAX / MIB, EX_USAGE))?;
+    if let Some(text) = &args.memory_limit {
+        warn_of_units(text, megabytes);
+    }
     let memory_bytes = megabytes * MIB;
     if item_bytes_max > memory_bytes / 2 {
         let remedy =
@@ -163,14 +166,15 @@ pub fn check(args: &CacheArgs) -> Result<CacheConfig, ConfigError> {
 /// The addresses of `-U`: its port on each address that TCP listens on.
 fn udp_addresses(args: &CacheArgs, listen: &Listen) -> Result<Vec<ListenAddress>, ConfigError> {
     let Some(port) = port("-U", &args.udp_port)? else { return Ok(Vec::new()) };
-    let Listen::Tcp(addresses) = listen else { return Ok(Vec::new()) };
+    if matches!(listen, Listen::Unix { .. }) {
+        return Ok(Vec::new());
+    }
+    let protocol = ListenerProtocol { usage: Usage::Plain, ..ListenerProtocol::default() };
+    // Those of `-l` also with `-p 0`, when there is no TCP.
+    let addresses = listed_addresses(args, protocol, port)?;
     let mut ips: Vec<(IpAddr, usize)> =
         addresses.iter().map(|address| (address.socket_address.ip(), address.entry)).collect();
     ips.dedup();
-    if ips.is_empty() {
-        ips.extend(ALL_ADDRESSES.map(|ip| (ip, 0)));
-    }
-    let protocol = ListenerProtocol { usage: Usage::Plain, ..ListenerProtocol::default() };
     let on_port = |(ip, entry)| ListenAddress { socket_address: SocketAddr::new(ip, port), protocol, entry };
     Ok(ips.into_iter().map(on_port).collect())
 }
@@ -373,14 +377,23 @@ fn listen(args: &CacheArgs, protocol: ListenerProtocol) -> Result<Listen, Config
         (None, Some(udp)) => Some(udp),
         (None, None) => Some(PORT),
     };
-    let Some(port) = port.or_else(|| (!args.listen.is_empty()).then_some(0)) else {
+    let Some(port) = port else {
         if udp.is_none() {
             tracing::warn!(
-                "-p 0: no client can connect: give a port (-1 takes a free one), an address with a port (-l), or a file (-s)"
+                "-p 0: no client can connect, on the addresses of -l neither: give a port (-1 takes a free one), or a file (-s)"
             );
         }
         return Ok(Listen::Tcp(Vec::new()));
     };
+    Ok(Listen::Tcp(listed_addresses(args, protocol, port)?))
+}
+
+/// The addresses of `-l`, on `port` where they name none; all addresses of the machine without `-l`.
+fn listed_addresses(
+    args: &CacheArgs,
+    protocol: ListenerProtocol,
+    port: u16,
+) -> Result<Vec<ListenAddress>, ConfigError> {
     let mut addresses: Vec<ListenAddress> = Vec::new();
     let listed = args.listen.iter().flat_map(|list| list.split([',', ';'])).map(str::trim);
     for (entry, text) in listed.filter(|text| !text.is_empty()).enumerate() {
@@ -404,7 +417,21 @@ fn listen(args: &CacheArgs, protocol: ListenerProtocol) -> Result<Listen, Config
         let remedy = format!("give at most {LISTENERS_MAX} addresses, these are {}", addresses.len());
         return Err(ConfigError::new("-l", &args.listen.join(","), &remedy, EX_USAGE));
     }
-    Ok(Listen::Tcp(addresses))
+    Ok(addresses)
+}
+
+/// Warns when `-m` has a unit other than megabytes, which is ignored: it counts as `megabytes`.
+fn warn_of_units(text: &str, megabytes: usize) {
+    let (_, unit) = leading_number(text.trim());
+    let meant = match unit.trim_start().bytes().next() {
+        Some(b'g' | b'G') => megabytes.saturating_mul(1 << 10),
+        Some(b't' | b'T') => megabytes.saturating_mul(1 << 20),
+        Some(b'k' | b'K') => megabytes.div_ceil(1 << 10),
+        _ => return,
+    };
+    tracing::warn!(
+        "-m counts megabytes: {text} are {meant}: give -m {meant}, unless {megabytes} MB are meant"
+    );
 }
 
 /// Resolves an address such as `*`, `1.2.3.4`, `::1`, `[::1]:11211`, `name` or `name:11211`.
@@ -588,7 +615,7 @@ mod tests {
 
     #[test]
     fn no_port_is_no_listener_and_an_address_that_is_given_twice_is_one() {
-        for line in ["-p|0", "-p|0|-U|0", "-p|abc", "-p| "] {
+        for line in ["-p|0", "-p|0|-U|0", "-p|abc", "-p| ", "-p|0|-l|127.0.0.1", "-p|0|-U|9|-l|[::1]:8"] {
             assert_eq!(read(line).unwrap().server.listen, Listen::Tcp(Vec::new()), "{line}");
         }
         let addresses = |line| match read(line).unwrap().server.listen {
@@ -598,6 +625,8 @@ mod tests {
             Listen::Unix { .. } => panic!("on TCP"),
         };
         let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let datagrams = read("-p|0|-U|9|-l|127.0.0.1:8").unwrap().udp;
+        assert_eq!(datagrams.iter().map(|at| at.socket_address).collect::<Vec<_>>(), [at("127.0.0.1:9")]);
         let one = [(at("127.0.0.1:11211"), 0)];
         for line in ["-l|127.0.0.1|-l|127.0.0.1", "-l|127.0.0.1,127.0.0.1:11211"] {
             assert_eq!(addresses(line), one, "{line}");

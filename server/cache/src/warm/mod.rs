@@ -13,12 +13,14 @@ mod part;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use corecached_engine::{Key, KeyHasher, Seconds, Store};
 use serde_json::{Value, json};
+use xxhash_rust::xxh3::xxh3_64;
 
 use corecached_shard::owner_of;
 
@@ -63,7 +65,9 @@ impl Found {
             return Self::Unreadable;
         }
         match value.get("state").and_then(Value::as_str) {
-            Some("saved") => Manifest::from_json(&value).map_or(Self::Unreadable, Self::Saved),
+            Some("saved") => Manifest::from_json(&value)
+                .filter(|manifest| value == manifest.to_json())
+                .map_or(Self::Unreadable, Self::Saved),
             Some("running") => Self::NotSaved,
             _ => Self::Unreadable,
         }
@@ -88,7 +92,13 @@ impl Manifest {
     fn to_json(self) -> Value {
         let Self { seed, parts, items, cas_next, flush_at } = self;
         json!({"corecached_warm": VERSION, "state": "saved", "seed": seed, "parts": parts, "items": items,
-               "cas_next": cas_next, "flush_at": flush_at})
+               "cas_next": cas_next, "flush_at": flush_at, "xxh3": self.checksum()})
+    }
+
+    /// A checksum of the fields. With it a change of one digit is found, which would still be a manifest: with
+    /// another `flush_at` items would live on that were flushed.
+    fn checksum(&self) -> u64 {
+        xxh3_64(format!("{:?}", (self.seed, self.parts, self.items, self.cas_next, self.flush_at)).as_bytes())
     }
 }
 
@@ -110,6 +120,8 @@ pub struct Warm {
     saved: Option<Manifest>,
     /// Items that were read from the parts.
     items_read: AtomicU64,
+    /// Items of these that were evicted again while others were read, since memory was full.
+    items_evicted: AtomicU64,
     /// The stop that follows is a graceful one.
     graceful: AtomicBool,
     /// For each shard the part that it has written.
@@ -123,7 +135,11 @@ impl Warm {
     /// # Errors
     /// When FILE cannot be read and written, or another process uses it.
     pub fn open(path: &Path, seed: u64) -> io::Result<Self> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        // Anything but a file, a pipe for one, could keep the open waiting for ever.
+        if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+            return Err(io::Error::other("not a regular file"));
+        }
+        let file = private().read(true).write(true).create(true).truncate(false).open(path)?;
         file.try_lock().map_err(|error| match error {
             fs::TryLockError::WouldBlock => io::Error::other("another process uses it"),
             fs::TryLockError::Error(error) => error,
@@ -139,7 +155,9 @@ impl Warm {
                 "{shown}: the process before was not stopped gracefully (by SIGUSR1), or could not save: starting empty"
             ),
             Found::Unreadable if file.metadata()?.len() > 0 => {
-                tracing::warn!("{shown}: damaged, or not written by this program: starting empty");
+                tracing::warn!(
+                    "{shown}: damaged, or not written by this program: starting empty, and it is overwritten"
+                );
             }
             Found::Unreadable if part::is_part(&part_path(path, 0)) => tracing::warn!(
                 "{shown}: empty, although a process before saved contents beside it: starting without them"
@@ -150,12 +168,14 @@ impl Warm {
             Found::Saved(saved) => Some(saved),
             _ => None,
         };
+        probe(&part_path(path, 0))?;
         Ok(Self {
             path: path.to_owned(),
             file: Mutex::new(file),
             seed: saved.map_or(seed, |saved| saved.seed),
             saved,
             items_read: AtomicU64::new(0),
+            items_evicted: AtomicU64::new(0),
             graceful: AtomicBool::new(false),
             written: Mutex::default(),
         })
@@ -206,6 +226,7 @@ impl Warm {
             }
         }
         self.items_read.fetch_add(items_read, Ordering::Relaxed);
+        self.items_evicted.fetch_add(store.stats().evictions, Ordering::Relaxed);
     }
 
     /// Removes what was saved. Called when all shards have loaded their items, before the first request is
@@ -221,6 +242,13 @@ impl Warm {
                 "{}: {items_read} items of the {} that were saved could be read: starting without the others",
                 self.path.display(),
                 saved.items
+            );
+        }
+        let evicted = self.items_evicted.load(Ordering::Relaxed);
+        if evicted > 0 {
+            tracing::warn!(
+                "{}: {evicted} items of the {items_read} that were read did not fit into memory: raise -m to keep all",
+                self.path.display()
             );
         }
         self.write(&json!({"corecached_warm": VERSION, "state": "running"}))?;
@@ -263,10 +291,11 @@ impl Warm {
     }
 
     /// Writes the manifest, if the stop is a graceful one and every shard has written its part. Called when
-    /// all shards have ended.
-    pub fn conclude(&self) {
+    /// all shards have ended. False if the contents should have been kept and are lost; the log says why.
+    #[must_use]
+    pub fn conclude(&self) -> bool {
         if !self.graceful.load(Ordering::Acquire) {
-            return;
+            return true;
         }
         let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         let parts: Option<Vec<WrittenPart>> = written.iter().copied().collect();
@@ -274,7 +303,7 @@ impl Warm {
             for part in 0..written.len() {
                 let _ = fs::remove_file(self.part(part));
             }
-            return;
+            return false;
         };
         let manifest = Manifest {
             seed: self.seed,
@@ -284,8 +313,14 @@ impl Warm {
             flush_at: parts.iter().find_map(|part| part.flush_at),
         };
         match self.write(&manifest.to_json()) {
-            Ok(()) => tracing::info!("{}: {} items saved", self.path.display(), manifest.items),
-            Err(error) => tracing::error!("{}: {error}: contents are not kept", self.path.display()),
+            Ok(()) => {
+                tracing::info!("{}: {} items saved", self.path.display(), manifest.items);
+                true
+            }
+            Err(error) => {
+                tracing::error!("{}: {error}: contents are not kept", self.path.display());
+                false
+            }
         }
     }
 
@@ -299,6 +334,22 @@ impl Warm {
         file.set_len(0)?;
         file.rewind()?;
         file.write_all(manifest.to_string().as_bytes())
+    }
+}
+
+/// How FILE and its parts are created: values of clients are for the user of the server alone.
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.mode(0o600);
+    options
+}
+
+/// Checks that parts can be written, before there is anything to lose, with the path of the first.
+fn probe(part: &Path) -> io::Result<()> {
+    match private().write(true).create_new(true).open(part) {
+        Ok(_) => fs::remove_file(part),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(io::Error::other(format!("{}: {error}", part.display()))),
     }
 }
 

@@ -46,7 +46,7 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn create(path: &Path) -> io::Result<Self> {
-        let mut file = File::create(path)?;
+        let mut file = super::private().write(true).create(true).truncate(true).open(path)?;
         file.write_all(MAGIC)?;
         Ok(Self { file, block: vec![0; HEAD_BYTES], items: 0 })
     }

@@ -92,7 +92,7 @@ impl Process {
         for (shard, store) in self.stores.iter().enumerate() {
             self.warm.save(shard, store, NOW);
         }
-        self.warm.conclude();
+        assert!(self.warm.conclude());
     }
 }
 
@@ -170,6 +170,39 @@ fn a_manifest_that_is_none_starts_empty() {
 }
 
 #[test]
+fn a_manifest_with_a_changed_bit_is_never_another_one() {
+    let good = Manifest { seed: 77, parts: 2, items: 5, cas_next: 9, flush_at: Some(1_000_007) };
+    let text = good.to_json().to_string();
+    for at in 0..text.len() {
+        for bit in 0..8 {
+            let mut bytes = text.clone().into_bytes();
+            bytes[at] ^= 1 << bit;
+            let Ok(changed) = String::from_utf8(bytes) else { continue };
+            assert!(!matches!(Found::parse(&changed), Found::Saved(_)), "{changed}");
+        }
+    }
+}
+
+#[test]
+fn files_are_for_their_user_alone_and_what_cannot_be_written_is_said_at_start() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new("private");
+    let mut process = Process::start(&folder.file(), 1, 1);
+    process.fill();
+    process.stop(true);
+    for name in ["cache", "cache.0"] {
+        let mode = fs::metadata(folder.0.join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    assert!(Warm::open(&folder.0, 1).is_err(), "a folder");
+    let pipe = folder.0.join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    assert_eq!(Warm::open(&pipe, 1).unwrap_err().to_string(), "not a regular file");
+    let part = folder.0.join("none/x");
+    assert!(probe(&part).is_err_and(|error| error.to_string().contains("none/x")));
+}
+
+#[test]
 fn two_processes_cannot_use_one_file() {
     let folder = Folder::new("lock");
     let first = Warm::open(&folder.file(), 1).unwrap();
@@ -190,9 +223,10 @@ fn a_flush_to_come_comes_all_the_same() {
         }
         process.stop(true);
         let text = fs::read_to_string(folder.file()).unwrap();
-        let at = format!("\"flush_at\":{}", NOW.0 + 1);
-        assert!(text.contains(&at), "{text}");
-        fs::write(folder.file(), text.replace(&at, &format!("\"flush_at\":{}", NOW.0 + wait_s))).unwrap();
+        let Found::Saved(saved) = Found::parse(&text) else { panic!("{text}") };
+        assert_eq!(saved.flush_at, Some(NOW.0 + 1), "{text}");
+        let saved = Manifest { flush_at: Some(NOW.0 + wait_s), ..saved };
+        fs::write(folder.file(), saved.to_json().to_string()).unwrap();
         let mut process = Process::start(&folder.file(), 2, 2);
         assert_eq!(process.found(), found);
         process.stores[0].flush(NOW, NOW);
