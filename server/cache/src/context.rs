@@ -49,7 +49,7 @@ impl CacheContext {
             verbosity: AtomicU32::new(config.server.verbosity),
             counts_prefixes: AtomicBool::new(config.count_prefixes),
             paging: Paging::default(),
-            crawler: Crawler::default(),
+            crawler: Crawler::new(config.crawler),
             watchers: Watchers::default(),
             users: None,
             warm: None,

@@ -83,9 +83,9 @@ pub(crate) enum CrawlerAction {
 }
 
 /// Whether lists may be made, and whether one is being made.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Crawler {
-    /// Set by `lru_crawler disable`.
+    /// Set by `-o no_lru_crawler` and `lru_crawler disable`.
     disabled: AtomicBool,
     /// A list is being made.
     dumping: AtomicBool,
@@ -96,7 +96,17 @@ pub(crate) struct Crawler {
 }
 
 impl Crawler {
-    /// Whether lists may be made: `lru_crawler disable` was not the last command.
+    /// A crawler that makes lists if it is `enabled`, or when it is told `lru_crawler enable`.
+    pub(crate) fn new(enabled: bool) -> Self {
+        Self {
+            disabled: AtomicBool::new(!enabled),
+            dumping: AtomicBool::new(false),
+            dumps: AtomicU64::new(0),
+            items_listed: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether lists may be made.
     pub(crate) fn is_enabled(&self) -> bool {
         !self.disabled.load(Ordering::Relaxed)
     }

@@ -154,6 +154,9 @@ pub fn check(args: &CacheArgs) -> Result<CacheConfig, ConfigError> {
         allow_watch: !args.disable_watch,
         debug_time: args.debug_time,
         allow_dump: !args.disable_dumping,
+        crawler: extended
+            .last_of(&["lru_crawler", "no_lru_crawler", "no_modern"])
+            .is_none_or(|name| !name.starts_with("no_")),
         prefix_delimiter: delimiter,
         count_prefixes: args.prefix_delimiter.is_some(),
         lock_memory: args.lock_memory,

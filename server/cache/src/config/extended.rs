@@ -112,6 +112,8 @@ const WITH_EFFECT: &[&str] = &[
     // This server always rejects connections past the limit at once, and always has the settings of "modern".
     "maxconns_fast",
     "modern",
+    "lru_crawler",
+    "no_lru_crawler",
     "idle_timeout",
     "core_ports",
     "ssl_chain_cert",
@@ -154,6 +156,12 @@ impl Extended {
     #[must_use]
     pub(super) fn is_set(&self, name: &str) -> bool {
         self.names().any(|given| given == name)
+    }
+
+    /// Which of the suboptions `names` was given last.
+    #[must_use]
+    pub(super) fn last_of(&self, names: &[&str]) -> Option<&str> {
+        self.names().filter(|given| names.contains(given)).last()
     }
 
     /// The value that suboption `name` was set to last.

@@ -43,6 +43,8 @@ pub struct CacheConfig {
     pub allow_watch: bool,
     /// Whether keys may be dumped (not `-X`).
     pub allow_dump: bool,
+    /// Whether `lru_crawler` lists keys from the start (not `-o no_lru_crawler`), before it is told `enable`.
+    pub crawler: bool,
     /// The byte after the prefix of a key, for `stats detail` (`-D`).
     pub prefix_delimiter: u8,
     /// Whether to count by prefix from the start (`-D`).
