@@ -30,6 +30,7 @@ mod shutdown;
 mod stats;
 mod tails;
 mod tls;
+mod tls_files;
 mod transcripts;
 mod udp;
 mod warm;

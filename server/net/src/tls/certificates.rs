@@ -19,8 +19,9 @@ use rustls::{RootCertStore, ServerConfig};
 
 use super::ciphers;
 use super::error::{TlsError, TlsFileError, of_suboption};
-use super::files::{certificates, fingerprint, key, read};
+use super::files::{certificates, fingerprint, identity, key, read};
 use super::options::{TlsOptions, Usage, Verify};
+use super::p521;
 use crate::driver::ConnId;
 
 /// Sessions remembered with `-o ssl_session_cache`, for clients that know no tickets.
@@ -231,7 +232,8 @@ fn load(options: &TlsOptions, before: Option<&LoadedCertificates>) -> Result<Loa
         None => (&options.chain, "ssl_chain_cert"),
     };
     let key_error = of_suboption(key_option, key_path);
-    let key = read(key_path).and_then(|bytes| key(bytes, options.key_format)).map_err(&key_error)?;
+    let key = read(key_path).and_then(|bytes| key(&bytes, options.key_format)).map_err(&key_error)?;
+    let shown = identity(chain, chain_error, &key, key_error)?;
     let authorities = match &options.authorities {
         Some(path) => read(path).map_err(of_suboption("ssl_ca_cert", path))?,
         None => Vec::new(),
@@ -240,8 +242,7 @@ fn load(options: &TlsOptions, before: Option<&LoadedCertificates>) -> Result<Loa
         Some(before) if before.authorities == authorities => before.tickets.clone(),
         _ => TicketKeys::new()?,
     };
-    let provider =
-        Arc::new(CryptoProvider { cipher_suites: options.suites.clone(), ..ring::default_provider() });
+    let provider = Arc::new(CryptoProvider { cipher_suites: options.suites.clone(), ..p521::provider() });
     let roots = match &options.authorities {
         Some(path) => {
             let authorities_error = of_suboption("ssl_ca_cert", path);
@@ -273,8 +274,7 @@ fn load(options: &TlsOptions, before: Option<&LoadedCertificates>) -> Result<Loa
             (Verify::No, _) => builder.with_no_client_auth(),
             (_, None) => return Err(TlsError::NoAuthorities),
         };
-        let made = builder.with_single_cert(chain.clone(), key.clone_key());
-        let mut config = made.map_err(|error| key_error(TlsFileError::Key(error)))?;
+        let mut config = builder.with_cert_resolver(Arc::clone(&shown) as _);
         config.ticketer = Arc::clone(tickets);
         config.session_storage = if options.session_cache {
             ServerSessionMemoryCache::new(SESSIONS_MAX)

@@ -9,27 +9,33 @@
 //! trust             what a client needs to know of servers; reloadable_trust reads that again
 //! accept_any        a verifier that takes any certificate, for health checks on the same machine
 //! options, ciphers  what an operator may set
-//! files, error      reading files, and what is wrong with them
+//! files, pem, der   reading files; private_key knows the kinds of keys, p521 signs with one of them
+//! error             what is wrong with files and options
 //! ```
 
 mod accept_any;
 mod certificates;
 pub mod ciphers;
 mod connection;
+mod der;
 mod driver;
 mod error;
 mod files;
 pub mod follow;
 mod options;
+mod p521;
+mod pem;
+mod private_key;
 mod reloadable_trust;
 mod trust;
 
 pub use certificates::{Certificates, TlsCounters};
 pub use driver::{SecureDriver, TlsDriver};
-pub use error::{TlsError, TlsFileError};
+pub use error::{Instead, TlsError, TlsFileError};
 pub use options::{
     HANDSHAKE_TIMEOUT, HANDSHAKE_TIMEOUT_MS, KeyFormat, LEAST_VERSION, MIN_VERSIONS, TlsOptions, TlsShown,
     Usage, Verify,
 };
+pub use pem::PemError;
 pub use reloadable_trust::ReloadableTrust;
 pub use trust::{ClientTls, Trust, TrustOptions};

@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::client::WantsClientCert;
-use rustls::crypto::ring;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
 
 use super::accept_any::AcceptAnyCertificate;
 use super::error::{TlsError, TlsFileError, of_flag};
-use super::files::{certificates, key, read};
+use super::files::{certificates, identity as shown, key, read};
 use super::options::KeyFormat;
+use super::p521;
 
 /// Where a [`Trust`] is read from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +70,7 @@ impl Trust {
     /// # Errors
     /// As [`Trust::load`].
     pub fn insecure_accept_any(identity: Option<&(PathBuf, PathBuf)>) -> Result<Self, TlsError> {
-        let algorithms = ring::default_provider().signature_verification_algorithms;
+        let algorithms = p521::provider().signature_verification_algorithms;
         let verifier = Arc::new(AcceptAnyCertificate::new(algorithms));
         let builder = builder()?.dangerous().with_custom_certificate_verifier(verifier);
         Ok(Self { config: Arc::new(identified(builder, identity)?), name: None })
@@ -90,7 +90,7 @@ impl Trust {
 }
 
 fn builder() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, TlsError> {
-    ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    ClientConfig::builder_with_provider(Arc::new(p521::provider()))
         .with_safe_default_protocol_versions()
         .map_err(TlsError::Client)
 }
@@ -103,7 +103,7 @@ fn identified(
     let Some((chain_path, key_path)) = identity else { return Ok(builder.with_no_client_auth()) };
     let chain_error = of_flag("--pem-cert-path", chain_path);
     let chain = read(chain_path).and_then(|pem| certificates(&pem)).map_err(&chain_error)?;
-    let key = read(key_path).and_then(|bytes| key(bytes, KeyFormat::Pem));
-    let key = key.map_err(of_flag("--pem-key-path", key_path))?;
-    builder.with_client_auth_cert(chain, key).map_err(|error| chain_error(TlsFileError::Identity(error)))
+    let key_error = of_flag("--pem-key-path", key_path);
+    let key = read(key_path).and_then(|bytes| key(&bytes, KeyFormat::Pem)).map_err(&key_error)?;
+    Ok(builder.with_client_cert_resolver(shown(chain, chain_error, &key, key_error)?))
 }
