@@ -40,9 +40,10 @@ pub struct CompareArgs {
     /// Compare proxies, each in front of the same three caches
     #[arg(long)]
     proxy: bool,
-    /// The memcached binary: the reference, or with --proxy the caches
+    /// The memcached binary: the reference, or with --proxy the caches. Given again, further ones are compared
+    /// with the first
     #[arg(long, default_value = "memcached")]
-    memcached: PathBuf,
+    memcached: Vec<PathBuf>,
     /// The twemproxy binary, the reference of --proxy
     #[arg(long, default_value = "nutcracker", requires = "proxy")]
     twemproxy: PathBuf,
@@ -130,7 +131,7 @@ pub fn main(args: &CompareArgs) -> Result<ExitCode, Failure> {
     let machine = Machine::read();
     let (mut setting, method, peers) = (args.setting()?, args.method()?, args.peers()?);
     let caches = match args.proxy {
-        true => Some(ProxiedCaches::start(&args.memcached, &args.cache_setting())?),
+        true => Some(ProxiedCaches::start(&args.memcached[0], &args.cache_setting())?),
         false => None,
     };
     setting.pool = caches.as_ref().map(ProxiedCaches::pool);
@@ -208,9 +209,13 @@ impl CompareArgs {
         let ours = if self.proxy { Peer::corecached_proxy } else { Peer::corecached };
         let mut peers = vec![match self.proxy {
             true => Peer::twemproxy(&self.twemproxy),
-            false => Peer::memcached("memcached", &self.memcached),
+            false => Peer::memcached("memcached", &self.memcached[0]),
         }];
         peers.extend(backends.iter().map(|backend| ours(&corecached, backend)));
+        if !self.proxy {
+            let further = self.memcached[1..].iter().zip(2..);
+            peers.extend(further.map(|(program, at)| Peer::memcached(&format!("memcached ({at})"), program)));
+        }
         peers.extend(self.peer.iter().cloned());
         Ok(peers)
     }
