@@ -2,33 +2,30 @@
 //! watches both and the files of TLS towards destinations, and sends a new [`Snapshot`] to every shard when
 //! one of them has changed. When something new cannot be used, what was in use before remains in use.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, never, select};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
 
-use crate::args::{CheckedProxy, ConfigSource};
-use crate::config::{self, Config, Import, ImportError, Member, Rings};
+use crate::args::CheckedProxy;
+use crate::config::{Config, Member, Rings};
 use crate::discovery::{Dns, Finders, Found};
 use crate::forwarding::Forwarding;
 use crate::ready_wait::ReadyWait;
 use crate::relay::Snapshot;
 use crate::route::Tree;
+use crate::source::{EX_CONFIG, Source};
 use crate::view::ProxyView;
 use corecached_net::tls::ReloadableTrust;
-use corecached_net::watch_files::watch;
+use corecached_net::watch_files::WatchedFiles;
 use corecached_shard::{ConfigError, ServerContext};
 
-/// Exit code of a configuration that cannot be used.
-const EX_CONFIG: u8 = 78;
 /// How often names are looked up if a pool stands for all servers of a name: a change must be seen within a
 /// second.
 const RESOLVE_EVERY: Duration = Duration::from_millis(500);
 /// How often the names of plain pools are looked up: a pod that was restarted has another address.
 const LOOK_UP_EVERY: Duration = Duration::from_secs(2);
-/// How often the thread checks whether the server stops, and whether a file has changed that cannot be
-/// watched.
+/// How often the thread checks whether the server stops or was told to read its files.
 const TICK: Duration = Duration::from_millis(100);
 /// Most notices in a channel: one is enough to wake the thread.
 const NOTICES_MAX: usize = 1;
@@ -39,14 +36,11 @@ const GATHER_TIME: Duration = Duration::from_millis(20);
 /// The control thread, with the configuration it has read and the addresses it has found.
 #[derive(Debug)]
 pub struct Control {
-    source: ConfigSource,
-    options: config::Options,
+    source: Source,
     reload_delay: Duration,
     /// The files of TLS towards destinations.
     trusted: Option<ReloadableTrust>,
     finders: Finders,
-    /// The configuration as last read, whether it can be used or not.
-    text: String,
     /// The last configuration that can be used.
     config: Arc<Config>,
     /// The names in `config` have not been looked up yet: the routes before it stay in use.
@@ -71,8 +65,7 @@ impl Control {
         let mut ready_wait = ReadyWait::new(Instant::now(), checked.ready_wait);
         let dns = Dns::new(checked.dns_server)
             .map_err(|error| ConfigError::new("DNS", "", &format!("no resolver: {error}"), EX_CONFIG))?;
-        let text = read(&checked.source)?;
-        let config = Arc::new(parse(&checked.source, &text, &checked.options)?);
+        let (source, config) = read(checked)?;
         let (finders, mut found) = Finders::start(dns, &config, &checked.service_account);
         let trusted = checked.trusted.clone();
         let mut rings = Rings::default();
@@ -85,10 +78,8 @@ impl Control {
             awaits,
             trusted,
             finders,
-            source: checked.source.clone(),
-            options: checked.options.clone(),
+            source,
             reload_delay: Duration::from_millis(checked.reload_delay_ms),
-            text,
             config,
             unfound: false,
             found,
@@ -102,7 +93,7 @@ impl Control {
     /// # Errors
     /// The configuration cannot be read or used. The error names the place and the remedy.
     pub fn check(checked: &CheckedProxy) -> Result<String, ConfigError> {
-        let config = parse(&checked.source, &read(&checked.source)?, &checked.options)?;
+        let (_, config) = read(checked)?;
         let rings = Rings::default();
         compile(&config, &Found::default(), &rings, checked.trusted.as_ref())?;
         Ok(config.to_string())
@@ -121,28 +112,22 @@ impl Control {
         self.awaits
     }
 
-    /// Watches for changes until the server stops. With `reloads` the configuration is read again when its
-    /// file changes.
+    /// Watches for changes until the server stops. With `reloads` the configuration is read again when one of its
+    /// files changes, and on SIGHUP.
     pub fn run(mut self, server: &ServerContext, view: &ProxyView, forwarding: &Forwarding, reloads: bool) {
         let (changed, changes) = bounded(NOTICES_MAX);
-        let path = match &self.source {
-            ConfigSource::File(path) if reloads => Some(path.as_path()),
-            _ => None,
-        };
-        let reloads = path.is_some();
-        let files = path.into_iter().chain(self.trusted.iter().flat_map(ReloadableTrust::files));
-        let watcher = watch(files, changed);
-        let changes = if watcher.is_some() { changes } else { never() };
+        let mut watched = WatchedFiles::new(changed);
         let mut looked_up = Instant::now();
-        // Reads again what may have changed after it was first read and before it was watched.
+        // Files may have changed after they were first read.
         let mut reload_at = Some(Instant::now());
         let mut reloads_seen = server.lifecycle.reloads();
         let mut unsent = false;
         view.control_log.set_layout(&self.config, &self.found.pools);
         while !server.lifecycle.is_stopping() {
             if wait(&changes, self.finders.notices()) {
-                // Further changes may follow: editors and ConfigMaps write in several steps.
-                reload_at = Some(Instant::now() + self.reload_delay);
+                // Further changes may follow: editors and ConfigMaps write in several steps. They do not put it off
+                // further, since a file that changes all the time would never be read.
+                reload_at.get_or_insert_with(|| Instant::now() + self.reload_delay);
             }
             let asked = server.lifecycle.reloads();
             if asked != std::mem::replace(&mut reloads_seen, asked) {
@@ -153,6 +138,11 @@ impl Control {
                 reload_at = None;
                 self.unfound |= reloads && self.reload(server, view);
                 changed |= self.reload_trusted();
+                let files = self.source.files().filter(|_| reloads);
+                if watched.follow(files.chain(self.trusted.iter().flat_map(ReloadableTrust::files))) {
+                    // They may have changed after they were read and before they were watched.
+                    reload_at = Some(Instant::now());
+                }
             }
             if self.finders.take_slices() && !self.unfound {
                 let found = self.finders.with_slices(&self.found, &self.config);
@@ -227,19 +217,9 @@ impl Control {
 
     /// Reads the configuration again. Returns whether it has changed and can be used.
     fn reload(&mut self, server: &ServerContext, view: &ProxyView) -> bool {
-        let text = match read(&self.source) {
-            Ok(text) => text,
-            Err(error) => {
-                report_bad_config(server, view, &error);
-                return false;
-            }
-        };
-        if text == self.text {
-            return false;
-        }
-        self.text = text;
-        match parse(&self.source, &self.text, &self.options) {
-            Ok(config) => {
+        match self.source.read() {
+            Ok(None) => false,
+            Ok(Some(config)) => {
                 tracing::info!("the configuration changed");
                 view.control_log.record_reload(server.clock.now_s(), Ok(()));
                 self.config = Arc::new(config);
@@ -296,29 +276,11 @@ fn all_have_taken(forwarding: &Forwarding) -> bool {
     forwarding.subscribers().iter().all(Sender::is_empty)
 }
 
-fn read(source: &ConfigSource) -> Result<String, ConfigError> {
-    match source {
-        ConfigSource::Text(text) => Ok(text.clone()),
-        ConfigSource::File(path) => std::fs::read_to_string(path).map_err(|error| {
-            let remedy = format!("name a file that can be read: {error}");
-            ConfigError::new("--config-file", &path.display().to_string(), &remedy, EX_CONFIG)
-        }),
-    }
-}
-
-fn parse(source: &ConfigSource, text: &str, options: &config::Options) -> Result<Config, ConfigError> {
-    let (name, folder) = match source {
-        ConfigSource::File(path) => {
-            (path.display().to_string(), path.parent().map(Path::to_owned).unwrap_or_default())
-        }
-        ConfigSource::Text(_) => ("--config".to_owned(), PathBuf::new()),
-    };
-    let import: &Import<'_> = &|what: &str| {
-        let path = folder.join(what.strip_prefix("file:").unwrap_or(what));
-        std::fs::read_to_string(&path).map_err(|error| ImportError(format!("{}: {error}", path.display())))
-    };
-    Config::parse(&name, text, options, import)
-        .map_err(|error| ConfigError::new("configuration", "", &error.to_string(), EX_CONFIG))
+/// Reads the configuration for the first time.
+fn read(checked: &CheckedProxy) -> Result<(Source, Arc<Config>), ConfigError> {
+    let mut source = Source::new(checked.source.clone(), checked.options.clone());
+    let config = source.read()?.expect("it has not been read before");
+    Ok((source, Arc::new(config)))
 }
 
 fn compile(

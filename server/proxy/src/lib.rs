@@ -13,6 +13,7 @@
 //! service      what a shard does with the commands of clients; calls the relay
 //! spool        deletes that no destination took, kept on disk
 //! discovery    the addresses of servers: DNS and Kubernetes
+//! source       where the configuration comes from, and whether it has changed
 //! control      the thread that watches configuration and addresses, and sends every change to all shards
 //! forwarding   what shards are built from, and how changes reach them
 //! ready_wait   what a proxy that starts waits for before it reports that it is ready
@@ -38,6 +39,7 @@ mod reports;
 mod request;
 mod route;
 mod service;
+mod source;
 mod spool;
 pub mod stats;
 mod upstream;

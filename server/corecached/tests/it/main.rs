@@ -14,6 +14,7 @@ mod auth;
 mod backend;
 mod binary;
 mod command_line;
+mod config_files;
 mod connections;
 mod differential;
 mod discovery;

@@ -3,39 +3,34 @@
 
 use std::time::Duration;
 
-use crossbeam_channel::{bounded, never, select};
+use crossbeam_channel::bounded;
 
 use super::certificates::Certificates;
-use crate::watch_files::watch;
+use crate::watch_files::WatchedFiles;
 
 /// Messages about changes that may be pending: one stands for all.
 const CHANGES_MAX: usize = 1;
 /// From a change to the reading: certificate and key are two files, which are not written at the same moment.
 const SETTLE: Duration = Duration::from_secs(1);
-/// How often the files are read without a message: a folder above them may be a link to another one, and some
-/// file systems report no changes.
+/// How often the files are read without a message: some file systems report no changes.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// Keeps `certificates` as the files are, for ever. Files that cannot be used are logged once, and the
 /// certificates before them stay.
 pub fn follow(certificates: &Certificates) {
     let (changed, changes) = bounded(CHANGES_MAX);
-    let watcher = watch(certificates.options().files(), changed);
-    let changes = if watcher.is_some() { changes } else { never() };
+    let mut watched = WatchedFiles::new(changed);
     loop {
-        // Before the first message too: they may have changed after they were read and before they were
-        // watched.
+        // Watched before they are read: a change in between is not missed.
+        watched.follow(certificates.options().files());
         match certificates.reload_changed() {
             Ok(true) => tracing::info!("the certificates changed, and were read again"),
             Ok(false) => {}
             Err(error) => tracing::warn!("{error}: the certificates stay as they were"),
         }
-        select! {
-            recv(changes) -> _ => {
-                std::thread::sleep(SETTLE);
-                changes.try_iter().for_each(drop);
-            }
-            default(LOOK_EVERY) => {}
+        if changes.recv_timeout(LOOK_EVERY).is_ok() {
+            std::thread::sleep(SETTLE);
+            changes.try_iter().for_each(drop);
         }
     }
 }
