@@ -84,6 +84,19 @@ pub fn encode_stat(out: &mut Vec<u8>, envelope: Envelope, name: &[u8], value: &[
     out.extend_from_slice(value);
 }
 
+/// Appends the stats of `list`, which are the lines of a reply of the text protocol, and the end of them.
+pub fn encode_stats(out: &mut Vec<u8>, envelope: Envelope, list: &[u8]) {
+    for line in list.split(|&byte| byte == b'\n') {
+        let Some(stat) = line.strip_prefix(b"STAT ").and_then(|line| line.strip_suffix(b"\r")) else {
+            continue;
+        };
+        let end = stat.iter().position(|&byte| byte == b' ').unwrap_or(stat.len());
+        let (name, value) = stat.split_at(end);
+        encode_stat(out, envelope, name, value.get(1..).unwrap_or_default());
+    }
+    encode_stat(out, envelope, b"", b"");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -51,6 +51,12 @@ pub enum Status {
     UnknownCommand = 0x81,
     /// There is no memory for the item, and none can be freed.
     OutOfMemory = 0x82,
+    /// The request failed on the way to the server that has the key: of a proxy only, as are those after it.
+    InternalError = 0x84,
+    /// That server has too much to do.
+    Busy = 0x85,
+    /// That server cannot be reached now, or did not answer in time.
+    TemporaryFailure = 0x86,
 }
 
 impl Status {
@@ -68,6 +74,9 @@ impl Status {
             Self::AuthError => b"Auth failure.",
             Self::UnknownCommand => b"Unknown command",
             Self::OutOfMemory => b"Out of memory",
+            Self::InternalError => b"Internal error",
+            Self::Busy => b"Busy",
+            Self::TemporaryFailure => b"Temporary failure",
         }
     }
 }

@@ -6,6 +6,7 @@
 //! route        the tree of routes: a request goes in, requests to destinations and a reply come out
 //! hash         which destination of a pool a key belongs to
 //! request      a command on a key that outlives the input it was parsed from
+//! binary       clients of the binary protocol: their requests as commands, and the replies to them
 //! reply_format the format in which a client gets its reply
 //! merge, hot   gets that are answered without being sent: single flight, and the values of hot keys
 //! upstream     destinations: their connections, deadlines and health
@@ -24,6 +25,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod binary;
 mod config;
 mod control;
 mod control_log;

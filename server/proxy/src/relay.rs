@@ -31,6 +31,7 @@ use corecached_shard::clients::Clients;
 use corecached_shard::mesh::message::ReplyTo;
 use crossbeam_channel::Receiver;
 
+use crate::binary::Scratch;
 use crate::merge::Merge;
 use crate::reply_format::ReplyFormat;
 use crate::request::{Operation, OwnedRequest};
@@ -155,11 +156,25 @@ impl Relay {
     /// without a key is ignored.
     pub(crate) fn submit(&mut self, from: usize, to: ReplyTo, command: &Command<'_>, hash: u64, data: &[u8]) {
         let Some(key) = command.key() else { return };
+        let format = ReplyFormat::for_command(command);
+        let buffer = self.pending.key_buffer(key);
+        let mut scratch;
+        let (command, downgrade) = match command {
+            Command::Binary(binary) => {
+                scratch = Scratch::new();
+                let Some(command) = scratch.translate(binary) else {
+                    let request = ClientRequest::new(from, to, format, ErrorDowngrade::None, buffer);
+                    let number = self.pending.insert(PendingRequest::Client(request));
+                    return self.pending.finish(number, failure(ErrorKind::BadKey));
+                };
+                (command, self.routes.tree().downgrade_of_binary(&command))
+            }
+            command => (*command, self.routes.tree().downgrade_of(command)),
+        };
+        let command = &command;
         if let Some(operation) = Operation::from_command(command) {
             self.requests[operation as usize] += 1;
         }
-        let downgrade = self.routes.tree().downgrade_of(command);
-        let (format, buffer) = (ReplyFormat::for_command(command), self.pending.key_buffer(key));
         let mut request = ClientRequest::new(from, to, format, downgrade, buffer);
         if self.pending.merge().is_some() {
             match self.pending.merge_request(request, command, hash) {
@@ -242,10 +257,15 @@ impl Relay {
 
     // --- flushes ---
 
-    /// Sends `flush_all` to every destination. The client gets the last error among their replies, or `OK` if
-    /// there was none.
-    pub(crate) fn flush_all(&mut self, to: ReplyTo, from: usize, delay: Option<Exptime>, noreply: bool) {
-        let format = ReplyFormat::for_command(&Command::FlushAll { delay, noreply });
+    /// Sends `flush_all` to every destination. The client gets the last error among their replies, or success if
+    /// there was none, in this `format`.
+    pub(crate) fn flush_all(
+        &mut self,
+        to: ReplyTo,
+        from: usize,
+        delay: Option<Exptime>,
+        format: ReplyFormat,
+    ) {
         let request = ClientRequest::new(from, to, format, ErrorDowngrade::None, Vec::new());
         let slots = self.upstreams.slots_in_use();
         if slots.is_empty() {

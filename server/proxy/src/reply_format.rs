@@ -1,7 +1,10 @@
 //! The reply format: how the reply to a command is written to its client. Decided by the command, and kept
 //! while the request is pending.
 
+use corecached_protocol::binary::Envelope;
 use corecached_protocol::{Command, MetaVerb, Reply, line, text};
+
+use crate::binary::BinaryFormat;
 
 /// The format of the reply to one command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +25,8 @@ pub(crate) enum ReplyFormat {
         /// The flag `q`: the expected reply is left out.
         quiet: bool,
     },
+    /// A reply of the binary protocol.
+    Binary(BinaryFormat),
 }
 
 impl ReplyFormat {
@@ -31,9 +36,16 @@ impl ReplyFormat {
         match command {
             Command::Retrieve(retrieve) => Self::Retrieve { last: retrieve.last },
             Command::Meta(meta) => Self::Meta { verb: meta.verb, quiet: meta.flags.has(b'q') },
+            Command::Binary(binary) => Self::Binary(BinaryFormat::new(binary)),
             _ if command.noreply() => Self::Silence,
             _ => Self::Line,
         }
+    }
+
+    /// The format of the answer to `FLUSH` of the binary protocol.
+    #[must_use]
+    pub(crate) const fn for_binary_flush(quiet: bool, envelope: Envelope) -> Self {
+        Self::Binary(BinaryFormat::for_flush(quiet, envelope))
     }
 
     /// Appends what the client gets for a value of `key`.
@@ -46,16 +58,45 @@ impl ReplyFormat {
         value: &[u8],
         out: &mut Vec<u8>,
     ) {
-        if let Self::Retrieve { .. } = self {
-            text::encode_value_header(out, key, client_flags, value.len() as u32, cas_unique);
+        if let Self::Retrieve { .. } | Self::Binary(_) = self {
+            self.render_value_head(key, client_flags, cas_unique, value.len() as u32, out);
             out.extend_from_slice(value);
             self.end_value(out);
         }
     }
 
+    /// Appends what precedes the first byte of a value of `value_len` bytes.
+    #[inline]
+    pub(crate) fn render_value_head(
+        self,
+        key: &[u8],
+        client_flags: u32,
+        cas_unique: Option<u64>,
+        value_len: u32,
+        out: &mut Vec<u8>,
+    ) {
+        if let Self::Binary(binary) = self {
+            return binary.render_hit(key, client_flags, cas_unique.unwrap_or(0), value_len as usize, out);
+        }
+        text::encode_value_header(out, key, client_flags, value_len, cas_unique);
+    }
+
+    /// Appends what precedes the first byte of the value of a reply to a meta command.
+    #[inline]
+    pub(crate) fn render_meta_head(self, key: &[u8], line: &[u8], value_len: u32, out: &mut Vec<u8>) {
+        if let Self::Binary(binary) = self {
+            return binary.render_meta_head(key, line, value_len as usize, out);
+        }
+        out.extend_from_slice(line);
+        out.extend_from_slice(b"\r\n");
+    }
+
     /// Appends what the client gets for a reply to a meta command.
     #[inline]
-    pub(crate) fn render_meta(self, line: &[u8], value: Option<&[u8]>, out: &mut Vec<u8>) {
+    pub(crate) fn render_meta(self, key: &[u8], line: &[u8], value: Option<&[u8]>, out: &mut Vec<u8>) {
+        if let Self::Binary(binary) = self {
+            return binary.render_meta(key, line, value, out);
+        }
         if let Self::Meta { verb, quiet: true } = self
             && is_expected(verb, line)
         {
@@ -72,6 +113,9 @@ impl ReplyFormat {
     /// Appends what follows the last byte of a value.
     #[inline]
     pub(crate) fn end_value(self, out: &mut Vec<u8>) {
+        if let Self::Binary(_) = self {
+            return;
+        }
         out.extend_from_slice(b"\r\n");
         if let Self::Retrieve { last: true } = self {
             out.extend_from_slice(line::END);
@@ -82,6 +126,7 @@ impl ReplyFormat {
     pub(crate) fn render(self, key: &[u8], reply: &Reply, out: &mut Vec<u8>) {
         match (self, reply) {
             (Self::Silence, _) => {}
+            (Self::Binary(binary), reply) => binary.render(key, reply, out),
             (Self::Retrieve { last }, reply) => {
                 match reply {
                     Reply::Value { client_flags, cas_unique, value } => {
@@ -93,7 +138,7 @@ impl ReplyFormat {
                     _ => {}
                 }
             }
-            (_, Reply::Meta { line, value }) => self.render_meta(line, value.as_deref(), out),
+            (_, Reply::Meta { line, value }) => self.render_meta(key, line, value.as_deref(), out),
             _ => render_line(reply, out),
         }
     }

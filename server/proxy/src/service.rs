@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use corecached_net::Event;
 use corecached_net::tls::SecureDriver;
+use corecached_protocol::binary::{self, Envelope, Status};
 use corecached_protocol::{
-    BadDataChunk, Command, CommandHead, Exptime, ParseError, Parsed, Rejected, data_block, line, text,
+    BadDataChunk, BinaryControl, BinaryControlVerb, Command, CommandHead, Exptime, ParseError, Parsed,
+    Rejected, data_block, line, text,
 };
 use corecached_shard::batch::Ready;
 use corecached_shard::config::ItemLimit;
@@ -17,6 +19,7 @@ use corecached_shard::types::NoTask;
 use corecached_shard::{Core, MEMCACHED_VERSION, Service, ServiceTypes, Session, State, Step, owner_of};
 
 use crate::relay::{Relay, RelaySetup};
+use crate::reply_format::ReplyFormat;
 use crate::route;
 use crate::stats::{self, ShardReport, StatsGroup, Totals};
 use crate::view::ProxyView;
@@ -64,16 +67,80 @@ impl Proxy {
             Command::FlushAll { noreply, .. } if !self.options.allow_flush => {
                 core.say_unless(session, noreply, line::COMMAND_DISABLED);
             }
-            Command::FlushAll { delay, noreply } => {
-                core.wait_for_replies(session, ProxyBarrier::FlushDestinations { delay, noreply });
+            Command::FlushAll { delay, .. } => {
+                let how = ReplyFormat::for_command(command);
+                core.wait_for_replies(
+                    session,
+                    ProxyBarrier::FlushDestinations { delay, how: FlushAnswer(how) },
+                );
             }
+            Command::BinaryControl(control) => self.binary_control(core, session, &control),
             Command::Stats { words } => match StatsGroup::parse(words) {
-                Some(group) => core.wait_for_replies(session, ProxyBarrier::Stats(group)),
+                Some(group) => {
+                    let then = StatsThen { group, binary: None };
+                    core.wait_for_replies(session, ProxyBarrier::Stats(then));
+                }
                 // Agents ask a memcached for these. A proxy has nothing to list there.
                 None if MEMCACHED_STATS.contains(&words) => core.say(session, line::END),
                 None => core.say(session, line::BAD_STATS_COMMAND),
             },
             _ => core.say(session, line::COMMAND_NOT_SUPPORTED),
+        }
+    }
+
+    /// Carries out a request of the binary protocol without a key.
+    fn binary_control(
+        &self,
+        core: &mut Core<Self>,
+        session: &mut Session<Self>,
+        control: &BinaryControl<'_>,
+    ) {
+        let BinaryControl { verb, quiet, envelope } = *control;
+        let mut refuse = |session: &mut Session<Self>, status| {
+            core.reply(session, |out| binary::encode_status(out, envelope, status));
+        };
+        match verb {
+            // The proxy asks for no password.
+            BinaryControlVerb::SaslList | BinaryControlVerb::SaslStep { .. } => {
+                refuse(session, Status::UnknownCommand);
+            }
+            BinaryControlVerb::Flush { .. } if !self.options.allow_flush => {
+                refuse(session, Status::AuthError)
+            }
+            BinaryControlVerb::Refused { status, swallow, close } => {
+                refuse(session, status);
+                if close {
+                    session.malformed = true;
+                    session.state = State::Closing;
+                } else if swallow > 0 {
+                    session.state = State::Swallow(u64::from(swallow));
+                }
+            }
+            BinaryControlVerb::Noop => core.reply(session, |out| binary::encode_done(out, envelope, 0)),
+            BinaryControlVerb::Version => core.reply(session, |out| {
+                binary::encode_value(out, envelope, Status::Ok, MEMCACHED_VERSION.as_bytes());
+            }),
+            BinaryControlVerb::Quit => {
+                if !quiet {
+                    core.reply(session, |out| binary::encode_done(out, envelope, 0));
+                }
+                session.state = State::Closing;
+            }
+            BinaryControlVerb::Flush { expires } => {
+                let delay = (expires > 0).then_some(Exptime(expires.into()));
+                let how = FlushAnswer(ReplyFormat::for_binary_flush(quiet, envelope));
+                core.wait_for_replies(session, ProxyBarrier::FlushDestinations { delay, how });
+            }
+            BinaryControlVerb::Stat { words } => match StatsGroup::parse(words) {
+                Some(group) => {
+                    let then = StatsThen { group, binary: Some(envelope) };
+                    core.wait_for_replies(session, ProxyBarrier::Stats(then));
+                }
+                None if MEMCACHED_STATS.contains(&words) => {
+                    core.reply(session, |out| binary::encode_stat(out, envelope, b"", b""));
+                }
+                None => core.reply(session, |out| binary::encode_status(out, envelope, Status::NotFound)),
+            },
         }
     }
 
@@ -90,6 +157,16 @@ impl Proxy {
         /// Bytes of the CRLF after a value.
         const CRLF_BYTES: u64 = 2;
         let (key_len, client_flags) = match command {
+            Command::Binary(request)
+                if value_len as usize > self.value_bytes_max(request.key.len(), request.client_flags) =>
+            {
+                core.counters.commands.cmd_set += 1;
+                core.counters.store_too_large += 1;
+                core.reply(session, |out| binary::encode_status(out, request.envelope, Status::TooLarge));
+                session.state = State::Swallow(value_len.into());
+                return Step::Took(0);
+            }
+            Command::Binary(_) => return Step::NeedMore,
             Command::Store(store) => (store.key.len(), store.client_flags),
             Command::Meta(meta) => (meta.key.len(), meta.flags.client_flags),
             _ => unreachable!("no value follows other commands of the text protocol"),
@@ -129,7 +206,6 @@ const fn leaves_its_end_open(error: ParseError) -> bool {
             | ParseError::BadValueLen
             | ParseError::LineTooLong
             | ParseError::Http
-            | ParseError::BadMagic
     )
 }
 
@@ -137,16 +213,28 @@ const fn leaves_its_end_open(error: ParseError) -> bool {
 #[derive(Clone, Copy, Debug)]
 pub enum ProxyBarrier {
     /// `stats`: asks every shard for its report.
-    Stats(StatsGroup),
+    Stats(StatsThen),
     /// `flush_all`: sends it to every destination. The session waits until all of them have answered.
     FlushDestinations {
         /// Seconds from now, or unix time.
         delay: Option<Exptime>,
-        /// The client sent `noreply`.
-        noreply: bool,
+        /// How it is answered.
+        how: FlushAnswer,
     },
     /// Nothing more: it was enough that all earlier replies have been sent.
     Answered,
+}
+
+/// The format of the answer to a `flush_all`.
+#[derive(Clone, Copy, Debug)]
+pub struct FlushAnswer(ReplyFormat);
+
+/// What is answered once every shard has reported.
+#[derive(Clone, Copy, Debug)]
+pub struct StatsThen {
+    group: StatsGroup,
+    /// The request that is answered, if it is one of the binary protocol.
+    binary: Option<Envelope>,
 }
 
 /// What one shard asks of all others.
@@ -159,7 +247,7 @@ pub enum ProxyBroadcast {
 impl ServiceTypes for Proxy {
     type Task = NoTask;
     type Barrier = ProxyBarrier;
-    type Then = StatsGroup;
+    type Then = StatsThen;
     /// A command on a key.
     type Ask = CommandHead;
     type Broadcast = ProxyBroadcast;
@@ -272,6 +360,12 @@ impl Service for Proxy {
     fn reject(&mut self, core: &mut Core<Self>, session: &mut Session<Self>, rejected: &Rejected) {
         let answer = match rejected.error {
             ParseError::RestOfLine => return,
+            // memcached closes without an answer too: none can be read.
+            ParseError::BadMagic => {
+                session.malformed = true;
+                session.state = State::Closing;
+                return;
+            }
             ParseError::KeyTooLong => line::BAD_KEY,
             error if rejected.swallow == 0 && leaves_its_end_open(error) => {
                 core.say(session, line::MALFORMED_REQUEST);
@@ -297,15 +391,15 @@ impl Service for Proxy {
     fn pass_barrier(&mut self, core: &mut Core<Self>, session: &mut Session<Self>, barrier: ProxyBarrier) {
         match barrier {
             ProxyBarrier::Answered => {}
-            ProxyBarrier::FlushDestinations { delay, noreply } => {
+            ProxyBarrier::FlushDestinations { delay, how: FlushAnswer(format) } => {
                 let to = core.reserve(session, Part::Whole);
-                self.relay.flush_all(to, core.me, delay, noreply);
+                self.relay.flush_all(to, core.me, delay, format);
                 // What follows may go to the same destinations on other shards' connections.
                 core.wait_for_replies(session, ProxyBarrier::Answered);
             }
-            ProxyBarrier::Stats(group) => {
+            ProxyBarrier::Stats(then) => {
                 let own = Box::new(ShardReport::new(&self.relay));
-                core.broadcast(session, ProxyBroadcast::Report, own, group);
+                core.broadcast(session, ProxyBroadcast::Report, own, then);
             }
         }
     }
@@ -313,8 +407,14 @@ impl Service for Proxy {
     fn gathered(&mut self, core: &mut Core<Self>, session: &mut Session<Self>, gather: Gather<Self>) {
         let totals = Totals::new(gather.answers.iter().map(|report| &**report));
         let server = core.context.clone();
-        core.reply(session, |out| {
-            stats::render(&totals, gather.then, self.view.config_failures(), &server, out)
+        let StatsThen { group, binary } = gather.then;
+        core.reply(session, |out| match binary {
+            None => stats::render(&totals, group, self.view.config_failures(), &server, out),
+            Some(envelope) => {
+                let mut list = Vec::new();
+                stats::render(&totals, group, self.view.config_failures(), &server, &mut list);
+                binary::encode_stats(out, envelope, &list);
+            }
         });
     }
 

@@ -107,15 +107,7 @@ pub(crate) fn render_binary(
     let Some(list) = list.strip_suffix(line::END) else {
         return binary::encode_status(out, envelope, binary::Status::NotFound);
     };
-    for line in list.split(|&byte| byte == b'\n') {
-        let Some(stat) = line.strip_prefix(b"STAT ").and_then(|line| line.strip_suffix(b"\r")) else {
-            continue;
-        };
-        let end = stat.iter().position(|&byte| byte == b' ').unwrap_or(stat.len());
-        let (name, value) = stat.split_at(end);
-        binary::encode_stat(out, envelope, name, value.get(1..).unwrap_or_default());
-    }
-    binary::encode_stat(out, envelope, b"", b"");
+    binary::encode_stats(out, envelope, list);
 }
 
 /// Writes lines of the `stats` command.

@@ -87,6 +87,12 @@ def proxy(server, tmp_path_factory):
     running.stop()
 
 
+@pytest.fixture(scope="session", params=["cache", "proxy"])
+def either(request, server, proxy):
+    """A cache, or a proxy in front of one: to clients of the binary protocol they are alike."""
+    return server if request.param == "cache" else proxy
+
+
 @pytest.fixture(scope="session")
 def tools():
     """The folder in which .ci/clients put what is not written in Python."""

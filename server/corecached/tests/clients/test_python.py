@@ -71,10 +71,10 @@ def test_pymemcache_pool_and_hash_client(server):
     assert ring.get_many(["a", "b", "c"]) == {"a": b"1", "b": b"2"}
 
 
-def test_pylibmc_in_binary(server):
+def test_pylibmc_in_binary(either):
     import pylibmc
 
-    client = pylibmc.Client([server.address], binary=True, behaviors={"cas": True, "tcp_nodelay": True})
+    client = pylibmc.Client([either.address], binary=True, behaviors={"cas": True, "tcp_nodelay": True})
     assert client.set("k", {"a": [1, 2]}) and client.get("k") == {"a": [1, 2]}
     assert client.get("missing") is None
     assert not client.add("k", 1) and client.replace("k", "text") and client.get("k") == "text"
@@ -84,14 +84,14 @@ def test_pylibmc_in_binary(server):
     many = {f"many{i}": i for i in range(300)}
     assert client.set_multi(many) == [] and client.get_multi(list(many) + ["missing"]) == many
     assert client.delete("k") and not client.delete("k")
-    assert client.get_stats()[0][1]["version"] == b"1.6.45"
+    assert client.get_stats()[0][1]["version"] in (b"1.6.45", b"corecached 0.1.0")
     assert client.flush_all() and client.get("n") is None
 
 
-def test_python_binary_memcached(server):
+def test_python_binary_memcached(either):
     import bmemcached
 
-    client = bmemcached.Client((server.address,))
+    client = bmemcached.Client((either.address,))
     assert client.set("k", "v") and client.get("k") == "v"
     assert client.get("missing") is None
     assert not client.add("k", "x") and client.replace("k", "w")
@@ -103,8 +103,8 @@ def test_python_binary_memcached(server):
     big = bytes(range(256)) * 4000
     assert client.set("big", big, compress_level=0) and client.get("big") == big
     assert client.delete("k") and client.get("k") is None
-    stats = client.stats()[server.address]
-    assert stats["version"] in (b"1.6.45", "1.6.45")
+    stats = client.stats()[either.address]
+    assert str(stats["version"]).strip("b'") in ("1.6.45", "corecached 0.1.0")
     assert client.set("short", "v", time=1)
     expires(lambda: client.get("short"))
     assert client.flush_all() and client.get("n") is None

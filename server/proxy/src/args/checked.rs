@@ -6,8 +6,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use corecached_protocol::Wire;
-
 use super::{EX_VALUE, ProxyArgs};
 use crate::config;
 use crate::hot::HotOptions;
@@ -209,7 +207,7 @@ impl ProxyArgs {
     }
 
     fn listen(&self) -> Result<Listen, ConfigError> {
-        let protocol = ListenerProtocol { wire: Wire::Text, ..ListenerProtocol::default() };
+        let protocol = ListenerProtocol::default();
         if let Some(path) = &self.unix_domain_sock {
             return Ok(Listen::Unix { path: PathBuf::from(path.trim()), mode: 0o666, protocol });
         }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use corecached_protocol::client::ReplyEvent;
-use corecached_protocol::{Command, Reply, text};
+use corecached_protocol::{Command, Reply};
 use corecached_shard::clients::Clients;
 use corecached_shard::mesh::message::{Piece, ReplyTo};
 
@@ -349,7 +349,7 @@ impl ClientRequest {
                 });
             }
             ReplyEvent::Meta { line, value } => {
-                clients.answer(shard, to, Piece::Last, |out| format.render_meta(line, value, out));
+                clients.answer(shard, to, Piece::Last, |out| format.render_meta(key, line, value, out));
             }
             ReplyEvent::Reply(ref reply) => {
                 let piece = if self.begun { Piece::Broken } else { Piece::Last };
@@ -360,14 +360,13 @@ impl ClientRequest {
             ReplyEvent::ValueHead { client_flags, cas_unique, value_len } => {
                 self.begun = true;
                 clients.answer(shard, to, Piece::More, |out| {
-                    text::encode_value_header(out, &self.key, client_flags, value_len, cas_unique);
+                    format.render_value_head(&self.key, client_flags, cas_unique, value_len, out);
                 });
             }
-            ReplyEvent::MetaHead { ref line, .. } => {
+            ReplyEvent::MetaHead { ref line, value_len } => {
                 self.begun = true;
                 clients.answer(shard, to, Piece::More, |out| {
-                    out.extend_from_slice(line);
-                    out.extend_from_slice(b"\r\n");
+                    format.render_meta_head(&self.key, line, value_len, out);
                 });
             }
             ReplyEvent::ValuePiece(bytes) => {

@@ -100,6 +100,16 @@ impl Tree {
             .map_or(ErrorDowngrade::None, |operation| self.downgrade(operation, meta))
     }
 
+    /// The error downgrade of a request of the binary protocol that is sent as `command`. A retrieval is that of a
+    /// text client. Arithmetic is not: the protocol has a status for a value that is no number.
+    #[must_use]
+    pub fn downgrade_of_binary(&self, command: &Command) -> ErrorDowngrade {
+        match Operation::from_command(command) {
+            Some(operation) if operation.class() == OperationClass::Get => self.downgrade(operation, false),
+            _ => ErrorDowngrade::None,
+        }
+    }
+
     pub(super) const fn downgrade(&self, operation: Operation, meta: bool) -> ErrorDowngrade {
         // Clients of meta commands expect errors.
         match operation.class() {

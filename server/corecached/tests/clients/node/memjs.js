@@ -15,6 +15,7 @@ async function main() {
   assert.equal((await client.increment("n", 5, { initial: 10 })).value, 10);
   assert.equal((await client.increment("n", 5, {})).value, 15);
   assert.equal((await client.decrement("n", 20, {})).value, 0);
+  assert(await client.delete("n")); // the next run creates it again
   await Promise.all([...Array(300).keys()].map((i) => client.set(`many${i}`, `value ${i}`, {})));
   const many = await Promise.all([...Array(300).keys()].map((i) => client.get(`many${i}`)));
   many.forEach((found, i) => assert.equal(found.value.toString(), `value ${i}`));
