@@ -82,10 +82,14 @@ while [ $# -gt 0 ]; do
 done
 cache={folder}/cache.$$
 {corecached} -s "$cache" {how} &
+started=$!
+trap 'kill $started; wait' TERM
 until [ -S "$cache" ]; do sleep 0.05; done
 config='{{"pools": {{"A": {{"servers": ["unix:'$cache'"]}}}}, "route": "PoolRoute|A"}}'
-exec {corecached} proxy --num-proxies={shards} --io-backend={backend} --enable-flush-cmd --config-str="$config" \\
-    ${{socket:+--unix-domain-sock=$socket}} ${{port:+-p $port --listen-addresses=$address}}
+{corecached} proxy --num-proxies={shards} --io-backend={backend} --enable-flush-cmd --config-str="$config" \\
+    ${{socket:+--unix-domain-sock=$socket}} ${{port:+-p $port --listen-addresses=$address}} &
+started="$started $!"
+wait
 """
 
 
