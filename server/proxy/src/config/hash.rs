@@ -62,9 +62,8 @@ impl WrittenHash {
             KeyHash::Xxh3 { seed: self.seed.as_ref().map_or(0, |seed| KeyHash::xxh3_seed(seed.as_bytes())) };
         let points = |points, default| Distribution::Points { points, key_hash: key_hash.unwrap_or(default) };
         let distribution = match named {
-            Some("Ch3") => Distribution::Ch3,
-            None if self.weights.is_empty() => Distribution::Ch3,
-            None | Some("WeightedCh3") => Distribution::WeightedCh3,
+            None | Some("Ch3") => Distribution::Ch3,
+            Some("WeightedCh3") => Distribution::WeightedCh3,
             Some("WeightedCh4") => Distribution::WeightedCh4,
             Some("Crc32") => Distribution::Crc32,
             Some("ConstShard") => Distribution::ConstShard,

@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn what_nobody_waits_for_may_be_refused() {
         let mut bench = bench(
-            r#"{"type": "ShadowRoute", "target": "PoolRoute|c", "shadows": [{"target": "PoolRoute|a"}]}"#,
+            r#"{"type": "ShadowRoute", "target": "PoolRoute|c", "shadows": [{"target": "PoolRoute|a", "index_range": [0, 1], "key_fraction_range": [0, 1]}]}"#,
         );
         bench.get();
         assert_eq!(sent(&bench), ("a".to_owned(), true));

@@ -18,9 +18,9 @@ pub(crate) struct L1L2CacheRoute {
     l2: HandleId,
     /// The TTL of what is filled in, seconds; 0 never.
     upgrading_exptime_s: i64,
-    /// The TTL in seconds of a mark in l1 that l2 has not got the key either; 0: no marks.
+    /// The TTL in seconds of a mark in l1 that l2 has not got the key either; 0: it stays.
     negative_exptime_s: i64,
-    /// l2 is looked up again for one in this many retrievals that meet a mark; 0: never.
+    /// l2 is looked up again for one in this many retrievals that meet a mark; 0: no marks.
     negative_refresh: u32,
 }
 
@@ -60,7 +60,7 @@ impl RouteHandle for L1L2CacheRoute {
             front: compiler.node(self.l1),
             back: compiler.node(self.l2),
             exptime: Exptime(self.upgrading_exptime_s),
-            get_only: true,
+            answers_from_back: true,
             back_on_error: true,
             mark_s: self.negative_exptime_s,
             mark_refresh: self.negative_refresh,

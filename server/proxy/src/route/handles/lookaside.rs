@@ -2,8 +2,8 @@
 //! another that fills it.
 //!
 //! A plain `get` that misses the front is answered from the back, and what was found is added to the front
-//! without the client's waiting for it. Other retrievals, whose replies depend on the front's own cas unique
-//! or flags, wait for that and ask the front again.
+//! without the client's waiting for it. Other retrievals of `WarmUpRoute`, and all meta commands, whose replies
+//! depend on the front's own cas unique or flags, wait for that and ask the front again.
 
 use std::cell::Cell;
 
@@ -29,13 +29,14 @@ pub(in crate::route) struct Lookaside {
     pub back: NodeId,
     /// The TTL of what is filled in.
     pub exptime: Exptime,
-    /// Retrievals other than `get` go to the front alone.
-    pub get_only: bool,
+    /// Every retrieval by a classic command is answered by the back when the front misses, with the back's cas
+    /// unique. Otherwise only `get` is.
+    pub answers_from_back: bool,
     /// A front that fails counts as one that misses.
     pub back_on_error: bool,
-    /// The TTL of marks in seconds; 0: none are made.
+    /// The TTL of marks in seconds; 0: they stay.
     pub mark_s: i64,
-    /// The back is looked up again for one in this many retrievals that meet a mark; 0: never.
+    /// The back is looked up again for one in this many retrievals that meet a mark; 0: none are made.
     pub mark_refresh: u32,
 }
 
@@ -68,17 +69,14 @@ impl RouteNode for Lookaside {
 
     fn start(&self, _: &MarksMet, step: &mut Step, node: NodeId, request: OwnedRequest, parent: Parent) {
         let operation = request.operation();
-        let looked_up = match operation.class() {
-            OperationClass::Get if operation == Operation::Metaget => false,
-            OperationClass::Get => !self.get_only || operation == Operation::Get,
-            _ => false,
-        };
+        let looked_up = operation.class() == OperationClass::Get && operation != Operation::Metaget;
         // A key that only base64 can name cannot be stored by a classic command.
         if !looked_up || !request.is_plain() {
             return step.start(self.front, request, parent);
         }
         // A client of meta commands must not see a mark: look with `get` first.
-        let first = if self.mark_s > 0 { request.get() } else { request.clone() };
+        let hides_marks = self.mark_refresh > 0 && request.meta().is_some();
+        let first = if hides_marks { request.get() } else { request.clone() };
         step.open_with(node, &request, parent, Self::waiting(LookasideStage::Front), [(self.front, first)]);
     }
 
@@ -92,9 +90,10 @@ impl RouteNode for Lookaside {
         reply: Reply,
     ) {
         let Some(stage) = Self::in_progress(&mut frame.progress) else { return };
-        let plain = frame.request.operation() == Operation::Get && frame.request.meta().is_none();
+        let is_classic = frame.request.meta().is_none();
+        let plain = is_classic && (self.answers_from_back || frame.request.operation() == Operation::Get);
         let next = match *stage {
-            LookasideStage::Front if self.mark_s > 0 && is_mark(&reply) => {
+            LookasideStage::Front if is_mark(&reply) => {
                 let met = marks_met.0.get().wrapping_add(1);
                 marks_met.0.set(met);
                 let answer = outcome::null(&frame.request);
@@ -106,7 +105,7 @@ impl RouteNode for Lookaside {
                 (self.back, frame.request.get())
             }
             LookasideStage::Front if outcome::is_hit(&reply) => {
-                if plain || self.mark_s == 0 {
+                if is_classic || self.mark_refresh == 0 {
                     return frame.answer(step, reply);
                 }
                 *stage = LookasideStage::Again; // it was looked for with `get`
@@ -117,7 +116,7 @@ impl RouteNode for Lookaside {
             }
             LookasideStage::Front => {
                 *stage = LookasideStage::Back;
-                (self.back, frame.request.get())
+                (self.back, if plain { frame.request.clone() } else { frame.request.get() })
             }
             LookasideStage::Back => match self.fill(&frame.request, StoreVerb::Add, &reply) {
                 Some(fill) if plain => {
@@ -129,10 +128,8 @@ impl RouteNode for Lookaside {
                     (self.front, fill)
                 }
                 None => {
-                    if reply == Reply::Miss && self.mark_s > 0 {
-                        let mark = Bytes::from_static(MARK);
-                        let mark = frame.request.store(StoreVerb::Add, MARK_FLAG, Exptime(self.mark_s), mark);
-                        step.start(self.front, mark, Parent::Nobody);
+                    if reply == Reply::Miss && self.mark_refresh > 0 {
+                        step.start(self.front, self.mark(&frame.request, StoreVerb::Add), Parent::Nobody);
                     }
                     let answer = if reply == Reply::Miss { outcome::null(&frame.request) } else { reply };
                     return frame.answer(step, answer);
@@ -144,10 +141,10 @@ impl RouteNode for Lookaside {
             }
             LookasideStage::Again => return frame.answer(step, reply),
             LookasideStage::Refresh => {
-                if let Some(fill) = self.fill(&frame.request, StoreVerb::Set, &reply) {
-                    step.start(self.front, fill, Parent::Nobody);
-                }
-                return;
+                // A mark that is still right begins its time anew.
+                let fill = self.fill(&frame.request, StoreVerb::Set, &reply);
+                let fill = fill.unwrap_or_else(|| self.mark(&frame.request, StoreVerb::Set));
+                return step.start(self.front, fill, Parent::Nobody);
             }
         };
         frame.start_child(step, slot, next.0, next.1, 0);
@@ -158,6 +155,10 @@ impl Lookaside {
     fn fill(&self, request: &OwnedRequest, verb: StoreVerb, reply: &Reply) -> Option<OwnedRequest> {
         let Reply::Value { client_flags, value, .. } = reply else { return None };
         Some(request.store(verb, *client_flags, self.exptime, value.clone()))
+    }
+
+    fn mark(&self, request: &OwnedRequest, verb: StoreVerb) -> OwnedRequest {
+        request.store(verb, MARK_FLAG, Exptime(self.mark_s), Bytes::from_static(MARK))
     }
 }
 
@@ -234,5 +235,30 @@ mod tests {
         bench.reply("a get k", value("v"));
         assert_eq!(bench.reply("a meta-get k v", meta("VA 1")), Some(meta("VA 1")));
         bench.done();
+    }
+
+    #[test]
+    fn every_classic_retrieval_that_misses_l1_is_answered_by_l2() {
+        let route = r#"{"type": "L1L2CacheRoute", "l1": "PoolRoute|a", "l2": "PoolRoute|b", "upgradingL1Exptime": 9, "ncacheUpdatePeriod": 1}"#;
+        for (asked, sent) in [("gets k", "gets k"), ("gat 7 k", "gat k 7"), ("gats 7 k", "gats k 7")] {
+            let mut bench = Bench::new(route);
+            let of_l2 = Reply::Value { client_flags: 3, cas_unique: Some(8), value: "v".into() };
+            bench.ask(asked, "");
+            assert_eq!(bench.reply(&format!("a {sent}"), Reply::Miss), None);
+            assert_eq!(bench.reply(&format!("b {sent}"), of_l2.clone()), Some(of_l2));
+            bench.reply("a add k 9 v", Reply::Stored);
+            // A mark, which stays because no ncacheExptime was given.
+            bench.ask(asked, "");
+            bench.reply(&format!("a {sent}"), Reply::Miss);
+            assert_eq!(bench.reply(&format!("b {sent}"), Reply::Miss), Some(Reply::Miss));
+            bench.reply("a add k 0 ncache", Reply::Stored);
+            let mark = Reply::Value { client_flags: 0x1_0000, cas_unique: Some(1), value: "ncache".into() };
+            bench.ask(asked, "");
+            assert_eq!(bench.reply(&format!("a {sent}"), mark), Some(Reply::Miss));
+            // It is still right.
+            bench.reply("b get k", Reply::Miss);
+            bench.reply("a set k 0 ncache", Reply::Stored);
+            bench.done();
+        }
     }
 }

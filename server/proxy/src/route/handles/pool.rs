@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::error::ErrorNode;
+use super::failover::latest::LatestRoute;
 use super::hash::HashNode;
 use super::null::Null;
 use super::outstanding::OutstandingLimitRoute;
@@ -48,8 +49,14 @@ impl RouteHandle for PoolRoute {
     const SHORT_KEY: &'static str = "pool";
 
     fn parse(builder: &mut Builder, &WrittenHandle { json, name, .. }: &WrittenHandle) -> Checked<HandleId> {
-        let route = Self::parse_pool(builder, json, name)?;
-        let handle = builder.push(route, json)?;
+        let handle = if hash_function(json) == Some("Latest") {
+            let pool = Self::parse_name(builder, json, name)?;
+            let at = json.get("hash").filter(|hash| hash.as_object().is_some()).unwrap_or(json).clone();
+            LatestRoute::parse_over(builder, &at, vec![Child::PoolMembers(pool)])?
+        } else {
+            let route = Self::parse_pool(builder, json, name)?;
+            builder.push(route, json)?
+        };
         put_around(builder, json, handle)
     }
 
@@ -123,9 +130,8 @@ impl RouteHandle for PoolRoute {
 }
 
 impl PoolRoute {
-    /// Reads the pool and how it is sent to, without what [`put_around`] puts around it. `kind` is the type
-    /// of the handle.
-    pub(crate) fn parse_pool(builder: &mut Builder, json: &Json, kind: &str) -> Checked<Self> {
+    /// Reads the pool. `kind` is the type of the handle.
+    fn parse_name(builder: &mut Builder, json: &Json, kind: &str) -> Checked<PoolId> {
         let Some(pool) = json.get("pool") else {
             return Err(builder.fault(json, &format!("{kind}.pool"), "", "is missing: a pool's name"));
         };
@@ -140,7 +146,13 @@ impl PoolRoute {
             }
             _ => return Err(builder.wrong(pool, "PoolRoute.pool", "must be a pool's name")),
         };
-        let pool = builder.pool(&name, json)?;
+        builder.pool(&name, json)
+    }
+
+    /// Reads the pool and how it is sent to, without what [`put_around`] puts around it. `kind` is the type
+    /// of the handle.
+    pub(crate) fn parse_pool(builder: &mut Builder, json: &Json, kind: &str) -> Checked<Self> {
+        let pool = Self::parse_name(builder, json, kind)?;
         let hash = match json.get("hash") {
             Some(hash) if hash.as_str().is_some() => {
                 let function = hash.as_str().map(str::to_owned);
@@ -149,8 +161,7 @@ impl PoolRoute {
             Some(hash) => builder.hash(hash)?,
             None => builder.hash(json)?,
         };
-        let unsaid = json.get("hash").is_none() && json.get("hash_func").is_none();
-        let weighted = unsaid && builder.is_weighted(pool);
+        let weighted = hash_function(json).is_none() && builder.is_weighted(pool);
         let distribution = if weighted { Distribution::WeightedCh3 } else { hash.distribution };
         let hash = Hash { distribution, ..hash };
         let spool_deletes = builder.options.spool_deletes && builder.flag_at(json, "asynclog", true)?;
@@ -168,6 +179,12 @@ impl PoolRoute {
     fn keep_deletes(&self, compiler: &mut Compiler, node: NodeId) -> NodeId {
         if self.spool_deletes { compiler.push(Spool { target: node }) } else { node }
     }
+}
+
+/// The hash function that is written in a handle or in its `hash`.
+fn hash_function(json: &Json) -> Option<&str> {
+    let Some(hash) = json.get("hash") else { return json.get("hash_func")?.as_str() };
+    hash.as_str().or_else(|| hash.get("hash_func")?.as_str())
 }
 
 /// Puts the handles around a pool's `handle` that the same object asks for.
@@ -188,4 +205,61 @@ pub(super) fn put_around(builder: &mut Builder, json: &Json, mut handle: HandleI
         handle = builder.push(ShardSplitRoute { target: handle, splits }, json)?;
     }
     Ok(handle)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::route::tests::{Bench, TIMEOUT, error, options};
+
+    /// Where each of some keys goes under `route`.
+    fn servers(route: &str) -> String {
+        let pools = r#""p": {"servers": ["a:1", "b:1", "c:1"]}, "w": {"servers": ["a:1", "b:1", "c:1"], "weights": [1, 0.1, 0.1]}"#;
+        let mut bench = Bench::with(&format!("{{\"pools\": {{{pools}}}, \"route\": {route}}}"), &options());
+        let mut servers = String::new();
+        for key in 0..60 {
+            bench.ask(&format!("get k{key}"), "");
+            let sent = bench.waiting()[0].to_owned();
+            servers.push_str(&sent[..1]);
+            while let Some(sent) = bench.waiting().first().map(|&sent| sent.to_owned()) {
+                bench.reply(&sent, error(TIMEOUT));
+            }
+        }
+        servers
+    }
+
+    #[test]
+    fn weights_decide_where_a_pool_or_a_hash_function_asks_for_them() {
+        let plain = servers(r#""PoolRoute|p""#);
+        let weighted = servers(
+            r#"{"type": "PoolRoute", "pool": "p", "hash": {"hash_func": "WeightedCh3", "weights": [1, 0.1, 0.1]}}"#,
+        );
+        assert_ne!(plain, weighted);
+        for (route, expected) in [
+            (r#""PoolRoute|w""#, &weighted),
+            (r#"{"type": "PoolRoute", "pool": "w", "hash": {}}"#, &weighted),
+            (r#"{"type": "PoolRoute", "pool": "w", "hash": {"salt": ""}}"#, &weighted),
+            (r#"{"type": "PoolRoute", "pool": "w", "hash": "Ch3"}"#, &plain),
+            (r#"{"type": "PoolRoute", "pool": "w", "hash_func": "Ch3"}"#, &plain),
+            (r#"{"type": "PoolRoute", "pool": "p", "hash": {"weights": [1, 0.1, 0.1]}}"#, &plain),
+            (r#"{"type": "HashRoute", "children": "Pool|p", "weights": [1, 0.1, 0.1]}"#, &plain),
+            (
+                r#"{"type": "HashRoute", "children": "Pool|p", "hash_func": "WeightedCh3", "weights": [1, 0.1, 0.1]}"#,
+                &weighted,
+            ),
+        ] {
+            assert_eq!(servers(route), *expected, "{route}");
+        }
+    }
+
+    #[test]
+    fn a_pool_by_latest_is_a_latest_route_over_its_servers() {
+        let latest =
+            servers(r#"{"type": "LatestRoute", "children": "Pool|p", "failover_count": 2, "salt": "x"}"#);
+        for route in [
+            r#"{"type": "PoolRoute", "pool": "p", "hash": "Latest", "failover_count": 2, "salt": "x"}"#,
+            r#"{"type": "PoolRoute", "pool": "p", "hash": {"hash_func": "Latest", "failover_count": 2, "salt": "x"}}"#,
+        ] {
+            assert_eq!(servers(route), latest, "{route}");
+        }
+    }
 }

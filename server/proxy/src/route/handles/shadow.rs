@@ -23,16 +23,25 @@ pub(crate) struct ShadowRoute {
     pub shadows: Vec<Shadow>,
 }
 
+/// Of which keys copies are made.
+#[derive(Clone, Debug)]
+enum ShadowedKeys {
+    /// Of these.
+    Named(Vec<String>),
+    /// Of those of some servers of a pool whose hash lies in a part.
+    Part {
+        /// The indices of the servers, from the one up to the other.
+        servers: (u32, u32),
+        /// Part of 2^32, from the one to the other, both from 0 to 1.
+        hashes: (f64, f64),
+    },
+}
+
 /// Where copies of some requests go, and of which.
 #[derive(Clone, Debug)]
 pub(crate) struct Shadow {
     target: HandleId,
-    /// Only requests to these servers of a pool, from the one index to the other.
-    index_range: Option<(u32, u32)>,
-    /// Only keys whose hash lies in this part of 2^32, from 0 to 1.
-    key_fraction: (f64, f64),
-    /// Only these keys, if any are named.
-    keys: Vec<String>,
+    keys: ShadowedKeys,
     /// The part of what is left, at random, from 0 to 1.
     requests_fraction: f64,
 }
@@ -41,7 +50,8 @@ impl RouteHandle for ShadowRoute {
     const NAMES: &'static [&'static str] = &["ShadowRoute"];
 
     fn parse(builder: &mut Builder, &WrittenHandle { json, name, .. }: &WrittenHandle) -> Checked<HandleId> {
-        let target = builder.handle_at(json, name, Builder::target_part(json))?;
+        let part = if json.get("children").is_some() { "children" } else { Builder::target_part(json) };
+        let target = builder.handle_at(json, name, part)?;
         let shadows = Shadow::parse_all(builder, json)?;
         builder.push(Self { target, shadows }, json)
     }
@@ -53,13 +63,18 @@ impl RouteHandle for ShadowRoute {
 
     fn show(&self, config: &Config) -> Value {
         let shadow = |shadow: &Shadow| {
-            json!({
+            let mut shown = json!({
                 "target": config.child_json(shadow.target),
-                "index_range": shadow.index_range.map(|(from, to)| [from, to]),
-                "key_fraction_range": [shadow.key_fraction.0, shadow.key_fraction.1],
-                "keys_to_shadow": shadow.keys,
                 "requests_fraction": shadow.requests_fraction,
-            })
+            });
+            match &shadow.keys {
+                ShadowedKeys::Named(keys) => shown["keys_to_shadow"] = json!(keys),
+                ShadowedKeys::Part { servers, hashes } => {
+                    shown["index_range"] = json!([servers.0, servers.1]);
+                    shown["key_fraction_range"] = json!([hashes.0, hashes.1]);
+                }
+            }
+            shown
         };
         let shadows: Vec<Value> = self.shadows.iter().map(shadow).collect();
         json!({"target": config.child_json(self.target), "shadows": shadows})
@@ -67,12 +82,17 @@ impl RouteHandle for ShadowRoute {
 
     fn compile(&self, compiler: &mut Compiler) -> Compiled<NodeId> {
         let target = compiler.node(self.target);
-        let whole = 2_f64.powi(32);
+        let hash = |part: f64| (part * f64::from(u32::MAX)) as u32;
         let shadow = |shadow: &Shadow| ShadowNode {
             target: compiler.node(shadow.target),
-            index_range: shadow.index_range,
-            hashes: ((shadow.key_fraction.0 * whole) as u64, (shadow.key_fraction.1 * whole) as u64),
-            keys: shadow.keys.iter().map(|key| key.as_bytes().into()).collect(),
+            keys: match &shadow.keys {
+                ShadowedKeys::Named(keys) => {
+                    NodeKeys::Named(keys.iter().map(|key| key.as_bytes().into()).collect())
+                }
+                &ShadowedKeys::Part { servers, hashes } => {
+                    NodeKeys::Part { servers, hashes: (hash(hashes.0), hash(hashes.1)) }
+                }
+            },
             requests_fraction: shadow.requests_fraction,
         };
         let shadows = self.shadows.iter().map(shadow).collect();
@@ -88,26 +108,38 @@ impl Shadow {
         let mut shadows = Vec::new();
         for one in builder.list(list, "shadows")? {
             let target = builder.handle_at(one, "shadows", "target")?;
-            let index_range = match &builder.numbers_at(one, "index_range", f64::from(u32::MAX))?[..] {
+            let servers = match &builder.numbers_at(one, "index_range", f64::from(u32::MAX))?[..] {
                 [] => None,
                 &[from, to] if from <= to => Some((from as u32, to as u32)),
                 _ => return Err(builder.wrong(one, "shadows.index_range", "must be [from, to]")),
             };
-            let fraction = builder.numbers_at(one, "key_fraction_range", 1.0)?;
-            let rv = builder.numbers_at(one, "key_fraction_range_rv", 1.0)?;
-            let key_fraction = match (&fraction[..], &rv[..]) {
-                ([], []) => (0.0, 1.0),
-                (&[from, to], []) | ([], &[from, to]) if from <= to => (from, to),
+            let hashes = match &builder.numbers_at(one, "key_fraction_range", 1.0)?[..] {
+                [] => None,
+                &[from, to] if from <= to => Some((from, to)),
                 _ => {
                     let remedy = "must be [from, to] within 0 to 1";
                     return Err(builder.wrong(one, "shadows.key_fraction_range", remedy));
                 }
             };
+            let named = builder.texts_at(one, "keys_to_shadow")?;
+            let keys = match (named.is_empty(), servers, hashes) {
+                (false, None, None) => ShadowedKeys::Named(named),
+                (false, ..) => {
+                    let remedy = "stands alone: leave out index_range and key_fraction_range";
+                    return Err(builder.wrong(one, "shadows.keys_to_shadow", remedy));
+                }
+                (true, Some(servers), Some(hashes)) => ShadowedKeys::Part { servers, hashes },
+                // As in mcrouter, of which the other part is empty then.
+                (true, ..) => {
+                    tracing::warn!(
+                        "a shadow copies nothing: give it index_range and key_fraction_range, or keys_to_shadow"
+                    );
+                    continue;
+                }
+            };
             shadows.push(Self {
                 target,
-                index_range,
-                key_fraction,
-                keys: builder.texts_at(one, "keys_to_shadow")?,
+                keys,
                 requests_fraction: builder.number_at(one, "requests_fraction", 1.0, 0.0, 1.0)?,
             });
         }
@@ -129,14 +161,18 @@ pub(in crate::route) struct Shadows {
 #[derive(Debug)]
 pub(in crate::route) struct ShadowNode {
     pub target: NodeId,
-    /// Only requests to these servers of the pool, from the one index to the other.
-    pub index_range: Option<(u32, u32)>,
-    /// Only keys with hashes from the one up to the other, of 2^32.
-    pub hashes: (u64, u64),
-    /// Only these keys, if there are any.
-    pub keys: HashSet<Box<[u8]>>,
+    pub keys: NodeKeys,
     /// The part of what is left, from 0 to 1.
     pub requests_fraction: f64,
+}
+
+/// Of which keys copies are made.
+#[derive(Debug)]
+pub(in crate::route) enum NodeKeys {
+    /// Of these, by what is hashed of them.
+    Named(HashSet<Box<[u8]>>),
+    /// Of those of the servers from the one index up to the other, with hashes from the one to the other.
+    Part { servers: (u32, u32), hashes: (u32, u32) },
 }
 
 impl RouteNode for Shadows {
@@ -148,13 +184,17 @@ impl RouteNode for Shadows {
     fn start(&self, (): &(), step: &mut Step, _: NodeId, request: OwnedRequest, parent: Parent) {
         let mut copies = Vec::new();
         if step.calls.len() < step.calls_with_shadows_max {
-            let hash = u64::from(spooky::spooky32(self.key_part.part_of(request.key()), 0));
+            let part = self.key_part.part_of(request.key());
+            let hash = spooky::spooky32(part, 0);
             let server = self.ring.as_ref().map_or(0, |ring| ring.pick(request.key()) as u32);
             copies.extend(self.shadows.iter().filter(|shadow| {
-                shadow.index_range.is_none_or(|(from, to)| (from..=to).contains(&server))
-                    && (shadow.hashes.0..shadow.hashes.1).contains(&hash)
-                    && (shadow.keys.is_empty() || shadow.keys.contains(request.key().as_ref()))
-                    && (shadow.requests_fraction >= 1.0 || step.random.f64() < shadow.requests_fraction)
+                let is_named = match &shadow.keys {
+                    NodeKeys::Named(keys) => keys.contains(part),
+                    NodeKeys::Part { servers, hashes } => {
+                        (servers.0..servers.1).contains(&server) && (hashes.0..=hashes.1).contains(&hash)
+                    }
+                };
+                is_named && (shadow.requests_fraction >= 1.0 || step.random.f64() < shadow.requests_fraction)
             }));
         }
         step.start(self.target, request.clone(), parent);
@@ -174,13 +214,15 @@ impl RouteNode for Shadows {
 
 #[cfg(test)]
 mod tests {
-    use crate::route::tests::{Bench, TIMEOUT, error, value};
+    use crate::route::tests::{Bench, TIMEOUT, error, options, value};
 
     #[test]
     fn shadows_get_copies_of_their_share_and_no_say() {
         let mut bench = Bench::new(
-            r#"{"type": "PoolRoute", "pool": "a", "shadows": [{"target": "PoolRoute|b", "key_fraction_range": [0, 0.5]},
-                {"target": "PoolRoute|c", "keys_to_shadow": ["k7"]}, {"target": "PoolRoute|d", "requests_fraction": 0}]}"#,
+            r#"{"type": "PoolRoute", "pool": "a", "shadows": [
+                {"target": "PoolRoute|b", "index_range": [0, 1], "key_fraction_range": [0, 0.5]},
+                {"target": "PoolRoute|c", "keys_to_shadow": ["k7"]},
+                {"target": "PoolRoute|d", "index_range": [0, 1], "key_fraction_range": [0, 1], "requests_fraction": 0}]}"#,
         );
         let (mut half, mut named) = (0, 0);
         for key in 0..200 {
@@ -195,6 +237,56 @@ mod tests {
         }
         assert!((60..140).contains(&half), "{half}");
         assert_eq!(named, 1);
+        bench.done();
+    }
+
+    #[test]
+    fn a_shadow_copies_what_is_named_and_nothing_by_default() {
+        for (shadow, copied) in [
+            ("", false),
+            (r#", "index_range": [0, 9]"#, false),
+            (r#", "key_fraction_range": [0, 1]"#, false),
+            (r#", "index_range": [0, 1], "key_fraction_range": [0, 1]"#, true),
+            // The second index is the first that is left out.
+            (r#", "index_range": [0, 0], "key_fraction_range": [0, 1]"#, false),
+            (r#", "index_range": [1, 2], "key_fraction_range": [0, 1]"#, false),
+            (r#", "keys_to_shadow": ["k"]"#, true),
+            (r#", "keys_to_shadow": ["k|#|more"]"#, false),
+        ] {
+            for target in [r#""target": "PoolRoute|a""#, r#""children": ["PoolRoute|a"]"#] {
+                let mut bench = Bench::new(&format!(
+                    r#"{{"type": "ShadowRoute", {target}, "shadows": [{{"target": "PoolRoute|b"{shadow}}}]}}"#
+                ));
+                bench.ask("get k|#|more", "");
+                assert_eq!(bench.waiting().len(), 1 + usize::from(copied), "{shadow}");
+                for sent in bench.waiting().into_iter().map(str::to_owned).collect::<Vec<_>>() {
+                    bench.reply(&sent, value("v"));
+                }
+                bench.done();
+            }
+        }
+    }
+
+    #[test]
+    fn shadows_of_a_pool_follow_its_servers() {
+        let mut bench = Bench::with(
+            r#"{"pools": {"two": {"servers": ["a:1", "b:1"]}, "c": {"servers": ["c:1"]}},
+                "route": {"type": "PoolRoute", "pool": "two", "shadows": [
+                    {"target": "PoolRoute|c", "index_range": [1, 2], "key_fraction_range": [0, 1]}]}}"#,
+            &options(),
+        );
+        let mut servers = [0, 0];
+        for key in 0..50 {
+            bench.ask(&format!("get k{key}"), "");
+            let sent: Vec<String> = bench.waiting().into_iter().map(str::to_owned).collect();
+            let second = sent.iter().any(|sent| sent.starts_with('b'));
+            assert_eq!(sent.len(), 1 + usize::from(second), "{sent:?}");
+            servers[usize::from(second)] += 1;
+            for sent in sent {
+                bench.reply(&sent, value("v"));
+            }
+        }
+        assert!(servers[0] > 10 && servers[1] > 10, "{servers:?}");
         bench.done();
     }
 }

@@ -53,7 +53,7 @@ impl RouteHandle for WarmUpRoute {
             front: compiler.node(self.cold),
             back: compiler.node(self.warm),
             exptime: Exptime(self.exptime_s),
-            get_only: false,
+            answers_from_back: false,
             back_on_error: true,
             mark_s: 0,
             mark_refresh: 0,

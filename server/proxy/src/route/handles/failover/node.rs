@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use corecached_protocol::{ErrorKind, Reply};
 
+use super::hashed_order::HashedOrder;
 use super::salted_order::SaltedOrder;
 use crate::config::{FailoverErrors, Limit};
-use crate::hash::{Ring, rendezvous};
+use crate::hash::{KeyPart, Ring, rendezvous};
 use crate::request::OwnedRequest;
 use crate::route::bucket::Bucket;
 use crate::route::frame::{Frame, Parent, Step};
@@ -25,9 +26,9 @@ pub(in crate::route) struct Failover {
     pub children: Box<[NodeId]>,
     pub errors: FailoverErrors,
     pub order: Order,
-    /// Requests sent to others than ejected destinations, at most.
+    /// Children that are tried, at most.
     pub tries_max: usize,
-    /// Requests with errors, at most; those to ejected destinations are not counted.
+    /// Errors, at most; those of ejected destinations are not counted, since nothing was sent.
     pub error_tries_max: usize,
     pub limit: Option<Limit>,
     pub exptime_max_s: Option<i64>,
@@ -39,12 +40,17 @@ pub(in crate::route) enum Order {
     Written,
     /// The first, then those with the fewest errors since their last success.
     LeastFailures,
-    /// The first, then by a hash of the key with salts 1, 2, 3: one ring for each salt.
-    Hashed(Box<[Ring]>),
+    /// The first, then by a hash of the key with one salt after the other.
+    Hashed(HashedOrder),
     /// The first, which is a pool, then the servers of that pool.
     Salted(SaltedOrder),
-    /// By rendezvous of the key and these tags' hashes.
-    Rendezvous(Box<[u64]>),
+    /// The first, then the others by rendezvous of the key and the hash of a tag for each of them.
+    Rendezvous {
+        tags: Box<[u64]>,
+        /// The ring of the pool that child 0 is, if it is one: child `at + 1` is its server `at`, which has failed
+        /// then.
+        own: Option<Arc<Ring>>,
+    },
 }
 
 /// What a shard remembers of the children.
@@ -62,7 +68,6 @@ pub(in crate::route) struct FailoverProgress {
     /// there.
     order: Vec<u32>,
     tried: usize,
-    tries: usize,
     error_tries: usize,
     refused: Refused,
 }
@@ -90,22 +95,15 @@ impl RouteNode for Failover {
         if let (Some(bucket), Some(limit)) = (&history.bucket, self.limit) {
             bucket.fill(limit.rate, limit); // tokens come with requests
         }
-        let mut order = Vec::new();
-        if let Order::Rendezvous(tags) = &self.order {
-            rendezvous::rendezvous_order(request.key(), tags, &mut order);
-        }
-        let first = order.first().copied().unwrap_or(0);
         let progress = Self::waiting(FailoverProgress {
-            order,
+            order: Vec::new(),
             tried: 1,
-            tries: 0,
             error_tries: 0,
             refused: Refused::Nobody,
         });
         let Some(slot) = step.open(node, request.clone(), parent, progress) else { return };
-        let request = self.request_for(first, &request);
         if let Some(mut frame) = step.frames.take(slot) {
-            frame.start_child(step, slot, self.children[first as usize], request, first);
+            frame.start_child(step, slot, self.children[0], request, 0);
             step.frames.put_back(slot, frame);
         }
     }
@@ -127,24 +125,25 @@ impl RouteNode for Failover {
         }
         failures.set(failures.get().saturating_add(1));
         let Some(progress) = Self::in_progress(&mut frame.progress) else { return };
-        // A request to an ejected destination was none: nothing was sent.
-        if outcome::error_kind(&reply) != Some(ErrorKind::Ejected) {
-            progress.tries += 1;
+        let was_sent = outcome::error_kind(&reply) != Some(ErrorKind::Ejected);
+        if was_sent {
             progress.error_tries += 1;
         }
         if progress.order.is_empty() {
             progress.order = self.full_order(frame.request.key(), Some(&history.failures));
+            progress.order.truncate(self.tries_max);
         }
-        let exhausted = progress.tried >= progress.order.len()
-            || progress.tries >= self.tries_max
-            || progress.error_tries >= self.error_tries_max;
+        let exhausted =
+            progress.tried >= progress.order.len() || progress.error_tries >= self.error_tries_max;
         progress.refused.heard(child, &reply);
         let again = if exhausted { progress.refused.ask_again() } else { None };
         if let Some(child) = again {
             let request = self.request_for(child, &frame.request);
             return frame.start_child(step, slot, self.children[child as usize], request, child);
         }
-        if exhausted || history.bucket.as_ref().is_some_and(|bucket| !bucket.take()) {
+        // A destination that is known to be dead costs the next one nothing that it would not get anyway.
+        let is_limited = was_sent && history.bucket.as_ref().is_some_and(|bucket| !bucket.take());
+        if exhausted || is_limited {
             return frame.answer(step, reply);
         }
         let next = progress.order[progress.tried];
@@ -158,18 +157,22 @@ impl RouteNode for Failover {
         let order = match &self.order {
             _ if !progress.order.is_empty() => progress.order.len(),
             Order::Salted(salted) => salted.servers as usize,
+            // One of them may be where child 0 sends to.
+            Order::Hashed(HashedOrder { own: Some(_), .. }) | Order::Rendezvous { own: Some(_), .. } => {
+                self.children.len() - 1
+            }
             _ => self.children.len(),
         };
         self.limit.is_none()
             && self.errors.for_class(request.class()).has(ErrorKind::Busy)
-            && progress.tried < order
-            && progress.tries + 1 < self.tries_max
+            && progress.tried < order.min(self.tries_max)
             && progress.error_tries + 1 < self.error_tries_max
     }
 
     fn ring_below(&self) -> RingBelow {
         match &self.order {
-            Order::Salted(SaltedOrder { own: Some(ring), .. }) => RingBelow::Ring(Arc::clone(ring)),
+            Order::Salted(SaltedOrder { own: Some(ring), .. })
+            | Order::Hashed(HashedOrder { own: Some(ring), .. }) => RingBelow::Ring(Arc::clone(ring)),
             _ => RingBelow::None,
         }
     }
@@ -193,17 +196,13 @@ impl Failover {
                 order[1..].sort_by_key(|&child| failures[child as usize].get());
             }
             (Order::Salted(salted), _) => return salted.order(key),
-            (Order::Hashed(rings), _) => {
-                order.truncate(1);
-                for ring in rings {
-                    let child = ring.pick(key) as u32;
-                    if !order.contains(&child) {
-                        order.push(child);
-                    }
-                }
-                // What no salt has hit stays in the order written.
-                let missed: Vec<u32> = (0..count).filter(|child| !order.contains(child)).collect();
-                order.extend(missed);
+            (Order::Hashed(hashed), _) => return hashed.order(key),
+            (Order::Rendezvous { tags, own }, _) => {
+                rendezvous::rendezvous_order(KeyPart::hash_stop().part_of(key), tags, &mut order);
+                let own = own.as_ref().map(|ring| ring.pick(key) as u32);
+                order.retain(|&child| Some(child) != own);
+                order.iter_mut().for_each(|child| *child += 1);
+                order.insert(0, 0);
             }
             _ => {}
         }
@@ -317,20 +316,72 @@ mod tests {
     }
 
     #[test]
-    fn failover_by_rendezvous_begins_where_the_key_belongs() {
+    fn failover_by_rendezvous_begins_with_the_first_and_goes_on_by_the_key_before_its_hash_stop() {
         let mut bench = Bench::new(
-            r#"{"type": "FailoverRoute", "children": ["PoolRoute|a", "PoolRoute|b", "PoolRoute|c"],
+            r#"{"type": "FailoverRoute", "children": ["PoolRoute|a", "PoolRoute|b", "PoolRoute|c", "PoolRoute|d"],
                 "failover_policy": {"type": "RendezvousPolicy", "tags": ["x", "y", "z"]}}"#,
         );
-        let mut firsts = std::collections::HashSet::new();
+        let mut seconds = std::collections::HashSet::new();
         for key in 0..30 {
-            bench.ask(&format!("get k{key}"), "");
-            let sent = bench.waiting()[0].to_owned();
-            firsts.insert(sent[..1].to_owned());
-            assert!(bench.reply(&sent, Reply::Miss).is_some());
+            let mut orders = [String::new(), String::new()];
+            for (order, stop) in orders.iter_mut().zip(["", "|#|more"]) {
+                bench.ask(&format!("get k{key}{stop}"), "");
+                while let Some(sent) = bench.waiting().first().map(|&sent| sent.to_owned()) {
+                    order.push_str(&sent[..1]);
+                    bench.reply(&sent, error(TIMEOUT));
+                }
+                assert!(order.len() == 4 && order.starts_with('a'), "{order}");
+            }
+            assert_eq!(orders[0], orders[1]);
+            seconds.insert(orders[0][1..2].to_owned());
         }
-        assert_eq!(firsts.len(), 3);
+        assert_eq!(seconds.len(), 3);
         bench.done();
+    }
+
+    #[test]
+    fn a_dead_server_takes_no_token_of_a_limited_failover() {
+        let mut bench = Bench::new(
+            r#"{"type": "FailoverRoute", "children": ["PoolRoute|a", "PoolRoute|b"], "failover_limit": {"rate": 0, "burst": 1}}"#,
+        );
+        for _ in 0..5 {
+            bench.get();
+            assert_eq!(bench.reply("a get k", error(ErrorKind::Ejected)), None);
+            bench.reply("b get k", Reply::Miss);
+        }
+        for expected in [None, Some(error(TIMEOUT))] {
+            bench.get();
+            let is_token_left = expected.is_none();
+            assert_eq!(bench.reply("a get k", error(TIMEOUT)), expected);
+            if is_token_left {
+                bench.reply("b get k", Reply::Miss);
+            }
+        }
+        bench.done();
+    }
+
+    #[test]
+    fn a_hashed_order_counts_every_child_in_its_tries_and_errors_apart() {
+        for (policy, replies, sent) in [
+            (r#""max_tries": 2, "max_error_tries": 2"#, [TIMEOUT, TIMEOUT, TIMEOUT], 2),
+            (r#""max_tries": 3, "max_error_tries": 1"#, [TIMEOUT, TIMEOUT, TIMEOUT], 1),
+            (r#""max_tries": 3, "max_error_tries": 1"#, [ErrorKind::Ejected, TIMEOUT, TIMEOUT], 2),
+            // Ejected destinations count among the children that are tried.
+            (r#""max_tries": 2, "max_error_tries": 2"#, [ErrorKind::Ejected; 3], 2),
+        ] {
+            let mut bench = Bench::new(&format!(
+                r#"{{"type": "FailoverRoute", "children": ["PoolRoute|a", "PoolRoute|b", "PoolRoute|c", "PoolRoute|d"],
+                    "failover_policy": {{"type": "DeterministicOrderPolicy", {policy}}}}}"#
+            ));
+            bench.get();
+            let mut count = 0;
+            while let Some(sent) = bench.waiting().first().map(|&sent| sent.to_owned()) {
+                bench.reply(&sent, error(replies[count]));
+                count += 1;
+            }
+            assert_eq!(count, sent, "{policy} {replies:?}");
+            bench.done();
+        }
     }
 
     #[test]

@@ -8,8 +8,10 @@ use super::node::{Failover, Order};
 use super::policy::FailoverPolicy;
 use super::salted_order::SaltedOrder;
 use crate::config::{
-    Builder, Checked, Child, Config, FailoverErrors, HandleId, Limit, PoolId, WrittenHandle,
+    Builder, Checked, Child, Config, FailoverErrors, HandleId, Hash, Limit, PoolId, WrittenHandle,
+    WrittenHash,
 };
+use crate::hash::Distribution;
 use crate::route::compile::{Compiled, Compiler};
 use crate::route::handle::RouteHandle;
 use crate::route::node_set::NodeId;
@@ -21,8 +23,10 @@ pub(crate) struct SaltedFailoverRoute {
     route: HandleId,
     /// The pool whose servers follow.
     pool: PoolId,
+    /// What orders these servers; `None` when only the pool's own ring can.
+    hash: Option<Hash>,
     errors: FailoverErrors,
-    /// Requests sent at most.
+    /// Servers tried at most.
     max_tries: usize,
     /// Errors at most, ejected destinations not counted.
     max_error_tries: usize,
@@ -37,6 +41,13 @@ impl RouteHandle for SaltedFailoverRoute {
     fn parse(builder: &mut Builder, &WrittenHandle { json, name, .. }: &WrittenHandle) -> Checked<HandleId> {
         let own = PoolRoute::parse_pool(builder, json, name)?;
         let pool = own.pool;
+        // That of the pool is used where it is written here, as in mcrouter, which knows these two.
+        let written = json
+            .get("hash")
+            .map_or_else(|| builder.check_hash(WrittenHash::default(), json), |_| Ok(own.hash.clone()))?;
+        let is_consistent =
+            |hash: &Hash| matches!(hash.distribution, Distribution::Ch3 | Distribution::WeightedCh3);
+        let hash = (is_consistent(&own.hash) && is_consistent(&written)).then_some(written);
         let route = builder.push(own, json)?;
         let (max_tries, max_error_tries) = match FailoverPolicy::parse(builder, json)? {
             FailoverPolicy::InOrder { max_tries } => (max_tries, usize::MAX),
@@ -47,7 +58,7 @@ impl RouteHandle for SaltedFailoverRoute {
             }
         };
         let (errors, limit) = (builder.failover_errors(json)?, builder.failover_limit(json)?);
-        let salted = Self { route, pool, errors, max_tries, max_error_tries, limit };
+        let salted = Self { route, pool, hash, errors, max_tries, max_error_tries, limit };
         let salted = builder.push(salted, json)?;
         pool::put_around(builder, json, salted)
     }
@@ -72,11 +83,19 @@ impl RouteHandle for SaltedFailoverRoute {
         if servers.is_empty() {
             return Ok(own);
         }
-        let salted = SaltedOrder { own: compiler.ring_below(own), servers: servers.len() as u32 };
+        let ring = compiler.ring_below(own);
+        let count = servers.len() as u32;
+        let children: Vec<NodeId> = std::iter::once(own).chain(servers).collect();
+        let order = match &self.hash {
+            Some(hash) if ring.is_some() => {
+                Order::Hashed(FailoverPolicy::hashed(compiler, hash, &children, ring, "SaltedFailoverRoute")?)
+            }
+            _ => Order::Salted(SaltedOrder { own: ring, servers: count }),
+        };
         Ok(compiler.push(Failover {
-            children: std::iter::once(own).chain(servers).collect(),
+            children: children.into(),
             errors: self.errors.clone(),
-            order: Order::Salted(salted),
+            order,
             tries_max: self.max_tries,
             error_tries_max: self.max_error_tries,
             limit: self.limit,
