@@ -163,6 +163,10 @@ pub struct ProxyArgs {
     #[arg(long)]
     pub disable_miss_on_get_errors: bool,
 
+    /// Tell clients of every error as SERVER_ERROR remote error
+    #[arg(long)]
+    pub group_remote_errors: bool,
+
     /// Answer arithmetic that failed with the error, not with NOT_FOUND
     #[arg(long)]
     pub disable_miss_on_arith_errors: bool,
@@ -192,6 +196,18 @@ pub struct ProxyArgs {
     /// Milliseconds a destination has to connect, and to answer; 0 is no limit
     #[arg(short = 't', long, value_name = "MS", default_value = "1000")]
     pub server_timeout: String,
+
+    /// The same to answer only, for pools with the region and cluster of --route-prefix; 0 is as they say
+    #[arg(long, value_name = "MS", default_value = "0")]
+    pub within_cluster_timeout_ms: String,
+
+    /// The same for pools with its region and another cluster
+    #[arg(long, value_name = "MS", default_value = "0")]
+    pub cross_cluster_timeout_ms: String,
+
+    /// The same for pools with another region
+    #[arg(long, value_name = "MS", default_value = "0")]
+    pub cross_region_timeout_ms: String,
 
     /// Connections that may time out one after the other before that counts
     #[arg(long, value_name = "NUM", default_value = "0")]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{EX_VALUE, ProxyArgs};
-use crate::config;
+use crate::config::{self, DistanceTimeouts};
 use crate::hot::HotOptions;
 use crate::merge::MergeOptions;
 use crate::relay::UpstreamOptions;
@@ -115,11 +115,17 @@ impl ProxyArgs {
             allow_flush: self.enable_flush_cmd,
             item_limit: ItemLimit { item_bytes_max: VALUE_BYTES_MAX, cas: true },
         };
+        let ms = |name: &str, text: &str| Ok(number(name, text, 0, u64::from(u32::MAX))? as u32);
         let options = config::Options {
             route_prefix: self.route_prefix.clone(),
-            server_timeout_ms: number("--server-timeout", &self.server_timeout, 0, u64::from(u32::MAX))?
-                as u32,
+            server_timeout_ms: ms("--server-timeout", &self.server_timeout)?,
             send_invalid_route_to_default: self.send_invalid_route_to_default,
+            distance_timeouts: DistanceTimeouts {
+                within_cluster_ms: ms("--within-cluster-timeout-ms", &self.within_cluster_timeout_ms)?,
+                cross_cluster_ms: ms("--cross-cluster-timeout-ms", &self.cross_cluster_timeout_ms)?,
+                cross_region_ms: ms("--cross-region-timeout-ms", &self.cross_region_timeout_ms)?,
+            },
+            group_errors: self.group_remote_errors,
             miss_on_get_errors: !self.disable_miss_on_get_errors,
             miss_on_arithmetic_errors: !self.disable_miss_on_arith_errors,
             spool_deletes: !self.asynclog_disable,

@@ -55,7 +55,6 @@ const RELIED_ON: &[(&str, &str)] = &[
         "proxy-max-inflight-requests",
         "requests are bounded for each destination, by --target-max-pending-requests",
     ),
-    ("group-remote-errors", "errors of destinations are passed on as they are"),
 ];
 
 /// Options that cannot be left out: without them a proxy does what it must not.
@@ -74,7 +73,6 @@ const TOGGLES_WITHOUT_EFFECT: &[&str] = &[
     "thread-affinity",
     "remote-thread",
     "force-same-thread",
-    "group-remote-errors",
     "enable-qos",
     "use-asynclog-version2",
     "disable-failure-logging",

@@ -39,8 +39,8 @@ pub(crate) use handle::{HandleId, Hash, Limit, PoolId};
 pub(crate) use hash::WrittenHash;
 pub(crate) use json::{Json, JsonNode};
 pub(crate) use macros::{Import, ImportError};
-pub(crate) use options::Options;
 pub(crate) use options::normal_prefix;
+pub(crate) use options::{DistanceTimeouts, Options};
 pub(crate) use pool::{EjectedLimit, Member, Pool, ResolvedPools, Service};
 #[cfg(test)]
 pub(crate) use rings::EARLIER_MAX;

@@ -7,6 +7,10 @@ pub struct Options {
     pub route_prefix: String,
     /// `--server-timeout`, ms: to connect, and to answer, where a pool does not say.
     pub server_timeout_ms: u32,
+    /// The times for replies of pools by how far away they say that they are.
+    pub distance_timeouts: DistanceTimeouts,
+    /// `--group-remote-errors`: clients are told of one error only, whatever it was.
+    pub group_errors: bool,
     /// `--send-invalid-route-to-default`
     pub send_invalid_route_to_default: bool,
     /// A retrieval that failed is answered with a miss; off with `--disable-miss-on-get-errors`.
@@ -35,6 +39,17 @@ pub struct Options {
     pub params: Vec<(String, String)>,
 }
 
+/// Milliseconds for replies of pools with `region` and `cluster`, compared with `-R`; 0: as they say themselves.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DistanceTimeouts {
+    /// `--within-cluster-timeout-ms`: of pools with both in common.
+    pub within_cluster_ms: u32,
+    /// `--cross-cluster-timeout-ms`: of pools with the region in common.
+    pub cross_cluster_ms: u32,
+    /// `--cross-region-timeout-ms`: of all others.
+    pub cross_region_ms: u32,
+}
+
 impl Options {
     /// The default of `big_value_batch`: mcrouter's.
     pub const BIG_VALUE_BATCH: u32 = 10;
@@ -45,6 +60,8 @@ impl Default for Options {
         Self {
             route_prefix: "/././".into(),
             server_timeout_ms: 1000,
+            distance_timeouts: DistanceTimeouts::default(),
+            group_errors: false,
             send_invalid_route_to_default: false,
             miss_on_get_errors: true,
             miss_on_arithmetic_errors: true,

@@ -182,11 +182,6 @@ fn every_fault_names_line_key_value_and_remedy() {
             "pools.A.servers[1] = \"a:99999\": the port",
         ),
         (
-            "{\"pools\": {\"A\": {\"serverz\": []}}, \"route\": \"NullRoute\"}".to_owned(),
-            1,
-            "pools.A.serverz",
-        ),
-        (
             "{\"pools\": {\"A\": {\"inherit\": \"A\"}}, \"route\": \"NullRoute\"}".to_owned(),
             1,
             "inherits from itself",
@@ -503,4 +498,48 @@ fn adaptive_concurrency_of_a_pool_is_shown_and_checked() {
         let error = parse(&text(written)).map(drop).expect_err(written).to_string();
         assert!(error.contains(said), "{written}: {error}");
     }
+}
+
+#[test]
+fn a_pool_that_says_where_it_is_has_the_timeout_of_its_distance() {
+    let options = Options {
+        route_prefix: "/here/one/".into(),
+        distance_timeouts: DistanceTimeouts {
+            within_cluster_ms: 10,
+            cross_cluster_ms: 20,
+            cross_region_ms: 30,
+        },
+        ..Options::default()
+    };
+    let timeouts = |options: &Options, place: &str| {
+        let text = format!(
+            r#"{{"pools": {{"p": {{"servers": ["a:1"], "server_timeout": 7 {place}}}}}, "route": "PoolRoute|p"}}"#
+        );
+        let config = Config::parse("c", &text, options, &no_import).unwrap();
+        match &config.pools[0].members[0] {
+            Member::Server(server) => (server.reply_timeout_ms, server.connect_timeout_ms),
+            Member::Handle(_) => unreachable!("a server is written"),
+        }
+    };
+    for (place, ms) in [
+        (r#", "region": "here", "cluster": "one""#, 10),
+        (r#", "region": "here", "cluster": "two""#, 20),
+        (r#", "region": "there", "cluster": "one""#, 30),
+        (r#", "region": "there""#, 7),
+        (r#", "cluster": "one""#, 7),
+        ("", 7),
+    ] {
+        assert_eq!(timeouts(&options, place), (ms, 7), "{place}");
+        assert_eq!(
+            timeouts(&Options { route_prefix: "/here/one/".into(), ..Options::default() }, place),
+            (7, 7)
+        );
+    }
+}
+
+#[test]
+fn a_key_that_no_pool_has_is_left_out() {
+    let config =
+        parse(r#"{"pools": {"p": {"servers": ["a:1"], "comment": "ours"}}, "route": "PoolRoute|p"}"#);
+    assert_eq!(config.unwrap().pools[0].members.len(), 1);
 }

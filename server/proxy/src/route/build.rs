@@ -52,6 +52,7 @@ impl Tree {
             send_invalid_route_to_default: config.options.send_invalid_route_to_default,
             miss_on_get_errors: config.options.miss_on_get_errors,
             miss_on_arithmetic_errors: config.options.miss_on_arithmetic_errors,
+            group_errors: config.options.group_errors,
         })
     }
 }

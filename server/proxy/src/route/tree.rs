@@ -34,6 +34,7 @@ pub struct Tree {
     pub(super) send_invalid_route_to_default: bool,
     pub(super) miss_on_get_errors: bool,
     pub(super) miss_on_arithmetic_errors: bool,
+    pub(super) group_errors: bool,
 }
 
 impl Tree {
@@ -97,7 +98,7 @@ impl Tree {
     pub fn downgrade_of(&self, command: &Command) -> ErrorDowngrade {
         let meta = matches!(command, Command::Meta(_));
         Operation::from_command(command)
-            .map_or(ErrorDowngrade::None, |operation| self.downgrade(operation, meta))
+            .map_or(self.least_downgrade(), |operation| self.downgrade(operation, meta))
     }
 
     /// The error downgrade of a request of the binary protocol that is sent as `command`. A retrieval is that of a
@@ -106,18 +107,23 @@ impl Tree {
     pub fn downgrade_of_binary(&self, command: &Command) -> ErrorDowngrade {
         match Operation::from_command(command) {
             Some(operation) if operation.class() == OperationClass::Get => self.downgrade(operation, false),
-            _ => ErrorDowngrade::None,
+            _ => self.least_downgrade(),
         }
     }
 
     pub(super) const fn downgrade(&self, operation: Operation, meta: bool) -> ErrorDowngrade {
         // Clients of meta commands expect errors.
         match operation.class() {
-            _ if meta => ErrorDowngrade::None,
+            _ if meta => self.least_downgrade(),
             OperationClass::Get if self.miss_on_get_errors => ErrorDowngrade::Miss,
             OperationClass::Arithmetic if self.miss_on_arithmetic_errors => ErrorDowngrade::NotFound,
-            _ => ErrorDowngrade::None,
+            _ => self.least_downgrade(),
         }
+    }
+
+    /// That of requests whose errors are shown.
+    const fn least_downgrade(&self) -> ErrorDowngrade {
+        if self.group_errors { ErrorDowngrade::Grouped } else { ErrorDowngrade::None }
     }
 }
 

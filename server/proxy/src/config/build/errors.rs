@@ -20,25 +20,32 @@ impl Builder<'_> {
     }
 
     fn error_set(&self, list: &Json) -> Checked<ErrorSet> {
-        self.list(list, "failover_errors")?.iter().try_fold(ErrorSet::EMPTY, |set, value| {
-            Ok(set.with(match value.as_str() {
-                Some("tko") => ErrorKind::Ejected,
-                Some("connect_error") => ErrorKind::Connect,
-                Some("connect_timeout") => ErrorKind::ConnectTimeout,
-                Some("timeout" | "deadline_exceeded") => ErrorKind::Timeout,
-                Some("busy") => ErrorKind::Busy,
-                Some("try_again") => ErrorKind::TryAgain,
-                Some("shutdown") => ErrorKind::Shutdown,
-                Some("local_error") => ErrorKind::Local,
-                Some("remote_error") => ErrorKind::Remote,
-                Some("client_error") => ErrorKind::Client,
-                Some("bad_key") => ErrorKind::BadKey,
-                _ => {
-                    let remedy = "must be one of tko connect_error connect_timeout timeout deadline_exceeded busy \
-                                  try_again shutdown local_error remote_error client_error bad_key";
-                    return Err(self.wrong(value, "failover_errors", remedy));
-                }
-            }))
+        let errors = self.list(list, "failover_errors")?;
+        errors
+            .iter()
+            .try_fold(ErrorSet::EMPTY, |set, value| Ok(set.with(self.error_kind(value, "failover_errors")?)))
+    }
+
+    /// The kind of error that `value` names, as mcrouter names its results, with or without `mc_res_`.
+    pub(crate) fn error_kind(&self, value: &Json, key: &str) -> Checked<ErrorKind> {
+        let name = value.as_str().unwrap_or_default().to_ascii_lowercase();
+        Ok(match name.strip_prefix("mc_res_").unwrap_or(&name) {
+            "tko" => ErrorKind::Ejected,
+            "connect_error" => ErrorKind::Connect,
+            "connect_timeout" => ErrorKind::ConnectTimeout,
+            "timeout" | "deadline_exceeded" => ErrorKind::Timeout,
+            "busy" => ErrorKind::Busy,
+            "try_again" => ErrorKind::TryAgain,
+            "shutdown" => ErrorKind::Shutdown,
+            "local_error" => ErrorKind::Local,
+            "remote_error" => ErrorKind::Remote,
+            "client_error" => ErrorKind::Client,
+            "bad_key" => ErrorKind::BadKey,
+            _ => {
+                let remedy = "must be one of tko connect_error connect_timeout timeout deadline_exceeded busy \
+                              try_again shutdown local_error remote_error client_error bad_key";
+                return Err(self.wrong(value, key, remedy));
+            }
         })
     }
 

@@ -68,6 +68,25 @@ impl Builder<'_> {
         merged.ok_or_else(|| self.fault(at, "pool", name, "there is no such pool"))
     }
 
+    /// The time for replies that the command line gives pools as far away as this one, if it gives one and the pool
+    /// says where it is. It counts more than the pool's own, as in mcrouter.
+    fn distance_timeout_ms(&self, json: &Json) -> Checked<Option<u32>> {
+        let (region, cluster) = (self.text_at(json, "region")?, self.text_at(json, "cluster")?);
+        let (Some(region), Some(cluster)) = (region, cluster) else { return Ok(None) };
+        if region.is_empty() || cluster.is_empty() {
+            return Ok(None);
+        }
+        let mut own = self.options.route_prefix.split('/').skip(1);
+        let (own_region, own_cluster) = (own.next(), own.next());
+        let times = &self.options.distance_timeouts;
+        let ms = match (own_region == Some(&region), own_cluster == Some(&cluster)) {
+            (true, true) => times.within_cluster_ms,
+            (true, false) => times.cross_cluster_ms,
+            (false, _) => times.cross_region_ms,
+        };
+        Ok((ms > 0).then_some(ms))
+    }
+
     fn read_pool(&mut self, name: &str, json: &Json) -> Checked<Pool> {
         let key = |part: &str| format!("pools.{name}.{part}");
         let known = [
@@ -103,10 +122,11 @@ impl Builder<'_> {
             "jitter_params",
             "failover_connection_timeout",
         ];
-        if let Some((unknown, value)) =
-            json.as_object().unwrap_or_default().iter().find(|(part, _)| !known.contains(&part.as_str()))
-        {
-            return Err(self.fault(value, &key(unknown), &value.shown(), "no pool has such a key"));
+        // As in mcrouter they are no fault: people write comments so.
+        let is_unknown = |part: &&(String, Json)| !known.contains(&part.0.as_str());
+        for (unknown, value) in json.as_object().unwrap_or_default().iter().filter(is_unknown) {
+            let fault = self.fault(value, &key(unknown), &value.shown(), "no pool has such a key; left out");
+            tracing::warn!("{fault}");
         }
         if let Some(protocol) = json.get("protocol")
             && !matches!(protocol.as_str(), Some("ascii"))
@@ -119,8 +139,9 @@ impl Builder<'_> {
                 .map_err(|fault| self.wrong(security, &key("security_mech"), &fault.to_string()))?;
         }
         let port_override = self.int_at(json, "port_override", 1, 65535)?.map(|port| port as u16);
-        let reply_timeout_ms = self.ms_at(json, "server_timeout", self.options.server_timeout_ms)?;
-        let connect_timeout_ms = self.ms_at(json, "connect_timeout", reply_timeout_ms)?;
+        let timeout_ms = self.ms_at(json, "server_timeout", self.options.server_timeout_ms)?;
+        let connect_timeout_ms = self.ms_at(json, "connect_timeout", timeout_ms)?;
+        let reply_timeout_ms = self.distance_timeout_ms(json)?.unwrap_or(timeout_ms);
         let servers = json
             .get("servers")
             .ok_or_else(|| self.fault(json, &key("servers"), "", "is missing: a list of \"host:port\""))?
