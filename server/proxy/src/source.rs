@@ -116,9 +116,16 @@ mod tests {
         assert_eq!(servers(&source.read().unwrap().unwrap()), 2);
         assert!(source.read().unwrap().is_none());
         // What cannot be used is reported once, and its files are still known.
-        write(at("inner.json"), "[").unwrap();
+        let outer = std::fs::read(at("outer.json")).unwrap();
+        write(at("outer.json"), "[").unwrap();
         assert!(source.read().is_err());
         assert!(source.read().unwrap().is_none());
+        assert_eq!(source.files().count(), 2);
+        write(at("outer.json"), outer).unwrap();
+        assert_eq!(servers(&source.read().unwrap().unwrap()), 2);
+        // A default stands in for a file with a mistake too.
+        write(at("inner.json"), "[").unwrap();
+        assert_eq!(servers(&source.read().unwrap().unwrap()), 1);
         assert_eq!(source.files().count(), 3);
         write(at("outer.json"), r#"["c:1"]"#).unwrap();
         assert_eq!(servers(&source.read().unwrap().unwrap()), 1);

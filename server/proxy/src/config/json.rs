@@ -230,6 +230,8 @@ impl fmt::Display for Json {
             JsonNode::Null => write!(f, "null"),
             JsonNode::Bool(value) => write!(f, "{value}"),
             JsonNode::Int(value) => write!(f, "{value}"),
+            // In plain digits, 1e300 would have 300 zeros.
+            JsonNode::Double(value) if value.abs() >= 1e16 => write!(f, "{value:e}"),
             JsonNode::Double(value) => write!(f, "{value}"),
             JsonNode::String(text) => write!(f, "{}", serde_json::Value::from(text.as_str())),
             JsonNode::Array(elements) => {

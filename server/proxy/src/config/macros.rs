@@ -1,7 +1,8 @@
 //! The preprocessor of mcrouter's configuration: macros, constants, `@` calls and `%name%`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
+use super::calls::{pure, select, text_of};
 use super::error::ConfigError;
 use super::json::{Json, JsonNode, Position, Sources, put};
 
@@ -30,8 +31,17 @@ pub(super) struct Preprocessor<'a> {
     pub sources: &'a mut Sources,
     import: &'a Import<'a>,
     macros: HashMap<String, Macro>,
-    constants: HashMap<String, Json>,
+    constants: HashMap<String, Constant>,
     values: usize,
+}
+
+/// A constant, which is expanded when it is first used: it may use those behind it.
+#[derive(Debug)]
+enum Constant {
+    Written(Json),
+    /// It is being expanded: if it is used now, it uses itself.
+    Begun,
+    Expanded(Json),
 }
 
 #[derive(Clone, Debug)]
@@ -48,7 +58,23 @@ struct Param {
 }
 
 /// Names that stand for values at one point.
-type Scope = HashMap<String, Json>;
+#[derive(Clone, Debug, Default)]
+pub(super) struct Scope {
+    values: HashMap<String, Json>,
+    /// Variables without a value yet, which no constant stands in for.
+    unknown: HashSet<String>,
+}
+
+impl Scope {
+    fn new() -> Self {
+        Self::default()
+    }
+
+    pub(super) fn insert(&mut self, name: &str, value: Json) {
+        self.unknown.remove(name);
+        self.values.insert(name.to_owned(), value);
+    }
+}
 
 /// The arguments of a call, not yet expanded.
 enum Arguments<'a> {
@@ -100,14 +126,25 @@ const BUILT_IN: &[(&str, &[&str])] = &[
     ("set", &["dictionary", "key", "value"]),
     ("if", &["condition", "is_true", "is_false"]),
     ("defined", &["name"]),
+    ("define", &["result"]),
+    ("hash", &["value"]),
+    ("weightedHash", &["dictionary", "key"]),
+    ("shuffle", &["dictionary", "seed?"]),
+    ("isLocalIp", &["ip"]),
 ];
 
-/// Calls of mcrouter's that this server does not have.
-const MISSING: &[&str] =
-    &["hash", "weightedHash", "shuffle", "define", "isLocalIp", "process", "transform", "foreach"];
+/// The calls that go through a list or an object, written as objects alone.
+const LOOPS: &[&str] = &["transform", "process", "foreach"];
 
-/// Parameters that are expanded only when they are needed.
-const LATE: &[&str] = &["is_true", "is_false", "default"];
+/// Parameters that are expanded only when they are needed, each with its call.
+const LATE: &[(&str, &str)] = &[
+    ("if", "is_true"),
+    ("if", "is_false"),
+    ("import", "default"),
+    ("select", "default"),
+    ("and", "B"),
+    ("or", "B"),
+];
 
 impl<'a> Preprocessor<'a> {
     pub(super) fn new(
@@ -115,26 +152,18 @@ impl<'a> Preprocessor<'a> {
         import: &'a Import<'a>,
         globals: HashMap<String, Json>,
     ) -> Self {
-        Self { sources, import, macros: HashMap::new(), constants: globals, values: 0 }
+        let constants = globals.into_iter().map(|(name, value)| (name, Constant::Expanded(value))).collect();
+        Self { sources, import, macros: HashMap::new(), constants, values: 0 }
     }
 
     /// The configuration without its macros and constants, all calls done.
     pub(super) fn run(&mut self, config: &Json) -> Result<Json, ConfigError> {
         for section in ["macros", "consts"] {
-            match config.get(section).map(|section| (section, &section.node)) {
-                None => {}
-                Some((_, JsonNode::Array(definitions))) => {
-                    for definition in definitions {
-                        self.define(None, definition)?;
-                    }
-                }
-                Some((_, JsonNode::Object(definitions))) => {
-                    for (name, definition) in definitions {
-                        self.define(Some(name), definition)?;
-                    }
-                }
-                Some((value, _)) => return Err(self.fault(value, section, "must be a list or an object")),
-            }
+            let Some(written) = config.get(section) else { continue };
+            // What is imported, or made by calls. Definitions stay as they are.
+            let is_made = section == "macros" || written.as_str().is_some();
+            let made = if is_made { self.expand(written, &Scope::new(), 0)? } else { written.clone() };
+            self.define_all(section, &made)?;
         }
         let members =
             config.as_object().ok_or_else(|| self.fault(config, "configuration", "must be an object"))?;
@@ -144,6 +173,21 @@ impl<'a> Preprocessor<'a> {
 
     fn fault(&self, value: &Json, key: &str, remedy: &str) -> ConfigError {
         self.sources.error(value.position, key, &value.shown(), remedy)
+    }
+
+    /// Defines what `definitions` hold: an object from names to them, a definition with a name of its own, or a list
+    /// of these.
+    fn define_all(&mut self, section: &str, definitions: &Json) -> Result<(), ConfigError> {
+        match &definitions.node {
+            JsonNode::Array(elements) => {
+                elements.iter().try_for_each(|element| self.define_all(section, element))
+            }
+            JsonNode::Object(_) if definition_type(definitions).is_some() => self.define(None, definitions),
+            JsonNode::Object(members) => {
+                members.iter().try_for_each(|(name, definition)| self.define(Some(name), definition))
+            }
+            _ => Err(self.fault(definitions, section, "must be a list or an object")),
+        }
     }
 
     fn define(&mut self, key: Option<&str>, definition: &Json) -> Result<(), ConfigError> {
@@ -164,8 +208,7 @@ impl<'a> Preprocessor<'a> {
                 self.macros.insert(name, Macro { params, result });
             }
             Some("constDef") | None => {
-                let value = self.expand(&result, &Scope::new(), 0)?;
-                self.constants.insert(name, value);
+                self.constants.insert(name, Constant::Written(result));
             }
             Some(_) => {
                 return Err(self.fault(definition, &name, "\"type\" must be \"macroDef\" or \"constDef\""));
@@ -180,17 +223,32 @@ impl<'a> Preprocessor<'a> {
         };
         let one = |param: &Json| match (param.as_str(), param.get("name").and_then(Json::as_str)) {
             (Some(name), _) => Ok(Param { name: name.into(), default: None, optional: false }),
-            (None, Some(name)) => Ok(Param {
-                name: name.into(),
-                default: param.get("default").cloned(),
-                optional: param.get("optional").is_some_and(|value| value.node == JsonNode::Bool(true)),
-            }),
+            (None, Some(name)) => {
+                let default = param.get("default").cloned();
+                match param.get("optional").map(|value| &value.node) {
+                    None | Some(JsonNode::Bool(true)) => {}
+                    Some(JsonNode::Bool(false)) if default.is_none() => {}
+                    Some(_) => {
+                        let remedy = "\"optional\" is true or false, and not false where there is a default";
+                        return Err(self.fault(param, name, remedy));
+                    }
+                }
+                let optional = param.get("optional").is_some_and(|value| value.node == JsonNode::Bool(true));
+                Ok(Param { name: name.into(), default, optional })
+            }
             (None, None) => Err(bad(param)),
         };
-        params.as_array().ok_or_else(|| bad(params))?.iter().map(one).collect()
+        let read: Vec<Param> =
+            params.as_array().ok_or_else(|| bad(params))?.iter().map(one).collect::<Result<_, _>>()?;
+        let may_be_left_out = |param: &Param| param.optional || param.default.is_some();
+        if !read.is_sorted_by_key(may_be_left_out) {
+            let remedy = "parameters that may be left out come last";
+            return Err(self.fault(params, name, remedy));
+        }
+        Ok(read)
     }
 
-    fn expand(&mut self, json: &Json, scope: &Scope, depth: usize) -> Result<Json, ConfigError> {
+    pub(super) fn expand(&mut self, json: &Json, scope: &Scope, depth: usize) -> Result<Json, ConfigError> {
         self.values += 1;
         if depth > DEPTH_MAX {
             return Err(self.fault(
@@ -224,20 +282,30 @@ impl<'a> Preprocessor<'a> {
         scope: &Scope,
         depth: usize,
     ) -> Result<Json, ConfigError> {
-        let mut inner;
+        let inner;
         let mut scope = scope;
-        if let Some(vars) = json.get("vars").and_then(Json::as_object) {
-            inner = scope.clone();
-            for (name, value) in vars {
-                let value = self.expand(value, scope, depth + 1)?;
-                inner.insert(name.clone(), value);
-            }
+        if let Some(vars) = json.get("vars") {
+            let Some(vars) = vars.as_object() else {
+                return Err(self.fault(vars, "vars", "must be an object"));
+            };
+            inner = self.with_variables(vars, scope, depth)?;
             scope = &inner;
         }
-        if let Some(name) = json.get("type").and_then(Json::as_str)
-            && self.is_call(name)
+        if definition_type(json).is_some() {
+            return Ok(json.clone());
+        }
+        if let Some(kind) = json.get("type")
+            && kind.as_str().is_some()
         {
-            return self.call(name, &Arguments::Named(members), json.position, scope, depth + 1);
+            let kind = self.expand(kind, scope, depth + 1)?;
+            if let Some(name) = kind.as_str() {
+                if LOOPS.contains(&name) {
+                    return self.walk(name, json, scope, depth + 1);
+                }
+                if self.is_call(name) {
+                    return self.call(name, &Arguments::Named(members), json.position, scope, depth + 1);
+                }
+            }
         }
         let mut expanded = Vec::with_capacity(members.len());
         for (key, value) in members.iter().filter(|(key, _)| key != "vars") {
@@ -251,10 +319,67 @@ impl<'a> Preprocessor<'a> {
         Ok(Json { position: json.position, node: JsonNode::Object(expanded) })
     }
 
+    /// `scope` with these variables, which may use each other in any order.
+    fn with_variables(
+        &mut self,
+        vars: &[(String, Json)],
+        scope: &Scope,
+        depth: usize,
+    ) -> Result<Scope, ConfigError> {
+        let mut inner = scope.clone();
+        for (name, _) in vars {
+            inner.values.remove(name);
+            inner.unknown.insert(name.clone());
+        }
+        let mut left: Vec<&(String, Json)> = vars.iter().collect();
+        while !left.is_empty() {
+            let (before, mut fault) = (left.len(), None);
+            let mut later = Vec::new();
+            for variable in left {
+                match self.expand(&variable.1, &inner, depth + 1) {
+                    Ok(value) => inner.insert(&variable.0, value),
+                    Err(error) => {
+                        later.push(variable);
+                        fault = Some(error);
+                    }
+                }
+            }
+            if let (Some(fault), true) = (fault, later.len() == before) {
+                return Err(fault);
+            }
+            left = later;
+        }
+        Ok(inner)
+    }
+
     fn is_call(&self, name: &str) -> bool {
-        self.macros.contains_key(name)
-            || BUILT_IN.iter().any(|&(known, _)| known == name)
-            || MISSING.contains(&name)
+        self.macros.contains_key(name) || BUILT_IN.iter().any(|&(known, _)| known == name)
+    }
+
+    /// What is called `name`, if anything is.
+    fn value_of(&mut self, name: &str, scope: &Scope, depth: usize) -> Result<Option<Json>, ConfigError> {
+        if let Some(value) = scope.values.get(name) {
+            return Ok(Some(value.clone()));
+        }
+        if scope.unknown.contains(name) {
+            return Ok(None);
+        }
+        let Some(constant) = self.constants.get_mut(name) else { return Ok(None) };
+        match std::mem::replace(constant, Constant::Begun) {
+            Constant::Expanded(value) => {
+                *constant = Constant::Expanded(value.clone());
+                Ok(Some(value))
+            }
+            Constant::Written(written) => {
+                let value = self.expand(&written, &Scope::new(), depth + 1)?;
+                self.constants.insert(name.to_owned(), Constant::Expanded(value.clone()));
+                Ok(Some(value))
+            }
+            Constant::Begun => {
+                let fault = self.sources.error(Position::default(), "constant", name, "is defined by itself");
+                Err(fault)
+            }
+        }
     }
 
     fn expand_text(
@@ -279,31 +404,36 @@ impl<'a> Preprocessor<'a> {
                     .map(|argument| Json::string(position, argument))
                     .collect(),
             };
-            return self.call(name.trim(), &Arguments::Listed(listed), position, scope, depth + 1);
+            let name = self.substitute(name.trim(), position, scope, depth)?;
+            let name = text_of(&name).unwrap_or_default();
+            return self.call(&name, &Arguments::Listed(listed), position, scope, depth + 1);
         }
-        self.substitute(text, position, scope)
+        self.substitute(text, position, scope, depth)
     }
 
     /// Puts values in for `%name%`.
-    fn substitute(&self, text: &str, position: Position, scope: &Scope) -> Result<Json, ConfigError> {
+    fn substitute(
+        &mut self,
+        text: &str,
+        position: Position,
+        scope: &Scope,
+        depth: usize,
+    ) -> Result<Json, ConfigError> {
         if !text.contains(['%', '\\']) {
             return Ok(Json::string(position, text));
         }
-        let value = |name: &str| {
-            scope.get(name).or_else(|| self.constants.get(name)).ok_or_else(|| {
-                self.sources.error(
-                    position,
-                    "%name%",
-                    text,
-                    &format!("nothing is called \"{name}\" here; a % is written \\%"),
-                )
+        let mut value = |name: &str| {
+            let found = self.value_of(name, scope, depth)?;
+            found.ok_or_else(|| {
+                let remedy = format!("nothing is called \"{name}\" here; a % is written \\%");
+                self.sources.error(position, "%name%", text, &remedy)
             })
         };
         if let Some(name) = text.strip_prefix('%').and_then(|rest| rest.strip_suffix('%'))
             && !name.is_empty()
             && !name.contains(['%', '\\'])
         {
-            return Ok(Json { position, ..value(name)?.clone() });
+            return Ok(Json { position, ..value(name)? });
         }
         let mut done = String::new();
         let mut rest = text;
@@ -329,7 +459,7 @@ impl<'a> Preprocessor<'a> {
                 ));
             };
             let value = value(name)?;
-            let Some(inserted) = text_of(value) else {
+            let Some(inserted) = text_of(&value) else {
                 return Err(self.sources.error(
                     position,
                     "%name%",
@@ -359,12 +489,10 @@ impl<'a> Preprocessor<'a> {
                 match (argument(arguments, at, &param.name), &param.default) {
                     (Some(value), _) => {
                         let value = self.expand(&value, scope, depth + 1)?;
-                        inner.insert(param.name.clone(), value);
+                        inner.insert(&param.name, value);
                     }
-                    (None, Some(default)) => {
-                        let value = self.expand(default, &inner, depth + 1)?;
-                        inner.insert(param.name.clone(), value);
-                    }
+                    // As written, as in mcrouter.
+                    (None, Some(default)) => inner.insert(&param.name, default.clone()),
                     (None, None) if param.optional => {}
                     (None, None) => {
                         return Err(fault(self, &format!("the argument \"{}\" is missing", param.name)));
@@ -373,6 +501,7 @@ impl<'a> Preprocessor<'a> {
             }
             if let Arguments::Listed(listed) = arguments
                 && listed.len() > called.params.len()
+                && !(called.params.is_empty() && is_empty(listed))
             {
                 return Err(fault(
                     self,
@@ -382,22 +511,20 @@ impl<'a> Preprocessor<'a> {
             return self.expand(&called.result, &inner, depth + 1);
         }
         let Some(&(name, params)) = BUILT_IN.iter().find(|&&(known, _)| known == name) else {
-            let remedy =
-                if MISSING.contains(&name) { "is not supported" } else { "there is no such call or macro" };
-            return Err(fault(self, remedy));
+            return Err(fault(self, "there is no such call or macro"));
         };
         let mut values = Vec::with_capacity(params.len());
         for (at, param) in params.iter().enumerate() {
             let (param, optional) = param.strip_suffix('?').map_or((*param, false), |param| (param, true));
             match argument(arguments, at, param) {
-                Some(value) if LATE.contains(&param) => values.push(Some(value)),
+                Some(value) if LATE.contains(&(name, param)) => values.push(Some(value)),
                 Some(value) => values.push(Some(self.expand(&value, scope, depth + 1)?)),
                 None if optional => values.push(None),
                 None => return Err(fault(self, &format!("the argument \"{param}\" is missing"))),
             }
         }
         if let Arguments::Listed(listed) = arguments {
-            if name == "merge" {
+            if name == "merge" && listed.len() > 1 {
                 let all = listed.iter().map(|value| self.expand(value, scope, depth + 1));
                 let all = all.collect::<Result<Vec<_>, _>>()?;
                 values = vec![Some(Json { position, node: JsonNode::Array(all) })];
@@ -426,14 +553,34 @@ impl<'a> Preprocessor<'a> {
                 let Some(path) = value(0).as_str() else {
                     return Err(fault(self, &value(0).shown(), "takes a path"));
                 };
-                return match ((self.import)(path), values.get(1).and_then(Option::as_ref)) {
-                    (Ok(text), _) => {
-                        let json = self.sources.read(path, &text)?;
-                        self.expand(&json, &Scope::new(), depth + 1)
-                    }
-                    (Err(_), Some(default)) => self.expand(default, scope, depth + 1),
-                    (Err(reason), None) => Err(fault(self, path, &reason.to_string())),
+                let imported = match (self.import)(path) {
+                    Ok(text) => self
+                        .sources
+                        .read(path, &text)
+                        .and_then(|json| self.expand(&json, &Scope::new(), depth + 1)),
+                    Err(reason) => Err(fault(self, path, &reason.to_string())),
                 };
+                // The default is for a file with a mistake in it too.
+                return match (imported, values.get(1).and_then(Option::as_ref)) {
+                    (Err(error), Some(default)) => {
+                        tracing::warn!("{error}; the default is used");
+                        self.expand(default, scope, depth + 1)
+                    }
+                    (imported, _) => imported,
+                };
+            }
+            "and" | "or" => {
+                let JsonNode::Bool(first) = value(0).node else {
+                    return Err(fault(self, &value(0).shown(), "A must be true or false"));
+                };
+                if first == (name == "or") {
+                    return Ok(Json { position, node: JsonNode::Bool(first) });
+                }
+                let second = self.expand(value(1), scope, depth + 1)?;
+                let JsonNode::Bool(second) = second.node else {
+                    return Err(fault(self, &second.shown(), "B must be true or false"));
+                };
+                JsonNode::Bool(second)
             }
             "if" => {
                 let JsonNode::Bool(condition) = value(0).node else {
@@ -451,7 +598,8 @@ impl<'a> Preprocessor<'a> {
             "fail" => return Err(fault(self, "", &text_of(value(0)).unwrap_or_default())),
             "defined" => {
                 let name = text_of(value(0)).unwrap_or_default();
-                JsonNode::Bool(scope.contains_key(&name) || self.constants.contains_key(&name))
+                let is_local = scope.values.contains_key(&name) || scope.unknown.contains(&name);
+                JsonNode::Bool(is_local || self.constants.contains_key(&name))
             }
             _ => match pure(name, value(0), value(1), value(2)) {
                 Some(node) => node,
@@ -504,212 +652,17 @@ fn arguments(rest: &str) -> Option<Vec<String>> {
     if depth > 0 {
         return None;
     }
-    if !found.is_empty() || !current.trim().is_empty() {
-        found.push(current.trim().to_owned());
-    }
+    // `@name()` has one argument, which is empty, as in mcrouter.
+    found.push(current.trim().to_owned());
     Some(found)
 }
 
-/// What a value that is not a list or an object reads as.
-fn text_of(value: &Json) -> Option<String> {
-    match &value.node {
-        JsonNode::String(text) => Some(text.clone()),
-        JsonNode::Int(_) | JsonNode::Double(_) | JsonNode::Bool(_) => Some(value.to_string()),
-        JsonNode::Null | JsonNode::Array(_) | JsonNode::Object(_) => None,
-    }
+/// Whether these are the arguments of `@name()`.
+fn is_empty(listed: &[Json]) -> bool {
+    matches!(listed, [only] if only.as_str() == Some(""))
 }
 
-fn select<'j>(dictionary: &'j Json, key: &Json) -> Option<&'j Json> {
-    match (&dictionary.node, &key.node) {
-        (JsonNode::Object(_), JsonNode::String(key)) => dictionary.get(key),
-        (JsonNode::Array(elements), JsonNode::Int(at)) => elements.get(usize::try_from(*at).ok()?),
-        _ => None,
-    }
-}
-
-fn int(value: &Json) -> Option<i64> {
-    match &value.node {
-        JsonNode::Int(int) => Some(*int),
-        JsonNode::Double(double) => Some(*double as i64),
-        JsonNode::Bool(on) => Some((*on).into()),
-        JsonNode::String(text) => text.trim().parse().ok(),
-        _ => None,
-    }
-}
-
-fn double(value: &Json) -> Option<f64> {
-    match &value.node {
-        JsonNode::Int(int) => Some(*int as f64),
-        JsonNode::Double(double) => Some(*double),
-        JsonNode::String(text) => text.trim().parse().ok().filter(|double: &f64| double.is_finite()),
-        _ => None,
-    }
-}
-
-fn boolean(value: &Json) -> Option<bool> {
-    match &value.node {
-        JsonNode::Bool(on) => Some(*on),
-        JsonNode::Int(int) => Some(*int != 0),
-        JsonNode::String(text) => match text.as_str() {
-            "true" | "1" => Some(true),
-            "false" | "0" => Some(false),
-            _ => None,
-        },
-        _ => None,
-    }
-}
-
-/// Calls that look at nothing but their arguments; `None` when they cannot be done with them.
-fn pure(name: &str, a: &Json, b: &Json, c: &Json) -> Option<JsonNode> {
-    let position = a.position;
-    let json = |node| Json { position, node };
-    Some(match name {
-        "int" => JsonNode::Int(int(a)?),
-        "double" => JsonNode::Double(double(a)?),
-        "str" => JsonNode::String(text_of(a)?),
-        "bool" => JsonNode::Bool(boolean(a)?),
-        "keys" => {
-            JsonNode::Array(a.as_object()?.iter().map(|(key, _)| Json::string(position, key)).collect())
-        }
-        "values" => JsonNode::Array(a.as_object()?.iter().map(|(_, value)| value.clone()).collect()),
-        "merge" => merge(a.as_array()?)?,
-        "slice" => slice(a, int(b)?, int(c)?)?,
-        "split" => {
-            let (text, by) = (a.as_str()?, b.as_str().filter(|by| !by.is_empty())?);
-            JsonNode::Array(text.split(by).map(|part| Json::string(position, part)).collect())
-        }
-        "range" => {
-            let (from, to) = (int(a)?, int(b)?);
-            if to.checked_sub(from)? > VALUES_MAX as i64 {
-                return None;
-            }
-            JsonNode::Array((from..=to).map(|number| json(JsonNode::Int(number))).collect())
-        }
-        "contains" => JsonNode::Bool(match &a.node {
-            JsonNode::Object(_) => a.get(b.as_str()?).is_some(),
-            JsonNode::Array(elements) => elements.contains(b),
-            JsonNode::String(text) => text.contains(b.as_str()?),
-            _ => return None,
-        }),
-        "empty" => JsonNode::Bool(size(a)? == 0),
-        "size" => JsonNode::Int(size(a)? as i64),
-        "equals" => JsonNode::Bool(a == b),
-        "isArray" => JsonNode::Bool(matches!(a.node, JsonNode::Array(_))),
-        "isBool" => JsonNode::Bool(matches!(a.node, JsonNode::Bool(_))),
-        "isInt" => JsonNode::Bool(matches!(a.node, JsonNode::Int(_))),
-        "isDouble" => JsonNode::Bool(matches!(a.node, JsonNode::Double(_))),
-        "isObject" => JsonNode::Bool(matches!(a.node, JsonNode::Object(_))),
-        "isString" => JsonNode::Bool(matches!(a.node, JsonNode::String(_))),
-        "less" => JsonNode::Bool(match (a.as_str(), b.as_str()) {
-            (Some(a), Some(b)) => a < b,
-            _ => double(a)? < double(b)?,
-        }),
-        "and" => JsonNode::Bool(boolean(a)? && boolean(b)?),
-        "or" => JsonNode::Bool(boolean(a)? || boolean(b)?),
-        "not" => JsonNode::Bool(!boolean(a)?),
-        "add" | "sub" | "mul" | "div" | "mod" => arithmetic(name, a, b)?,
-        "bitwiseAnd" => JsonNode::Int(int(a)? & int(b)?),
-        "bitwiseOr" => JsonNode::Int(int(a)? | int(b)?),
-        "bitwiseXor" => JsonNode::Int(int(a)? ^ int(b)?),
-        "bitwiseNot" => JsonNode::Int(!int(a)?),
-        "bitwiseLeftShift" => JsonNode::Int(int(a)?.checked_shl(u32::try_from(int(b)?).ok()?)?),
-        "bitwiseRightShift" => JsonNode::Int(int(a)?.checked_shr(u32::try_from(int(b)?).ok()?)?),
-        "sort" => {
-            let mut elements = a.as_array()?.to_vec();
-            if elements.iter().all(|element| element.as_str().is_some()) {
-                elements.sort_by(|one, other| one.as_str().cmp(&other.as_str()));
-            } else {
-                let numbers = elements.iter().map(double).collect::<Option<Vec<f64>>>()?;
-                let mut numbered: Vec<(f64, Json)> = numbers.into_iter().zip(elements).collect();
-                numbered.sort_by(|one, other| one.0.total_cmp(&other.0));
-                elements = numbered.into_iter().map(|(_, element)| element).collect();
-            }
-            JsonNode::Array(elements)
-        }
-        "set" => match &a.node {
-            JsonNode::Object(members) => {
-                let mut members = members.clone();
-                put(&mut members, b.as_str()?, c.clone());
-                JsonNode::Object(members)
-            }
-            JsonNode::Array(elements) => {
-                let mut elements = elements.clone();
-                *elements.get_mut(usize::try_from(int(b)?).ok()?)? = c.clone();
-                JsonNode::Array(elements)
-            }
-            _ => return None,
-        },
-        _ => return None,
-    })
-}
-
-fn size(value: &Json) -> Option<usize> {
-    match &value.node {
-        JsonNode::Object(members) => Some(members.len()),
-        JsonNode::Array(elements) => Some(elements.len()),
-        JsonNode::String(text) => Some(text.len()),
-        _ => None,
-    }
-}
-
-/// Texts to one text, lists to one list, objects to one in which later members replace earlier ones.
-fn merge(parts: &[Json]) -> Option<JsonNode> {
-    Some(match &parts.first()?.node {
-        JsonNode::String(_) => {
-            JsonNode::String(parts.iter().map(text_of).collect::<Option<Vec<_>>>()?.concat())
-        }
-        JsonNode::Array(_) => {
-            let lists = parts.iter().map(Json::as_array).collect::<Option<Vec<_>>>()?;
-            JsonNode::Array(lists.concat())
-        }
-        JsonNode::Object(_) => {
-            let mut merged = Vec::new();
-            for part in parts {
-                for (key, value) in part.as_object()? {
-                    put(&mut merged, key, value.clone());
-                }
-            }
-            JsonNode::Object(merged)
-        }
-        _ => return None,
-    })
-}
-
-/// From the position `from` to the position `to`, both included.
-fn slice(value: &Json, from: i64, to: i64) -> Option<JsonNode> {
-    let from = usize::try_from(from.max(0)).ok()?;
-    let count = usize::try_from(to.saturating_add(1).max(0)).ok()?.saturating_sub(from);
-    match &value.node {
-        JsonNode::Array(elements) => {
-            Some(JsonNode::Array(elements.iter().skip(from).take(count).cloned().collect()))
-        }
-        JsonNode::String(text) => Some(JsonNode::String(text.chars().skip(from).take(count).collect())),
-        _ => None,
-    }
-}
-
-fn arithmetic(name: &str, a: &Json, b: &Json) -> Option<JsonNode> {
-    if let (JsonNode::Int(a), JsonNode::Int(b)) = (&a.node, &b.node) {
-        return Some(JsonNode::Int(match name {
-            "add" => a.checked_add(*b)?,
-            "sub" => a.checked_sub(*b)?,
-            "mul" => a.checked_mul(*b)?,
-            "div" => a.checked_div(*b)?,
-            _ => a.checked_rem(*b)?,
-        }));
-    }
-    let as_ints = a.as_str().or(b.as_str()).is_some() && int(a).is_some() && int(b).is_some();
-    if as_ints {
-        let as_int = |value: &Json| Some(Json { position: value.position, node: JsonNode::Int(int(value)?) });
-        return arithmetic(name, &as_int(a)?, &as_int(b)?);
-    }
-    let (a, b) = (double(a)?, double(b)?);
-    let result = match name {
-        "add" => a + b,
-        "sub" => a - b,
-        "mul" => a * b,
-        "div" => a / b,
-        _ => return None,
-    };
-    result.is_finite().then_some(JsonNode::Double(result))
+/// The type of a definition of a macro or constant, which is not expanded.
+fn definition_type(json: &Json) -> Option<&str> {
+    json.get("type")?.as_str().filter(|kind| matches!(*kind, "macroDef" | "constDef"))
 }

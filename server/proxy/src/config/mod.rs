@@ -2,7 +2,7 @@
 //! be parsed or to be wrong; it is immutable, and what names resolve to later is kept beside it.
 //!
 //! ```text
-//! json, macros   text -> JSON without macros
+//! json, macros   text -> JSON without macros; the calls that macros can make are in calls and loops
 //! build          JSON -> pools, names and the forms of a handle; each kind of handle is parsed in its own file, see
 //!                `route/handles`
 //! checked        the result
@@ -10,12 +10,14 @@
 //! ```
 
 mod build;
+mod calls;
 mod checked;
 mod concurrency;
 mod error;
 mod handle;
 mod hash;
 mod json;
+mod loops;
 mod macros;
 mod options;
 mod pool;

@@ -98,7 +98,7 @@ impl Hash {
     pub(crate) fn json(&self) -> Value {
         json!({
             "hash_func": format!("{:?}", self.distribution),
-            "key_part": format!("{:?}", self.key_part),
+            "key_part": self.key_part.to_string(),
             "salt": self.salt,
             "weights": self.weights,
             "tags": self.tags,

@@ -5,6 +5,7 @@ use super::*;
 fn no_import(path: &str) -> Result<String, ImportError> {
     match path {
         "pool.json" => Ok(r#"{"servers": ["imported:1", /* the last */ "imported:2",]}"#.into()),
+        "macros.json" => Ok(r#"{"c": {"type": "constDef", "result": "!"}, "m": {"type": "macroDef", "params": ["x"], "result": "%x%%c%"}}"#.into()),
         "self.json" => Ok("\"@import(self.json)\"".into()),
         _ => Err("no such file".into()),
     }
@@ -192,7 +193,7 @@ fn every_fault_names_line_key_value_and_remedy() {
             "contains itself",
         ),
         ("{\"route\": \"@nothing(1)\"}".to_owned(), 1, "@nothing: there is no such call"),
-        ("{\"route\": \"@process(1)\"}".to_owned(), 1, "@process: is not supported"),
+        ("{\"route\": \"@process(1)\"}".to_owned(), 1, "@process: there is no such call"),
         ("{\"route\": \"%x%\"}".to_owned(), 1, "nothing is called \"x\""),
         ("{\"route\": \"@import(none)\"}".to_owned(), 1, "@import = none: no such file"),
         ("{\"route\": \"@import(self.json)\"}".to_owned(), 1, "nested"),
@@ -204,11 +205,6 @@ fn every_fault_names_line_key_value_and_remedy() {
             ),
             3,
             "hash_func = Ch9: must be one of Ch3",
-        ),
-        (
-            format!("{{{pools}, \"route\": {{\"type\": \"AllSyncRoute\", \"children\": []}}}}"),
-            1,
-            "must not be empty",
         ),
         (
             format!(
@@ -229,6 +225,164 @@ fn every_fault_names_line_key_value_and_remedy() {
             }
         }
     }
+}
+
+/// `json` as the preprocessor expands it, or its error.
+fn expanded(macros: &str, json: &str) -> Result<String, String> {
+    let text = format!("{{\"macros\": {macros}, \"json\": {json}}}");
+    let mut sources = super::json::Sources::default();
+    let read = sources.read("config.json", &text).map_err(|error| error.to_string())?;
+    let globals = std::collections::HashMap::new();
+    let done = super::macros::Preprocessor::new(&mut sources, &no_import, globals).run(&read);
+    Ok(done.map_err(|error| error.to_string())?.get("json").map_or("null".to_owned(), ToString::to_string))
+}
+
+#[test]
+fn definitions_come_in_every_form_and_order() {
+    for macros in [
+        r#"{"m": {"type": "macroDef", "params": ["x"], "result": "%x%%c%"}, "c": {"type": "constDef", "result": "%d%"}, "d": {"type": "constDef", "result": "!"}}"#,
+        // A list of objects from names to definitions, as mcrouter's documentation has it.
+        r#"[{"m": {"type": "macroDef", "params": ["x"], "result": "%x%%c%"}}, {"c": {"type": "constDef", "result": "%d%"}, "d": {"type": "constDef", "result": "!"}}]"#,
+        r#"[{"type": "macroDef", "name": "m", "params": ["x"], "result": "%x%%c%"}, [{"c": {"type": "constDef", "result": "!"}}]]"#,
+        r#""@import(macros.json)""#,
+        r#"["@import(macros.json)", {"unused": {"type": "constDef", "result": "%nothing%"}}]"#,
+        // A constant may use a macro.
+        r#"{"c": {"type": "constDef", "result": "@bang()"}, "bang": {"type": "macroDef", "result": "!"}, "m": {"type": "macroDef", "params": ["x"], "result": "%x%%c%"}}"#,
+    ] {
+        assert_eq!(expanded(macros, r#""@m(a)""#).as_deref(), Ok(r#""a!""#), "{macros}");
+    }
+    for (macros, said) in [
+        (r#"{"c": {"type": "constDef", "result": "%c%"}}"#, "defined by itself"),
+        (
+            r#"{"c": {"type": "macroDef", "params": [{"name": "a", "default": 1}, "b"], "result": 1}}"#,
+            "come last",
+        ),
+        (
+            r#"{"c": {"type": "macroDef", "params": [{"name": "a", "default": 1, "optional": false}], "result": 1}}"#,
+            "optional",
+        ),
+        (r#"{"c": {"type": "other", "result": 1}}"#, "macroDef"),
+        ("7", "list or an object"),
+    ] {
+        let error = expanded(macros, r#""%c%""#).unwrap_err();
+        assert!(error.contains(said), "{macros}: {error}");
+    }
+}
+
+#[test]
+fn calls_come_to_what_mcrouters_come_to() {
+    let macros = r#"{"two": {"type": "macroDef", "params": ["a", {"name": "b", "default": "@x"}], "result": ["%a%", "%b%"]},
+        "name": {"type": "constDef", "result": "two"}}"#;
+    for (json, expected) in [
+        // Arguments, and names of calls.
+        (r#""@two(,b)""#, r#"["","b"]"#),
+        (r#""@two()""#, r#"["","@x"]"#),
+        (r#""@two(a,)""#, r#"["a",""]"#),
+        (r#""@%name%(a,b)""#, r#"["a","b"]"#),
+        (r#"{"type": "%name%", "a": 1, "b": 2, "other": 3}"#, "[1,2]"),
+        // Variables may use each other.
+        (r#"{"vars": {"a": "%b%1", "b": "%c%2", "c": "3"}, "x": "%a%"}"#, r#"{"x":"321"}"#),
+        (r#"{"type": "define", "vars": {"a": {"k": [1]}}, "result": "%a%"}"#, r#"{"k":[1]}"#),
+        (r#"{"type": "if", "vars": {"a": 1}, "condition": "@defined(a)", "is_true": 1, "is_false": 2}"#, "1"),
+        (r#""@defined(name)""#, "true"),
+        (r#""@defined(nothing)""#, "false"),
+        // What is not needed is not expanded.
+        (r#""@and(@bool(false),@fail(x))""#, "false"),
+        (r#""@or(@bool(true),@fail(x))""#, "true"),
+        (r#""@and(@bool(true),@bool(yes))""#, "true"),
+        (r#"{"type": "select", "dictionary": {"a": 1}, "key": "a", "default": "@fail(x)"}"#, "1"),
+        (
+            r#"{"type": "import", "path": "macros.json", "default": "@fail(x)"}"#,
+            r#"{"c":{"type":"constDef","result":"!"},"m":{"type":"macroDef","params":["x"],"result":"%x%%c%"}}"#,
+        ),
+        (r#"{"type": "import", "path": "self.json", "default": "d"}"#, r#""d""#),
+        // Values.
+        (r#"{"type": "select", "dictionary": [1, 2, 3], "key": -1}"#, "3"),
+        (
+            r#"{"type": "slice", "dictionary": {"a": 1, "b": 2, "c": 3}, "from": "b", "to": "c"}"#,
+            r#"{"b":2,"c":3}"#,
+        ),
+        (r#"{"type": "slice", "dictionary": "abcdef", "from": 1, "to": 3}"#, r#""bcd""#),
+        (r#"{"type": "equals", "A": 1, "B": 1.0}"#, "true"),
+        (r#"{"type": "contains", "dictionary": [1, "a"], "key": 1.0}"#, "true"),
+        (r#"{"type": "less", "A": [1, 2], "B": [1, 3]}"#, "true"),
+        (r#"{"type": "less", "A": 5, "B": "a"}"#, "true"),
+        (r#"{"type": "sort", "dictionary": ["b", 2, "a", 1]}"#, r#"[1,2,"a","b"]"#),
+        (r#""@split(a.b.,.)""#, r#"["a","b",""]"#),
+        (r#"{"type": "range", "from": 2, "to": 4}"#, "[2,3,4]"),
+        (r#""@isLocalIp(127.0.0.1)""#, "true"),
+        (r#""@isLocalIp(192.0.2.1)""#, "false"),
+        (r#""@isLocalIp(0.0.0.0)""#, "false"),
+        (r#""@isLocalIp(blah)""#, "false"),
+        (r#"{"type": "weightedHash", "dictionary": {"a": 0.0, "b": 1.0}, "key": 5}"#, r#""b""#),
+        // Loops.
+        (
+            r#"{"type": "transform", "dictionary": ["a", "b"], "itemTransform": "%key%%item%"}"#,
+            r#"["0a","1b"]"#,
+        ),
+        (
+            r#"{"type": "transform", "dictionary": {"a": 1, "b": 2}, "keyTransform": "k%key%", "itemTransform": ["%item%"]}"#,
+            r#"{"ka":[1],"kb":[2]}"#,
+        ),
+        (
+            r#"{"type": "transform", "dictionary": {"a": 1, "b": 2}, "keyTransform": {"type": "if", "condition": "@equals(%key%,a)", "is_true": [], "is_false": ["x", "y"]}}"#,
+            r#"{"x":2,"y":2}"#,
+        ),
+        (r#"{"type": "transform", "dictionary": [], "itemTransform": 1}"#, "[]"),
+        (
+            r#"{"type": "process", "dictionary": [1, 2, 3], "initialValue": 10, "transform": "@add(%value%,%item%)"}"#,
+            "16",
+        ),
+        (
+            r#"{"type": "process", "dictionary": {"a": 1}, "initialValue": "", "keyName": "k", "itemName": "i", "valueName": "v", "transform": "%v%%k%%i%"}"#,
+            r#""a1""#,
+        ),
+        (
+            r#"{"type": "foreach", "from": {"a": 1, "b": 2, "c": 3}, "where": "@less(@int(1),%item%)", "top": 1}"#,
+            r#"{"b":2}"#,
+        ),
+        (
+            r#"{"type": "foreach", "from": {"a": 1, "b": 2}, "use": ["%key%"], "noMatchResult": []}"#,
+            r#"["a","b"]"#,
+        ),
+        (r#"{"type": "foreach", "from": [1], "where": "@bool(0)", "noMatchResult": "none"}"#, r#""none""#),
+        (r#"{"type": "foreach", "from": [1], "where": "@bool(0)"}"#, "[]"),
+    ] {
+        assert_eq!(expanded(macros, json).as_deref(), Ok(expected), "{json}");
+    }
+    for (json, said) in [
+        (r#""@two(1,2,3)""#, "takes 2 arguments"),
+        (r#"{"type": "two", "b": 2}"#, "\"a\" is missing"),
+        (r#"{"type": "foreach", "from": 7}"#, "list or an object"),
+        (r#"{"type": "foreach", "from": [1], "top": -1}"#, "at least 0"),
+        (
+            r#"{"type": "foreach", "from": [1, 2], "use": {"type": "if", "condition": "@equals(%item%,@int(1))", "is_true": [], "is_false": {}}}"#,
+            "lists alone",
+        ),
+        (r#"{"type": "transform", "dictionary": [1]}"#, "itemTransform"),
+        (r#"{"type": "process", "dictionary": [1], "initialValue": 1}"#, "transform"),
+        (r#"{"vars": {"a": "%b%", "b": "%a%"}, "x": 1}"#, "nothing is called"),
+        (r#"{"vars": 7, "x": 1}"#, "must be an object"),
+        (r#"{"type": "weightedHash", "dictionary": {"a": 0.0}, "key": 5}"#, "cannot be done"),
+        (r#""@and(a,b)""#, "true or false"),
+    ] {
+        let error = expanded(macros, json).unwrap_err();
+        assert!(error.contains(said), "{json}: {error}");
+    }
+}
+
+/// A shuffle with a seed is the same on every host; one without is some order of the same elements.
+#[test]
+fn a_seed_decides_a_shuffle() {
+    let shuffled = |seed: &str| {
+        expanded("{}", &format!(r#"{{"type": "shuffle", "dictionary": [1, 2, 3, 4, 5, 6, 7] {seed}}}"#))
+            .unwrap()
+    };
+    assert_eq!(shuffled(r#", "seed": 3"#), shuffled(r#", "seed": 3"#));
+    assert_ne!(shuffled(r#", "seed": 3"#), shuffled(r#", "seed": 4"#));
+    let mut one: Vec<char> = shuffled("").chars().filter(char::is_ascii_digit).collect();
+    one.sort_unstable();
+    assert_eq!(one.into_iter().collect::<String>(), "1234567");
 }
 
 #[test]
@@ -368,7 +522,7 @@ fn a_handle_that_is_not_taken_is_refused_by_name_and_part() {
             "must be more than enable_threshold",
         ),
         (r#"{"type": "PoolRoute", "pool": "A", "shard_splits": {"x": 3}}"#, "must be the number of a shard"),
-        (r#"{"type": "PoolRoute", "pool": "A", "shard_splits": {"7": 678}}"#, "from 1 to 677"),
+        (r#"{"type": "PoolRoute", "pool": "A", "shard_splits": {"7": 0}}"#, "from 1 to 677"),
         (r#"{"type": "PoolRoute", "pool": "A", "shard_splits": {"7": {}}}"#, "old_split_size: is missing"),
     ] {
         let text = format!(r#"{{"pools": {{"A": {{"servers": ["a:1"]}}}}, "route": {route}}}"#);
@@ -542,4 +696,36 @@ fn a_key_that_no_pool_has_is_left_out() {
     let config =
         parse(r#"{"pools": {"p": {"servers": ["a:1"], "comment": "ours"}}, "route": "PoolRoute|p"}"#);
     assert_eq!(config.unwrap().pools[0].members.len(), 1);
+}
+
+#[test]
+fn what_mcrouter_takes_is_taken() {
+    for route in [
+        r#"{"type": "AllSyncRoute", "children": []}"#,
+        r#"{"type": "FailoverRoute", "children": ""}"#,
+        // The one server of a pool is a handle.
+        r#""Pool|p""#,
+        r#"{"type": "HashRoute", "children": ["Pool|p"]}"#,
+        r#"{"type": "ModifyKeyRoute", "target": "Pool|p", "set_key_suffix": "s", "modify_inplace": true}"#,
+        r#"{"type": "ModifyExptimeRoute", "target": "PoolRoute|p", "exptime": -1}"#,
+        r#"{"type": "WarmUpRoute", "cold": "PoolRoute|p", "warm": "PoolRoute|p", "exptime": -1}"#,
+        r#"{"type": "PoolRoute", "pool": "p", "shard_splits": {"7": 678}}"#,
+        r#"{"type": "PoolRoute", "pool": "p", "comment": "ours"}"#,
+        r#"{"type": "PoolRoute", "pool": "p", "hash": "Latest"}"#,
+    ] {
+        let text = format!(r#"{{"pools": {{"p": {{"servers": ["a:1"]}}}}, "route": {route}}}"#);
+        assert!(parse(&text).is_ok(), "{route}: {}", parse(&text).unwrap_err());
+    }
+    let two = r#"{"pools": {"p": {"servers": ["a:1", "b:1"]}}, "route": "Pool|p"}"#;
+    assert!(parse(two).unwrap_err().to_string().contains("PoolRoute|NAME"));
+}
+
+#[test]
+fn errors_and_the_tree_are_short_and_readable() {
+    let text = r#"{"pools": {"p": {"servers": ["a:1", "b:1"], "weights": [1e300]}}, "route": "PoolRoute|p"}"#;
+    let error = parse(text).unwrap_err().to_string();
+    assert!(error.len() < 200 && error.contains("1e300"), "{error}");
+    let text = r#"{"pools": {"p": {"servers": ["a:1", "b:1"]}}, "route": "PoolRoute|p"}"#;
+    let shown = parse(text).unwrap().to_string();
+    assert!(shown.contains("\"key_part\": \"before |#|\""), "{shown}");
 }

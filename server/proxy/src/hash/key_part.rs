@@ -1,5 +1,7 @@
 //! Which bytes of a key decide where it goes.
 
+use std::fmt;
+
 use memchr::{memchr, memmem};
 
 /// The part of a key that is hashed; the whole key is sent.
@@ -13,6 +15,18 @@ pub enum KeyPart {
     /// What is between the first of the one byte and the next of the other, or all of a key that has not both
     /// or nothing between them: `{}`.
     Between(u8, u8),
+}
+
+impl fmt::Display for KeyPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole => f.write_str("all of the key"),
+            Self::Before(marker) => write!(f, "before {}", marker.escape_ascii()),
+            Self::Between(open, close) => {
+                write!(f, "between {} and {}", open.escape_ascii(), close.escape_ascii())
+            }
+        }
+    }
 }
 
 impl KeyPart {

@@ -1,4 +1,4 @@
-//! 32 bits of `SpookyV2`, which mcrouter uses for weights and for shares of the keys.
+//! `SpookyV2`, which mcrouter uses for weights and for shares of the keys.
 //!
 //! The short form is for less than 192 bytes, the long one for longer keys.
 
@@ -11,8 +11,13 @@ const VARS: usize = 12;
 /// `SpookyHashV2::Hash32`.
 #[must_use]
 pub fn spooky32(bytes: &[u8], seed: u32) -> u32 {
-    let seed = u64::from(seed);
-    if bytes.len() < LONG_BYTES_MIN { short(bytes, seed) as u32 } else { long(bytes, seed) as u32 }
+    spooky64(bytes, seed.into()) as u32
+}
+
+/// `SpookyHashV2::Hash64`.
+#[must_use]
+pub fn spooky64(bytes: &[u8], seed: u64) -> u64 {
+    if bytes.len() < LONG_BYTES_MIN { short(bytes, seed) } else { long(bytes, seed) }
 }
 
 fn short(bytes: &[u8], seed: u64) -> u64 {

@@ -60,6 +60,15 @@ impl Builder<'_> {
         let mut children = self.children(json, key, top)?;
         match (children.pop(), children.is_empty()) {
             (Some(Child::Handle(handle)), true) => Ok(handle),
+            // The one server of a pool is a handle, as in mcrouter.
+            (Some(Child::PoolMembers(pool)), true) if self.has_one_server(pool) => {
+                let name = self.pool_name(pool);
+                let members = [("pool", JsonNode::String(name)), ("asynclog", JsonNode::Bool(false))];
+                let member =
+                    |(key, node): (&str, JsonNode)| (key.to_owned(), Json { position: json.position, node });
+                let node = JsonNode::Object(members.into_iter().map(member).collect());
+                self.typed("PoolRoute", &Json { position: json.position, node }, key, top)
+            }
             (Some(Child::PoolMembers(_)), true) => {
                 Err(self.wrong(json, key, "one handle is needed, not all destinations: \"PoolRoute|NAME\""))
             }
@@ -151,6 +160,17 @@ impl Builder<'_> {
     }
 
     fn typed(&mut self, kind: &str, json: &Json, key: &str, top: bool) -> Checked<HandleId> {
+        // As in mcrouter, nobody's children are no fault.
+        let is_without_children = match json.get("children").map(|children| &children.node) {
+            Some(JsonNode::Array(children)) => children.is_empty(),
+            Some(JsonNode::String(text)) => text.is_empty(),
+            _ => false,
+        };
+        if is_without_children && Handle::is_known(kind) {
+            let fault = self.fault(json, key, kind, "has no children; it answers as a NullRoute does");
+            tracing::warn!("{fault}");
+            return self.push(Handle::null(), json);
+        }
         if let Some(handle) = Handle::parse(self, &WrittenHandle { json, name: kind, key, top })? {
             return Ok(handle);
         }

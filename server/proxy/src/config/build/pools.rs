@@ -297,6 +297,16 @@ impl Builder<'_> {
         self.pools_written.entry(name.to_owned()).or_insert_with(|| written.clone());
     }
 
+    /// Whether a pool that was read has one server.
+    pub(crate) fn has_one_server(&self, pool: PoolId) -> bool {
+        self.pools[pool.0 as usize].as_ref().is_some_and(|pool| pool.members.len() == 1)
+    }
+
+    /// The name of a pool that was read.
+    pub(crate) fn pool_name(&self, pool: PoolId) -> String {
+        self.pools[pool.0 as usize].as_ref().map(|pool| pool.name.clone()).unwrap_or_default()
+    }
+
     /// Whether the servers of a pool that was read have weights.
     pub(crate) fn is_weighted(&self, pool: PoolId) -> bool {
         self.pools[pool.0 as usize].as_ref().is_some_and(|pool| !pool.weights.is_empty())

@@ -35,6 +35,11 @@ macro_rules! handles {
                 Ok(None)
             }
 
+            /// Whether a handle has that name.
+            pub(crate) fn is_known(name: &str) -> bool {
+                $(<$handle_type>::NAMES.contains(&name) ||)* false
+            }
+
             /// The key that the text after `|` is short for.
             pub(crate) fn short_key(name: &str) -> &'static str {
                 $(

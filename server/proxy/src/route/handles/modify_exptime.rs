@@ -30,7 +30,7 @@ impl RouteHandle for ModifyExptimeRoute {
     fn parse(builder: &mut Builder, &WrittenHandle { json, name, .. }: &WrittenHandle) -> Checked<HandleId> {
         let route = Self {
             target: builder.handle_at(json, name, "target")?,
-            exptime_s: builder.int_at(json, "exptime", 0, i64::MAX)?.ok_or_else(|| {
+            exptime_s: builder.int_at(json, "exptime", i64::from(i32::MIN), i64::MAX)?.ok_or_else(|| {
                 builder.fault(json, "ModifyExptimeRoute.exptime", "", "is missing: seconds")
             })?,
             min: match builder.text_at(json, "action")?.as_deref() {

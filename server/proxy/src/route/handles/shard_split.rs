@@ -64,6 +64,12 @@ impl ShardSplit {
             }
             let split = match split.node {
                 JsonNode::Int(copies) if (1..=most).contains(&copies) => Self::constant(copies as u32),
+                JsonNode::Int(copies) if copies > most => {
+                    let fault =
+                        builder.fault(split, &key, &copies.to_string(), "is more than 677, which is taken");
+                    tracing::warn!("{fault}");
+                    Self::constant(Self::MAX)
+                }
                 JsonNode::Object(_) => {
                     let part = |name: &str, min: i64, max: i64| -> Checked<i64> {
                         let missing =

@@ -31,7 +31,7 @@ impl RouteHandle for WarmUpRoute {
         let route = Self {
             cold: builder.handle_at(json, name, "cold")?,
             warm: builder.handle_at(json, name, "warm")?,
-            exptime_s: builder.int_at(json, "exptime", 0, i64::MAX)?.unwrap_or(0),
+            exptime_s: builder.int_at(json, "exptime", i64::from(i32::MIN), i64::MAX)?.unwrap_or(0),
         };
         builder.push(route, json)
     }
