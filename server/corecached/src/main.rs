@@ -101,6 +101,11 @@ fn cache(argv: Vec<OsString>) -> ExitCode {
     exit_code(start::cache(args))
 }
 
+/// Exit code of a proxy whose configuration cannot be used, and the one of mcrouter for that with
+/// `--validate-config`.
+const EX_CONFIG: u8 = 78;
+const EX_INVALID: u8 = 3;
+
 /// Runs a proxy, or only checks its configuration (`only_check`, or `--validate-config`).
 fn proxy(argv: Vec<OsString>, only_check: bool) -> ExitCode {
     let args = match ProxyArgs::read(argv) {
@@ -113,7 +118,14 @@ fn proxy(argv: Vec<OsString>, only_check: bool) -> ExitCode {
     }
     start_logging(args.verbose, args.operate.log_format);
     let validates = args.validate_config.as_deref().is_some_and(|mode| mode != "run");
-    exit_code(if only_check || validates { start::check_proxy(&args) } else { start::proxy(&args) })
+    let outcome = if only_check || validates { start::check_proxy(&args) } else { start::proxy(&args) };
+    match outcome {
+        Err(error) if args.validate_config.is_some() && error.exit_code() == EX_CONFIG => {
+            eprintln!("corecached: {error}");
+            ExitCode::from(EX_INVALID)
+        }
+        outcome => exit_code(outcome),
+    }
 }
 
 fn exit_code(outcome: Result<(), StartError>) -> ExitCode {

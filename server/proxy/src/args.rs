@@ -127,6 +127,14 @@ pub struct ProxyArgs {
     #[arg(long, value_name = "MS", default_value = "1000")]
     pub reconfiguration_delay_ms: String,
 
+    /// Folder in which the last configuration that could be used is kept; a start with one that cannot uses it
+    #[arg(long, value_name = "DIR")]
+    pub config_dump_root: Option<String>,
+
+    /// Seconds after which it is not used any more; 0 is never to use it
+    #[arg(long, value_name = "SECONDS", default_value = "43200")]
+    pub max_dumped_config_age: String,
+
     /// Where keys without a routing prefix go: /region/cluster/
     #[arg(short = 'R', long, value_name = "PREFIX", default_value = "/././")]
     pub route_prefix: String,

@@ -25,6 +25,8 @@ use corecached_shard::{ConfigError, ServerContext};
 const RESOLVE_EVERY: Duration = Duration::from_millis(500);
 /// How often the names of plain pools are looked up: a pod that was restarted has another address.
 const LOOK_UP_EVERY: Duration = Duration::from_secs(2);
+/// How often the configuration is kept anew, so that what is in use is never old.
+const KEEP_EVERY: Duration = Duration::from_secs(600);
 /// How often the thread checks whether the server stops or was told to read its files.
 const TICK: Duration = Duration::from_millis(100);
 /// Most notices in a channel: one is enough to wake the thread.
@@ -37,6 +39,10 @@ const GATHER_TIME: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct Control {
     source: Source,
+    /// When the configuration was last kept for a start with one that cannot be used.
+    kept_at: Instant,
+    /// `config` is what the shards use.
+    is_in_use: bool,
     reload_delay: Duration,
     /// The files of TLS towards destinations.
     trusted: Option<ReloadableTrust>,
@@ -65,13 +71,14 @@ impl Control {
         let mut ready_wait = ReadyWait::new(Instant::now(), checked.ready_wait);
         let dns = Dns::new(checked.dns_server)
             .map_err(|error| ConfigError::new("DNS", "", &format!("no resolver: {error}"), EX_CONFIG))?;
-        let (source, config) = read(checked)?;
+        let (source, config) = read_or_kept(checked)?;
         let (finders, mut found) = Finders::start(dns, &config, &checked.service_account);
         let trusted = checked.trusted.clone();
         let mut rings = Rings::default();
         rings.observe(&config, &found.pools, 0);
         rings.locate(&mut found.addresses);
         let snapshot = compile(&config, &found, &rings, trusted.as_ref())?;
+        source.keep();
         let awaits = !ready_wait.is_over(&config, &found, Instant::now());
         Ok(Self {
             ready_wait,
@@ -79,6 +86,8 @@ impl Control {
             trusted,
             finders,
             source,
+            kept_at: Instant::now(),
+            is_in_use: true,
             reload_delay: Duration::from_millis(checked.reload_delay_ms),
             config,
             unfound: false,
@@ -122,6 +131,7 @@ impl Control {
         let mut reload_at = Some(Instant::now());
         let mut reloads_seen = server.lifecycle.reloads();
         let mut unsent = false;
+        let mut reloaded = false;
         view.control_log.set_layout(&self.config, &self.found.pools);
         while !server.lifecycle.is_stopping() {
             if wait(&changes, self.finders.notices()) {
@@ -136,7 +146,9 @@ impl Control {
             let mut changed = false;
             if reload_at.is_some_and(|at| at <= Instant::now()) {
                 reload_at = None;
-                self.unfound |= reloads && self.reload(server, view);
+                if reloads && self.reload(server, view) {
+                    (self.unfound, reloaded) = (true, true);
+                }
                 changed |= self.reload_trusted();
                 let files = self.source.files().filter(|_| reloads);
                 if watched.follow(files.chain(self.trusted.iter().flat_map(ReloadableTrust::files))) {
@@ -167,9 +179,20 @@ impl Control {
                         self.snapshot = snapshot;
                         view.control_log.set_layout(&self.config, &self.found.pools);
                         unsent = true;
+                        self.is_in_use = true;
                     }
-                    Err(error) => tracing::error!("{error}; the routes before stay in use"),
+                    Err(error) => {
+                        tracing::error!("{error}; the routes before stay in use");
+                        self.is_in_use = false;
+                    }
                 }
+            }
+            // After a reload, once it is known to be of use.
+            if (reloaded && !self.unfound) || self.kept_at.elapsed() >= KEEP_EVERY {
+                if self.is_in_use {
+                    self.source.keep();
+                }
+                (self.kept_at, reloaded) = (Instant::now(), false);
             }
             if unsent {
                 unsent = !send(&self.snapshot, server, forwarding);
@@ -276,11 +299,31 @@ fn all_have_taken(forwarding: &Forwarding) -> bool {
     forwarding.subscribers().iter().all(Sender::is_empty)
 }
 
+/// A configuration that is not read yet.
+fn source(checked: &CheckedProxy) -> Source {
+    Source::new(checked.source.clone(), checked.options.clone(), checked.kept_config.clone())
+}
+
 /// Reads the configuration for the first time.
 fn read(checked: &CheckedProxy) -> Result<(Source, Arc<Config>), ConfigError> {
-    let mut source = Source::new(checked.source.clone(), checked.options.clone());
+    let mut source = source(checked);
     let config = source.read()?.expect("it has not been read before");
     Ok((source, Arc::new(config)))
+}
+
+/// As [`read`]; what was kept when it could be used stands in for what cannot.
+fn read_or_kept(checked: &CheckedProxy) -> Result<(Source, Arc<Config>), ConfigError> {
+    let mut source = source(checked);
+    match source.read() {
+        Ok(config) => Ok((source, Arc::new(config.expect("it has not been read before")))),
+        Err(error) => {
+            let kept = source.read_kept().ok_or_else(|| error.clone())?;
+            tracing::error!(
+                "{error}; the last configuration that could be used is used (--config-dump-root)"
+            );
+            Ok((source, Arc::new(kept)))
+        }
+    }
 }
 
 fn compile(

@@ -3,7 +3,7 @@
 use std::fs::{create_dir, rename, write};
 use std::os::unix::fs::symlink;
 
-use super::proxy::{addresses, caches, proxy};
+use super::proxy::{addresses, caches, launch, proxy};
 use super::support::{Backend, Client, Folder, Mounted, Server, wait_until};
 
 /// Two caches with a value of their own, of which the proxy uses one.
@@ -143,5 +143,34 @@ fn imports_of_two_config_maps_flip_on_their_own() {
             world.awaits(&proxy, cache);
         }
         config.hold(&[("config.json", &main(&turn.to_string()))]);
+    }
+}
+
+#[test]
+fn a_start_with_a_broken_configuration_uses_the_last_good_one_if_told_where_to_keep_it() {
+    let world = World::new();
+    let folder = Folder::new();
+    let main = folder.file("main.json");
+    let root = folder.file("kept");
+    let args = ["-f", main.to_str().unwrap(), "--config-dump-root", root.to_str().unwrap()];
+    write(folder.file("servers.json"), world.list(0)).unwrap();
+    write(&main, over("\"@import(servers.json)\"")).unwrap();
+    let proxy = start(&args);
+    world.awaits(&proxy, 0);
+    write(folder.file("servers.json"), world.list(1)).unwrap();
+    world.awaits(&proxy, 1);
+    drop(proxy);
+    write(&main, "{").unwrap();
+    // Kept by the port, which is 0 for both.
+    let proxy = start(&args);
+    assert!(proxy.stderr().contains("the last configuration that could be used"), "{}", proxy.stderr());
+    world.awaits(&proxy, 1);
+    write(&main, world.config(0)).unwrap();
+    world.awaits(&proxy, 0);
+    drop(proxy);
+    write(&main, "{").unwrap();
+    for more in [&["--config-dump-root="][..], &["--max-dumped-config-age=0"]] {
+        let exit = launch(Backend::all()[0], 1, &[&args[..], more].concat()).exit();
+        assert_eq!(exit.code(), Some(78), "{}", exit.stderr);
     }
 }

@@ -445,6 +445,10 @@ fn a_configuration_that_is_wrong_ends_the_start_with_its_place() {
     ] {
         let exit = Launch::bare(&["proxy", "-p", "0", "--config-str", config]).exit();
         assert_eq!(exit.code(), Some(78), "{}", exit.stderr);
+        for mode in ["--validate-config", "--validate-config=exit", "--validate-config=run"] {
+            let exit = launch(Backend::all()[0], 1, &[mode, "--config-str", config]).exit();
+            assert_eq!(exit.code(), Some(3), "{mode}: {}", exit.stderr);
+        }
         assert!(exit.stderr.contains(told), "{}", exit.stderr);
     }
     let exit = Launch::bare(&["check-config", "--config-str", &config(&["127.0.0.1:1".into()])]).exit();

@@ -2,7 +2,7 @@
 //! the configuration is named exactly once.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use crate::hot::HotOptions;
 use crate::merge::MergeOptions;
 use crate::relay::UpstreamOptions;
 use crate::request::VALUE_BYTES_MAX;
+use crate::source::KeptConfig;
 use crate::spool::SpoolOptions;
 use crate::upstream::{ConnectionLimits, HealthOptions};
 use corecached_net::endpoints::{ALL_ADDRESSES, Listen, ListenAddress, ListenerProtocol};
@@ -43,6 +44,8 @@ pub struct CheckedProxy {
     pub spool: Option<SpoolOptions>,
     /// Where the configuration of pools and routes is.
     pub source: ConfigSource,
+    /// Where the last configuration that could be used is kept.
+    pub kept_config: Option<KeptConfig>,
     /// Milliseconds from a change of the configuration to its use.
     pub reload_delay_ms: u64,
     /// The DNS server to ask; `None` asks those of the system.
@@ -193,6 +196,7 @@ impl ProxyArgs {
             upstream,
             trusted: self.trusted()?,
             source: self.source()?,
+            kept_config: self.kept_config()?,
             reload_delay_ms,
             dns_server: self.dns()?,
             service_account: self.service_account.clone(),
@@ -210,6 +214,18 @@ impl ProxyArgs {
         }
         let hot = HotOptions { keys, stale_ms, bytes_max: megabytes << 20 };
         Ok(MergeOptions { single_flight: self.single_flight, hot, flushes: Arc::default() })
+    }
+
+    fn kept_config(&self) -> Result<Option<KeptConfig>, ConfigError> {
+        let age_s = number("--max-dumped-config-age", &self.max_dumped_config_age, 0, MS_MAX)?;
+        let Some(root) = self.config_dump_root.as_ref().filter(|root| !root.is_empty() && age_s > 0) else {
+            return Ok(None);
+        };
+        let port = match self.listen()? {
+            Listen::Tcp(addresses) => addresses.first().map_or(0, |address| address.socket_address.port()),
+            Listen::Unix { .. } => 0,
+        };
+        Ok(Some(KeptConfig::new(Path::new(root), port, Duration::from_secs(age_s))))
     }
 
     fn listen(&self) -> Result<Listen, ConfigError> {

@@ -20,8 +20,6 @@ const VALUES_WITHOUT_EFFECT: &[&str] = &[
     "reconfiguration-jitter-ms",
     "file-observer-poll-period-ms",
     "file-observer-sleep-before-update-ms",
-    "config-dump-root",
-    "max-dumped-config-age",
     "runtime-vars-file",
     "waiting-request-timeout-ms",
     "maximum-soft-tkos",
@@ -48,7 +46,6 @@ const SHORT: &[(&str, char)] =
 
 /// Options without effect that somebody may rely on, and what it means that they have none.
 const RELIED_ON: &[(&str, &str)] = &[
-    ("config-dump-root", "no copy of the last good configuration is kept: a start with a broken one fails"),
     ("runtime-vars-file", "runtime variables are not read: what they would change stays as configured"),
     ("target-max-shadow-requests", "requests to shadows count among those of --target-max-pending-requests"),
     (

@@ -122,9 +122,9 @@ fn what_must_not_be_left_out_is_refused_and_what_may_be_relied_on_is_named() {
     for line in [&["--allow-only-gets=0"][..], &["--listen-sock-fd=-1"], &["--listen-sock-fd", "-1"]] {
         assert!(checked(line).is_ok(), "{line:?}");
     }
-    let args = read(&["--config-dump-root=/d", "--target-max-shadow-requests=5", "--fibers-stack-size=1"]);
+    let args = read(&["--runtime-vars-file=/d", "--target-max-shadow-requests=5", "--fibers-stack-size=1"]);
     let names: Vec<&str> = args.relied_on.iter().map(|(name, _)| *name).collect();
-    assert_eq!(names, ["config-dump-root", "target-max-shadow-requests"]);
+    assert_eq!(names, ["runtime-vars-file", "target-max-shadow-requests"]);
 }
 
 #[test]
