@@ -192,6 +192,7 @@ fn start_proxy(
     let view = Arc::new(ProxyView::new(shards));
     let hasher = KeyHasher::new(random_seed());
     let clock = Arc::new(Clock::start());
+    control.tell(&view, clock.now_s().into());
     let recipe =
         ProxyRecipe { forwarding: Arc::clone(&forwarding), front: checked.front, view: Arc::clone(&view) };
     let (secures, awaits) = (forwarding.secures(), control.awaits_servers());

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
+use md5::{Digest as _, Md5};
 
 use crate::args::CheckedProxy;
 use crate::config::{Config, Member, Rings};
@@ -14,6 +15,7 @@ use crate::forwarding::Forwarding;
 use crate::ready_wait::ReadyWait;
 use crate::relay::Snapshot;
 use crate::route::Tree;
+use crate::service_info::ConfigInfo;
 use crate::source::{EX_CONFIG, Source};
 use crate::view::ProxyView;
 use corecached_net::tls::ReloadableTrust;
@@ -121,6 +123,13 @@ impl Control {
         self.awaits
     }
 
+    /// Tells what is known of the configuration, which is in use from now on.
+    pub fn tell(&self, view: &ProxyView, now_s: u64) {
+        let (file, text) = self.source.own();
+        let md5 = Md5::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        view.set_config_info(ConfigInfo { file, md5, since_s: now_s, host_id: self.config.options.host_id });
+    }
+
     /// Watches for changes until the server stops. With `reloads` the configuration is read again when one of its
     /// files changes, and on SIGHUP.
     pub fn run(mut self, server: &ServerContext, view: &ProxyView, forwarding: &Forwarding, reloads: bool) {
@@ -180,6 +189,9 @@ impl Control {
                         view.control_log.set_layout(&self.config, &self.found.pools);
                         unsent = true;
                         self.is_in_use = true;
+                        if reloaded {
+                            self.tell(view, server.clock.now_s().into());
+                        }
                     }
                     Err(error) => {
                         tracing::error!("{error}; the routes before stay in use");

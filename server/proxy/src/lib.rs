@@ -15,6 +15,7 @@
 //! spool        deletes that no destination took, kept on disk
 //! discovery    the addresses of servers: DNS and Kubernetes
 //! source       where the configuration comes from, and whether it has changed
+//! service_info mcrouter's admin commands, which clients ask as keys
 //! control      the thread that watches configuration and addresses, and sends every change to all shards
 //! forwarding   what shards are built from, and how changes reach them
 //! ready_wait   what a proxy that starts waits for before it reports that it is ready
@@ -41,6 +42,7 @@ mod reports;
 mod request;
 mod route;
 mod service;
+mod service_info;
 mod source;
 mod spool;
 pub mod stats;

@@ -35,7 +35,7 @@ use crate::binary::Scratch;
 use crate::merge::Merge;
 use crate::reply_format::ReplyFormat;
 use crate::request::{Operation, OwnedRequest};
-use crate::route::{self, Action, ErrorDowngrade, Execution, ExecutionLimits, Routes};
+use crate::route::{self, Action, ErrorDowngrade, Execution, ExecutionLimits, Routes, Tree};
 use crate::spool::{Spooler, Undelivered};
 use crate::upstream::{Destination, failure};
 use pending::{ClientRequest, PendingRequest, PendingRequests};
@@ -200,6 +200,15 @@ impl Relay {
         }
     }
 
+    /// Answers `command`, which nobody else is asked, with `reply`, as [`Relay::submit`] would.
+    pub(crate) fn answer(&mut self, from: usize, to: ReplyTo, command: &Command<'_>, reply: Reply) {
+        let Some(key) = command.key() else { return };
+        let (format, buffer) = (ReplyFormat::for_command(command), self.pending.key_buffer(key));
+        let request = ClientRequest::new(from, to, format, ErrorDowngrade::None, buffer);
+        let number = self.pending.insert(PendingRequest::Client(request));
+        self.pending.finish(number, reply);
+    }
+
     /// Does what routes have asked for: sends requests, answers those of clients, and spools deletes.
     fn perform_actions(&mut self) {
         let mut actions = std::mem::take(&mut self.actions);
@@ -339,6 +348,12 @@ impl Relay {
     #[must_use]
     pub(crate) const fn spooled(&self) -> u64 {
         self.spooled
+    }
+
+    /// The tree of routes in use.
+    #[must_use]
+    pub(crate) fn tree(&self) -> &Arc<Tree> {
+        self.routes.tree()
     }
 
     /// What of the requests can be answered without being sent; `None` if that is switched off.

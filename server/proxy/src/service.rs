@@ -8,7 +8,7 @@ use corecached_net::tls::SecureDriver;
 use corecached_protocol::binary::{self, Envelope, Status};
 use corecached_protocol::{
     BadDataChunk, BinaryControl, BinaryControlVerb, Command, CommandHead, Exptime, ParseError, Parsed,
-    Rejected, data_block, line, text,
+    Rejected, Reply, data_block, line, text,
 };
 use corecached_shard::batch::Ready;
 use corecached_shard::config::ItemLimit;
@@ -21,6 +21,7 @@ use corecached_shard::{Core, MEMCACHED_VERSION, Service, ServiceTypes, Session, 
 use crate::relay::{Relay, RelaySetup};
 use crate::reply_format::ReplyFormat;
 use crate::route;
+use crate::service_info::{self, PREFIX};
 use crate::stats::{self, ShardReport, StatsGroup, Totals};
 use crate::view::ProxyView;
 
@@ -86,6 +87,37 @@ impl Proxy {
             },
             _ => core.say(session, line::COMMAND_NOT_SUPPORTED),
         }
+    }
+
+    /// Answers a retrieval that asks the proxy itself.
+    fn admin(&mut self, core: &mut Core<Self>, session: &mut Session<Self>, command: &Command<'_>) {
+        let part = match command {
+            Command::Retrieve(retrieve) if !retrieve.last => Part::Key,
+            Command::Retrieve(_) => Part::LastKey,
+            _ => Part::Whole,
+        };
+        let key = command.key().unwrap_or_default();
+        let value = service_info::answer(
+            key,
+            self.relay.tree(),
+            self.view.config_info(),
+            core.context.clock.now_s().into(),
+        );
+        let reply = match command {
+            // A meta get shows what it asks for, and a proxy has no more than the value.
+            Command::Meta(_) => Reply::Meta {
+                line: format!("VA {}", value.len()).into(),
+                value: Some(value.into_bytes().into()),
+            },
+            Command::Retrieve(retrieve) => Reply::Value {
+                client_flags: 0,
+                cas_unique: retrieve.with_cas.then_some(0),
+                value: value.into_bytes().into(),
+            },
+            _ => Reply::Value { client_flags: 0, cas_unique: Some(0), value: value.into_bytes().into() },
+        };
+        let to = core.reserve(session, part);
+        self.relay.answer(core.me, to, command, reply);
     }
 
     /// Carries out a request of the binary protocol without a key.
@@ -315,6 +347,12 @@ impl Service for Proxy {
     /// Brings a command to the shard that holds the upstream connections for its key.
     fn execute(&mut self, core: &mut Core<Self>, session: &mut Session<Self>, ready: &Ready<'_>) -> bool {
         let Ready { command, hash, data, .. } = ready;
+        if command.key().is_some_and(|key| key.first() == Some(&PREFIX[0]) && key.starts_with(PREFIX))
+            && command.is_read()
+        {
+            self.admin(core, session, command);
+            return true;
+        }
         let part = match command {
             Command::Retrieve(retrieve) if !retrieve.last => Part::Key,
             Command::Retrieve(_) => Part::LastKey,

@@ -112,6 +112,15 @@ impl Source {
             .map_err(|error| ConfigError::new("configuration", "", &error.to_string(), EX_CONFIG))
     }
 
+    /// The file that it comes from, if it comes from one, and its text as it was last read.
+    pub(crate) fn own(&self) -> (Option<String>, &str) {
+        let file = match &self.from {
+            ConfigSource::File(path) => Some(path.display().to_string()),
+            ConfigSource::Text(_) => None,
+        };
+        (file, self.text.as_deref().unwrap_or_default())
+    }
+
     /// Every file that the configuration consists of.
     pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
         let own = match &self.from {

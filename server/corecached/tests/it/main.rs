@@ -25,6 +25,7 @@ mod large_values;
 mod memory;
 mod pipelining;
 mod proxy;
+mod proxy_admin;
 mod proxy_binary;
 mod proxy_routes;
 mod proxy_tls;
