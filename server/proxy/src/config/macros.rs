@@ -371,9 +371,14 @@ impl<'a> Preprocessor<'a> {
                 Ok(Some(value))
             }
             Constant::Written(written) => {
-                let value = self.expand(&written, &Scope::new(), depth + 1)?;
-                self.constants.insert(name.to_owned(), Constant::Expanded(value.clone()));
-                Ok(Some(value))
+                let expanded = self.expand(&written, &Scope::new(), depth + 1);
+                // If there is a mistake in it, the next use says so too.
+                let known = match &expanded {
+                    Ok(value) => Constant::Expanded(value.clone()),
+                    Err(_) => Constant::Written(written),
+                };
+                self.constants.insert(name.to_owned(), known);
+                expanded.map(Some)
             }
             Constant::Begun => {
                 let fault = self.sources.error(Position::default(), "constant", name, "is defined by itself");

@@ -57,15 +57,24 @@ pub(super) struct WrittenServer {
 #[error("{0}")]
 pub(super) struct ServerFault(&'static str);
 
+/// What a server's protocol may be called; all but the first are refused.
+const PROTOCOLS: [&str; 4] = ["ascii", "caret", "thrift", "umbrella"];
+
 /// Reads one server.
 pub(super) fn read_server(text: &str, port_override: Option<u16>) -> Result<WrittenServer, ServerFault> {
     const FORM: &str = "must be \"host:port\", \"[IPv6]:port\" or \"unix:/path\"";
-    if let Some(path) = text.strip_prefix("unix:") {
-        return if path.is_empty() {
-            Err(ServerFault("a path must follow unix:"))
-        } else {
-            Ok(WrittenServer { address: Address::Unix { path: path.into() }, tls: None })
+    if let Some(rest) = text.strip_prefix("unix:") {
+        // A path may contain colons; what follows one is a field only if it begins as the fields do.
+        let is_protocol = |rest: &str| PROTOCOLS.contains(&rest.split(':').next().unwrap_or_default());
+        let (path, fields) = match rest.split_once(':') {
+            Some((path, fields)) if is_protocol(fields) => (path, fields),
+            _ => (rest, ""),
         };
+        if path.is_empty() {
+            return Err(ServerFault("a path must follow unix:"));
+        }
+        let tls = read_fields(&mut fields.split(':'))?;
+        return Ok(WrittenServer { address: Address::Unix { path: path.into() }, tls });
     }
     let (host, rest) = match text.strip_prefix('[') {
         Some(bracketed) => {
@@ -93,6 +102,13 @@ pub(super) fn read_server(text: &str, port_override: Option<u16>) -> Result<Writ
         },
         (None, None) => DEFAULT_PORT,
     };
+    let tls = read_fields(&mut fields)?;
+    Ok(WrittenServer { address: Address::Tcp { host: host.into(), port }, tls })
+}
+
+/// Reads `protocol:security:compression`, of which all may be left out. Returns whether it is encrypted, if that is
+/// said.
+fn read_fields<'t>(fields: &mut impl Iterator<Item = &'t str>) -> Result<Option<bool>, ServerFault> {
     match fields.next() {
         None | Some("ascii" | "") => {}
         Some("caret" | "thrift" | "umbrella") => {
@@ -108,7 +124,7 @@ pub(super) fn read_server(text: &str, port_override: Option<u16>) -> Result<Writ
         None | Some("" | "compressed" | "notcompressed") => {}
         Some(_) => return Err(ServerFault("the last field must be \"compressed\" or \"notcompressed\"")),
     }
-    Ok(WrittenServer { address: Address::Tcp { host: host.into(), port }, tls })
+    Ok(tls)
 }
 
 /// Whether a `security_mech` encrypts.
@@ -139,8 +155,17 @@ mod tests {
         ] {
             assert_eq!(read_server(text, None), expected, "{text}");
         }
-        let unix = Address::Unix { path: "/run/x".into() };
-        assert_eq!(read_server("unix:/run/x", None).map(|written| written.address), Ok(unix));
+        for (text, path, tls) in [
+            ("unix:/run/x", "/run/x", None),
+            ("unix:/run/x:ascii", "/run/x", None),
+            ("unix:/run/x:ascii:plain", "/run/x", Some(false)),
+            ("unix:/run/x:ascii:plain:notcompressed", "/run/x", Some(false)),
+            ("unix:/run/a:b", "/run/a:b", None),
+        ] {
+            let address = Address::Unix { path: path.into() };
+            assert_eq!(read_server(text, None), Ok(WrittenServer { address, tls }), "{text}");
+        }
+        assert!(read_server("unix:/run/x:caret", None).is_err());
         assert_eq!(read_server("host:1234", Some(9)), tcp("host", 9, None));
     }
 

@@ -272,7 +272,7 @@ fn definitions_come_in_every_form_and_order() {
 #[test]
 fn calls_come_to_what_mcrouters_come_to() {
     let macros = r#"{"two": {"type": "macroDef", "params": ["a", {"name": "b", "default": "@x"}], "result": ["%a%", "%b%"]},
-        "name": {"type": "constDef", "result": "two"}}"#;
+        "name": {"type": "constDef", "result": "two"}, "wrong": {"type": "constDef", "result": "@fail(because)"}}"#;
     for (json, expected) in [
         // Arguments, and names of calls.
         (r#""@two(,b)""#, r#"["","b"]"#),
@@ -362,6 +362,7 @@ fn calls_come_to_what_mcrouters_come_to() {
         (r#"{"type": "transform", "dictionary": [1]}"#, "itemTransform"),
         (r#"{"type": "process", "dictionary": [1], "initialValue": 1}"#, "transform"),
         (r#"{"vars": {"a": "%b%", "b": "%a%"}, "x": 1}"#, "nothing is called"),
+        (r#"{"vars": {"a": 1, "b": "%wrong%", "c": "%a%"}, "x": 1}"#, "because"),
         (r#"{"vars": 7, "x": 1}"#, "must be an object"),
         (r#"{"type": "weightedHash", "dictionary": {"a": 0.0}, "key": 5}"#, "cannot be done"),
         (r#""@and(a,b)""#, "true or false"),

@@ -10,7 +10,7 @@ use super::counters::{ResizeCounters, TailCounters};
 use super::delayed::Delayed;
 use super::frame::{Call, Frame, Parent, Step, Work};
 use super::node_set::{NodeId, NodeProgress};
-use super::routing_prefix::{glob, prefix_len};
+use super::routing_prefix::{glob, is_fallback, prefix_len};
 use super::slab::Slab;
 use super::tree::Routes;
 use super::{outcome, rekey};
@@ -122,7 +122,11 @@ impl Execution {
                 self.start(routes, node, split.clone(), Parent::Nobody);
             }
         } else {
-            first = tree.roots.iter().find_map(|(known, node)| (known.as_bytes() == prefix).then_some(*node));
+            let root = |is_it: &dyn Fn(&[u8]) -> bool| {
+                tree.roots.iter().find_map(|(known, node)| is_it(known.as_bytes()).then_some(*node))
+            };
+            // A cluster that is not configured goes where its region says, as in mcrouter.
+            first = root(&|known| known == prefix).or_else(|| root(&|known| is_fallback(known, prefix)));
         }
         let reply = match first {
             Some(node) => return self.start_rekeyed(routes, node, request, split, parent),

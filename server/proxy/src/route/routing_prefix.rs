@@ -17,6 +17,13 @@ pub(crate) fn without_prefix(key: &[u8]) -> &[u8] {
     &key[prefix_len(key).unwrap_or(0)..]
 }
 
+/// Whether the routing prefix `known` is that of all clusters in the region of `prefix` that are not configured:
+/// `/region/fallback/`.
+pub(super) fn is_fallback(known: &[u8], prefix: &[u8]) -> bool {
+    let Some(region) = known.strip_suffix(b"fallback/") else { return false };
+    region.len() > 2 && prefix.starts_with(region) && region.iter().filter(|&&byte| byte == b'/').count() == 2
+}
+
 /// Whether the routing prefix `known` fits `pattern`, in which `*` matches any bytes but `/`.
 pub(super) fn glob(pattern: &[u8], known: &[u8]) -> bool {
     // Where to go on when what follows the last star does not fit: the star takes one byte more.
@@ -48,6 +55,22 @@ mod tests {
 
     use crate::config::Options;
     use crate::route::tests::{Bench, POOLS, meta, options};
+
+    #[test]
+    fn clusters_that_are_not_configured_go_to_the_fallback_of_their_region() {
+        let text = format!(
+            r#"{{{POOLS}, "routes": {{"/././": "PoolRoute|a", "/r/x/": "PoolRoute|b", "/r/fallback/": "PoolRoute|c"}}}}"#
+        );
+        let mut bench = Bench::with(&text, &options());
+        for (key, host) in [("/r/x/k", "b"), ("/r/unknown/k", "c"), ("/r/fallback/k", "c")] {
+            bench.ask(&format!("get {key}"), "");
+            assert_eq!(bench.reply(&format!("{host} get k"), Reply::Miss), Some(Reply::Miss));
+        }
+        for key in ["/rr/unknown/k", "/s/unknown/k"] {
+            assert!(matches!(bench.ask(&format!("get {key}"), ""), Some(Reply::Error { .. })), "{key}");
+        }
+        bench.done();
+    }
 
     #[test]
     fn a_routing_prefix_chooses_the_route_and_is_not_sent() {
