@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
-use md5::{Digest as _, Md5};
 
 use crate::args::CheckedProxy;
 use crate::config::{Config, Member, Rings};
@@ -125,8 +124,7 @@ impl Control {
 
     /// Tells what is known of the configuration, which is in use from now on.
     pub fn tell(&self, view: &ProxyView, now_s: u64) {
-        let (file, text) = self.source.own();
-        let md5 = Md5::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        let (file, md5) = self.source.own();
         view.set_config_info(ConfigInfo { file, md5, since_s: now_s, host_id: self.config.options.host_id });
     }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use corecached_shard::ConfigError;
+use md5::{Digest as _, Md5};
 
 use crate::args::ConfigSource;
 use crate::config::{self, Config, Import, ImportError};
@@ -29,12 +30,22 @@ pub(crate) struct Source {
     kept: Option<KeptConfig>,
     /// What was last read can be parsed.
     is_sound: bool,
+    /// The MD5 digest of the last text that could be parsed, in hexadecimal digits.
+    digest: String,
 }
 
 impl Source {
     /// A configuration that is not read yet.
     pub(crate) const fn new(from: ConfigSource, options: config::Options, kept: Option<KeptConfig>) -> Self {
-        Self { from, options, text: None, imports: BTreeMap::new(), kept, is_sound: false }
+        Self {
+            from,
+            options,
+            text: None,
+            imports: BTreeMap::new(),
+            kept,
+            is_sound: false,
+            digest: String::new(),
+        }
     }
 
     /// Reads the configuration. `None` when everything that it consists of is as it was when it was last read.
@@ -61,18 +72,24 @@ impl Source {
             imports.borrow_mut().insert(path.to_owned(), found.as_ref().ok().cloned());
             found
         });
+        self.is_sound = parsed.is_ok();
+        if self.is_sound {
+            self.digest = digest(&text);
+        }
         self.text = Some(text);
         self.imports = imports.into_inner();
-        self.is_sound = parsed.is_ok();
         parsed.map(Some)
     }
 
     /// The configuration that was kept, if it is not too old and can be used.
-    pub(crate) fn read_kept(&self) -> Option<Config> {
+    pub(crate) fn read_kept(&mut self) -> Option<Config> {
         let (kept, ConfigSource::File(path)) = (self.kept.as_ref()?, &self.from) else { return None };
         let text = kept.fresh(path)?;
         let parsed = self.parse(&text, &|path| read(&kept.file(path)));
-        parsed.map_err(|error| tracing::error!("the configuration that was kept: {error}")).ok()
+        let config =
+            parsed.map_err(|error| tracing::error!("the configuration that was kept: {error}")).ok()?;
+        self.digest = digest(&text);
+        Some(config)
     }
 
     /// Keeps the configuration as it was last read, which is in use. What cannot be written is logged.
@@ -112,13 +129,13 @@ impl Source {
             .map_err(|error| ConfigError::new("configuration", "", &error.to_string(), EX_CONFIG))
     }
 
-    /// The file that it comes from, if it comes from one, and its text as it was last read.
-    pub(crate) fn own(&self) -> (Option<String>, &str) {
+    /// The file that it comes from, if it comes from one, and the digest of the last text that could be parsed.
+    pub(crate) fn own(&self) -> (Option<String>, String) {
         let file = match &self.from {
             ConfigSource::File(path) => Some(path.display().to_string()),
             ConfigSource::Text(_) => None,
         };
-        (file, self.text.as_deref().unwrap_or_default())
+        (file, self.digest.clone())
     }
 
     /// Every file that the configuration consists of.
@@ -178,6 +195,10 @@ impl KeptConfig {
         }
         Ok(())
     }
+}
+
+fn digest(text: &str) -> String {
+    Md5::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn read(path: &Path) -> std::io::Result<String> {
@@ -256,6 +277,7 @@ mod tests {
         let mut second = source(1000);
         assert!(second.read().is_err());
         assert_eq!(servers(&second.read_kept().unwrap()), 2);
+        assert_eq!(second.own(), first.own());
         let (name, file) = (at("main.json"), source(1000).kept.unwrap().file(&at("main.json")));
         let escaped = name.display().to_string().replace('/', "%2F");
         assert_eq!(file, at("kept/mcrouter/5000").join(format!("file-{escaped}")));
